@@ -1,0 +1,38 @@
+"""Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
+
+from whet.checkpoint.files import (
+    TensorInfo,
+    atomic,
+    disk_errors,
+    read_header,
+    read_tensor,
+    sha256,
+    sync_folder,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+from whet.checkpoint.folder import Checkpoint, find_folder, read_whet
+from whet.checkpoint.loading import load_lighter, load_model, load_tokenizer, model_config, quiet_transformers, size_on_disk
+
+__all__ = [
+    "Checkpoint",
+    "TensorInfo",
+    "atomic",
+    "disk_errors",
+    "find_folder",
+    "load_lighter",
+    "load_model",
+    "load_tokenizer",
+    "model_config",
+    "quiet_transformers",
+    "read_header",
+    "read_tensor",
+    "read_whet",
+    "sha256",
+    "size_on_disk",
+    "sync_folder",
+    "write_bytes",
+    "write_json",
+    "write_tensors",
+]

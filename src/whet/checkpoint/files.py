@@ -1,0 +1,181 @@
+"""Reading safetensors without mapping them, and writing files so that they are whole or not there.
+
+Reads go through plain file reads: memory is what is asked for, not what the operating system happened to map, and a
+block that was freed is gone. Headers are validated before anything is believed (offsets inside the file, no overlap, no
+hole, sizes that match their shapes).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from whet.errors import MachineError, UsageError
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_HEADER_LIMIT = 100 * 2**20
+_CHUNK = 1 << 24
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies: `file`, byte range `[start, end)` in it, `dtype` and `shape`."""
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor's data."""
+        return self.end - self.start
+
+
+def read_header(file: Path) -> dict[str, TensorInfo]:
+    """Every tensor of a safetensors file, validated. Raises UsageError that names the file and what is wrong."""
+
+    def bad(why: str) -> UsageError:
+        return UsageError(f"{file} is not a whole safetensors file: {why}. Download it again.")
+
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        first = stream.read(8)
+        if len(first) < 8:
+            raise bad(f"it has {size} bytes")
+        (length,) = struct.unpack("<Q", first)
+        if length > _HEADER_LIMIT or 8 + length > size:
+            raise bad(f"its header claims {length} bytes, the file has {size}")
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError as error:
+            raise bad("its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise bad("its header is not a table")
+    header.pop("__metadata__", None)
+    found: dict[str, TensorInfo] = {}
+    for name, entry in header.items():
+        try:
+            dtype, shape, (start, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+            elements = math.prod(shape)
+        except (KeyError, TypeError, ValueError) as error:
+            raise bad(f"the entry of tensor {name} cannot be read ({error!r})") from error
+        if any(not isinstance(n, int) or n < 0 for n in (*shape, start, end)):
+            raise bad(f"tensor {name} has a negative or non-integer size")
+        if end - start != elements * dtype.itemsize:
+            raise bad(f"tensor {name} of shape {list(shape)} needs {elements * dtype.itemsize} bytes, not {end - start}")
+        found[name] = TensorInfo(file, dtype, shape, 8 + length + start, 8 + length + end)
+    position = 8 + length
+    for name, info in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
+        if info.start != position:
+            raise bad(f"tensor {name} overlaps another or leaves a hole")
+        position = info.end
+    if position != size:
+        raise bad(f"its tensors need {position} bytes, the file has {size} (a download that was cut off?)")
+    return found
+
+
+def read_tensor(info: TensorInfo) -> Tensor:
+    """The tensor's values in memory of its own."""
+    buffer = torch.empty(info.nbytes, dtype=torch.uint8)
+    with info.file.open("rb") as stream:
+        stream.seek(info.start)
+        if info.nbytes and stream.readinto(buffer.numpy()) != info.nbytes:
+            raise UsageError(f"{info.file} became shorter while it was read. Is something else writing to the folder?")
+    return buffer.view(info.dtype).reshape(info.shape) if info.nbytes else torch.empty(info.shape, dtype=info.dtype)
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals about `path` into one sentence with a remedy."""
+    try:
+        yield
+    except Exception as error:
+        code = getattr(error, "errno", None)
+        text = str(error)
+        if code == errno.ENOSPC or "No space left" in text or "os error 28" in text:
+            raise MachineError(
+                f"The disk that holds {path} is full. What was finished is kept: free some space and continue with "
+                "whet resume."
+            ) from error
+        if code in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text or "os error 13" in text:
+            raise MachineError(f"{path} cannot be written ({text}). Choose a folder you may write to.") from error
+        raise
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well: fsync, rename, fsync the folder."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with disk_errors(path):
+        try:
+            yield temporary
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable UTF-8 JSON, atomically."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file atomically; transformers wants the `pt` mark in it."""
+    with atomic(path) as temporary:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"format": "pt"})

@@ -1,0 +1,176 @@
+"""A model folder as it is read: validated once, then streamed tensor by tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.checkpoint.files import TensorInfo, read_header, read_tensor
+from whet.errors import MachineError, UsageError, did_you_mean
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
+
+
+class Checkpoint:
+    """A folder with config.json and safetensors shards.
+
+    path: the folder. config: config.json as a dict. tensors: name → `TensorInfo`, in the order of the files. Nothing is
+    read but headers until `read` is called. Raises UsageError naming the file for anything missing, cut off, or
+    pointing outside the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = find_folder(path)
+        self.config = _read_json(self.path / "config.json", f"{self.path} is not a model folder: it has no config.json")
+        self.whet = read_whet(self.path)
+        files = self._weight_files()
+        self.tensors: dict[str, TensorInfo] = {}
+        for file in files:
+            for name, info in read_header(file).items():
+                if name in self.tensors:
+                    raise UsageError(f"{self.path}: tensor {name} is in {file.name} and in another file. Download again.")
+                self.tensors[name] = info
+        if self._index is not None:
+            gone = [n for n in self._index if n not in self.tensors]
+            if gone:
+                raise UsageError(
+                    f"{self.path}: the index names {len(gone)} tensors that no shard holds (first {gone[0]}). "
+                    "The folder is a mix of two downloads; download it again."
+                )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type most of the weights are stored in."""
+        sizes: dict[torch.dtype, int] = {}
+        for info in self.tensors.values():
+            if info.dtype.is_floating_point:
+                sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
+        return max(sizes, key=lambda d: sizes[d]) if sizes else torch.float32
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name → shape of every stored tensor."""
+        return {name: info.shape for name, info in self.tensors.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in memory of its own, in its stored type."""
+        return read_tensor(self.tensors[name])
+
+    def examine(self, on_bytes: Callable[[int], None] = lambda n: None) -> str:
+        """Read everything once: SHA-256 of config and weights, after proving every weight finite.
+
+        Raises UsageError that names the first tensor with a NaN or an infinity and how many it has.
+        """
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for name in sorted(self.tensors):
+            info = self.tensors[name]
+            value = read_tensor(info)
+            digest.update(name.encode() + str(info.shape).encode() + str(info.dtype).encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+            if value.is_floating_point():
+                # a sum is finite only if every addend is; the exact count is worth its time only when it is not
+                bad = not torch.isfinite(value.float().sum(dtype=torch.float64)) and int((~value.float().isfinite()).sum())
+                if bad:
+                    raise UsageError(
+                        f"{info.file.name}: tensor {name} has {bad} weights that are NaN or infinite. Such a model "
+                        "computes nothing; download the file again, or ask whoever trained it."
+                    )
+            on_bytes(info.nbytes)
+        return digest.hexdigest()
+
+    def _weight_files(self) -> list[Path]:
+        self._index: dict[str, str] | None = None
+        for stem in ("model", "whet"):
+            index = self.path / f"{stem}.safetensors.index.json"
+            if index.is_file():
+                mapping = _read_json(index, "").get("weight_map")
+                if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
+                    raise UsageError(f"{index} has no weight_map of names to files. Download it again.")
+                self._index = mapping
+                return [self._inside(name) for name in sorted(set(mapping.values()))]
+            if (self.path / f"{stem}.safetensors").is_file():
+                return [self.path / f"{stem}.safetensors"]
+        loose = sorted(p.name for p in self.path.glob("*.safetensors"))
+        shards = next((_SHARD.fullmatch(n) for n in loose if _SHARD.fullmatch(n)), None)
+        if shards:
+            raise UsageError(
+                f"{self.path} has shards ({len(loose)} of {int(shards.group(1))}) but no model.safetensors.index.json. "
+                "The download or the run that wrote it is not finished."
+            )
+        other = [p.name for p in self.path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".gguf")]
+        hint = f" It has {other[0]}, which whet does not read: convert it to safetensors first." if other else ""
+        raise UsageError(f"{self.path} holds no model.safetensors.{hint}")
+
+    def _inside(self, name: str) -> Path:
+        file = self.path / name
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise UsageError(f"{self.path}: the index names {name!r}, which is outside the folder. Do not use this model.")
+        if not file.is_file():
+            raise UsageError(f"{self.path}: shard {name} is missing although the index names it. Download it again.")
+        return file
+
+
+def find_folder(path: str | Path) -> Path:
+    """The local folder of a path or hub name. Raises UsageError when there is none."""
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UsageError(f"{folder} is a file. Give the folder that holds config.json and the weights.")
+    if _HUB_NAME.fullmatch(str(path)) and not folder.parent.is_dir():
+        return _download(str(path))
+    parent = folder.parent
+    near = did_you_mean(folder.name, [p.name for p in parent.iterdir() if p.is_dir()]) if parent.is_dir() else ""
+    raise UsageError(f"{folder} does not exist.{near} Give a model folder, or a hub name such as organisation/model.")
+
+
+def read_whet(folder: Path) -> dict[str, Any] | None:
+    """whet.json of a folder whet wrote, or None."""
+    file = folder / "whet.json"
+    if not file.is_file():
+        return None
+    value = _read_json(file, "")
+    if value.get("format") != 1:
+        raise UsageError(f"{file} has format {value.get('format')!r}; this whet reads format 1. Update whet.")
+    return value
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except RepositoryNotFoundError as error:
+        raise UsageError(f"The hub has no model {name} that you may read. Check the name, or log in.") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise MachineError(
+            f"{name} is not a folder here, and the hub could not be asked ({type(error).__name__}). "
+            "Check the path, or the network."
+        ) from error
+
+
+def _read_json(file: Path, missing: str) -> dict[str, Any]:
+    if not file.is_file():
+        raise UsageError(f"{missing}. Give the folder that holds config.json and the weights.")
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{file} is not valid JSON ({error}). Download it again.") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{file} is not a JSON object. Download it again.")
+    return value

@@ -1,0 +1,122 @@
+"""Whole models in memory, original or lighter, and their size on disk by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partialmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from whet.anatomy import FAMILIES
+from whet.checkpoint.files import TensorInfo
+from whet.checkpoint.folder import Checkpoint, find_folder
+from whet.checkpoint.modeling_whet import PARTS, fill
+from whet.errors import UsageError
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the progress bars of transformers and compressed-tensors: only whet's command line prints."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    start = tqdm.__init__
+    tqdm.__init__ = partialmethod(start, disable=True)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        tqdm.__init__ = start  # type: ignore[method-assign]
+        if shown:
+            logging.enable_progress_bar()
+
+
+def model_config(checkpoint: Checkpoint) -> Any:
+    """The transformers config of a folder, as of the stock architecture (whet's own entries left out)."""
+    settings = {k: v for k, v in checkpoint.config.items() if k not in ("quantization_config", "auto_map", "whet")}
+    try:
+        return AutoConfig.for_model(**settings)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{checkpoint.path}/config.json: transformers cannot use it ({error}).") from error
+
+
+def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str = "cpu") -> PreTrainedModel:
+    """A causal language model in evaluation mode from an original or a lighter folder.
+
+    dtype: type to compute in; None takes the one config.json names. Weights of a lighter folder are computed from its
+    codes by the one definition in `modeling_whet`, whatever container it has. No remote code is run.
+    """
+    checkpoint = Checkpoint(folder)
+    config = model_config(checkpoint)
+    dtype = dtype or config.dtype or checkpoint.dtype
+    if checkpoint.whet is None and not checkpoint.config.get("quantization_config"):
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                checkpoint.path, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
+            )
+        return model.to(device).eval()
+    if checkpoint.whet is None:
+        raise UsageError(f"{checkpoint.path} was quantized by another tool. whet loads originals and its own folders.")
+    return load_lighter(checkpoint, checkpoint.whet["linears"], dtype, device)
+
+
+def load_lighter(
+    checkpoint: Checkpoint, table: dict[str, dict[str, Any]], dtype: torch.dtype, device: str
+) -> PreTrainedModel:
+    """A model whose quantized linears are those of `table` (address → bits, group, zero), computed in `dtype`."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(model_config(checkpoint), dtype=dtype)
+    files = sorted({info.file.name for info in checkpoint.tensors.values()})
+    missing = fill(model, checkpoint.path, files, table, device)
+    if missing:
+        raise UsageError(f"{checkpoint.path}: no file holds {', '.join(missing[:3])}. The folder is incomplete.")
+    return model.eval()
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer. Raises UsageError when it has none."""
+    path = find_folder(folder)
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} has no tokenizer that transformers can load ({str(error).splitlines()[0]}). "
+            "Put tokenizer.json and tokenizer_config.json of the model into the folder."
+        ) from error
+
+
+def size_on_disk(folder: str | Path) -> dict[str, int]:
+    """Bytes by part: `linears`, `embedding`, `head`, `other` (tensor data with scales and zeros), `weights` (the weight
+    files whole, headers too), `tokenizer`, and `total` of the folder."""
+    checkpoint = Checkpoint(folder)
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
+    parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
+    for name, info in checkpoint.tensors.items():
+        parts[_part_of(name, info, family)] += info.nbytes
+    files = {info.file for info in checkpoint.tensors.values()}
+    everything = [p for p in checkpoint.path.rglob("*") if p.is_file() and ".whet" not in p.parts]
+    return {
+        **parts,
+        "weights": sum(f.stat().st_size for f in files),
+        "tokenizer": sum(p.stat().st_size for p in everything if "token" in p.name or p.name in _VOCABULARY),
+        "total": sum(p.stat().st_size for p in everything),
+    }
+
+
+_VOCABULARY = ("vocab.json", "merges.txt", "chat_template.jinja")
+
+
+def _part_of(name: str, info: TensorInfo, family: Any) -> str:
+    module, _, leaf = name.rpartition(".")
+    if family is not None and (leaf == "weight" or leaf in PARTS):
+        if module == family.embedding:
+            return "embedding"
+        if module == family.head:
+            return "head"
+        if any(module.endswith("." + linear.path) for linear in family.linears):
+            return "linears"
+    return "other"

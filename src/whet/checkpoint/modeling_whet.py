@@ -1,0 +1,134 @@
+"""Loads a model folder written by whet: reads its integer codes, computes the weights, fills the stock architecture.
+
+This file is whole by itself (torch, transformers and safetensors are all it needs) and is copied into folders that
+stock transformers cannot hold by itself. There, `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`
+uses it; without `trust_remote_code` loading fails with an error, because the weights are in `whet-*.safetensors`.
+
+Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, groups of g columns:
+
+- `name.weight_packed` int32 `[out, ceil(in * b / 32)]`: codes 0 … 2^b − 1, a dense little-endian bit stream per row;
+- `name.weight_scale` `[out, groups]`;
+- `name.weight_zero_point` int32 `[ceil(out * b / 32), groups]` (integer zeros, packed along rows) or
+  `name.weight_offset` `[out, groups]` (real zeros);
+- `name.weight_shape` int64 `[2]`.
+
+A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). `whet.json`, or the
+`whet` entry of config.json, says for each linear how many bits, which group and zero, and in which type it is computed:
+the model's (`"decode": "model"`) or that of the stored scales (`"scale"`), as the container's readers do.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_shape")
+
+
+def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
+    """Codes uint8 `[rows, columns]` from their bit stream, int32 `[rows, ceil(columns * bits / 32)]`."""
+    rows = words.shape[0]
+    count = -(-columns // 32)
+    padded = torch.zeros(rows, count * bits, dtype=torch.int64, device=words.device)
+    padded[:, : words.shape[1]] = words.to(torch.int64) & 0xFFFFFFFF
+    padded = padded.view(rows, count, bits)
+    codes = torch.empty(rows, count, 32, dtype=torch.uint8, device=words.device)
+    for i in range(32):
+        word, shift = divmod(i * bits, 32)
+        value = padded[:, :, word] >> shift
+        if shift + bits > 32:
+            value = value | (padded[:, :, word + 1] << (32 - shift))
+        codes[:, :, i] = (value & (2**bits - 1)).to(torch.uint8)
+    return codes.view(rows, count * 32)[:, :columns]
+
+
+def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
+    """The weights `[out, in]` of one linear, in `model_dtype`, from its stored parts and its table `entry`."""
+    bits, group, zero = entry["bits"], entry["group"], entry["zero"]
+    dtype = parts["weight_scale"].dtype if entry["decode"] == "scale" else model_dtype
+    rows, columns = (int(n) for n in parts["weight_shape"])
+    codes = unpack(parts["weight_packed"], bits, columns)
+    index = torch.arange(columns, device=codes.device) // (group or columns)
+    scale = parts["weight_scale"].to(dtype)[:, index]
+    if zero == "real":
+        return (codes.to(dtype) * scale + parts["weight_offset"].to(dtype)[:, index]).to(model_dtype)
+    if zero == "int":
+        points = unpack(parts["weight_zero_point"].t().contiguous(), bits, rows).t().to(dtype)[:, index]
+        return ((codes.to(dtype) - points) * scale).to(model_dtype)
+    return ((codes.to(dtype) - 2 ** (bits - 1)) * scale).to(model_dtype)
+
+
+def fill(model: PreTrainedModel, folder: Path, files: list[str], table: dict[str, dict], device: str) -> list[str]:
+    """Give every parameter of `model` (built on the meta device) its value; returns what the files did not hold."""
+    dtype = model.dtype
+    waiting: dict[str, dict[str, Tensor]] = {}
+    missing = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    for file in files:
+        with safe_open(folder / file, framework="pt", device=device) as shard:
+            for key in shard.keys():  # noqa: SIM118
+                address, _, part = key.rpartition(".")
+                value = shard.get_tensor(key)
+                if address in table and part in PARTS:
+                    waiting.setdefault(address, {})[part] = value
+                    entry = table[address]
+                    if len(waiting[address]) < (3 if entry["zero"] == "none" else 4):
+                        continue
+                    key = f"{address}.weight"
+                    value = decode(waiting.pop(address), entry, dtype)
+                owner, _, leaf = key.rpartition(".")
+                module = model.get_submodule(owner)
+                if value.is_floating_point():
+                    value = value.to(dtype)
+                if leaf in module._parameters:
+                    module._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
+                else:
+                    module._buffers[leaf] = value
+                missing.pop(key, None)
+    for module in model.modules():
+        # what no file holds, such as rotary frequencies, is computed from the config
+        left = [n for n, b in module._buffers.items() if b is not None and b.is_meta]
+        for name in left:
+            module._buffers[name] = torch.empty_like(module._buffers[name], device=device)
+        if left:
+            model._init_weights(module)
+    model.tie_weights()
+    return [n for n, p in model.named_parameters() if p.is_meta]
+
+
+class WhetForCausalLM(PreTrainedModel):
+    """Stands in for the stock class: `from_pretrained` returns the stock architecture with the weights computed."""
+
+    @classmethod
+    def from_pretrained(cls, folder, *args, config=None, dtype=None, torch_dtype=None, device_map=None, **kwargs):  # type: ignore[no-untyped-def,override]
+        """The model of a local folder (or hub name) in evaluation mode; `dtype` None takes the one in config.json."""
+        path = Path(folder)
+        if not path.is_dir():
+            from huggingface_hub import snapshot_download
+
+            path = Path(snapshot_download(str(folder), revision=kwargs.get("revision")))
+        settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        table = settings.pop("whet")
+        settings.pop("auto_map", None)
+        stock = AutoConfig.for_model(**settings)
+        dtype = dtype or torch_dtype or "auto"
+        if dtype == "auto":
+            dtype = stock.dtype or torch.float32
+        if isinstance(dtype, str):
+            dtype = getattr(torch, dtype)
+        device = (device_map or {}).get("", "cpu") if isinstance(device_map, dict) else device_map or "cpu"
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(stock, dtype=dtype)
+        index = json.loads((path / "whet.safetensors.index.json").read_text(encoding="utf-8"))
+        files = sorted(set(index["weight_map"].values()))
+        if any(Path(file).name != file for file in files):
+            raise ValueError(f"{path}: the index names a file outside the folder")
+        missing = fill(model, path, files, table["linears"], str(device))
+        if missing:
+            raise ValueError(f"{path}: no file holds {', '.join(missing[:3])}; the folder is incomplete")
+        return model.eval()

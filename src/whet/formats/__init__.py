@@ -1,0 +1,14 @@
+"""Writers of the artifact's containers: pure functions of codes and parameters, nothing is rounded here."""
+
+from whet.formats.containers import CONTAINERS, linear_table, quantization_config, table_entry, whet_config
+from whet.formats.packing import pack, stored_parts
+
+__all__ = [
+    "CONTAINERS",
+    "linear_table",
+    "pack",
+    "quantization_config",
+    "stored_parts",
+    "table_entry",
+    "whet_config",
+]

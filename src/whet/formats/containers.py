@@ -1,0 +1,77 @@
+"""What config.json says of a lighter folder, for each of the two containers; pure functions of what was decided.
+
+`compressed-tensors` (pack-quantized) is what stock transformers and vLLM load. `whet` is for what it cannot hold; the
+folder then carries one modelling file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from whet.grids import IntegerGrid
+
+CONTAINERS = ("compressed-tensors", "whet")
+CT_VERSION = "0.20.0"
+
+
+def table_entry(grid: IntegerGrid, dequantize: bool) -> dict[str, Any]:
+    """How the codes of one linear are read (see `checkpoint.modeling_whet`).
+
+    With `dequantize`, compressed-tensors multiplies in the type of the stored scales; otherwise in the model's.
+    """
+    return {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": "scale" if dequantize else "model"}
+
+
+def linear_table(grids: Mapping[str, IntegerGrid], dequantize: bool) -> dict[str, dict[str, Any]]:
+    """Address → `table_entry`, as whet.json and the modelling file use it."""
+    return {address: table_entry(grid, dequantize) for address, grid in grids.items()}
+
+
+def quantization_config(
+    grids: Mapping[str, IntegerGrid], dense: list[str], embedding: str, dequantize: bool
+) -> dict[str, Any]:
+    """The `quantization_config` of compressed-tensors for `grids` by address.
+
+    dense: addresses of linears that stay as they are. embedding: address of the embedding. dequantize: ask transformers
+    to compute the weights at load; needed for integer zeros and quantized embeddings, right only for one scheme.
+    """
+    by_grid: dict[IntegerGrid, list[str]] = {}
+    for address, grid in grids.items():
+        by_grid.setdefault(grid, []).append(address)
+    groups: dict[str, Any] = {}
+    for number, (grid, addresses) in enumerate(by_grid.items()):
+        targets = addresses
+        if len(by_grid) == 1:
+            targets = ["Linear", "Embedding"] if embedding in addresses else ["Linear"]
+        groups[f"group_{number}"] = {
+            "targets": targets,
+            "format": "pack-quantized",
+            "weights": {
+                "num_bits": grid.bits,
+                "type": "int",
+                "symmetric": grid.zero == "none",
+                "strategy": "group" if grid.group else "channel",
+                "group_size": grid.group or None,
+                "dynamic": False,
+            },
+        }
+    config = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "ignore": dense,
+        "config_groups": groups,
+        "version": CT_VERSION,
+    }
+    if dequantize:
+        config["dequantize"] = True
+    return config
+
+
+def whet_config(grids: Mapping[str, IntegerGrid]) -> dict[str, Any]:
+    """The entries of config.json that send `AutoModelForCausalLM` to the modelling file in the folder."""
+    return {
+        "auto_map": {"AutoModelForCausalLM": "modeling_whet.WhetForCausalLM"},
+        "whet": {"format": 1, "linears": linear_table(grids, dequantize=False)},
+    }

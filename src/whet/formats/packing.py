@@ -1,0 +1,44 @@
+"""Codes into the bit stream that compressed-tensors (0.18 and later) and whet's own container store."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from whet.grids import IntegerGrid
+from whet.grids.integer import Params
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Codes uint8 `[rows, columns]` below 2^bits as int32 `[rows, ceil(columns * bits / 32)]`, little-endian, dense.
+
+    Byte for byte what `compressed_tensors.pack_to_int32` writes since 0.18; before, 3, 5, 6 and 7 bits lay differently.
+    """
+    rows, columns = codes.shape
+    count = -(-columns // 32)
+    padded = torch.zeros(rows, count * 32, dtype=torch.int64, device=codes.device)
+    padded[:, :columns] = codes
+    padded = padded.view(rows, count, 32)
+    words = torch.zeros(rows, count, bits, dtype=torch.int64, device=codes.device)
+    for i in range(32):
+        word, shift = divmod(i * bits, 32)
+        words[:, :, word] |= padded[:, :, i] << shift
+        if shift + bits > 32:
+            words[:, :, word + 1] |= padded[:, :, i] >> (32 - shift)
+    words &= 0xFFFFFFFF
+    words = torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+    return words.view(rows, count * bits)[:, : -(-columns * bits // 32)].contiguous()
+
+
+def stored_parts(codes: Tensor, params: Params, grid: IntegerGrid) -> dict[str, Tensor]:
+    """The tensors of one quantized linear, by the names in `checkpoint.modeling_whet`, for codes `[out, in]`."""
+    parts = {
+        "weight_packed": pack(codes, grid.bits),
+        "weight_scale": params["scale"].contiguous(),
+        "weight_shape": torch.tensor(codes.shape, dtype=torch.int64),
+    }
+    if grid.zero == "int":
+        parts["weight_zero_point"] = pack(params["zero"].t().contiguous(), grid.bits).t().contiguous()
+    elif grid.zero == "real":
+        parts["weight_offset"] = params["offset"].contiguous()
+    return parts

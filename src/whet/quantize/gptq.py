@@ -1,0 +1,174 @@
+"""GPTQ on any grid, in its LDL form, with scales chosen by the loss GPTQ itself will pay.
+
+Rounding `w [out, in]` to minimise tr(R H Rᵀ), R = w − q: with H = M D Mᵀ, M unit upper triangular, the loss is
+Σ_c D_cc (x_c − q_c)² where x_c = w_c + Σ_{j<c} R_j M_jc, so a column is rounded after the errors of the columns before
+it were fed forward (Frantar et al. 2022, arXiv 2210.17323; in LDL form Chee et al. 2023, arXiv 2307.13304). H is never
+inverted: one Cholesky factorisation of the flipped matrix gives M and D.
+
+Notable:
+
+- Groups are visited from the most to the least important, columns within a group likewise: the gain of act-order
+  without a `g_idx`, because a group is never split.
+- Scales are fresh and joint: when a group is reached, several candidate parameter sets are carried through its columns
+  side by side, and each row keeps the one with the least loss actually paid (−5 % to −7 % of tr(R H Rᵀ) at group 32
+  against the weighted fit alone).
+- Afterwards `descent` moves single codes and refits scales in closed form on the same objective.
+- Every row and candidate moves at once; the only loop is over columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from whet.grids.integer import IntegerGrid, Params
+from whet.quantize.descent import descend
+from whet.quantize.nearest import nearest
+from whet.quantize.solution import Solution, masked_codes
+
+# Wider groups take their scale from the weighted fit alone: it hardly depends on the few errors fed forward.
+_JOINT_GROUP = 256
+_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Factor:
+    """H in visiting order: `order [in]` of columns, `feed [in, in]` = M, `pivots [in]` = D, `damping` that was needed."""
+
+    order: Tensor
+    visit: list[int]
+    feed: Tensor
+    pivots: Tensor
+    damping: float
+
+
+def gptq(
+    w: Tensor,
+    h: Tensor,
+    grid: IntegerGrid,
+    mask: Tensor | None = None,
+    *,
+    damp: float = 0.01,
+    candidates: int = 8,
+    sweeps: int = 4,
+) -> Solution:
+    """Round `w [out, in]` onto `grid` so that tr((w − q) h (w − q)ᵀ) is small.
+
+    h: second moment `[in, in]` of the inputs, float32. mask: bool `[out, in]`, False where the weight must be exactly 0.
+    damp: added to the diagonal, as a share of its mean, tenfold again while the factorisation fails; when it fails even
+    at 1 the linear is rounded to nearest and a note says so. candidates: parameter sets tried per group. sweeps: at
+    most so many passes of coordinate descent afterwards; 0 leaves GPTQ's own solution.
+    """
+    w = w.float()
+    columns = w.shape[1]
+    groups = grid.groups(columns)
+    factor = factorize(h, groups, damp)
+    if factor is None:
+        solution = nearest(w, h, grid, mask)
+        solution.notes.append("second moment could not be factorised at any damping: rounded to nearest")
+        return solution
+    notes = [] if factor.damping == damp else [f"damping raised from {damp:g} to {factor.damping:g}"]
+    if mask is not None:
+        mask = mask.t()[factor.order]
+    target = w.t()[factor.order]
+    residual = torch.zeros_like(target)
+    codes = torch.empty_like(target, dtype=torch.uint8)
+    chosen: dict[int, Params] = {}
+    position = 0
+    for index in factor.visit:
+        size = groups[index][1] - groups[index][0]
+        end = position + size
+        joint = size <= _JOINT_GROUP
+        keep = mask[position:end] if mask is not None else None
+        aim = target[position:end]
+        if joint:
+            aim = aim + factor.feed[:position, position:end].t() @ residual[:position]
+        importance = factor.pivots[position:end].expand(len(w), size)
+        if keep is not None:
+            importance = importance * keep.t()
+        params = grid.candidates(aim.t(), importance, keep=candidates if joint else 1)
+        for start in range(position, end, size if joint else _BLOCK):
+            stop = min(start + (size if joint else _BLOCK), end)
+            if not joint:
+                aim = target[start:stop] + factor.feed[:start, start:stop].t() @ residual[:start]
+            found = _round_columns(
+                target[start:stop],
+                aim,
+                factor.feed[start:stop, start:stop],
+                factor.pivots[start:stop],
+                grid,
+                params,
+                None if mask is None else mask[start:stop],
+            )
+            codes[start:stop], residual[start:stop], best = found
+        chosen[index] = {k: v.gather(0, best[None])[0] for k, v in params.items()}
+        position = end
+    unordered = torch.empty_like(codes)
+    unordered[factor.order] = codes
+    parameters = {k: torch.stack([chosen[g][k] for g in range(len(groups))], dim=1) for k in chosen[0]}
+    solution = Solution(unordered.t().contiguous(), parameters, notes)
+    if sweeps:
+        back = factor.order.argsort()
+        descend(w, h, grid, solution, None if mask is None else mask[back].t(), sweeps=sweeps)
+    return solution
+
+
+def factorize(h: Tensor, groups: list[tuple[int, int]], damp: float) -> Factor | None:
+    """Factor the damped second moment `h [in, in]` in visiting order; None if no damping up to 1 makes it definite.
+
+    Columns that never fired (diagonal 0) get the mean: they cost nothing and are rounded to nearest.
+    """
+    diagonal = h.diagonal().clone()
+    mean = diagonal.mean()
+    dead = diagonal <= 0
+    weight = torch.stack([diagonal[a:b].mean() for a, b in groups])
+    visit = weight.argsort(descending=True, stable=True).tolist()
+    order = torch.cat(
+        [groups[g][0] + diagonal[groups[g][0] : groups[g][1]].argsort(descending=True, stable=True) for g in visit]
+    )
+    flipped = h.double()[order.flip(0)][:, order.flip(0)]
+    dead = dead[order.flip(0)]
+    flipped.diagonal()[dead] = mean.double() if mean > 0 else 1.0
+    added = 0.0
+    while damp <= 1:
+        flipped.diagonal().add_((damp - added) * mean)
+        added = damp
+        lower, info = torch.linalg.cholesky_ex(flipped)
+        if info.item() == 0 and torch.isfinite(lower.diagonal()).all():
+            root = lower.diagonal().flip(0)
+            feed = lower.div_(lower.diagonal().clone()).float().flip(0, 1)
+            return Factor(order, visit, feed, root.square().float(), damp)
+        damp = max(damp * 10, 1e-4)
+    return None
+
+
+def _round_columns(
+    target: Tensor, aim: Tensor, feed: Tensor, pivots: Tensor, grid: IntegerGrid, params: Params, kept: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Round `size` columns one after another under each of the candidate `params [candidates, out]`.
+
+    target, aim: `[size, out]`, original weights and the same with earlier errors fed forward. Returns codes and
+    residuals `[size, out]` of each row's best candidate, and its index `[out]`.
+    """
+    size, rows = target.shape
+    count = len(params["scale"])
+    flat = {k: v.reshape(-1) for k, v in params.items()}
+    residual = target.new_empty(size, count * rows)
+    codes = target.new_empty(size, count * rows)
+    loss = target.new_zeros(count * rows)
+    for c in range(size):
+        x = aim[c].repeat(count)
+        if c:
+            x.addmv_(residual[:c].t(), feed[:c, c])
+        code = grid.quantize(x, flat)
+        if kept is not None:
+            code = masked_codes(code, flat, grid, kept[c].repeat(count))
+        value = grid.dequantize(code, flat)
+        codes[c] = code
+        torch.sub(target[c].repeat(count), value, out=residual[c])
+        loss.addcmul_(x.sub_(value), x, value=pivots[c].item())
+    best = loss.view(count, rows).argmin(0)
+    pick = best * rows + torch.arange(rows, device=best.device)
+    return codes[:, pick].to(torch.uint8), residual[:, pick], best

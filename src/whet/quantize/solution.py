@@ -1,0 +1,42 @@
+"""What every solver returns, and the parts they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from whet.errors import UsageError
+from whet.grids.integer import IntegerGrid, Params
+
+
+@dataclass
+class Solution:
+    """Codes `uint8 [out, in]`, parameters `[out, groups]` as stored, and remarks for the report."""
+
+    codes: Tensor
+    params: Params
+    notes: list[str] = field(default_factory=list)
+
+    def rows(self, start: int, end: int) -> Solution:
+        """The part that belongs to rows `start:end`: linears that were solved together are taken apart again."""
+        return Solution(self.codes[start:end], {k: v[start:end] for k, v in self.params.items()}, list(self.notes))
+
+
+def masked_codes(codes: Tensor, params: Params, grid: IntegerGrid, kept: Tensor) -> Tensor:
+    """`codes` with the code of exactly zero wherever `kept` (bool, broadcastable) is False."""
+    zero = grid.zero_value(params)
+    if zero is None:
+        raise UsageError(
+            f"{grid.name} cannot hold exact zeros (its zero is a real number), so a mask cannot be kept. "
+            "Use an integer-zero or symmetric grid for sparse weights."
+        )
+    return torch.where(kept, codes, zero.to(codes.dtype))
+
+
+def second_moment_error(w: Tensor, rounded: Tensor, h: Tensor) -> float:
+    """tr(R h Rᵀ) / tr(w h wᵀ) of the error R = w − rounded `[out, in]`: the share of the output's energy that is lost."""
+    residual = w.float() - rounded.float()
+    size = ((w.float() @ h) * w.float()).sum().item()
+    return ((residual @ h) * residual).sum().item() / size if size > 0 else 0.0

@@ -1,0 +1,234 @@
+"""The end of a run: index, config, the original's other files, the card, the proof, and the manifest, in that order."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import compressed_tensors
+import torch
+import transformers
+import yaml
+
+from whet import __version__
+from whet.checkpoint import (
+    Checkpoint,
+    atomic,
+    load_lighter,
+    modeling_whet,
+    quiet_transformers,
+    read_header,
+    sha256,
+    write_bytes,
+    write_json,
+)
+from whet.errors import GateError
+from whet.formats import linear_table, quantization_config, whet_config
+from whet.recipe.decide import Decision, tables
+from whet.recipe.solving import Solver
+from whet.walk import Journal
+
+# Dense bytes up to which the finished folder is loaded once more by stock transformers as a proof.
+_PROOF = 2**30
+_SKIPPED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".py", ".pyc")
+_CARD_FIELDS = ("license", "license_name", "license_link", "language", "tags", "pipeline_tag", "library_name")
+
+
+def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, verified: dict[str, Any]) -> dict[str, Any]:
+    """Make the folder whole; returns the report per linear and what the proof found. Every step may be repeated."""
+    report = {a: line for unit in solver.units() for a, line in journal.entries[unit]["linears"].items()}
+    packed = decision.storage.container == "compressed-tensors"
+    _write_index(out, solver, "model" if packed else "whet")
+    _write_config(out, decision, packed)
+    for file in copied_files(decision.checkpoint.path):
+        with atomic(out / file.name) as temporary:
+            shutil.copyfile(file, temporary)
+    if not packed:
+        write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
+    check = prove(out, decision)
+    write_bytes(out / "README.md", card(decision, report, verified).encode())
+    names = sorted(p.name for p in out.iterdir() if p.is_file() and p.name != "whet.json")
+    lineage = {k: v for k, v in decision.recipe.items() if k != "model_path"}
+    lineage["versions"] = {
+        "whet": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "compressed-tensors": compressed_tensors.__version__,
+    }
+    write_json(
+        out / "whet.json",
+        {
+            "format": 1,
+            "base_model": {"name": decision.recipe["model"], "sha256": decision.recipe["model_sha256"]},
+            "target": decision.recipe["target"],
+            "container": decision.storage.container,
+            "dequantize": decision.storage.dequantize,
+            "linears": {a: {**entry, **report[a]} for a, entry in linear_table(decision.grids, decision.storage.dequantize).items()},
+            "copied": [n for n in decision.anatomy.unnamed],
+            "dropped": decision.anatomy.dropped,
+            "verify": {k: verified[k] for k in ("kl", "top1") if k in verified},
+            "notes": decision.notes,
+            "lineage": [lineage],
+            "files": {n: {"bytes": (out / n).stat().st_size, "sha256": sha256(out / n)} for n in names},
+        },
+    )
+    return {"report": report, "check": check}
+
+
+def copied_files(original: Path) -> list[Path]:
+    """The original's files that go into the lighter folder byte for byte: tokenizer, generation settings, licence.
+
+    Never weights, code, the card or files whose content is rewritten.
+    """
+    rewritten = ("config.json", "README.md", "whet.json")
+    return sorted(
+        p
+        for p in original.iterdir()
+        if p.is_file()
+        and p.name not in rewritten
+        and not p.name.startswith(".")
+        and not p.name.endswith((*_SKIPPED, ".index.json"))
+    )
+
+
+def prove(out: Path, decision: Decision) -> dict[str, Any]:
+    """Load what was written as its readers will, and raise GateError unless it computes what was solved.
+
+    Small models (under 1 GiB dense) are loaded by stock transformers and compared with whet's own reading, logits and
+    cached against uncached; for larger ones every stored linear was already decoded again when it was written.
+    """
+    written = Checkpoint(out)
+    dense = sum(i.nbytes for i in decision.checkpoint.tensors.values())
+    if dense > _PROOF:
+        return {"stored": "decoded again, equal", "loaded": "not run: the model is too large to load beside this run"}
+    tokens = (decision.solve or [torch.arange(16) % decision.anatomy.embedding.shape[0]])[0][None, :64]
+    own = load_lighter(written, linear_table(decision.grids, decision.storage.dequantize), decision.dtype, decision.device)
+    with torch.no_grad(), quiet_transformers():
+        logits = own(tokens.to(decision.device), use_cache=False).logits
+        if not torch.isfinite(logits).all():
+            raise GateError(f"{out}: the lighter model computes values that are not finite on its own calibration text.")
+        cached = own(tokens[:, :-1].to(decision.device), use_cache=True)
+        last = own(tokens[:, -1:].to(decision.device), past_key_values=cached.past_key_values).logits
+        gap = (last[:, -1].float() - logits[:, -1].float()).abs().max().item()
+        scale = logits.float().abs().max().item()
+        tolerance = {torch.float32: 1e-4, torch.float16: 2e-2}.get(decision.dtype, 1e-1) * max(scale, 1.0)
+        if gap > tolerance:
+            raise GateError(f"{out}: generation with a cache differs from generation without by {gap:.3g} in the logits.")
+        result = {"stored": "decoded again, equal", "cached against uncached": gap}
+        if decision.storage.container == "compressed-tensors":
+            stock = transformers.AutoModelForCausalLM.from_pretrained(out, local_files_only=True).eval()
+            theirs = stock.to(decision.device)(tokens.to(decision.device), use_cache=False).logits
+            difference = (theirs.float() - logits.float()).abs().max().item()
+            if difference > tolerance * 0.1:
+                raise GateError(
+                    f"{out}: stock transformers computes other logits than were solved (largest difference "
+                    f"{difference:.3g}). Check the versions of transformers and compressed-tensors (>= 0.18)."
+                )
+            result["stock transformers"] = difference
+    return result
+
+
+def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any]) -> str:
+    """The folder's README.md: the original's licence and tags, what was done, and how to load it."""
+    recipe, checkpoint = decision.recipe, decision.checkpoint
+    inherited = _front_matter(checkpoint.path / "README.md")
+    tags = list(dict.fromkeys([*_listed(inherited.get("tags")), "whet", "quantized"]))
+    front = {k: inherited[k] for k in _CARD_FIELDS if k in inherited} | {
+        "base_model": recipe["model"],
+        "base_model_relation": "quantized",
+        "tags": tags,
+    }
+    schemes: dict[str, int] = {}
+    for line in report.values():
+        schemes[line["grid"]] = schemes.get(line["grid"], 0) + 1
+    errors = sorted(report.items(), key=lambda item: -item[1]["error"])[:5]
+    embedded = [t.address for t in tables(decision.anatomy) if t.address in decision.grids]
+    lines = [
+        "---",
+        yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(),
+        "---",
+        f"# {recipe['model']}, made lighter by whet",
+        "",
+        f"Quantized from `{recipe['model']}` with `{recipe['solver']}`: "
+        + ", ".join(f"{n} linears as {g}" for g, n in schemes.items())
+        + (f", among them {' and '.join(embedded)}" if embedded else "; embedding and head as they were")
+        + ".",
+    ]
+    if verified:
+        lines += [
+            "",
+            f"On text that was kept out of solving: KL to the original {verified['kl']:.5f} nats per token, "
+            f"the same first token at {verified['top1']:.2%} of positions.",
+        ]
+    lines += ["", "## Loading", ""]
+    if decision.storage.container == "compressed-tensors":
+        lines += [
+            "Stock transformers (with `compressed-tensors>=0.18` installed) loads it; whet is not needed:",
+            "",
+            "```python",
+            "from transformers import AutoModelForCausalLM",
+            'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")',
+            "```",
+        ]
+        if recipe["target"] == "vllm":
+            lines += ["", "vLLM: the format is one its parser accepts; it was not run in vLLM by whet."]
+    else:
+        lines += [
+            f"Why not stock transformers alone: {decision.storage.reason}. The folder carries `modeling_whet.py`, which "
+            "computes the weights and hands back the stock architecture:",
+            "",
+            "```python",
+            "from transformers import AutoModelForCausalLM",
+            'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER", trust_remote_code=True)',
+            "```",
+        ]
+    lines += ["", "## Largest relative errors of linears", "", "| linear | grid | error |", "|---|---|---:|"]
+    lines += [f"| {a} | {line['grid']} | {line['error']:.2e} |" for a, line in errors]
+    if decision.notes:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in decision.notes)]
+    lines += ["", "`whet.json` holds every choice, the lineage and the SHA-256 of every file.", ""]
+    return "\n".join(lines)
+
+
+def _write_index(out: Path, solver: Solver, stem: str) -> None:
+    mapping, total = {}, 0
+    for unit in solver.units():
+        file = solver.file_of(unit)
+        for name, info in read_header(file).items():
+            mapping[name] = file.name
+            total += info.nbytes
+    write_json(
+        out / f"{stem}.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))}
+    )
+
+
+def _write_config(out: Path, decision: Decision, packed: bool) -> None:
+    config = {k: v for k, v in decision.checkpoint.config.items() if k not in ("auto_map", "_name_or_path")}
+    if packed:
+        dense = [t.address for t in tables(decision.anatomy) if t.address not in decision.grids and t.role == "head"]
+        if decision.anatomy.tied and decision.anatomy.embedding.address not in decision.grids:
+            dense = [decision.anatomy.family.head]
+        config["quantization_config"] = quantization_config(
+            decision.grids, dense, decision.anatomy.embedding.address, decision.storage.dequantize
+        )
+    else:
+        config |= whet_config(decision.grids)
+    config.setdefault("dtype", str(decision.dtype).removeprefix("torch."))
+    write_json(out / "config.json", config)
+
+
+def _front_matter(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    match = re.match(r"---\n(.*?)\n---", file.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    try:
+        found = yaml.safe_load(match.group(1)) if match else {}
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, list) else [str(value)] if value else []

@@ -1,0 +1,204 @@
+"""The visitor that rounds a block, and the writing of each part's file as soon as it is finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.anatomy import Linear
+from whet.checkpoint import read_header, read_tensor, write_tensors
+from whet.checkpoint.modeling_whet import PARTS, decode
+from whet.errors import GateError
+from whet.events import OnEvent, Stage
+from whet.formats import stored_parts, table_entry
+from whet.grids import IntegerGrid, safe_scale_dtype
+from whet.quantize import SOLVERS, Solution, nearest, second_moment_error
+from whet.recipe.decide import Decision
+from whet.walk import BlockStep, Journal, SecondMoments
+
+# Rows of an embedding or head solved at once: bounds memory for large vocabularies.
+_ROWS = 8192
+
+
+class Solver:
+    """Rounds linears onto their grids, writes their file, and takes what an earlier run finished from the disk.
+
+    Units are `embedding`, `block 0` …, `rest`; each is one shard. `weights` are decoded from what was stored, so the
+    lighter stream runs on exactly what will be loaded.
+    """
+
+    def __init__(self, decision: Decision, out: Path, journal: Journal, on_event: OnEvent) -> None:
+        self.decision, self.out, self.journal = decision, out, journal
+        self.count = len(decision.anatomy.blocks) + 2
+        self._done = {name for name in self.units() if journal.finished(name, out)}
+        self.stage = Stage(on_event, "compress", self.count, len(self._done))
+
+    def units(self) -> list[str]:
+        """Every unit in the order of the run."""
+        return ["embedding", *(f"block {i}" for i in range(len(self.decision.anatomy.blocks))), "rest"]
+
+    def file_of(self, unit: str) -> Path:
+        """The shard that holds `unit`."""
+        stem = "model" if self.decision.storage.container == "compressed-tensors" else "whet"
+        return self.out / f"{stem}-{self.units().index(unit) + 1:05d}-of-{self.count:05d}.safetensors"
+
+    def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
+        """Round the linears of a block together where they share an input; returns the lighter weights."""
+        unit = f"block {step.index}"
+        if unit in self._done:
+            return self.weights(unit, step.linears)
+        started = time.monotonic()
+        moments = step.second_moments()
+        return self._round_block(step.index, step.linears, step.weight, moments, started)
+
+    def round_block(self, index: int, linears: list[Linear]) -> None:
+        """Round block `index` without any inputs: the weights are read and nothing runs."""
+        if f"block {index}" in self._done:
+            return
+
+        def weight(linear: Linear) -> Tensor:
+            return linear.view(self.decision.checkpoint.read(linear.parameter).to(self.decision.device).float())
+
+        self._round_block(index, linears, weight, None, time.monotonic())
+
+    def _round_block(
+        self,
+        index: int,
+        linears: list[Linear],
+        weight: Callable[[Linear], Tensor],
+        moments: SecondMoments | None,
+        started: float,
+    ) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        report: dict[str, Any] = {}
+        by_input: dict[tuple[str, IntegerGrid], list[Linear]] = {}
+        for linear in linears:
+            by_input.setdefault((linear.reads, self.decision.grids[linear.address]), []).append(linear)
+        for (reads, grid), together in by_input.items():
+            h = None if moments is None else moments.mean(reads)
+            w = torch.cat([weight(linear) for linear in together])
+            grid = self._grid(w, grid)
+            solution = SOLVERS[self.decision.recipe["solver"]](w, h, grid)
+            row = 0
+            for linear in together:
+                own = solution.rows(row, row + linear.shape[0])
+                part = w[row : row + linear.shape[0]]
+                rounded = self._values(own, grid)
+                error = _relative(part, rounded) if h is None else second_moment_error(part, rounded, h)
+                report[linear.address] = _line(linear, grid, own, error)
+                tensors |= self._store(linear, own, grid)
+                row += linear.shape[0]
+            if moments is not None:
+                moments.sums.pop(reads)
+        quantized = {linear.parameter for linear in linears}
+        for name in self.decision.anatomy.block_tensors[index]:
+            if name not in quantized:
+                tensors[name] = self.decision.checkpoint.read(name)
+        return self._finish(f"block {index}", tensors, report, linears, started)
+
+    def solve_table(self, unit: str, linear: Linear, metric: Tensor | None, rest: list[str]) -> Tensor | None:
+        """Round embedding or head by `metric` (`[in, in]`, `[in]`, `[out, in]` or None), or copy it; write `unit`.
+
+        rest: other tensors copied into the same shard. Returns the lighter weights, or None when it stays as it was.
+        """
+        grid = self.decision.grids.get(linear.address)
+        chosen = [linear] if grid is not None else []
+        if unit in self._done:
+            return self.weights(unit, chosen).get(linear.address)
+        started = time.monotonic()
+        tensors: dict[str, Tensor] = {}
+        report: dict[str, Any] = {}
+        if grid is None:
+            rest = [linear.parameter, *rest]
+        else:
+            w = self.decision.checkpoint.read(linear.parameter).to(self.decision.device).float()
+            grid = self._grid(w, grid)
+            full = metric is not None and metric.shape == (w.shape[1], w.shape[1])
+            method = SOLVERS[self.decision.recipe["solver"]] if full else nearest
+            solutions = []
+            for start in range(0, len(w), _ROWS):
+                rows = slice(start, start + _ROWS)
+                own = metric[rows] if metric is not None and metric.shape == w.shape else metric
+                solutions.append(method(w[rows], own, grid))
+            solution = Solution(
+                torch.cat([s.codes for s in solutions]),
+                {k: torch.cat([s.params[k] for s in solutions]) for k in solutions[0].params},
+                solutions[0].notes,
+            )
+            rounded = self._values(solution, grid)
+            report[linear.address] = _line(linear, grid, solution, _relative(w, rounded))
+            tensors |= self._store(linear, solution, grid)
+        for name in rest:
+            tensors[name] = self.decision.checkpoint.read(name)
+        return self._finish(unit, tensors, report, chosen, started).get(linear.address)
+
+    def copy_rest(self, unit: str, names: list[str]) -> None:
+        """Write a shard of tensors that stay as they are."""
+        if unit not in self._done:
+            tensors = {name: self.decision.checkpoint.read(name) for name in names}
+            self._finish(unit, tensors, {}, [], time.monotonic())
+
+    def weights(self, unit: str, linears: list[Linear]) -> dict[str, Tensor]:
+        """The lighter weights of `linears`, float32, decoded from the file of `unit` in the type the target computes in."""
+        stored = read_header(self.file_of(unit))
+        weights = {}
+        for linear in linears:
+            grid = self.decision.grids[linear.address]
+            names = {part: f"{linear.address}.{part}" for part in PARTS}
+            parts = {p: read_tensor(stored[n]).to(self.decision.device) for p, n in names.items() if n in stored}
+            weights[linear.address] = decode(parts, self._entry(grid), self.decision.dtype).float()
+        return weights
+
+    def _grid(self, w: Tensor, grid: IntegerGrid) -> IntegerGrid:
+        if self.decision.dtype != torch.float32:
+            return grid
+        return dataclasses.replace(grid, scale_dtype=safe_scale_dtype(w, grid))
+
+    def _entry(self, grid: IntegerGrid) -> dict[str, Any]:
+        return table_entry(grid, self.decision.storage.dequantize)
+
+    def _values(self, solution: Solution, grid: IntegerGrid) -> Tensor:
+        """The weights as readers of the container will compute them, as float32."""
+        dtype = grid.scale_dtype if self.decision.storage.dequantize else self.decision.dtype
+        return grid.decode(solution.codes, solution.params, dtype).to(self.decision.dtype).float()
+
+    def _store(self, linear: Linear, solution: Solution, grid: IntegerGrid) -> dict[str, Tensor]:
+        parts = stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()}, grid)
+        expected = self._values(solution, grid).cpu()
+        again = decode(parts, self._entry(grid), self.decision.dtype)
+        if not torch.equal(expected, again.float()) or not torch.isfinite(again).all():
+            raise GateError(
+                f"{linear.address}: what was stored is not what was solved. This is a defect of whet; please report it "
+                f"with the scheme ({grid.name}) and the shape {linear.shape}."
+            )
+        return {f"{linear.address}.{part}": tensor for part, tensor in parts.items()}
+
+    def _finish(
+        self, unit: str, tensors: dict[str, Tensor], report: dict[str, Any], linears: list[Linear], started: float
+    ) -> dict[str, Tensor]:
+        file = self.file_of(unit)
+        write_tensors(file, tensors)
+        seconds = time.monotonic() - started
+        self.journal.record(unit, file, linears=report, seconds=seconds)
+        self.stage.step(unit=unit, seconds=seconds)
+        return self.weights(unit, linears)
+
+
+def _line(linear: Linear, grid: IntegerGrid, solution: Solution, error: float) -> dict[str, Any]:
+    line: dict[str, Any] = {"grid": grid.name, "shape": list(linear.shape), "role": linear.role, "error": error}
+    if solution.notes:
+        line["notes"] = solution.notes
+    if grid.scale_dtype == torch.float32:
+        line.setdefault("notes", []).append("scales kept in float32: float16 would lose them")
+    return line
+
+
+def _relative(w: Tensor, rounded: Tensor) -> float:
+    size = w.square().sum().item()
+    return (w - rounded).square().sum().item() / size if size else 0.0

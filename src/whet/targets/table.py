@@ -1,0 +1,114 @@
+"""What each runtime stores and loads, as a table, and the one decision that follows from it: the container.
+
+Checked by running (transformers 5.23, compressed-tensors 0.20): symmetric grids load mixed, layer by layer. Integer
+zeros and quantized embeddings load only as one scheme with `dequantize: true`; mixed with that flag they load
+*silently wrong* (every layer is read with the first group's bits), so such combinations never reach that container.
+Groups that do not divide a row fail at the first forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from whet.errors import UsageError, did_you_mean
+from whet.grids import IntegerGrid
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime. `modelling_file`: it can load a folder's own modelling file. `bits`: widths its kernels take.
+
+    `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
+    `divides`: groups must divide the row. `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
+    """
+
+    name: str
+    modelling_file: bool
+    bits: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
+    groups: tuple[int, ...] | None = None
+    integer_zero: bool = True
+    real_zero: bool = True
+    embedding: bool = True
+    divides: bool = False
+    checked: str = "run in tests"
+
+
+TARGETS: dict[str, Target] = {
+    "transformers": Target("transformers", modelling_file=True, divides=True),
+    "vllm": Target(
+        "vllm",
+        modelling_file=False,
+        bits=(4, 8),
+        groups=(0, 32, 64, 128),
+        real_zero=False,
+        embedding=False,
+        divides=True,
+        checked="accepted by its parser",
+    ),
+    "whet": Target("whet", modelling_file=True),
+}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a plan is stored: the container, whether transformers must compute weights at load, and why."""
+
+    container: str
+    dequantize: bool
+    reason: str
+
+
+def find_target(name: str) -> Target:
+    """The row of `name`. Raises UsageError with a did-you-mean."""
+    if name not in TARGETS:
+        raise UsageError(f"Target {name!r} is not known.{did_you_mean(name, TARGETS)} Targets: {', '.join(TARGETS)}.")
+    return TARGETS[name]
+
+
+def storage(
+    target: Target, grids: Mapping[str, IntegerGrid], shapes: Mapping[str, tuple[int, int]], tables: frozenset[str]
+) -> Storage:
+    """The container that holds `grids` (by address) for `target`, or a UsageError that says what it cannot hold.
+
+    shapes: `(out, in)` by address. tables: addresses of embedding and head, which compressed-tensors treats apart.
+    """
+    for address, grid in grids.items():
+        _check(target, address, grid, shapes[address], address in tables)
+    if target.name == "whet":
+        return Storage("whet", False, "the target is whet itself")
+    if any(grid.zero == "real" for grid in grids.values()):
+        return Storage("whet", False, "compressed-tensors has no real zeros")
+    kinds = set(grids.values())
+    plain = all(grid.zero == "none" for grid in kinds) and not tables & set(grids)
+    if plain:
+        return Storage("compressed-tensors", False, "symmetric linears load in stock transformers, mixed or not")
+    if len(kinds) == 1:
+        # vLLM reads integer zeros itself and ignores the flag; transformers needs it (compressed-tensors >= 0.18).
+        return Storage("compressed-tensors", True, "one scheme: stock transformers computes the weights at load")
+    if not target.modelling_file:
+        raise UsageError(
+            f"{target.name} cannot hold different schemes ({', '.join(sorted(g.name for g in kinds))}) when one has integer "
+            "zeros. Use symmetric schemes (int4s-g128), or one scheme throughout."
+        )
+    return Storage("whet", False, "stock transformers would load this mix of schemes silently wrong")
+
+
+def _check(target: Target, address: str, grid: IntegerGrid, shape: tuple[int, int], table: bool) -> None:
+    def refuse(what: str, remedy: str) -> UsageError:
+        return UsageError(f"{address} ({shape[0]} x {shape[1]}) as {grid.name}: {target.name} {what}. {remedy}")
+
+    if grid.bits not in target.bits:
+        raise refuse(f"has no {grid.bits}-bit kernel", f"Use {' or '.join(map(str, target.bits))} bits, or --for whet.")
+    if grid.zero == "real" and not target.real_zero:
+        raise refuse("holds no real zeros", "Use an integer zero (int4-g128) or a symmetric grid (int4s-g128).")
+    if table and not target.embedding:
+        raise refuse("loads no quantized embedding or head", "Leave out --embed.")
+    if target.groups is not None and grid.group not in target.groups:
+        allowed = ", ".join(str(g) for g in target.groups if g)
+        raise refuse(f"takes no group of {grid.group}", f"Use a group of {allowed}, or none (per channel).")
+    if target.divides and grid.group and shape[1] % grid.group:
+        fits = [g for g in (256, 128, 96, 64, 48, 32, 16, 8) if g < grid.group and shape[1] % g == 0]
+        better = f"a group that divides it, such as {fits[0]}" if fits else "one scale per row (leave out -g)"
+        raise refuse(f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
+                     f"Use {better}, or --for whet, which keeps a shorter last group.")

@@ -1,0 +1,58 @@
+"""What a run has finished, so that it can be killed anywhere and go on.
+
+A run's folder (`.whet` inside the output while it is being made) holds `recipe.json` (everything that was decided),
+`windows.safetensors` (the tokens it solves on) and `journal.jsonl`: one line per finished unit, written after the
+unit's file has its final name. A unit without a line is done again and gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from whet.checkpoint import disk_errors, sha256, sync_folder
+
+
+class Journal:
+    """Append-only lines `{"unit": name, "file": …, "sha256": …, …}` in `folder/journal.jsonl`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "journal.jsonl"
+        self.entries: dict[str, dict[str, Any]] = {}
+        whole = 0
+        if self.path.exists():
+            data = self.path.read_bytes()
+            for line in data.splitlines(keepends=True):
+                # a line without its end was being written when the run died
+                if not line.endswith(b"\n"):
+                    break
+                entry = json.loads(line)
+                self.entries[entry["unit"]] = entry
+                whole += len(line)
+            if whole < len(data):
+                with self.path.open("rb+") as stream:
+                    stream.truncate(whole)
+
+    def finished(self, unit: str, folder: Path) -> dict[str, Any] | None:
+        """The line of `unit` if its file in `folder` is there, whole and unchanged."""
+        entry = self.entries.get(unit)
+        if entry is None:
+            return None
+        file = folder / entry["file"]
+        return entry if file.is_file() and sha256(file) == entry["sha256"] else None
+
+    def record(self, unit: str, file: Path, **more: Any) -> dict[str, Any]:
+        """Note that `unit` is finished and lies in `file`; returns the line."""
+        entry = {"unit": unit, "file": file.name, "sha256": sha256(file), "bytes": file.stat().st_size, **more}
+        with disk_errors(self.path):
+            new = not self.path.exists()
+            with self.path.open("ab") as stream:
+                stream.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+            if new:
+                sync_folder(self.path.parent)
+        self.entries[unit] = entry
+        return entry

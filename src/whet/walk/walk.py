@@ -1,0 +1,138 @@
+"""The walk: the only code that goes block by block.
+
+Memory is a block or two, the second moments of one block, and hidden states. Two streams run side by side: the lighter
+one, whose inputs the solvers see (so that later blocks answer for what earlier ones lost), and the original one on
+windows kept for verifying, which tells how far the lighter has drifted on text that solved nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from whet.anatomy import Anatomy, Linear
+from whet.checkpoint import Checkpoint
+from whet.walk.hidden import HiddenStates
+from whet.walk.moments import SecondMoments
+from whet.walk.skeleton import Call, Skeleton, replaced
+
+
+@dataclass
+class BlockStep:
+    """One block while the walk stands at it: its module with the original's weights, its linears, and both streams."""
+
+    index: int
+    prefix: str
+    module: nn.Module
+    linears: list[Linear]
+    walk: Walk
+
+    def second_moments(self) -> SecondMoments:
+        """H of every input of this block's linears, on the lighter stream with the block itself still original."""
+        moments = SecondMoments(self.linears, self.prefix)
+        with moments.listening(self.module):
+            for batch in range(self.walk.solving):
+                hidden = self.walk.lighter[batch]
+                self.walk.run(self, hidden, batch)
+                moments.tokens += hidden.shape[0] * hidden.shape[1]
+        return moments
+
+    def weight(self, linear: Linear) -> Tensor:
+        """The original weights `[out, in]` of `linear`, float32."""
+        return linear.view(self.module.get_parameter(linear.parameter.removeprefix(self.prefix)).data)
+
+
+class Visitor(Protocol):
+    """What is done at each block. Returns the weights the lighter block has, by address; what is left out stays."""
+
+    def visit(self, step: BlockStep) -> Mapping[str, Tensor]: ...  # noqa: D102
+
+
+class Walk:
+    """Streams of batches (int64 `[b, L]`, no padding) through the blocks of `checkpoint`.
+
+    solve: batches the second moments are taken from. verify: batches that only flow, in both streams. original,
+    lighter: embedding tables `[vocabulary, hidden]`. folder: where hidden states are spilled when there are too many.
+    After `go`, `drift[i]` is the relative squared error of the lighter hidden states after block i on `verify`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        anatomy: Anatomy,
+        solve: Sequence[Tensor],
+        verify: Sequence[Tensor],
+        original: Tensor,
+        lighter: Tensor,
+        device: str,
+        folder: Path | None = None,
+    ) -> None:
+        self.skeleton = Skeleton(checkpoint, anatomy, device)
+        self.solving = len(solve)
+        self.drift: list[float] = []
+        self._calls: dict[tuple[int, ...], list[Call]] = {}
+        self._shapes = [tuple(batch.shape) for batch in (*solve, *verify)]
+        with self.skeleton.embedding(original):
+            self.original = HiddenStates([self._enter(batch) for batch in verify])
+        with self.skeleton.embedding(lighter):
+            self.lighter = HiddenStates([self._enter(batch) for batch in (*solve, *verify)], folder)
+
+    def go(self, visitor: Visitor) -> None:
+        """Visit every block in order."""
+        anatomy = self.skeleton.anatomy
+        with torch.no_grad():
+            for index, linears in enumerate(anatomy.blocks):
+                module = self.skeleton.load_block(index)
+                step = BlockStep(index, anatomy.block_prefix(index), module, linears, self)
+                for number in range(len(self.original)):
+                    hidden = self.run(step, self.original[number], self.solving + number)
+                    self.original.update(number, hidden)
+                weights = visitor.visit(step)
+                inside = {
+                    linear.parameter.removeprefix(step.prefix): weights[linear.address]
+                    for linear in linears
+                    if linear.address in weights
+                }
+                with replaced(module, inside):
+                    for batch in range(len(self.lighter)):
+                        self.lighter.update(batch, self.run(step, self.lighter[batch], batch))
+                self.drift.append(self._drift())
+                self.skeleton.free_block(index)
+
+    def run(self, step: BlockStep, hidden: Tensor, batch: int) -> Tensor:
+        """The block's output `[b, L, hidden]` for one batch."""
+        args, kwargs = self._calls[self._shapes[batch]][step.index]
+        out = step.module(hidden, *args, **kwargs)
+        return out if isinstance(out, Tensor) else out[0]
+
+    def final(self) -> Iterator[Tensor]:
+        """Lighter hidden states of each solving batch after the final norm: what the head reads."""
+        norm = self.skeleton.load_norm()
+        with torch.no_grad():
+            for batch in range(self.solving):
+                yield norm(self.lighter[batch])
+
+    def verified(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Original and lighter hidden states of each verifying batch after the final norm."""
+        norm = self.skeleton.load_norm()
+        with torch.no_grad():
+            for number in range(len(self.original)):
+                yield norm(self.original[number]), norm(self.lighter[self.solving + number])
+
+    def _enter(self, batch: Tensor) -> Tensor:
+        hidden, calls = self.skeleton.enter(batch)
+        self._calls.setdefault(tuple(batch.shape), calls)
+        return hidden
+
+    def _drift(self) -> float:
+        error = norm = 0.0
+        for number in range(len(self.original)):
+            difference = self.lighter[self.solving + number] - self.original[number]
+            error += difference.double().square().sum().item()
+            norm += self.original[number].double().square().sum().item()
+        return error / norm if norm else 0.0
