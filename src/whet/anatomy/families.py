@@ -23,7 +23,10 @@ class LinearName:
 
 @dataclass(frozen=True)
 class Family:
-    """`architectures` that the row describes, and module names: the list of `blocks`, embedding, final norm, head."""
+    """`architectures` that the row describes, and module names: the list of `blocks`, embedding, final norm, head.
+
+    A tensor in a block whose name ends like one of `computed` is not read by anyone.
+    """
 
     architectures: tuple[str, ...]
     linears: tuple[LinearName, ...]
@@ -31,6 +34,8 @@ class Family:
     embedding: str = "model.embed_tokens"
     norm: str = "model.norm"
     head: str = "lm_head"
+    # buffers that old versions stored inside blocks and that are computed from the config today
+    computed: tuple[str, ...] = (".rotary_emb.inv_freq",)
 
 
 _GATED = (

@@ -84,7 +84,8 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
     tensors disagree about what there is.
     """
     if config.get("quantization_config") or config.get("whet"):
-        method = (config.get("quantization_config") or {}).get("quant_method", "whet")
+        settings = config.get("quantization_config") or {}
+        method = settings.get("quant_method", "whet") if isinstance(settings, dict) else "whet"
         raise UsageError(
             f"{source} is already quantized ({method}), so its weights are not the original's any more. Give whet the "
             "original (unquantized) checkpoint; it is usually named in the model card as base_model."
@@ -96,17 +97,21 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
             f"{source} is of the family {model_type or '(none named)'!r}, which whet does not know."
             f"{did_you_mean(model_type, FAMILIES) if model_type else ''} Families: {', '.join(FAMILIES)}."
         )
-    count = int(config.get("num_hidden_layers", 0))
+    count = config.get("num_hidden_layers")
+    if not isinstance(count, int) or count < 1:
+        raise UsageError(
+            f"{source}: config.json says num_hidden_layers = {count!r}, not a number of blocks. Download it again."
+        )
     pattern = re.compile(re.escape(family.blocks) + r"\.(\d+)\.")
     found: dict[int, list[str]] = {}
     other: list[str] = []
     for name in shapes:
         match = pattern.match(name)
-        if match:
+        if match and not name.endswith(family.computed):
             found.setdefault(int(match.group(1)), []).append(name)
         else:
             other.append(name)
-    if sorted(found) != list(range(count)) or not count:
+    if sorted(found) != list(range(count)):
         raise UsageError(
             f"{source}: config.json says num_hidden_layers = {count}, the weight files hold {len(found)} blocks named "
             f"{family.blocks}.<n>. One of the two is from another model; download the folder again."
@@ -114,15 +119,15 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
     blocks = []
     for index in range(count):
         prefix = f"{family.blocks}.{index}."
-        blocks.append(
-            [
-                _linear(prefix + name.path, name.role, name.reads, shapes, source)
-                for name in family.linears
-            ]
-        )
+        blocks.append([_linear(prefix + name.path, name.role, name.reads, shapes, source) for name in family.linears])
     embedding = _linear(family.embedding, "embedding", "tokens", shapes, source)
     head_name = f"{family.head}.weight"
-    tied = bool(config.get("tie_word_embeddings", False)) or head_name not in shapes
+    tied = bool(config.get("tie_word_embeddings", False))
+    if not tied and head_name not in shapes:
+        raise UsageError(
+            f"{source}: tensor {head_name} is missing, and config.json does not tie it to the embedding. The folder "
+            "is incomplete: download it again (or set tie_word_embeddings to true, if the model was trained so)."
+        )
     head = None if tied else _linear(family.head, "head", "final hidden states", shapes, source)
     named = {f"{family.embedding}.weight", f"{family.norm}.weight", head_name}
     return Anatomy(

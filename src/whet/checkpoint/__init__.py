@@ -13,13 +13,22 @@ from whet.checkpoint.files import (
     write_tensors,
 )
 from whet.checkpoint.folder import Checkpoint, find_folder, read_whet
-from whet.checkpoint.loading import load_lighter, load_model, load_tokenizer, model_config, quiet_transformers, size_on_disk
+from whet.checkpoint.loading import (
+    empty_model,
+    load_lighter,
+    load_model,
+    load_tokenizer,
+    model_config,
+    quiet_transformers,
+    size_on_disk,
+)
 
 __all__ = [
     "Checkpoint",
     "TensorInfo",
     "atomic",
     "disk_errors",
+    "empty_model",
     "find_folder",
     "load_lighter",
     "load_model",

@@ -41,6 +41,8 @@ _DTYPES = {
 }
 _HEADER_LIMIT = 100 * 2**20
 _CHUNK = 1 << 24
+# disk full, quota used up, file larger than the process may write
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         if any(not isinstance(n, int) or n < 0 for n in (*shape, start, end)):
             raise bad(f"tensor {name} has a negative or non-integer size")
         if end - start != elements * dtype.itemsize:
-            raise bad(f"tensor {name} of shape {list(shape)} needs {elements * dtype.itemsize} bytes, not {end - start}")
+            raise bad(
+                f"tensor {name} of shape {list(shape)} needs {elements * dtype.itemsize} bytes, not {end - start}"
+            )
         found[name] = TensorInfo(file, dtype, shape, 8 + length + start, 8 + length + end)
     position = 8 + length
     for name, info in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
@@ -129,7 +133,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         code = getattr(error, "errno", None)
         text = str(error)
-        if code == errno.ENOSPC or "No space left" in text or "os error 28" in text:
+        if code in _NO_ROOM or any(f"os error {n}" in text for n in _NO_ROOM) or "No space left" in text:
             raise MachineError(
                 f"The disk that holds {path} is full. What was finished is kept: free some space and continue with "
                 "whet resume."

@@ -36,7 +36,9 @@ class Checkpoint:
         for file in files:
             for name, info in read_header(file).items():
                 if name in self.tensors:
-                    raise UsageError(f"{self.path}: tensor {name} is in {file.name} and in another file. Download again.")
+                    raise UsageError(
+                        f"{self.path}: tensor {name} is in {file.name} and in another file. Download again."
+                    )
                 self.tensors[name] = info
         if self._index is not None:
             gone = [n for n in self._index if n not in self.tensors]
@@ -82,7 +84,9 @@ class Checkpoint:
             digest.update(value.reshape(-1).view(torch.uint8).numpy())
             if value.is_floating_point():
                 # a sum is finite only if every addend is; the exact count is worth its time only when it is not
-                bad = not torch.isfinite(value.float().sum(dtype=torch.float64)) and int((~value.float().isfinite()).sum())
+                bad = not torch.isfinite(value.float().sum(dtype=torch.float64)) and int(
+                    (~value.float().isfinite()).sum()
+                )
                 if bad:
                     raise UsageError(
                         f"{info.file.name}: tensor {name} has {bad} weights that are NaN or infinite. Such a model "
@@ -117,7 +121,9 @@ class Checkpoint:
     def _inside(self, name: str) -> Path:
         file = self.path / name
         if Path(name).name != name or name in ("", ".", ".."):
-            raise UsageError(f"{self.path}: the index names {name!r}, which is outside the folder. Do not use this model.")
+            raise UsageError(
+                f"{self.path}: the index names {name!r}, which is outside the folder. Do not use this model."
+            )
         if not file.is_file():
             raise UsageError(f"{self.path}: shard {name} is missing although the index names it. Download it again.")
         return file

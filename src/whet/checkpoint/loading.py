@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -26,7 +26,11 @@ def quiet_transformers() -> Iterator[None]:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     start = tqdm.__init__
-    tqdm.__init__ = partialmethod(start, disable=True)  # type: ignore[assignment]
+
+    def silent(self: tqdm, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **{**kwargs, "disable": True})
+
+    tqdm.__init__ = silent  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -40,8 +44,18 @@ def model_config(checkpoint: Checkpoint) -> Any:
     settings = {k: v for k, v in checkpoint.config.items() if k not in ("quantization_config", "auto_map", "whet")}
     try:
         return AutoConfig.for_model(**settings)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"{checkpoint.path}/config.json: transformers cannot use it ({error}).") from error
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise _unusable(checkpoint, error) from error
+
+
+def empty_model(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
+    """The architecture that config.json describes, on the meta device: shapes without values."""
+    config = model_config(checkpoint)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, StrictDataclassError) as error:
+        raise _unusable(checkpoint, error) from error
 
 
 def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str = "cpu") -> PreTrainedModel:
@@ -68,8 +82,7 @@ def load_lighter(
     checkpoint: Checkpoint, table: dict[str, dict[str, Any]], dtype: torch.dtype, device: str
 ) -> PreTrainedModel:
     """A model whose quantized linears are those of `table` (address → bits, group, zero), computed in `dtype`."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config(checkpoint), dtype=dtype)
+    model = empty_model(checkpoint, dtype)
     files = sorted({info.file.name for info in checkpoint.tensors.values()})
     missing = fill(model, checkpoint.path, files, table, device)
     if missing:
@@ -105,6 +118,14 @@ def size_on_disk(folder: str | Path) -> dict[str, int]:
         "tokenizer": sum(p.stat().st_size for p in everything if "token" in p.name or p.name in _VOCABULARY),
         "total": sum(p.stat().st_size for p in everything),
     }
+
+
+def _unusable(checkpoint: Checkpoint, error: Exception) -> UsageError:
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return UsageError(
+        f"{checkpoint.path / 'config.json'}: transformers cannot build a model from it ({what}). "
+        "Download it again, or mend the entry it names."
+    )
 
 
 _VOCABULARY = ("vocab.json", "merges.txt", "chat_template.jinja")

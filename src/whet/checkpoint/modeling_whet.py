@@ -64,10 +64,13 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
 
 
 def fill(model: PreTrainedModel, folder: Path, files: list[str], table: dict[str, dict], device: str) -> list[str]:
-    """Give every parameter of `model` (built on the meta device) its value; returns what the files did not hold."""
+    """Give every parameter of `model` (built on the meta device) its value; returns what the files did not hold.
+
+    Tensors that the architecture has no place for (a vision tower, frequencies that are computed today) are left alone.
+    """
     dtype = model.dtype
     waiting: dict[str, dict[str, Tensor]] = {}
-    missing = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    known = {name for name, _ in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
     for file in files:
         with safe_open(folder / file, framework="pt", device=device) as shard:
             for key in shard.keys():  # noqa: SIM118
@@ -80,6 +83,8 @@ def fill(model: PreTrainedModel, folder: Path, files: list[str], table: dict[str
                         continue
                     key = f"{address}.weight"
                     value = decode(waiting.pop(address), entry, dtype)
+                if key not in known:
+                    continue
                 owner, _, leaf = key.rpartition(".")
                 module = model.get_submodule(owner)
                 if value.is_floating_point():
@@ -88,7 +93,6 @@ def fill(model: PreTrainedModel, folder: Path, files: list[str], table: dict[str
                     module._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
                 else:
                     module._buffers[leaf] = value
-                missing.pop(key, None)
     for module in model.modules():
         # what no file holds, such as rotary frequencies, is computed from the config
         left = [n for n, b in module._buffers.items() if b is not None and b.is_meta]

@@ -32,9 +32,31 @@ Zero = Literal["none", "int", "real"]
 # symmetric range of Gaussian groups of 128 is about half the largest weight.
 _SHRINK = {2: (0.35, 1.1, 26), 3: (0.5, 1.08, 20), 4: (0.62, 1.06, 16), 5: (0.74, 1.04, 12)}
 _SHRINK_WIDE = (0.86, 1.02, 8)
-# Chunk of weights fitted at once: bounds the working memory at about ten times 16 MiB.
-_CHUNK = 1 << 22
+# Weights fitted at once: a candidate's half dozen intermediate tensors then stay in the second-level cache.
+_CACHED = 1 << 16
 _FP16_NORMAL = (2.0**-14, 65504.0)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A grid with its parameters multiplied out, so that rounding is two fused operations and a clamp.
+
+    Only for choosing codes: `value` may differ from the grid's `dequantize` in the last bit of a float32.
+    """
+
+    inverse: Tensor
+    shift: Tensor
+    scale: Tensor
+    offset: Tensor
+    top: int
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Nearest codes of `x`, as floats."""
+        return torch.addcmul(self.shift, x, self.inverse).round_().clamp_(0, self.top)
+
+    def value(self, codes: Tensor) -> Tensor:
+        """What `codes` stand for."""
+        return torch.addcmul(self.offset, codes, self.scale)
 
 
 @dataclass(frozen=True)
@@ -95,17 +117,20 @@ class IntegerGrid:
 
     # -- values ---------------------------------------------------------------------------------------------------
 
+    def bind(self, params: Params) -> Levels:
+        """The grid's levels under `params`, float32, ready to round many tensors that `params` broadcast against."""
+        scale = params["scale"].float()
+        usable = scale.abs() >= torch.finfo(torch.float32).tiny
+        inverse = torch.where(usable, 1 / torch.where(usable, scale, 1.0), 0.0)
+        if self.zero == "real":
+            offset = params["offset"].float()
+            return Levels(inverse, -offset * inverse, scale, offset, self.top)
+        zero = params["zero"].float() if self.zero == "int" else torch.full_like(scale, self.half)
+        return Levels(inverse, zero, scale, -zero * scale, self.top)
+
     def quantize(self, x: Tensor, params: Params) -> Tensor:
         """Nearest codes (as floats) of `x`; `params` broadcast against `x`. NaN never comes out of finite input."""
-        scale = params["scale"].to(x.dtype)
-        safe = torch.where(scale == 0, torch.ones_like(scale), scale)
-        if self.zero == "real":
-            codes = torch.round((x - params["offset"].to(x.dtype)) / safe)
-        elif self.zero == "int":
-            codes = torch.round(x / safe) + params["zero"].to(x.dtype)
-        else:
-            codes = torch.round(x / safe) + self.half
-        return codes.clamp_(0, self.top)
+        return self.bind(params).codes(x.float())
 
     def dequantize(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values of `codes`, in the type the target computes in: parameters are converted first, then multiplied."""
@@ -152,37 +177,52 @@ class IntegerGrid:
         for start, end, group in ((0, whole, size), (whole, columns, columns - whole)):
             if start == end:
                 continue
-            piece = w[:, start:end].reshape(-1, group)
             weight = None
             if importance is not None:
                 weight = importance[..., start:end].expand(rows, end - start).reshape(-1, group)
-            found = [
-                self.candidates(chunk, None if weight is None else weight[i : i + len(chunk)], keep=1)
-                for i, chunk in _chunks(piece, group)
-            ]
-            parts.append({k: torch.cat([f[k][0] for f in found]).reshape(rows, -1) for k in found[0]})
+            found = self.candidates(w[:, start:end].reshape(-1, group), weight, keep=1)
+            parts.append({k: v[0].reshape(rows, -1) for k, v in found.items()})
         return {k: torch.cat([p[k] for p in parts], dim=1) for k in parts[0]}
 
     def candidates(self, w: Tensor, importance: Tensor | None, keep: int) -> Params:
         """The `keep` best parameter sets of each row of `w [n, group]` under nearest rounding, best first.
 
-        Candidates are shrunken ranges, each improved by weighted least squares given its codes (the closed form of
-        llama.cpp's K-quants), rounded as stored, and judged with the codes they then give. Returns `[keep, n]`.
+        importance: `[group]`, `[n, group]` or None. Candidates are shrunken ranges, each improved by weighted least
+        squares given its codes (the closed form of llama.cpp's K-quants). The most promising are rounded as stored and
+        ranked by the error of the codes they then give. Returns `[keep, n]`.
         """
-        w = w.float()
-        weight = torch.ones_like(w) if importance is None else importance.to(w.dtype).clamp_min(0)
-        total = weight.sum(1, keepdim=True)
-        # A group whose importance is all zero (dead inputs) is still rounded sensibly: all alike.
-        weight = torch.where(total > 0, weight / total.clamp_min(torch.finfo(w.dtype).tiny) * w.shape[1], 1.0)
-        errors: list[Tensor] = []
+        if importance is None:
+            importance = w.new_ones(w.shape[1], dtype=torch.float32)
+        size = max(1, _CACHED // w.shape[1])
+        parts = [
+            self._candidates(
+                w[i : i + size].float(), importance if importance.dim() == 1 else importance[i : i + size], keep
+            )
+            for i in range(0, len(w), size)
+        ]
+        return {k: torch.cat([part[k] for part in parts], dim=1) for k in parts[0]}
+
+    def _candidates(self, w: Tensor, weight: Tensor, keep: int) -> Params:
+        weight = weight.float().clamp_min(0)
+        # Only ratios matter. A group whose importance is all zero (dead inputs) is still rounded sensibly: all alike.
+        total = weight.sum(-1, keepdim=True)
+        weight = torch.where(total > 0, weight / total.clamp_min(torch.finfo(torch.float32).tiny), 1.0 / w.shape[1])
+        losses: list[Tensor] = []
         tried: list[Params] = []
         for start in self._starts(w):
-            params = self._stored(self._least_squares(w, weight, self.quantize(w, start), start))
-            codes = self.quantize(w, params)
-            errors.append((weight * (w - self.dequantize(codes, params)).square()).sum(1))
+            params, loss = self._least_squares(w, weight, self.quantize(w, start), start)
+            losses.append(loss)
             tried.append(params)
+        # of the promising ones, the error that counts: as stored, with the codes that follow
+        order = torch.cat(losses, dim=1).t().topk(min(2 * keep, len(losses)), dim=0, largest=False).indices
+        best = self._stored({k: torch.cat([p[k] for p in tried], dim=1).t().gather(0, order) for k in tried[0]})
+        errors = []
+        for i in range(len(order)):
+            params = {k: v[i][:, None] for k, v in best.items()}
+            error = w - self.dequantize(self.quantize(w, params), params)
+            errors.append(_weighted(error.square_(), weight)[:, 0])
         order = torch.stack(errors).topk(min(keep, len(errors)), dim=0, largest=False, sorted=True).indices
-        return {k: torch.stack([p[k][:, 0] for p in tried]).gather(0, order) for k in tried[0]}
+        return {k: v.gather(0, order) for k, v in best.items()}
 
     # -- the search's parts ---------------------------------------------------------------------------------------
 
@@ -219,24 +259,25 @@ class IntegerGrid:
             for factor in factors if shift == 0 or self.bits <= 4 else factors[::2]:
                 yield {"scale": span * factor, "zero": zero}
 
-    def _least_squares(self, w: Tensor, weight: Tensor, codes: Tensor, start: Params) -> Params:
-        """The best scale (and real zero) given `codes`, by weighted least squares; shapes `[n, 1]`."""
+    def _least_squares(self, w: Tensor, weight: Tensor, codes: Tensor, start: Params) -> tuple[Params, Tensor]:
+        """The best scale (and real zero) given `codes [n, group]`, and minus the loss it saves; all `[n, 1]`."""
         if self.zero == "real":
-            sw = weight.sum(1, keepdim=True)
-            sc = (weight * codes).sum(1, keepdim=True)
-            scc = (weight * codes * codes).sum(1, keepdim=True)
-            sx = (weight * w).sum(1, keepdim=True)
-            scx = (weight * codes * w).sum(1, keepdim=True)
+            weighted = codes * w
+            sw = weight.sum(-1, keepdim=True) if weight.dim() == 2 else weight.sum()
+            sc, scc = _weighted(codes, weight), _weighted(codes.square(), weight)
+            sx, scx = _weighted(w, weight), _weighted(weighted, weight)
             det = sw * scc - sc * sc
             flat = det <= 1e-6 * sw * scc  # all codes equal: any scale does, the offset takes the mean
-            scale = torch.where(flat, start["scale"], (sw * scx - sc * sx) / torch.where(flat, 1.0, det))
-            scale = scale.to(self.scale_dtype).to(w.dtype)  # the offset then makes up for the scale's rounding
-            return {"scale": scale, "offset": (sx - scale * sc) / sw}
-        centred = codes - (start["zero"] if self.zero == "int" else self.half)
-        bottom = (weight * centred * centred).sum(1, keepdim=True)
-        top = (weight * centred * w).sum(1, keepdim=True)
+            slope = (sw * scx - sc * sx) / torch.where(flat, 1.0, det)
+            saved = torch.where(flat, 0.0, slope * (scx - sc * sx / sw)) + sx * sx / sw
+            scale = torch.where(flat, start["scale"], slope).to(self.scale_dtype).float()
+            # the offset makes up for the scale's rounding
+            return {"scale": scale, "offset": (sx - scale * sc) / sw}, -saved
+        centred = codes.sub_(start["zero"] if self.zero == "int" else self.half)
+        top = _weighted(centred * w, weight)
+        bottom = _weighted(centred.square_(), weight)
         scale = torch.where(bottom > 0, top / torch.where(bottom > 0, bottom, 1.0), start["scale"])
-        return {**start, "scale": scale}
+        return {**start, "scale": scale}, -scale * top
 
     def _stored(self, params: Params) -> Params:
         """Parameters rounded to the types they are stored in."""
@@ -273,11 +314,12 @@ def safe_scale_dtype(w: Tensor, grid: IntegerGrid) -> torch.dtype:
     largest = max((w[:, a:b].abs().amax().item() for a, b in grid.groups(w.shape[1])), default=0.0)
     peak = w.abs().amax(1)
     smallest = peak[peak > 0].min().item() if (peak > 0).any() else 1.0
-    fits = largest / grid.half < _FP16_NORMAL[1] and smallest / grid.top > _FP16_NORMAL[0] / 16
+    # a real zero is as large as the weights themselves
+    biggest = largest if grid.zero == "real" else largest / grid.half
+    fits = biggest < _FP16_NORMAL[1] and smallest / grid.top > _FP16_NORMAL[0] / 16
     return torch.float16 if fits else torch.float32
 
 
-def _chunks(piece: Tensor, group: int) -> Iterator[tuple[int, Tensor]]:
-    step = max(1, _CHUNK // max(group, 1))
-    for start in range(0, len(piece), step):
-        yield start, piece[start : start + step]
+def _weighted(x: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of the rows of `x [n, group]`, `[n, 1]`; `weight` is `[group]` or `[n, group]`."""
+    return (x @ weight)[:, None] if weight.dim() == 1 else torch.linalg.vecdot(x, weight)[:, None]

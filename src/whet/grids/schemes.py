@@ -27,9 +27,9 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Integ
     if match is None:
         examples = [*PRESETS, *(f"int{b}{k}-g{g}" for b in range(2, 9) for k in ("", "s", "z") for g in (32, 64, 128))]
         raise UsageError(
-            f"Scheme {scheme!r} is not known.{did_you_mean(scheme, examples)} A scheme is int<bits><kind>-g<group> with "
-            "2 to 8 bits, kind nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: one "
-            f"scale per row), for example int4-g32, int3z-g64, int4s-g128; or one of {', '.join(PRESETS)}."
+            f"Scheme {scheme!r} is not known.{did_you_mean(scheme, examples)} A scheme is int<bits><kind>-g<group> "
+            "with 2 to 8 bits, kind nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: "
+            f"one scale per row), for example int4-g32, int3z-g64, int4s-g128; or one of {', '.join(PRESETS)}."
         )
     bits, kind, group = match.groups()
     return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scale_dtype)  # type: ignore[arg-type]

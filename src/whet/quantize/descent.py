@@ -1,8 +1,8 @@
 """Coordinate descent on a rounded linear: single codes, then scales and zeros, until no move helps.
 
 On the full second moment H, with R = w − q the objective is tr(R H Rᵀ). Moving one weight by d changes its row's
-objective by −2 d p + d² H_cc, p = (R H)_c, so the best code is the one nearest to q_c + p / H_cc: an exact step. Moving a
-group's scale by d along its centred codes u changes it by −2 d (u·P) + d² uᵀ H u: the best scale given the codes in
+objective by −2 d p + d² H_cc, p = (R H)_c, so the best code is the one nearest to q_c + p / H_cc: an exact step. Moving
+a group's scale by d along its centred codes u changes it by −2 d (u·P) + d² uᵀ H u: the best scale given the codes in
 closed form, taken only if it still helps after being rounded to its stored type. Nothing here can make a row worse.
 
 Gradients are left-looking (one matrix product per group, then inside the group only columns already moved are added),
@@ -19,77 +19,87 @@ from whet.quantize.solution import Solution
 
 _BLOCK = 128
 # A sweep that lowers the objective by less than this share is the last one.
-_ENOUGH = 1e-3
+_ENOUGH = 0.02
 
 
 def descend(
     w: Tensor, h: Tensor, grid: IntegerGrid, solution: Solution, mask: Tensor | None = None, *, sweeps: int = 4
 ) -> list[float]:
-    """Improve `solution` of `w [out, in]` in place; returns tr(R H Rᵀ) before and after each sweep.
+    """Improve `solution` of `w [out, in]` in place; returns by how much each sweep lowered tr(R H Rᵀ).
 
-    h: `[in, in]` float32, used undamped. mask: bool `[out, in]`, False where the weight stays exactly 0.
+    h: `[in, in]` float32, used undamped. mask: bool `[out, in]`, False where the weight stays exactly 0. sweeps: at
+    most so many; a sweep that gains less than 2 % of the objective is the last.
     """
     target = w.float().t().contiguous()
     codes = solution.codes.t().float()
     params = {k: v.t().contiguous() for k, v in solution.params.items()}
-    groups = grid.groups(w.shape[1])
     kept = None if mask is None else mask.t()
     residual = target - grid.decode(solution.codes, solution.params).t()
-    history = [((h @ residual) * residual).sum().item()]
+    gains: list[float] = []
+    objective = target.new_zeros(())
     for _ in range(sweeps):
-        for index, (a, b) in enumerate(groups):
+        gain = target.new_zeros(())
+        for index, (a, b) in enumerate(grid.groups(w.shape[1])):
             own = {k: v[index] for k, v in params.items()}
+            span = slice(a, b)
             for start in range(a, b, _BLOCK):
                 block = slice(start, min(start + _BLOCK, b))
                 gradient = h[block] @ residual
-                _move_codes(gradient, h[block, block], grid, own, codes[block], residual[block], kept, start)
-            span = slice(a, b)
-            gradient = h[span] @ residual
-            if _move_params(gradient, h[span, span], grid, own, codes[span]):
+                if not gains:
+                    objective += torch.linalg.vecdot(gradient, residual[block]).sum()
+                moved, saved = _move_codes(
+                    gradient, h[block, block], grid, own, codes[block], None if kept is None else kept[block]
+                )
+                residual[block] -= moved
+                gradient.addmm_(h[block, block], moved, alpha=-1)
+                gain += saved
+            if b - a > _BLOCK:
+                gradient = h[span] @ residual
+            better, saved = _move_params(gradient, h[span, span], grid, own, codes[span])
+            if better:
                 for k in params:
                     params[k][index] = own[k]
                 residual[span] = target[span] - grid.dequantize(codes[span], own)
-        history.append(((h @ residual) * residual).sum().item())
-        if history[-1] > history[-2] * (1 - _ENOUGH):
+                gain += saved
+        gains.append(gain.item())
+        if gains[-1] < _ENOUGH * objective.item():
             break
     solution.codes = codes.t().contiguous().to(torch.uint8)
     solution.params = {k: v.t().contiguous() for k, v in params.items()}
-    return history
+    return gains
 
 
 def _move_codes(
-    gradient: Tensor,
-    h: Tensor,
-    grid: IntegerGrid,
-    params: Params,
-    codes: Tensor,
-    residual: Tensor,
-    kept: Tensor | None,
-    start: int,
-) -> None:
-    """Move each of `size` columns to its best code in turn; `codes` and `residual [size, out]` change in place."""
-    size, rows = codes.shape
-    moved = gradient.new_zeros(size, rows)
-    for c in range(size):
-        weight = h[c, c].item()
+    gradient: Tensor, h: Tensor, grid: IntegerGrid, params: Params, codes: Tensor, kept: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Move each of `size` columns to its best code in turn, changing `codes [size, out]` in place.
+
+    gradient: R H of these columns before. Returns by how much each weight moved, and the loss that was saved in all.
+    """
+    levels = grid.bind(params)
+    values = levels.value(codes)
+    slopes = torch.empty_like(gradient)
+    moved = torch.zeros_like(gradient)
+    for c, weight in enumerate(h.diagonal().tolist()):
         if weight <= 0:
+            slopes[c] = 0.0
             continue
-        p = gradient[c].clone()
-        if c:
-            p.addmv_(moved[:c].t(), h[:c, c], alpha=-1)
-        value = grid.dequantize(codes[c], params)
-        code = grid.quantize(torch.add(value, p, alpha=1 / weight), params)
-        step = grid.dequantize(code, params) - value
-        better = step * (2 * p - step * weight) > 0
+        p = torch.addmv(gradient[c], moved[:c].t(), h[:c, c], alpha=-1) if c else gradient[0]
+        slopes[c] = p
+        code = levels.codes(torch.add(values[c], p, alpha=1 / weight))
         if kept is not None:
-            better &= kept[start + c]
-        codes[c] = torch.where(better, code, codes[c])
-        moved[c] = torch.where(better, step, 0.0)
-    residual -= moved
+            code = torch.where(kept[c], code, codes[c])
+        torch.sub(levels.value(code), values[c], out=moved[c])
+        codes[c] = code
+    saved = moved * (2 * slopes - moved * h.diagonal()[:, None])
+    return moved, saved.sum()
 
 
-def _move_params(gradient: Tensor, h: Tensor, grid: IntegerGrid, params: Params, codes: Tensor) -> bool:
-    """Refit scale (and real zero) `[out]` of one group given its codes, where that helps; True if any row moved."""
+def _move_params(gradient: Tensor, h: Tensor, grid: IntegerGrid, params: Params, codes: Tensor) -> tuple[bool, Tensor]:
+    """Refit scale (and real zero) `[out]` of one group given its codes, where that helps.
+
+    Returns whether any row moved, and the loss that was saved in all.
+    """
     scale = params["scale"].float()
     stored = params["scale"].dtype
     if grid.zero == "real":
@@ -116,6 +126,7 @@ def _move_params(gradient: Tensor, h: Tensor, grid: IntegerGrid, params: Params,
         step = torch.where(curve > 0, slope / torch.where(curve > 0, curve, 1.0), 0.0)
         new_scale = (scale + step).to(stored)
         step = new_scale.float() - scale
-        better = (step * (2 * slope - step * curve) > 0) & torch.isfinite(new_scale) & (new_scale != 0)
+        gain = step * (2 * slope - step * curve)
+        better = (gain > 0) & torch.isfinite(new_scale) & (new_scale != 0)
     params["scale"] = torch.where(better, new_scale, params["scale"])
-    return bool(better.any())
+    return bool(better.any()), torch.where(better, gain, 0.0).sum()

@@ -36,7 +36,7 @@ def masked_codes(codes: Tensor, params: Params, grid: IntegerGrid, kept: Tensor)
 
 
 def second_moment_error(w: Tensor, rounded: Tensor, h: Tensor) -> float:
-    """tr(R h Rᵀ) / tr(w h wᵀ) of the error R = w − rounded `[out, in]`: the share of the output's energy that is lost."""
+    """tr(R h Rᵀ) / tr(w h wᵀ) of the error R = w − rounded `[out, in]`: the share of the output's energy lost."""
     residual = w.float() - rounded.float()
     size = ((w.float() @ h) * w.float()).sum().item()
     return ((residual @ h) * residual).sum().item() / size if size > 0 else 0.0

@@ -8,7 +8,6 @@ last: a folder that has it is complete.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -18,12 +17,14 @@ import torch
 from torch import Tensor
 
 from whet import __version__
-from whet.checkpoint import disk_errors, read_tensor, read_header, size_on_disk, write_json, write_tensors
+from whet.checkpoint import disk_errors, read_header, read_tensor, size_on_disk, sync_folder, write_json, write_tensors
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.measure.divergence import score_tokens
-from whet.recipe.decide import BATCH_TOKENS, Decision, check_room, decide, estimate
-from whet.recipe.finish import copied_files, finish
+from whet.recipe.decide import BATCH_TOKENS, VERIFY_WINDOWS, Decision, decide
+from whet.recipe.finish import finish
+from whet.recipe.room import check_room, estimate
+from whet.recipe.self_written import self_written
 from whet.recipe.solving import Solver
 from whet.text import batches
 from whet.walk import Journal, Walk
@@ -84,6 +85,10 @@ def compress(
     if dry_run:
         return {"dry_run": True, "out": str(out), **_choices(decision), **needs, "notes": decision.notes}
     decision.recipe["model_sha256"] = decision.checkpoint.examine()
+    if decision.to_write:
+        count = samples + min(VERIFY_WINDOWS, max(1, samples // 8))
+        own = self_written(decision.checkpoint, count, window, seed, decision.device, on_event)
+        decision.solve, decision.verify, decision.to_write = own[:samples], own[samples:], 0
     run = out / RUN
     if started_before:
         _same_run(run, decision)
@@ -101,6 +106,7 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
     run = out / RUN
     if not (run / "recipe.json").is_file():
         if (out / "whet.json").is_file():
+            shutil.rmtree(run, ignore_errors=True)
             raise UsageError(f"{out} is finished: there is nothing to resume.")
         raise UsageError(f"{out} holds no stopped run. Give the folder that whet compress was writing to.")
     recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
@@ -142,7 +148,7 @@ def _go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
     verified = _solve(decision, solver, run) if decision.solve else _round_only(decision, solver)
     summary = finish(out, decision, journal, solver, verified)
     seconds = sum(entry["seconds"] for entry in journal.entries.values())
-    shutil.rmtree(run)
+    _close(run)
     return {
         "out": str(out),
         **_choices(decision),
@@ -202,7 +208,7 @@ def _round_only(decision: Decision, solver: Solver) -> dict[str, Any]:
 def _tied_importance(decision: Decision, solve: list[Tensor], table: Tensor, run: Path) -> Tensor:
     """Importance `[vocabulary, hidden]` of a tied table: what the head reads, plus how often a row is looked up.
 
-    Both terms have mean 1 over what they describe, so neither role is forgotten. Takes one forward pass of the original.
+    Both terms have mean 1 over what they describe, so neither role is forgotten. Takes a forward pass of the original.
     """
     walk = Walk(decision.checkpoint, decision.anatomy, solve, [], table, table, decision.device, run)
     walk.go(_Untouched())
@@ -222,7 +228,9 @@ class _Untouched:
         return {}
 
 
-def _divergence(walk: Walk, verify: list[Tensor], original: Tensor, lighter: Tensor | None, device: str) -> dict[str, Any]:
+def _divergence(
+    walk: Walk, verify: list[Tensor], original: Tensor, lighter: Tensor | None, device: str
+) -> dict[str, Any]:
     """KL(original ‖ lighter) in nats per token and top-1 agreement on the verifying windows; {} when there are none."""
     if not verify:
         return {}
@@ -261,15 +269,28 @@ def _check_out(out: Path, decision: Decision) -> bool:
 
 
 def _begin(run: Path, decision: Decision) -> None:
-    with disk_errors(run):
-        run.mkdir(parents=True, exist_ok=True)
+    """Make the run's folder; where that fails, nothing is left of it, as there is nothing to resume yet."""
+    made = next((p for p in (*reversed(run.parents), run) if not p.exists()), None)
     windows = {f"solve {i:06d}": w for i, w in enumerate(decision.solve)}
     windows |= {f"verify {i:06d}": w for i, w in enumerate(decision.verify)}
-    write_tensors(run / "windows.safetensors", windows)
-    write_json(
-        run / "recipe.json",
-        {**decision.recipe, "notes": decision.notes, "fingerprint": decision.fingerprint, "whet": __version__},
-    )
+    try:
+        with disk_errors(run):
+            run.mkdir(parents=True, exist_ok=True)
+        write_tensors(run / "windows.safetensors", windows)
+        write_json(
+            run / "recipe.json",
+            {**decision.recipe, "notes": decision.notes, "fingerprint": decision.fingerprint, "whet": __version__},
+        )
+    except BaseException:
+        shutil.rmtree(made or run, ignore_errors=True)
+        raise
+
+
+def _close(run: Path) -> None:
+    """Remove the run's folder, the recipe first: without it there is no run, so half a removal is no run either."""
+    (run / "recipe.json").unlink()
+    sync_folder(run)
+    shutil.rmtree(run)
 
 
 def _same_run(run: Path, decision: Decision) -> None:
@@ -278,7 +299,7 @@ def _same_run(run: Path, decision: Decision) -> None:
     out = run.parent
     if began["whet"] != __version__:
         raise UsageError(
-            f"{out} was begun by whet {began['whet']}, this is {__version__}. Install that version, or start in a new folder."
+            f"{out} was begun by whet {began['whet']}, this is {__version__}. Install that one, or start anew elsewhere."
         )
     if began["fingerprint"] == decision.fingerprint:
         return
@@ -289,5 +310,5 @@ def _same_run(run: Path, decision: Decision) -> None:
         named = {k: (began.get(k), now.get(k)) for k in now if k != "model_path" and began.get(k) != now.get(k)}
         what = "; ".join(f"{k} was {a!r} and is {b!r}" for k, (a, b) in named.items()) or "its text is another"
     raise UsageError(
-        f"{out} holds a stopped run that cannot be gone on with: {what}. Give what it began with, or start in a new folder."
+        f"{out} holds a stopped run that cannot go on: {what}. Give what it began with, or start in a new folder."
     )

@@ -7,9 +7,6 @@ follows and a later `resume` reads back.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,26 +14,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Anatomy, Linear, anatomy
-from whet.budget import tensor_bytes
+from whet.anatomy import FAMILIES, Anatomy, Linear, anatomy
 from whet.checkpoint import Checkpoint, load_tokenizer, model_config
 from whet.engines.torch import resolve_device
-from whet.errors import MachineError, UsageError, did_you_mean
+from whet.errors import UsageError, did_you_mean
 from whet.grids import IntegerGrid, parse_scheme
 from whet.quantize import SOLVERS
+from whet.recipe.self_written import check_fits
 from whet.targets import Storage, find_target, storage
-from whet.text import fingerprint, read_documents, split, windows
+from whet.text import fingerprint, read_documents, render_chat, split, windows
 
 VERIFY_WINDOWS = 16
 BATCH_TOKENS = 4096
-# What Python, torch and transformers take before any model is read, measured on Linux x86-64.
-_BASE_MEMORY = 700 * 2**20
 _SCALE_DTYPES = {torch.bfloat16: torch.bfloat16, torch.float16: torch.float16}
 
 
 @dataclass
 class Decision:
-    """What a run does: the recipe as plain JSON, and the objects it stands for."""
+    """What a run does: the recipe as plain JSON, and the objects it stands for.
+
+    `solve` and `verify` are windows of tokens; `to_write` counts tokens the model will write itself for want of text.
+    """
 
     recipe: dict[str, Any]
     checkpoint: Checkpoint
@@ -48,6 +46,12 @@ class Decision:
     solve: list[Tensor]
     verify: list[Tensor]
     notes: list[str]
+    to_write: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens the run solves on, those the model is still to write itself among them."""
+        return self.to_write or sum(len(window) for window in self.solve)
 
     @property
     def fingerprint(self) -> str:
@@ -67,6 +71,14 @@ def choose_grids(parts: Anatomy, scheme: str, embed: str | None, dtype: torch.dt
         table = parse_scheme(embed, scales)
         grids |= {linear.address: table for linear in tables(parts)}
     return grids
+
+
+def model_name(path: Path) -> str:
+    """What a model is called in cards: the folder's name, or `organisation/model` for a snapshot of the hub's cache."""
+    cached = path.parent.parent.name
+    if path.parent.name == "snapshots" and cached.startswith("models--"):
+        return cached.removeprefix("models--").replace("--", "/")
+    return path.name
 
 
 def tables(parts: Anatomy) -> list[Linear]:
@@ -99,19 +111,20 @@ def read_windows(
         window = int(limit)
     tokenizer = load_tokenizer(checkpoint.path)
     source = str(text) if isinstance(text, (str, Path)) else "documents given"
-    documents = read_documents(text, field=field) if isinstance(text, (str, Path)) else list(text)
-    if chat:
-        from whet.text import render_chat
-
-        documents = [render_chat(d, tokenizer) for d in documents]
-    about: dict[str, Any] = {"source": Path(source).name, "fingerprint": fingerprint(documents), "seed": seed, "window": window}
+    documents = _documents(text, field, chat, tokenizer)
+    about: dict[str, Any] = {
+        "source": Path(source).name,
+        "fingerprint": fingerprint(documents),
+        "seed": seed,
+        "window": window,
+    }
     if eval_text is None:
         parts = split(documents, seed)
         solving, verifying = parts.solve, parts.verify
         about |= {"split": parts.how, "shares": [0.8, 0.1, 0.1]}
     else:
         solving = documents
-        verifying = read_documents(eval_text, field=field) if isinstance(eval_text, (str, Path)) else list(eval_text)
+        verifying = _documents(eval_text, field, chat, tokenizer)
         about |= {"split": "eval given", "eval_fingerprint": fingerprint(verifying)}
     solve = windows(solving, tokenizer, samples, window, seed, source)
     try:
@@ -142,7 +155,9 @@ def decide(
 ) -> Decision:
     """Check every argument against the model and the target; raises UsageError or MachineError before anything runs."""
     if solver not in SOLVERS:
-        raise UsageError(f"Solver {solver!r} is not known.{did_you_mean(solver, SOLVERS)} Solvers: {', '.join(SOLVERS)}.")
+        raise UsageError(
+            f"Solver {solver!r} is not known.{did_you_mean(solver, SOLVERS)} Solvers: {', '.join(SOLVERS)}."
+        )
     runtime = find_target(target)
     parse_scheme(scheme)
     if embed is not None:
@@ -151,35 +166,46 @@ def decide(
         raise UsageError(f"{samples} windows of {window} tokens is too little: give at least 1 window of 8 tokens.")
     place = resolve_device(device)
     checkpoint = Checkpoint(model)
+    untied = _untie(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
     _check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
     grids = choose_grids(parts, scheme, embed, dtype)
     every = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
     stored = storage(runtime, grids, every, frozenset(linear.address for linear in tables(parts)))
-    if text is None and solver != "nearest":
-        raise UsageError(
-            f"Solver {solver} needs text to see what the model's inputs look like. Give --text FILE (txt, jsonl, parquet "
-            "or a hub data set) in the languages the model is used in, or --solver nearest, which needs none."
-        )
+    writes_itself = text is None and solver != "nearest"
+    if writes_itself:
+        check_fits(checkpoint)
+        window = min(window, int(checkpoint.config.get("max_position_embeddings") or window))
     solve: list[Tensor] = []
     verify: list[Tensor] = []
-    about: dict[str, Any] | None = None
+    about: dict[str, Any] | None = (
+        {"source": "written by the model itself", "window": window} if writes_itself else None
+    )
     if text is not None:
         solve, verify, about = read_windows(
             checkpoint, text, eval_text, field=field, chat=chat, samples=samples, window=window, seed=seed
         )
         _check_vocabulary(checkpoint, parts, (*solve, *verify))
     notes = []
+    if untied:
+        notes.append(
+            f"{parts.family.head}.weight differs from the embedding although config.json ties the two: both are kept, "
+            "as transformers does, and the lighter config says that they are not tied"
+        )
+    if about is not None and about.get("window", window) < window:
+        notes.append(
+            f"windows of {about['window']} tokens instead of {window}: the model's config allows no longer ones"
+        )
     if parts.unnamed:
         notes.append(f"copied unchanged, as no table names them: {', '.join(parts.unnamed)}")
     if parts.dropped:
-        notes.append(f"{parts.dropped} left out: config.json ties the head to the embedding, so it is never read")
+        notes.append(f"{parts.dropped} left out: it is a copy of the embedding, to which config.json ties it")
     if text is not None and not verify:
         notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
     recipe = {
         "step": "quantize",
-        "model": checkpoint.path.resolve().name,
+        "model": model_name(checkpoint.path.resolve()),
         "model_path": str(checkpoint.path.resolve()),
         "scheme": scheme,
         "embed": embed,
@@ -191,67 +217,25 @@ def decide(
         "threads": torch.get_num_threads(),
         "text": about,
     }
-    return Decision(recipe, checkpoint, parts, grids, stored, dtype, place, solve, verify, notes)
+    return Decision(
+        recipe,
+        checkpoint,
+        parts,
+        grids,
+        stored,
+        dtype,
+        place,
+        solve,
+        verify,
+        notes,
+        samples * window if writes_itself else 0,
+    )
 
 
-def estimate(decision: Decision) -> dict[str, Any]:
-    """What the run will take: `bytes` by part before and after, peak `memory`, `disk`, and `seconds` (a rough guess)."""
-    parts, tensors = decision.anatomy, decision.checkpoint.tensors
-    before, after = tensor_bytes(parts, tensors, {}), tensor_bytes(parts, tensors, decision.grids)
-    block = max((sum(tensors[n].nbytes // tensors[n].dtype.itemsize for n in names) for names in parts.block_tensors))
-    widest = max(linear.shape[1] for linear in parts.linears())
-    largest = max(linear.shape[0] * linear.shape[1] for linear in parts.linears())
-    table = parts.embedding.shape[0] * parts.embedding.shape[1]
-    tokens = sum(len(w) for w in decision.solve)
-    hidden = 4 * parts.embedding.shape[1] * (tokens + 2 * sum(len(w) for w in decision.verify))
-    inputs = {(linear.reads, linear.shape[1]) for linear in parts.blocks[0]}
-    solving = 8 * widest**2 * 3 + sum(4 * width**2 for _, width in inputs) + 40 * largest if decision.solve else 20 * largest
-    activations = 4 * BATCH_TOKENS * max(linear.shape[0] for linear in parts.linears()) * 3
-    embedding = tensors[parts.embedding.parameter].nbytes * (3 if parts.embedding.address in decision.grids else 1)
-    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding) + hidden
-    multiply = _multiplications_per_second()
-    weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
-    flops = 4.0 * weights * tokens
-    if decision.solve:
-        flops += sum(2.0 * tokens * linear.shape[1] ** 2 for linear in parts.linears()) / 2
-        flops += sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in parts.linears())
-    seconds = flops / multiply + (weights + table) * (1e-7 if decision.solve else 5e-8)
-    return {
-        "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
-        "memory": int(memory),
-        "disk": int(after["total"] * 1.02) + 2**20,
-        "seconds": seconds,
-    }
-
-
-def check_room(out: Path, needs: dict[str, Any]) -> None:
-    """Refuse before the long part where disk or memory will not do. Raises MachineError."""
-    place = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not os.access(place, os.W_OK):
-        raise MachineError(f"{out} cannot be made: you may not write to {place}. Choose another folder.")
-    free = shutil.disk_usage(place).free
-    if free < needs["disk"]:
-        raise MachineError(
-            f"The disk of {out} has {free / 1e6:.0f} MB free; the lighter model needs {needs['disk'] / 1e6:.0f} MB. "
-            "Free some space or choose another disk."
-        )
-    available = available_memory()
-    if available is not None and available < needs["memory"]:
-        raise MachineError(
-            f"The run needs about {needs['memory'] / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free. Use fewer "
-            "or shorter windows (--samples, --window), or a machine with more memory."
-        )
-
-
-def available_memory() -> int | None:
-    """Bytes of memory free for use, or None where the system does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
+def _documents(text: Any, field: str, chat: bool, tokenizer: Any) -> list[str]:
+    if isinstance(text, (str, Path)):
+        return read_documents(text, field, chat=chat, tokenizer=tokenizer)
+    return [render_chat(d, tokenizer, "the documents given") for d in text] if chat else list(text)
 
 
 def _ready_windows(text: Any) -> list[Tensor] | None:
@@ -263,13 +247,32 @@ def _ready_windows(text: Any) -> list[Tensor] | None:
             raise UsageError(f"{path} does not exist. Give a safetensors file that holds int64 windows [n, L].")
         found = read_header(path)
         if "windows" not in found or len(found["windows"].shape) != 2:
-            raise UsageError(f"{path} holds no tensor `windows` of shape [n, L]. Write the token windows under that name.")
+            raise UsageError(
+                f"{path} holds no tensor `windows` of shape [n, L]. Write the token windows under that name."
+            )
         text = read_tensor(found["windows"])
     if isinstance(text, Tensor):
         text = list(text)
     if isinstance(text, list) and text and isinstance(text[0], Tensor):
         return [window.to(torch.int64).cpu().contiguous() for window in text]
     return None
+
+
+def _untie(checkpoint: Checkpoint) -> bool:
+    """Whether config.json ties a stored head to an embedding of other values; its entry is then set right in memory.
+
+    transformers keeps both tensors in that case, whatever the config says.
+    """
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
+    if family is None or not checkpoint.config.get("tie_word_embeddings"):
+        return False
+    names = (f"{family.head}.weight", f"{family.embedding}.weight")
+    if any(name not in checkpoint.tensors for name in names):
+        return False
+    same = torch.equal(*(checkpoint.read(name) for name in names))
+    if not same:
+        checkpoint.config["tie_word_embeddings"] = False
+    return not same
 
 
 def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
@@ -298,18 +301,11 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
 
 
 def _check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor, ...]) -> None:
-    largest = max((int(window.max()) for window in cut if len(window)), default=0)
+    if any(window.dim() != 1 or len(window) < 2 or int(window.min()) < 0 for window in cut):
+        raise UsageError("The windows given must be rows of at least two token numbers, none of them negative.")
+    largest = max((int(window.max()) for window in cut), default=0)
     if largest >= parts.embedding.shape[0]:
         raise UsageError(
-            f"{checkpoint.path}: the tokenizer makes token {largest}, the embedding has {parts.embedding.shape[0]} rows. "
-            "The tokenizer belongs to another model."
+            f"{checkpoint.path}: the tokenizer makes token {largest}, the embedding has {parts.embedding.shape[0]} "
+            "rows. The tokenizer belongs to another model."
         )
-
-
-def _multiplications_per_second() -> float:
-    a = torch.randn(512, 512)
-    a @ a
-    started = time.perf_counter()
-    for _ in range(4):
-        a @ a
-    return 4 * 2 * 512**3 / max(time.perf_counter() - started, 1e-6)

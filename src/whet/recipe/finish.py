@@ -49,7 +49,10 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
         write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
     check = prove(out, decision)
     write_bytes(out / "README.md", card(decision, report, verified).encode())
-    names = sorted(p.name for p in out.iterdir() if p.is_file() and p.name != "whet.json")
+    # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
+    names = sorted(
+        p.name for p in out.iterdir() if p.is_file() and p.name != "whet.json" and not p.name.startswith(".")
+    )
     lineage = {k: v for k, v in decision.recipe.items() if k != "model_path"}
     lineage["versions"] = {
         "whet": __version__,
@@ -65,7 +68,10 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
             "target": decision.recipe["target"],
             "container": decision.storage.container,
             "dequantize": decision.storage.dequantize,
-            "linears": {a: {**entry, **report[a]} for a, entry in linear_table(decision.grids, decision.storage.dequantize).items()},
+            "linears": {
+                a: {**entry, **report[a]}
+                for a, entry in linear_table(decision.grids, decision.storage.dequantize).items()
+            },
             "copied": [n for n in decision.anatomy.unnamed],
             "dropped": decision.anatomy.dropped,
             "verify": {k: verified[k] for k in ("kl", "top1") if k in verified},
@@ -104,18 +110,24 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
     if dense > _PROOF:
         return {"stored": "decoded again, equal", "loaded": "not run: the model is too large to load beside this run"}
     tokens = (decision.solve or [torch.arange(16) % decision.anatomy.embedding.shape[0]])[0][None, :64]
-    own = load_lighter(written, linear_table(decision.grids, decision.storage.dequantize), decision.dtype, decision.device)
+    own = load_lighter(
+        written, linear_table(decision.grids, decision.storage.dequantize), decision.dtype, decision.device
+    )
     with torch.no_grad(), quiet_transformers():
         logits = own(tokens.to(decision.device), use_cache=False).logits
         if not torch.isfinite(logits).all():
-            raise GateError(f"{out}: the lighter model computes values that are not finite on its own calibration text.")
+            raise GateError(
+                f"{out}: the lighter model computes values that are not finite on its own calibration text."
+            )
         cached = own(tokens[:, :-1].to(decision.device), use_cache=True)
         last = own(tokens[:, -1:].to(decision.device), past_key_values=cached.past_key_values).logits
         gap = (last[:, -1].float() - logits[:, -1].float()).abs().max().item()
         scale = logits.float().abs().max().item()
         tolerance = {torch.float32: 1e-4, torch.float16: 2e-2}.get(decision.dtype, 1e-1) * max(scale, 1.0)
         if gap > tolerance:
-            raise GateError(f"{out}: generation with a cache differs from generation without by {gap:.3g} in the logits.")
+            raise GateError(
+                f"{out}: generation with a cache differs from generation without by {gap:.3g} in the logits."
+            )
         result = {"stored": "decoded again, equal", "cached against uncached": gap}
         if decision.storage.container == "compressed-tensors":
             stock = transformers.AutoModelForCausalLM.from_pretrained(out, local_files_only=True).eval()
@@ -176,8 +188,8 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any]) -
             lines += ["", "vLLM: the format is one its parser accepts; it was not run in vLLM by whet."]
     else:
         lines += [
-            f"Why not stock transformers alone: {decision.storage.reason}. The folder carries `modeling_whet.py`, which "
-            "computes the weights and hands back the stock architecture:",
+            f"Why not stock transformers alone: {decision.storage.reason}. The folder carries `modeling_whet.py`, "
+            "which computes the weights and hands back the stock architecture:",
             "",
             "```python",
             "from transformers import AutoModelForCausalLM",
@@ -200,7 +212,8 @@ def _write_index(out: Path, solver: Solver, stem: str) -> None:
             mapping[name] = file.name
             total += info.nbytes
     write_json(
-        out / f"{stem}.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))}
+        out / f"{stem}.safetensors.index.json",
+        {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))},
     )
 
 

@@ -145,7 +145,7 @@ class Solver:
             self._finish(unit, tensors, {}, [], time.monotonic())
 
     def weights(self, unit: str, linears: list[Linear]) -> dict[str, Tensor]:
-        """The lighter weights of `linears`, float32, decoded from the file of `unit` in the type the target computes in."""
+        """The lighter weights of `linears`, float32, decoded from the file of `unit` as the target computes them."""
         stored = read_header(self.file_of(unit))
         weights = {}
         for linear in linears:

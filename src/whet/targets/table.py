@@ -73,8 +73,9 @@ def storage(
 
     shapes: `(out, in)` by address. tables: addresses of embedding and head, which compressed-tensors treats apart.
     """
+    widths = {shapes[address][1] for address in grids}
     for address, grid in grids.items():
-        _check(target, address, grid, shapes[address], address in tables)
+        _check(target, address, grid, shapes[address], address in tables, widths)
     if target.name == "whet":
         return Storage("whet", False, "the target is whet itself")
     if any(grid.zero == "real" for grid in grids.values()):
@@ -88,13 +89,15 @@ def storage(
         return Storage("compressed-tensors", True, "one scheme: stock transformers computes the weights at load")
     if not target.modelling_file:
         raise UsageError(
-            f"{target.name} cannot hold different schemes ({', '.join(sorted(g.name for g in kinds))}) when one has integer "
-            "zeros. Use symmetric schemes (int4s-g128), or one scheme throughout."
+            f"{target.name} cannot hold different schemes ({', '.join(sorted(g.name for g in kinds))}) when one has "
+            "integer zeros. Use symmetric schemes (int4s-g128), or one scheme throughout."
         )
     return Storage("whet", False, "stock transformers would load this mix of schemes silently wrong")
 
 
-def _check(target: Target, address: str, grid: IntegerGrid, shape: tuple[int, int], table: bool) -> None:
+def _check(
+    target: Target, address: str, grid: IntegerGrid, shape: tuple[int, int], table: bool, widths: set[int]
+) -> None:
     def refuse(what: str, remedy: str) -> UsageError:
         return UsageError(f"{address} ({shape[0]} x {shape[1]}) as {grid.name}: {target.name} {what}. {remedy}")
 
@@ -108,7 +111,10 @@ def _check(target: Target, address: str, grid: IntegerGrid, shape: tuple[int, in
         allowed = ", ".join(str(g) for g in target.groups if g)
         raise refuse(f"takes no group of {grid.group}", f"Use a group of {allowed}, or none (per channel).")
     if target.divides and grid.group and shape[1] % grid.group:
-        fits = [g for g in (256, 128, 96, 64, 48, 32, 16, 8) if g < grid.group and shape[1] % g == 0]
-        better = f"a group that divides it, such as {fits[0]}" if fits else "one scale per row (leave out -g)"
-        raise refuse(f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
-                     f"Use {better}, or --for whet, which keeps a shorter last group.")
+        sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
+        fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
+        better = f"a group that divides every row, such as {max(fits)}" if fits else "one scale per row (leave out -g)"
+        raise refuse(
+            f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
+            f"Use {better}, or --for whet, which keeps a shorter last group.",
+        )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from whet.checkpoint import disk_errors
 
 SPILL = 2**31
 
@@ -23,8 +26,14 @@ class HiddenStates:
             self.batches = [b.float().clone() for b in batches]
             return
         file = folder / "hidden.bin"
-        flat = torch.from_file(str(file), shared=True, size=total, dtype=torch.float32)
-        file.unlink()
+        with disk_errors(file):
+            try:
+                with file.open("wb") as stream:
+                    # all of it now: a full disk is an error here, and the death of the process at a mapped page
+                    os.posix_fallocate(stream.fileno(), 0, total * 4)
+                flat = torch.from_file(str(file), shared=True, size=total, dtype=torch.float32)
+            finally:
+                file.unlink(missing_ok=True)
         self.batches = []
         start = 0
         for batch in batches:

@@ -28,8 +28,11 @@ class Journal:
                 # a line without its end was being written when the run died
                 if not line.endswith(b"\n"):
                     break
-                entry = json.loads(line)
-                self.entries[entry["unit"]] = entry
+                try:
+                    entry = json.loads(line)
+                    self.entries[entry["unit"]] = entry
+                except (ValueError, TypeError, KeyError):
+                    break  # a power cut may leave zeros where a line was; what follows is done again
                 whole += len(line)
             if whole < len(data):
                 with self.path.open("rb+") as stream:

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from whet.anatomy import Anatomy
-from whet.checkpoint import Checkpoint, model_config
+from whet.checkpoint import Checkpoint, empty_model
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -26,8 +25,7 @@ class Skeleton:
 
     def __init__(self, checkpoint: Checkpoint, anatomy: Anatomy, device: str) -> None:
         self.checkpoint, self.anatomy, self.device = checkpoint, anatomy, device
-        with torch.device("meta"):
-            self.model = AutoModelForCausalLM.from_config(model_config(checkpoint), dtype=torch.float32).eval()
+        self.model = empty_model(checkpoint, torch.float32).eval()
         self.model.requires_grad_(False)
         self.blocks: nn.ModuleList = self.model.get_submodule(anatomy.family.blocks)  # type: ignore[assignment]
         for module in self.model.modules():

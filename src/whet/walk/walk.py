@@ -50,7 +50,7 @@ class BlockStep:
 class Visitor(Protocol):
     """What is done at each block. Returns the weights the lighter block has, by address; what is left out stays."""
 
-    def visit(self, step: BlockStep) -> Mapping[str, Tensor]: ...  # noqa: D102
+    def visit(self, step: BlockStep) -> Mapping[str, Tensor]: ...
 
 
 class Walk:

@@ -1,0 +1,247 @@
+"""Model folders in PyTorch through transformers: the original and the lighter alike.
+
+Notable: prompts are batched by equal length, so that there is no padding and no mask to get wrong; the output layer,
+whose result is by far the largest tensor there is, is applied a few positions at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from whet.checkpoint import load_model, load_tokenizer
+from whet.engines.engine import Timing
+from whet.errors import MachineError, UsageError
+from whet.text import batch_indices, encode, render_chat
+
+GENERATED_AT_ONCE = 8192  # tokens in a batch of prompts with their answers: bounds the KV cache
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def open_model(
+    folder: str | Path, device: str = "auto", dtype: str | torch.dtype | None = None, threads: int | None = None
+) -> TorchEngine:
+    """Read a model folder, original or lighter, ready to be asked.
+
+    `device` is `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...; `dtype` is the type to compute in (None:
+    the one the folder says); `threads`, when given, sets PyTorch's thread count for the whole process.
+    Raises UsageError for what is wrong with the folder or the names, MachineError for a device that is not there.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise UsageError(f"dtype {dtype} is not known. Use one of: {', '.join(DTYPES)}.")
+        dtype = DTYPES[dtype]
+    place = resolve_device(device)
+    return TorchEngine(load_model(folder, dtype=dtype, device=place), load_tokenizer(folder), str(folder))
+
+
+def resolve_device(device: str) -> str:
+    """`auto` to `cuda` or `cpu`; anything else is checked and returned. Raises UsageError or MachineError."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UsageError(f"Device {device} is not known. Use auto, cpu or cuda.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MachineError("Device cuda was asked for, but PyTorch sees no GPU here. Use --device cpu, or auto.")
+    return device
+
+
+def generate(
+    folder: str | Path,
+    prompt: str,
+    *,
+    max_new_tokens: int = 100,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    chat: bool = False,
+    device: str = "auto",
+) -> str:
+    """The text after `prompt`, from any model folder; greedy at temperature 0, otherwise sampled with `seed`.
+
+    With `chat` the prompt is a user's turn in the model's chat template. Raises UsageError when the model has no
+    template, when prompt and answer do not fit the model's context, or when a number is out of range.
+    """
+    if not prompt and not chat:
+        raise UsageError("The prompt is empty. Give some words to continue.")
+    engine = open_model(folder, device)
+    ids = engine.encode(prompt, chat=chat)
+    (new,) = engine.continue_ids([ids], max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    # decoded together, because what a token says can depend on the one before it (a space, half a Korean syllable)
+    before, whole = engine.decode(ids), engine.decode([*ids, *new])
+    return whole[len(before) :] if whole.startswith(before) else engine.decode(new)
+
+
+class TorchEngine:
+    """A model in memory, in eval mode, with its tokenizer. What each method promises is said in `Engine`."""
+
+    name = "torch"
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
+        self.model, self.tokenizer, self.folder = model, tokenizer, folder
+        self.device = model.device
+        self.vocabulary = int(model.config.get_text_config().vocab_size)
+        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.ends = _end_tokens(model, tokenizer)
+        self._body, self._head = _halves(model)
+        self._newline: dict[int, bool] = {}
+
+    def encode(self, text: str, *, chat: bool = False) -> list[int]:
+        if chat:
+            turn = [{"role": "user", "content": text}]
+            text = render_chat(turn, self.tokenizer, self.folder, reply_next=True)
+        return encode([text], self.tokenizer)[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """Logits [b, L, vocabulary] of `batch` int64 [b, L], all at once."""
+        return torch.cat(list(self.logit_chunks(batch, batch.numel())), dim=1)
+
+    def logit_chunks(self, batch: Tensor, tokens_at_once: int) -> Iterator[Tensor]:
+        batch = batch.to(self.device)
+        step = max(1, tokens_at_once // batch.shape[0])
+        with torch.inference_mode():
+            if self._body is None or self._head is None:
+                logits = self.model(input_ids=batch, use_cache=False).logits
+                yield from logits.split(step, dim=1)
+                return
+            hidden = self._body(input_ids=batch, use_cache=False).last_hidden_state
+        for part in hidden.split(step, dim=1):
+            with torch.inference_mode():
+                logits = self._head(part)
+            yield logits
+
+    def continue_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        *,
+        stop_at_newline: bool = False,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[int]]:
+        """As in `Engine`. Sampling draws prompt number i from seed + i, whatever it is batched with.
+
+        Raises UsageError for numbers out of range, an empty prompt, one that leaves no room in the context, or logits
+        that are not finite.
+        """
+        if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+            raise UsageError(
+                f"max_new_tokens {max_new_tokens}, temperature {temperature}, top_p {top_p}: they must be at least 1, "
+                "at least 0, and above 0 up to 1."
+            )
+        longest = max(map(len, prompts), default=0)
+        if self.context is not None and longest + max_new_tokens > self.context:
+            raise UsageError(
+                f"{self.folder}: a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's context "
+                f"of {self.context}. Shorten the prompt, or ask for fewer new tokens."
+            )
+        if any(len(prompt) == 0 for prompt in prompts):
+            raise UsageError("A prompt without tokens cannot be continued. Give some words.")
+        answers: list[list[int]] = [[] for _ in prompts]
+        whole_lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+        for group in batch_indices(whole_lengths, GENERATED_AT_ONCE):
+            ids = torch.tensor([prompts[i] for i in group], device=self.device)
+            samplers = [torch.Generator().manual_seed(seed + i) for i in group] if temperature > 0 else []
+            open_rows = set(range(len(group)))
+            cache = None
+            for _ in range(max_new_tokens):
+                logits, cache = self._step(ids, cache)
+                if not torch.isfinite(logits).all():
+                    raise UsageError(
+                        f"{self.folder}: the model gives logits that are not finite while generating. Its weights are "
+                        "broken, or its type overflows: try float32, or make it again."
+                    )
+                chosen = _sample(logits, temperature, top_p, samplers) if samplers else logits.argmax(-1)
+                for row in list(open_rows):
+                    token = int(chosen[row])
+                    if token in self.ends:
+                        open_rows.discard(row)
+                        continue
+                    answers[group[row]].append(token)
+                    if stop_at_newline and self._ends_a_line(token):
+                        open_rows.discard(row)
+                if not open_rows:
+                    break
+                ids = chosen[:, None].to(self.device)
+        return answers
+
+    def time(self, prompt: Sequence[int], new_tokens: int) -> Timing:
+        ids = torch.tensor([list(prompt)], device=self.device)
+        self._wait()
+        started = time.perf_counter()
+        logits, cache = self._step(ids, None)
+        token = logits.argmax(-1)[:, None]
+        self._wait()
+        first = time.perf_counter()
+        for _ in range(new_tokens):
+            logits, cache = self._step(token, cache)
+            token = logits.argmax(-1)[:, None]
+        self._wait()
+        return Timing(first - started, time.perf_counter() - first, len(prompt), new_tokens)
+
+    def _step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Logits [b, vocabulary] after the last of `ids` [b, n], and the cache with their keys and values."""
+        with torch.inference_mode():
+            if self._body is None or self._head is None:
+                out = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
+                return out.logits[:, -1], out.past_key_values
+            out = self._body(input_ids=ids, past_key_values=cache, use_cache=True)
+            return self._head(out.last_hidden_state[:, -1]), out.past_key_values
+
+    def _ends_a_line(self, token: int) -> bool:
+        if token not in self._newline:
+            self._newline[token] = "\n" in self.decode([token])
+        return self._newline[token]
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _halves(model: PreTrainedModel) -> tuple[Any, Any]:
+    """The model's body and output layer, if applying one after the other is all that the model does; else (None, None).
+
+    Not so for models that scale or cap their logits (Gemma 2, Granite, Cohere): found out by asking, not by a name.
+    """
+    get_body = getattr(model, "get_decoder", None)
+    body = get_body() if get_body else None
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if body is None or head is None or body is model:
+        return None, None
+    probe = torch.arange(4, device=model.device)[None]
+    with torch.inference_mode():
+        whole = model(input_ids=probe, use_cache=False).logits
+        parts = head(body(input_ids=probe, use_cache=False).last_hidden_state)
+    # bit by bit, NaN included: a broken model is found later, with the window that shows it
+    same = whole.shape == parts.shape and torch.equal(whole.nan_to_num(0.5), parts.nan_to_num(0.5))
+    return (body, head) if same else (None, None)
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    said = getattr(model.generation_config, "eos_token_id", None)
+    ends = {said} if isinstance(said, int) else set(said or ())
+    return ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())
+
+
+def _sample(logits: Tensor, temperature: float, top_p: float, samplers: Sequence[torch.Generator]) -> Tensor:
+    """One token [b] from `logits` [b, vocabulary]: temperature, then the likeliest tokens whose shares reach top_p."""
+    shares = torch.softmax(logits.float().cpu() / temperature, dim=-1)
+    ordered, tokens = shares.sort(dim=-1, descending=True)
+    # a token is kept when those before it do not reach top_p yet, so the first always is
+    kept = ordered * (ordered.cumsum(-1) - ordered < top_p)
+    picks = [torch.multinomial(row, 1, generator=g) for row, g in zip(kept, samplers, strict=True)]
+    return tokens.gather(-1, torch.stack(picks))[:, 0]

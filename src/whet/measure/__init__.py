@@ -1,0 +1,1 @@
+"""How far the lighter model is from the original: divergence, skills, speed, and the statistics that say how sure."""

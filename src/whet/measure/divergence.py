@@ -1,0 +1,170 @@
+"""How far the lighter model's next-token distribution is from the original's, token by token on the same text.
+
+KL(original || lighter) is the deciding figure: it sees every token of every position, while perplexity sees only the
+token that came and can even fall when a model gets worse. Both models run side by side, so nothing is stored but four
+numbers a token. Every position that has a next token counts, also the first ones of a window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whet.engines import Engine
+from whet.errors import GateError, UsageError
+from whet.events import OnEvent, Stage, ignore
+from whet.measure.statistics import Estimate, clustered_mean, percentiles
+from whet.text import batch_indices
+
+CHUNK = 1 << 24  # logits looked at together: 64 MiB in fp32, of which a few copies live at once
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """One entry a predicted token, in the order of the windows and of the tokens in them.
+
+    kl: KL(original || lighter) in nats, fp32, not below 0. agree: both put the same token first. nll_original,
+    nll_lighter: -log p of the token that came, in nats. window: the number of its window. notes: what a reader of the
+    figures has to know.
+    """
+
+    kl: NDArray[np.float32]
+    agree: NDArray[np.bool_]
+    nll_original: NDArray[np.float32]
+    nll_lighter: NDArray[np.float32]
+    window: NDArray[np.int64]
+    notes: list[str]
+
+
+def divergence(
+    original: Engine,
+    lighter: Engine,
+    windows: Sequence[Tensor],
+    batch_tokens: int = 2048,
+    on_event: OnEvent = ignore,
+) -> TokenScores:
+    """Score both models on `windows`, each int64 [L >= 2], in batches of equal length of about `batch_tokens` tokens.
+
+    Where the two vocabularies are padded to different widths, both are cut to the smaller and a note says so.
+    Raises UsageError when the original gives a logit that is not finite, GateError when the lighter does (both name the
+    window), UsageError when a window holds a token that one of the models lacks.
+    """
+    if not windows or min(map(len, windows)) < 2:
+        raise UsageError("There is no window of two tokens or more to compare on. Give more text.")
+    width = min(original.vocabulary, lighter.vocabulary)
+    largest = max(int(window.max()) for window in windows)
+    if largest >= width:
+        raise UsageError(
+            f"The text has token {largest}, but {original.folder} and {lighter.folder} share only the first {width} of "
+            "their vocabularies. Compare a model with its own original, which has the same tokenizer."
+        )
+    starts = np.cumsum([0, *(len(window) - 1 for window in windows)])
+    out = {name: np.empty(starts[-1], dtype=np.float32) for name in ("kl", "nll_original", "nll_lighter")}
+    agree = np.empty(starts[-1], dtype=np.bool_)
+    groups = batch_indices([len(window) for window in windows], batch_tokens)
+    stage = Stage(on_event, "divergence", len(groups))
+    at_once = max(1, CHUNK // max(original.vocabulary, lighter.vocabulary))
+    for group in groups:
+        batch = torch.stack([windows[i] for i in group])
+        position = 0
+        chunks = zip(original.logit_chunks(batch, at_once), lighter.logit_chunks(batch, at_once), strict=True)
+        for logits_original, logits_lighter in chunks:
+            n = min(logits_original.shape[1], batch.shape[1] - 1 - position)
+            if n <= 0:
+                break
+            next_tokens = batch[:, position + 1 : position + 1 + n]
+            for engine, logits in ((original, logits_original), (lighter, logits_lighter)):
+                _must_be_finite(engine, logits[:, :n, :width], group, position, engine is lighter)
+            scores = score_tokens(logits_original[:, :n, :width], logits_lighter[:, :n, :width], next_tokens)
+            for row, window in enumerate(group):
+                place = slice(starts[window] + position, starts[window] + position + n)
+                out["kl"][place], agree[place] = scores[0][row].numpy(), scores[1][row].numpy()
+                out["nll_original"][place], out["nll_lighter"][place] = scores[2][row].numpy(), scores[3][row].numpy()
+            position += n
+        stage.step()
+    lengths = np.diff(starts)
+    notes = []
+    if original.vocabulary != lighter.vocabulary:
+        notes.append(
+            f"The original's vocabulary is {original.vocabulary} wide, the lighter's {lighter.vocabulary}; "
+            f"the first {width} are compared."
+        )
+    return TokenScores(agree=agree, window=np.repeat(np.arange(len(windows)), lengths), notes=notes, **out)
+
+
+def score_tokens(original: Tensor, lighter: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(kl, agree, nll_original, nll_lighter), each [b, n] on the CPU, from logits [b, n, V] and tokens int64 [b, n].
+
+    In fp32 whatever the logits' type; equal logits give KL of exactly 0. KL cannot be negative: rounding below 0 is 0.
+    """
+    next_tokens = next_tokens.to(original.device)[..., None]
+    log_p = torch.log_softmax(original.float(), dim=-1)
+    log_q = torch.log_softmax(lighter.to(original.device).float(), dim=-1)
+    agree = log_p.argmax(-1) == log_q.argmax(-1)
+    nll_p, nll_q = -log_p.gather(-1, next_tokens)[..., 0], -log_q.gather(-1, next_tokens)[..., 0]
+    # in place from here: at these sizes each copy is what memory is spent on
+    gap = log_q.neg_().add_(log_p)
+    kl = log_p.exp_().mul_(gap).sum(-1).clamp_min_(0)
+    return kl.cpu(), agree.cpu(), nll_p.cpu(), nll_q.cpu()
+
+
+def summarize(scores: TokenScores, clusters: Sequence[int], confidence: float = 0.95) -> dict[str, Any]:
+    """The figures of a report from token scores; `clusters[i]` is the document (or other cluster) of window i.
+
+    `kl`: mean in nats a token with error and interval, and its percentiles. `top1`: share of positions where both put
+    the same token first. `perplexity`: of each model, and the ratio lighter / original = exp(mean difference of nll);
+    the difference is paired, so what both models find hard cancels from its error (the covariance is taken off).
+    Intervals of kl and top1 are kept inside [0, inf) and [0, 1].
+    """
+    labels = np.asarray(clusters)[scores.window]
+    kl = clustered_mean(scores.kl, labels, confidence)
+    top1 = clustered_mean(scores.agree, labels, confidence)
+    original = float(np.mean(scores.nll_original, dtype=np.float64))
+    lighter = float(np.mean(scores.nll_lighter, dtype=np.float64))
+    difference = scores.nll_lighter.astype(np.float64) - scores.nll_original
+    log_ratio = clustered_mean(difference, labels, confidence)
+    ratio = None if log_ratio.interval is None else [_exp(end) for end in log_ratio.interval]
+    return {
+        "tokens": kl.count,
+        "clusters": kl.clusters,
+        "confidence": confidence,
+        "kl": {**_estimate(kl, 0.0, math.inf), "percentiles": percentiles(scores.kl)},
+        "top1": _estimate(top1, 0.0, 1.0),
+        "perplexity": {
+            "original": _exp(original),
+            "lighter": _exp(lighter),
+            "ratio": {"value": _exp(log_ratio.value), "interval": ratio},
+            "log_ratio": {"value": log_ratio.value, "standard_error": log_ratio.standard_error},
+        },
+    }
+
+
+def _estimate(estimate: Estimate, low: float, high: float) -> dict[str, Any]:
+    interval = None if estimate.interval is None else [max(low, estimate.interval[0]), min(high, estimate.interval[1])]
+    return {"mean": estimate.value, "standard_error": estimate.standard_error, "interval": interval}
+
+
+def _exp(value: float) -> float:
+    """exp that ends at the largest double instead of an error: a ruined model's perplexity has no upper bound."""
+    return math.exp(min(value, 709.0))
+
+
+def _must_be_finite(engine: Engine, logits: Tensor, group: Sequence[int], position: int, is_lighter: bool) -> None:
+    finite = torch.isfinite(logits).all(-1)
+    if bool(finite.all()):
+        return
+    row, column = (int(v) for v in (~finite).nonzero()[0])
+    which = "the lighter model" if is_lighter else "the original"
+    message = (
+        f"{engine.folder} ({which}): a logit is not finite in window {group[row]} after token {position + column}. "
+        "Its weights are broken, or its type overflows: compare in float32 to tell which, then "
+        + ("compress again." if is_lighter else "download the model again.")
+    )
+    raise GateError(message) if is_lighter else UsageError(message)

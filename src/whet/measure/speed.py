@@ -1,0 +1,137 @@
+"""Speed side by side, and what memory each model takes.
+
+A speed is a ratio of two models in one process on one machine: they take turns, round by round, so that a machine that
+slows down slows both, and each round gives its own ratio. Memory cannot be told apart in one process, where what one
+model freed serves the other: each model is opened once more in a process of its own, which also times a first load.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from whet.engines import Engine, Timing
+from whet.engines.torch import open_model
+from whet.events import OnEvent, Stage, ignore
+
+ROUNDS = 5
+PREFILL_TOKENS = 128
+DECODE_TOKENS = 32
+
+
+def side_by_side(
+    original: Engine,
+    lighter: Engine,
+    prompt: Sequence[int],
+    *,
+    rounds: int = ROUNDS,
+    new_tokens: int = DECODE_TOKENS,
+    on_event: OnEvent = ignore,
+) -> dict[str, Any]:
+    """Prefill and decode of both in tokens a second, batch 1, on the token ids `prompt`.
+
+    One round that is thrown away warms both up; then `rounds` rounds, the first to go changing from round to round.
+    For each of prefill and decode: the median of both, the median of the rounds' ratios lighter / original, and the
+    lowest and highest as `spread`. Above 1 the lighter is faster.
+    """
+    timings: dict[str, list[Timing]] = {"original": [], "lighter": []}
+    engines = {"original": original, "lighter": lighter}
+    progress = Stage(on_event, "speed", rounds + 1)
+    for number in range(rounds + 1):
+        for name in ("original", "lighter") if number % 2 else ("lighter", "original"):
+            timings[name].append(engines[name].time(prompt, new_tokens))
+        progress.step()
+    speeds = {
+        "prefill": {n: [t.prompt_tokens / t.prefill_seconds for t in row[1:]] for n, row in timings.items()},
+        "decode": {n: [t.decoded_tokens / t.decode_seconds for t in row[1:]] for n, row in timings.items()},
+    }
+    return {
+        "runtime": original.name,
+        "rounds": rounds,
+        "prompt_tokens": len(prompt),
+        "decoded_tokens": new_tokens,
+        **{what: _paired(both["original"], both["lighter"]) for what, both in speeds.items()},
+    }
+
+
+def _paired(original: Sequence[float], lighter: Sequence[float]) -> dict[str, Any]:
+    ratios = [b / a for a, b in zip(original, lighter, strict=True)]
+    return {
+        "unit": "tokens/s",
+        "original": median(original),
+        "lighter": median(lighter),
+        "ratio": {"value": median(ratios), "spread": [min(ratios), max(ratios)]},
+    }
+
+
+def footprint(
+    folder: str | Path,
+    prompt: Sequence[int],
+    new_tokens: int = DECODE_TOKENS,
+    device: str = "cpu",
+    dtype: str | None = None,
+) -> dict[str, Any]:
+    """Load time and peak memory of a model folder, found by opening it and generating in a process of its own.
+
+    `load_seconds`: from the folder to a model that can be asked, imports not counted, files read once before.
+    `peak_bytes`: the most resident memory of that process (on a GPU: the most allocated there), `before_bytes` what it
+    held before the model was opened; None where the system does not say (Linux does). If the process fails, a dict
+    with `error` alone: the rest of a report is worth having without it.
+    """
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    with tempfile.TemporaryDirectory() as scratch:
+        order = Path(scratch) / "order.json"
+        what = {"folder": str(folder), "prompt": list(prompt), "new_tokens": new_tokens, "device": device}
+        order.write_text(json.dumps({**what, "dtype": dtype, "threads": torch.get_num_threads()}))
+        answer = Path(scratch) / "answer.json"
+        command = [sys.executable, "-c", "import sys; from whet.measure.speed import _child; _child(*sys.argv[1:])"]
+        done = subprocess.run([*command, str(order), str(answer)], env=environment, capture_output=True, text=True)
+        if done.returncode or not answer.exists():
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            return {"error": f"the measuring process ended with code {done.returncode}: {last[:300]}"}
+        found: dict[str, Any] = json.loads(answer.read_text())
+        return found
+
+
+def _child(order_path: str, answer_path: str) -> None:
+    """What runs in the process of its own: open, generate, write down what it took."""
+    order = json.loads(Path(order_path).read_text())
+    on_gpu = str(order["device"]).startswith("cuda")
+    if on_gpu:
+        torch.zeros(1, device=order["device"])  # the context is there before the model is
+    before = 0 if on_gpu else _resident("VmRSS")
+    for file in Path(order["folder"]).glob(
+        "*.safetensors"
+    ):  # or the first model pays for the disk, the second does not
+        with file.open("rb") as stream:
+            while stream.read(1 << 22):
+                pass
+    started = time.perf_counter()
+    engine = open_model(order["folder"], order["device"], order["dtype"], threads=order["threads"])
+    loaded = time.perf_counter() - started
+    engine.time(order["prompt"], order["new_tokens"])
+    peak = torch.cuda.max_memory_allocated(order["device"]) if on_gpu else _resident("VmHWM")
+    Path(answer_path).write_text(json.dumps({"load_seconds": loaded, "peak_bytes": peak, "before_bytes": before}))
+
+
+def _resident(field: str) -> int | None:
+    """VmRSS (resident now) or VmHWM (at its most) of this process in bytes; Linux only.
+
+    Not getrusage: its maximum is inherited from the parent, whose models would be counted.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(field + ":")]
+    return int(found[0]) * 1024 if found else None

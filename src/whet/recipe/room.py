@@ -1,0 +1,81 @@
+"""What a run will take in bytes, memory, disk and time, and whether the machine has it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet.budget import tensor_bytes
+from whet.errors import MachineError, UsageError
+from whet.recipe.decide import BATCH_TOKENS, Decision
+from whet.recipe.memory import available_memory
+from whet.walk import hidden as hidden_states
+
+# What Python, torch and transformers take before any model is read, measured on Linux x86-64.
+_BASE_MEMORY = 700 * 2**20
+
+
+def estimate(decision: Decision) -> dict[str, Any]:
+    """What the run will take: `bytes` by part before and after, peak `memory`, `disk`, `seconds` (a rough guess)."""
+    parts, tensors = decision.anatomy, decision.checkpoint.tensors
+    before, after = tensor_bytes(parts, tensors, {}), tensor_bytes(parts, tensors, decision.grids)
+    block = max(sum(tensors[n].nbytes // tensors[n].dtype.itemsize for n in names) for names in parts.block_tensors)
+    widest = max(linear.shape[1] for linear in parts.linears())
+    largest = max(linear.shape[0] * linear.shape[1] for linear in parts.linears())
+    table = parts.embedding.shape[0] * parts.embedding.shape[1]
+    tokens = decision.tokens
+    hidden = 4 * parts.embedding.shape[1] * (tokens + 2 * sum(len(w) for w in decision.verify))
+    inputs = {(linear.reads, linear.shape[1]) for linear in parts.blocks[0]}
+    solving = 8 * widest**2 * 3 + sum(4 * width**2 for _, width in inputs) + 40 * largest if tokens else 20 * largest
+    activations = 4 * BATCH_TOKENS * max(linear.shape[0] for linear in parts.linears()) * 3
+    embedding = tensors[parts.embedding.parameter].nbytes * (3 if parts.embedding.address in decision.grids else 1)
+    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding) + hidden
+    spilled = hidden if hidden > hidden_states.SPILL else 0
+    multiply = _multiplications_per_second()
+    weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
+    flops = 4.0 * weights * tokens
+    if tokens:
+        flops += sum(2.0 * tokens * linear.shape[1] ** 2 for linear in parts.linears()) / 2
+        flops += sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in parts.linears())
+    seconds = flops / multiply + (weights + table) * (1e-7 if tokens else 5e-8)
+    return {
+        "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
+        "memory": int(memory),
+        "disk": int(after["total"] * 1.02) + 2**20 + spilled,
+        "seconds": seconds,
+    }
+
+
+def check_room(out: Path, needs: dict[str, Any]) -> None:
+    """Refuse before the long part where disk or memory will not do. Raises MachineError."""
+    place = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not place.is_dir():
+        raise UsageError(f"{out} cannot be made: {place} is a file. Name a folder that is in a folder.")
+    if not os.access(place, os.W_OK):
+        raise MachineError(f"{out} cannot be made: you may not write to {place}. Choose another folder.")
+    free = shutil.disk_usage(place).free
+    if free < needs["disk"]:
+        raise MachineError(
+            f"The disk of {out} has {free / 1e6:.0f} MB free; the lighter model needs {needs['disk'] / 1e6:.0f} MB. "
+            "Free some space or choose another disk."
+        )
+    available = available_memory()
+    if available is not None and available < needs["memory"]:
+        raise MachineError(
+            f"The run needs about {needs['memory'] / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free. Use "
+            "fewer or shorter windows (--samples, --window), or a machine with more memory."
+        )
+
+
+def _multiplications_per_second() -> float:
+    a = torch.randn(512, 512)
+    a @ a
+    started = time.perf_counter()
+    for _ in range(4):
+        a @ a
+    return 4 * 2 * 512**3 / max(time.perf_counter() - started, 1e-6)

@@ -1,0 +1,201 @@
+"""Documents from files: plain text, JSON lines, parquet, or a dataset of the Hugging Face hub.
+
+A document is what a window never leaves and what a split never cuts when there are enough of them, so where one
+document ends matters. In plain text it ends at a line `<|endoftext|>`, at a form feed, or at two or more blank lines; a
+file with none of these is one document. In the other formats each record is a document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from whet.errors import MachineError, UsageError, did_you_mean
+from whet.text.chat import render_chat
+
+SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*$|\f|\n(?:[ \t]*\n){2,}", re.MULTILINE)
+READ = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")
+JSON_LINES = (".jsonl", ".ndjson")
+TABLES = (".csv", ".tsv", ".json", ".xlsx", ".gz", ".zip", ".zst")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
+
+
+def read_documents(
+    source: str | Path,
+    field: str = "text",
+    *,
+    chat: bool = False,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> list[str]:
+    """All documents of `source`, in order; those of only white space are left out.
+
+    `source` is a path, read by its suffix (`.jsonl`, `.ndjson`, `.parquet`, anything else as plain UTF-8 text with or
+    without a byte order mark), a folder, whose files of these kinds are read in the order of their names, or a hub
+    dataset `owner/name[:config]`, of which the `train` split is read. `field` is the column that holds the text. With
+    `chat` it holds a list of messages (`messages` unless another field than `text` is named) and is rendered with the
+    chat template of `tokenizer`.
+
+    Raises UsageError for a missing file, bytes that are not UTF-8, a record that does not parse, a field that is not
+    there, a file with no text; MachineError when the package that reads the format is not installed.
+    """
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READ and p.is_file())
+        if not files:
+            raise UsageError(f"{path} is a folder with no {', '.join(READ)} file in it. Name a text file.")
+        return [d for file in files for d in read_documents(file, field, chat=chat, tokenizer=tokenizer)]
+    if chat and field == "text":
+        field = "messages"
+    is_records = True
+    records: Iterable[tuple[str, dict[str, Any]]]
+    if path.is_file():
+        if suffix in TABLES:
+            raise UsageError(
+                f"{path}: whet reads plain text, .jsonl and .parquet, not {suffix}. Write one JSON object a line, "
+                f'{{"{field}": "..."}}, to a .jsonl file.'
+            )
+        if suffix in JSON_LINES:
+            records = _json_lines(path)
+        elif suffix == ".parquet":
+            records = _parquet(path, field)
+        else:
+            records, is_records = (), False
+    elif HUB_NAME.fullmatch(str(source)) and suffix not in (*READ, *TABLES):
+        records = _hub(str(source), field)
+    else:
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UsageError(f"{source}: no such file.{did_you_mean(path.name, siblings)} Check the path of the text.")
+
+    if is_records:
+        documents = [_document(where, record, field, chat, tokenizer) for where, record in records]
+    elif chat:
+        raise UsageError(f"{path}: conversations are read from .jsonl or .parquet, not from plain text. Drop chat.")
+    else:
+        documents = [part.strip("\n") for part in SEPARATOR.split(_utf8(path))]
+    documents = [document for document in documents if document.strip()]
+    if not documents:
+        raise UsageError(f"{source}: there is no text in it. Give a file with text, or name another field.")
+    return documents
+
+
+def fingerprint(documents: Sequence[str]) -> str:
+    """SHA-256 (hex) of the documents in their order; each goes in with its length, so boundaries count too."""
+    digest = hashlib.sha256()
+    for document in documents:
+        data = document.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _utf8(path: Path) -> str:
+    """The file as text with `\\n` line ends, or a UsageError that says at which byte and line it is not UTF-8."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        encoding = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "CP949"
+        raise UsageError(
+            f"{path}: not UTF-8 at byte {error.start} (line {line}: byte 0x{data[error.start]:02x}). If it is "
+            f"{encoding}, convert it: iconv -f {encoding} -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    # not str.splitlines: JSON allows a bare U+2028 inside a string
+    for number, line in enumerate(_utf8(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(
+                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}). Each line holds one object."
+            ) from error
+        if not isinstance(record, dict):
+            raise UsageError(
+                f"{path}, line {number}: a JSON object was expected, found {type(record).__name__}. "
+                'Write each line as {"text": "..."}.'
+            )
+        yield f"{path}, line {number}", record
+
+
+def _parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import pyarrow.lib
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MachineError(
+            f'{path}: reading parquet needs pyarrow. Install it with: pip install "whet[parquet]"'
+        ) from error
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.lib.ArrowException, OSError) as error:
+        raise UsageError(f"{path}: not a readable parquet file ({error}). Write or download it again.") from error
+    names = table.schema_arrow.names
+    if field not in names:
+        raise _missing_field(str(path), field, names)
+    number = 0
+    for batch in table.iter_batches(columns=[field]):
+        for value in batch.column(0).to_pylist():
+            number += 1
+            yield f"{path}, row {number}", {field: value}
+
+
+def _hub(name: str, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MachineError(
+            f"{name}: there is no such file, and reading it as a dataset of the Hugging Face hub needs the package "
+            'datasets. Check the path, or install it with: pip install "whet[hub]"'
+        ) from error
+    repository, _, config = name.partition(":")
+    try:
+        table = datasets.load_dataset(repository, config or None, split="train")
+    except Exception as error:  # datasets raises its own and those of the network libraries under it
+        raise MachineError(
+            f"{name}: the dataset could not be loaded from the hub ({type(error).__name__}: {error}). Check the name "
+            "and the network, or give a file."
+        ) from error
+    if field not in table.column_names:
+        raise _missing_field(name, field, table.column_names)
+    for number, value in enumerate(table[field], start=1):
+        yield f"{name}, row {number}", {field: value}
+
+
+def _document(
+    where: str, record: dict[str, Any], field: str, chat: bool, tokenizer: PreTrainedTokenizerBase | None
+) -> str:
+    if field not in record:
+        raise _missing_field(where, field, list(record))
+    value = record[field]
+    if chat:
+        return render_chat(value, tokenizer, where)
+    if not isinstance(value, str):
+        hint = " To read conversations, ask for chat." if isinstance(value, list) else ""
+        raise UsageError(
+            f"{where}: field {field} holds {type(value).__name__}, not text.{hint} "
+            "Name a field of text, or mend the record."
+        )
+    return value
+
+
+def _missing_field(where: str, field: str, names: Sequence[str]) -> UsageError:
+    there = ", ".join(names) if names else "none"
+    return UsageError(
+        f"{where}: there is no field {field}; the fields are: {there}.{did_you_mean(field, names)} "
+        "Name the one that holds the text (--field)."
+    )

@@ -1,0 +1,139 @@
+"""Windows of tokens that never cross documents, and equal-length batches of them without padding.
+
+Special tokens: only what the tokenizer puts by itself before a text (a bos, where the model uses one), and only where
+a document begins; a window from the middle of a document starts with the middle of the document. No eos is added.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from whet.errors import UsageError
+
+SHORTEST = 8  # tokens; less tells nothing about a model
+TOKENIZED_AT_ONCE = 64  # documents
+POOL = 4  # sampled windows are drawn from a pool of this many times the windows asked for
+
+
+@dataclass(frozen=True)
+class Window:
+    """`tokens` int64 [length] from document number `document`, of which they are tokens `start`, `start + 1`, ..."""
+
+    tokens: Tensor
+    document: int
+    start: int
+
+
+def windows(
+    documents: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    count: int | None,
+    length: int,
+    seed: int = 0,
+    source: str = "the text",
+) -> list[Tensor]:
+    """`count` windows, each int64 [at most `length`]: `located_windows` without the location."""
+    return [window.tokens for window in located_windows(documents, tokenizer, count, length, seed, source)]
+
+
+def located_windows(
+    documents: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    count: int | None,
+    length: int,
+    seed: int = 0,
+    source: str = "the text",
+) -> list[Window]:
+    """Windows that do not overlap and do not cross documents, sampled with `seed`, or all of them when `count` is None.
+
+    A document of n < `length` tokens gives one shorter window (none if n < 8). A longer one gives, when sampling,
+    n // `length` full windows that start at a random phase; when all are asked for, full windows from its start and the
+    rest as a shorter one (none if under 8 tokens), in the order of the text. When sampling, fewer than `count` come
+    back if the text holds fewer. Documents are taken in a seeded order and only as many are tokenized as are needed for
+    a pool of 4 x `count` windows, from which the sample is drawn.
+
+    `source` names the text in errors. Raises UsageError when `length` < 8, when there is no text, when the whole text
+    has fewer tokens than one window, or when every document is under 8 tokens.
+    """
+    if length < SHORTEST:
+        raise UsageError(f"A window of {length} tokens is too short to tell anything: use {SHORTEST} or more.")
+    if count is not None and count < 1:
+        raise UsageError(f"{count} windows were asked for: use 1 or more.")
+    rng = random.Random(seed)
+    order = [i for i, document in enumerate(documents) if document.strip()]
+    if not order:
+        raise UsageError(f"{source} is empty: there is nothing to cut windows from. Give a text with words in it.")
+    if count is not None:
+        rng.shuffle(order)
+
+    found: list[Window] = []
+    tokens_seen = 0
+    for first in range(0, len(order), TOKENIZED_AT_ONCE):
+        if count is not None and len(found) >= POOL * count and tokens_seen >= length:
+            break
+        some = order[first : first + TOKENIZED_AT_ONCE]
+        for i, row in zip(some, encode([documents[i] for i in some], tokenizer), strict=True):
+            tokens_seen += len(row)
+            tokens = torch.tensor(row, dtype=torch.int64)
+            if count is None or len(row) < length:
+                starts = range(0, len(row), length)
+            else:
+                starts = range(rng.randint(0, len(row) % length), len(row) - length + 1, length)
+            for start in starts:
+                piece = tokens[start : start + length]
+                if len(piece) >= SHORTEST:
+                    found.append(Window(piece.clone(), i, start))
+
+    if tokens_seen < length:
+        shorter = f", or a window of at most {tokens_seen} tokens" if tokens_seen >= SHORTEST else ""
+        raise UsageError(
+            f"{source}: text shorter than a window: it has {tokens_seen} tokens, one window is {length}. "
+            f"Give more text{shorter}."
+        )
+    if not found:
+        raise UsageError(
+            f"{source}: all {len(order)} documents are shorter than {SHORTEST} tokens, and windows do not cross "
+            "documents. Give longer documents, for instance by joining lines that belong together."
+        )
+    return found if count is None else rng.sample(found, min(count, len(found)))
+
+
+def batch_indices(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Positions of windows grouped by equal length, at most `max_tokens` tokens a group but always one window.
+
+    Longest first (memory runs out at the start or not at all); within a length the order is kept.
+    """
+    by_length: dict[int, list[int]] = {}
+    for i, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(i)
+    groups = []
+    for length in sorted(by_length, reverse=True):
+        rows = max(1, max_tokens // max(1, length))
+        members = by_length[length]
+        groups += [members[i : i + rows] for i in range(0, len(members), rows)]
+    return groups
+
+
+def batches(windows: Sequence[Tensor], max_tokens: int) -> list[Tensor]:
+    """The windows as int64 [b, L] tensors, equal lengths together, b * L <= `max_tokens` (or b = 1): no padding."""
+    groups = batch_indices([len(window) for window in windows], max_tokens)
+    return [torch.stack([windows[i] for i in group]) for group in groups]
+
+
+def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of each text, after the token the tokenizer puts before a text by itself (its bos), if it does.
+
+    Nothing is put after a text, also where the tokenizer would close it with an eos: it may go on. A text that begins
+    with the bos already, as a chat template writes it, gets no second one.
+    """
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    leads = full[0] if full[:1] != plain[:1] and full[1 : 1 + len(plain)] == plain else None
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    return [row if leads is None or row[:1] == [leads] else [leads, *row] for row in rows]
