@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whet.measure.statistics import (
-    bca_interval,
     clustered_mean,
     clustered_ratio,
     holm,
@@ -143,35 +142,6 @@ def test_no_flips_leave_room_by_the_rule_stated():
     z2 = 1.959964**2
     assert (low, high) == pytest.approx((-z2 / (200 + z2), z2 / (200 + z2)), abs=1e-6)
     assert paired_difference(0, 0, 0) == (-1.0, 1.0)
-
-
-def test_bca_is_scipys_for_a_mean_and_for_a_ratio():
-    rng = np.random.default_rng(3)
-    x, y = rng.exponential(size=60), rng.exponential(size=60) + 1
-    rows = np.stack([x, y], axis=1)
-    found = bca_interval(rows, lambda t: t[:, 0] / t[:, 1], draws=20_000)
-    expected = scipy.stats.bootstrap(
-        (x, y), lambda a, b: a.sum() / b.sum(), paired=True, vectorized=False, n_resamples=8000, method="BCa", rng=1
-    ).confidence_interval
-    assert found == pytest.approx((expected.low, expected.high), rel=0.02)
-    assert bca_interval(rows, lambda t: t[:, 0] / t[:, 1]) == bca_interval(rows, lambda t: t[:, 0] / t[:, 1])
-
-
-def test_bca_says_when_it_cannot_tell():
-    assert bca_interval([[1.0, 2.0]], lambda t: t[:, 0] / t[:, 1]) is None
-    assert bca_interval([[1.0, 2.0]] * 5, lambda t: t[:, 0] / t[:, 1]) == (0.5, 0.5)
-    assert bca_interval([[0.0, 0.0]] * 5, lambda t: t[:, 0] / np.where(t[:, 1] == 0, np.nan, 1)) is None
-
-
-def test_bca_covers_the_ratio_of_two_skewed_paired_totals():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for seed in range(300):
-        size = rng.lognormal(sigma=0.7, size=50)
-        rows = np.stack([size * rng.lognormal(sigma=0.3, size=50), size * rng.lognormal(sigma=0.3, size=50)], axis=1)
-        low, high = bca_interval(rows, lambda t: t[:, 0] / t[:, 1], draws=800, seed=seed)
-        hits += low <= 1.0 <= high
-    assert 0.91 <= hits / 300 <= 0.985
 
 
 @settings(max_examples=60, deadline=None)

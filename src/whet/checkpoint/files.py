@@ -111,7 +111,7 @@ def read_tensor(info: TensorInfo) -> Tensor:
     buffer = torch.empty(info.nbytes, dtype=torch.uint8)
     with info.file.open("rb") as stream:
         stream.seek(info.start)
-        if info.nbytes and stream.readinto(buffer.numpy()) != info.nbytes:
+        if info.nbytes and stream.readinto(buffer.numpy().data) != info.nbytes:
             raise UsageError(f"{info.file} became shorter while it was read. Is something else writing to the folder?")
     return buffer.view(info.dtype).reshape(info.shape) if info.nbytes else torch.empty(info.shape, dtype=info.dtype)
 

@@ -81,7 +81,7 @@ class Checkpoint:
             info = self.tensors[name]
             value = read_tensor(info)
             digest.update(name.encode() + str(info.shape).encode() + str(info.dtype).encode())
-            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
             if value.is_floating_point():
                 # a sum is finite only if every addend is; the exact count is worth its time only when it is not
                 bad = not torch.isfinite(value.float().sum(dtype=torch.float64)) and int(

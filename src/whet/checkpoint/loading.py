@@ -72,7 +72,7 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
             model = AutoModelForCausalLM.from_pretrained(
                 checkpoint.path, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
             )
-        return model.to(device).eval()
+        return model.eval().to(device)  # type: ignore[arg-type]
     if checkpoint.whet is None:
         raise UsageError(f"{checkpoint.path} was quantized by another tool. whet loads originals and its own folders.")
     return load_lighter(checkpoint, checkpoint.whet["linears"], dtype, device)

@@ -33,6 +33,9 @@ PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", 
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
     """Codes uint8 `[rows, columns]` from their bit stream, int32 `[rows, ceil(columns * bits / 32)]`."""
     rows = words.shape[0]
+    step = max(1, (1 << 22) // max(columns, 1))  # the working copy takes eight bytes a code
+    if rows > step:
+        return torch.cat([unpack(words[i : i + step], bits, columns) for i in range(0, rows, step)])
     count = -(-columns // 32)
     padded = torch.zeros(rows, count * bits, dtype=torch.int64, device=words.device)
     padded[:, : words.shape[1]] = words.to(torch.int64) & 0xFFFFFFFF
@@ -95,9 +98,9 @@ def fill(model: PreTrainedModel, folder: Path, files: list[str], table: dict[str
                     module._buffers[leaf] = value
     for module in model.modules():
         # what no file holds, such as rotary frequencies, is computed from the config
-        left = [n for n, b in module._buffers.items() if b is not None and b.is_meta]
-        for name in left:
-            module._buffers[name] = torch.empty_like(module._buffers[name], device=device)
+        left = {n: b for n, b in module._buffers.items() if b is not None and b.is_meta}
+        for name, buffer in left.items():
+            module._buffers[name] = torch.empty_like(buffer, device=device)
         if left:
             model._init_weights(module)
     model.tie_weights()

@@ -56,7 +56,7 @@ def quantization_config(
                 "dynamic": False,
             },
         }
-    config = {
+    config: dict[str, Any] = {
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",
         "quantization_status": "compressed",

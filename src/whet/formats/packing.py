@@ -8,6 +8,9 @@ from torch import Tensor
 from whet.grids import IntegerGrid
 from whet.grids.integer import Params
 
+# Codes packed at a time: the working copy takes eight bytes a code.
+_AT_ONCE = 1 << 22
+
 
 def pack(codes: Tensor, bits: int) -> Tensor:
     """Codes uint8 `[rows, columns]` below 2^bits as int32 `[rows, ceil(columns * bits / 32)]`, little-endian, dense.
@@ -15,6 +18,9 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     Byte for byte what `compressed_tensors.pack_to_int32` writes since 0.18; before, 3, 5, 6 and 7 bits lay differently.
     """
     rows, columns = codes.shape
+    step = max(1, _AT_ONCE // max(columns, 1))
+    if rows > step:
+        return torch.cat([pack(codes[i : i + step], bits) for i in range(0, rows, step)])
     count = -(-columns // 32)
     padded = torch.zeros(rows, count * 32, dtype=torch.int64, device=codes.device)
     padded[:, :columns] = codes

@@ -145,47 +145,6 @@ def paired_difference(lost: int, gained: int, of: int, confidence: float = 0.95)
     return low, high
 
 
-def bca_interval(
-    sums: ArrayLike,
-    statistic: Callable[[Floats], Floats],
-    draws: int = 4000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> tuple[float, float] | None:
-    """Bias-corrected accelerated bootstrap interval, resampling clusters, so paired and clustered at once.
-
-    `sums` [clusters, k] holds what each cluster adds to k totals (say KL of one model, KL of another, tokens), and
-    `statistic` takes totals [draws, k] to values [draws]. Efron, JASA 1987; the acceleration is from leaving each
-    cluster out. None with under two clusters or a statistic that is not finite; where all draws agree, that one value.
-    """
-    rows = np.asarray(sums, dtype=np.float64)
-    clusters = len(rows)
-    if clusters < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    totals = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws).astype(np.float64) @ rows
-    values = np.sort(statistic(totals))
-    observed = float(statistic(rows.sum(axis=0, keepdims=True))[0])
-    left_out = statistic(rows.sum(axis=0, keepdims=True) - rows)
-    if not (np.isfinite(values).all() and np.isfinite(left_out).all() and math.isfinite(observed)):
-        return None
-    if values[0] == values[-1]:
-        return float(values[0]), float(values[0])
-    normal = NormalDist()
-    # ties count half, and the share stays inside (0, 1), so that its quantile is finite
-    below = float(np.mean(values < observed) + np.mean(values == observed) / 2)
-    bias = normal.inv_cdf(min(max(below, 0.5 / draws), 1 - 0.5 / draws))
-    gaps = left_out.mean() - left_out
-    spread = float(np.sum(gaps**2)) ** 1.5
-    acceleration = float(np.sum(gaps**3)) / (6 * spread) if spread > 0 else 0.0
-
-    def end(probability: float) -> float:
-        z = bias + normal.inv_cdf(probability)
-        return float(np.quantile(values, normal.cdf(bias + z / (1 - acceleration * z))))
-
-    return end(0.5 - confidence / 2), end(0.5 + confidence / 2)
-
-
 def t_quantile(probability: float, degrees: int) -> float:
     """Quantile of Student's t with `degrees` >= 1 degrees of freedom, to about 1e-10."""
     if degrees < 1 or not 0 < probability < 1:

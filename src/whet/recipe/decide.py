@@ -24,7 +24,7 @@ from whet.recipe.self_written import check_fits
 from whet.targets import Storage, find_target, storage
 from whet.text import fingerprint, read_documents, render_chat, split, windows
 
-VERIFY_WINDOWS = 16
+VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
 BATCH_TOKENS = 4096
 _SCALE_DTYPES = {torch.bfloat16: torch.bfloat16, torch.float16: torch.float16}
 
@@ -81,6 +81,11 @@ def model_name(path: Path) -> str:
     return path.name
 
 
+def verify_count(samples: int) -> int:
+    """Windows that verify beside `samples` that solve."""
+    return min(VERIFY_WINDOWS, max(1, samples // 4))
+
+
 def tables(parts: Anatomy) -> list[Linear]:
     """Embedding, and the head where it is a tensor of its own."""
     return [parts.embedding] + ([parts.head] if parts.head is not None else [])
@@ -128,7 +133,7 @@ def read_windows(
         about |= {"split": "eval given", "eval_fingerprint": fingerprint(verifying)}
     solve = windows(solving, tokenizer, samples, window, seed, source)
     try:
-        verify = windows(verifying, tokenizer, min(VERIFY_WINDOWS, samples), window, seed, source)
+        verify = windows(verifying, tokenizer, verify_count(samples), window, seed, source)
     except UsageError:
         if eval_text is not None:
             raise

@@ -102,10 +102,15 @@ class Solver:
                 tensors[name] = self.decision.checkpoint.read(name)
         return self._finish(f"block {index}", tensors, report, linears, started)
 
-    def solve_table(self, unit: str, linear: Linear, metric: Tensor | None, rest: list[str]) -> Tensor | None:
-        """Round embedding or head by `metric` (`[in, in]`, `[in]`, `[out, in]` or None), or copy it; write `unit`.
+    def finished(self, unit: str) -> bool:
+        """Whether an earlier run finished `unit`."""
+        return unit in self._done
 
-        rest: other tensors copied into the same shard. Returns the lighter weights, or None when it stays as it was.
+    def solve_table(self, unit: str, linear: Linear, rest: list[str], moment: Tensor | None) -> Tensor | None:
+        """Round embedding or head, some thousand rows at a time, or copy it where it has no grid; write `unit`.
+
+        rest: other tensors copied into the same shard. moment: second moment `[in, in]` of what reads the table;
+        without it rows are rounded to nearest. Returns the lighter weights, or None for a copy.
         """
         grid = self.decision.grids.get(linear.address)
         chosen = [linear] if grid is not None else []
@@ -117,22 +122,26 @@ class Solver:
         if grid is None:
             rest = [linear.parameter, *rest]
         else:
-            w = self.decision.checkpoint.read(linear.parameter).to(self.decision.device).float()
-            grid = self._grid(w, grid)
-            full = metric is not None and metric.shape == (w.shape[1], w.shape[1])
-            method = SOLVERS[self.decision.recipe["solver"]] if full else nearest
-            solutions = []
-            for start in range(0, len(w), _ROWS):
-                rows = slice(start, start + _ROWS)
-                own = metric[rows] if metric is not None and metric.shape == w.shape else metric
-                solutions.append(method(w[rows], own, grid))
+            table = self.decision.checkpoint.read(linear.parameter)
+            parts = [slice(start, start + _ROWS) for start in range(0, len(table), _ROWS)]
+            kinds = [self._grid(table[rows].float(), grid) for rows in parts]
+            grid = next((kind for kind in kinds if kind.scale_dtype == torch.float32), kinds[0])
+            solutions, lost, size = [], 0.0, 0.0
+            for rows in parts:
+                w = table[rows].to(self.decision.device).float()
+                if moment is not None:
+                    own = SOLVERS[self.decision.recipe["solver"]](w, moment, grid)
+                else:
+                    own = nearest(w, None, grid)
+                lost += (w - self._values(own, grid)).square().sum().item()
+                size += w.square().sum().item()
+                solutions.append(own)
             solution = Solution(
                 torch.cat([s.codes for s in solutions]),
                 {k: torch.cat([s.params[k] for s in solutions]) for k in solutions[0].params},
                 solutions[0].notes,
             )
-            rounded = self._values(solution, grid)
-            report[linear.address] = _line(linear, grid, solution, _relative(w, rounded))
+            report[linear.address] = _line(linear, grid, solution, lost / size if size else 0.0)
             tensors |= self._store(linear, solution, grid)
         for name in rest:
             tensors[name] = self.decision.checkpoint.read(name)
