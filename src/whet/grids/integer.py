@@ -209,13 +209,17 @@ class IntegerGrid:
         weight = torch.where(total > 0, weight / total.clamp_min(torch.finfo(torch.float32).tiny), 1.0 / w.shape[1])
         losses: list[Tensor] = []
         tried: list[Params] = []
-        for start in self._starts(w):
+        starts = list(self._starts(w))
+        plain = starts[0]
+        for start in starts:
             params, loss = self._least_squares(w, weight, self.quantize(w, start), start)
             losses.append(loss)
             tried.append(params)
         # of the promising ones, the error that counts: as stored, with the codes that follow
-        order = torch.cat(losses, dim=1).t().topk(min(2 * keep, len(losses)), dim=0, largest=False).indices
-        best = self._stored({k: torch.cat([p[k] for p in tried], dim=1).t().gather(0, order) for k in tried[0]})
+        order = torch.cat(losses, dim=1).t().topk(min(2 * keep + 2, len(losses)), dim=0, largest=False).indices
+        best = {k: torch.cat([p[k] for p in tried], dim=1).t().gather(0, order) for k in tried[0]}
+        # the whole range as it is always takes part: the search is never worse than min-max rounding
+        best = self._stored({k: torch.cat([v, plain[k].t()]) for k, v in best.items()})
         errors = []
         for i in range(len(order)):
             params = {k: v[i][:, None] for k, v in best.items()}
@@ -227,14 +231,12 @@ class IntegerGrid:
     # -- the search's parts ---------------------------------------------------------------------------------------
 
     def _starts(self, w: Tensor) -> Iterator[Params]:
-        """Unrounded parameter sets `[n, 1]` to start the search from."""
+        """Unrounded parameter sets `[n, 1]` to start the search from; the first is the whole range."""
         low, high, count = _SHRINK.get(self.bits, _SHRINK_WIDE)
-        factors = torch.linspace(low, high, count).tolist()
+        factors = [1.0, *torch.linspace(low, high, count).tolist()]
         if self.zero == "none":
             index = w.abs().argmax(1, keepdim=True)
             extreme = w.gather(1, index) / -self.half
-            other = torch.where(extreme < 0, -w.amin(1, keepdim=True), w.amax(1, keepdim=True)) / self.half
-            other = torch.where(extreme < 0, other, -other)
             for factor in factors:
                 yield {"scale": extreme * factor}
             # The other sign: its far end is the smaller extreme, so the larger one is clipped or the step is wider.
@@ -254,7 +256,7 @@ class IntegerGrid:
         # One-sided or constant groups keep a zero at the end of the grid.
         middle = torch.round(-low_end / torch.where(span == 0, torch.ones_like(span), span)).clamp_(0, self.top)
         reach = 2 if self.bits <= 3 else 1
-        for shift in range(-reach, reach + 1):
+        for shift in sorted(range(-reach, reach + 1), key=abs):
             zero = (middle + shift).clamp(0, self.top)
             for factor in factors if shift == 0 or self.bits <= 4 else factors[::2]:
                 yield {"scale": span * factor, "zero": zero}
