@@ -135,8 +135,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         text = str(error)
         if code in _NO_ROOM or any(f"os error {n}" in text for n in _NO_ROOM) or "No space left" in text:
             raise MachineError(
-                f"The disk that holds {path} is full. What was finished is kept: free some space and continue with "
-                "whet resume."
+                f"The disk that holds {path} is full. Free some space and give the same command again: a run goes on "
+                "where it stopped."
             ) from error
         if code in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text or "os error 13" in text:
             raise MachineError(f"{path} cannot be written ({text}). Choose a folder you may write to.") from error
@@ -182,4 +182,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file atomically; transformers wants the `pt` mark in it."""
     with atomic(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"format": "pt"})
+        temporary.chmod(mode)  # safetensors makes files that only their owner may read

@@ -44,7 +44,7 @@ def model_config(checkpoint: Checkpoint) -> Any:
     settings = {k: v for k, v in checkpoint.config.items() if k not in ("quantization_config", "auto_map", "whet")}
     try:
         return AutoConfig.for_model(**settings)
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
         raise _unusable(checkpoint, error) from error
 
 

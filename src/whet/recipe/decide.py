@@ -290,7 +290,10 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
         if stored is None:
             if parts.tied and name == f"{parts.family.head}.weight":
                 continue
-            raise UsageError(f"{checkpoint.path}: tensor {name} is missing. The download is not complete.")
+            raise UsageError(
+                f"{checkpoint.path}: tensor {name} is missing, which config.json asks for. The folder is incomplete or "
+                "its config is another model's; download it again."
+            )
         if stored.shape != shape:
             raise UsageError(
                 f"{checkpoint.path}: tensor {name} has shape {list(stored.shape)}, config.json asks for {list(shape)}. "

@@ -1,0 +1,53 @@
+# The words people type. Python (3.11 or newer) and make are all that is needed: every target sets up .venv by itself,
+# once, and again when pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+OUT ?= demo
+STARTER_OUT ?= runs/starter
+
+# Threads that wait without spinning: two processes on two cores otherwise starve each other.
+export OMP_WAIT_POLICY := PASSIVE
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format bench starter
+
+help:  ## What there is to type
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.core  ## Compress the embedded model and show what it kept (writes demo/)
+	$(BIN)/whet demo $(OUT)
+
+test: $(VENV)/.dev  ## Run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## Let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.core  ## Solvers and schemes side by side on the embedded model (writes bench-out/)
+	$(BIN)/python bench/run.py $(ARGS)
+
+starter: $(VENV)/.core  ## Train the embedded model again (about two hours on two cores; resumes)
+	$(BIN)/python -m whet.starter.make --out $(STARTER_OUT) $(ARGS)
+
+# torch alone first: what comes after then finds it there and pulls no other build of it.
+$(VENV)/.core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("whet needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.11 ...")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@echo "installing whet into $(VENV) (a few minutes the first time)"
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) --editable '.[test,lint]'
+	@touch $@

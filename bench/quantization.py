@@ -1,0 +1,222 @@
+"""whet's GPTQ against GPTQModel's and llm-compressor's: same model, same calibration draws, same evaluation.
+
+Makes the calibration windows once (every program reads them from the same files), runs each quantizer in its own
+environment, decodes every result to a plain folder and measures it with ``evaluation.py``. Prints, per width, the
+mean KL over the draws, and the paired ratio of whet to the best peer, i.e. the one with the lowest mean KL at that
+width. Runs are cached by the content of everything they depend on, so a second call costs nothing.
+
+The training text is split before use: calibration draws come from its first 90 %, and ``--on tail`` evaluates on the
+held-back rest. Tune with ``--on tail``; open the evaluation text (``--on eval``) for the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import whet
+from evaluation import Ratio, cut, paired_ratio, table, window_scores
+
+RUNNERS = Path(__file__).resolve().parent / "runners"
+# The rooms of whet that its quantized weights depend on.
+ROOMS = ("anatomy", "checkpoint", "text", "grids", "targets", "walk", "quantize", "formats", "recipe")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A quantizer: script, environment (an option of this program, or None: this one), its packages, options."""
+
+    script: str
+    environment: str | None
+    packages: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+GPTQMODEL = ("run_gptqmodel.py", "env_gptqmodel", ("gptqmodel", "torch", "transformers"))
+LLMCOMPRESSOR = ("run_llmcompressor.py", "env_llmcompressor", ("llmcompressor", "compressed_tensors", "torch"))
+PEERS = {
+    "GPTQModel": Method(*GPTQMODEL),
+    "GPTQModel mse=2.4": Method(*GPTQMODEL, options=("--mse", "2.4")),
+    "llm-compressor": Method(*LLMCOMPRESSOR),
+}
+METHODS = PEERS | {"whet": Method("run_whet.py", None, ())}
+
+
+def main() -> None:
+    args = arguments()
+    out = Path(args.out)
+    files = make_windows(args, out / "windows")
+    skipped = [name for name, method in METHODS.items() if method.environment and not getattr(args, method.environment)]
+    for name in skipped:
+        print(f"skipped: {name} (no --{METHODS[name].environment.replace('_', '-')})")
+    original = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
+    chosen = [name for name in METHODS if name not in skipped and (not args.only or name in args.only)]
+    for split in ["tail", "eval"] if args.on == "both" else [args.on]:
+        windows = load_file(files[split])["windows"]
+        results = {}
+        for bits in args.bits:
+            for name in chosen:
+                runs = [one_run(args, name, bits, files[f"draw-{draw}"], out) for draw in range(args.draws)]
+                scores = [measured(run, split, original, windows) for run in runs]
+                results[bits, name] = runs, scores
+        print(f"\n{split}: {len(windows)} windows of {args.window} tokens, {args.draws} calibration draws\n")
+        print(summary(args, results))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="Hugging Face folder")
+    parser.add_argument("--train", required=True, help="UTF-8 text for calibration (first 90 %%) and tuning (the rest)")
+    parser.add_argument("--eval", required=True, help="UTF-8 text for the report")
+    parser.add_argument("--env-gptqmodel", help="folder of a virtual environment with gptqmodel")
+    parser.add_argument("--env-llmcompressor", help="folder of a virtual environment with llmcompressor")
+    parser.add_argument("--bits", type=lambda text: [int(b) for b in text.split(",")], default=[4, 3, 2])
+    parser.add_argument("--group", type=int, default=32)
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=32, help="windows in a calibration draw")
+    parser.add_argument("--window", type=int, default=256, help="tokens in a window")
+    parser.add_argument("--tail-windows", type=int, default=40)
+    parser.add_argument("--on", choices=["tail", "eval", "both"], default="eval")
+    parser.add_argument("--only", action="append", choices=list(METHODS), help="run only this method (repeatable)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", default="bench-out/quantization", help="windows, runs and their cache")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    return args
+
+
+def make_windows(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
+    """Write ``draw-0`` ..., ``tail`` and ``eval`` as safetensors files with the tensor ``windows`` int64 [n, L].
+
+    The draws are disjoint sets of the windows of the first 90 % of the training tokens, shuffled with ``--seed``.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+
+    def tokens(path: str) -> torch.Tensor:
+        text = Path(path).read_text(encoding="utf-8")
+        return tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False).input_ids[0]
+
+    train = tokens(args.train)
+    border = len(train) * 9 // 10
+    pool = cut(train[:border], args.window)
+    if len(pool) < args.draws * args.samples:
+        raise SystemExit(f"{args.train} has {len(pool)} windows, {args.draws} draws need {args.draws * args.samples}")
+    order = torch.from_numpy(np.random.default_rng(args.seed).permutation(len(pool)))
+    sets = {f"draw-{d}": pool[order[d * args.samples : (d + 1) * args.samples]] for d in range(args.draws)}
+    sets["tail"] = cut(train[border:], args.window)[: args.tail_windows]
+    sets["eval"] = cut(tokens(args.eval), args.window)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, windows in sets.items():
+        save_file({"windows": windows.contiguous()}, folder / f"{name}.safetensors")
+    return {name: folder / f"{name}.safetensors" for name in sets}
+
+
+def digest(*parts: bytes | str | Path) -> str:
+    """SHA-256 of strings and of the contents of files; of Python files what they say, not how they are laid out."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            part = ast.dump(ast.parse(part.read_text("utf-8"))) if part.suffix == ".py" else part.read_bytes()
+        total.update(hashlib.sha256(part.encode() if isinstance(part, str) else part).digest())
+    return total.hexdigest()
+
+
+def one_run(args: argparse.Namespace, name: str, bits: int, windows: Path, out: Path) -> Path:
+    """Run one quantizer unless the same run is in the cache; returns its folder (dequant/, result.json)."""
+    method = METHODS[name]
+    environment = getattr(args, method.environment) if method.environment else None
+    python = str(Path(environment) / "bin" / "python") if environment else sys.executable
+    options = ["--bits", str(bits), "--group", str(args.group), "--threads", str(args.threads), *method.options]
+    depends = [*sorted(Path(args.model).glob("*.safetensors")), Path(args.model) / "config.json", windows]
+    depends += [RUNNERS / "common.py", RUNNERS / method.script]
+    versions: list[str] = []
+    if environment:
+        installed = Path(environment).glob("lib/python3*/site-packages/*.dist-info")
+        versions = sorted(path.name for path in installed if path.name.split("-")[0] in method.packages)
+    else:
+        depends += [path for room in ROOMS for path in sorted((Path(whet.__file__).parent / room).rglob("*.py"))]
+    key = digest(*depends, *options, *versions)[:16]
+    folder = out / "runs" / f"{name.replace(' ', '-')}-{bits}bit-{windows.stem}-{key}"
+    if (folder / "result.json").exists():
+        return folder
+    command = [python, str(RUNNERS / method.script), "--model", args.model, "--windows", str(windows)]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("w") as log:
+        code = subprocess.run([*command, *options, "--out", str(folder)], stdout=log, stderr=log).returncode
+    if code:
+        tail = "\n".join((folder / "log.txt").read_text(errors="replace").splitlines()[-15:])
+        raise SystemExit(f"{name}, {bits} bits, {windows.stem}: exit code {code}\n{tail}")
+    print(f"ran: {name}, {bits} bits, {windows.stem}: {result(folder)['seconds']:.1f} s", flush=True)
+    return folder
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def measured(folder: Path, split: str, original: torch.nn.Module, windows: torch.Tensor) -> dict[str, np.ndarray]:
+    """Per-window scores of one run, kept beside it."""
+    path = folder / f"{split}-{digest(windows.numpy().tobytes(), RUNNERS.parent / 'evaluation.py')[:8]}.npz"
+    if not path.exists():
+        lighter = AutoModelForCausalLM.from_pretrained(folder / "dequant", dtype=torch.float32).eval()
+        np.savez(path, **window_scores(original, lighter, windows))
+    with np.load(path) as scores:
+        return dict(scores)
+
+
+def summary(args: argparse.Namespace, results: dict) -> str:
+    """The table: one row per width and method; ratios are to the peer with the lowest mean KL at that width."""
+    header = ["bits", "method", "KL", "sd over draws", "KL / best peer", "95 % crossed", "95 % over draws",
+              "perplexity", "top-1", "bits/weight", "seconds", "peak MB"]  # fmt: skip
+    rows = []
+    for bits in args.bits:
+        kl = {name: np.stack([s["kl"] for s in scores]) for (b, name), (_, scores) in results.items() if b == bits}
+        peers = [name for name in kl if name in PEERS]
+        best = min(peers, key=lambda name: kl[name].mean(), default=None)
+        for name in kl:
+            runs, scores = results[bits, name]
+            facts = [result(run) for run in runs]
+            per_draw = kl[name].mean(1)
+            ratio = paired_ratio(kl[name], kl[best]) if best and name != best else None
+            rows.append(
+                [
+                    str(bits),
+                    name + (" (best peer)" if name == best else ""),
+                    f"{per_draw.mean():.5f}",
+                    f"{per_draw.std(ddof=1):.5f}" if args.draws > 1 else "",
+                    *ratio_cells(ratio),
+                    f"{np.mean([np.exp(s['nll'].mean()) for s in scores]):.4f}",
+                    f"{np.mean([s['top1'].mean() for s in scores]):.4f}",
+                    f"{facts[0].get('bits_per_weight', bits + (16 + bits) / args.group):.3f}",
+                    f"{np.mean([f['seconds'] for f in facts]):.1f}",
+                    f"{max(f['peak_rss_bytes'] for f in facts) / 1e6:.0f}",
+                ]
+            )
+    return table(header, rows)
+
+
+def ratio_cells(ratio: Ratio | None) -> list[str]:
+    if ratio is None:
+        return ["", "", ""]
+    cells = [f"{low:.3f}-{high:.3f}" for low, high in (ratio.crossed, ratio.draws or (np.nan, np.nan))]
+    return [f"{ratio.value:.3f}", *cells]
+
+
+if __name__ == "__main__":
+    main()

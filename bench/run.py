@@ -1,0 +1,118 @@
+"""What `make bench` runs: nearest rounding against GPTQ on the embedded model, and the peers where they are installed.
+
+Needs no download: model, calibration text and evaluation text are whet's own. Takes a few minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import whet
+from evaluation import clustered_error, cut, table, window_scores
+from whet import starter
+from whet.checkpoint import load_model, load_tokenizer, size_on_disk
+
+BENCH = Path(__file__).resolve().parent
+SCHEMES = ("W8A16", "W4A16", "int4-g32", "int4s-g32", "int3-g32", "int3s-g32", "int2-g32")
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    model = starter.path()
+    tokenizer = load_tokenizer(model)
+    texts = {
+        "train": "\n\n".join(starter.documents(args.seed, args.documents)),
+        "eval": "\n\n".join(starter.held_out(args.seed, args.documents // 4)),
+    }
+    windows = {}
+    for name, text in texts.items():
+        (out / f"{name}.txt").write_text(text, encoding="utf-8")
+        ids = torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        windows[name] = cut(ids, args.window)
+    calibration = windows["train"][: args.samples].contiguous()
+    save_file({"windows": calibration}, out / "calibration.safetensors")
+
+    original = load_model(model, dtype=torch.float32)
+    before = size_on_disk(model)["total"]
+    perplexity = torch.from_numpy(window_scores(original, original, windows["eval"])["nll"]).mean().exp().item()
+    print(f"original: {before:,} bytes, perplexity {perplexity:.4f} on {len(windows['eval'])} windows of {args.window}")
+    rows = []
+    for scheme in args.schemes:
+        for solver in ("nearest", "gptq"):
+            lighter = out / "lighter"
+            shutil.rmtree(lighter, ignore_errors=True)
+            start = time.perf_counter()
+            whet.compress(
+                model,
+                lighter,
+                scheme=scheme,
+                solver=solver,
+                target="whet",
+                text=str(out / "calibration.safetensors"),
+                samples=len(calibration),
+                window=args.window,
+                device="cpu",
+            )
+            seconds = time.perf_counter() - start
+            scores = window_scores(original, load_model(lighter, dtype=torch.float32), windows["eval"])
+            size = size_on_disk(lighter)["total"]
+            rows.append(
+                [
+                    scheme,
+                    solver,
+                    f"{scores['kl'].mean():.5f} ± {clustered_error(scores['kl']):.5f}",
+                    f"{scores['top1'].mean():.4f}",
+                    f"{torch.from_numpy(scores['nll']).mean().exp().item():.4f}",
+                    f"{size:,}",
+                    f"{size / before:.3f}",
+                    f"{seconds:.1f}",
+                ]
+            )
+    header = ["scheme", "solver", "KL ± error", "top-1", "perplexity", "bytes", "of original", "seconds"]
+    print(table(header, rows), flush=True)
+    peers(args, model, out)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--env-gptqmodel", help="folder of a virtual environment with gptqmodel")
+    parser.add_argument("--env-llmcompressor", help="folder of a virtual environment with llmcompressor")
+    parser.add_argument("--schemes", nargs="+", default=SCHEMES)
+    parser.add_argument("--documents", type=int, default=2000, help="documents generated to calibrate on")
+    parser.add_argument("--samples", type=int, default=64, help="calibration windows")
+    parser.add_argument("--window", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", default="bench-out/starter")
+    return parser.parse_args()
+
+
+def peers(args: argparse.Namespace, model: Path, out: Path) -> None:
+    """`quantization.py` on the same model and texts with the environments that are given."""
+    given = {"--env-gptqmodel": args.env_gptqmodel, "--env-llmcompressor": args.env_llmcompressor}
+    if not any(given.values()):
+        print(
+            f"skipped: the comparison with other quantizers ({' and '.join(given)} are not given; see bench/README.md)"
+        )
+        return
+    command = [sys.executable, str(BENCH / "quantization.py"), "--model", str(model), "--draws", "2"]
+    command += ["--train", str(out / "train.txt"), "--eval", str(out / "eval.txt"), "--out", str(out / "peers")]
+    command += ["--window", str(args.window), "--threads", str(args.threads)]
+    for option, folder in given.items():
+        command += [option, folder] if folder else []
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()

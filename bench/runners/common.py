@@ -1,0 +1,92 @@
+"""What the runners share: arguments, calibration windows, the plain folder they write, result.json.
+
+A runner is a script that is started in the environment of one quantizer (each needs its own) and knows nothing of
+the others. Every runner reads the same calibration windows from the same file and writes the same two things:
+
+- ``OUT/dequant/``: the original Hugging Face folder in fp32 with the rounded linears swapped in, so that one
+  measuring program can read the results of all of them;
+- ``OUT/result.json``: seconds of the quantizer alone (no imports, no saving), peak resident memory, versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+from importlib import metadata
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The arguments that every runner takes."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--model", required=True, help="Hugging Face folder of the original")
+    result.add_argument("--windows", required=True, help="safetensors file with the int64 tensor `windows` [n, L]")
+    result.add_argument("--bits", type=int, required=True)
+    result.add_argument("--group", type=int, required=True, help="weights that share a scale")
+    result.add_argument("--symmetric", action="store_true", help="no zero point (default: an integer zero)")
+    result.add_argument("--threads", type=int, default=1)
+    result.add_argument("--out", required=True)
+    return result
+
+
+def read_windows(path: str | Path) -> torch.Tensor:
+    """Calibration windows, int64 [n, L]."""
+    return load_file(path)["windows"]
+
+
+def samples(windows: torch.Tensor) -> list[dict[str, list[int]]]:
+    """The windows as the rows of token ids that the peers take."""
+    return [{"input_ids": row.tolist(), "attention_mask": [1] * len(row)} for row in windows]
+
+
+def save_dequantized(model: str, out: str, weights: dict[str, torch.Tensor]) -> int:
+    """Write ``OUT/dequant``: the original in fp32 with ``weights`` (module name -> [out, in]) swapped in.
+
+    Returns how many linears differ from the original. Exits if a peer returned the original weights, which has
+    happened (auto-round 0.16.1 restores them when it saves an fp32 checkpoint, and scores as lossless), or if a
+    linear came back further from the original than zeros would be (a transposed square matrix).
+    """
+    original = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    modules = dict(original.named_modules())
+    changed = 0
+    worst = 0.0
+    with torch.no_grad():
+        for name, value in weights.items():
+            target = modules[name].weight
+            if value.shape != target.shape:
+                raise SystemExit(f"{name}: decoded as {tuple(value.shape)}, the original is {tuple(target.shape)}")
+            worst = max(worst, ((value - target).norm() / target.norm()).item())
+            changed += not torch.equal(target, value.to(target))
+            target.copy_(value)
+    if changed != len(weights) or not weights:
+        raise SystemExit(f"only {changed} of {len(weights)} linears differ from the original: nothing was quantized")
+    if worst > 1:
+        raise SystemExit(f"a decoded linear is {worst:.2f} times its own norm away from the original: decoded wrongly")
+    folder = Path(out) / "dequant"
+    original.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return changed
+
+
+def record(out: str, packages: list[str], seconds: float, **more: object) -> None:
+    """Write ``OUT/result.json``."""
+    result = {
+        "seconds": round(seconds, 3),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in ["torch", "transformers", *packages]},
+        **more,
+    }
+    Path(out).mkdir(parents=True, exist_ok=True)
+    (Path(out) / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,104 @@
+"""llm-compressor's GPTQ on the CPU. Runs in an environment with ``llmcompressor``; its defaults (static act-order).
+
+It keeps its scales in the model's type. ``--scales float16`` rounds them to what a checkpoint would store before the
+codes are decoded; the codes themselves were chosen with the unrounded scale.
+"""
+
+from __future__ import annotations
+
+import time
+
+import common
+import torch
+from clock import Clock
+from compressed_tensors.quantization import fake_quantize
+from datasets import Dataset
+from llmcompressor import oneshot
+from llmcompressor.modifiers.gptq import GPTQModifier
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+
+def main() -> None:
+    parser = common.parser(__doc__.splitlines()[0])
+    parser.add_argument("--scales", choices=["float16", "float32"], default="float16")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="float32", help="to compute in")
+    parser.add_argument("--time-only", action="store_true", help="write result.json alone")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+
+    windows = common.read_windows(args.windows)
+    data = Dataset.from_list(common.samples(windows))
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=args.dtype).eval()
+    numbers = {
+        "num_bits": args.bits,
+        "type": "int",
+        "symmetric": args.symmetric,
+        "strategy": "group",
+        "group_size": args.group,
+    }
+    modifier = GPTQModifier(config_groups={"group_0": {"targets": ["Linear"], "weights": numbers}}, ignore=["lm_head"])
+    entered = watch_blocks(model)
+    start = time.perf_counter()
+    oneshot(
+        model=model,
+        recipe=[modifier],
+        dataset=data,
+        num_calibration_samples=len(data),
+        max_seq_length=windows.shape[1],
+    )
+    seconds = time.perf_counter() - start
+
+    linears = None
+    if not args.time_only:
+        linears = common.save_dequantized(args.model, args.out, decoded(model, args.group, args.scales))
+    common.record(
+        args.out,
+        ["llmcompressor", "compressed-tensors"],
+        seconds,
+        linears=linears,
+        scales=args.scales,
+        dtype=str(model.dtype),
+        **entered.between(),
+        settings={name: str(getattr(modifier, name)) for name in ["actorder", "dampening_frac", "block_size"]},
+    )
+
+
+def watch_blocks(model: PreTrainedModel) -> Clock:
+    """A clock that marks the moments when each block is first entered.
+
+    Its sequential pipeline works block by block (calibrate, quantize, run again), so a difference of neighbours is
+    the whole time of one block, without loading and tracing. The last block shares its turn with the final norm and
+    the head and is left out.
+    """
+    entered = Clock()
+    seen: set[torch.nn.Module] = set()
+
+    def enter(module: torch.nn.Module, inputs: object) -> None:
+        if module not in seen:
+            seen.add(module)
+            entered.mark()
+
+    for block in model.get_decoder().layers:
+        block.register_forward_pre_hook(enter)
+    return entered
+
+
+def decoded(model: PreTrainedModel, group: int, scale_type: str) -> dict[str, torch.Tensor]:
+    """The values of the quantized linears, by module name, fp32 [out, in]."""
+    weights = {}
+    for name, module in model.named_modules():
+        scheme = getattr(module, "quantization_scheme", None)
+        if not isinstance(module, torch.nn.Linear) or scheme is None or scheme.weights is None:
+            continue
+        scale, zero = module.weight_scale, getattr(module, "weight_zero_point", None)
+        weight = fake_quantize(module.weight, scale, zero, scheme.weights)
+        if scale_type == "float16":
+            ratio = scale.half().float() / scale  # the codes stay, their scale changes: one factor a group
+            weight = weight * ratio.repeat_interleave(group, dim=1)[:, : weight.shape[1]]
+        weights[name] = weight.detach().float()
+    return weights
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""whet itself, through its Python API, under the same contract as the peers."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import common
+import torch
+from clock import Clock
+
+import whet
+from whet.checkpoint import load_model
+
+
+def main() -> None:
+    parser = common.parser(__doc__.splitlines()[0])
+    parser.add_argument("--time-only", action="store_true", help="write result.json alone")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    lighter = Path(args.out) / "lighter"
+    shutil.rmtree(lighter, ignore_errors=True)  # an interrupted run
+    lighter.parent.mkdir(parents=True, exist_ok=True)
+
+    finished = Clock()
+
+    def listen(event: dict) -> None:
+        if str(event.get("unit", "")).startswith("block "):
+            finished.mark()
+
+    start = time.perf_counter()
+    result = whet.compress(
+        args.model,
+        lighter,
+        scheme=f"int{args.bits}{'s' if args.symmetric else ''}-g{args.group}",
+        text=args.windows,
+        device="cpu",
+        on_event=listen,
+    )
+    seconds = time.perf_counter() - start
+    facts = {**finished.between(), "result": result}
+    if not args.time_only:
+        modules = dict(load_model(lighter, dtype=torch.float32).named_modules())
+        weights = {name: modules[name].weight for name in result["linears"]}
+        facts["linears"] = common.save_dequantized(args.model, args.out, weights)
+        numbers = sum(weight.numel() for weight in weights.values())
+        facts["bits_per_weight"] = 8 * result["sizes"]["lighter"]["linears"] / numbers
+    common.record(args.out, ["whet"], seconds, **facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""whet makes a language model lighter and shows what it kept.
+
+    import whet
+    whet.compress("model", "lighter", scheme="W4A16", text="corpus.txt")
+    print(whet.compare("model", "lighter", text="corpus.txt")["verdict"])
+    print(whet.generate("lighter", "Once upon a time"))
+
+Importing is light: torch and the rooms that need it load when a verb is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from whet.engines.torch import generate
+    from whet.recipe.compare import compare
+    from whet.recipe.compress import compress, resume
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "compare", "compress", "generate", "resume"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("compare", "compress", "generate", "resume"):
+        return getattr(importlib.import_module("whet.recipe"), name)
+    raise AttributeError(f"module 'whet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,96 @@
+"""The command line: one short module per verb that parses, calls and prints.
+
+Only this room prints and exits. Exit codes: 0 pass, 1 internal error, 2 usage, 3 environment, 4 inconclusive,
+5 gate failed, 130 interrupted. An error is one paragraph on stderr; `--debug` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+import whet
+from whet.cli import compare, compress, demo, generate, resume
+from whet.cli.phrases import say
+from whet.errors import WhetError
+
+app = typer.Typer(
+    name="whet",
+    help="Make a language model lighter and see, skill by skill, what it kept.",
+    epilog="Example: whet compress MODEL lighter --scheme W4A16 --text corpus.txt",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"whet {whet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _verb in (demo, compress, compare, generate, resume):
+    app.command(_verb.__name__.rpartition(".")[2], epilog=_verb.EXAMPLE)(_verb.run)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and leave with its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream that a test put there
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="whet", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except TyperException as error:
+        return _usage(error)
+    except WhetError as error:
+        return _failed(error, str(error), error.exit_code, "--debug" in arguments)
+    except Exception as error:
+        message = say("internal", kind=type(error).__name__, message=" ".join(str(error).split()))
+        return _failed(error, message, 1, "--debug" in arguments)
+
+
+def _failed(error: Exception, message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"{say('error')}: {message}", file=sys.stderr)
+    return code
+
+
+def _usage(error: TyperException) -> int:
+    """A wrong command, option or value, in one paragraph with the nearest right name and where to look."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "whet"
+    near = getattr(error, "possibilities", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)
+        return error.exit_code
+    message = error.message if near else error.format_message()
+    words = [f"{say('error')}: {' '.join(message.split()).rstrip('.')}."]
+    if message.rstrip().endswith("?"):
+        words = [words[0].removesuffix(".")]
+    if near:
+        words.append(say("did_you_mean", names=", ".join(near)))
+    print(*words, say("try_help", command=path), file=sys.stderr)
+    return error.exit_code

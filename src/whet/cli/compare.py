@@ -1,0 +1,115 @@
+"""`whet compare`: what a lighter model kept of the original, skill by skill, with a verdict by limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import whet
+from whet.cli.console import Console
+from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, Text
+from whet.cli.phrases import say
+from whet.cli.starter import is_starter, resolve
+from whet.cli.tables import comparison, needs
+from whet.errors import UsageError
+
+EXAMPLE = "Example: whet compare MODEL lighter --text held-out.txt --skills skills.jsonl --limit max_kl=0.05"
+EXIT_CODES = {"pass": 0, "inconclusive": 4, "fail": 5}
+
+
+def run(
+    original: Model,
+    lighter: Annotated[Path, typer.Argument(metavar="LIGHTER", help="The folder made from it.", show_default=False)],
+    text: Text = None,
+    skills: Annotated[
+        Path | None, typer.Option(help="A .jsonl file, each line {skill, prompt, answer | choices + label, check}.")
+    ] = None,
+    field: Field = "text",
+    chat: Chat = False,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="What must hold, e.g. min_retention=0.9 or max_kl=off; repeatable."),
+    ] = None,
+    windows: Annotated[int, typer.Option(help="Windows of text to compare on; 0 takes all of it.", min=0)] = 256,
+    window: Annotated[int, typer.Option(help="Tokens in a window.", min=8)] = 512,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between; needs the extra `tasks`.")
+    ] = None,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16 to compute in; without it the one the folder names."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Measure what LIGHTER kept of MODEL, on text and skill by skill.
+
+    Ends with 0 when every limit holds, 5 when one is broken, 4 when the material is too little to tell.
+    """
+    with Console(as_json) as console:
+        folder = resolve(original)
+        result = whet.compare(
+            folder,
+            lighter,
+            **material(folder, text, skills),
+            field=field,
+            chat=chat,
+            limits=limits(limit),
+            windows=windows or None,
+            window=window,
+            tasks=[task.strip() for task in tasks.split(",") if task.strip()] if tasks else None,
+            speed=speed,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            dry_run=dry_run,
+            on_event=console.on_event,
+        )
+        if dry_run:
+            console.show(say("nothing"), needs(result).rich())
+        else:
+            report(console, result)
+        console.result(result)
+    return 0 if dry_run else EXIT_CODES[result["verdict"]]
+
+
+def report(console: Console, result: dict[str, Any]) -> None:
+    """The tables, the notes and the verdict."""
+    console.show(*(sheet.rich() for sheet in comparison(result)))
+    for note in result["notes"]:
+        console.show(f"{say('note')}: {note}")
+    console.show(say(f"verdict.{result['verdict']}"))
+
+
+def material(folder: Path, text: str | None, skills: Path | None) -> dict[str, Any]:
+    """What to compare on; for the embedded model its own held-out text and skills where none were given."""
+    if not is_starter(folder):
+        return {"text": text, "skills": skills}
+    from whet import starter
+
+    return {
+        "text": text if text is not None else starter.held_out(seed=0, count=2000),
+        "skills": skills if skills is not None else starter.skills("report"),
+    }
+
+
+def limits(given: list[str] | None) -> dict[str, float | None]:
+    """`["max_kl=0.05", "min_top1=off"]` as `{"max_kl": 0.05, "min_top1": None}`."""
+    found: dict[str, float | None] = {}
+    for item in given or []:
+        name, _, value = item.partition("=")
+        try:
+            found[name.strip()] = None if value.strip() == "off" else float(value)
+        except ValueError:
+            raise UsageError(
+                f"--limit {item}: a limit is NAME=VALUE with a number, or off, such as max_kl=0.05."
+            ) from None
+    return found

@@ -1,0 +1,163 @@
+"""`whet demo`: the main job on the embedded model, with nothing to download.
+
+Writes `lighter/`, `compare.json`, `skills.svg` and `README.md`, the page that shows the figures and what both models
+say to the same prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from textwrap import shorten
+from typing import Annotated, Any
+
+import typer
+
+import whet
+from whet.cli import compare, compress
+from whet.cli.console import Console, plain
+from whet.cli.options import Debug, Device, Json, Seed
+from whet.cli.phrases import say, size
+from whet.cli.picture import skills_svg
+from whet.cli.starter import calibration
+from whet.cli.tables import Sheet, comparison
+from whet.errors import UsageError
+
+EXAMPLE = "Example: whet demo demo --scheme int4-g32"
+SAMPLES, WINDOW = 512, 256
+DOCUMENTS, PER_SKILL = 1000, 1000
+OPENING_WORDS, STORY_TOKENS = 10, 60
+
+
+def run(
+    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="The folder to write.")] = Path("demo"),
+    scheme: Annotated[str, typer.Option(help="The scheme of the linears.")] = "int4-g32",
+    embed: Annotated[str, typer.Option(help="The scheme of embedding and head.")] = "int4-g32",
+    seed: Seed = 0,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what compressing takes; write nothing.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Compress the embedded model, compare it with the original, and show what it kept."""
+    lighter = out / "lighter"
+    with Console(as_json, resume=lighter, again=f"whet demo {out}") as console:
+        from whet import starter
+        from whet.checkpoint import write_bytes
+
+        model = starter.path()
+        if not dry_run:
+            clear(lighter)
+        made = whet.compress(
+            model,
+            lighter,
+            scheme=scheme,
+            embed=embed,
+            text=calibration(SAMPLES, seed),
+            samples=SAMPLES,
+            window=WINDOW,
+            seed=seed,
+            device=device,
+            dry_run=dry_run,
+            on_event=console.on_event,
+        )
+        if dry_run:
+            compress.plan(console, made)
+            console.result(made)
+            return 0
+        items = starter.skills("report", PER_SKILL, seed)
+        result = whet.compare(
+            model,
+            lighter,
+            text=starter.held_out(seed, DOCUMENTS),
+            skills=items,
+            windows=None,
+            window=WINDOW,
+            seed=seed,
+            device=device,
+            on_event=console.on_event,
+        )
+        samples = _samples(model, lighter, items, device)
+        stories = _stories(model, lighter, starter.held_out(seed, 200), device)
+        whole = {"compress": made, **result}
+        written = {
+            "README.md": page(made, result, samples, stories),
+            "skills.svg": picture(result),
+            "compare.json": json.dumps(plain(whole), ensure_ascii=False, indent=2) + "\n",
+        }
+        for name, content in written.items():
+            write_bytes(out / name, content.encode())
+        console.show(samples.rich())
+        compare.report(console, result)
+        console.show(say("demo.wrote", files=", ".join([f"{lighter}/", *(str(out / name) for name in written)])))
+        console.result(whole)
+    return compare.EXIT_CODES[result["verdict"]]
+
+
+def picture(result: dict[str, Any]) -> str:
+    """The skills as SVG, the legend with the sizes."""
+    rows = [(e["skill"], e["original"]["accuracy"], e["lighter"]["accuracy"]) for e in result["skills"]]
+    legend = [f"{say(which)}, {size(result['size'][which]['total'])}" for which in ("original", "lighter")]
+    return skills_svg(rows, *legend)
+
+
+def page(made: dict[str, Any], result: dict[str, Any], samples: Sheet, stories: list[dict[str, str]]) -> str:
+    """README.md of the demo's folder."""
+    where = result["environment"]
+    machine = where["gpu"] or where["processor"]
+    versions = {name: where[name] for name in ("threads", "torch", "transformers")}
+    verdict = say(f"verdict.{result['verdict']}")
+    parts = [
+        f"# {say('demo.title')}",
+        say("demo.how", scheme=made["scheme"], embed=made["embed"], machine=machine, **versions),
+        f"**{verdict}**",
+        "![](skills.svg)",
+    ]
+    for sheet in comparison(result):
+        parts += [f"## {sheet.title}", sheet.markdown()]
+    parts += [f"- {note}" for note in result["notes"]]
+    parts += [f"## {say('demo.samples')}", samples.markdown(), f"### {say('demo.stories')}"]
+    for story in stories:
+        parts += [f"> **{story['prompt']}**", *(f"{say(who)}: {story[who]}" for who in ("original", "lighter"))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _samples(model: Path, lighter: Path, items: list[dict[str, Any]], device: str) -> Sheet:
+    """One question of each skill, the right answer and both models' answers."""
+    from whet.engines.torch import open_model
+    from whet.measure.skills import read_skills, score
+
+    first = read_skills(list({item["skill"]: item for item in reversed(items)}.values())[::-1])
+    answers = [score(open_model(folder, device), first) for folder in (model, lighter)]
+    headings = [say("skill"), say("demo.prompt"), say("demo.expected"), say("original"), say("lighter")]
+    sheet = Sheet(say("demo.samples"), headings, words=True)
+    for item, before, after in zip(first, *answers, strict=True):
+        right = item.choices[item.label] if item.choices else item.answer or ""
+        cells = [item.skill, item.prompt, right, before.answer, after.answer]
+        sheet.rows.append([shorten(cell, 80, placeholder=" …") for cell in cells])
+    return sheet
+
+
+def _stories(model: Path, lighter: Path, documents: list[str], device: str) -> list[dict[str, str]]:
+    """How both go on with the beginning of an English and a Korean story that training never saw."""
+    from whet.starter.stories import OPENING
+
+    stories = []
+    for opening in OPENING.values():
+        story = next(document for document in documents if document.startswith(opening))
+        prompt = " ".join(story.split()[:OPENING_WORDS])
+        told = {
+            who: whet.generate(folder, prompt, max_new_tokens=STORY_TOKENS, device=device)
+            for who, folder in (("original", model), ("lighter", lighter))
+        }
+        stories.append({"prompt": prompt, **{who: " ".join(text.split()) for who, text in told.items()}})
+    return stories
+
+
+def clear(lighter: Path) -> None:
+    """Remove what an earlier demo finished; what it left unfinished is gone on with."""
+    if (lighter / "whet.json").is_file() and not (lighter / ".whet").exists():
+        shutil.rmtree(lighter)
+    elif lighter.exists() and not (lighter / ".whet").exists():
+        raise UsageError(say("demo.taken", folder=lighter))

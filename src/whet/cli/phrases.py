@@ -1,0 +1,163 @@
+"""What the command line says, in English and Korean, in one table.
+
+`say(key, **values)` answers in the language of `WHET_LANG`, else of the locale; anything but Korean is English.
+Errors and notes from the rooms below pass through as they are, in English.
+"""
+
+from __future__ import annotations
+
+import os
+
+PHRASES: dict[str, tuple[str, str]] = {
+    # general
+    "error": ("error", "오류"),
+    "warning": ("warning", "경고"),
+    "note": ("note", "알림"),
+    "internal": (
+        "Unexpected {kind}: {message}. This is a fault of whet, not of your input. "
+        "To see where, run again with --debug.",
+        "예상하지 못한 {kind}: {message}. 입력이 아니라 whet의 잘못입니다. "
+        "--debug를 붙여 다시 실행하면 어디인지 보입니다.",
+    ),
+    "try_help": ("See `{command} --help`.", "`{command} --help`를 보십시오."),
+    "did_you_mean": ("Did you mean {names}?", "혹시 {names}입니까?"),
+    "stopped": ("Stopped.", "중단했습니다."),
+    "stopped_resume": ("Stopped. Go on with: {command}", "중단했습니다. 이어서 하려면: {command}"),
+    "yes": ("yes", "예"),
+    "no": ("no", "아니요"),
+    # progress
+    "left": ("{time} left", "{time} 남음"),
+    "seconds": ("{seconds} s", "{seconds}초"),
+    "minutes": ("{minutes} min {seconds} s", "{minutes}분 {seconds}초"),
+    "hours": ("{hours} h {minutes} min", "{hours}시간 {minutes}분"),
+    "stage.compress": ("compressing", "압축하는 중"),
+    "stage.divergence": ("comparing on text", "글로 비교하는 중"),
+    "stage.skills, original": ("skills of the original", "원본의 능력 재는 중"),
+    "stage.skills, lighter": ("skills of the lighter", "경량본의 능력 재는 중"),
+    "stage.speed": ("timing side by side", "번갈아 속도 재는 중"),
+    "plan": (
+        "this takes about {time}, {memory} of memory, {disk} of disk",
+        "약 {time}, 메모리 {memory}, 디스크 {disk}가 듭니다",
+    ),
+    # compress
+    "nothing": ("Nothing was run. Comparing would take:", "아무것도 하지 않았습니다. 비교하면:"),
+    "made": ("Made {out}", "{out}을(를) 만들었습니다"),
+    "planned": ("Nothing was written. The run would take:", "아무것도 쓰지 않았습니다. 실행하면:"),
+    "tensors": ("Size", "크기"),
+    "sum": ("all tensors", "텐서 전체"),
+    "time": ("time, about", "시간 (약)"),
+    "disk": ("disk", "디스크"),
+    "needs": ("Needs", "필요한 것"),
+    "verified": (
+        "On text kept out of solving: KL {kl} nats per token, same first choice {top1}.",
+        "푸는 데 쓰지 않은 글에서: 토큰당 KL {kl} nat, 1순위 토큰 일치 {top1}.",
+    ),
+    "loads.transformers": (
+        "Stock transformers loads it (with compressed-tensors installed).",
+        "transformers가 그대로 불러옵니다 (compressed-tensors 필요).",
+    ),
+    "loads.modelling file": (
+        "Stock transformers loads it through its own modelling file (trust_remote_code=True); whet loads it without.",
+        "transformers는 폴더의 모델링 파일로 불러오고 (trust_remote_code=True), whet은 그것 없이 불러옵니다.",
+    ),
+    "next": ("Compare it with the original: {command}", "원본과 비교하려면: {command}"),
+    # demo
+    "demo.title": ("The embedded model, made lighter", "내장 모델의 경량화"),
+    "demo.how": (
+        "Written by `whet demo`: a bilingual Llama, compressed with `{scheme}` (embedding and head: `{embed}`) on text "
+        "that the project generates, compared on held-out text of the same kind and on skills with exact answers. "
+        "Machine: {machine}, threads: {threads}, torch {torch}, transformers {transformers}.",
+        "`whet demo`가 썼습니다. 한국어와 영어를 하는 Llama를 프로젝트가 만든 글로 "
+        "`{scheme}`(임베딩과 출력층은 `{embed}`)로 압축하고, "
+        "같은 종류의 따로 둔 글과 답이 정해진 능력 문항으로 비교했습니다. "
+        "기계: {machine}, 스레드: {threads}, torch {torch}, transformers {transformers}.",
+    ),
+    "demo.samples": ("Samples, before and after", "전과 후의 예"),
+    "demo.stories": ("Stories", "이야기"),
+    "demo.prompt": ("prompt", "문제"),
+    "demo.expected": ("expected", "정답"),
+    "demo.wrote": ("Written: {files}", "쓴 것: {files}"),
+    "demo.taken": (
+        "{folder} is there and was not made by whet. Name another folder: whet demo OTHER.",
+        "{folder}이(가) 이미 있는데 whet이 만든 것이 아닙니다. 다른 폴더를 주십시오: whet demo OTHER.",
+    ),
+    # comparison
+    "original": ("original", "원본"),
+    "lighter": ("lighter", "경량본"),
+    "ratio": ("ratio", "비율"),
+    "whole": ("As a whole", "전체"),
+    "size": ("size of the folder", "폴더 크기"),
+    "size.weights": ("weight files", "가중치 파일"),
+    "size.linears": ("– linears", "– 선형층"),
+    "size.embedding": ("– embedding", "– 임베딩"),
+    "size.head": ("– head", "– 출력층"),
+    "size.other": ("– other tensors", "– 나머지 텐서"),
+    "size.tokenizer": ("tokenizer files", "토크나이저 파일"),
+    "kl": ("KL per token, nats", "토큰당 KL (nat)"),
+    "top1": ("same first choice", "1순위 토큰 일치"),
+    "perplexity": ("perplexity", "퍼플렉시티"),
+    "prefill": ("prefill, tokens/s", "프리필 (토큰/초)"),
+    "decode": ("decode, tokens/s", "디코드 (토큰/초)"),
+    "load": ("load time", "불러오는 시간"),
+    "memory": ("peak memory", "최대 메모리"),
+    "skills": ("Skill by skill", "능력별"),
+    "skill": ("skill", "능력"),
+    "retention": ("retention (95 %)", "유지율 (95 %)"),
+    "flips": ("lost / gained", "잃음 / 얻음"),
+    "p": ("p (Holm)", "p (Holm)"),
+    "limits": ("Limits", "한계"),
+    "limit": ("limit", "한계"),
+    "measured": ("measured (95 %)", "측정값 (95 %)"),
+    "verdict": ("verdict", "판정"),
+    "tasks": ("Tasks", "과제"),
+    "metric": ("task and metric", "과제와 지표"),
+    "pass": ("pass", "통과"),
+    "fail": ("fail", "실패"),
+    "inconclusive": ("inconclusive", "판단 불가"),
+    "not judged": ("not judged", "판단 안 함"),
+    "verdict.pass": ("Pass: every limit holds.", "통과: 모든 한계를 지켰습니다."),
+    "verdict.fail": ("Fail: a limit is broken.", "실패: 지키지 못한 한계가 있습니다."),
+    "verdict.inconclusive": (
+        "Inconclusive: no limit is broken, but for some the text or the items are too few to tell.",
+        "판단 불가: 깨진 한계는 없지만, 글이나 문항이 모자라 확실하지 않은 한계가 있습니다.",
+    ),
+}
+
+
+def language() -> str:
+    """`ko` or `en`: WHET_LANG, else the first locale variable that is set."""
+    for variable in ("WHET_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(variable, "")
+        if value:
+            return "ko" if value.lower().startswith("ko") else "en"
+    return "en"
+
+
+def say(key: str, **values: object) -> str:
+    """The phrase `key` in the user's language with `values` filled in."""
+    return PHRASES[key][language() == "ko"].format(**values)
+
+
+def stage_name(stage: str) -> str:
+    """A stage of progress in the user's language; one the table does not have stands as it is."""
+    key = f"stage.{stage}"
+    return say(key) if key in PHRASES else stage
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 5 s`, `2 h 10 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return say("seconds", seconds=whole)
+    if whole < 3600:
+        return say("minutes", minutes=whole // 60, seconds=whole % 60)
+    return say("hours", hours=whole // 3600, minutes=whole % 3600 // 60)
+
+
+def size(count: float) -> str:
+    """Bytes as people read them, in units of 1000: `9.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

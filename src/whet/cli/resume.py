@@ -1,0 +1,19 @@
+"""`whet resume`: finish what was interrupted."""
+
+from __future__ import annotations
+
+import whet
+from whet.cli.compress import made
+from whet.cli.console import Console
+from whet.cli.options import Debug, Json, Unfinished
+
+EXAMPLE = "Example: whet resume lighter"
+
+
+def run(out: Unfinished, as_json: Json = False, debug: Debug = False) -> int:
+    """Go on with an interrupted `whet compress`, to the same bytes as if it had not been interrupted."""
+    with Console(as_json, resume=out) as console:
+        result = whet.resume(out, on_event=console.on_event)
+        made(console, result)
+        console.result(result)
+    return 0

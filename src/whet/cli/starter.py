@@ -1,0 +1,34 @@
+"""What the command line adds where the model is the embedded one: its name, and its own text and skills."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NAME = "starter"
+
+
+def resolve(model: str | Path) -> Path:
+    """The folder meant by `model`; `starter` is the embedded model unless a folder of that name is here."""
+    if str(model) == NAME and not Path(NAME).exists():
+        from whet import starter
+
+        return starter.path()
+    return Path(model)
+
+
+def is_starter(folder: Path) -> bool:
+    """Whether `folder` holds the embedded model, one trained again or one made lighter: they share the tokenizer."""
+    theirs = folder / "tokenizer.json"
+    if not theirs.is_file():
+        return False
+    from whet import starter
+
+    ours = starter.path() / "tokenizer.json"
+    return ours.is_file() and ours.read_bytes() == theirs.read_bytes()
+
+
+def calibration(samples: int, seed: int) -> list[str]:
+    """Documents like those the model was trained on, more than `samples` windows need: a fifth is kept from solving."""
+    from whet import starter
+
+    return starter.documents(seed, max(200, 6 * samples))

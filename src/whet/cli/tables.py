@@ -1,0 +1,139 @@
+"""Results as tables: for a terminal (rich, which knows how wide Korean is) and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from whet.cli.phrases import duration, say, size
+
+PARTS = ("weights", "linears", "embedding", "head", "other", "tokenizer")
+
+
+@dataclass
+class Sheet:
+    """Cells under headings. The first column is text; the others are numbers, set to the right, unless `words`."""
+
+    title: str
+    headings: Sequence[str]
+    rows: list[list[str]] = field(default_factory=list)
+    words: bool = False
+
+    def rich(self) -> Table:
+        table = Table(title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.show_header = any(self.headings)
+        for index, heading in enumerate(self.headings):
+            table.add_column(heading, justify="right" if index and not self.words else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        def line(cells: Sequence[str]) -> str:
+            return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+        rule = ["---", *["---" if self.words else "---:"] * (len(self.headings) - 1)]
+        return "\n".join([line(self.headings), line(rule), *map(line, self.rows)])
+
+
+def by_part(before: dict[str, int], after: dict[str, int], total: str) -> Sheet:
+    """Bytes of both, part by part, with the whole first; `total` is its phrase."""
+    sheet = Sheet(say("tensors"), ["", say("original"), say("lighter"), say("ratio")])
+    for part in ("total", *PARTS):
+        if before.get(part) or after.get(part):
+            ratio = f"{after[part] / before[part]:.3f}" if before[part] else ""
+            sheet.rows.append(
+                [say(total if part == "total" else f"size.{part}"), size(before[part]), size(after[part]), ratio]
+            )
+    return sheet
+
+
+def needs(result: dict[str, Any]) -> Sheet:
+    """What a dry run says the run would take."""
+    sheet = Sheet(say("needs"), ["", ""])
+    sheet.rows = [
+        [say("time"), duration(result["seconds"])],
+        [say("memory"), size(result["memory"])],
+        [say("disk"), size(result["disk"])],
+    ]
+    return sheet
+
+
+def comparison(result: dict[str, Any]) -> list[Sheet]:
+    """The sheets of a comparison: as a whole, skill by skill, tasks, limits; those with nothing in them left out."""
+    return [sheet for sheet in (overview(result), skills(result), tasks(result), limits(result)) if sheet.rows]
+
+
+def overview(result: dict[str, Any]) -> Sheet:
+    """Size by part, divergence from the original, speed and memory."""
+    before, after = result["size"]["original"], result["size"]["lighter"]
+    sheet = by_part(before, after, "size")
+    sheet.title = say("whole")
+    measured = result["divergence"]
+    kl, top1, perplexity = measured["kl"], measured["top1"], measured["perplexity"]
+    sheet.rows.append([say("kl"), "", _with_error(kl["mean"], kl["standard_error"], 4), ""])
+    sheet.rows.append([say("top1"), "", f"{100 * top1['mean']:.1f} %", ""])
+    ratio = perplexity["ratio"]["value"]
+    sheet.rows.append(
+        [say("perplexity"), f"{perplexity['original']:.3f}", f"{perplexity['lighter']:.3f}", f"{ratio:.3f}"]
+    )
+    for name in ("prefill", "decode") if result["speed"] else ():
+        speed = result["speed"][name]
+        row = [f"{speed['original']:.0f}", f"{speed['lighter']:.0f}", f"{speed['ratio']['value']:.2f}"]
+        sheet.rows.append([say(name), *row])
+    memory = result["memory"] or {}
+    both = [memory.get("original", {}), memory.get("lighter", {})]
+    for name, key, shown in (("load", "load_seconds", _seconds), ("memory", "peak_bytes", size)):
+        found = [one.get(key) for one in both]
+        if all(found):
+            sheet.rows.append([say(name), *map(shown, found), f"{found[1] / found[0]:.2f}"])
+    return sheet
+
+
+def skills(result: dict[str, Any]) -> Sheet:
+    """Accuracy of both, retention with its interval, flips both ways and Holm's p, one row a skill."""
+    headings = [say("skill"), say("original"), say("lighter"), say("retention"), say("flips"), say("p")]
+    sheet = Sheet(say("skills"), headings)
+    for entry in result["skills"]:
+        accuracies = [f"{100 * entry[which]['accuracy']:.1f} %" for which in ("original", "lighter")]
+        flips = f"{entry['flips']['lost']} / {entry['flips']['gained']}"
+        kept = _with_interval(entry["retention"]["value"], entry["retention"]["interval"])
+        sheet.rows.append([entry["skill"], *accuracies, kept, flips, f"{entry['holm_p']:.2g}"])
+    return sheet
+
+
+def tasks(result: dict[str, Any]) -> Sheet:
+    """The harness's own metrics of both models."""
+    sheet = Sheet(say("tasks"), [say("metric"), say("original"), say("lighter")])
+    for entry in result["tasks"]:
+        for metric, value in entry["original"].items():
+            if metric in entry["lighter"]:
+                sheet.rows.append([f"{entry['task']} {metric}", f"{value:.4g}", f"{entry['lighter'][metric]:.4g}"])
+    return sheet
+
+
+def limits(result: dict[str, Any]) -> Sheet:
+    """One row a judgement."""
+    sheet = Sheet(say("limits"), [say("limit"), say("measured"), say("verdict")])
+    for entry in result["judgements"]:
+        name = f"{entry['limit']} {entry['at']:g}" + (f", {entry['of']}" if entry["of"] else "")
+        sheet.rows.append([name, _with_interval(entry["value"], entry["interval"]), say(entry["verdict"])])
+    return sheet
+
+
+def _with_error(value: float, error: float | None, digits: int) -> str:
+    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None else "")
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} – {interval[1]:.3f})" if interval else "")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 60 else duration(value)

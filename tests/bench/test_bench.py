@@ -1,0 +1,81 @@
+"""The benchmarks measure what they say: A/A is zero, pairs stay paired, one shard at a time still makes one model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    sys.path.insert(0, str(BENCH))
+    try:
+        import evaluation
+
+        yield evaluation
+    finally:
+        sys.path.remove(str(BENCH))
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench") / "random"
+    sizes = {"hidden": 32, "ffn": 64, "blocks": 3, "heads": 4, "kv-heads": 2, "vocabulary": 600, "blocks-per-shard": 2}
+    command = [sys.executable, str(BENCH / "random_model.py"), str(folder), "--text", f"{folder}.txt"]
+    for name, value in (sizes | {"characters": 2000}).items():
+        command += [f"--{name}", str(value)]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def test_random_model_loads_whole_and_reads_any_text(random_model):
+    model, info = AutoModelForCausalLM.from_pretrained(random_model, output_loading_info=True)
+    assert not any(info.values()), info
+    assert len(list(random_model.glob("*.safetensors"))) == 4  # embedding, two of blocks, head
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    for text in ["Plain words.", "마디 말 ∀x 🙂\n\ttabs", Path(f"{random_model}.txt").read_text()]:
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert max(ids) < model.config.vocab_size
+        assert tokenizer.decode(ids) == text
+
+
+def test_a_model_against_itself_scores_zero(evaluation, random_model):
+    model = AutoModelForCausalLM.from_pretrained(random_model, dtype=torch.float32).eval()
+    windows = torch.randint(600, (5, 16), generator=torch.Generator().manual_seed(0))
+    scores = evaluation.window_scores(model, model, windows, batch=2)
+    assert np.all(scores["kl"] == 0)
+    assert np.all(scores["top1"] == 1)
+    expected = model(input_ids=windows, labels=windows).loss.item()
+    assert scores["nll"].mean() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_constant_ratio_has_no_spread_however_uneven_the_windows(evaluation):
+    theirs = np.random.default_rng(0).lognormal(size=(5, 40))
+    ratio = evaluation.paired_ratio(0.8 * theirs, theirs, resamples=500)
+    assert ratio.value == pytest.approx(0.8)
+    assert [*ratio.crossed, *ratio.draws] == pytest.approx([0.8] * 4)
+    assert ratio.upper == pytest.approx(0.8)
+
+
+def test_intervals_cover_the_ratio_about_as_often_as_they_say(evaluation):
+    generator = np.random.default_rng(1)
+    hits = np.zeros(2)
+    rounds = 200
+    for _ in range(rounds):
+        window = generator.lognormal(sigma=0.5, size=(1, 60))
+        ours, theirs = (
+            window * generator.lognormal(sigma=0.1, size=(5, 1)) * generator.lognormal(sigma=0.3, size=(5, 60))
+            for _ in range(2)
+        )
+        ratio = evaluation.paired_ratio(ours, theirs, resamples=200)
+        hits += [low <= 1 <= high for low, high in (ratio.crossed, ratio.draws)]
+    assert hits[0] / rounds > 0.8  # the bootstrap is known to be narrow with five draws
+    assert hits[1] / rounds > 0.9

@@ -1,0 +1,75 @@
+"""The laws: results on stdout and the rest on stderr; strict JSON; on a pipe plain lines with the time left."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from whet.cli.console import Console
+from whet.events import Stage
+
+
+def test_json_mode_prints_one_strict_document(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(as_json=True) as console:
+        console.show("for people")
+        console.on_event({"event": "note", "message": "for people"})
+        console.on_event({"event": "progress", "stage": "blocks", "done": 1, "of": 2, "seconds_left": 3.0})
+        console.result({"nan": math.nan, "inf": -math.inf, "path": Path("a/b"), "나": [1, (2.5, True)]})
+    out, err = capsys.readouterr()
+    assert json.loads(out, parse_constant=pytest.fail) == {
+        "nan": None,
+        "inf": None,
+        "path": "a/b",
+        "나": [1, [2.5, True]],
+    }
+    assert "for people" in err
+
+
+def test_without_json_the_document_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as console:
+        console.show("for people")
+        console.result({"a": 1})
+    assert capsys.readouterr().out == "for people\n"
+
+
+def test_progress_off_a_terminal_is_plain_and_sparse(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHET_LANG", "en")
+    with Console() as console:
+        stage = Stage(console.on_event, "blocks", of=500)
+        for _ in range(500):
+            stage.step()
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and len(lines) == 2  # the first and the last; ten seconds did not pass between
+    assert "1/500" in lines[0] and "left" in lines[0]
+    assert "500/500" in lines[1] and "left" not in lines[1]
+    assert "\x1b" not in err
+
+
+def test_text_that_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as console:
+        console.show("[bold]not markup[/bold] [1]")
+        console.on_event({"event": "warning", "message": "[red] is a word"})
+    out, err = capsys.readouterr()
+    assert out == "[bold]not markup[/bold] [1]\n" and "[red] is a word" in err
+
+
+def test_interrupted_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHET_LANG", "en")
+    (tmp_path / ".whet").mkdir()
+    with pytest.raises(KeyboardInterrupt), Console(resume=tmp_path):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == f"Stopped. Go on with: whet resume {tmp_path}\n"
+    with pytest.raises(KeyboardInterrupt), Console(resume=tmp_path / "never begun"):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "Stopped.\n"
+    with pytest.raises(KeyboardInterrupt), Console(resume=tmp_path, again="whet demo"):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "Stopped. Go on with: whet demo\n"

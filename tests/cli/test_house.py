@@ -1,0 +1,77 @@
+"""The laws of the house: what the documents and the project file say is what the code has."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from whet import cli
+from whet.measure.limits import LIMITS
+from whet.targets import TARGETS
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def options() -> set[str]:
+    group = typer.main.get_command(cli.app)
+    inner = [p for command in group.commands.values() for p in command.params]  # type: ignore[attr-defined]
+    return {o for p in (*group.params, *inner) for o in (*p.opts, *p.secondary_opts) if o.startswith("--")}
+
+
+def test_every_option_is_documented_and_every_documented_option_exists() -> None:
+    # `--speed` is the default; what a person types is `--no-speed`.
+    assert set(re.findall(r"--[a-z][a-z0-9-]*", COMMANDS)) == (options() | {"--help"}) - {"--speed"}
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.ko.md"])
+def test_the_readmes_name_only_options_and_files_that_exist(readme: str) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    assert set(re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", text)) <= options()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert "://" in target or (ROOT / target).is_file(), target
+
+
+@pytest.mark.parametrize("name", [*LIMITS, *TARGETS])
+def test_limits_and_targets_are_documented(name: str) -> None:
+    assert f"`{name}`" in COMMANDS
+
+
+def test_documented_limits_have_their_defaults() -> None:
+    for name, limit in LIMITS.items():
+        default = "" if limit.default is None else f"{limit.default:g}"
+        assert re.search(rf"^\| `{name}` \| {re.escape(default)} ?\|", COMMANDS, re.MULTILINE), name
+
+
+def test_every_dependency_has_a_tested_version() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {canonical(line.split("==")[0]) for line in lines if line and not line.startswith("#")}
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9A-Za-z.]*", line) for line in lines if line[:1] not in "#")
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["test"], *extras["lint"], *extras["parquet"]]
+    assert {canonical(re.match(r"[A-Za-z0-9_.-]+", name)[0]) for name in wanted} <= pinned  # type: ignore[index]
+
+
+def test_extras_that_messages_name_exist() -> None:
+    named = {
+        extra
+        for path in (ROOT / "src").rglob("*.py")
+        for extra in re.findall(r"whet\[([a-z-]+)\]", path.read_text(encoding="utf-8"))
+    }
+    assert named and named <= set(PROJECT["optional-dependencies"])
+
+
+def test_every_make_target_is_in_its_help() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
+    assert {"demo", "test", "lint", "bench", "starter"} <= targets
+    assert targets == set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE))

@@ -1,0 +1,175 @@
+"""The laws of every command: help with an example, one paragraph on stderr for what is wrong, the right exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import whet
+from whet import cli
+from whet.errors import GateError, MachineError, UsageError
+
+VERBS = ("demo", "compress", "compare", "generate", "resume")
+# Arguments with which each verb gets as far as calling the library.
+CALLS: dict[str, tuple[str, ...]] = {
+    "compress": ("model", "out"),
+    "compare": ("model", "out"),
+    "generate": ("model", "prompt"),
+    "resume": ("out",),
+}
+WHET = Path(sys.executable).with_name("whet")
+
+
+def replace(monkeypatch: pytest.MonkeyPatch, verb: str, result: Any) -> list[tuple[tuple, dict]]:
+    """Put a function in the place of `whet.<verb>` that returns or raises `result`; what it was called with."""
+    calls = []
+
+    def fake(*args: Any, **kwargs: Any) -> Any:
+        calls.append((args, kwargs))
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setitem(vars(whet), verb, fake)
+    return calls
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example_that_names_the_verb(command: Callable, verb: str) -> None:
+    ended = command(verb, "--help")
+    assert ended.code == 0 and ended.err == ""
+    assert f"Example: whet {verb}" in ended.out
+
+
+def test_help_names_every_verb_and_no_arguments_is_help(command: Callable) -> None:
+    ended = command("--help")
+    assert ended.code == 0 and all(verb in ended.out for verb in VERBS)
+    ended = command()
+    assert ended.code == 2 and all(verb in ended.err + ended.out for verb in VERBS)
+
+
+def test_version(command: Callable) -> None:
+    assert command("--version") == (0, f"whet {whet.__version__}\n", "")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_mistyped_command_is_answered_with_the_right_one(command: Callable, verb: str) -> None:
+    ended = command(verb[:-2] + verb[-1])
+    assert ended.code == 2 and ended.out == ""
+    assert verb in ended.err and len(ended.err.splitlines()) == 1
+
+
+def every_option() -> list[tuple[str, str]]:
+    import typer.main
+
+    group = typer.main.get_command(cli.app)
+    return [
+        (verb, option)
+        for verb, inner in group.commands.items()  # type: ignore[attr-defined]
+        for parameter in inner.params
+        for option in parameter.opts
+        if option.startswith("--")
+    ]
+
+
+@pytest.mark.parametrize(("verb", "option"), every_option())
+def test_a_mistyped_option_is_answered_with_the_right_one(command: Callable, verb: str, option: str) -> None:
+    wrong = f"{option[:-1]}q{option[-1]}"
+    ended = command(verb, *CALLS.get(verb, ()), wrong)
+    assert ended.code == 2 and ended.out == ""
+    assert wrong in ended.err and option in ended.err and len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("compress",), "MODEL"),
+        (("compress", "model"), "OUT"),
+        (("compress", "model", "out", "more"), "more"),
+        (("compress", "model", "out", "--samples", "many"), "--samples"),
+        (("compress", "model", "out", "--samples", "0"), "--samples"),
+        (("compress", "model", "out", "--scheme"), "--scheme"),
+        (("compare", "model", "out", "--limit", "kl"), "kl"),
+        (("compare", "model", "out", "--limit", "kl=low"), "kl=low"),
+        (("generate", "model"), "PROMPT"),
+    ],
+)
+def test_wrong_arguments_are_named(command: Callable, arguments: tuple[str, ...], said: str) -> None:
+    ended = command(*arguments)
+    assert ended.code == 2 and ended.out == ""
+    assert said in ended.err and len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("error", "code"), [(UsageError, 2), (MachineError, 3), (GateError, 5)])
+@pytest.mark.parametrize("verb", CALLS)
+def test_an_error_is_one_paragraph_with_its_exit_code(
+    command: Callable, monkeypatch: pytest.MonkeyPatch, verb: str, error: type[Exception], code: int
+) -> None:
+    replace(monkeypatch, verb, error("model: it is broken. Mend it."))
+    ended = command(verb, *CALLS[verb])
+    assert ended == (code, "", "error: model: it is broken. Mend it.\n")
+    assert "Traceback" in command(verb, *CALLS[verb], "--debug").err
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_a_fault_of_whet_is_said_to_be_one(command: Callable, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    replace(monkeypatch, verb, IndexError("list index\nout of range"))
+    ended = command(verb, *CALLS[verb])
+    assert ended.code == 1 and ended.out == "" and len(ended.err.splitlines()) == 1
+    assert "IndexError" in ended.err and "--debug" in ended.err
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_interrupted_ends_with_130_and_one_line(
+    command: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: str
+) -> None:
+    replace(monkeypatch, verb, KeyboardInterrupt())
+    (tmp_path / ".whet").mkdir()
+    arguments = [tmp_path if argument == "out" else argument for argument in CALLS[verb]]
+    ended = command(verb, *arguments)
+    assert ended.code == 130 and ended.out == "" and len(ended.err.splitlines()) == 1
+    assert (f"whet resume {tmp_path}" in ended.err) == (verb in ("compress", "resume"))
+
+
+def test_generate_prints_the_text_or_json(command: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = replace(monkeypatch, "generate", " upon [a] time 옛날")
+    assert command("generate", "model", "Once") == (0, "Once upon [a] time 옛날\n", "")
+    ended = command("generate", "model", "Once", "--json", "--temperature", "0.5", "--seed", "7")
+    assert json.loads(ended.out)["text"] == " upon [a] time 옛날"
+    assert calls[-1][1]["temperature"] == 0.5 and calls[-1][1]["seed"] == 7
+
+
+def test_errors_are_introduced_in_korean(command: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHET_LANG", "ko")
+    ended = command("compres")
+    assert ended.code == 2 and "오류" in ended.err and "compress" in ended.err
+
+
+@pytest.mark.parametrize("module", ["whet", "whet.cli"])
+def test_importing_is_light(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_the_entry_point_answers_at_once_and_in_any_encoding() -> None:
+    environment = {**os.environ, "WHET_LANG": "ko", "PYTHONIOENCODING": "ascii"}
+    started = time.monotonic()
+    ended = subprocess.run([WHET, "compres"], capture_output=True, env=environment)
+    assert ended.returncode == 2 and ended.stdout == b"" and b"compress" in ended.stderr
+    # 0.3 s on an idle core; what is ruled out is the import of torch.
+    assert time.monotonic() - started < 5
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(callable(getattr(whet, verb)) for verb in ("compress", "compare", "generate", "resume"))
+    with pytest.raises(AttributeError, match="compres"):
+        whet.compres  # noqa: B018

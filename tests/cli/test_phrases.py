@@ -1,0 +1,87 @@
+"""The law: everything the command line says exists in both languages, with the same values filled in."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+
+import pytest
+
+from whet.cli import phrases, tables
+
+
+def fields(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+
+@pytest.mark.parametrize("key", sorted(phrases.PHRASES))
+def test_every_phrase_is_complete_in_both_languages(key: str) -> None:
+    english, korean = phrases.PHRASES[key]
+    assert english.strip() and korean.strip()
+    assert fields(english) == fields(korean)
+
+
+def test_korean_phrases_are_korean() -> None:
+    hangul = [key for key, (_, korean) in phrases.PHRASES.items() if any("가" <= c <= "힣" for c in korean)]
+    # Names of the field (KL, VRAM) and bare patterns may stay as they are.
+    assert len(hangul) >= 0.9 * len(phrases.PHRASES)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"LANG": "ko_KR.UTF-8"}, "ko"),
+        ({"LANG": "en_US.UTF-8"}, "en"),
+        ({"LANG": "ko_KR.UTF-8", "LC_ALL": "C.UTF-8"}, "en"),
+        ({"LANG": "en_US.UTF-8", "WHET_LANG": "ko"}, "ko"),
+        ({"LANG": "ko_KR.UTF-8", "WHET_LANG": "en"}, "en"),
+        ({}, "en"),
+    ],
+)
+def test_language_follows_whet_lang_then_the_locale(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    for name in ("WHET_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert phrases.language() == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "english", "korean"),
+    [(0.2, "0 s", "0초"), (59.4, "59 s", "59초"), (185, "3 min 5 s", "3분 5초"), (7800, "2 h 10 min", "2시간 10분")],
+)
+def test_durations(monkeypatch: pytest.MonkeyPatch, seconds: float, english: str, korean: str) -> None:
+    monkeypatch.setenv("WHET_LANG", "en")
+    assert phrases.duration(seconds) == english
+    monkeypatch.setenv("WHET_LANG", "ko")
+    assert phrases.duration(seconds) == korean
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (9_240_000, "9.2 MB"), (3e12, "3.0 TB")])
+def test_sizes_are_in_units_of_a_thousand(count: float, text: str) -> None:
+    assert phrases.size(count) == text
+
+
+CLI = Path(phrases.__file__).parent
+SPOKEN = "\n".join(path.read_text(encoding="utf-8") for path in CLI.rglob("*.py"))
+SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in CLI.parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("key", sorted(phrases.PHRASES))
+def test_every_phrase_is_said_somewhere(key: str) -> None:
+    told = {f"stage.{stage}" for stage in STAGES} | {f"size.{part}" for part in tables.PARTS}
+    told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
+    told |= {f"loads.{container}" for container in ("transformers", "modelling file")}
+    assert key in told or len(re.findall(f"[\"']{re.escape(key)}[\"']", SPOKEN)) > 1
+
+
+# Stages named by a literal, and those that are put together.
+STAGES = {*re.findall(r'\bStage\([^,"]+, "([^"]+)"', SOURCE), "skills, original", "skills, lighter"}
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_every_stage_of_progress_has_a_phrase(stage: str) -> None:
+    assert f"stage.{stage}" in phrases.PHRASES

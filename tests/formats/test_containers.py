@@ -1,0 +1,46 @@
+"""What config.json says: groups by scheme, names only where they are needed, the flag only where it is right."""
+
+from __future__ import annotations
+
+from compressed_tensors.quantization import QuantizationConfig
+
+from whet.formats import quantization_config, whet_config
+from whet.grids import parse_scheme
+
+
+def test_one_scheme_names_module_types():
+    grid = parse_scheme("int4s-g32")
+    made = quantization_config({"a.q_proj": grid, "a.k_proj": grid}, ["lm_head"], "embed", dequantize=False)
+    assert [g["targets"] for g in made["config_groups"].values()] == [["Linear"]]
+    assert made["ignore"] == ["lm_head"] and "dequantize" not in made
+    with_table = quantization_config({"a.q_proj": grid, "embed": grid}, [], "embed", dequantize=True)
+    assert with_table["config_groups"]["group_0"]["targets"] == ["Linear", "Embedding"]
+    assert with_table["dequantize"] is True
+
+
+def test_mixed_schemes_name_every_linear_once():
+    grids = {"a": parse_scheme("int4s-g32"), "b": parse_scheme("int8s"), "c": parse_scheme("int4s-g32")}
+    made = quantization_config(grids, [], "embed", dequantize=False)
+    groups = list(made["config_groups"].values())
+    assert [g["targets"] for g in groups] == [["a", "c"], ["b"]]
+    assert [g["weights"]["strategy"] for g in groups] == ["group", "channel"]
+    assert [g["weights"]["group_size"] for g in groups] == [32, None]
+
+
+def test_compressed_tensors_takes_what_is_written():
+    for scheme in ("int3s-g64", "int4-g32", "int8s"):
+        made = quantization_config({"a": parse_scheme(scheme)}, ["lm_head"], "embed", dequantize=False)
+        made.pop("quant_method")
+        parsed = QuantizationConfig.model_validate(made)
+        weights = next(iter(parsed.config_groups.values())).weights
+        assert weights.num_bits == parse_scheme(scheme).bits
+        assert weights.symmetric == (parse_scheme(scheme).zero == "none")
+
+
+def test_the_table_of_the_modelling_file_has_every_linear():
+    made = whet_config({"a": parse_scheme("int3z-g64"), "b": parse_scheme("W8A16")})
+    assert made["whet"]["linears"] == {
+        "a": {"bits": 3, "group": 64, "zero": "real", "decode": "model"},
+        "b": {"bits": 8, "group": 0, "zero": "none", "decode": "model"},
+    }
+    assert made["auto_map"] == {"AutoModelForCausalLM": "modeling_whet.WhetForCausalLM"}

@@ -1,0 +1,47 @@
+"""Scheme names: every grid has one that leads back to it, and a wrong one is told the nearest."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from whet.errors import UsageError
+from whet.grids import IntegerGrid, parse_scheme
+from whet.grids.schemes import PRESETS
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("group", [0, 1, 32, 100, 128])
+@pytest.mark.parametrize("kind", ["none", "int", "real"])
+def test_the_name_of_a_grid_parses_to_it(bits, group, kind):
+    grid = IntegerGrid(bits, group, kind, torch.bfloat16)
+    assert parse_scheme(grid.name, torch.bfloat16) == grid
+    assert parse_scheme(grid.name.upper(), torch.bfloat16).scale_dtype == torch.bfloat16
+
+
+def test_presets_are_symmetric_as_in_the_field():
+    assert parse_scheme("W4A16") == IntegerGrid(4, 128, "none")
+    assert parse_scheme(" w8a16 ") == IntegerGrid(8, 0, "none")
+    assert {parse_scheme(p).bits for p in PRESETS} == {2, 3, 4, 8}
+
+
+@pytest.mark.parametrize(
+    "wrong,near",
+    [
+        ("W4A8", "W4A16"),
+        ("int4g32", "int4-g32"),
+        ("it4-g128", "int4-g128"),
+        ("int4zz-g64", "int4z-g64"),
+        ("int9-g32", "int3-g32|int4-g32|int2-g32|int8-g32"),
+    ],
+)
+def test_a_wrong_name_is_told_the_nearest(wrong, near):
+    with pytest.raises(UsageError, match=f"Did you mean ({near})\\?") as raised:
+        parse_scheme(wrong)
+    assert wrong in str(raised.value) and "2 to 8 bits" in str(raised.value)
+
+
+@pytest.mark.parametrize("wrong", ["", "int4-g0", "int4-g-1", "int1-g32", "int04-g32", "four bits", "int4-g32 int8"])
+def test_what_is_no_scheme_is_refused(wrong):
+    with pytest.raises(UsageError, match="is not known"):
+        parse_scheme(wrong)

@@ -1,0 +1,367 @@
+"""Resume: killed at any moment and gone on with, the bytes are those of an undisturbed run; another run is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import models
+from whet.checkpoint import files
+from whet.errors import UsageError
+from whet.recipe.compress import compress, resume
+from whet.walk import Journal
+
+module = sys.modules["whet.recipe.compress"]  # whet.recipe.compress itself is the function
+finishing = sys.modules["whet.recipe.finish"]
+
+WINDOWS = torch.randint(0, 264, (6, 16), generator=torch.Generator().manual_seed(0))
+CHOICES = {
+    "one scheme": {"scheme": "int4-g32", "embed": "int4-g32", "solver": "nearest"},
+    "mixed": {"scheme": "int3s-g32", "embed": "int6z-g16", "solver": "gptq"},
+}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("resume")
+    return models.make(
+        root / "model", tied=True, dtype=torch.bfloat16, hidden_size=32, intermediate_size=32, shards=True
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(original, tmp_path_factory):
+    root = tmp_path_factory.mktemp("undisturbed")
+    for name, choices in CHOICES.items():
+        compress(original, root / name, text=WINDOWS, **choices)
+    return {name: hashes(root / name) for name in CHOICES}
+
+
+def hashes(folder):
+    return {name: hashlib.sha256(data).hexdigest() for name, data in models.contents(folder).items()}
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(work, arrange):
+    """Run `work` in a process of its own that `arrange` has prepared to kill itself; it must not survive."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            arrange()
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, "the run was over before it was killed"
+
+
+class Ticks:
+    """Counts the moments that matter to the disk (before and after every sync, rename and removal); dies at one."""
+
+    def __init__(self, at=None):
+        self.count, self.at = 0, at
+        for name in ("fsync", "replace", "unlink"):
+            setattr(os, name, self.around(getattr(os, name)))
+
+    def around(self, function):
+        def wrapped(*args, **kwargs):
+            self.tick()
+            result = function(*args, **kwargs)
+            self.tick()
+            return result
+
+        return wrapped
+
+    def tick(self):
+        self.count += 1
+        if self.count == self.at:
+            die()
+
+
+def after(owner, name, calls, kill_before=False):
+    """Die after (or before) the `calls`-th call of `owner.name`."""
+    function, count = getattr(owner, name), [0]
+
+    def wrapped(*args, **kwargs):
+        count[0] += 1
+        if kill_before and count[0] == calls:
+            die()
+        result = function(*args, **kwargs)
+        if count[0] == calls:
+            die()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def before_rename(name):
+    """Die when the temporary file of `name` is whole and about to get its name."""
+    replace = os.replace
+
+    def wrapped(source, target):
+        if os.path.basename(target) == name:
+            die()
+        replace(source, target)
+
+    os.replace = wrapped
+
+
+def half_a_file():
+    """Die when half of the third shard's temporary file is written."""
+    save, count = files.save_file, [0]
+
+    def wrapped(tensors, path, **kwargs):
+        save(tensors, path, **kwargs)
+        count[0] += 1
+        if count[0] == 3:
+            os.truncate(path, os.path.getsize(path) // 2)
+            die()
+
+    files.save_file = wrapped
+
+
+def half_a_line():
+    """Die when half of the second line of the journal is on the disk."""
+    record, count = Journal.record, [0]
+
+    def wrapped(self, *args, **kwargs):
+        line = record(self, *args, **kwargs)
+        count[0] += 1
+        if count[0] == 2:
+            os.truncate(self.path, self.path.stat().st_size - 20)
+            die()
+        return line
+
+    Journal.record = wrapped
+
+
+MOMENTS = {
+    "windows written, no recipe yet": lambda: after(module, "write_tensors", 1),
+    "recipe written, nothing else": lambda: after(module, "_begin", 1),
+    "half of a shard's temporary file": half_a_file,
+    "first shard renamed, not journalled": lambda: after(Journal, "record", 1, kill_before=True),
+    "a block renamed, not journalled": lambda: after(Journal, "record", 3, kill_before=True),
+    "half of a journal line": half_a_line,
+    "a block journalled": lambda: after(Journal, "record", 2),
+    "last shard renamed, not journalled": lambda: after(Journal, "record", 4, kill_before=True),
+    "last shard written, no config": lambda: after(finishing, "_write_index", 1, kill_before=True),
+    "config written, not proved": lambda: after(finishing, "prove", 1, kill_before=True),
+    "card written, no whet.json": lambda: after(finishing, "sha256", 1, kill_before=True),
+    "whet.json written under its temporary name": lambda: before_rename("whet.json"),
+    "whet.json written, run not closed": lambda: after(finishing, "write_json", 3),
+}
+
+
+def gone_on_with(original, out, choices):
+    """Resume, or begin again where the run was killed before there was one."""
+    if (out / ".whet" / "recipe.json").exists():
+        return resume(out)
+    assert not [p for p in out.iterdir() if p.name != ".whet"]
+    return compress(original, out, text=WINDOWS, **choices)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_between_any_two_steps(tmp_path, original, undisturbed, moment):
+    out, choices = tmp_path / "out", CHOICES["one scheme"]
+    killed(lambda: compress(original, out, text=WINDOWS, **choices), MOMENTS[moment])
+    gone_on_with(original, out, choices)
+    assert hashes(out) == undisturbed["one scheme"]
+
+
+@pytest.fixture(scope="module")
+def ticks(original, tmp_path_factory):
+    """How many moments a run has, counted in a process of its own."""
+    out = tmp_path_factory.mktemp("ticks") / "out"
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            counting = Ticks()
+            compress(original, out, text=WINDOWS, **CHOICES["mixed"])
+            os.write(writer, str(counting.count).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    return int(os.read(reader, 100))
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_killed_at_twelve_seeded_moments(tmp_path, original, undisturbed, ticks, number):
+    # one in every twelfth of the run, so that early and late moments are there
+    at = int(ticks * (number + random.Random(number).random()) / 12) + 1
+    out, choices = tmp_path / "out", CHOICES["mixed"]
+    killed(lambda: compress(original, out, text=WINDOWS, **choices), lambda: Ticks(at))
+    if (out / "whet.json").exists() and not (out / ".whet" / "recipe.json").exists():
+        with pytest.raises(UsageError, match="is finished"):
+            resume(out)
+    else:
+        gone_on_with(original, out, choices)
+    assert hashes(out) == undisturbed["mixed"]
+
+
+def test_killed_while_the_finished_run_is_cleared_away(tmp_path, original, undisturbed):
+    def after_windows():
+        def half(folder):
+            # in whatever order the file system lists them, the windows may go first
+            (folder / "windows.safetensors").unlink()
+            die()
+
+        module.shutil.rmtree = half
+
+    out = tmp_path / "out"
+    killed(lambda: compress(original, out, text=WINDOWS, **CHOICES["one scheme"]), after_windows)
+    assert (out / ".whet").exists()
+    with pytest.raises(UsageError, match="is finished"):
+        resume(out)
+    assert hashes(out) == undisturbed["one scheme"]
+
+
+def test_killed_twice_and_once_while_it_was_resumed(tmp_path, original, undisturbed):
+    out, choices = tmp_path / "out", CHOICES["one scheme"]
+    killed(lambda: compress(original, out, text=WINDOWS, **choices), MOMENTS["first shard renamed, not journalled"])
+    killed(lambda: resume(out), lambda: after(Journal, "record", 2))
+    killed(lambda: resume(out), MOMENTS["card written, no whet.json"])
+    resume(out)
+    assert hashes(out) == undisturbed["one scheme"]
+
+
+def test_rounding_without_text_resumes_too(tmp_path, original):
+    choices = {"scheme": "int4-g32", "embed": "int4-g32", "solver": "nearest"}
+    compress(original, tmp_path / "one", **choices)
+    killed(lambda: compress(original, tmp_path / "two", **choices), lambda: after(Journal, "record", 2))
+    resume(tmp_path / "two")
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+# -- stopped, and gone on with wrongly -------------------------------------------------------------------------------
+
+
+def stop_after(count, error=KeyboardInterrupt):
+    """A callback that stops the run when `count` units are finished."""
+
+    def on_event(event):
+        if event["event"] == "progress" and event["stage"] == "compress" and event["done"] == count:
+            raise error
+
+    return on_event
+
+
+@pytest.fixture
+def stopped(tmp_path, original):
+    """A folder whose run was stopped with Ctrl-C after two units."""
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        compress(original, out, text=WINDOWS, **CHOICES["one scheme"], on_event=stop_after(2))
+    return out
+
+
+def test_ctrl_c_leaves_a_folder_that_resumes(stopped, undisturbed):
+    assert not any(name.endswith(".tmp") for name in models.contents(stopped))
+    events = []
+    result = resume(stopped, on_event=events.append)
+    assert hashes(stopped) == undisturbed["one scheme"]
+    # what was finished is not done again
+    assert [e["done"] for e in events if e["event"] == "progress" and e["stage"] == "compress"] == [3, 4]
+    assert result["scheme"] == "int4-g32" and result["out"] == str(stopped)
+
+
+def test_the_same_call_again_goes_on(stopped, original, undisturbed):
+    compress(original, stopped, text=WINDOWS, **CHOICES["one scheme"])
+    assert hashes(stopped) == undisturbed["one scheme"]
+
+
+def test_a_finished_shard_that_was_damaged_is_made_again(stopped, undisturbed):
+    shard = sorted(stopped.glob("*.safetensors"))[0]
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    resume(stopped)
+    assert hashes(stopped) == undisturbed["one scheme"]
+
+
+@pytest.mark.parametrize(
+    "change,what",
+    [
+        ({"scheme": "int8-g32", "embed": "int8-g32"}, "scheme was 'int4-g32' and is 'int8-g32'"),
+        ({"embed": None}, "embed was 'int4-g32' and is None"),
+        ({"seed": 3}, "seed was 0 and is 3"),
+        ({"text": WINDOWS[:5]}, "text was|its text is another"),
+        ({"text": WINDOWS.flip(0)}, "its text is another"),
+        ({"solver": "gptq"}, "solver was 'nearest' and is 'gptq'"),
+    ],
+)
+def test_other_choices_are_refused_and_named(stopped, original, change, what):
+    before = models.contents(stopped)
+    with pytest.raises(UsageError, match=what) as raised:
+        compress(original, stopped, **{"text": WINDOWS, **CHOICES["one scheme"], **change})
+    assert "start in a new folder" in str(raised.value)
+    assert models.contents(stopped) == before
+
+
+def test_another_model_is_refused(stopped, tmp_path):
+    other = models.make(
+        tmp_path / "other", tied=True, dtype=torch.bfloat16, hidden_size=32, intermediate_size=32, seed=1
+    )
+    before = models.contents(stopped)
+    with pytest.raises(UsageError, match=r"the model .*other is not the one it began with"):
+        compress(other, stopped, text=WINDOWS, **CHOICES["one scheme"])
+    assert models.contents(stopped) == before
+
+
+@pytest.mark.parametrize("change", ["a weight", "the config", "gone"])
+def test_a_model_that_changed_since_is_refused(tmp_path, original, change):
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(original, model)
+    with pytest.raises(KeyboardInterrupt):
+        compress(model, out, text=WINDOWS, **CHOICES["one scheme"], on_event=stop_after(1))
+    if change == "a weight":
+        shard = sorted(model.glob("*.safetensors"))[0]
+        tensors = load_file(shard)
+        next(iter(tensors.values())).view(-1)[0] += 1
+        save_file(tensors, shard, metadata={"format": "pt"})
+    elif change == "the config":
+        models.edit_config(model, rms_norm_eps=1e-3)
+    else:
+        shutil.rmtree(model)
+    before = models.contents(out)
+    with pytest.raises(UsageError, match="does not exist" if change == "gone" else "not the one it began with"):
+        resume(out)
+    assert models.contents(out) == before
+
+
+def test_another_version_of_whet_is_refused(stopped, monkeypatch):
+    monkeypatch.setattr(module, "__version__", "99.0")
+    with pytest.raises(UsageError, match=r"was begun by whet .*this is 99\.0"):
+        resume(stopped)
+
+
+def test_what_holds_no_run_is_refused(tmp_path, original):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "nowhere", original):
+        with pytest.raises(UsageError, match=r"holds no stopped run. Give the folder"):
+            resume(path)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_finished_folder_has_nothing_to_resume(tmp_path, original):
+    out = tmp_path / "out"
+    compress(original, out, scheme="int8s", solver="nearest")
+    before = models.contents(out)
+    with pytest.raises(UsageError, match="is finished"):
+        resume(out)
+    with pytest.raises(UsageError, match="is not empty"):
+        compress(original, out, scheme="int8s", solver="nearest")
+    assert models.contents(out) == before

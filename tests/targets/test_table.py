@@ -1,0 +1,80 @@
+"""Targets: what loads gets the container that loads it, and what would fail or load wrong never gets that far."""
+
+from __future__ import annotations
+
+import pytest
+
+from whet.errors import UsageError
+from whet.grids import parse_scheme
+from whet.targets import TARGETS, find_target, storage
+
+TABLES = frozenset({"embed", "head"})
+SHAPES = {"a": (64, 64), "b": (96, 64), "c": (64, 96), "embed": (264, 64), "head": (264, 64)}
+
+
+def choose(target="transformers", **schemes):
+    return storage(find_target(target), {a: parse_scheme(s) for a, s in schemes.items()}, SHAPES, TABLES)
+
+
+@pytest.mark.parametrize(
+    "schemes,container,dequantize",
+    [
+        ({"a": "int4s-g32", "b": "int4s-g32"}, "compressed-tensors", False),
+        ({"a": "int4s-g32", "b": "int8s", "c": "int2s-g16"}, "compressed-tensors", False),
+        ({"a": "int4-g32", "b": "int4-g32"}, "compressed-tensors", True),
+        ({"a": "int4-g32", "embed": "int4-g32"}, "compressed-tensors", True),
+        ({"a": "int4s-g32", "embed": "int4s-g32", "head": "int4s-g32"}, "compressed-tensors", True),
+        # these would load in stock transformers without an error, and wrongly
+        ({"a": "int4-g32", "b": "int3-g32"}, "whet", False),
+        ({"a": "int4-g32", "b": "int4s-g32"}, "whet", False),
+        ({"a": "int4s-g32", "embed": "int8s"}, "whet", False),
+        ({"a": "int4s-g32", "embed": "int4s-g32", "head": "int8s"}, "whet", False),
+        # these it cannot store
+        ({"a": "int4z-g32", "b": "int4z-g32"}, "whet", False),
+        ({"a": "int4s-g32", "b": "int4z-g32"}, "whet", False),
+    ],
+)
+def test_each_mix_gets_the_container_that_holds_it(schemes, container, dequantize):
+    made = choose(**schemes)
+    assert (made.container, made.dequantize) == (container, dequantize) and made.reason
+
+
+def test_whets_own_target_takes_everything():
+    made = choose("whet", a="int3-g100", b="int5z-g7", embed="int2s-g33")
+    assert made.container == "whet"
+
+
+REFUSED = {
+    "bits": ("vllm", {"a": "int3s-g32"}, r"a \(64 x 64\) as int3s-g32: vllm has no 3-bit kernel", "4 or 8 bits"),
+    "real zero": ("vllm", {"b": "int4z-g32"}, r"b \(96 x 64\) as int4z-g32: vllm holds no real zeros", "int4-g128"),
+    "embedding": ("vllm", {"embed": "int4s-g32"}, "embed .* loads no quantized embedding", "Leave out --embed"),
+    "group": ("vllm", {"a": "int4s-g16"}, "takes no group of 16", "group of 32, 64, 128"),
+    "mixed": ("vllm", {"a": "int4-g32", "b": "int4s-g32"}, "different schemes", "symmetric schemes"),
+    "mixed bits": ("vllm", {"a": "int4-g32", "b": "int8-g32"}, "different schemes", "symmetric schemes"),
+    "vllm, divides": ("vllm", {"c": "int4s-g64"}, "64 does not divide 96", "divides every row, such as 32"),
+    "divides": ("transformers", {"c": "int4s-g64"}, r"c \(64 x 96\).*64 does not divide 96", "or --for whet"),
+    "too wide": ("transformers", {"a": "int4s-g128"}, "128 does not divide 64", "such as 64"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_names_thing_cause_and_remedy(name):
+    target, schemes, cause, remedy = REFUSED[name]
+    with pytest.raises(UsageError, match=cause) as raised:
+        choose(target, **schemes)
+    assert remedy in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_what_a_remedy_names_is_taken():
+    """A group named by one refusal does not meet the next one, at any of the linears."""
+    for target in ("transformers", "vllm"):
+        with pytest.raises(UsageError) as raised:
+            choose(target, a="int4s-g64", c="int4s-g64")
+        group = str(raised.value).split("such as ")[1].split(",")[0]
+        choose(target, a=f"int4s-g{group}", c=f"int4s-g{group}")
+
+
+def test_an_unknown_target_is_told_the_nearest():
+    with pytest.raises(UsageError, match=r"'transformer' is not known\. Did you mean transformers\?"):
+        find_target("transformer")
+    assert all(find_target(name).name == name for name in TARGETS)
