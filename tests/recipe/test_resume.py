@@ -365,3 +365,15 @@ def test_a_finished_folder_has_nothing_to_resume(tmp_path, original):
     with pytest.raises(UsageError, match="is not empty"):
         compress(original, out, scheme="int8s", solver="nearest")
     assert models.contents(out) == before
+
+
+def test_two_processes_do_not_write_the_same_folder(tmp_path):
+    """The second is refused while the first holds the folder, and goes on when it has let go."""
+    from whet.walk import alone
+
+    run = tmp_path / "out" / ".whet"
+    run.mkdir(parents=True)
+    with alone(run), pytest.raises(UsageError, match="another whet"), alone(run):
+        pass
+    with alone(run):
+        pass

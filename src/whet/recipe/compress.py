@@ -27,7 +27,7 @@ from whet.recipe.room import check_room, estimate
 from whet.recipe.self_written import self_written
 from whet.recipe.solving import Solver
 from whet.text import batches
-from whet.walk import Journal, Walk
+from whet.walk import Journal, Walk, alone
 
 RUN = ".whet"
 
@@ -143,14 +143,14 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
 def _go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
     started = time.monotonic()
     run = out / RUN
-    journal = Journal(run)
-    solver = Solver(decision, out, journal, on_event)
     for note in decision.notes:
         on_event({"event": "note", "message": note})
-    verified = _solve(decision, solver, run) if decision.solve else _round_only(decision, solver)
-    summary = finish(out, decision, journal, solver, verified)
-    seconds = sum(entry["seconds"] for entry in journal.entries.values())
-    _close(run)
+    with alone(run):
+        journal = Journal(run)
+        solver = Solver(decision, out, journal, on_event)
+        verified = _solve(decision, solver, run) if decision.solve else _round_only(decision, solver)
+        summary = finish(out, decision, journal, solver, verified)
+        _close(run)
     return {
         "out": str(out),
         **_choices(decision),
@@ -159,7 +159,10 @@ def _go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
         **verified,
         "linears": summary["report"],
         "check": summary["check"],
-        "seconds": {"solving": seconds, "this call": time.monotonic() - started},
+        "seconds": {
+            "solving": sum(entry["seconds"] for entry in journal.entries.values()),
+            "this call": time.monotonic() - started,
+        },
         "notes": decision.notes,
     }
 

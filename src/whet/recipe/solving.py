@@ -14,7 +14,7 @@ from torch import Tensor
 from whet.anatomy import Linear
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.checkpoint.modeling_whet import PARTS, decode
-from whet.errors import GateError
+from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.formats import stored_parts, table_entry
 from whet.grids import IntegerGrid, safe_scale_dtype
@@ -139,7 +139,7 @@ class Solver:
             solution = Solution(
                 torch.cat([s.codes for s in solutions]),
                 {k: torch.cat([s.params[k] for s in solutions]) for k in solutions[0].params},
-                solutions[0].notes,
+                list(dict.fromkeys(note for s in solutions for note in s.notes)),
             )
             report[linear.address] = _line(linear, grid, solution, lost / size if size else 0.0)
             tensors |= self._store(linear, solution, grid)
@@ -181,7 +181,12 @@ class Solver:
         parts = stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()}, grid)
         expected = self._values(solution, grid).cpu()
         again = decode(parts, self._entry(grid), self.decision.dtype)
-        if not torch.equal(expected, again.float()) or not torch.isfinite(again).all():
+        if not torch.isfinite(again).all():
+            raise UsageError(
+                f"{linear.address}: its weights as {grid.name} exceed what {self.decision.dtype} holds. Convert the "
+                "original to bfloat16 or float32 first."
+            )
+        if not torch.equal(expected, again.float()):
             raise GateError(
                 f"{linear.address}: what was stored is not what was solved. This is a defect of whet; please report it "
                 f"with the scheme ({grid.name}) and the shape {linear.shape}."

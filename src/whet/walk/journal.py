@@ -7,12 +7,29 @@ unit's file has its final name. A unit without a line is done again and gives th
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from whet.checkpoint import disk_errors, sha256, sync_folder
+from whet.errors import UsageError
+
+
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Hold the run folder against another process; the system lets go however this one ends. Raises UsageError."""
+    with disk_errors(run), (run / "lock").open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"{run.parent} is being written by another whet at this moment. Wait for it, or name another folder."
+            ) from error
+        yield
 
 
 class Journal:
