@@ -41,10 +41,10 @@ def opened(folder):
     return checkpoint, anatomy(checkpoint.config, checkpoint.shapes)
 
 
-def walked(folder, visitor=None, lighter=None, solve=SOLVE, verify=VERIFY, spill=None):
+def walked(folder, visitor=None, lighter=None, solve=SOLVE, verify=VERIFY, spill=None, compute=torch.float32):
     checkpoint, parts = opened(folder)
     table = checkpoint.read(parts.embedding.parameter)
-    walk = Walk(checkpoint, parts, solve, verify, table, table if lighter is None else lighter, "cpu", spill)
+    walk = Walk(checkpoint, parts, solve, verify, table, table if lighter is None else lighter, "cpu", spill, compute)
     walk.go(visitor or Untouched())
     return walk
 
@@ -205,6 +205,16 @@ def test_computing_is_in_float32_whatever_is_stored(tmp_path, dtype):
         for batch, final in zip(SOLVE, walk.final(), strict=True):
             assert final.dtype == torch.float32
             assert torch.allclose(model.lm_head(final), model(batch).logits, atol=2e-5, rtol=1e-5)
+
+
+def test_products_in_bfloat16_leave_the_hidden_states_in_float32(tmp_path):
+    """As near to float32 as one bfloat16 product after another is, and not the same: the type was used."""
+    folder = models.make(tmp_path / "m", dtype=torch.bfloat16, with_tokenizer=False)
+    exact, fast = walked(folder), walked(folder, compute=torch.bfloat16)
+    for one, other in zip(exact.final(), fast.final(), strict=True):
+        assert other.dtype == torch.float32
+        assert not torch.equal(one, other)
+        assert (one - other).norm() < 0.03 * one.norm()
 
 
 def test_inputs_that_are_not_finite_name_the_linear_and_the_token():

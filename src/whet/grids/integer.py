@@ -30,7 +30,7 @@ Zero = Literal["none", "int", "real"]
 
 # Shrink factors of the range tried by `fit`. Fewer bits want a smaller range and a finer search: at 2 bits the best
 # symmetric range of Gaussian groups of 128 is about half the largest weight.
-_SHRINK = {2: (0.35, 1.1, 26), 3: (0.5, 1.08, 20), 4: (0.62, 1.06, 16), 5: (0.74, 1.04, 12)}
+_SHRINK = {2: (0.35, 1.1, 26), 3: (0.5, 1.08, 20), 4: (0.62, 1.06, 12), 5: (0.74, 1.04, 10)}
 _SHRINK_WIDE = (0.86, 1.02, 8)
 # Weights fitted at once: a candidate's half dozen intermediate tensors then stay in the second-level cache.
 _CACHED = 1 << 16
@@ -240,7 +240,7 @@ class IntegerGrid:
             for factor in factors:
                 yield {"scale": extreme * factor}
             # The other sign: its far end is the smaller extreme, so the larger one is clipped or the step is wider.
-            for factor in factors[:: 2 if self.bits > 3 else 1]:
+            for factor in factors[:: 3 if self.bits > 3 else 1]:
                 yield {"scale": -extreme * factor}
             yield {"scale": -extreme * self.half / (self.half - 1)}
             return

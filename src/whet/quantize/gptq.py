@@ -30,6 +30,7 @@ from whet.quantize.solution import Solution, masked_codes
 # Wider groups take their scale from the weighted fit alone: it hardly depends on the few errors fed forward.
 _JOINT_GROUP = 256
 _BLOCK = 128
+_WIDE = 4096
 # Candidates times columns carried through a group: wider groups gain less from the choice and take fewer.
 _CARRIED = 512
 
@@ -132,18 +133,18 @@ def factorize(h: Tensor, groups: list[tuple[int, int]], damp: float) -> Factor |
     order = torch.cat(
         [groups[g][0] + diagonal[groups[g][0] : groups[g][1]].argsort(descending=True, stable=True) for g in visit]
     )
-    flipped = h.double()[order.flip(0)][:, order.flip(0)]
-    dead = dead[order.flip(0)]
-    flipped.diagonal()[dead] = mean.double() if mean > 0 else 1.0
-    added = 0.0
+    back = order.flip(0)
     while damp <= 1:
-        flipped.diagonal().add_((damp - added) * mean)
-        added = damp
-        lower, info = torch.linalg.cholesky_ex(flipped)
-        if info.item() == 0 and torch.isfinite(lower.diagonal()).all():
-            root = lower.diagonal().flip(0)
-            feed = lower.div_(lower.diagonal().clone()).float().flip(0, 1)
-            return Factor(order, visit, feed, root.square().float(), damp)
+        # single precision is enough for nearly every matrix, and the cubic cost of double shows in wide ones only
+        for dtype in (torch.float32, torch.float64) if len(h) > _WIDE else (torch.float64,):
+            flipped = h.to(dtype)[back][:, back]
+            flipped.diagonal()[dead[back]] = mean.to(dtype) if mean > 0 else 1.0
+            flipped.diagonal().add_(damp * mean)
+            lower, info = torch.linalg.cholesky_ex(flipped)
+            if info.item() == 0 and torch.isfinite(lower.diagonal()).all():
+                root = lower.diagonal().flip(0)
+                feed = lower.div_(lower.diagonal().clone()).float().flip(0, 1)
+                return Factor(order, visit, feed, root.square().float(), damp)
         damp = max(damp * 10, 1e-4)
     return None
 

@@ -133,7 +133,7 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
         device=recipe["device"],
     )
     decision.verify = verify
-    decision.recipe["text"] = recipe["text"]
+    decision.recipe |= {k: recipe[k] for k in ("text", "compute")}
     decision.notes = recipe["notes"]
     decision.recipe["model_sha256"] = decision.checkpoint.examine()
     _same_run(run, decision)
@@ -170,11 +170,12 @@ def _go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
 def _solve(decision: Decision, solver: Solver, run: Path) -> dict[str, Any]:
     """Embedding, blocks, rest, with hidden states flowing; returns the divergence on the verifying windows."""
     parts, checkpoint, device = decision.anatomy, decision.checkpoint, decision.device
+    compute = getattr(torch, decision.recipe["compute"])
     solve, verify = batches(decision.solve, BATCH_TOKENS), batches(decision.verify, BATCH_TOKENS)
     table = checkpoint.read(parts.embedding.parameter)
     moment = None
     if parts.tied and parts.embedding.address in decision.grids and not solver.finished("embedding"):
-        before = Walk(checkpoint, parts, solve, [], table, table, device, run)
+        before = Walk(checkpoint, parts, solve, [], table, table, device, run, compute)
         before.go(_Untouched())
         moment = _head_moment(before)
         # Looking a row up spreads its error over all columns alike, reading it as the head weighs them by H; both count
@@ -182,7 +183,7 @@ def _solve(decision: Decision, solver: Solver, run: Path) -> dict[str, Any]:
         moment = moment / moment.diagonal().mean() + torch.eye(len(moment), device=device)
     lighter = solver.solve_table("embedding", parts.embedding, [], moment)
     decoded = table if lighter is None else lighter
-    walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run)
+    walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute)
     walk.go(solver)
     rest = [n for n in parts.other_tensors if n not in (parts.embedding.parameter, parts.dropped)]
     head: Tensor | None

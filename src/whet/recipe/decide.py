@@ -83,7 +83,16 @@ def model_name(path: Path) -> str:
 
 def verify_count(samples: int) -> int:
     """Windows that verify beside `samples` that solve."""
-    return min(VERIFY_WINDOWS, max(1, samples // 4))
+    return min(VERIFY_WINDOWS, max(1, samples // 8))
+
+
+def compute_type(dtype: torch.dtype, device: str) -> torch.dtype:
+    """The type a block's products are computed in: the model's own where the processor multiplies it fast, as the
+    runtimes that serve it do; else float32."""
+    if torch.device(device).type == "cuda":
+        return dtype
+    fast = dtype == torch.bfloat16 and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return dtype if fast else torch.float32
 
 
 def tables(parts: Anatomy) -> list[Linear]:
@@ -220,6 +229,7 @@ def decide(
         "seed": seed,
         "device": torch.device(place).type,
         "threads": torch.get_num_threads(),
+        "compute": str(compute_type(dtype, place)).removeprefix("torch."),
         "text": about,
     }
     return Decision(

@@ -7,6 +7,7 @@ windows kept for verifying, which tells how far the lighter has drifted on text 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
 from whet.walk.hidden import HiddenStates
-from whet.walk.moments import SecondMoments
+from whet.walk.moments import HeardEnough, SecondMoments
 from whet.walk.skeleton import Call, Skeleton, replaced
 
 
@@ -38,7 +39,8 @@ class BlockStep:
         with moments.listening(self.module):
             for batch in range(self.walk.solving):
                 hidden = self.walk.lighter[batch]
-                self.walk.run(self, hidden, batch)
+                with contextlib.suppress(HeardEnough):
+                    self.walk.run(self, hidden, batch)
                 moments.tokens += hidden.shape[0] * hidden.shape[1]
         return moments
 
@@ -57,7 +59,8 @@ class Walk:
     """Streams of batches (int64 `[b, L]`, no padding) through the blocks of `checkpoint`.
 
     solve: batches the second moments are taken from. verify: batches that only flow, in both streams. original,
-    lighter: embedding tables `[vocabulary, hidden]`. folder: where hidden states are spilled when there are too many.
+    lighter: embedding tables `[vocabulary, hidden]`. compute: type that products inside a block are computed in; hidden
+    states and norms are float32 whatever it is. folder: where hidden states are spilled when there are too many.
     After `go`, `drift[i]` is the relative squared error of the lighter hidden states after block i on `verify`.
     """
 
@@ -71,9 +74,11 @@ class Walk:
         lighter: Tensor,
         device: str,
         folder: Path | None = None,
+        compute: torch.dtype = torch.float32,
     ) -> None:
         self.skeleton = Skeleton(checkpoint, anatomy, device)
         self.solving = len(solve)
+        self.compute = compute
         self.drift: list[float] = []
         self._calls: dict[tuple[int, ...], list[Call]] = {}
         self._shapes = [tuple(batch.shape) for batch in (*solve, *verify)]
@@ -107,7 +112,9 @@ class Walk:
     def run(self, step: BlockStep, hidden: Tensor, batch: int) -> Tensor:
         """The block's output `[b, L, hidden]` for one batch."""
         args, kwargs = self._calls[self._shapes[batch]][step.index]
-        out = step.module(hidden, *args, **kwargs)
+        kind = torch.device(self.skeleton.device).type
+        with torch.autocast(kind, dtype=self.compute, enabled=self.compute != torch.float32):
+            out = step.module(hidden, *args, **kwargs)
         return out if isinstance(out, Tensor) else out[0]
 
     def final(self) -> Iterator[Tensor]:
