@@ -109,9 +109,7 @@ def speed(args: argparse.Namespace, out: Path) -> list[list[str]]:
             else:
                 row += ["", ""]
             rows.append(row)
-            print(
-                f"round {turn}: {name}: wall {facts['seconds_per_block']}, processor {facts['cpu_seconds_per_block']}"
-            )
+            print(f"round {turn}: {name}: {medians[name][0]:.1f} s per block", flush=True)
     return rows
 
 
@@ -119,16 +117,9 @@ def memory(args: argparse.Namespace, out: Path) -> str:
     """Run the whole command; a line with its peak resident memory and time."""
     lighter = out / "lighter"
     shutil.rmtree(lighter, ignore_errors=True)
-    command = [
-        str(Path(sys.executable).with_name("whet")),
-        "compress",
-        args.model,
-        str(lighter),
-        "--scheme",
-        "W4A16",
-        "--text",
-    ]
-    command += [args.text, "--samples", str(args.samples), "--window", str(args.window), "--device", "cpu"]
+    whet = Path(sys.executable).with_name("whet")
+    command = [str(whet), "compress", args.model, str(lighter), "--scheme", f"int{args.bits}s-g{args.group}"]
+    command += ["--text", args.text, "--samples", str(args.samples), "--window", str(args.window), "--device", "cpu"]
     start = time.perf_counter()
     with (out / "whole.log").open("w") as log:
         process = subprocess.Popen(command, env=environment(args.threads), stdout=log, stderr=log)
@@ -142,7 +133,7 @@ def memory(args: argparse.Namespace, out: Path) -> str:
     return (
         f"whole command: peak resident {usage.ru_maxrss * 1024 / 1e9:.2f} GB, {seconds:.0f} s for {blocks} blocks "
         f"({seconds / blocks:.1f} s a block, everything included), "
-        f"weights {weights / 1e9:.2f} -> {smaller / 1e9:.2f} GB"
+        f"weights {weights / 1e6:.1f} -> {smaller / 1e6:.1f} MB"
     )
 
 

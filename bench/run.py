@@ -46,7 +46,10 @@ def main() -> None:
     original = load_model(model, dtype=torch.float32)
     before = size_on_disk(model)["total"]
     perplexity = torch.from_numpy(window_scores(original, original, windows["eval"])["nll"]).mean().exp().item()
-    print(f"original: {before:,} bytes, perplexity {perplexity:.4f} on {len(windows['eval'])} windows of {args.window}")
+    print(
+        f"original: {before:,} bytes, perplexity {perplexity:.4f} on {len(windows['eval'])} windows of {args.window}",
+        flush=True,
+    )
     rows = []
     for scheme in args.schemes:
         for solver in ("nearest", "gptq"):
@@ -79,6 +82,7 @@ def main() -> None:
                     f"{seconds:.1f}",
                 ]
             )
+            print(f"{scheme} {solver}: KL {rows[-1][2]}", flush=True)
     header = ["scheme", "solver", "KL ± error", "top-1", "perplexity", "bytes", "of original", "seconds"]
     print(table(header, rows), flush=True)
     peers(args, model, out)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -75,3 +77,26 @@ def test_every_make_target_is_in_its_help() -> None:
     targets = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
     assert {"demo", "test", "lint", "bench", "starter"} <= targets
     assert targets == set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE))
+
+
+# Modules whose package has another name, and what comes with transformers as a part of it.
+PACKAGES = {"yaml": "pyyaml"}
+WITH_TRANSFORMERS = {"huggingface-hub", "tqdm"}
+
+
+@pytest.mark.parametrize(("folder", "extras"), [("src", ["parquet", "hub", "tasks"]), ("tests", ["test"])])
+def test_every_package_that_is_imported_is_asked_for(folder: str, extras: list[str]) -> None:
+    wanted = [*PROJECT["dependencies"], *(name for extra in extras for name in PROJECT["optional-dependencies"][extra])]
+    named = {canonical(re.match(r"[A-Za-z0-9_.-]+", name)[0]) for name in wanted} | WITH_TRANSFORMERS  # type: ignore[index]
+    files = [path for path in (ROOT / folder).rglob("*.py")]
+    own = {"whet", *(path.stem for path in files), *(path.parent.name for path in files)}
+    own |= {path.stem for path in (ROOT / "bench").rglob("*.py")}
+    imported: set[str] = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                imported.add(node.module.partition(".")[0])
+    others = imported - own - set(sys.stdlib_module_names)
+    assert {canonical(PACKAGES.get(name, name)) for name in others} <= named

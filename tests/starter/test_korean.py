@@ -1,0 +1,61 @@
+"""Particles follow the sound a word ends in."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from whet.starter.korean import final, josa, particles
+from whet.starter.words import ADJECTIVES, COLORS, DICTIONARY, PEOPLE
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "expected"),
+    [
+        ("사과", "을", "사과를"),
+        ("빵", "을", "빵을"),
+        ("고양이", "은", "고양이는"),
+        ("곰", "은", "곰은"),
+        ("개", "이", "개가"),
+        ("왕", "이", "왕이"),
+        ("늑대", "과", "늑대와"),
+        ("염소", "과", "염소와"),
+        ("말", "과", "말과"),
+        ("학교", "으로", "학교로"),
+        ("역", "으로", "역으로"),
+        ("연필", "으로", "연필로"),
+        ("쌀", "이다", "쌀이다"),
+        ("사과", "이다", "사과다"),
+        ("10", "은", "10은"),
+        ("22", "은", "22는"),
+        ("37", "을", "37을"),
+        ("45", "과", "45와"),
+        ("61", "으로", "61로"),
+    ],
+)
+def test_particle_of_known_words(word: str, kind: str, expected: str) -> None:
+    assert josa(word, kind) == expected
+
+
+def test_final_agrees_with_unicode_decomposition() -> None:
+    for word in [*DICTIONARY.values(), *COLORS.values(), *(korean for korean, _ in PEOPLE.values())]:
+        jamo = unicodedata.normalize("NFD", word[-1])
+        assert (final(word) == 0) == (len(jamo) == 2), word
+
+
+def test_digits_agree_with_how_they_are_read() -> None:
+    for digit, read in zip("0123456789", "영일이삼사오육칠팔구", strict=True):
+        assert particles(digit, "을") == particles(read, "을")
+        assert particles(digit, "으로") == particles(read, "으로")
+
+
+def test_a_word_without_a_known_sound_is_refused() -> None:
+    for word in ("apple", "", "사과."):
+        with pytest.raises(ValueError, match="Hangul"):
+            josa(word, "은")
+
+
+def test_translations_are_one_to_one() -> None:
+    for table in (DICTIONARY, ADJECTIVES, COLORS):
+        assert len(set(table.values())) == len(table)
