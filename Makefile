@@ -37,7 +37,7 @@ bench: $(VENV)/.core  ## Solvers and schemes side by side on the embedded model 
 	$(BIN)/python bench/run.py $(ARGS)
 
 starter: $(VENV)/.core  ## Train the embedded model again (about two hours on two cores; resumes)
-	$(BIN)/python -m whet.starter.make --out $(STARTER_OUT) $(ARGS)
+	$(BIN)/python -m whet.starter.make --resume --out $(STARTER_OUT) $(ARGS)
 
 # torch alone first: what comes after then finds it there and pulls no other build of it.
 $(VENV)/.core: pyproject.toml constraints.txt
