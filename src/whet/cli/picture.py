@@ -9,21 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+# The first colours read on light and dark alike, for viewers that know no media queries.
 _STYLE = """
-  text { font: 13px system-ui, sans-serif; fill: #24292f }
-  .quiet { fill: #59636e }
-  .grid { stroke: #d1d9e0; stroke-width: 1 }
-  .bridge { stroke: #59636e; stroke-width: 3; opacity: .5 }
-  .original { fill: none; stroke: #59636e; stroke-width: 2 }
-  .lighter { fill: #0969da }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3 }
-    .quiet { fill: #9198a1 }
-    .grid { stroke: #3d444d }
-    .bridge { stroke: #9198a1 }
-    .original { stroke: #9198a1 }
-    .lighter { fill: #4493f8 }
-  }
+  text { font: 13px system-ui, sans-serif; fill: #6e7781 }
+  .grid { stroke: #6e7781; stroke-opacity: .35; stroke-width: 1 }
+  .bridge { stroke: #6e7781; stroke-width: 3; opacity: .5 }
+  .original { fill: none; stroke: #6e7781; stroke-width: 2 }
+  .lighter { fill: #2f81f7 }
+  @media (prefers-color-scheme: light) { text { fill: #24292f } .quiet { fill: #59636e } .lighter { fill: #0969da } }
+  @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .quiet { fill: #9198a1 } .lighter { fill: #4493f8 } }
 """
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 760, 230, 640, 56, 28
 
