@@ -34,13 +34,14 @@ def documents(count: int = 30, words: int = 40, seed: int = 0) -> list[str]:
     ]
 
 
-def tokenizer(extra: int = 0) -> PreTrainedTokenizerFast:
-    """One token a byte, `<s>` before a text, and `extra` more tokens that occur as the words `extra0` …"""
+def tokenizer(extra: int = 0, leads: bool = True) -> PreTrainedTokenizerFast:
+    """One token a byte, `<s>` before a text if it `leads`, and `extra` tokens that occur as the words `extra0` …"""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(["<s>", "</s>", *alphabet])}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    if leads:
+        core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     core.add_tokens([f"extra{i}" for i in range(extra)])
     return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
 

@@ -10,9 +10,11 @@ import types
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import models
 from whet.errors import GateError, MachineError, UsageError
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.recipe.compare import compare
@@ -30,12 +32,7 @@ SKILLS = [{"skill": "free", "prompt": f"질문 {i}:", "answer": "x", "check": "c
 def folders(tmp_path_factory):
     """original, lighter (noise on one block), broken (NaN), each with a byte tokenizer."""
     root = tmp_path_factory.mktemp("models")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", *alphabet])}
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    tokenizer = models.tokenizer(leads=False)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=258,
@@ -191,7 +188,7 @@ def test_wrong_inputs_are_named(folders, tmp_path):
         run(text=["짧은 글"], window=64)
     other = tmp_path / "other"
     LlamaForCausalLM.from_pretrained(folders["lighter"]).save_pretrained(other)
-    core = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    core = Tokenizer(BPE(vocab={"a": 0, "b": 1}, merges=[]))
     PreTrainedTokenizerFast(tokenizer_object=core).save_pretrained(other)
     with pytest.raises(UsageError, match="have different tokenizers"):
         compare(folders["original"], other, text=DOCUMENTS, speed=False)

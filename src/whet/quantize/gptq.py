@@ -73,8 +73,7 @@ def gptq(
         solution.notes.append("second moment could not be factorised at any damping: rounded to nearest")
         return solution
     notes = [] if factor.damping == damp else [f"damping raised from {damp:g} to {factor.damping:g}"]
-    if mask is not None:
-        mask = mask.t()[factor.order]
+    kept = None if mask is None else mask.t()[factor.order]
     target = w.t()[factor.order]
     residual = torch.zeros_like(target)
     codes = torch.empty_like(target, dtype=torch.uint8)
@@ -84,13 +83,12 @@ def gptq(
         size = groups[index][1] - groups[index][0]
         end = position + size
         joint = size <= _JOINT_GROUP
-        keep = mask[position:end] if mask is not None else None
         aim = target[position:end]
         if joint:
             aim = aim + factor.feed[:position, position:end].t() @ residual[:position]
         importance = factor.pivots[position:end]
-        if keep is not None:
-            importance = importance * keep.t()
+        if kept is not None:
+            importance = importance * kept[position:end].t()
         params = grid.candidates(aim.t(), importance, keep=min(candidates, max(1, _CARRIED // size)) if joint else 1)
         for start in range(position, end, size if joint else _BLOCK):
             stop = min(start + (size if joint else _BLOCK), end)
@@ -103,7 +101,7 @@ def gptq(
                 factor.pivots[start:stop],
                 grid,
                 params,
-                None if mask is None else mask[start:stop],
+                None if kept is None else kept[start:stop],
             )
             codes[start:stop], residual[start:stop], best = found
         chosen[index] = {k: v.gather(0, best[None])[0] for k, v in params.items()}
@@ -115,8 +113,7 @@ def gptq(
     if sweeps:
         if factor.damping > damp:  # an h that is not definite would send descent away from w for ever
             h = h + factor.damping * h.diagonal().mean() * torch.eye(columns, device=h.device)
-        back = factor.order.argsort()
-        descend(w, h, grid, solution, None if mask is None else mask[back].t(), sweeps=sweeps)
+        descend(w, h, grid, solution, mask, sweeps=sweeps)
     return solution
 
 

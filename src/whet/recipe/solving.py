@@ -92,7 +92,7 @@ class Solver:
                 rounded = self._values(own, grid)
                 error = _relative(part, rounded) if h is None else second_moment_error(part, rounded, h)
                 report[linear.address] = _line(linear, grid, own, error)
-                tensors |= self._store(linear, own, grid)
+                tensors |= self._store(linear, own, grid, rounded)
                 row += linear.shape[0]
             if moments is not None:
                 moments.sums.pop(reads)
@@ -142,7 +142,7 @@ class Solver:
                 list(dict.fromkeys(note for s in solutions for note in s.notes)),
             )
             report[linear.address] = _line(linear, grid, solution, lost / size if size else 0.0)
-            tensors |= self._store(linear, solution, grid)
+            tensors |= self._store(linear, solution, grid, self._values(solution, grid))
         for name in rest:
             tensors[name] = self.decision.checkpoint.read(name)
         return self._finish(unit, tensors, report, chosen, started).get(linear.address)
@@ -177,16 +177,16 @@ class Solver:
         dtype = grid.scale_dtype if self.decision.storage.dequantize else self.decision.dtype
         return grid.decode(solution.codes, solution.params, dtype).to(self.decision.dtype).float()
 
-    def _store(self, linear: Linear, solution: Solution, grid: IntegerGrid) -> dict[str, Tensor]:
+    def _store(self, linear: Linear, solution: Solution, grid: IntegerGrid, values: Tensor) -> dict[str, Tensor]:
+        """The stored tensors of `solution`, proved to decode to `values` (float32), which were solved."""
         parts = stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()}, grid)
-        expected = self._values(solution, grid).cpu()
         again = decode(parts, self._entry(grid), self.decision.dtype)
         if not torch.isfinite(again).all():
             raise UsageError(
                 f"{linear.address}: its weights as {grid.name} exceed what {self.decision.dtype} holds. Convert the "
                 "original to bfloat16 or float32 first."
             )
-        if not torch.equal(expected, again.float()):
+        if not torch.equal(values.cpu(), again.float()):
             raise GateError(
                 f"{linear.address}: what was stored is not what was solved. This is a defect of whet; please report it "
                 f"with the scheme ({grid.name}) and the shape {linear.shape}."
