@@ -21,7 +21,8 @@ EVALUATION_SPLITS = ("solve", "verify", "report")
 Document = list[tuple[str, float]]
 QUESTION_WEIGHT = 0.1  # a question's random names and numbers cannot be predicted; its answer can
 
-# Shares of the kinds of document (not of tokens: a story is several times as long as a sum), as training ended.
+# Shares of the kinds of document in the text given here (not of tokens: a story is several times as long as a sum).
+# Training's own shares changed as it went: `whet.starter.make`.
 MIXTURE = {
     "arithmetic_en": 0.1,
     "arithmetic_ko": 0.1,
@@ -48,7 +49,7 @@ _SEEN_WHOLE = ("facts", "fact_text", "translation_words", "logic_comparison", "l
 
 def path() -> Path:
     """Folder of the shipped model: two bf16 safetensors shards with index, tokenizer, configurations, card."""
-    return Path(__file__).parent / "model"
+    return Path(__file__).parent / "whet-starter"
 
 
 def document(rng: Random, kind: str, split: str = "train") -> Document:

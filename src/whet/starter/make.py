@@ -2,10 +2,8 @@
 
 Tokenizer, model and batches all come from seeds. Training documents are packed whole into windows (no document is cut,
 none starts without its beginning), each ending in `</s>`. Killed at any moment, `--resume` goes on from the last saved
-state. On the machine the shipped model was made on (two shared cores with AVX-512 bf16) it took 85 minutes.
-
-The shipped weights were made while the stages were being found, so their learning rate was up to 9 % below today's
-schedule in steps 2400 to 2539 and up to 6 % in steps 3000 to 3064; all else is what this file does.
+state to the same bytes. It runs on one thread, so that the number of cores does not change the result; the shipped
+model took 95 minutes on one core with AVX-512 bf16.
 """
 
 from __future__ import annotations
@@ -34,14 +32,14 @@ from transformers import (
 
 from whet.errors import UsageError, WhetError
 from whet.events import OnEvent, ignore
-from whet.starter import MIXTURE, SKILLS, Document, mixed, skills
+from whet.starter import SKILLS, Document, mixed, skills
 from whet.train import Schedule, train
 
 SPECIAL = ["<s>", "</s>", "<pad>"]
 VOCABULARY = 4096
 CONTEXT = 256
 ROWS, WINDOW = 24, 128
-STEPS, DECAY = 4300, 0.25
+STEPS, DECAY = 6400, 0.25
 PEAK = 4e-3
 
 
@@ -58,36 +56,42 @@ class Stage(NamedTuple):
     mixture: dict[str, float]
 
 
-# Kinds of document and their shares in percent, one column for each mixture but the last.
+# Kinds of document and their shares in percent, one column for each mixture.
 _KINDS = {
-    # plain, copying, balanced, sums, opened, ordered, both ways, straight, converse
-    "arithmetic_en": (13, 10, 16, 20, 17, 12.5, 12, 11, 10),
-    "arithmetic_ko": (12, 9, 16, 20, 17, 12.5, 12, 11, 10),
-    "logic_ordering mixed": (13, 16, 14, 11, 16, 16, 13, 6, 9),
-    "logic_ordering straight": (0, 0, 0, 0, 0, 0, 0, 10, 8),
-    "logic_comparison mixed": (0, 0, 0, 0, 0, 5, 9, 3, 6),
-    "logic_comparison straight": (0, 0, 0, 0, 0, 0, 0, 8, 5),
-    "logic_syllogism": (5, 2, 5, 4, 3, 6, 7, 8, 6),
-    "logic_syllogism converse": (0, 0, 0, 0, 0, 0, 0, 0, 5),
-    "facts": (16, 10, 12, 12, 6, 4, 2, 2, 2),
-    "facts opened": (0, 0, 0, 0, 7, 6, 7, 6, 6),
-    "fact_text": (6, 0, 2, 2, 2, 2, 2, 2, 2),
-    "translation_words": (7, 12, 8, 8, 4, 3, 2, 2, 2),
-    "translation_words opened": (0, 0, 0, 0, 5, 5, 5, 5, 4),
-    "translation_sentences": (10, 14, 6, 5, 7, 8, 3, 3, 3),
-    "translation_sentences backward": (0, 0, 0, 0, 0, 0, 8, 6, 6),
-    "format": (6, 23, 13, 12, 10, 10, 0, 0, 0),
-    "format spaced": (0, 0, 0, 0, 0, 0, 8, 7, 5),
-    "story_en": (6, 2, 4, 3, 3, 5, 5, 5, 5.5),
-    "story_ko": (6, 2, 4, 3, 3, 5, 5, 5, 5.5),
+    # plain, copying, balanced, sums, opened, ordered, both ways, straight, converse, looking up, chaining, sums again
+    "arithmetic_en": (13, 10, 16, 20, 17, 12.5, 12, 11, 10, 4.5, 6, 14),
+    "arithmetic_ko": (12, 9, 16, 20, 17, 12.5, 12, 11, 10, 4.5, 6, 14),
+    "logic_ordering mixed": (13, 16, 14, 11, 16, 16, 13, 6, 9, 2, 1, 1),
+    "logic_ordering straight": (0, 0, 0, 0, 0, 0, 0, 10, 8, 0, 0, 0),
+    "logic_ordering": (0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 30, 18),
+    "logic_comparison mixed": (0, 0, 0, 0, 0, 5, 9, 3, 6, 1, 0, 0),
+    "logic_comparison straight": (0, 0, 0, 0, 0, 0, 0, 8, 5, 0, 0, 0),
+    "logic_comparison": (0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 3, 3),
+    "logic_syllogism": (5, 2, 5, 4, 3, 6, 7, 8, 6, 6, 8, 6),
+    "logic_syllogism converse": (0, 0, 0, 0, 0, 0, 0, 0, 5, 10, 4, 3),
+    "logic_syllogism lookup": (0, 0, 0, 0, 0, 0, 0, 0, 0, 18, 4, 3),
+    "logic_syllogism chained": (0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 6, 5),
+    "facts": (16, 10, 12, 12, 6, 4, 2, 2, 2, 1, 1, 1),
+    "facts opened": (0, 0, 0, 0, 7, 6, 7, 6, 6, 4, 5, 6),
+    "fact_text": (6, 0, 2, 2, 2, 2, 2, 2, 2, 1, 2, 2),
+    "translation_words": (7, 12, 8, 8, 4, 3, 2, 2, 2, 1, 1, 1),
+    "translation_words opened": (0, 0, 0, 0, 5, 5, 5, 5, 4, 3, 4, 4),
+    "translation_sentences": (10, 14, 6, 5, 7, 8, 3, 3, 3, 2, 3, 3),
+    "translation_sentences backward": (0, 0, 0, 0, 0, 0, 8, 6, 6, 3, 4, 4),
+    "format": (6, 23, 13, 12, 10, 10, 0, 0, 0, 0, 0, 0),
+    "format spaced": (0, 0, 0, 0, 0, 0, 8, 7, 5, 2, 4, 4),
+    "story_en": (6, 2, 4, 3, 3, 5, 5, 5, 5.5, 3.5, 4, 4),
+    "story_ko": (6, 2, 4, 3, 3, 5, 5, 5, 5.5, 3.5, 4, 4),
 }
-_PLAIN, _COPYING, _BALANCED, _SUMS, _OPENED, _ORDERED, _BOTH, _STRAIGHT, _CONVERSE = (
-    {kind: shares[column] / 100 for kind, shares in _KINDS.items()} for column in range(9)
+_PLAIN, _COPYING, _BALANCED, _SUMS, _OPENED, _ORDERED, _BOTH, _STRAIGHT, _CONVERSE, _LOOKING, _CHAINING, _AGAIN = (
+    {kind: shares[column] / 100 for kind, shares in _KINDS.items()} for column in range(12)
 )
 # Each stage answers what the one before had left at chance. After 740 steps facts were known but nothing was copied
 # from a question: so questions count less, copying is asked for more, and AdamW's rate falls (its noise was 0.1 nat).
 # Sums broke at about step 1900. Facts are asked in openings from 1849 on, because three bare forms did not carry over
-# to a fourth. The last three stages split two-step logic into its single steps.
+# to a fourth. The stages from 2816 on split two-step logic into its single steps; those from 3420 on give it more
+# than half of the text, three quarters of that as lessons first. Sums had fallen to a half by 5040, so the last stage
+# has more of them.
 STAGES = [
     Stage(740, 1.0, 1.0, _PLAIN),
     Stage(903, 0.3, 1.0, _COPYING),
@@ -99,7 +103,9 @@ STAGES = [
     Stage(2816, 0.3, 0.25, _BOTH),
     Stage(3311, 0.3, 0.25, _STRAIGHT),
     Stage(3420, 0.3, 0.25, _CONVERSE),
-    Stage(math.inf, 0.3, 0.25, MIXTURE),
+    Stage(4700, 0.3, 0.25, _LOOKING),
+    Stage(5040, 0.3, 0.25, _CHAINING),
+    Stage(math.inf, 0.3, 0.25, _AGAIN),
 ]
 
 
@@ -323,17 +329,24 @@ def make(
         work.mkdir(parents=True, exist_ok=True)
         (work / "plan.json").write_text(json.dumps({"steps": steps}))
     model = make_model(0)
-    result = train(
-        model,
-        batches(tokenizer, 0, steps),
-        Schedule(PEAK, steps, decay=DECAY),
-        folder=work,
-        muon=True,
-        adam_share=lambda step: stage_of(step, steps).adam_share,
-        autocast=True,
-        save_seconds=60.0,
-        on_event=on_event,
-    )
+    model.set_attn_implementation("eager")  # a fifth faster than SDPA, whose backward is slow on processors
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order would end in other weights
+    try:
+        result = train(
+            model,
+            batches(tokenizer, 0, steps),
+            Schedule(PEAK, steps, decay=DECAY),
+            folder=work,
+            muon=True,
+            adam_share=lambda step: stage_of(step, steps).adam_share,
+            autocast=True,
+            save_seconds=60.0,
+            on_event=on_event,
+        )
+    finally:
+        torch.set_num_threads(threads)
+    model.set_attn_implementation("sdpa")
     model.bfloat16()  # what is measured is what ships
     measured = accuracies(model, tokenizer, skills("report", per_skill))
     measured = {skill: measured[skill] for skill in SKILLS}
@@ -354,7 +367,7 @@ def main(arguments: list[str] | None = None) -> int:
         if event["event"] == "plan":
             print(
                 f"{event['steps']} steps; {event['memory'] / 1e6:.0f} MB for weights, gradients and optimiser, and "
-                "about 1 GB for activations",
+                "up to 6 GB for activations",
                 flush=True,
             )
         elif event["done"] % 20 == 0:

@@ -184,10 +184,15 @@ KINDS = ["wug", "blicket", "dax", "toma", "fep", "zorp", "glim", "nall", "pilk",
          "brone", "crell", "drint", "hoop", "jask", "kiff", "lorn", "marn", "plov", "quib"]  # fmt: skip
 
 
-def logic_syllogism(rng: Random, split: str, converse: bool = False) -> Question:
+def logic_syllogism(
+    rng: Random, split: str, converse: bool = False, chained: bool = False, lookup: bool = False
+) -> Question:
     """Two premises about three kinds nobody knows, in either order: yes, no or unknown.
 
-    `converse` is a lesson of one premise: it answers what it says, not what is said the other way round.
+    Three lessons lead there. `lookup` asks which kind a premise says all of a kind are (unknown, if none does): a word
+    to copy teaches to find a kind in a premise, which yes or no alone did not in 4,000 steps. `converse` is one
+    premise, asked as it says or the other way round. `chained` has the two cases that differ only in where the second
+    `All` points.
 
     Training also has the single step (a person is one kind, of which something holds); evaluation does not, because the
     three kinds are the key and a single step shows only two of them.
@@ -197,6 +202,12 @@ def logic_syllogism(rng: Random, split: str, converse: bool = False) -> Question
         if split_of("kinds " + " ".join(sorted((a, b, c)))) == split:
             break
     pa, pb, pc = plural(a), plural(b), plural(c)
+    if lookup:
+        premises = [f"All {pa} are {pb}.", rng.choice([f"All {pb} are {pc}.", f"All {pc} are {pb}."])]
+        said = {premise.split()[1]: premise.split()[3].rstrip(".") for premise in premises}
+        rng.shuffle(premises)
+        kind = rng.choice([pa, pb, pc])
+        return f"{' '.join(premises)} What are all {kind}?\nAnswer:", said.get(kind, "unknown")
     if converse:
         question, answer = rng.choice(
             [
@@ -221,7 +232,8 @@ def logic_syllogism(rng: Random, split: str, converse: bool = False) -> Question
         ([f"All {pa} are {pb}.", f"{who} is a {b}."], f"Is {who} a {a}?", "unknown"),
         ([f"All {pa} are {pb}.", f"{who} is not a {b}."], f"Is {who} a {a}?", "no"),
     ]
-    premises, question, answer = rng.choice(two_steps + one_step if split == "train" else two_steps)
+    cases = [two_steps[0], two_steps[2]] if chained else two_steps + one_step if split == "train" else two_steps
+    premises, question, answer = rng.choice(cases)
     rng.shuffle(premises)
     return f"{' '.join(premises)} {question}\nAnswer:", answer
 
