@@ -100,6 +100,24 @@ def test_importance_moves_the_error_away_from_what_matters(bits, kind):
     assert all(torch.equal(by_row[k], fitted[k]) for k in fitted)
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [32, 128])
+def test_candidates_differ_and_the_best_is_among_them(bits, kind, size):
+    w = weights(300, size, 5)
+    grid = IntegerGrid(bits, size, kind, torch.float32)
+    found = grid.candidates(w, None, keep=4)
+    assert all(v.shape == (4, 300) for v in found.values())
+    values = [
+        grid.decode(grid.encode(w, one), one)
+        for one in ({k: v[i][:, None] for k, v in found.items()} for i in range(4))
+    ]
+    same = torch.stack([torch.isclose(values[i], values[j], rtol=1e-6).all(1) for i in range(4) for j in range(i)])
+    assert same.float().mean() < 0.1  # of 2-bit grids there are not always enough
+    losses = torch.stack([(w - value).double().square().sum(1) for value in values])
+    assert losses.amin(0).sum() < 1.02 * loss(grid, w, grid.fit(w)).sum()
+
+
 @quick
 @given(bits_, kinds_, groups_, st.integers(-10, 10), st.integers(0, 10**6))
 def test_doubling_the_weights_doubles_the_values(bits, kind, group, power, seed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from whet.errors import UsageError
 from whet.grids import IntegerGrid
 from whet.quantize import Solution, gptq, nearest, second_moment_error
 from whet.quantize.descent import descend
+from whet.quantize.steering import LARGE, steering_type
 
 KINDS = ("none", "int", "real")
 quick = settings(max_examples=15, deadline=None, derandomize=True)
@@ -201,6 +204,31 @@ def test_linears_solved_together_are_as_good_as_apart(kind):
     together = gptq(w, h, grid)
     apart = sum(row_losses(w[a:b], h, grid, gptq(w[a:b], h, grid)).sum() for a, b in ((0, 48), (48, 64), (64, 96)))
     assert row_losses(w, h, grid, together).sum().item() == pytest.approx(apart.item(), rel=0.01)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("group", [0, 32, 200])
+@pytest.mark.parametrize("mean", [0, 5])
+def test_large_linears_are_as_good_where_bfloat16_steers(kind, group, mean, monkeypatch):
+    """Whatever this processor is: the type is what would be chosen on one that is fast at it."""
+    w, h = problem(128, 320, tokens=2000)
+    h = h + mean**2 * h.diagonal().sqrt()[:, None] * h.diagonal().sqrt()
+    grid = IntegerGrid(4, group, kind, torch.float32)
+    before, exact = row_losses(w, h, grid, gptq(w, h, grid, sweeps=0)).sum(), gptq(w, h, grid)
+    for module in ("gptq", "descent"):
+        monkeypatch.setattr(sys.modules[f"whet.quantize.{module}"], "steering_type", lambda _w: torch.bfloat16)
+    coarse = gptq(w, h, grid)
+    assert not torch.equal(coarse.codes, exact.codes)
+    loss = row_losses(w, h, grid, coarse).sum()
+    assert loss.item() == pytest.approx(row_losses(w, h, grid, exact).sum().item(), rel=0.03)
+    assert loss < before
+
+
+def test_only_large_linears_are_steered_in_less_than_float32():
+    assert steering_type(torch.empty(1, LARGE)) == torch.float32
+    assert steering_type(torch.empty(2, LARGE, device="meta")) == torch.float32
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert steering_type(torch.empty(2, LARGE)) == (torch.bfloat16 if fast else torch.float32)
 
 
 def test_nearest_takes_importances_in_every_form():

@@ -5,8 +5,10 @@ objective by −2 d p + d² H_cc, p = (R H)_c, so the best code is the one neare
 a group's scale by d along its centred codes u changes it by −2 d (u·P) + d² uᵀ H u: the best scale given the codes in
 closed form, taken only if it still helps after being rounded to its stored type. Nothing here can make a row worse.
 
-Gradients are left-looking (one matrix product per group, then inside the group only columns already moved are added),
-so a sweep costs what GPTQ costs and all rows move together.
+Gradients are left-looking: one matrix product per block of columns, and inside the block only columns already moved are
+added; all rows move together. The first sweep computes them from the residual, in float32. Later sweeps correct what
+they were by the latest move of every column, a small change, for which a large linear may take bfloat16 (`steering`);
+groups of several blocks are computed anew each time.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ import torch
 from torch import Tensor
 
 from whet.grids.integer import IntegerGrid, Params
-from whet.quantize.solution import Solution
+from whet.quantize.solution import COLUMNS, Solution
+from whet.quantize.steering import LARGE, steering_type
 
 _BLOCK = 128
 # A sweep that lowers the objective by less than this share is the last one: the next would gain about a third of it.
-# In a linear of over `_LARGE` weights that third has to be worth a sweep's time; in a smaller one it takes no time.
-_ENOUGH, _ENOUGH_LARGE, _LARGE = 0.01, 0.045, 1 << 21
+# In a linear of over `LARGE` weights that third has to be worth a sweep's time; in a smaller one it takes no time.
+_ENOUGH, _ENOUGH_LARGE = 0.01, 0.045
 
 
 def descend(
@@ -33,10 +36,15 @@ def descend(
     million weights) is the last.
     """
     target = w.float().t().contiguous()
-    codes = solution.codes.t().float()
+    codes = solution.codes.t().contiguous().float()
     params = {k: v.t().contiguous() for k, v in solution.params.items()}
     kept = None if mask is None else mask.t()
-    residual = target - grid.decode(solution.codes, solution.params).t()
+    residual = torch.empty_like(target)
+    for index, (a, b) in enumerate(grid.groups(w.shape[1])):
+        residual[a:b] = target[a:b] - grid.dequantize(codes[a:b], {k: v[index] for k, v in params.items()})
+    gradients = torch.empty_like(target)  # each block's as it was when last visited, before it moved
+    moves = torch.empty_like(target, dtype=steering_type(w))
+    coarse = h.to(moves.dtype)
     gains: list[float] = []
     objective = target.new_zeros(())
     for _ in range(sweeps):
@@ -44,27 +52,33 @@ def descend(
         for index, (a, b) in enumerate(grid.groups(w.shape[1])):
             own = {k: v[index] for k, v in params.items()}
             span = slice(a, b)
+            before = residual[span].clone()
             for start in range(a, b, _BLOCK):
                 block = slice(start, min(start + _BLOCK, b))
-                gradient = h[block] @ residual
+                if gains and b - a <= _BLOCK:
+                    gradients[block] -= coarse[block] @ moves
+                else:
+                    torch.mm(h[block], residual, out=gradients[block])
                 if not gains:
-                    objective += torch.linalg.vecdot(gradient, residual[block]).sum()
+                    objective += torch.linalg.vecdot(gradients[block], residual[block]).sum()
                 moved, saved = _move_codes(
-                    gradient, h[block, block], grid, own, codes[block], None if kept is None else kept[block]
+                    gradients[block], h[block, block], grid, own, codes[block], None if kept is None else kept[block]
                 )
                 residual[block] -= moved
-                gradient.addmm_(h[block, block], moved, alpha=-1)
                 gain += saved
             if b - a > _BLOCK:
                 gradient = h[span] @ residual
+            else:
+                gradient = torch.addmm(gradients[span], h[span, span], moved, alpha=-1)
             better, saved = _move_params(gradient, h[span, span], grid, own, codes[span])
             if better:
                 for k in params:
                     params[k][index] = own[k]
                 residual[span] = target[span] - grid.dequantize(codes[span], own)
                 gain += saved
+            moves[span] = before.sub_(residual[span])
         gains.append(gain.item())
-        if gains[-1] < (_ENOUGH_LARGE if w.numel() > _LARGE else _ENOUGH) * objective.item():
+        if gains[-1] < (_ENOUGH_LARGE if w.numel() > LARGE else _ENOUGH) * objective.item():
             break
     solution.codes = codes.t().contiguous().to(torch.uint8)
     solution.params = {k: v.t().contiguous() for k, v in params.items()}
@@ -79,21 +93,26 @@ def _move_codes(
     gradient: R H of these columns before. Returns by how much each weight moved, and the loss that was saved in all.
     """
     levels = grid.bind(params)
-    values = levels.value(codes)
-    slopes = torch.empty_like(gradient)
-    moved = torch.zeros_like(gradient)
-    for c, weight in enumerate(h.diagonal().tolist()):
-        if weight <= 0:
-            slopes[c] = 0.0
-            continue
-        p = torch.addmv(gradient[c], moved[:c].t(), h[:c, c], alpha=-1) if c else gradient[0]
-        slopes[c] = p
-        code = levels.codes(torch.add(values[c], p, alpha=1 / weight))
-        if kept is not None:
-            code = torch.where(kept[c], code, codes[c])
-        torch.sub(levels.value(code), values[c], out=moved[c])
-        codes[c] = code
-    saved = moved * (2 * slopes - moved * h.diagonal()[:, None])
+    moved = levels.value(codes)  # the values as they are; each becomes what it moved by once its column was visited
+    slopes = gradient.clone()
+    weights = h.diagonal().tolist()
+    for start in range(0, len(codes), COLUMNS):
+        stop = min(start + COLUMNS, len(codes))
+        if start:
+            slopes[start:stop].addmm_(h[start:stop, :start], moved[:start], alpha=-1)
+        for c in range(start, stop):
+            value, p = moved[c], slopes[c]
+            if weights[c] <= 0:
+                value.zero_()
+                continue
+            if c > start:
+                p.addmv_(moved[start:c].t(), h[start:c, c], alpha=-1)
+            code = levels.codes(torch.add(value, p, alpha=1 / weights[c]))
+            if kept is not None:
+                code = torch.where(kept[c], code, codes[c])
+            torch.sub(levels.value(code), value, out=value)
+            codes[c] = code
+    saved = torch.linalg.vecdot(slopes.mul_(2).sub_(moved * h.diagonal()[:, None]), moved)
     return moved, saved.sum()
 
 

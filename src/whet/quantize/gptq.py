@@ -25,7 +25,8 @@ from torch import Tensor
 from whet.grids.integer import IntegerGrid, Params
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
-from whet.quantize.solution import Solution, masked_codes
+from whet.quantize.solution import COLUMNS, Solution, masked_codes
+from whet.quantize.steering import steering_type
 
 # Wider groups take their scale from the weighted fit alone: it hardly depends on the few errors fed forward.
 _JOINT_GROUP = 256
@@ -74,8 +75,9 @@ def gptq(
         return solution
     notes = [] if factor.damping == damp else [f"damping raised from {damp:g} to {factor.damping:g}"]
     kept = None if mask is None else mask.t()[factor.order]
-    target = w.t()[factor.order]
-    residual = torch.zeros_like(target)
+    target = w.t().contiguous()[factor.order]
+    residual = torch.zeros_like(target, dtype=steering_type(w))
+    feed = factor.feed.to(residual.dtype)
     codes = torch.empty_like(target, dtype=torch.uint8)
     chosen: dict[int, Params] = {}
     position = 0
@@ -85,7 +87,7 @@ def gptq(
         joint = size <= _JOINT_GROUP
         aim = target[position:end]
         if joint:
-            aim = aim + factor.feed[:position, position:end].t() @ residual[:position]
+            aim = aim + feed[:position, position:end].t() @ residual[:position]
         importance = factor.pivots[position:end]
         if kept is not None:
             importance = importance * kept[position:end].t()
@@ -93,7 +95,7 @@ def gptq(
         for start in range(position, end, size if joint else _BLOCK):
             stop = min(start + (size if joint else _BLOCK), end)
             if not joint:
-                aim = target[start:stop] + factor.feed[:start, start:stop].t() @ residual[:start]
+                aim = target[start:stop] + feed[:start, start:stop].t() @ residual[:start]
             found = _round_columns(
                 target[start:stop],
                 aim,
@@ -134,7 +136,7 @@ def factorize(h: Tensor, groups: list[tuple[int, int]], damp: float) -> Factor |
     while damp <= 1:
         # single precision is enough for nearly every matrix, and the cubic cost of double shows in wide ones only
         for dtype in (torch.float32, torch.float64) if len(h) > _WIDE else (torch.float64,):
-            flipped = h.to(dtype)[back][:, back]
+            flipped = h[back].index_select(1, back).to(dtype)
             flipped.diagonal()[dead[back]] = mean.to(dtype) if mean > 0 else 1.0
             flipped.diagonal().add_(damp * mean)
             lower, info = torch.linalg.cholesky_ex(flipped)
@@ -159,19 +161,23 @@ def _round_columns(
     flat = {k: v.reshape(-1) for k, v in params.items()}
     levels = grid.bind(flat)
     aims = aim.repeat(1, count)
-    residual = target.new_empty(size, count * rows)
-    codes = target.new_empty(size, count * rows)
-    loss = target.new_zeros(count * rows)
-    for c, pivot in enumerate(pivots.tolist()):
-        x = torch.addmv(aims[c], residual[:c].t(), feed[:c, c]) if c else aims[0]
-        code = levels.codes(x)
-        if kept is not None:
-            code = masked_codes(code, flat, grid, kept[c].repeat(count))
-        value = levels.value(code)
-        codes[c] = code
-        torch.sub(target[c], value.view(count, rows), out=residual[c].view(count, rows))
-        off = value.sub_(x)
-        loss.addcmul_(off, off, value=pivot)
+    residual = torch.empty_like(aims)
+    codes = torch.empty_like(aims)
+    loss = aims.new_zeros(count * rows)
+    weights = pivots.tolist()
+    for start in range(0, size, COLUMNS):
+        stop = min(start + COLUMNS, size)
+        if start:
+            aims[start:stop].addmm_(feed[:start, start:stop].t(), residual[:start])
+        for c in range(start, stop):
+            x = aims[c].addmv_(residual[start:c].t(), feed[start:c, c]) if c > start else aims[c]
+            levels.codes(x, out=codes[c])
+            if kept is not None:
+                codes[c] = masked_codes(codes[c], flat, grid, kept[c].repeat(count))
+            value = levels.value(codes[c])
+            torch.sub(target[c], value.view(count, rows), out=residual[c].view(count, rows))
+            off = value.sub_(x)
+            loss.addcmul_(off, off, value=weights[c])
     best = loss.view(count, rows).argmin(0)
     pick = best * rows + torch.arange(rows, device=best.device)
     return codes[:, pick].to(torch.uint8), residual[:, pick], best

@@ -10,7 +10,10 @@ from torch import Tensor
 from whet.errors import UsageError
 from whet.grids.integer import IntegerGrid, Params
 
-_SAMPLED = 512
+# Columns that go one at a time between two matrix products: what is fed forward from further back arrives in a product,
+# and only the last few columns are added by vector products, which are bound by memory.
+COLUMNS = 16
+_SAMPLED = 128
 
 
 @dataclass
@@ -43,6 +46,7 @@ def second_moment_error(w: Tensor, rounded: Tensor, h: Tensor) -> float:
     For a report: of many rows it takes at most `_SAMPLED`, evenly spaced, because all would cost what solving does.
     """
     step = -(-len(w) // _SAMPLED)
-    w, residual = w[::step].float(), (w - rounded)[::step].float()
+    w = w[::step].float()
+    residual = w - rounded[::step]
     size = ((w @ h) * w).sum().item()
     return ((residual @ h) * residual).sum().item() / size if size > 0 else 0.0

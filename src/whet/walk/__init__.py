@@ -1,7 +1,19 @@
-"""The block loop: streams through a model one block at a time, second moments, and the journal of a run."""
+"""The block loop, forward and in reverse: streams through a model one block at a time, second moments, the journal."""
 
+from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample
 from whet.walk.journal import Journal, alone
 from whet.walk.moments import SecondMoments
 from whet.walk.walk import BlockStep, Visitor, Walk
 
-__all__ = ["BlockStep", "Journal", "SecondMoments", "Visitor", "Walk", "alone"]
+__all__ = [
+    "BlockStep",
+    "Flow",
+    "GradientVisitor",
+    "GradientWalk",
+    "Journal",
+    "Sample",
+    "SecondMoments",
+    "Visitor",
+    "Walk",
+    "alone",
+]

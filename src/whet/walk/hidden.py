@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,11 +22,25 @@ class HiddenStates:
     as soon as it is open, so nothing is left behind by a crash). The values are the same either way.
     """
 
-    def __init__(self, batches: list[Tensor], folder: Path | None = None) -> None:
-        total = sum(b.numel() for b in batches)
+    def __init__(self, batches: Sequence[Tensor], folder: Path | None = None) -> None:
+        self.device = batches[0].device if batches else torch.device("cpu")
+        self.batches = self._room([tuple(b.shape) for b in batches], folder)
+        for place, batch in zip(self.batches, batches, strict=True):
+            place.copy_(batch)
+
+    @classmethod
+    def empty(cls, shapes: Sequence[tuple[int, ...]], folder: Path | None = None, device: str = "cpu") -> HiddenStates:
+        """Room for tensors of `shapes`, not yet filled; only what is written to takes memory."""
+        states = cls([])
+        states.device = torch.device(device)
+        states.batches = states._room(shapes, folder)
+        return states
+
+    def _room(self, shapes: Sequence[tuple[int, ...]], folder: Path | None) -> list[Tensor]:
+        sizes = [math.prod(shape) for shape in shapes]
+        total = sum(sizes)
         if folder is None or total * 4 <= SPILL:
-            self.batches = [b.float().clone() for b in batches]
-            return
+            return [torch.empty(shape, dtype=torch.float32, device=self.device) for shape in shapes]
         file = folder / "hidden.bin"
         with disk_errors(file):
             try:
@@ -34,18 +50,17 @@ class HiddenStates:
                 flat = torch.from_file(str(file), shared=True, size=total, dtype=torch.float32)
             finally:
                 file.unlink(missing_ok=True)
-        self.batches = []
-        start = 0
-        for batch in batches:
-            self.batches.append(flat[start : start + batch.numel()].view(batch.shape))
-            self.batches[-1].copy_(batch)
-            start += batch.numel()
+        return [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.batches[index]
+        return self.batches[index].to(self.device)
+
+    def drop(self, index: int) -> None:
+        """Let batch `index` go, for good."""
+        self.batches[index] = torch.empty(0)
 
     def update(self, index: int, value: Tensor) -> None:
         """Replace batch `index`."""

@@ -1,0 +1,168 @@
+"""The walk in reverse: its gradients are those of autograd on the whole model, padding and spilling change nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import models
+from whet.anatomy import anatomy
+from whet.checkpoint import Checkpoint
+from whet.errors import UsageError
+from whet.walk import GradientWalk, Sample, hidden
+
+GENERATOR = torch.Generator().manual_seed(0)
+TEXTS = [torch.randint(0, 264, shape, generator=GENERATOR) for shape in ((3, 12), (2, 19))]
+
+
+class Gather:
+    """Everything that is shown, by sample."""
+
+    def __init__(self):
+        self.gradients, self.outputs, self.inputs, self.heads, self.embedded, self.left = {}, {}, {}, [], [], []
+
+    def head(self, sample, hidden, chance, position):
+        self.heads.append((hidden, chance, position))
+
+    def flow(self, index, linears, flow):
+        for linear in linears:
+            key = (linear.address, flow.sample.name)
+            self.gradients[key] = flow.gradients[linear.address].float()
+            self.outputs[key] = flow.outputs[linear.address].float()
+            self.inputs[key] = flow.inputs[linear.reads].float()
+
+    def leave(self, index, linears, module, prefix):
+        self.left.append(index)
+        assert module.get_parameter(linears[0].parameter.removeprefix(prefix)).device.type == "cpu"
+
+    def embedding(self, sample, gradient):
+        self.embedded.append(gradient.clone())
+
+
+def walked(folder, samples, spill=None, compute=torch.float32, events=None):
+    checkpoint = Checkpoint(folder)
+    parts = anatomy(checkpoint.config, checkpoint.shapes)
+    gather = Gather()
+    listen = (lambda event: None) if events is None else events.append
+    GradientWalk(checkpoint, parts, "cpu", compute, spill).go(samples, gather, listen)
+    return gather
+
+
+def whole(folder, samples, addresses):
+    """The same gradients by autograd, with noise of the prediction's covariance from the same generator."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    chance = torch.Generator().manual_seed(0)
+    found, embedded = {}, []
+    for sample in samples:
+        kept = {}
+        handles = [
+            model.get_submodule(a).register_forward_hook(
+                lambda _m, _i, out, a=a, kept=kept: (out.retain_grad(), kept.__setitem__(a, out))[0]
+            )
+            for a in addresses
+        ]
+        inputs = model.get_input_embeddings()(sample.tokens).detach().requires_grad_()
+        logits = model(inputs_embeds=inputs).logits[sample.counted]
+        p = logits.detach().softmax(-1)
+        noise = p.sqrt() * torch.empty_like(p).normal_(generator=chance)
+        (logits * (noise - p * noise.sum(1, keepdim=True))).sum().backward()
+        for handle in handles:
+            handle.remove()
+        found |= {(a, sample.name): out.grad for a, out in kept.items()}
+        embedded.append(inputs.grad)
+    return found, embedded
+
+
+@pytest.fixture(scope="module", params=models.FAMILIES)
+def folder(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(request.param)
+    return models.make(root / "m", request.param, blocks=3, tied=request.param == "llama", with_tokenizer=False)
+
+
+def samples():
+    return [Sample.of_text(tokens, f"text/{i}") for i, tokens in enumerate(TEXTS)]
+
+
+def test_gradients_are_those_of_the_whole_model(folder):
+    gather = walked(folder, samples())
+    assert gather.left == [2, 1, 0]
+    expected, embedded = whole(folder, samples(), {address for address, _ in gather.gradients})
+    assert expected.keys() == gather.gradients.keys()
+    for key, gradient in expected.items():
+        torch.testing.assert_close(gather.gradients[key], gradient, rtol=1e-3, atol=1e-5 * gradient.abs().max().item())
+    for ours, theirs in zip(gather.embedded, embedded, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * theirs.abs().max().item())
+
+
+def test_inputs_and_outputs_belong_together(folder):
+    gather = walked(folder, samples())
+    checkpoint = Checkpoint(folder)
+    for (address, name), x in gather.inputs.items():
+        weight = checkpoint.read(f"{address}.weight")
+        bias = checkpoint.tensors.get(f"{address}.bias")
+        out = torch.nn.functional.linear(x, weight, None if bias is None else checkpoint.read(f"{address}.bias"))
+        torch.testing.assert_close(gather.outputs[address, name], out, rtol=1e-4, atol=1e-4)
+
+
+def test_the_head_sees_every_counted_position_once(folder):
+    sample = Sample.of_text(TEXTS[0], "text/0")
+    counted = torch.zeros_like(sample.counted)
+    counted[0, 3:7] = counted[2, 11] = True
+    gather = walked(folder, [Sample(sample.tokens, sample.real, counted, "skill/en")])
+    assert sum(len(hidden) for hidden, _, _ in gather.heads) == 5
+    assert all(torch.allclose(chance.sum(1), torch.ones(len(chance))) for _, chance, _ in gather.heads)
+    # what comes after the last counted position of a row has no say in it
+    gradient = gather.embedded[0]
+    assert gradient[0, 7:].abs().max() == 0 and gradient[1].abs().max() == 0 and gradient[2].abs().max() > 0
+
+
+def test_padding_on_the_right_changes_nothing(folder):
+    """One row alone, and the same row padded beside a longer one; every position of the short row counts in both."""
+    short, long = TEXTS[0][:1], TEXTS[1][:1]
+    tokens = torch.zeros(2, 19, dtype=torch.int64)
+    tokens[0, :12], tokens[1] = short, long
+    real = torch.ones(2, 19, dtype=torch.bool)
+    real[0, 12:] = False
+    counted = real.clone()
+    counted[0, 11] = False  # nothing follows it
+    counted[1] = False  # so that the noise is the short row's alone
+    padded = walked(folder, [Sample(tokens, real, counted, "s")])
+    alone = walked(folder, [Sample.of_text(short, "s")])
+    for key, gradient in alone.gradients.items():
+        both = padded.gradients[key]
+        torch.testing.assert_close(both[0, :12], gradient[0], rtol=1e-3, atol=1e-5 * gradient.abs().max().item())
+        assert both[0, 12:].abs().max() == 0 and both[1].abs().max() == 0
+
+
+def test_spilled_hidden_states_give_the_same_bits(folder, tmp_path, monkeypatch):
+    before = walked(folder, samples())
+    monkeypatch.setattr(hidden, "SPILL", 1)
+    after = walked(folder, samples(), tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert all(torch.equal(before.gradients[key], after.gradients[key]) for key in before.gradients)
+
+
+def test_bfloat16_products_are_near_those_of_float32(folder):
+    exact, rough = walked(folder, samples()), walked(folder, samples(), compute=torch.bfloat16)
+    for key, gradient in exact.gradients.items():
+        # squared sums are what scores are made of
+        ratio = rough.gradients[key].square().sum() / gradient.square().sum()
+        assert 0.3 < ratio < 3
+
+
+def test_progress_ends_at_the_end(folder):
+    events = []
+    walked(folder, samples(), events=events)
+    progress = [event for event in events if event["event"] == "progress"]
+    assert progress[-1]["done"] == progress[-1]["of"] == 7
+
+
+def test_damaged_weights_are_named(tmp_path):
+    folder = models.make(tmp_path / "m", blocks=1, with_tokenizer=False)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[0, 0] = float("inf")
+    model.save_pretrained(folder)
+    with pytest.raises(UsageError, match="NaN or infinite"):
+        walked(folder, samples())
