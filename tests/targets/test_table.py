@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+import models
+from whet.anatomy import anatomy
+from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
 from whet.grids import parse_scheme
-from whet.targets import TARGETS, find_target, storage
+from whet.targets import TARGETS, find_target, storage, tied
 
 TABLES = frozenset({"embed", "head"})
 SHAPES = {"a": (64, 64), "b": (96, 64), "c": (64, 96), "embed": (264, 64), "head": (264, 64)}
@@ -63,6 +66,26 @@ def test_a_refusal_names_thing_cause_and_remedy(name):
     with pytest.raises(UsageError, match=cause) as raised:
         choose(target, **schemes)
     assert remedy in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_a_target_fuses_has_one_scheme(kept):
+    schemes = {"x.a": "int4s-g32"} | ({} if kept else {"x.b": "int8s"})
+    grids = {address: parse_scheme(scheme) for address, scheme in schemes.items()}
+    shapes = dict.fromkeys(("x.a", "x.b"), (64, 64))
+    with pytest.raises(UsageError, match=rf"^x: vllm fuses .*a int4s-g32, b {'keep' if kept else 'int8s'}") as raised:
+        storage(find_target("vllm"), grids, shapes, TABLES, [["x.a", "x.b"]])
+    assert "Give them the same" in str(raised.value)
+    same = dict.fromkeys(shapes, parse_scheme("int8s"))
+    assert storage(find_target("vllm"), same, shapes, TABLES, [["x.a", "x.b"]]).container == "compressed-tensors"
+
+
+def test_what_is_fused_is_found_in_every_block(tmp_path):
+    checkpoint = Checkpoint(models.make(tmp_path, blocks=2, with_tokenizer=False))
+    parts = anatomy(checkpoint.config, checkpoint.shapes)
+    names = [[address.rpartition(".")[2] for address in group] for group in tied(find_target("vllm"), parts)]
+    assert names == [["q_proj", "k_proj", "v_proj"], ["gate_proj", "up_proj"]] * 2
+    assert tied(find_target("transformers"), parts) == []
 
 
 def test_what_a_remedy_names_is_taken():

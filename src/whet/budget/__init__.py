@@ -1,5 +1,38 @@
-"""Exact bytes of parts under a choice of grids."""
+"""Exact bytes of parts under a choice of grids, plans, and the best choice within a budget."""
 
-from whet.budget.sizes import linear_bytes, tensor_bytes
+from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
+from whet.budget.plan import (
+    CheckedPlan,
+    check_model,
+    check_plan,
+    plan_hash,
+    plan_schema,
+    read_plan,
+    schemes_hash,
+    write_plan,
+)
+from whet.budget.sizes import linear_bytes, parse_size, tables, tensor_bytes
+from whet.budget.strict import Strict, checked
 
-__all__ = ["linear_bytes", "tensor_bytes"]
+__all__ = [
+    "CheckedPlan",
+    "Choice",
+    "Infeasible",
+    "Option",
+    "Strict",
+    "check_model",
+    "check_plan",
+    "checked",
+    "choose",
+    "fewest_bytes",
+    "frontier",
+    "linear_bytes",
+    "parse_size",
+    "plan_hash",
+    "plan_schema",
+    "read_plan",
+    "schemes_hash",
+    "tables",
+    "tensor_bytes",
+    "write_plan",
+]

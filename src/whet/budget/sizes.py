@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from whet.anatomy import Anatomy
+from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import TensorInfo
+from whet.errors import UsageError, did_you_mean
 from whet.grids import IntegerGrid
 
 # A quantized linear also stores its shape, two 64-bit integers.
 _SHAPE_BYTES = 16
+_SIZE = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)\s*(%|[A-Za-z]*)")
+_UNITS = {
+    "B": 1,
+    **{unit: 1000**i for i, unit in enumerate(("kB", "MB", "GB", "TB"), 1)},
+    **{unit: 1024**i for i, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), 1)},
+    **{unit: 1000**i for i, unit in enumerate(("k", "M", "G", "T"), 1)},
+}
+
+
+def tables(parts: Anatomy) -> list[Linear]:
+    """Embedding, and the head where it is a tensor of its own."""
+    return [parts.embedding] + ([parts.head] if parts.head is not None else [])
 
 
 def linear_bytes(grid: IntegerGrid, shape: tuple[int, int]) -> int:
@@ -37,3 +51,31 @@ def tensor_bytes(
         grid = grids.get(linear.address) if linear else None
         parts[part] += linear_bytes(grid, linear.shape) if grid and linear else info.nbytes
     return {**parts, "total": sum(parts.values())}
+
+
+def parse_size(text: str | int, whole: int) -> int:
+    """Bytes that `text` means: `400MB`, `1.5GiB`, `400_000_000` (bytes), or `25%` of `whole` bytes.
+
+    kB, MB, GB are thousands, KiB, MiB, GiB 1024; case does not matter. Raises UsageError that says what to write.
+    """
+    said = str(text).strip()
+    match = _SIZE.fullmatch(said)
+    if match is None:
+        raise UsageError(
+            f"{said!r} is not a size. Write a number with a unit, such as 400MB or 1.5GiB, or a share: 25%."
+        )
+    number, unit = float(match[1].replace("_", "")), match[2]
+    if unit == "%":
+        if not 0 < number <= 100:
+            raise UsageError(f"{said} of the original is no budget. Give more than 0% and at most 100%.")
+        return int(whole * number / 100)
+    known = {name.lower(): factor for name, factor in _UNITS.items()}
+    if (unit or "B").lower() not in known:
+        raise UsageError(
+            f"{said!r}: {unit} is not a unit of size.{did_you_mean(unit, _UNITS)} Units: kB, MB, GB (thousands), KiB, "
+            "MiB, GiB (1024), or % of the original."
+        )
+    size = int(number * known[(unit or "B").lower()])
+    if size < 1:
+        raise UsageError(f"{said!r} leaves no room for anything. Give a size such as 400MB, or a share such as 25%.")
+    return size

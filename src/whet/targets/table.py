@@ -8,9 +8,10 @@ Groups that do not divide a row fail at the first forward.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
 from whet.grids import IntegerGrid
 
@@ -20,7 +21,8 @@ class Target:
     """A runtime. `modelling_file`: it can load a folder's own modelling file. `bits`: widths its kernels take.
 
     `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
-    `divides`: groups must divide the row. `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
+    `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme. `checked`: `run in
+    tests`, `accepted by its parser` or `unsupported`.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Target:
     real_zero: bool = True
     embedding: bool = True
     divides: bool = False
+    ties: tuple[tuple[str, ...], ...] = ()
     checked: str = "run in tests"
 
 
@@ -44,6 +47,7 @@ TARGETS: dict[str, Target] = {
         real_zero=False,
         embedding=False,
         divides=True,
+        ties=(("q", "k", "v"), ("gate", "up")),
         checked="accepted by its parser",
     ),
     "whet": Target("whet", modelling_file=True),
@@ -66,16 +70,37 @@ def find_target(name: str) -> Target:
     return TARGETS[name]
 
 
+def tied(target: Target, parts: Anatomy) -> list[list[str]]:
+    """Addresses that `target` fuses into one weight when it loads them, group by group."""
+    found = [
+        [linear.address for linear in block if linear.role in roles] for block in parts.blocks for roles in target.ties
+    ]
+    return [addresses for addresses in found if len(addresses) > 1]
+
+
 def storage(
-    target: Target, grids: Mapping[str, IntegerGrid], shapes: Mapping[str, tuple[int, int]], tables: frozenset[str]
+    target: Target,
+    grids: Mapping[str, IntegerGrid],
+    shapes: Mapping[str, tuple[int, int]],
+    tables: frozenset[str],
+    ties: Sequence[Sequence[str]] = (),
 ) -> Storage:
     """The container that holds `grids` (by address) for `target`, or a UsageError that says what it cannot hold.
 
-    shapes: `(out, in)` by address. tables: addresses of embedding and head, which compressed-tensors treats apart.
+    What has no grid stays as it is. shapes: `(out, in)` by address. tables: addresses of embedding and head, which
+    compressed-tensors treats apart. ties: addresses that must have one scheme, as `tied` finds them.
     """
     widths = {shapes[address][1] for address in grids}
     for address, grid in grids.items():
         _check(target, address, grid, shapes[address], address in tables, widths)
+    for addresses in ties:
+        names = {address: grids[address].name if address in grids else "keep" for address in addresses}
+        if len(set(names.values())) > 1:
+            said = ", ".join(f"{address.rpartition('.')[2]} {name}" for address, name in names.items())
+            raise UsageError(
+                f"{addresses[0].rpartition('.')[0]}: {target.name} fuses these linears into one and reads them with "
+                f"one scheme, but they have several ({said}). Give them the same."
+            )
     if target.name == "whet":
         return Storage("whet", False, "the target is whet itself")
     if any(grid.zero == "real" for grid in grids.values()):
@@ -106,7 +131,7 @@ def _check(
     if grid.zero == "real" and not target.real_zero:
         raise refuse("holds no real zeros", "Use an integer zero (int4-g128) or a symmetric grid (int4s-g128).")
     if table and not target.embedding:
-        raise refuse("loads no quantized embedding or head", "Leave out --embed.")
+        raise refuse("loads no quantized embedding or head", "Leave out --embed (in a plan: keep).")
     if target.groups is not None and grid.group not in target.groups:
         allowed = ", ".join(str(g) for g in target.groups if g)
         raise refuse(f"takes no group of {grid.group}", f"Use a group of {allowed}, or none (per channel).")

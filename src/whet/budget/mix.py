@@ -1,0 +1,380 @@
+"""From scores to a plan: which scheme each part takes within a budget. Pure: no model, no text, no clock.
+
+A part is a linear, or several that a runtime ties to one scheme. Losses are taken as additive; `factors` correct them
+by what an earlier round measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
+from whet.grids import IntegerGrid, parse_scheme
+from whet.targets import Target
+
+KEEP = "keep"
+# What is worth pricing. An integer zero or a real one pays where codes are few, per-channel scales where they are many.
+SCHEMES = (
+    *(f"int{bits}{kind}-g{group}" for bits in (2, 3) for kind in ("s", "", "z") for group in (32, 64, 128)),
+    *(f"int4{kind}-g{group}" for kind in ("s", "") for group in (32, 64, 128)),
+    *(f"int{bits}s-g{group}" for bits in (5, 6, 7, 8) for group in (32, 64, 128)),
+    "int8s",
+)
+# safetensors writes a line of JSON a tensor; a quantized linear has at most four.
+_HEADER = 160 * 4
+_MUCH = 0.8  # of bytes or loss: what is worth saying
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A scheme for every address, with exact tensor bytes and predicted loss; `bound` and `gap` as in `Choice`."""
+
+    schemes: dict[str, str]
+    bytes: int
+    kl: float
+    bound: float
+    gap: float
+    exact: bool
+
+
+def offered(
+    target: Target, shape: tuple[int, int], table: bool, scale_dtype: torch.dtype = torch.float16
+) -> list[IntegerGrid]:
+    """The schemes of SCHEMES that `target` holds on a linear of `shape`, or on an embedding or head (`table`)."""
+    if table and not target.embedding:
+        return []
+    grids = [parse_scheme(name, scale_dtype) for name in SCHEMES]
+    return [
+        grid
+        for grid in grids
+        if grid.bits in target.bits
+        and (target.groups is None or grid.group in target.groups)
+        and not (target.divides and grid.group and shape[1] % grid.group)
+        and not (grid.zero == "real" and not target.real_zero)
+        and not (grid.zero == "int" and not target.integer_zero)
+    ]
+
+
+class Offers:
+    """The options of every part of a scored model for one target and one way of storing it.
+
+    stock: only what stock containers hold mixed (symmetric linears, tables as they are). factors: by address, what a
+    predicted loss is multiplied by.
+    """
+
+    def __init__(
+        self, scores: Mapping[str, Any], target: Target, stock: bool, factors: Mapping[str, float] | None = None
+    ) -> None:
+        self.fixed = int(scores["other"]["bytes"])
+        self.parameters = int(scores["other"]["parameters"]) + sum(part["parameters"] for part in scores["parts"])
+        self.tables = {part["address"] for part in scores["parts"] if part["block"] is None}
+        together: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+        for part in scores["parts"]:
+            together[_tie(part, target)].append(part)
+        self.addresses = [[part["address"] for part in parts] for parts in together.values()]
+        self.names: list[list[str]] = []
+        self.options: list[list[Option]] = []
+        for parts in together.values():
+            table = parts[0]["block"] is None
+            held = set.intersection(*({g.name for g in offered(target, tuple(p["shape"]), table)} for p in parts))
+            names = [KEEP, *(n for n in parts[0]["schemes"] if n in held and not (stock and (table or _shifts(n))))]
+            weigh = [(factors or {}).get(part["address"], 1.0) for part in parts]
+            self.names.append(names)
+            self.options.append(
+                [
+                    Option(
+                        sum(_bytes(part, name) for part in parts),
+                        sum(f * _loss(part, name) for f, part in zip(weigh, parts, strict=True)),
+                    )
+                    for name in names
+                ]
+            )
+
+    def best(self, limit: int, asked: str = "") -> Mix:
+        """The least predicted loss with at most `limit` bytes of tensors. Raises Infeasible."""
+        return self._mix(choose(self.options, limit - self.fixed, asked))
+
+    def smallest(self, most: float, asked: str = "") -> Mix:
+        """The fewest bytes with a predicted loss of at most `most`. Raises Infeasible."""
+        return self._mix(fewest_bytes(self.options, most, asked))
+
+    def least(self) -> int:
+        """Bytes of the smallest mix there is."""
+        return self.fixed + sum(min(option.bytes for option in options) for options in self.options)
+
+    def frontier(self, points: int = 40) -> list[dict[str, float]]:
+        """Predicted bytes, bits and KL along the hull of all mixes."""
+        return [
+            {"bytes": size + self.fixed, "bits": self.bits(size + self.fixed), "kl": loss}
+            for size, loss in frontier(self.options, points)
+        ]
+
+    def bits(self, size: int) -> float:
+        """Stored bits a parameter of the whole model."""
+        return 8 * size / self.parameters
+
+    def figures(self, mix: Mix) -> dict[str, float]:
+        """Bytes, bits and KL of a mix."""
+        return {"bytes": mix.bytes, "bits": self.bits(mix.bytes), "kl": mix.kl}
+
+    def uniform(self) -> list[tuple[str, str, Mix]]:
+        """Every (scheme, scheme of the tables or keep) that is one scheme throughout the blocks."""
+        tables = [addresses[0] in self.tables for addresses in self.addresses]
+        names = [n for n in dict.fromkeys(n for names in self.names for n in names) if n != KEEP]
+        blocks = {name: self._all(name, [not table for table in tables]) for name in names}
+        embeds = {name: self._all(name, tables) for name in (KEEP, *names)}
+        return [
+            (scheme, embed, self._mix_of(first, second))
+            for scheme, first in blocks.items()
+            for embed, second in embeds.items()
+            if first is not None and second is not None
+        ]
+
+    def _all(self, name: str, wanted: Sequence[bool]) -> tuple[int, float, dict[str, str]] | None:
+        """Bytes, loss and schemes of the wanted groups with one scheme, or None where one of them is not offered it."""
+        size, loss = 0, 0.0
+        schemes: dict[str, str] = {}
+        for addresses, names, options, take in zip(self.addresses, self.names, self.options, wanted, strict=True):
+            if not take:
+                continue
+            if name not in names:
+                return None
+            option = options[names.index(name)]
+            size, loss = size + option.bytes, loss + option.loss
+            schemes |= dict.fromkeys(addresses, name)
+        return size, loss, schemes
+
+    def _mix_of(self, *several: tuple[int, float, dict[str, str]]) -> Mix:
+        schemes = {address: name for _, _, part in several for address, name in part.items()}
+        loss = math.fsum(loss for _, loss, _ in several)
+        return Mix(schemes, self.fixed + sum(size for size, _, _ in several), loss, loss, 0.0, False)
+
+    def _mix(self, choice: Choice) -> Mix:
+        schemes = {
+            address: names[pick]
+            for addresses, names, pick in zip(self.addresses, self.names, choice.picks, strict=True)
+            for address in addresses
+        }
+        return Mix(schemes, choice.bytes + self.fixed, choice.loss, choice.bound, choice.gap, choice.exact)
+
+
+def header_bytes(scores: Mapping[str, Any]) -> int:
+    """At most so many bytes of a lighter model's weight files are not tensors."""
+    return _HEADER * (len(scores["parts"]) + int(scores["other"]["tensors"]))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What must not be exceeded, as it was `asked` for.
+
+    kind: `bytes` (of the weight files), `bits` (stored bits a parameter, everything counted) or `quality` (a share q of
+    the original's: mean KL at most −ln q). value: the number.
+    """
+
+    kind: str
+    value: float
+    asked: str
+
+
+def make_plan(
+    scores: Mapping[str, Any],
+    target: Target,
+    budget: Budget,
+    *,
+    solver: str = "gptq",
+    factors: Mapping[str, float] | None = None,
+    most_kl: float | None = None,
+) -> dict[str, Any]:
+    """The best mix for `budget` as a plan (`whet.budget.plan`); raises Infeasible with the smallest that is possible.
+
+    factors: by address, corrections of the predicted losses. most_kl: for a quality, a stricter limit on the mean KL.
+    Stock containers are preferred where the target has one: a mix that needs the modelling file is only taken when
+    nothing else keeps the budget, and the plan says so.
+    """
+    whole = Offers(scores, target, stock=False, factors=factors)
+    notes: list[str] = []
+    if target.name == "whet":
+        mix = _solve(whole, scores, budget, most_kl)
+    else:
+        stock = Offers(scores, target, stock=True, factors=factors)
+        mix = _stock(stock, whole, target, scores, budget, most_kl, notes)
+        if target.modelling_file and not notes:
+            _weigh(whole, scores, budget, most_kl, mix, notes)
+    limit = None if budget.kind == "quality" else _limit(whole, scores, budget)
+    return {
+        "format": "whet.plan",
+        "version": 1,
+        "model": dict(scores["model"]),
+        "target": target.name,
+        "solver": solver,
+        "budget": {"kind": budget.kind, "asked": budget.asked, "bytes": limit, "value": budget.value},
+        "schemes": {part["address"]: mix.schemes[part["address"]] for part in scores["parts"]},
+        "predicted": {
+            **whole.figures(mix),
+            "by_part": {
+                part["address"]: (factors or {}).get(part["address"], 1.0) * _loss(part, mix.schemes[part["address"]])
+                for part in scores["parts"]
+            },
+        },
+        "measured": [],
+        "gap": {"bound": mix.bound, "relative": mix.gap},
+        "frontier": whole.frontier(),
+        "uniform": _worth_showing(
+            [{"scheme": scheme, "embed": embed, **whole.figures(one)} for scheme, embed, one in whole.uniform()]
+        ),
+        "left_out": left_out(scores, target),
+        "scorer": "gradient",
+        "text": scores["text"],
+        "notes": notes,
+    }
+
+
+def _worth_showing(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the uniform points those that no other beats in bytes and KL, and those with one scheme or dense tables."""
+    found, least = [], math.inf
+    for point in sorted(points, key=lambda point: (point["bytes"], point["kl"])):
+        if point["kl"] < least or point["embed"] in (KEEP, point["scheme"]):
+            found.append(point)
+        least = min(least, point["kl"])
+    return found
+
+
+def left_out(scores: Mapping[str, Any], target: Target) -> list[str]:
+    """What the target does not hold, one sentence each."""
+    found = []
+    tables = [part["address"] for part in scores["parts"] if part["block"] is None]
+    if not target.embedding:
+        found.append(f"{target.name} loads no quantized embedding or head: {', '.join(tables)} stay as they are.")
+    lost = [bits for bits in range(2, 9) if bits not in target.bits]
+    if lost:
+        found.append(f"{target.name} has no kernels for {', '.join(map(str, lost))} bits.")
+    if not target.real_zero:
+        found.append(f"{target.name} holds no real zeros.")
+    for roles in target.ties:
+        found.append(f"{target.name} fuses {', '.join(roles)}: they have one scheme.")
+    if target.divides:
+        ragged = {
+            part["address"]
+            for part in scores["parts"]
+            for scheme in part["schemes"]
+            if (group := parse_scheme(scheme).group) and part["shape"][1] % group
+        }
+        if ragged:
+            found.append(f"{target.name} needs groups that divide the row: {len(ragged)} linears have fewer choices.")
+    return found
+
+
+def _stock(
+    stock: Offers,
+    whole: Offers,
+    target: Target,
+    scores: Mapping[str, Any],
+    budget: Budget,
+    most_kl: float | None,
+    notes: list[str],
+) -> Mix:
+    """The best of what stock containers hold: symmetric linears mixed, or one scheme throughout; else the whole."""
+    found: list[Mix] = []
+    problem: Infeasible | None = None
+    try:
+        found.append(_solve(stock, scores, budget, most_kl))
+    except Infeasible as error:
+        problem = error
+    if not target.ties:  # transformers computes the weights of one uniform scheme at load, whatever its zero
+        uniform = [
+            mix
+            for scheme, embed, mix in whole.uniform()
+            if embed in (KEEP, scheme) and parse_scheme(scheme).zero != "real"
+        ]
+        if budget.kind == "quality":
+            most = _most(budget, most_kl)
+            found += sorted((m for m in uniform if m.kl <= most), key=lambda m: m.bytes)[:1]
+        else:
+            limit = _limit(whole, scores, budget)
+            found += sorted((m for m in uniform if m.bytes <= limit), key=lambda m: m.kl)[:1]
+    if found:
+        return min(found, key=lambda m: (m.bytes, m.kl) if budget.kind == "quality" else (m.kl, m.bytes))
+    if not target.modelling_file:
+        assert problem is not None
+        raise problem
+    mix = _solve(whole, scores, budget, most_kl)
+    notes.append(
+        "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
+        "(trust_remote_code=True)"
+    )
+    return mix
+
+
+def _weigh(
+    whole: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: float | None, mix: Mix, notes: list[str]
+) -> None:
+    """Says what stock containers cost where that is much."""
+    best = _solve(whole, scores, budget, most_kl)
+    if budget.kind == "quality" and best.bytes < _MUCH * mix.bytes:
+        notes.append(f"a free mix would take {best.bytes:,} bytes instead of {mix.bytes:,}: make one with --for whet")
+    if budget.kind != "quality" and best.kl < _MUCH * mix.kl:
+        notes.append(
+            f"stock containers hold one scheme throughout, or symmetric linears: a free mix is predicted to lose "
+            f"{best.kl:.2g} instead of {mix.kl:.2g} nats a token; make one with --for whet"
+        )
+
+
+def _solve(offers: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: float | None) -> Mix:
+    if budget.kind == "quality":
+        return offers.smallest(_most(budget, most_kl), budget.asked)
+    must_be_possible(offers, scores, budget)
+    return offers.best(_limit(offers, scores, budget), budget.asked)
+
+
+def must_be_possible(offers: Offers, scores: Mapping[str, Any], budget: Budget) -> None:
+    """Raises Infeasible, with the smallest that is possible, where bytes or bits are too few; needs no losses."""
+    if budget.kind == "quality" or offers.least() <= _limit(offers, scores, budget):
+        return
+    rest = header_bytes(scores) if budget.kind == "bytes" else 0
+    least = offers.least() + rest
+    raise Infeasible(
+        f"{budget.asked} cannot be met: everything at its smallest takes {least:,} bytes "
+        f"({offers.bits(offers.least()):.2f} bits a parameter), the budget has room for "
+        f"{_limit(offers, scores, budget) + rest:,}. Give at least {least:,} bytes, or a target that holds smaller "
+        "schemes (--for whet holds the most).",
+        least,
+    )
+
+
+def _limit(offers: Offers, scores: Mapping[str, Any], budget: Budget) -> int:
+    """Bytes of tensors within a budget of bytes or bits."""
+    if budget.kind == "bits":
+        return int(budget.value * offers.parameters / 8)
+    return int(budget.value) - header_bytes(scores)
+
+
+def _most(budget: Budget, most_kl: float | None) -> float:
+    most = -math.log(budget.value)
+    return most if most_kl is None else min(most, most_kl)
+
+
+def _tie(part: Mapping[str, Any], target: Target) -> tuple[Any, ...]:
+    """What a part is tied by: its block and fused roles, or itself."""
+    for roles in target.ties:
+        if part["role"] in roles and part["block"] is not None:
+            return (part["block"], roles)
+    return (part["address"],)
+
+
+def _bytes(part: Mapping[str, Any], scheme: str) -> int:
+    return int(part["bytes"] if scheme == KEEP else part["schemes"][scheme]["bytes"])
+
+
+def _loss(part: Mapping[str, Any], scheme: str) -> float:
+    return 0.0 if scheme == KEEP else float(part["schemes"][scheme]["kl"])
+
+
+def _shifts(scheme: str) -> bool:
+    """Whether the scheme has a zero of its own."""
+    return parse_scheme(scheme).zero != "none"

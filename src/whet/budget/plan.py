@@ -1,0 +1,275 @@
+"""Plans: which part takes which scheme, as JSON that is printed, edited by hand, checked and replayed.
+
+`schemes` is what a plan says; everything else tells where it came from and what it promises. Promises hold for the
+schemes they were made for: `predicted.of` is their hash, and after an edit predictions are dropped, with a note.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from whet.anatomy import Anatomy
+from whet.budget.sizes import tables, tensor_bytes
+from whet.budget.strict import Strict, checked
+from whet.checkpoint import TensorInfo, write_json
+from whet.errors import UsageError, did_you_mean
+from whet.grids import IntegerGrid, parse_scheme
+from whet.targets import Storage, find_target, storage, tied
+
+KEEP = "keep"
+_NAMED = 3  # addresses named in a message
+
+
+class Model(Strict):
+    """The original that the plan is for."""
+
+    name: str = ""
+    sha256: str | None = Field(default=None, description="Of the original, null binds the plan to no model")
+
+
+class Budget(Strict):
+    """What was asked for."""
+
+    kind: Literal["bytes", "bits", "quality", "none"] = "none"
+    asked: str = ""
+    bytes: int | None = Field(default=None, ge=0, description="Bytes of tensors that must not be exceeded")
+    value: float = 0.0
+
+
+class Predicted(Strict):
+    """What the schemes are expected to give."""
+
+    bytes: int = Field(ge=0)
+    bits: float = Field(ge=0, description="Stored bits a parameter of the whole model")
+    kl: float | None = Field(default=None, description="Nats a token")
+    by_part: dict[str, float] = Field(default_factory=dict, description="Nats a token, by address")
+    of: str | None = Field(default=None, description="SHA-256 of the schemes this was predicted for; whet fills it in")
+
+
+class Measured(Strict):
+    """One round of refinement: what a mix was predicted and measured to give."""
+
+    bytes: int = Field(ge=0)
+    predicted_kl: float
+    measured_kl: float
+    top1: float
+    retention: dict[str, float] = Field(default_factory=dict)
+
+
+class Gap(Strict):
+    """How far from the best predicted loss the choice can be at most."""
+
+    bound: float
+    relative: float = Field(ge=0)
+
+
+class Point(Strict):
+    """A mix on the frontier, predicted."""
+
+    bytes: int = Field(ge=0)
+    bits: float = Field(ge=0)
+    kl: float
+
+
+class Uniform(Point):
+    """One scheme throughout, predicted."""
+
+    scheme: str
+    embed: str
+
+
+class Plan(Strict):
+    """A plan for one model and one target. Edit `schemes`; everything else is optional and is checked or dropped."""
+
+    editor_schema: str | None = Field(default=None, alias="$schema", exclude=True)
+    format: Literal["whet.plan"]
+    version: Literal[1]
+    model: Model = Field(default_factory=Model)
+    target: str = Field(description="The runtime that is to load the lighter model")
+    solver: str = "gptq"
+    budget: Budget = Field(default_factory=Budget)
+    schemes: dict[str, str] = Field(
+        description="Every linear of the blocks, embedding and head by address: a scheme such as int4-g64, or keep"
+    )
+    predicted: Predicted | None = None
+    measured: list[Measured] = Field(default_factory=list)
+    gap: Gap | None = None
+    frontier: list[Point] = Field(default_factory=list)
+    uniform: list[Uniform] = Field(default_factory=list)
+    left_out: list[str] = Field(default_factory=list)
+    scorer: str | None = None
+    text: dict[str, Any] | None = None
+    notes: list[str] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CheckedPlan:
+    """A plan that fits its model and target.
+
+    plan: with stale predictions dropped. grids: by address, without what is kept. bytes: exact, by part, as
+    `tensor_bytes` gives them. notes: what was dropped and why.
+    """
+
+    plan: dict[str, Any]
+    grids: dict[str, IntegerGrid]
+    storage: Storage
+    bytes: dict[str, int]
+    notes: list[str]
+
+
+def read_plan(plan: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """A plan from a file, or one that is at hand, with every key there is. Raises UsageError naming what is wrong."""
+    source = "the plan" if isinstance(plan, Mapping) else str(plan)
+    value = plan if isinstance(plan, Mapping) else _load(Path(plan))
+    if value.get("format") != "whet.plan":
+        raise UsageError(
+            f'{source} is not a plan: a plan is a JSON object with "format": "whet.plan". Make one with whet plan.'
+        )
+    if value.get("version") != 1:
+        raise UsageError(f"{source} has version {value.get('version')!r}; this whet reads version 1. Update whet.")
+    return checked(Plan, value, source).model_dump()
+
+
+def write_plan(path: str | Path, plan: Mapping[str, Any]) -> None:
+    """Check `plan` and write it atomically; a prediction is marked with the schemes it was made for."""
+    whole = read_plan(plan)
+    if whole["predicted"] is not None and whole["predicted"]["of"] is None:
+        whole["predicted"]["of"] = schemes_hash(whole["schemes"])
+    write_json(Path(path), whole)
+
+
+def plan_schema() -> dict[str, Any]:
+    """The JSON Schema of a plan, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Plan.model_json_schema()}
+
+
+def schemes_hash(schemes: Mapping[str, str]) -> str:
+    """SHA-256 of schemes by address, in whatever order they stand."""
+    return hashlib.sha256(json.dumps(dict(schemes), sort_keys=True).encode()).hexdigest()
+
+
+def plan_hash(plan: Mapping[str, Any]) -> str:
+    """SHA-256 of everything a plan says."""
+    return hashlib.sha256(json.dumps(read_plan(plan), sort_keys=True).encode()).hexdigest()
+
+
+def check_model(plan: Mapping[str, Any], sha256: str) -> None:
+    """Raises UsageError where `plan` is bound to another model than the one with `sha256` (as `examine` gives it)."""
+    bound = plan["model"]["sha256"]
+    if bound is not None and bound != sha256:
+        name = plan["model"]["name"] or "another model"
+        raise UsageError(
+            f"The plan was made for {name} with SHA-256 {bound[:12]}…, this model has {sha256[:12]}…: weights or "
+            "config are others. Make a plan for this model, or set model.sha256 in the plan to null to use it anyway."
+        )
+
+
+def check_plan(
+    plan: str | Path | Mapping[str, Any],
+    parts: Anatomy,
+    tensors: Mapping[str, TensorInfo],
+    *,
+    scale_dtype: torch.dtype = torch.float16,
+    sha256: str | None = None,
+) -> CheckedPlan:
+    """Check a plan against the model of `parts` and `tensors`, and against the target it names.
+
+    scale_dtype: the type scales are stored in. sha256: of the model, where it is known already.
+    Raises UsageError for an address that does not exist or is missing, a scheme that is none, what the target does not
+    hold, a plan of another model, and one that changes nothing.
+    """
+    source = "the plan" if isinstance(plan, Mapping) else str(plan)
+    whole = read_plan(plan)
+    if sha256 is not None:
+        check_model(whole, sha256)
+    shapes = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
+    _check_addresses(whole["schemes"], shapes, parts, source)
+    grids = {address: grid for address in shapes if (grid := _grid(whole, address, scale_dtype, source)) is not None}
+    if not grids:
+        raise UsageError(f"{source} keeps every part as it is, so there is nothing to make lighter. Lower its budget.")
+    target = find_target(whole["target"])
+    held = storage(target, grids, shapes, frozenset(t.address for t in tables(parts)), tied(target, parts))
+    sizes = tensor_bytes(parts, tensors, grids)
+    return CheckedPlan(whole, grids, held, sizes, _drop_stale(whole, sizes["total"]))
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise UsageError(f"{path}: there is no such file.{near} Give a plan that whet plan wrote.")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
+    except _Twin as error:
+        raise UsageError(f"{path}: the key {error} is there twice. Remove one of the two.") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid JSON: {error}. Mend that place.") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} is not a plan: a plan is a JSON object. Make one with whet plan.")
+    return value
+
+
+class _Twin(Exception):
+    """A key that stands twice in one object."""
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Twin(key)
+        found[key] = value
+    return found
+
+
+def _check_addresses(
+    schemes: Mapping[str, str], shapes: Mapping[str, tuple[int, int]], parts: Anatomy, source: str
+) -> None:
+    for address in schemes:
+        if address not in shapes:
+            if parts.head is None and address == parts.family.head:
+                raise UsageError(
+                    f"{source}: {address} is tied to {parts.embedding.address} in this model and takes its scheme. "
+                    f"Remove {address} from schemes."
+                )
+            raise UsageError(
+                f"{source}: this model has no {address}.{did_you_mean(address, shapes)} Name linears as the model's "
+                "own tensors do, without .weight."
+            )
+    missing = [address for address in shapes if address not in schemes]
+    if missing:
+        shown = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if missing[_NAMED:] else "")
+        raise UsageError(f"{source} has no scheme for {shown}. Give each one, or {KEEP} to leave it as it is.")
+
+
+def _grid(plan: Mapping[str, Any], address: str, scale_dtype: torch.dtype, source: str) -> IntegerGrid | None:
+    scheme = plan["schemes"][address]
+    if scheme.strip().lower() == KEEP:
+        return None
+    try:
+        return parse_scheme(scheme, scale_dtype)
+    except UsageError as error:
+        raise UsageError(f"{source}, {address}: {error} Or {KEEP}, which leaves the part as it is.") from error
+
+
+def _drop_stale(plan: dict[str, Any], total: int) -> list[str]:
+    """Remove from `plan` what was said of other schemes; returns what was removed and what no longer holds."""
+    notes = []
+    said, now = plan["predicted"], schemes_hash(plan["schemes"])
+    if said is not None and said["bytes"] == total and said["of"] in (None, now):
+        said["of"] = now
+    elif said is not None:
+        plan["predicted"] = plan["gap"] = None
+        plan["measured"] = []
+        notes.append("the plan's schemes were edited after it was made: its predictions are dropped")
+    limit = plan["budget"]["bytes"]
+    if limit is not None and total > limit:
+        notes.append(f"the plan takes {total:,} bytes of tensors, more than the {limit:,} of its budget")
+    return notes

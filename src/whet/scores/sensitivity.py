@@ -1,0 +1,175 @@
+"""What every part of a model is worth: one backward pass a sample, on text and skill by skill.
+
+A visitor of the walk in reverse. For each linear and each kind of sample it sums squared gradients and squared outputs;
+for samples of text also the inputs' second moments, with which the cost of every grid is predicted as soon as a block
+is done, so that no more than one block's second moments are ever held.
+
+A kind is `<what>/<language>`: `text/en`, `facts/ko`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from whet.anatomy import Anatomy, Linear
+from whet.grids import IntegerGrid
+from whet.scores.outliers import Outliers
+from whet.scores.prediction import gains, linear_losses, pivots
+from whet.walk import Flow, Sample, SecondMoments
+
+TEXT = "text/"
+# Share of an output's energy that is taken to be lost where parts are compared: 1 %, an error of a tenth in norm.
+LOST = 0.01
+
+
+@dataclass
+class Use:
+    """Sums over one kind of sample at one linear: squared gradients and squared outputs, each `[out]`."""
+
+    gradient: Tensor
+    energy: Tensor
+
+
+@dataclass
+class PartScore:
+    """One linear: its `sensitivity` on text and, in `kinds`, on each kind of sample (KL a counted token when LOST of
+    its output's energy is noise), the mean squared gradient of its outputs on text in `rows [out]`, the predicted KL by
+    scheme, and its spectrum's figure where asked for."""
+
+    linear: Linear
+    block: int | None
+    sensitivity: float = 0.0
+    kinds: dict[str, float] = field(default_factory=dict)
+    rows: Tensor = field(default_factory=lambda: torch.zeros(0))
+    schemes: dict[str, float] = field(default_factory=dict)
+    spectrum: float | None = None
+
+
+class Sensitivity:
+    """Sums up what the walk in reverse shows.
+
+    grids: schemes to predict, by linear. spectrum: a function of weights `[out, in]` and second moment that gives a
+    number for the report; None leaves it out. After the walk: `parts` in the model's order, `influence` of each block
+    (1 − mean cosine of the hidden states before and after it, on text), `outliers`, and the sums at both ends of the
+    model that embedding and head are judged by.
+    """
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        grids: Callable[[Linear], Sequence[IntegerGrid]],
+        spectrum: Callable[[Tensor, Tensor], float] | None = None,
+    ) -> None:
+        self.anatomy, self.grids, self.spectrum = anatomy, grids, spectrum
+        self.parts: dict[str, PartScore] = {}
+        self.influence = [0.0] * len(anatomy.blocks)
+        self.outliers = Outliers()
+        self.counted: dict[str, int] = defaultdict(int)
+        self.real: dict[str, int] = defaultdict(int)
+        vocabulary, hidden = anatomy.embedding.shape
+        self.looked = torch.zeros(vocabulary, dtype=torch.float64)
+        self.read = torch.zeros(vocabulary, dtype=torch.float64)
+        self.embedding_gradient = torch.zeros(hidden, hidden)
+        self.head_hidden = torch.zeros(hidden, hidden)
+        self._cosine = [0.0] * len(anatomy.blocks)
+        self._use: dict[tuple[str, str], Use] = {}
+        self._moments: SecondMoments | None = None
+
+    # -- the visitor ----------------------------------------------------------------------------------------------
+
+    def head(self, sample: Sample, hidden: Tensor, chance: Tensor, position: slice) -> None:
+        """Curvature of the prediction in each logit, and what the head reads."""
+        self.counted[sample.name] += len(hidden)
+        if position.start == 0:
+            self.real[sample.name] += int(sample.real.sum())
+        if sample.name.startswith(TEXT):
+            self.read += (chance * (1 - chance)).sum(0).double().cpu()
+            self.head_hidden += (hidden.t() @ hidden).cpu()
+
+    def flow(self, index: int, linears: list[Linear], flow: Flow) -> None:
+        """Add one sample at one block."""
+        name = flow.sample.name
+        real = flow.sample.real.to(flow.before.device)
+        for linear in linears:
+            gradient = flow.gradients[linear.address].float().square().sum((0, 1))
+            energy = (flow.outputs[linear.address].float().square() * real[..., None]).sum((0, 1))
+            use = self._use.setdefault((linear.address, name), Use(gradient * 0, energy * 0))
+            use.gradient += gradient
+            use.energy += energy
+        if not name.startswith(TEXT):
+            return
+        if self._moments is None:
+            self._moments = SecondMoments(linears, self.anatomy.block_prefix(index))
+        for reads, x in flow.inputs.items():
+            self._moments.add(reads, x.reshape(-1, x.shape[-1]))
+            self.outliers.add(self._moments.first[reads].address, x, flow.sample.tokens)
+        self._moments.tokens += flow.sample.tokens.numel()
+        cosine = torch.cosine_similarity(flow.before.float(), flow.after.float(), dim=-1)
+        self._cosine[index] += float(cosine.sum())
+
+    def leave(self, index: int, linears: list[Linear], module: nn.Module, prefix: str) -> None:
+        """Turn sums into scores while the weights are here, and let the second moments go."""
+        moments, self._moments = self._moments, None
+        for linear in linears:
+            part = self.parts[linear.address] = PartScore(linear, index)
+            uses = {name: self._use.pop((linear.address, name)) for name in self.counted}
+            for name, use in uses.items():
+                part.kinds[name] = self._lost(use, [name])
+            text = [name for name in uses if name.startswith(TEXT)]
+            if text:
+                use = Use(sum(uses[n].gradient for n in text), sum(uses[n].energy for n in text))  # type: ignore[arg-type]
+                part.sensitivity = self._lost(use, text)
+                part.rows = use.gradient / self._count(text)
+        if moments is None:
+            return
+        self.influence[index] = 1 - self._cosine[index] / moments.tokens
+        by_input: dict[str, list[Linear]] = defaultdict(list)
+        for linear in linears:
+            by_input[linear.reads].append(linear)
+        for reads, together in by_input.items():
+            h = moments.mean(reads)
+            moments.sums.pop(reads)
+            d = pivots(h)
+            scored = [self.parts[linear.address] for linear in together]
+            weights = [x.view(module.get_parameter(x.parameter.removeprefix(prefix)).data) for x in together]
+            gain = gains(torch.cat(weights), h, d, torch.cat([part.rows for part in scored]))
+            for part, w in zip(scored, weights, strict=True):
+                grids = self.grids(part.linear)
+                losses = linear_losses(w, d, part.rows, grids, gain)
+                part.schemes |= {grid.name: loss for grid, loss in zip(grids, losses, strict=True)}
+                if self.spectrum is not None:
+                    part.spectrum = self.spectrum(w, h)
+
+    def _count(self, names: Sequence[str]) -> int:
+        return max(1, sum(self.counted[name] for name in names))
+
+    def _lost(self, use: Use, names: Sequence[str]) -> float:
+        real = max(1, sum(self.real[name] for name in names))
+        return 0.5 * LOST * float((use.gradient / self._count(names) * (use.energy / real)).sum())
+
+    def embedding(self, sample: Sample, gradient: Tensor) -> None:
+        """Gradients of looked-up rows, and how often each row was."""
+        if sample.name.startswith(TEXT):
+            g = gradient.reshape(-1, gradient.shape[-1])
+            self.embedding_gradient += (g.t() @ g).cpu()
+            self.looked += torch.bincount(sample.tokens.flatten().cpu(), minlength=len(self.looked)).double()
+
+    # -- what came out --------------------------------------------------------------------------------------------
+
+    @property
+    def text_tokens(self) -> int:
+        """Counted positions of text."""
+        return self._count([name for name in self.counted if name.startswith(TEXT)])
+
+    def by_kind(self, index: int) -> dict[str, float]:
+        """What block `index` is worth to each kind of sample: the sum over its linears."""
+        total: dict[str, float] = defaultdict(float)
+        for linear in self.anatomy.blocks[index]:
+            for name, value in self.parts[linear.address].kinds.items():
+                total[name] += value
+        return dict(total)

@@ -1,0 +1,163 @@
+"""Mixes: budgets are kept to the byte, targets are offered only what they hold, and nothing better was left out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+
+from whet.budget.knapsack import Infeasible
+from whet.budget.mix import KEEP, SCHEMES, Budget, Offers, header_bytes, left_out, make_plan, offered
+from whet.budget.sizes import linear_bytes
+from whet.grids import parse_scheme
+from whet.targets import TARGETS, find_target, storage
+
+ROLES = {"q": (64, 64), "k": (32, 64), "v": (32, 64), "o": (64, 64), "gate": (96, 64), "up": (96, 64), "down": (64, 96)}
+
+
+def scores(blocks: int = 2, schemes: tuple[str, ...] = SCHEMES) -> dict[str, Any]:
+    """Made-up scores: losses fall fourfold a bit and differ by part."""
+    parts = []
+
+    def part(address: str, role: str, block: int | None, shape: tuple[int, int], worth: float) -> None:
+        priced = {}
+        for name in schemes:
+            grid = parse_scheme(name)
+            kind = {"none": 1.0, "int": 0.95, "real": 0.85}[grid.zero]
+            wide = 1 + (grid.group or 128) / 128
+            priced[name] = {"bytes": linear_bytes(grid, shape), "kl": worth * kind * wide * 4.0**-grid.bits}
+        size = shape[0] * shape[1]
+        parts.append(
+            {"address": address, "role": role, "block": block, "shape": list(shape), "parameters": size}
+            | {"bytes": 2 * size, "sensitivity": worth, "schemes": priced}
+        )
+
+    for block in range(blocks):
+        for number, (role, shape) in enumerate(ROLES.items()):
+            part(f"model.layers.{block}.{role}", role, block, shape, 1.0 + 3 * ((7 * block + number * 5) % 11))
+    part("model.embed_tokens", "embedding", None, (264, 64), 20.0)
+    other = {"bytes": 640, "parameters": 320, "tensors": 5}
+    return {"model": {"name": "m", "sha256": None}, "text": None, "parts": parts, "other": other}
+
+
+def total(found: dict[str, Any], schemes: dict[str, str]) -> int:
+    return found["other"]["bytes"] + sum(
+        part["bytes"] if schemes[part["address"]] == KEEP else part["schemes"][schemes[part["address"]]]["bytes"]
+        for part in found["parts"]
+    )
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_offered_is_what_the_target_holds(name: str) -> None:
+    target = find_target(name)
+    for shape, table in itertools.product([(64, 64), (96, 80), (64, 96)], [False, True]):
+        for grid in offered(target, shape, table):
+            storage(target, {"a": grid}, {"a": shape}, frozenset({"a"} if table else ()))
+
+
+def test_a_budget_of_bits_is_kept_and_used() -> None:
+    found = scores()
+    plan = make_plan(found, find_target("whet"), Budget("bits", 3.5, "--bits 3.5"))
+    assert plan["predicted"]["bytes"] == total(found, plan["schemes"])
+    assert 3.4 < plan["predicted"]["bits"] <= 3.5
+    assert plan["predicted"]["kl"] == pytest.approx(sum(plan["predicted"]["by_part"].values()))
+    assert plan["gap"]["relative"] < 0.02
+    uniform = [one for one in plan["uniform"] if one["bits"] <= 3.5]
+    assert uniform and plan["predicted"]["kl"] < min(one["kl"] for one in uniform)
+
+
+def test_a_budget_of_bytes_leaves_room_for_headers() -> None:
+    found = scores()
+    plan = make_plan(found, find_target("whet"), Budget("bytes", 60_000, "--fit 60kB"))
+    assert plan["predicted"]["bytes"] + header_bytes(found) <= 60_000
+    assert plan["budget"]["bytes"] == 60_000 - header_bytes(found)
+
+
+def test_quality_takes_the_fewest_bytes() -> None:
+    found = scores()
+    plan = make_plan(found, find_target("whet"), Budget("quality", 0.98, "--quality 0.98"))
+    assert plan["predicted"]["kl"] <= -math.log(0.98)
+    smaller = make_plan(found, find_target("whet"), Budget("quality", 0.9, "--quality 0.9"))
+    assert smaller["predicted"]["bytes"] < plan["predicted"]["bytes"]
+    strict = make_plan(found, find_target("whet"), Budget("quality", 0.9, "--quality 0.9"), most_kl=1e-4)
+    assert strict["predicted"]["kl"] <= 1e-4
+
+
+def test_stock_transformers_takes_one_scheme_or_symmetric_ones() -> None:
+    found = scores()
+    target = find_target("transformers")
+    shapes = {part["address"]: tuple(part["shape"]) for part in found["parts"]}
+    for bits in (3.0, 4.5, 9.0):
+        plan = make_plan(found, target, Budget("bits", bits, f"--bits {bits}"))
+        grids = {a: parse_scheme(s) for a, s in plan["schemes"].items() if s != KEEP}
+        held = storage(target, grids, shapes, frozenset({"model.embed_tokens"}))
+        assert (held.container == "compressed-tensors") == (not any("own modelling" in note for note in plan["notes"]))
+        assert plan["predicted"]["bits"] <= bits
+
+
+def test_what_stock_cannot_keep_goes_through_the_modelling_file() -> None:
+    found = scores()
+    least = Offers(found, find_target("whet"), stock=False).least()
+    plan = make_plan(found, find_target("transformers"), Budget("bits", 8 * least / 36_000, "small"))
+    assert plan["predicted"]["bytes"] >= least
+
+
+def test_vllm_ties_what_it_fuses() -> None:
+    found = scores()
+    plan = make_plan(found, find_target("vllm"), Budget("bits", 9.0, "--bits 9"))
+    for block in (0, 1):
+        for roles in (("q", "k", "v"), ("gate", "up")):
+            assert len({plan["schemes"][f"model.layers.{block}.{role}"] for role in roles}) == 1
+    assert plan["schemes"]["model.embed_tokens"] == KEEP
+    assert any("embedding" in line for line in plan["left_out"])
+    assert any("fuses q, k, v" in line for line in plan["left_out"])
+
+
+def test_ragged_groups_are_named_where_they_are_left_out() -> None:
+    assert any("divide the row" in line for line in left_out(scores(), find_target("transformers")))
+    assert left_out(scores(), find_target("whet")) == []
+
+
+@pytest.mark.parametrize("kind, value, asked", [("bytes", 900, "--fit 900"), ("bits", 1.0, "--bits 1")])
+def test_an_impossible_budget_says_what_is_possible(kind: str, value: float, asked: str) -> None:
+    found = scores()
+    with pytest.raises(Infeasible, match=asked) as caught:
+        make_plan(found, find_target("whet"), Budget(kind, value, asked))
+    smallest = int(caught.value.smallest)
+    assert f"{smallest:,} bytes" in str(caught.value)
+    enough = Budget("bytes", smallest if kind == "bytes" else smallest + header_bytes(found), "enough")
+    assert make_plan(found, find_target("whet"), enough)["predicted"]["bytes"] <= smallest
+    with pytest.raises(Infeasible):
+        make_plan(found, find_target("whet"), Budget("bytes", enough.value - 1, "one less"))
+
+
+def test_measured_factors_move_the_choice() -> None:
+    found = scores()
+    budget = Budget("bits", 3.5, "--bits 3.5")
+    before = make_plan(found, find_target("whet"), budget)
+    dear = {f"model.layers.0.{role}": 50.0 for role in ROLES}
+    after = make_plan(found, find_target("whet"), budget, factors=dear)
+
+    def mean_bits(plan: dict[str, Any]) -> float:
+        return sum(parse_scheme(plan["schemes"][a]).bits if plan["schemes"][a] != KEEP else 16 for a in dear)
+
+    assert mean_bits(after) > mean_bits(before)
+
+
+def test_small_models_are_mixed_optimally() -> None:
+    """Every mix of four schemes on one block's first three linears, by brute force."""
+    names = ("int2s-g32", "int3-g64", "int4s-g32", "int8s")
+    found = scores(1, names)
+    found["parts"] = found["parts"][:3]
+    offers = Offers(found, find_target("whet"), stock=False)
+    for bits in (2.6, 3.3, 4.1, 5.7):
+        limit = int(bits * offers.parameters / 8)
+        every = [
+            sum(0.0 if s == KEEP else part["schemes"][s]["kl"] for s, part in zip(mix, found["parts"], strict=True))
+            for mix in itertools.product((KEEP, *names), repeat=3)
+            if total(found, dict(zip((p["address"] for p in found["parts"]), mix, strict=True))) <= limit
+        ]
+        if every:
+            assert offers.best(limit).kl == pytest.approx(min(every))
