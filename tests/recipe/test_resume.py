@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import sys
 
 import pytest
@@ -14,12 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import models
+from killing import Ticks, die, killed
 from whet.checkpoint import files
 from whet.errors import UsageError
 from whet.recipe.compress import compress, resume
 from whet.walk import Journal
 
-module = sys.modules["whet.recipe.compress"]  # whet.recipe.compress itself is the function
+module = sys.modules["whet.recipe.running"]
 finishing = sys.modules["whet.recipe.finish"]
 
 WINDOWS = torch.randint(0, 264, (6, 16), generator=torch.Generator().manual_seed(0))
@@ -47,47 +47,6 @@ def undisturbed(original, tmp_path_factory):
 
 def hashes(folder):
     return {name: hashlib.sha256(data).hexdigest() for name, data in models.contents(folder).items()}
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def killed(work, arrange):
-    """Run `work` in a process of its own that `arrange` has prepared to kill itself; it must not survive."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            arrange()
-            work()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, "the run was over before it was killed"
-
-
-class Ticks:
-    """Counts the moments that matter to the disk (before and after every sync, rename and removal); dies at one."""
-
-    def __init__(self, at=None):
-        self.count, self.at = 0, at
-        for name in ("fsync", "replace", "unlink"):
-            setattr(os, name, self.around(getattr(os, name)))
-
-    def around(self, function):
-        def wrapped(*args, **kwargs):
-            self.tick()
-            result = function(*args, **kwargs)
-            self.tick()
-            return result
-
-        return wrapped
-
-    def tick(self):
-        self.count += 1
-        if self.count == self.at:
-            die()
 
 
 def after(owner, name, calls, kill_before=False):

@@ -3,5 +3,7 @@
 from whet.engines.torch import generate
 from whet.recipe.compare import compare
 from whet.recipe.compress import compress, resume
+from whet.recipe.inspect import inspect
+from whet.recipe.planning import plan
 
-__all__ = ["compare", "compress", "generate", "resume"]
+__all__ = ["compare", "compress", "generate", "inspect", "plan", "resume"]

@@ -6,7 +6,9 @@ follows and a later `resume` reads back.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,25 +17,30 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import FAMILIES, Anatomy, Linear, anatomy
+from whet.budget import check_plan, plan_hash, read_plan, tables
 from whet.checkpoint import Checkpoint, load_tokenizer, model_config
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.grids import IntegerGrid, parse_scheme
 from whet.quantize import SOLVERS
 from whet.recipe.self_written import check_fits
-from whet.targets import Storage, find_target, storage
+from whet.targets import Storage, find_target, storage, tied
 from whet.text import fingerprint, read_documents, render_chat, split, windows
 
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
+_SHORT = 16  # times as many, where documents are shorter than a window
 BATCH_TOKENS = 4096
-_SCALE_DTYPES = {torch.bfloat16: torch.bfloat16, torch.float16: torch.float16}
+SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
 
 
 @dataclass
 class Decision:
     """What a run does: the recipe as plain JSON, and the objects it stands for.
 
-    `solve` and `verify` are windows of tokens; `to_write` counts tokens the model will write itself for want of text.
+    `grids` is by address; what has none stays as it is. `plan` is where they came from, if not from one scheme. `solve`
+    and `verify` are windows of tokens; `to_write` counts tokens the model will write itself for want of text. `rows` is
+    what an error in each row of a linear costs, by address, where it was scored: only the report of a run needs it.
+    `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into the folder.
     """
 
     recipe: dict[str, Any]
@@ -47,6 +54,13 @@ class Decision:
     verify: list[Tensor]
     notes: list[str]
     to_write: int = 0
+    plan: dict[str, Any] | None = None
+    rows: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    asked: dict[str, Any] | None = None
+
+    def chosen(self, linears: list[Linear]) -> list[Linear]:
+        """Those of `linears` that have a grid."""
+        return [linear for linear in linears if linear.address in self.grids]
 
     @property
     def tokens(self) -> int:
@@ -64,13 +78,18 @@ class Decision:
 
 def choose_grids(parts: Anatomy, scheme: str, embed: str | None, dtype: torch.dtype) -> dict[str, IntegerGrid]:
     """Address → grid for every linear of the blocks, and for embedding and head where `embed` names a scheme."""
-    scales = _SCALE_DTYPES.get(dtype, torch.float16)
+    scales = scale_dtype(dtype)
     grid = parse_scheme(scheme, scales)
     grids = {linear.address: grid for linear in parts.linears()}
     if embed is not None:
         table = parse_scheme(embed, scales)
         grids |= {linear.address: table for linear in tables(parts)}
     return grids
+
+
+def scale_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type that scales and real zeros of a model of type `dtype` are stored in."""
+    return torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
 
 
 def model_name(path: Path) -> str:
@@ -95,9 +114,34 @@ def compute_type(dtype: torch.dtype, device: str) -> torch.dtype:
     return dtype if fast else torch.float32
 
 
-def tables(parts: Anatomy) -> list[Linear]:
-    """Embedding, and the head where it is a tensor of its own."""
-    return [parts.embedding] + ([parts.head] if parts.head is not None else [])
+def check_asked(
+    *,
+    scheme: str | None,
+    embed: str | None,
+    plan: Any,
+    fit: str | int | None,
+    bits: float | None,
+    quality: float | None,
+    skills: Any,
+) -> None:
+    """Raises UsageError unless at most one of the ways to say what to do was taken, and only with what goes with it."""
+    ways = {"scheme": scheme, "plan": plan, "fit": fit, "bits": bits, "quality": quality}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(
+            f"{' and '.join(given)} were given, and each alone says what to do. Give one: scheme (with embed) for one "
+            "grid throughout, plan for what a file says, or a budget: fit, bits or quality."
+        )
+    if embed is not None and given not in ([], ["scheme"]):
+        raise UsageError(f"embed goes with scheme: {given[0]} decides on embedding and head itself. Leave embed out.")
+    if skills is not None and not {"fit", "bits", "quality"} & set(given):
+        raise UsageError(
+            "skills tell what a budget is to keep: give fit, bits or quality with them, or leave them out."
+        )
+    if bits is not None and not 0 < bits <= 32:
+        raise UsageError(f"bits {bits:g} is no budget: give the stored bits a parameter, such as 3.5.")
+    if quality is not None and not 0 < quality <= 1:
+        raise UsageError(f"quality {quality:g} is no share of the original's: give one between 0 and 1, such as 0.98.")
 
 
 def read_windows(
@@ -142,7 +186,7 @@ def read_windows(
         about |= {"split": "eval given", "eval_fingerprint": fingerprint(verifying)}
     solve = windows(solving, tokenizer, samples, window, seed, source)
     try:
-        verify = windows(verifying, tokenizer, verify_count(samples), window, seed, source)
+        verify = _verifying(verifying, tokenizer, verify_count(samples), window, seed, source)
     except UsageError:
         if eval_text is not None:
             raise
@@ -151,13 +195,26 @@ def read_windows(
     return solve, verify, about
 
 
+def _verifying(
+    documents: Sequence[str], tokenizer: Any, count: int, window: int, seed: int, source: str
+) -> list[Tensor]:
+    """`count` windows, or where documents are short as many as hold the tokens of `count` full ones."""
+    found = windows(documents, tokenizer, count, window, seed, source)
+    tokens = sum(len(one) for one in found)
+    if len(found) == count and tokens < count * window:
+        more = min(_SHORT * count, count * count * window // tokens)
+        found = windows(documents, tokenizer, more, window, seed, source)
+    return found
+
+
 def decide(
     model: str | Path,
     *,
-    scheme: str,
-    embed: str | None,
-    solver: str,
-    target: str,
+    scheme: str | None = None,
+    embed: str | None = None,
+    plan: str | Path | Mapping[str, Any] | None = None,
+    solver: str | None = None,
+    target: str | None = None,
     text: Any,
     eval_text: Any,
     field: str,
@@ -167,15 +224,25 @@ def decide(
     seed: int,
     device: str,
 ) -> Decision:
-    """Check every argument against the model and the target; raises UsageError or MachineError before anything runs."""
+    """Check every argument against the model and the target; raises UsageError or MachineError before anything runs.
+
+    scheme, embed: one grid throughout, `W4A16` and none unless given; or plan: a grid for each part, with the solver
+    and the target that it names.
+    """
+    if plan is not None:
+        said = read_plan(plan)
+        solver, target = solver or said["solver"], _target_of(said, target)
+    else:
+        scheme = scheme or SCHEME
+        parse_scheme(scheme)
+        if embed is not None:
+            parse_scheme(embed)
+    solver = solver or SOLVER
     if solver not in SOLVERS:
         raise UsageError(
             f"Solver {solver!r} is not known.{did_you_mean(solver, SOLVERS)} Solvers: {', '.join(SOLVERS)}."
         )
-    runtime = find_target(target)
-    parse_scheme(scheme)
-    if embed is not None:
-        parse_scheme(embed)
+    runtime = find_target(target or TARGET)
     if samples < 1 or window < 8:
         raise UsageError(f"{samples} windows of {window} tokens is too little: give at least 1 window of 8 tokens.")
     place = resolve_device(device)
@@ -184,9 +251,17 @@ def decide(
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
     _check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
-    grids = choose_grids(parts, scheme, embed, dtype)
-    every = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
-    stored = storage(runtime, grids, every, frozenset(linear.address for linear in tables(parts)))
+    notes, checked = [], None
+    if plan is not None:
+        found = check_plan(plan, parts, checkpoint.tensors, scale_dtype=scale_dtype(dtype))
+        checked, grids, stored = found.plan, found.grids, found.storage
+        notes += found.notes
+    else:
+        assert scheme is not None
+        grids = choose_grids(parts, scheme, embed, dtype)
+        every = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
+        among = frozenset(linear.address for linear in tables(parts))
+        stored = storage(runtime, grids, every, among, tied(runtime, parts))
     writes_itself = text is None and solver != "nearest"
     if writes_itself:
         check_fits(checkpoint)
@@ -201,7 +276,6 @@ def decide(
             checkpoint, text, eval_text, field=field, chat=chat, samples=samples, window=window, seed=seed
         )
         _check_vocabulary(checkpoint, parts, (*solve, *verify))
-    notes = []
     if untied:
         notes.append(
             f"{parts.family.head}.weight differs from the embedding although config.json ties the two: both are kept, "
@@ -223,8 +297,9 @@ def decide(
         "model_path": str(checkpoint.path.resolve()),
         "scheme": scheme,
         "embed": embed,
+        "plan": None if checked is None else plan_hash(checked),
         "solver": solver,
-        "target": target,
+        "target": runtime.name,
         "container": stored.container,
         "seed": seed,
         "device": torch.device(place).type,
@@ -244,7 +319,18 @@ def decide(
         verify,
         notes,
         samples * window if writes_itself else 0,
+        checked,
     )
+
+
+def _target_of(plan: Mapping[str, Any], target: str | None) -> str:
+    """The plan's target, which nobody may contradict: what one runtime holds another may not."""
+    if target is not None and target != plan["target"]:
+        raise UsageError(
+            f"The plan is for {plan['target']}, {target} is asked for. Leave out --for, or make a plan for {target}: "
+            "what one runtime holds another may not."
+        )
+    return str(plan["target"])
 
 
 def _documents(text: Any, field: str, chat: bool, tokenizer: Any) -> list[str]:

@@ -13,6 +13,7 @@ import transformers
 import yaml
 
 from whet import __version__
+from whet.budget import tables, write_plan
 from whet.checkpoint import (
     Checkpoint,
     atomic,
@@ -26,7 +27,8 @@ from whet.checkpoint import (
 )
 from whet.errors import GateError
 from whet.formats import linear_table, quantization_config, whet_config
-from whet.recipe.decide import Decision, tables
+from whet.recipe.decide import Decision
+from whet.recipe.schema import RECIPE, recipe_text
 from whet.recipe.solving import Solver
 from whet.walk import Journal
 
@@ -45,6 +47,10 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
     for file in copied_files(decision.checkpoint.path):
         with atomic(out / file.name) as temporary:
             shutil.copyfile(file, temporary)
+    if decision.plan is not None:
+        write_plan(out / "plan.json", decision.plan)
+    if decision.asked is not None:
+        write_bytes(out / RECIPE, recipe_text(decision.asked).encode())
     if not packed:
         write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
     check = prove(out, decision)
@@ -152,22 +158,17 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any]) -
         "base_model_relation": "quantized",
         "tags": tags,
     }
-    schemes: dict[str, int] = {}
-    for line in report.values():
-        schemes[line["grid"]] = schemes.get(line["grid"], 0) + 1
     errors = sorted(report.items(), key=lambda item: -item[1]["error"])[:5]
-    embedded = [t.address for t in tables(decision.anatomy) if t.address in decision.grids]
     lines = [
         "---",
         yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(),
         "---",
         f"# {recipe['model']}, made lighter by whet",
         "",
-        f"Quantized from `{recipe['model']}` with `{recipe['solver']}`: "
-        + ", ".join(f"{n} linears as {g}" for g, n in schemes.items())
-        + (f", among them {' and '.join(embedded)}" if embedded else "; embedding and head as they were")
-        + ".",
+        f"Quantized from `{recipe['model']}` with `{recipe['solver']}`: {_done(decision, report)}.",
     ]
+    if decision.plan is not None:
+        lines += ["", "`plan.json` holds the scheme of every part; `whet compress --plan` replays it."]
     if verified:
         lines += [
             "",
@@ -220,16 +221,35 @@ def _write_index(out: Path, solver: Solver, stem: str) -> None:
 def _write_config(out: Path, decision: Decision, packed: bool) -> None:
     config = {k: v for k, v in decision.checkpoint.config.items() if k not in ("auto_map", "_name_or_path")}
     if packed:
-        dense = [t.address for t in tables(decision.anatomy) if t.address not in decision.grids and t.role == "head"]
-        if decision.anatomy.tied and decision.anatomy.embedding.address not in decision.grids:
-            dense = [decision.anatomy.family.head]
         config["quantization_config"] = quantization_config(
-            decision.grids, dense, decision.anatomy.embedding.address, decision.storage.dequantize
+            decision.grids, _dense(decision), decision.anatomy.embedding.address, decision.storage.dequantize
         )
     else:
         config |= whet_config(decision.grids)
     config.setdefault("dtype", str(decision.dtype).removeprefix("torch."))
     write_json(out / "config.json", config)
+
+
+def _dense(decision: Decision) -> list[str]:
+    """Modules of the type Linear that stay as they are, the head among them."""
+    parts = decision.anatomy
+    kept = [linear.address for linear in parts.linears() if linear.address not in decision.grids]
+    head = parts.head or parts.embedding
+    return kept + ([parts.family.head] if head.address not in decision.grids else [])
+
+
+def _done(decision: Decision, report: dict[str, Any]) -> str:
+    """How many linears became what, and what was kept."""
+    schemes: dict[str, int] = {}
+    for line in report.values():
+        schemes[line["grid"]] = schemes.get(line["grid"], 0) + 1
+    told = ", ".join(f"{n} linears as {grid}" for grid, n in schemes.items())
+    among = [t.role for t in tables(decision.anatomy) if t.address in decision.grids]
+    kept = len(decision.anatomy.linears()) - len(decision.chosen(decision.anatomy.linears()))
+    left = [f"{kept} linears of the blocks"] if kept else []
+    left += [t.role for t in tables(decision.anatomy) if t.address not in decision.grids]
+    told += f", among them {' and '.join(among)}" if among else ""
+    return told + (f"; as they were: {', '.join(left)}" if left else "")
 
 
 def _front_matter(file: Path) -> dict[str, Any]:

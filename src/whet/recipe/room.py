@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from whet.anatomy import Linear
 from whet.budget import tensor_bytes
 from whet.errors import MachineError, UsageError
 from whet.recipe.decide import BATCH_TOKENS, Decision
@@ -25,13 +26,14 @@ def estimate(decision: Decision) -> dict[str, Any]:
     parts, tensors = decision.anatomy, decision.checkpoint.tensors
     before, after = tensor_bytes(parts, tensors, {}), tensor_bytes(parts, tensors, decision.grids)
     block = max(sum(tensors[n].nbytes // tensors[n].dtype.itemsize for n in names) for names in parts.block_tensors)
-    widest = max(linear.shape[1] for linear in parts.linears())
-    largest = max(linear.shape[0] * linear.shape[1] for linear in parts.linears())
+    chosen = decision.chosen(parts.linears())
+    widest = max((linear.shape[1] for linear in chosen), default=0)
+    largest = max((linear.shape[0] * linear.shape[1] for linear in chosen), default=0)
     table = parts.embedding.shape[0] * parts.embedding.shape[1]
     tokens = decision.tokens
     hidden = 4 * parts.embedding.shape[1] * (tokens + 2 * sum(len(w) for w in decision.verify))
-    inputs = {(linear.reads, linear.shape[1]) for linear in parts.blocks[0]}
-    solving = 8 * widest**2 * 3 + sum(4 * width**2 for _, width in inputs) + 40 * largest if tokens else 20 * largest
+    moments = max(_moments(decision, block) for block in parts.blocks)
+    solving = 8 * widest**2 * 3 + moments + 40 * largest if tokens else 20 * largest
     activations = 4 * BATCH_TOKENS * max(linear.shape[0] for linear in parts.linears()) * 3
     embedding = tensors[parts.embedding.parameter].nbytes * (3 if parts.embedding.address in decision.grids else 1)
     memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding) + hidden
@@ -40,8 +42,8 @@ def estimate(decision: Decision) -> dict[str, Any]:
     weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
     flops = 4.0 * weights * tokens
     if tokens:
-        flops += sum(2.0 * tokens * linear.shape[1] ** 2 for linear in parts.linears()) / 2
-        flops += sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in parts.linears())
+        flops += sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
+        flops += sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
     seconds = flops / multiply + (weights + table) * (1e-7 if tokens else 5e-8)
     return {
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
@@ -70,6 +72,12 @@ def check_room(out: Path, needs: dict[str, Any]) -> None:
             f"The run needs about {needs['memory'] / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free. Use "
             "fewer or shorter windows (--samples, --window), or a machine with more memory."
         )
+
+
+def _moments(decision: Decision, block: list[Linear]) -> int:
+    """Bytes of the second moments of one block: one an input."""
+    inputs = {(linear.reads, linear.shape[1]) for linear in decision.chosen(block)}
+    return sum(4 * width**2 for _, width in inputs)
 
 
 def _multiplications_per_second() -> float:

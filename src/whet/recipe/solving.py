@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from whet.formats import stored_parts, table_entry
 from whet.grids import IntegerGrid, safe_scale_dtype
 from whet.quantize import SOLVERS, Solution, nearest, second_moment_error
 from whet.recipe.decide import Decision
+from whet.scores import paid_loss
 from whet.walk import BlockStep, Journal, SecondMoments
 
 # Rows of an embedding or head solved at once: bounds memory for large vocabularies.
@@ -80,8 +82,13 @@ class Solver:
         by_input: dict[tuple[str, IntegerGrid], list[Linear]] = {}
         for linear in linears:
             by_input.setdefault((linear.reads, self.decision.grids[linear.address]), []).append(linear)
+        left = Counter(reads for reads, _ in by_input)
         for (reads, grid), together in by_input.items():
+            # several schemes may read one input: its second moment goes with the last of them
             h = None if moments is None else moments.mean(reads)
+            left[reads] -= 1
+            if moments is not None and not left[reads]:
+                moments.sums.pop(reads)
             w = torch.cat([weight(linear) for linear in together])
             grid = self._grid(w, grid)
             solution = SOLVERS[self.decision.recipe["solver"]](w, h, grid)
@@ -91,11 +98,11 @@ class Solver:
                 part = w[row : row + linear.shape[0]]
                 rounded = self._values(own, grid)
                 error = _relative(part, rounded) if h is None else second_moment_error(part, rounded, h)
-                report[linear.address] = _line(linear, grid, own, error)
+                line = report[linear.address] = _line(linear, grid, own, error)
+                if h is not None and linear.address in self.decision.rows:
+                    line["kl"] = paid_loss(part - rounded, h, self.decision.rows[linear.address].to(part.device))
                 tensors |= self._store(linear, own, grid, rounded)
                 row += linear.shape[0]
-            if moments is not None:
-                moments.sums.pop(reads)
         quantized = {linear.parameter for linear in linears}
         for name in self.decision.anatomy.block_tensors[index]:
             if name not in quantized:

@@ -1,0 +1,206 @@
+"""Recipes: what `compress` is asked for, as YAML that is read, checked, shipped as presets and saved with the result.
+
+    version: 1
+    model: organisation/model        # optional, like out: the command line may name them
+    steps:
+      - quantize: {quality: 0.98, for: transformers, text: corpus.txt}
+
+The keys of `quantize` are the options of `whet compress`; paths in them are relative to the current folder, as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from whet.budget import Strict, checked
+from whet.errors import UsageError, did_you_mean
+from whet.events import OnEvent, ignore
+from whet.recipe.decide import TARGET, check_asked
+from whet.targets import find_target
+
+PRESETS = ("w8", "w4", "balanced", "smallest")
+RECIPE = "recipe.yaml"
+# What a way to say what to do leaves no room for.
+_LEAVES = {
+    "scheme": ("skills",),
+    "plan": ("embed", "skills"),
+    "fit": ("embed",),
+    "bits": ("embed",),
+    "quality": ("embed",),
+}
+_WAYS = tuple(_LEAVES)
+# Keys of a recipe by the name the argument has in Python.
+_RENAMED = {"for": "target", "eval": "eval_text"}
+
+
+class Quantize(Strict):
+    """Where weights may land, and on which text that is solved. One of preset, scheme, plan, fit, bits and quality."""
+
+    preset: str | None = Field(default=None, description=f"What is not said here: {', '.join(PRESETS)}")
+    scheme: str | None = Field(default=None, description="One scheme throughout, such as W4A16 or int4-g32")
+    embed: str | None = Field(default=None, description="With scheme: that of embedding and head, else they stay")
+    plan: str | None = Field(default=None, description="A file that names a scheme for each part")
+    fit: str | int | None = Field(default=None, description="The most bytes of the weight files: 400MB, or 25%")
+    bits: float | None = Field(default=None, description="The most stored bits a parameter, everything counted")
+    quality: float | None = Field(default=None, description="The share of the original's quality to keep, such as 0.98")
+    skills: str | None = Field(default=None, description="With a budget: a file of items whose skills it is to keep")
+    solver: str | None = Field(default=None, description="gptq, or nearest, which needs no text")
+    target: str | None = Field(default=None, alias="for", description="The runtime that is to load it")
+    text: str | None = Field(default=None, description="A file, a folder or a data set's name on the hub")
+    field: str = Field(default="text", description="The field of records that holds the text")
+    chat: bool = Field(default=False, description="Records are conversations")
+    eval_text: str | None = Field(default=None, alias="eval", description="Text to verify on")
+    samples: int = Field(default=128, ge=1, description="Windows of text to solve on")
+    window: int = Field(default=2048, ge=8, description="Tokens in a window")
+
+
+class Step(Strict):
+    """One thing that is done to the model."""
+
+    quantize: Quantize
+
+
+class Recipe(Strict):
+    """A recipe."""
+
+    version: Literal[1]
+    model: str | None = Field(default=None, description="A model folder, or a name on the hub")
+    out: str | None = Field(default=None, description="The folder to write")
+    seed: int = Field(default=0, ge=0)
+    steps: list[Step] = Field(min_length=1)
+
+    @field_validator("steps")
+    @classmethod
+    def _once(cls, steps: list[Step]) -> list[Step]:
+        if len(steps) > 1:
+            raise ValueError(
+                "steps[1].quantize would quantize what steps[0].quantize has quantized already, which loses twice. "
+                "Leave one of the two"
+            )
+        return steps
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+
+
+def recipe_arguments(
+    recipe: str | Path | Mapping[str, Any], given: Mapping[str, Any] | None = None, on_event: OnEvent = ignore
+) -> dict[str, Any]:
+    """What `compress` is called with for a recipe: a preset's name, a path, or what such a file holds.
+
+    given: arguments that override it, by their names in Python; one that says what to do (a scheme, a plan, a budget)
+    takes the place of everything in the recipe that does. Raises UsageError naming the file, the key and the remedy.
+    """
+    given = dict(given or {})
+    source = "the recipe" if isinstance(recipe, Mapping) else str(recipe)
+    whole = _read(recipe, source)
+    said = whole.steps[0].quantize.model_dump(exclude_unset=True)
+    preset, below = said.pop("preset", None), {}
+    if isinstance(recipe, str) and recipe in PRESETS:
+        preset, below, said = recipe, said, {}
+    elif preset is not None:
+        below = _preset(preset, f"{source}, steps[0].quantize.preset")
+    try:
+        check_asked(**{name: said.get(name) for name in (*_WAYS, "embed", "skills")})
+    except UsageError as error:
+        raise UsageError(f"{source}, steps[0].quantize: {error}") from error
+    said = _over(said, given)
+    top = {name: value for name in ("model", "out", "seed") if (value := getattr(whole, name)) is not None}
+    arguments = {**top, **_over(below, said)}
+    target = find_target(arguments.get("target") or TARGET)
+    if arguments.get("embed") is not None and "embed" not in said and not target.embedding:
+        arguments["embed"] = None
+        message = f"{target.name} loads no quantized embedding or head: {preset} leaves them as they are"
+        on_event({"event": "note", "message": message})
+    return arguments
+
+
+def resolved(model: str | Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe that `compress` was called with, every default filled in. The folder it goes into is not named, nor is
+    a model whose path is absolute; text and skills that were no files are left out."""
+    named = {name: key for key, name in _RENAMED.items()}
+    told = {}
+    for name, field in Quantize.model_fields.items():
+        value = arguments.get(name, field.default)
+        if isinstance(value, Path):
+            value = str(value)
+        if name == "plan" and isinstance(value, Mapping):
+            value = "plan.json"
+        if isinstance(value, str | int | float):
+            told[named.get(name, name)] = value
+    top = {} if Path(model).is_absolute() else {"model": str(model)}
+    return {"version": 1, **top, "seed": arguments["seed"], "steps": [{"quantize": told}]}
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """A resolved recipe as the file that goes into the finished folder."""
+    head = "# What made this folder, every default filled in. Again: whet compress MODEL OUT --recipe recipe.yaml\n"
+    return head + yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`; where `above` says what to do, `below` says nothing of it any more."""
+    way = next((name for name in _WAYS if above.get(name) is not None), None)
+    gone = set() if way is None else {*_WAYS, *_LEAVES[way]}
+    return {name: value for name, value in below.items() if name not in gone} | dict(above)
+
+
+def _preset(name: str, source: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        raise UsageError(
+            f"{source}: there is no preset {name!r}.{did_you_mean(name, PRESETS)} Presets: {', '.join(PRESETS)}."
+        )
+    return _read(name, name).steps[0].quantize.model_dump(exclude_unset=True)
+
+
+def _read(recipe: str | Path | Mapping[str, Any], source: str) -> Recipe:
+    value = recipe if isinstance(recipe, Mapping) else _load(recipe)
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{source} is not a recipe: it holds no keys. It begins with version: 1 and has steps.")
+    if "version" in value and value["version"] != 1:
+        raise UsageError(f"{source} has version {value['version']!r}; this whet reads version 1. Update whet.")
+    return checked(Recipe, value, source)
+
+
+def _load(recipe: str | Path) -> Any:
+    if str(recipe) in PRESETS:
+        file = resources.files("whet.recipe").joinpath("presets", f"{recipe}.yaml")
+        return yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    path = Path(recipe)
+    if not path.is_file():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = did_you_mean(str(recipe), PRESETS) or did_you_mean(path.name, beside)
+        raise UsageError(f"{recipe} is neither a file nor a preset.{near} Presets: {', '.join(PRESETS)}.")
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark, what = error.problem_mark, " ".join(filter(None, (error.context, error.problem)))
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UsageError(f"{path}{where}: {what}. Mend that place.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML in UTF-8 ({' '.join(str(error).split())}).") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML's own reader silently keeps the last."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key, _ in node.value:
+        name = loader.construct_object(key)  # type: ignore[no-untyped-call]
+        if isinstance(name, str) and name in seen:
+            raise yaml.MarkedYAMLError(problem=f"the key {name} is there twice", problem_mark=key.start_mark)
+        seen.add(name if isinstance(name, str) else id(key))
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

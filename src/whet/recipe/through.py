@@ -1,0 +1,114 @@
+"""Sends the streams through the model and rounds every part on the way: embedding, blocks, rest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.measure.divergence import score_tokens
+from whet.recipe.decide import BATCH_TOKENS, Decision
+from whet.recipe.solving import Solver
+from whet.scores import tied_metric
+from whet.text import batches
+from whet.walk import BlockStep, Walk
+
+
+def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, Any]:
+    """Embedding, blocks, rest, with hidden states flowing; returns the divergence on the verifying windows."""
+    parts, checkpoint, device = decision.anatomy, decision.checkpoint, decision.device
+    compute = getattr(torch, decision.recipe["compute"])
+    solve, verify = batches(decision.solve, BATCH_TOKENS), batches(decision.verify, BATCH_TOKENS)
+    table = checkpoint.read(parts.embedding.parameter)
+    moment = None
+    if parts.tied and parts.embedding.address in decision.grids and not solver.finished("embedding"):
+        before = Walk(checkpoint, parts, solve, [], table, table, device, run, compute)
+        before.go(_Untouched())
+        moment = tied_metric(_head_moment(before))
+    lighter = solver.solve_table("embedding", parts.embedding, [], moment)
+    decoded = table if lighter is None else lighter
+    walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute)
+    walk.go(_Chosen(decision, solver))
+    rest = [n for n in parts.other_tensors if n not in (parts.embedding.parameter, parts.dropped)]
+    head: Tensor | None
+    if parts.head is None:
+        solver.copy_rest("rest", rest)
+        head = lighter
+    else:
+        moment = None
+        if parts.head.address in decision.grids and not solver.finished("rest"):
+            moment = _head_moment(walk)
+        head = solver.solve_table("rest", parts.head, [n for n in rest if n != parts.head.parameter], moment)
+    return _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, device)
+
+
+def round_only(decision: Decision, solver: Solver) -> dict[str, Any]:
+    """Nearest rounding without text: no forward pass, one part in memory at a time."""
+    parts = decision.anatomy
+    solver.solve_table("embedding", parts.embedding, [], None)
+    for index, linears in enumerate(parts.blocks):
+        solver.round_block(index, decision.chosen(linears))
+    rest = [n for n in parts.other_tensors if n not in (parts.embedding.parameter, parts.dropped)]
+    if parts.head is None:
+        solver.copy_rest("rest", rest)
+    else:
+        solver.solve_table("rest", parts.head, [n for n in rest if n != parts.head.parameter], None)
+    return {}
+
+
+def _head_moment(walk: Walk) -> Tensor:
+    """Second moment `[hidden, hidden]` of what the head reads, over the solving windows."""
+    width = walk.lighter[0].shape[-1]
+    total = torch.zeros(width, width, device=walk.lighter[0].device)
+    tokens = 0
+    for hidden in walk.final():
+        x = hidden.reshape(-1, width)
+        total.addmm_(x.t(), x)
+        tokens += len(x)
+    return total / tokens
+
+
+class _Chosen:
+    """Shows the solver those linears of a block that have a grid; the others are copied with the rest of the block."""
+
+    def __init__(self, decision: Decision, solver: Solver) -> None:
+        self.decision, self.solver = decision, solver
+
+    def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
+        """The lighter weights of what was chosen."""
+        linears = self.decision.chosen(step.linears)
+        if not linears:
+            self.solver.round_block(step.index, [])
+            return {}
+        return self.solver.visit(dataclasses.replace(step, linears=linears))
+
+
+class _Untouched:
+    """A visitor that leaves every block as it is."""
+
+    def visit(self, step: Any) -> dict[str, Tensor]:
+        """Nothing is replaced."""
+        return {}
+
+
+def _divergence(
+    walk: Walk, verify: list[Tensor], original: Tensor, lighter: Tensor | None, device: str
+) -> dict[str, Any]:
+    """KL(original ‖ lighter) in nats per token and top-1 agreement on the verifying windows; {} when there are none."""
+    if not verify:
+        return {}
+    total = agree = 0.0
+    count = 0
+    first = original.to(device).float()
+    second = first if lighter is None else lighter.to(device)
+    for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
+        for row in range(len(batch)):
+            kl, same, _, _ = score_tokens(
+                (mine[row, :-1] @ first.t())[None], (theirs[row, :-1] @ second.t())[None], batch[row, 1:][None]
+            )
+            total, agree, count = total + kl.double().sum().item(), agree + same.sum().item(), count + kl.numel()
+    return {"kl": total / count, "top1": agree / count, "drift": walk.drift}

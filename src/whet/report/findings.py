@@ -1,0 +1,123 @@
+"""The sentences at the top of the page: what the model is called, and what got worse, plainly.
+
+A figure that got worse by more than its error bar is `clear`; one that chance explains is `unsure`; what stayed as it
+was although a reader would hope for a gain (memory, speed) is `same`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from whet.report.numbers import figure, percent, size, times
+from whet.report.words import Words
+
+SURE = 0.05  # Holm's p under which a skill's loss is called clear
+_UNCHANGED = 0.02  # share by which peak memory varies from run to run
+
+
+class Finding(NamedTuple):
+    """One sentence. kind: `clear`, `unsure` or `same`."""
+
+    kind: str
+    sentence: str
+
+
+def model_name(facts: Mapping[str, Any]) -> str | None:
+    """`facts["name"]`, else the original's name in whet.json, the plan or the scores, else its folder's name."""
+    sources = [(facts.get("lighter") or {}).get("base_model"), *((facts.get(k) or {}).get("model") for k in _MODELS)]
+    named = [source["name"] for source in sources if isinstance(source, Mapping) and source.get("name")]
+    folder = (facts.get("compare") or {}).get("original")
+    return facts.get("name") or next(iter(named), None) or (PurePath(folder).name if folder else None)
+
+
+_MODELS = ("plan", "scores")
+
+
+def headline(facts: Mapping[str, Any], say: Words) -> str:
+    """The page's title, from the best that is known: how much smaller, else that it is a plan, or scores."""
+    name = model_name(facts) or say("unnamed")
+    if facts.get("compare"):
+        return say("title.shrink", name=name, times=times(facts["compare"]["size"]["shrink"])[:-1])
+    kind = next((kind for kind in ("plan", "scores") if facts.get(kind)), "plain")
+    return say(f"title.{kind}", name=name)
+
+
+def findings(compare: Mapping[str, Any], say: Words) -> list[Finding]:
+    """What got worse in a compare result, the clear first."""
+    found = [*_skills(compare, say), *_text(compare["divergence"], say), *_cost(compare, say)]
+    return sorted(found, key=lambda finding: ("clear", "unsure", "same").index(finding.kind))
+
+
+def weakest(compare: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The skill with the lowest retention; None without skills whose retention is known."""
+    known = [entry for entry in compare["skills"] if entry["retention"]["value"] is not None]
+    return min(known, key=lambda entry: entry["retention"]["value"], default=None)
+
+
+def _skills(compare: Mapping[str, Any], say: Words) -> list[Finding]:
+    broken = {j["of"] for j in compare["judgements"] if j["limit"] == "min_retention" and j["verdict"] == "fail"}
+    found, unsure = [], []
+    worse = [entry for entry in compare["skills"] if entry["flips"]["lost"] > entry["flips"]["gained"]]
+    for entry in sorted(worse, key=lambda e: e["flips"]["gained"] - e["flips"]["lost"]):
+        lost, gained = entry["flips"]["lost"], entry["flips"]["gained"]
+        if entry["holm_p"] >= SURE and entry["skill"] not in broken:
+            unsure.append(f"{entry['skill']} −{lost - gained}\u00a0/\u00a0{entry['items']:,}")
+            continue
+        accuracies = {key: percent(entry[which]["accuracy"]) for key, which in _BOTH}
+        sentence = say(
+            "worse.skill",
+            skill=entry["skill"],
+            **accuracies,
+            lost=lost,
+            gained=gained,
+            items=f"{entry['items']:,}",
+            p=figure(entry["holm_p"], 2),
+        )
+        found.append(Finding("clear", sentence))
+    if unsure:
+        found.append(Finding("unsure", say("worse.skills", list=", ".join(unsure))))
+    return found
+
+
+_BOTH = (("before", "original"), ("after", "lighter"))
+
+
+def _text(measured: Mapping[str, Any], say: Words) -> list[Finding]:
+    found = []
+    perplexity, kl, top1 = measured["perplexity"], measured["kl"], measured["top1"]
+    ratio = perplexity["ratio"]
+    if ratio["value"] > 1:
+        sure = ratio["interval"] is not None and ratio["interval"][0] > 1
+        before, after = figure(perplexity["original"], 4), figure(perplexity["lighter"], 4)
+        more = percent(ratio["value"] - 1, 2 if ratio["value"] < 1.1 else 0)
+        sentence = say("worse.perplexity", before=before, after=after, more=more)
+        found.append(Finding("clear" if sure else "unsure", sentence))
+    if top1["mean"] < 1:
+        found.append(Finding("clear", say("worse.top1", share=percent(1 - top1["mean"]))))
+    if kl["percentiles"].get("p99.9"):
+        values = {"value": figure(kl["percentiles"]["p99.9"], 2), "mean": figure(kl["mean"], 2)}
+        found.append(Finding("clear", say("worse.tail", **values)))
+    return found
+
+
+def _cost(compare: Mapping[str, Any], say: Words) -> list[Finding]:
+    found = []
+    for name in ("prefill", "decode") if compare.get("speed") else ():
+        speed = compare["speed"][name]
+        low, high = speed["ratio"]["spread"]
+        shown = {key: figure(speed[which]) for key, which in _BOTH}
+        what = say(f"{name}.word")
+        if high < 1:
+            ratio = times(speed["ratio"]["value"])
+            found.append(Finding("clear", say("worse.slower", what=what, ratio=ratio, **shown)))
+        elif low <= 1:
+            found.append(Finding("same", say("same.speed", what=what, low=times(low), high=times(high))))
+    memory = compare.get("memory") or {}
+    before, after = (int((memory.get(which) or {}).get("peak_bytes") or 0) for _, which in _BOTH)
+    if before and after > before * (1 - _UNCHANGED):
+        rose = after > before * (1 + _UNCHANGED)
+        key = "worse.memory" if rose else "same.memory"
+        found.append(Finding("clear" if rose else "same", say(key, before=size(before), after=size(after))))
+    return found

@@ -1,0 +1,410 @@
+"""What the page says, in English and Korean, in one table. The page holds both; its reader chooses.
+
+Sentences that come from elsewhere (notes, warnings, reasons, how to load) pass through as they are, in English.
+"""
+
+from __future__ import annotations
+
+LANGUAGES = ("en", "ko")
+
+WORDS: dict[str, tuple[str, str]] = {
+    # headline
+    "title.shrink": ("{name}, {times}× smaller", "{name}, {times}배 가볍게"),
+    "title.plan": ("A plan for {name}", "{name}의 계획"),
+    "title.scores": ("What {name} carries where", "{name}: 어느 블록이 무엇을 맡는가"),
+    "title.plain": ("{name}", "{name}"),
+    "unnamed": ("the model", "모델"),
+    "document": ("{title} · whet", "{title} · whet"),
+    "contents": ("On this page", "차례"),
+    "theme": ("Colours", "색"),
+    "theme.auto": ("Auto", "자동"),
+    "theme.light": ("Light", "밝게"),
+    "theme.dark": ("Dark", "어둡게"),
+    "numbers": ("The numbers behind it", "그림의 수치"),
+    # verdict
+    "verdict.pass": ("Pass", "통과"),
+    "verdict.fail": ("Fail", "실패"),
+    "verdict.inconclusive": ("Inconclusive", "판단 불가"),
+    "verdict.not judged": ("Not judged", "판단 안 함"),
+    "verdict.pass.long": ("Every limit holds.", "모든 한계를 지켰습니다."),
+    "verdict.fail.long": ("A limit is broken.", "지키지 못한 한계가 있습니다."),
+    "verdict.inconclusive.long": (
+        "No limit is broken, but for some the text or the items are too few to tell.",
+        "깨진 한계는 없지만, 글이나 문항이 모자라 확실하지 않은 한계가 있습니다.",
+    ),
+    "limits": ("Limits", "한계"),
+    "limits.table": ("What was asked for, and what was measured", "지켜야 할 것과 잰 것"),
+    "limit": ("Limit", "한계"),
+    "measured": ("Measured", "측정값"),
+    "interval": ("95 % interval", "95 % 구간"),
+    "verdict": ("Verdict", "판정"),
+    "max_kl": ("KL at most {at}", "KL {at} 이하"),
+    "min_top1": ("Same first choice at least {at}", "1순위 일치 {at} 이상"),
+    "max_ppl_ratio": ("Perplexity ratio at most {at}", "퍼플렉시티 비율 {at} 이하"),
+    "min_shrink": ("At least {at} times smaller", "{at}배 이상 작게"),
+    "min_retention": ("Every skill keeps at least {at}", "모든 능력의 유지율 {at} 이상"),
+    "retention.all": ("all {count} skills do", "{count}개 모두 지킴"),
+    "retention.most": ("{kept} of {count} skills do", "{count}개 가운데 {kept}개가 지킴"),
+    # key figures
+    "key.size": ("Size on disk", "디스크 크기"),
+    "key.size.of": ("{share} of the original", "원본의 {share}"),
+    "key.kl": ("KL to the original", "원본과의 KL"),
+    "key.kl.of": ("nats a token; 0 is identical", "토큰당 nat, 0이면 같은 모델"),
+    "key.top1": ("Same first choice", "1순위 토큰 일치"),
+    "key.top1.of": ("of {tokens} tokens", "토큰 {tokens}개 가운데"),
+    "key.weakest": ("Weakest skill keeps", "가장 약해진 능력의 유지율"),
+    "key.bits": ("Bits a weight", "가중치당 비트"),
+    "key.bits.of": ("everything counted", "모든 텐서를 세어"),
+    "key.predicted": ("Predicted size", "예측 크기"),
+    "key.predicted.kl": ("Predicted KL", "예측 KL"),
+    "key.predicted.kl.of": ("nats a token, before measuring", "토큰당 nat, 재기 전"),
+    "key.budget": ("Budget", "예산"),
+    "key.budget.of": ("for {target}", "{target}용"),
+    # what got worse
+    "worse": ("What got worse", "나빠진 것"),
+    "worse.none": (
+        "Nothing that was measured got worse by more than its error bar.",
+        "잰 것 가운데 오차 범위를 넘어 나빠진 것은 없습니다.",
+    ),
+    "worse.clear": ("Clearly", "분명히"),
+    "worse.unsure": ("Within error bars", "오차 범위에서"),
+    "worse.same": ("No better", "나아지지 않음"),
+    "worse.skill": (
+        "{skill}: {before} → {after} right. {lost} answers lost, {gained} gained of {items} (Holm p {p}).",
+        "{skill}: 정답률 {before} → {after}. {items}문항에서 {lost}개를 잃고 {gained}개를 얻었습니다 (Holm p {p}).",
+    ),
+    "worse.skills": (
+        "Fewer right answers, but no more than chance explains: {list}.",
+        "정답이 줄었지만 우연으로 설명되는 만큼입니다: {list}.",
+    ),
+    "worse.top1": (
+        "At {share} of positions the lighter model puts another token first.",
+        "위치의 {share}에서 경량본은 다른 토큰을 1순위로 놓습니다.",
+    ),
+    "worse.perplexity": (
+        "Perplexity {before} → {after}, {more} higher.",
+        "퍼플렉시티 {before} → {after}, {more} 높습니다.",
+    ),
+    "worse.tail": (
+        "One token in 1,000 is {value} nats or more from the original; the mean is {mean}.",
+        "토큰 1,000개에 하나는 원본과 {value} nat 이상 다릅니다. 평균은 {mean}입니다.",
+    ),
+    "worse.slower": (
+        "{what} is slower: {before} → {after} tokens/s ({ratio}).",
+        "{what} 속도가 느려졌습니다: 초당 {before} → {after} 토큰 ({ratio}).",
+    ),
+    "worse.memory": (
+        "Peak memory rose: {before} → {after}.",
+        "최대 메모리가 늘었습니다: {before} → {after}.",
+    ),
+    "same.speed": (
+        "{what} is not measurably faster: the ratio lies between {low} and {high}.",
+        "{what} 속도가 잴 수 있을 만큼 빨라지지는 않았습니다: 비율이 {low}에서 {high} 사이입니다.",
+    ),
+    "same.memory": (
+        "Memory in use did not shrink, only the folder did: {before} → {after}.",
+        "줄어든 것은 폴더이고, 쓰는 메모리는 줄지 않았습니다: {before} → {after}.",
+    ),
+    # size and quality
+    "quality": ("Size and quality", "크기와 품질"),
+    "quality.lede": (
+        "Both models read the same {tokens} tokens ({windows} windows from {documents} documents). Error bars are "
+        "over {clustered}.",
+        "두 모델이 같은 토큰 {tokens}개를 읽었습니다 (문서 {documents}편에서 뽑은 창 {windows}개). "
+        "오차는 {clustered} 단위로 계산했습니다.",
+    ),
+    "clustered.documents": ("documents", "문서"),
+    "clustered.windows": ("windows", "창"),
+    "text.report": (
+        "Only the report part of the text is used, which is kept from solving and verifying.",
+        "푸는 데도 확인하는 데도 쓰지 않는 보고용 부분만 썼습니다.",
+    ),
+    "sizes": ("Bytes on disk, part by part", "디스크의 바이트, 부분별"),
+    "sizes.desc": (
+        "Two bars on one scale: original {before}, lighter {after}.",
+        "같은 눈금의 막대 둘: 원본 {before}, 경량본 {after}.",
+    ),
+    "part": ("Part", "부분"),
+    "original": ("Original", "원본"),
+    "lighter": ("Lighter", "경량본"),
+    "ratio": ("Ratio", "비율"),
+    "total": ("Whole folder", "폴더 전체"),
+    "size.linears": ("Linears", "선형층"),
+    "size.embedding": ("Embedding", "임베딩"),
+    "size.head": ("Head", "출력층"),
+    "size.other": ("Other tensors", "나머지 텐서"),
+    "size.tokenizer": ("Tokenizer files", "토크나이저 파일"),
+    "size.rest": ("File headers, other files", "파일 머리글과 그 밖"),
+    "divergence": ("Predictions against the original's", "원본과 견준 예측"),
+    "figure": ("Figure", "지표"),
+    "value": ("Value", "값"),
+    "kl": ("KL, nats a token", "토큰당 KL (nat)"),
+    "top1": ("Same first choice", "1순위 토큰 일치"),
+    "perplexity.original": ("Perplexity, original", "퍼플렉시티, 원본"),
+    "perplexity.lighter": ("Perplexity, lighter", "퍼플렉시티, 경량본"),
+    "perplexity.ratio": ("Perplexity ratio", "퍼플렉시티 비율"),
+    "percentiles": ("KL of single tokens: so many are at or below", "토큰 하나하나의 KL: 이만큼이 그 값 이하"),
+    "share": ("Tokens", "토큰"),
+    "max": ("worst token", "가장 나쁜 토큰"),
+    # skills
+    "skills": ("Skill by skill", "능력별"),
+    "skills.lede": (
+        "Retention is the lighter model's score over the original's, above chance: 100 % keeps everything. Lost and "
+        "gained are answers that turned wrong and right; p (McNemar's, corrected by Holm) is how likely chance alone "
+        "would make them so unequal.",
+        "유지율은 우연을 넘는 점수에서 경량본을 원본으로 나눈 값이고, 100 %면 다 지킨 것입니다. 잃음과 얻음은 틀리게 "
+        "된 답과 맞게 된 답이며, p(맥니마 검정, 홀름 보정)는 우연만으로 둘이 그만큼 벌어질 확률입니다.",
+    ),
+    "skills.plot": ("Retention of each skill, with its 95 % interval", "능력별 유지율과 95 % 구간"),
+    "skills.desc": (
+        "One row a skill, a dot for its retention and a line for its interval. {list}.",
+        "한 줄이 능력 하나, 점이 유지율, 선이 구간입니다. {list}.",
+    ),
+    "skills.table": ("Both models on the same items, original → lighter", "같은 문항으로 잰 두 모델, 원본 → 경량본"),
+    "skill": ("Skill", "능력"),
+    "right": ("Right answers", "정답률"),
+    "retention": ("Retention", "유지율"),
+    "flips": ("Lost / gained", "잃음 / 얻음"),
+    "at_chance": ("original at chance", "원본이 우연 수준"),
+    "limit.line": ("limit {at}", "한계 {at}"),
+    "flips.title": ("Answers that changed", "바뀐 답"),
+    "flips.lede": (
+        "Up to {count} of each kind are shown; the counts are of all.",
+        "종류마다 {count}개까지 보입니다. 개수는 전부를 센 것입니다.",
+    ),
+    "flips.count": ("{lost} lost, {gained} gained of {items}", "{items}문항에서 {lost} 잃음, {gained} 얻음"),
+    "flips.lost": ("Right before, wrong now", "맞았다가 틀린 것"),
+    "flips.gained": ("Wrong before, right now", "틀렸다가 맞은 것"),
+    "expected": ("Expected", "정답"),
+    "is.right": ("right", "맞음"),
+    "is.wrong": ("wrong", "틀림"),
+    "empty": ("(nothing)", "(빈 답)"),
+    "tasks": ("Harness tasks", "하네스 과제"),
+    "task": ("Task and metric", "과제와 지표"),
+    # scores
+    "scores": ("Which block carries what", "어느 블록이 무엇을 맡는가"),
+    "scores.lede": (
+        "Each column is a skill or a language, and sums to 100: how much of its sensitivity sits in each block. "
+        "Sensitivity is the KL predicted for an error of 1 % in the outputs.",
+        "세로줄 하나가 능력이나 언어 하나이고 합이 100입니다: 그 민감도가 블록마다 얼마나 들어 있는지를 보입니다. "
+        "민감도는 출력에 1 % 오차가 있을 때 예측되는 KL입니다.",
+    ),
+    "scores.map": ("Share of the sensitivity in each block, per cent", "블록마다의 민감도 몫 (%)"),
+    "scores.raw": ("Sensitivity, nats a token", "민감도 (토큰당 nat)"),
+    "scores.from": ("Scored on {tokens} tokens in {time}.", "토큰 {tokens}개로 {time} 동안 매겼습니다."),
+    "all": ("all text", "글 전체"),
+    "block": ("Block", "블록"),
+    "influence": ("Influence (1 − cos)", "영향 (1 − cos)"),
+    "language.en": ("English", "영어"),
+    "language.ko": ("Korean", "한국어"),
+    "outliers": ("Activation outliers", "활성값의 튀는 채널"),
+    "part.address": ("Module", "모듈"),
+    "channel": ("Channel", "채널"),
+    "token": ("Token", "토큰"),
+    "times.typical": ("Times the typical", "보통의 몇 배"),
+    "finding.spike": (
+        "{address} spikes to {ratio} the usual on {text} (channel {channel}): keep activations there above 8 bits.",
+        "{address}의 입력이 {text}에서 보통의 {ratio}로 튑니다(채널 {channel}). 그곳 활성값은 8비트보다 높게 두십시오.",
+    ),
+    "finding.embedding": (
+        "Embedding and head hold {share} of the bytes: 8 bits there save {saved} for a predicted KL of {kl}.",
+        "임베딩과 출력층이 바이트의 {share}입니다. 8비트로 하면 {saved}를 아끼고 예측 KL은 {kl}입니다.",
+    ),
+    "finding.idle": (
+        "Blocks that change little and may be removed: {blocks}.",
+        "하는 일이 적어 없애 볼 만한 블록: {blocks}.",
+    ),
+    "finding.flat": (
+        "{count} linears use few directions of their output, such as {address}: factorizing them may pay.",
+        "선형층 {count}개는 출력의 방향을 조금만 씁니다(예: {address}). 분해해 볼 만합니다.",
+    ),
+    "finding.one_skill": (
+        "Block {block} carries {share} of {skill} and {usual} of the middle skill: protect it where {skill} matters.",
+        "블록 {block}: {skill}의 {share}를 맡는데 중간 능력은 {usual}만 맡습니다. 그 능력이 중요하면 지키십시오.",
+    ),
+    "finding.speed": (
+        "Weights-only schemes save disk and memory. They are faster where the runtime has kernels for them (vLLM); "
+        "stock transformers computes the weights when it loads them and runs as before.",
+        "가중치 양자화는 디스크와 메모리를 줄입니다. 빨라지는 것은 커널이 있는 런타임(vLLM)에서이고, "
+        "transformers는 불러올 때 가중치를 계산하므로 속도는 그대로입니다.",
+    ),
+    "warnings": ("Warnings", "경고"),
+    "advice": ("Advice", "조언"),
+    # schemes
+    "schemes": ("The scheme of each part", "부분마다의 형식"),
+    "schemes.map": ("Scheme by block and role", "블록과 역할별 형식"),
+    "schemes.outside": ("Outside the blocks", "블록 바깥"),
+    "schemes.lede": (
+        "Darker is more bits. {count} parts, {kinds} schemes.",
+        "짙을수록 비트가 많습니다. 부분 {count}개, 형식 {kinds}가지입니다.",
+    ),
+    "keep": ("kept", "그대로"),
+    "scheme": ("Scheme", "형식"),
+    "bits": ("{bits} bits", "{bits}비트"),
+    "role.embedding": ("Embedding", "임베딩"),
+    "role.head": ("Head", "출력층"),
+    "heavy": ("Where the predicted loss sits", "예측 손실이 몰린 곳"),
+    "heavy.kl": ("Predicted KL", "예측 KL"),
+    "heavy.share": ("Share", "몫"),
+    "plan.asked": ("Budget: {asked}, for {target}.", "예산: {asked}, {target}용."),
+    "plan.none": ("none", "없음"),
+    "plan.made": ("Scored by {scorer}, solved with {solver}.", "점수는 {scorer}, 풀이는 {solver}."),
+    "plan.gap": (
+        "By the predicted loss, no choice of schemes could be more than {relative} better than this one.",
+        "예측 손실로 보면 어떤 선택도 이보다 {relative} 넘게 나을 수 없습니다.",
+    ),
+    "plan.exact": (
+        "No other choice of schemes has a lower predicted loss within the budget.",
+        "예산 안에서 예측 손실이 이보다 낮은 선택은 없습니다.",
+    ),
+    "plan.left": ("What {target} does not hold", "{target}에 담을 수 없는 것"),
+    # rate and distortion
+    "rate": ("Bits against divergence", "비트와 발산"),
+    "rate.lede": (
+        "Further left is smaller, further down is closer to the original. The vertical axis is logarithmic. Points are "
+        "predictions unless marked as measured.",
+        "왼쪽일수록 작고 아래일수록 원본에 가깝습니다. 세로 눈금은 로그입니다. 측정했다고 쓴 것 말고는 예측값입니다.",
+    ),
+    "rate.plot": ("KL against bits a weight", "가중치당 비트와 KL"),
+    "rate.desc": (
+        "{frontier} mixes found by whet from {low} to {high} bits, {uniform} uniform schemes, {measured} measured "
+        "points. The table below has every number.",
+        "whet이 찾은 조합 {frontier}개({low}~{high}비트), 한 가지 형식 {uniform}개, 측정한 점 {measured}개입니다. "
+        "모든 수치는 아래 표에 있습니다.",
+    ),
+    "rate.frontier": ("whet's best mix (predicted)", "whet의 가장 좋은 조합 (예측)"),
+    "rate.uniform": ("one scheme throughout (predicted)", "한 가지 형식 (예측)"),
+    "rate.measured": ("measured", "측정"),
+    "rate.planned": ("this plan (predicted)", "이 계획 (예측)"),
+    "rate.planned.label": ("plan", "계획"),
+    "rate.bound": ("slope of the Gaussian bound", "가우스 한계의 기울기"),
+    "rate.x": ("bits a weight, everything counted", "가중치당 비트, 모든 텐서를 세어"),
+    "rate.y": ("KL, nats a token (log)", "토큰당 KL, nat (로그)"),
+    "rate.anchor": (
+        "The dashed line has the slope of the Gaussian rate–distortion bound D(R) = σ²·2^(−2R): each bit less makes "
+        "the KL four times as large. Theory gives the slope, not the height, so the line is drawn through one of the "
+        "predicted points ({name} at {bits} bits), such that none lies below it. It shows where saving bits costs "
+        "more than in theory, not how far from the optimum whet is.",
+        "점선의 기울기는 가우스 율–왜곡 한계 D(R) = σ²·2^(−2R)의 것입니다: 1비트 줄 때마다 KL이 네 배가 됩니다. "
+        "이론은 기울기만 정하고 높이는 정하지 않으므로, 예측점 가운데 어느 것도 선 아래에 놓이지 않도록 {bits}비트의 "
+        "점({name})을 지나게 그었습니다. 그러므로 이 선은 비트를 줄이는 값이 이론보다 비싸지는 곳을 보일 뿐, whet이 "
+        "최적에서 얼마나 떨어져 있는지는 보이지 않습니다.",
+    ),
+    "rate.frontier.name": ("whet's mix", "whet의 조합"),
+    "rate.uniform.name": ("{scheme}, embedding {embed}", "{scheme}, 임베딩 {embed}"),
+    "rate.best": (
+        "Of {count} uniform choices, the best of each quarter of a bit are shown.",
+        "한 가지 형식의 선택 {count}가지 가운데 4분의 1비트마다 가장 좋은 것만 보입니다.",
+    ),
+    "rate.dropped": (
+        "Points with a predicted KL under {least} are in the table only.",
+        "예측 KL이 {least}보다 낮은 점은 표에만 있습니다.",
+    ),
+    "rate.table": ("Every point of the plot", "그림의 모든 점"),
+    "point": ("Point", "점"),
+    "rate.measured.verify": ("measured, verification text, round {round}", "측정, 확인용 글, {round}차"),
+    "rate.measured.report": ("measured, the comparison above", "측정, 위의 비교"),
+    "bits.head": ("Bits", "비트"),
+    "bytes": ("Bytes", "바이트"),
+    # predicted and measured
+    "rounds": ("Predicted against measured", "예측과 측정"),
+    "rounds.lede": (
+        "The plan assumes that losses of parts add up. Each round measures the planned mix on the verification text "
+        "and corrects the plan by what it finds.",
+        "계획은 부분들의 손실이 더해진다고 가정합니다. 차례마다 계획한 조합을 확인용 글로 재고, 그 결과로 계획을 "
+        "고칩니다.",
+    ),
+    "rounds.plot": ("KL of each round, nats a token (log)", "차례마다의 KL (토큰당 nat, 로그)"),
+    "rounds.desc": (
+        "One row a round on a logarithmic axis: a ring for predicted, a diamond for measured. {list}.",
+        "한 줄이 한 차례이고 축은 로그입니다: 고리가 예측, 마름모가 측정입니다. {list}.",
+    ),
+    "rounds.table": ("Rounds", "차례"),
+    "round": ("Round {number}", "{number}차"),
+    "round.head": ("Round", "차례"),
+    "round.report": ("Comparison", "비교"),
+    "predicted": ("Predicted KL", "예측 KL"),
+    "predicted.word": ("predicted", "예측"),
+    "measured.word": ("measured", "측정"),
+    "measured.kl": ("Measured KL", "측정 KL"),
+    "measured.over": ("Measured / predicted", "측정 / 예측"),
+    "weakest": ("Weakest skill", "가장 약해진 능력"),
+    "round.note": (
+        "The comparison is on other text than the rounds, so its KL may differ for that reason too.",
+        "비교는 차례와 다른 글로 했으므로, KL은 그 때문에 다를 수도 있습니다.",
+    ),
+    # cost
+    "cost": ("Speed, memory, time", "속도, 메모리, 시간"),
+    "cost.table": ("Side by side on this machine", "이 기계에서 나란히"),
+    "cost.lede": (
+        "Runtime {runtime}, one request at a time, {prompt} tokens in and {decoded} out; median of {rounds} turns, "
+        "the lowest and highest ratio in parentheses.",
+        "런타임 {runtime}, 한 번에 한 요청, 입력 {prompt}토큰과 출력 {decoded}토큰. {rounds}번의 중앙값이고, 괄호 "
+        "안은 가장 낮은 비율과 가장 높은 비율입니다.",
+    ),
+    "prefill": ("Prefill, tokens/s", "프리필 (토큰/초)"),
+    "decode": ("Decode, tokens/s", "디코드 (토큰/초)"),
+    "prefill.word": ("Prefill", "프리필"),
+    "decode.word": ("Decoding", "디코드"),
+    "load": ("Load time", "불러오는 시간"),
+    "peak": ("Peak memory", "최대 메모리"),
+    "seconds": ("{seconds} s", "{seconds}초"),
+    "minutes": ("{minutes} min {seconds} s", "{minutes}분 {seconds}초"),
+    "hours": ("{hours} h {minutes} min", "{hours}시간 {minutes}분"),
+    "environment": ("Machine and versions", "기계와 버전"),
+    "environment.compare": ("Compared on: machine and versions", "비교한 기계와 버전"),
+    "name": ("Name", "이름"),
+    "run.seconds": ("Making it took", "만드는 데 걸린 시간"),
+    "run.memory": ("Memory while making it", "만들 때의 최대 메모리"),
+    "compare.seconds": ("Comparing took", "비교에 걸린 시간"),
+    "environment.machine": ("Architecture", "아키텍처"),
+    "environment.system": ("System", "시스템"),
+    "environment.processor": ("Processor", "프로세서"),
+    "environment.cores": ("Cores", "코어"),
+    "environment.threads": ("Threads used", "쓴 스레드"),
+    "environment.gpu": ("GPU", "GPU"),
+    "environment.dtype": ("Computed in", "계산한 형식"),
+    "none": ("none", "없음"),
+    # loading and notes
+    "loading": ("How to load it", "불러오는 법"),
+    "checked.run in tests": ("run in tests", "테스트에서 실행함"),
+    "checked.run here": ("run here", "여기서 실행함"),
+    "checked.accepted by its parser": ("accepted by its parser, not run", "파서가 받아들임, 실행은 안 함"),
+    "checked.unsupported": ("unsupported", "지원 안 함"),
+    "notes": ("Notes", "알림"),
+    "made.by": (
+        "Written by whet {version}. This page is one file and loads nothing from the network.",
+        "whet({version})이 썼습니다. 이 페이지는 파일 하나이고 네트워크에서 아무것도 불러오지 않습니다.",
+    ),
+    "original.sha256": ("Original's SHA-256", "원본의 SHA-256"),
+    "text.fingerprint": ("Fingerprint of the text", "글의 지문"),
+    "text.source": ("Text", "글"),
+    "text.seed": ("Seed", "시드"),
+}
+
+
+class Words:
+    """The words of one language: `words("limit")`, `words("bits", bits=4)`."""
+
+    def __init__(self, language: str) -> None:
+        """`language`: `en` or `ko`. Raises ValueError for another."""
+        self.language = language
+        self._place = LANGUAGES.index(language)
+
+    def __call__(self, key: str, **values: object) -> str:
+        return WORDS[key][self._place].replace(" %", "\u00a0%").format(**values)
+
+    def known(self, key: str, otherwise: str, **values: object) -> str:
+        """The words of `key` where the table has it, else `otherwise` as it stands."""
+        return self(key, **values) if key in WORDS else otherwise
+
+    def duration(self, seconds: float) -> str:
+        """`4.2 s`, `42 s`, `3 min 5 s`, `2 h 10 min`."""
+        if seconds < 10:
+            return self("seconds", seconds=f"{seconds:.1f}")
+        whole = round(seconds)
+        if whole < 60:
+            return self("seconds", seconds=whole)
+        if whole < 3600:
+            return self("minutes", minutes=whole // 60, seconds=whole % 60)
+        return self("hours", hours=whole // 3600, minutes=whole % 3600 // 60)

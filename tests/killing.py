@@ -1,0 +1,47 @@
+"""Killing a run in a process of its own, at moments that matter to the disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(work, arrange):
+    """Run `work` in a process of its own that `arrange` has prepared to kill itself; it must not survive."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            arrange()
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, "the run was over before it was killed"
+
+
+class Ticks:
+    """Counts the moments that matter to the disk (before and after every sync, rename and removal); dies at one."""
+
+    def __init__(self, at=None):
+        self.count, self.at = 0, at
+        for name in ("fsync", "replace", "unlink"):
+            setattr(os, name, self.around(getattr(os, name)))
+
+    def around(self, function):
+        def wrapped(*args, **kwargs):
+            self.tick()
+            result = function(*args, **kwargs)
+            self.tick()
+            return result
+
+        return wrapped
+
+    def tick(self):
+        self.count += 1
+        if self.count == self.at:
+            die()

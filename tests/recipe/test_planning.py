@@ -1,0 +1,201 @@
+"""Budgets: kept to the byte, measured as promised, resumed to the same bytes, and honest where they cannot be met."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import models
+from killing import Ticks, killed
+from whet.budget import check_plan, read_plan
+from whet.checkpoint import Checkpoint, size_on_disk
+from whet.errors import GateError, UsageError
+from whet.recipe.compress import compress, resume
+from whet.recipe.inspect import inspect
+from whet.recipe.planning import plan
+
+planning, rounds = sys.modules["whet.recipe.planning"], sys.modules["whet.recipe.rounds"]
+
+TEXT = models.documents(80)
+SETTINGS = {"text": TEXT, "samples": 8, "window": 32, "target": "whet"}
+SKILLS = [
+    {"skill": skill, "prompt": f"{word} {i}", "choices": [" ab", " cd"], "label": i % 2}
+    for skill, word in (("first", "for"), ("둘째", "가나"))
+    for i in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("planning")
+    return models.make(root / "model", tied=True, dtype=torch.bfloat16, hidden_size=32, intermediate_size=64)
+
+
+@pytest.fixture(scope="module")
+def planned(original, tmp_path_factory):
+    out = tmp_path_factory.mktemp("planned") / "lighter"
+    return out, compress(original, out, bits=4.5, skills=SKILLS, **SETTINGS)
+
+
+def whole(folder):
+    """Every file's bytes but for what tells the time."""
+    found = models.contents(folder)
+    for name in ("scores.json", "report.html"):
+        found.pop(name)
+    manifest = json.loads(found.pop("whet.json"))
+    for name in ("scores.json", "report.html"):
+        manifest["files"].pop(name)
+    return found | {"whet.json": json.dumps(manifest, sort_keys=True).encode()}
+
+
+def test_a_budget_of_bits_is_kept_to_the_byte(original, planned):
+    out, result = planned
+    said = read_plan(out / "plan.json")
+    assert said["predicted"]["bits"] <= 4.5
+    sizes = size_on_disk(out)
+    assert sum(sizes[part] for part in ("linears", "embedding", "head", "other")) == said["predicted"]["bytes"]
+    assert result["plan"]["schemes"] == said["schemes"]
+    assert len(set(said["schemes"].values())) > 1
+    assert sorted(p.name for p in out.iterdir() if p.name.startswith(".")) == []
+
+
+def test_what_was_measured_is_told(planned):
+    out, result = planned
+    said = read_plan(out / "plan.json")
+    assert 1 <= len(said["measured"]) <= rounds.ROUNDS
+    assert result["kl"] == min(one["measured_kl"] for one in said["measured"])
+    assert all(0 < one["predicted_kl"] < 10 * one["measured_kl"] for one in said["measured"])
+    manifest = json.loads((out / "whet.json").read_text())
+    for name, told in manifest["files"].items():
+        assert (out / name).stat().st_size == told["bytes"]
+    assert {"plan.json", "scores.json", "report.html", "recipe.yaml"} <= set(manifest["files"])
+    assert manifest["linears"]["model.layers.0.mlp.down_proj"]["kl"] > 0
+    assert planning.CARD in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_loads_and_computes(original, planned):
+    out, _ = planned
+    tokens = torch.randint(0, 264, (2, 20), generator=torch.Generator().manual_seed(0))
+    lighter = AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)(tokens).logits
+    assert torch.isfinite(lighter.float()).all()
+
+
+def test_the_written_plan_replays(original, planned, tmp_path):
+    out, _ = planned
+    again = compress(original, tmp_path / "again", plan=out / "plan.json", text=TEXT, samples=8, window=32)
+    assert again["kl"] == pytest.approx(planned[1]["kl"])
+    for file in out.glob("*.safetensors"):
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
+
+
+def test_a_budget_of_bytes_is_kept_by_the_files(original, tmp_path):
+    before = size_on_disk(original)["weights"]
+    compress(original, tmp_path / "out", fit="40%", **SETTINGS)
+    assert size_on_disk(tmp_path / "out")["weights"] <= 0.4 * before
+
+
+def test_a_quality_is_kept_at_fewer_bytes_the_less_is_asked(original, tmp_path):
+    strict = compress(original, tmp_path / "strict", quality=0.999, **SETTINGS)
+    loose = compress(original, tmp_path / "loose", quality=0.97, **SETTINGS)
+    assert strict["kl"] <= -math.log(0.999) and loose["kl"] <= -math.log(0.97)
+    assert loose["sizes"]["lighter"]["weights"] < strict["sizes"]["lighter"]["weights"]
+
+
+def test_a_quality_that_no_round_keeps_is_an_error_and_stays_to_be_looked_at(original, tmp_path, monkeypatch):
+    monkeypatch.setattr(rounds.Round, "keeps", lambda self, quality: False)
+    with pytest.raises(GateError, match=r"--quality 0\.9 was not kept by any of the"):
+        compress(original, tmp_path / "out", quality=0.9, **SETTINGS)
+    assert (tmp_path / "out" / ".whet" / "round 0.json").is_file()
+
+
+def test_learned_factors_lead_to_a_second_round(original, tmp_path, monkeypatch):
+    """Where a block turns out fifty times as dear as predicted, the next plan spends more on it."""
+
+    def paid(error, h, s):
+        return (4.0 if len(s) == 64 else 0.25) * real(error, h, s)
+
+    solving = sys.modules["whet.recipe.solving"]
+    real = solving.paid_loss
+    monkeypatch.setattr(solving, "paid_loss", paid)
+    result = compress(original, tmp_path / "out", bits=4.5, **SETTINGS)
+    assert len(result["plan"]["measured"]) == 2
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(original, planned, tmp_path):
+    out, _ = planned
+    moments = random.Random(0)
+
+    def work(folder):
+        return lambda: compress(original, folder, bits=4.5, skills=SKILLS, **SETTINGS)
+
+    for number in range(5):
+        folder = tmp_path / f"killed {number}"
+        at = moments.randint(4, 160)
+        killed(work(folder), lambda at=at: Ticks(at))
+        assert resume(folder)["out"] == str(folder)
+        assert whole(folder) == whole(out)
+
+
+def test_another_budget_is_refused_in_a_stopped_run(original, tmp_path):
+    killed(lambda: compress(original, tmp_path / "out", bits=4.5, **SETTINGS), lambda: Ticks(30))
+    with pytest.raises(UsageError, match="another budget"):
+        compress(original, tmp_path / "out", bits=4.4, **SETTINGS)
+    compress(original, tmp_path / "out", bits=4.5, **SETTINGS)
+
+
+def test_wrong_budgets_are_refused_before_anything_runs(original, tmp_path):
+    out = tmp_path / "out"
+    for wrong, message in (
+        ({"bits": 0.5}, "cannot be met"),
+        ({"fit": "1%"}, "--fit 1% cannot be met"),
+        ({"fit": "100GB"}, "no less than the original"),
+        ({"bits": 4.0, "quality": 0.9}, "bits and quality were given"),
+        ({"bits": 4.0, "scheme": "W4A16"}, "scheme and bits were given"),
+        ({"bits": 4.0, "text": None}, "give --text"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            compress(original, out, **{**SETTINGS, **wrong})
+
+
+def test_dry_run_writes_nothing(original, tmp_path):
+    needs = compress(original, tmp_path / "out", bits=4.5, dry_run=True, **SETTINGS)
+    assert needs["dry_run"] and needs["seconds"] > 0 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", ["transformers", "vllm", "whet"])
+def test_plan_writes_a_plan_that_checks(original, tmp_path, target):
+    settings = {**SETTINGS, "target": target}
+    found = plan(original, tmp_path / "plan.json", bits=9.5, **settings)
+    checkpoint = Checkpoint(original)
+    from whet.anatomy import anatomy
+
+    checked = check_plan(
+        tmp_path / "plan.json",
+        anatomy(checkpoint.config, checkpoint.shapes),
+        checkpoint.tensors,
+        scale_dtype=torch.bfloat16,
+        sha256=checkpoint.examine(),
+    )
+    assert checked.bytes["total"] == found["predicted"]["bytes"]
+    assert not checked.notes
+
+
+def test_inspect_tells_what_blocks_carry(original):
+    found = inspect(original, text=TEXT, skills=SKILLS, samples=8, window=32)
+    assert found["skills"] == ["first", "둘째"]
+    for block in found["blocks"]:
+        assert set(block["skills"]) == {"first", "둘째"} and set(block["languages"]) == {"en", "ko"}
+        assert all(value > 0 for value in block["skills"].values())
+        assert 0 <= block["influence"] <= 2
+    assert {role["role"] for role in found["roles"]} >= {"q", "down", "embedding", "other"}
+    assert sum(role["bytes"] for role in found["roles"]) == sum(
+        info.nbytes for info in Checkpoint(original).tensors.values()
+    )
+    assert found["points"] and found["findings"][-1]["kind"] == "speed"
+    assert all(0 < part["spectrum"] <= 1 for part in found["parts"] if part["block"] is not None)
