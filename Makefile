@@ -36,7 +36,7 @@ format: $(VENV)/.dev  ## Let ruff rewrite the code
 bench: $(VENV)/.core  ## Solvers and schemes side by side on the embedded model (writes bench-out/)
 	$(BIN)/python bench/run.py $(ARGS)
 
-starter: $(VENV)/.core  ## Train the embedded model again (about two hours on two cores; resumes)
+starter: $(VENV)/.core  ## Train the embedded model again (about an hour and a half on one core; resumes)
 	$(BIN)/python -m whet.starter.make --resume --out $(STARTER_OUT) $(ARGS)
 
 # torch alone first: what comes after then finds it there and pulls no other build of it.

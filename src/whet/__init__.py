@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from whet.engines.torch import generate
     from whet.recipe.compare import compare
     from whet.recipe.compress import compress, resume
+    from whet.recipe.inspect import inspect
+    from whet.recipe.planning import plan
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "compress", "generate", "resume"]
+_VERBS = ("compare", "compress", "generate", "inspect", "plan", "resume")
+__all__ = ["__version__", "compare", "compress", "generate", "inspect", "plan", "resume"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("compare", "compress", "generate", "resume"):
+    if name in _VERBS:
         return getattr(importlib.import_module("whet.recipe"), name)
     raise AttributeError(f"module 'whet' has no attribute {name!r}")
 

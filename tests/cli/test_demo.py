@@ -1,4 +1,4 @@
-"""The law: what the demo writes loads in stock transformers, and its page and picture show its figures.
+"""The law: what the demo writes loads through its modelling file, and its page and picture show its figures.
 
 On the embedded model itself, with fewer windows and questions than `whet demo` takes.
 """
@@ -42,7 +42,7 @@ def test_demo_writes_what_it_says(command: Callable, monkeypatch: pytest.MonkeyP
     drawn = [text.text for text in ET.parse(out / "skills.svg").iter("{http://www.w3.org/2000/svg}text")]
     assert set(SKILLS) <= set(drawn)
 
-    stock = AutoModelForCausalLM.from_pretrained(out / "lighter", local_files_only=True).eval()
+    stock = AutoModelForCausalLM.from_pretrained(out / "lighter", local_files_only=True, trust_remote_code=True).eval()
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         assert torch.equal(stock(ids).logits, load_model(out / "lighter")(ids).logits)

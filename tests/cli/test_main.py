@@ -17,7 +17,7 @@ import whet
 from whet import cli
 from whet.errors import GateError, MachineError, UsageError
 
-VERBS = ("demo", "compress", "compare", "generate", "resume")
+VERBS = ("demo", "compress", "compare", "generate", "resume", "schema")
 # Arguments with which each verb gets as far as calling the library.
 CALLS: dict[str, tuple[str, ...]] = {
     "compress": ("model", "out"),

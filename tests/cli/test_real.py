@@ -190,3 +190,48 @@ def test_the_embedded_model_is_known_by_its_tokenizer(tmp_path: Path, original: 
 
     (tmp_path / "tokenizer.json").write_bytes((starter.path() / "tokenizer.json").read_bytes())
     assert is_starter(tmp_path) and not is_starter(original) and not is_starter(tmp_path / "nowhere")
+
+
+def test_inspect_shows_the_parts_and_writes_scores_and_page(
+    command: Callable, original: Path, text: Path, skills: Path, tmp_path: Path
+) -> None:
+    wanted = ("--out", tmp_path / "scores.json", "--report", tmp_path / "page.html")
+    ended = command("inspect", original, "--text", text, "--skills", skills, "--samples", 8, "--window", 64, *wanted)
+    assert ended.code == 0, ended.err
+    assert "down" in ended.out and "echo" in ended.out and "W" in ended.out
+    assert json.loads((tmp_path / "scores.json").read_text())["format"] == "whet.scores"
+    assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_plan_writes_what_compress_replays(command: Callable, original: Path, text: Path, tmp_path: Path) -> None:
+    sizes = ("--samples", 8, "--window", 64)
+    ended = command("plan", original, tmp_path / "plan.json", "--bits", 7, "--for", "whet", "--text", text, *sizes)
+    assert ended.code == 0, ended.err
+    assert "this plan" in ended.out and "--plan" in ended.out
+    made = command(
+        "compress", original, tmp_path / "out", "--plan", tmp_path / "plan.json", "--text", text, *sizes, "--json"
+    )
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["plan"]["predicted"]["bits"] <= 7
+
+
+@pytest.mark.parametrize("budget", [(), ("--bits", 4, "--quality", 0.9), ("--fit", "many")])
+def test_plan_wants_one_budget(
+    command: Callable, original: Path, text: Path, tmp_path: Path, budget: tuple[object, ...]
+) -> None:
+    ended = command("plan", original, tmp_path / "plan.json", "--text", text, "--samples", 8, "--window", 64, *budget)
+    assert ended.code == 2 and not (tmp_path / "plan.json").exists()
+
+
+def test_compress_to_a_budget_and_a_page_of_it(
+    command: Callable, original: Path, text: Path, skills: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    budget = ("--fit", "45%", "--for", "whet", "--skills", skills, "--samples", 8, "--window", 64)
+    ended = command("compress", original, out, "--text", text, *budget)
+    assert ended.code == 0, ended.err
+    assert "round 1" in ended.err and (out / "report.html").is_file()
+    page = tmp_path / "page.html"
+    shown = command("compare", original, out, "--text", text, "--window", 64, "--no-speed", "--report", page)
+    assert shown.code in (0, 4, 5), shown.err
+    assert str(page) in shown.out.replace("\n", "") and "int" in page.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.console import Console
 from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, Text
-from whet.cli.phrases import say
+from whet.cli.phrases import language, say
 from whet.cli.starter import is_starter, resolve
 from whet.cli.tables import comparison, needs
 from whet.errors import UsageError
@@ -38,6 +38,9 @@ def run(
         str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between; needs the extra `tasks`.")
     ] = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
+    page: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Annotated[
@@ -77,8 +80,22 @@ def run(
             console.show(say("nothing"), needs(result).rich())
         else:
             report(console, result)
+            if page is not None:
+                from whet.checkpoint import write_bytes
+
+                write_bytes(page, drawn(lighter, result, folder).encode())
+                console.show(say("wrote", files=page))
         console.result(result)
     return 0 if dry_run else EXIT_CODES[result["verdict"]]
+
+
+def drawn(lighter: Path, result: dict[str, Any], original: Path, **more: Any) -> str:
+    """The report page of a comparison, opened in the user's language. more: as for `whet.recipe.page.facts`."""
+    from whet.recipe.page import facts
+    from whet.report import page
+
+    told = facts(lighter, compare=result, name="starter" if is_starter(original) else original.name, **more)
+    return page(told, language())
 
 
 def report(console: Console, result: dict[str, Any]) -> None:

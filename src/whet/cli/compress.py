@@ -9,25 +9,50 @@ import typer
 
 import whet
 from whet.cli.console import Console
-from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Out, Seed, Text, Window
-from whet.cli.phrases import say
+from whet.cli.options import Bits, Chat, Debug, Device, Field, Fit, Json, Quality, Seed, Text, Window
+from whet.cli.phrases import say, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import by_part, needs
+from whet.errors import UsageError
+from whet.events import Event
 
 EXAMPLE = "Example: whet compress MODEL lighter --scheme W4A16 --text corpus.jsonl --field text"
+ITEMS = 400  # of each of the embedded model's skills, to keep a quality by
 
 
 def run(
-    model: Model,
-    out: Out,
-    scheme: Annotated[str, typer.Option(help="W4A16, W8A16, int4-g32, int3z-g64, int4s-g128, ...")] = "W4A16",
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A Hugging Face folder, or `starter`: the embedded one."),
+    ] = None,
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="W4A16, W8A16, int4-g32, int3z-g64, int4s-g128, ...", show_default="W4A16")
+    ] = None,
     embed: Annotated[
         str | None, typer.Option(help="The scheme of embedding and head; without it they stay as they are.")
     ] = None,
-    solver: Annotated[str, typer.Option(help="gptq, or nearest, which needs no text.")] = "gptq",
+    fit: Fit = None,
+    bits: Bits = None,
+    quality: Quality = None,
+    skills: Annotated[
+        str | None, typer.Option(help="With a budget: a .jsonl file of items whose skills it is to keep.")
+    ] = None,
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="A plan, which names a scheme for each part: a .json file.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="All of this as a .yaml file, or a preset: w8, w4, balanced, smallest. Options go over it."),
+    ] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="gptq, or nearest, which needs no text.", show_default="gptq")
+    ] = None,
     target: Annotated[
-        str, typer.Option("--for", help="What is to load it: transformers, vllm or whet.")
-    ] = "transformers",
+        str | None,
+        typer.Option("--for", help="What is to load it: transformers, vllm or whet.", show_default="transformers"),
+    ] = None,
     text: Text = None,
     field: Field = "text",
     chat: Chat = False,
@@ -45,43 +70,81 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Write a lighter copy of MODEL to OUT. Interrupted, it goes on with `whet resume OUT`."""
-    folder = resolve(model)
-    source: Any = calibration(samples, seed) if text is None and is_starter(folder) else text
-    with Console(as_json, resume=out) as console:
-        result = whet.compress(
-            folder,
-            out,
-            scheme=scheme,
-            embed=embed,
-            solver=solver,
-            target=target,
-            text=source,
-            field=field,
-            chat=chat,
-            eval_text=eval_text,
-            samples=samples,
-            window=window,
-            seed=seed,
-            device=device,
-            dry_run=dry_run,
-            on_event=console.on_event,
-        )
+    options: dict[str, Any] = {
+        "model": model,
+        "out": out,
+        "scheme": scheme,
+        "embed": embed,
+        "fit": fit,
+        "bits": bits,
+        "quality": quality,
+        "skills": skills,
+        "plan": plan_file,
+        "solver": solver,
+        "target": target,
+        "text": text,
+        "field": field,
+        "chat": chat,
+        "eval_text": eval_text,
+        "samples": samples,
+        "window": window,
+        "seed": seed,
+    }
+    told: list[Event] = []
+    if recipe is not None:
+        from whet.recipe.schema import recipe_arguments
+
+        typed = {key: value for key, value in options.items() if _typed(context, key)}
+        options |= recipe_arguments(recipe, typed, told.append)
+    folder, lighter = _places(options.pop("model"), options.pop("out"))
+    if options["text"] is None and is_starter(folder):
+        options["text"] = calibration(options["samples"], options["seed"])
+        if options["quality"] is not None and options["skills"] is None:
+            from whet import starter
+
+            options["skills"] = starter.skills("verify", ITEMS, options["seed"])
+    with Console(as_json, resume=lighter) as console:
+        for event in told:
+            console.on_event(event)
+        result = whet.compress(folder, lighter, **options, device=device, dry_run=dry_run, on_event=console.on_event)
         plan(console, result) if dry_run else made(console, result, folder)
         console.result(result)
     return 0
+
+
+def _typed(context: typer.Context, key: str) -> bool:
+    """Whether the user gave what goes into the argument `key`, rather than leaving it at its default."""
+    source = context.get_parameter_source("plan_file" if key == "plan" else key)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _places(model: str | None, out: str | Path | None) -> tuple[Path, Path]:
+    """The original's folder and the lighter's, from the command line or the recipe."""
+    if model is None or out is None:
+        raise UsageError(say("missing", name="MODEL" if model is None else "OUT", command="whet compress"))
+    return resolve(model), Path(out)
 
 
 def plan(console: Console, result: dict[str, Any]) -> None:
     """What a dry run found."""
     console.show(say("planned"))
     console.show(by_part(result["bytes"]["before"], result["bytes"]["after"], "sum").rich(), needs(result).rich())
+    foretold(console, result)
     for note in result["notes"]:
         console.show(f"{say('note')}: {note}")
+
+
+def foretold(console: Console, result: dict[str, Any]) -> None:
+    """What the plan said beforehand, where there is one that says anything."""
+    said = (result.get("plan") or {}).get("predicted")
+    if said is not None and said["kl"] is not None:
+        console.show(say("foretold", bits=f"{said['bits']:.2f}", size=size(said["bytes"]), kl=f"{said['kl']:.4f}"))
 
 
 def made(console: Console, result: dict[str, Any], model: Path | None = None) -> None:
     """What was written, how far it is from the original, who loads it, and what to type next."""
     console.show(by_part(result["sizes"]["original"], result["sizes"]["lighter"], "size").rich())
+    foretold(console, result)
     if "kl" in result:
         console.show(say("verified", kl=f"{result['kl']:.4f}", top1=f"{100 * result['top1']:.1f} %"))
     console.show(say("made", out=result["out"]), say(f"loads.{result['loads_in']}"))

@@ -1,7 +1,7 @@
 """`whet demo`: the main job on the embedded model, with nothing to download.
 
-Writes `lighter/`, `compare.json`, `skills.svg` and `README.md`, the page that shows the figures and what both models
-say to the same prompts.
+Writes `lighter/`, `compare.json`, `report.html` with every figure and what each block carries, `skills.svg` and
+`README.md`, which shows the figures and what both models say to the same prompts.
 """
 
 from __future__ import annotations
@@ -24,16 +24,20 @@ from whet.cli.starter import calibration
 from whet.cli.tables import Sheet, comparison
 from whet.errors import UsageError
 
-EXAMPLE = "Example: whet demo demo --scheme int4-g32"
+EXAMPLE = "Example: whet demo demo --fit 25%"
+FIT = "29%"
 SAMPLES, WINDOW = 512, 256
-DOCUMENTS, PER_SKILL = 1000, 1000
+DOCUMENTS, PER_SKILL, SCORED = 1000, 1000, 32
 OPENING_WORDS, STORY_TOKENS = 10, 60
 
 
 def run(
     out: Annotated[Path, typer.Argument(metavar="[OUT]", help="The folder to write.")] = Path("demo"),
-    scheme: Annotated[str, typer.Option(help="The scheme of the linears.")] = "int4-g32",
-    embed: Annotated[str, typer.Option(help="The scheme of embedding and head.")] = "int4-g32",
+    fit: Annotated[str, typer.Option(help="The most bytes of the weight files.")] = FIT,
+    scheme: Annotated[
+        str | None, typer.Option(help="Instead of a budget one scheme of all linears, such as int4-g32.")
+    ] = None,
+    embed: Annotated[str | None, typer.Option(help="With --scheme: that of embedding and head.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what compressing takes; write nothing.")] = False,
@@ -49,11 +53,12 @@ def run(
         model = starter.path()
         if not dry_run:
             clear(lighter)
+        asked: dict[str, Any] = {"embed": embed}
+        asked |= {"fit": fit, "target": "whet"} if scheme is None else {"scheme": scheme}
         made = whet.compress(
             model,
             lighter,
-            scheme=scheme,
-            embed=embed,
+            **asked,
             text=calibration(SAMPLES, seed),
             samples=SAMPLES,
             window=WINDOW,
@@ -78,6 +83,17 @@ def run(
             device=device,
             on_event=console.on_event,
         )
+        scores = whet.inspect(
+            model,
+            text=calibration(SAMPLES, seed),
+            skills=starter.skills("solve", SCORED, seed),
+            samples=SAMPLES,
+            window=WINDOW,
+            seed=seed,
+            device=device,
+            spectra=False,
+            on_event=console.on_event,
+        )
         samples = _samples(model, lighter, items, device)
         stories = _stories(model, lighter, starter.held_out(seed, 200), device)
         whole = {"compress": made, **result}
@@ -85,6 +101,7 @@ def run(
             "README.md": page(made, result, samples, stories),
             "skills.svg": picture(result),
             "compare.json": json.dumps(plain(whole), ensure_ascii=False, indent=2) + "\n",
+            "report.html": compare.drawn(lighter, result, model, scores=scores),
         }
         for name, content in written.items():
             write_bytes(out / name, content.encode())
@@ -110,7 +127,7 @@ def page(made: dict[str, Any], result: dict[str, Any], samples: Sheet, stories: 
     verdict = say(f"verdict.{result['verdict']}")
     parts = [
         f"# {say('demo.title')}",
-        say("demo.how", scheme=made["scheme"], embed=made["embed"], machine=machine, **versions),
+        say("demo.how", how=_how(made), machine=machine, **versions),
         f"**{verdict}**",
         "![](skills.svg)",
     ]
@@ -121,6 +138,13 @@ def page(made: dict[str, Any], result: dict[str, Any], samples: Sheet, stories: 
     for story in stories:
         parts += [f"> **{story['prompt']}**", *(f"{say(who)}: {story[who]}" for who in ("original", "lighter"))]
     return "\n\n".join(parts) + "\n"
+
+
+def _how(made: dict[str, Any]) -> str:
+    """The options it was compressed with."""
+    if made["scheme"] is None:
+        return str(made["plan"]["budget"]["asked"])
+    return f"--scheme {made['scheme']}" + (f" --embed {made['embed']}" if made["embed"] else "")
 
 
 def _samples(model: Path, lighter: Path, items: list[dict[str, Any]], device: str) -> Sheet:

@@ -17,6 +17,13 @@ Text = Annotated[
     str | None, typer.Option(help="A .txt, .jsonl or .parquet file, a folder of them, or a data set's name on the hub.")
 ]
 Window = Annotated[int, typer.Option(help="Tokens in a window of text.", min=8)]
+Fit = Annotated[
+    str | None, typer.Option(help="The most bytes of the weight files: 400MB, 1.5GiB, or 25% of the original's.")
+]
+Bits = Annotated[float | None, typer.Option(help="The most stored bits a parameter, everything counted: 3.5.")]
+Quality = Annotated[
+    float | None, typer.Option(help="The share of the original's quality to keep, at the fewest bytes: 0.98.")
+]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, new or empty.", show_default=False)]
 Model = Annotated[
     str,

@@ -20,6 +20,10 @@ PHRASES: dict[str, tuple[str, str]] = {
         "--debug를 붙여 다시 실행하면 어디인지 보입니다.",
     ),
     "try_help": ("See `{command} --help`.", "`{command} --help`를 보십시오."),
+    "missing": (
+        "{name} is missing: give the folder, or a recipe that names it (--recipe FILE). See `{command} --help`.",
+        "{name}이(가) 없습니다. 폴더나 그것을 적은 레시피(--recipe FILE)를 주십시오. `{command} --help`를 보십시오.",
+    ),
     "did_you_mean": ("Did you mean {names}?", "혹시 {names}입니까?"),
     "stopped": ("Stopped.", "중단했습니다."),
     "stopped_resume": ("Stopped. Go on with: {command}", "중단했습니다. 이어서 하려면: {command}"),
@@ -31,6 +35,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "minutes": ("{minutes} min {seconds} s", "{minutes}분 {seconds}초"),
     "hours": ("{hours} h {minutes} min", "{hours}시간 {minutes}분"),
     "stage.compress": ("compressing", "압축하는 중"),
+    "stage.score": ("scoring every part", "부분마다 점수 매기는 중"),
     "stage.divergence": ("comparing on text", "글로 비교하는 중"),
     "stage.skills, original": ("skills of the original", "원본의 능력 재는 중"),
     "stage.skills, lighter": ("skills of the lighter", "경량본의 능력 재는 중"),
@@ -48,6 +53,10 @@ PHRASES: dict[str, tuple[str, str]] = {
     "time": ("time, about", "시간 (약)"),
     "disk": ("disk", "디스크"),
     "needs": ("Needs", "필요한 것"),
+    "foretold": (
+        "The plan foretold KL {kl} nats per token at {bits} bits a parameter ({size} of tensors).",
+        "계획의 예측: 파라미터당 {bits}비트(텐서 {size})에서 토큰당 KL {kl} nat.",
+    ),
     "verified": (
         "On text kept out of solving: KL {kl} nats per token, same first choice {top1}.",
         "푸는 데 쓰지 않은 글에서: 토큰당 KL {kl} nat, 1순위 토큰 일치 {top1}.",
@@ -61,14 +70,48 @@ PHRASES: dict[str, tuple[str, str]] = {
         "transformers는 폴더의 모델링 파일로 불러오고 (trust_remote_code=True), whet은 그것 없이 불러옵니다.",
     ),
     "next": ("Compare it with the original: {command}", "원본과 비교하려면: {command}"),
+    # plan and inspect
+    "wrote": ("Written: {files}", "쓴 것: {files}"),
+    "gap": (
+        "The predicted loss is within {gap} of the best possible.",
+        "예측 손실은 가능한 최선에서 {gap} 안에 있습니다.",
+    ),
+    "replay": ("Make it with: {command}", "이 계획대로 만들려면: {command}"),
+    "plan.schemes": ("Schemes", "방식"),
+    "plan.part": ("part", "부분"),
+    "plan.scheme": ("how many × scheme", "개수 × 방식"),
+    "plan.predicted": ("Predicted", "예측"),
+    "plan.bits": ("bits a parameter", "파라미터당 비트"),
+    "plan.bytes": ("bytes", "크기"),
+    "plan.this": ("this plan", "이 계획"),
+    "plan.uniform": (
+        "best uniform of no more bytes: {scheme}, embedding {embed}",
+        "크기가 넘지 않는 최선의 단일 방식: {scheme}, 임베딩 {embed}",
+    ),
+    "plan.equal": (
+        "smallest uniform of no more KL: {scheme}, embedding {embed}",
+        "KL이 넘지 않는 최소의 단일 방식: {scheme}, 임베딩 {embed}",
+    ),
+    "inspect.roles": ("What it is made of", "이루는 것"),
+    "inspect.parameters": ("parameters", "파라미터"),
+    "inspect.worth": ("KL if 1 % of the output were noise", "출력의 1 %가 잡음일 때의 KL"),
+    "inspect.blocks": ("Block by block", "블록별"),
+    "inspect.block": ("block", "블록"),
+    "inspect.influence": ("influence", "영향"),
+    "inspect.spike": ("largest input over the usual", "평소 대비 최대 입력"),
+    "inspect.carried": ("What each block carries, of each skill", "블록이 능력마다 맡은 몫"),
+    "inspect.points": (
+        "What it would take and lose for {target}, predicted",
+        "{target}용으로 줄일 때의 크기와 손실 (예측)",
+    ),
     # demo
     "demo.title": ("The embedded model, made lighter", "내장 모델의 경량화"),
     "demo.how": (
-        "Written by `whet demo`: a bilingual Llama, compressed with `{scheme}` (embedding and head: `{embed}`) on text "
+        "Written by `whet demo`: a bilingual Llama, compressed with `{how}` on text "
         "that the project generates, compared on held-out text of the same kind and on skills with exact answers. "
         "Machine: {machine}, threads: {threads}, torch {torch}, transformers {transformers}.",
         "`whet demo`가 썼습니다. 한국어와 영어를 하는 Llama를 프로젝트가 만든 글로 "
-        "`{scheme}`(임베딩과 출력층은 `{embed}`)로 압축하고, "
+        "`{how}`로 압축하고, "
         "같은 종류의 따로 둔 글과 답이 정해진 능력 문항으로 비교했습니다. "
         "기계: {machine}, 스레드: {threads}, torch {torch}, transformers {transformers}.",
     ),

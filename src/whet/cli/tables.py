@@ -41,10 +41,11 @@ class Sheet:
 
 
 def by_part(before: dict[str, int], after: dict[str, int], total: str) -> Sheet:
-    """Bytes of both, part by part, with the whole first; `total` is its phrase."""
+    """Bytes of both, part by part, with the whole first; `total` is its phrase. Before a plan only `after`'s whole is
+    known."""
     sheet = Sheet(say("tensors"), ["", say("original"), say("lighter"), say("ratio")])
     for part in ("total", *PARTS):
-        if before.get(part) or after.get(part):
+        if part in after and (before.get(part) or after[part]):
             ratio = f"{after[part] / before[part]:.3f}" if before[part] else ""
             sheet.rows.append(
                 [say(total if part == "total" else f"size.{part}"), size(before[part]), size(after[part]), ratio]
