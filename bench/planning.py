@@ -65,7 +65,11 @@ def arguments() -> argparse.Namespace:
     second.add_argument("--quality", type=float, default=0.98)
     second.add_argument("--questions", type=int, default=400, help="of each skill, to verify with and to report")
     for one in (first, second):
-        one.add_argument("--samples", type=int, help="calibration windows; 32 of --train, 512 of short documents")
+        one.add_argument(
+            "--samples",
+            type=int,
+            help="calibration windows; 32 of --train, else 128, and 512 of short documents for a quality",
+        )
         one.add_argument("--window", type=int, default=256, help="tokens in a window, at most")
         one.add_argument("--seed", type=int, default=0, help="of the starter's evaluation text")
         one.add_argument("--held-out", type=int, default=500, help="documents the starter is evaluated on")
@@ -74,7 +78,7 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.what == "size" and bool(args.train) != bool(args.eval):
         parser.error("give both --train and --eval, or neither")
-    args.samples = args.samples or (32 if getattr(args, "train", None) else 512)
+    args.samples = args.samples or (32 if getattr(args, "train", None) else 128 if args.what == "size" else 512)
     return args
 
 

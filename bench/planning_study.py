@@ -26,6 +26,7 @@ from whet.recipe.decide import decide, scale_dtype
 from whet.recipe.scoring import score
 
 PLANNING = ("budget", "scores")  # what a plan depends on besides quantization.ROOMS
+ROW = 48  # of the starter's documents behind each other: about nine windows
 ASKING = ("measure", "engines", "starter")  # and what answers to questions do
 
 
@@ -60,13 +61,26 @@ class Study:
         if self.train:
             text = Path(self.args.eval).read_text(encoding="utf-8")
         else:
-            text = tokenizer.eos_token.join(starter.held_out(self.args.seed, self.args.held_out))
+            text = "".join(self.packed(starter.held_out(self.args.seed, self.args.held_out)))
         return cut(torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False).input_ids), self.args.window)
 
     def given(self, draw: int) -> dict[str, Any]:
-        """What every contestant is given on a calibration draw; whet samples and splits it by the seed."""
-        text = self.train or starter.documents(draw, 6 * self.args.samples)
+        """What every contestant is given on a calibration draw; whet samples and splits it by the seed.
+
+        Of the starter's own text `size` is given rows of documents, as they are in `windows`: what single documents
+        calibrate has seen no end of one and nothing beyond the sixtieth position, and loses half as much again there.
+        """
+        text: Any = self.train
+        if text is None and self.args.what == "size":
+            text = self.packed(starter.documents(draw, ROW * (1 + self.args.samples // 2)))
+        elif text is None:
+            text = starter.documents(draw, 6 * self.args.samples)
         return {"text": text, "samples": self.args.samples, "window": self.args.window, "seed": draw}
+
+    def packed(self, documents: Sequence[str]) -> list[str]:
+        """ROW documents a text, each with the end of a document behind it."""
+        end = load_tokenizer(self.model).eos_token
+        return ["".join(f"{one}{end}" for one in documents[i : i + ROW]) for i in range(0, len(documents), ROW)]
 
     def key(self, draw: int, what: Any, rooms: Sequence[str]) -> str:
         """Of everything that a run of `what` on a draw depends on."""

@@ -231,11 +231,10 @@ def ablations(
                 "  without pivots and gains": (h.diagonal(), all_rows, False),
             }
             for name, (d, s, learns) in variants.items():
-                gain = gains(torch.cat(weights), h, d, s) if learns else plain
-                start = 0
-                for linear, w in zip(some, weights, strict=True):
-                    losses = linear_losses(w, d, s[start : start + len(w)], schemes, gain)
-                    start += len(w)
+                slopes = s.split([len(w) for w in weights])
+                factors = [gain for gain, _ in gains(weights, h, d, slopes)] if learns else [plain] * len(weights)
+                for linear, w, own, gain in zip(some, weights, slopes, factors, strict=True):
+                    losses = linear_losses(w, d, own, schemes, gain)
                     found[name][linear.address] = dict(zip((g.name for g in schemes), losses, strict=True))
     return dict(found)
 

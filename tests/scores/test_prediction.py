@@ -15,7 +15,7 @@ from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint
 from whet.grids import parse_scheme
 from whet.quantize.gptq import gptq
-from whet.scores import Sensitivity, TableUse, gains, linear_losses, pivots, rank_share, table_losses
+from whet.scores import Sensitivity, gains, linear_losses, pivots, rank_share
 from whet.scores.prediction import Rows
 from whet.walk import GradientWalk, Sample
 
@@ -59,7 +59,8 @@ def test_pivots_and_gains_predict_what_gptq_pays() -> None:
     x = torch.randn(4000, 96, generator=chance) @ torch.randn(96, 96, generator=chance)
     h, w, ones = x.t() @ x / len(x), torch.randn(300, 96, generator=chance), torch.ones(300)
     d = pivots(h)
-    gain = gains(w, h, d, ones)
+    ((gain, scale),) = gains([w], h, d, [ones])
+    assert scale == 1.0
     assert all(0.3 < factor <= 1.1 for factor in gain.values())
     for grid in SCHEMES:
         for sweeps, factors, near in ((0, PLAIN, 0.35), (4, gain, 0.2)):
@@ -75,18 +76,6 @@ def test_dead_inputs_have_pivots() -> None:
     assert torch.isfinite(pivots(h)).all()
     h[3, 3] = 2.0
     assert torch.isfinite(pivots(h)).all() and pivots(h)[3] > 0
-
-
-def test_a_table_is_charged_for_both_uses() -> None:
-    chance = torch.Generator().manual_seed(2)
-    w = torch.randn(300, 32, generator=chance)
-    looked, read = torch.rand(300, generator=chance), torch.rand(300, generator=chance)
-    eye = torch.eye(32)
-    looks = TableUse(looked=looked, gradient=eye)
-    reads = TableUse(read=read, hidden=eye)
-    both = TableUse(looked, eye, read, eye)
-    for first, second, third in zip(*(table_losses(w, use, SCHEMES) for use in (looks, reads, both)), strict=True):
-        assert third == pytest.approx(first + second, rel=1e-4)
 
 
 def test_rank_share_counts_directions() -> None:

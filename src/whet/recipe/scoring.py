@@ -36,6 +36,7 @@ from whet.walk import GradientWalk, Sample
 
 VERSION = 1
 SCORED_TOKENS = 8192  # of text; more moved no rank correlation by more than 0.002 on the models of `bench/scoring.py`
+_APART = 4096  # tokens of text whose inputs and gradients are kept for a block at a time
 _ITEMS = 32  # of a skill and language
 _BATCH = 2048  # tokens; a block's outputs and gradients of one batch are in memory together
 _LONGEST = 512  # tokens of a skill's prompt and answer
@@ -57,7 +58,7 @@ def score(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Score every part of `decision`'s model on its solving windows, and each skill's share in every block.
 
-    Returns the scores, and by address of the blocks' linears the mean squared gradient `[out]` of their outputs.
+    Returns the scores, and by address of the blocks' linears what a squared error of each output costs, `[out]`.
 
     schemes: grids to price, by linear (embedding and head among them). items: questions with answers. spectra: also
     the rank that holds 90 % of each output's energy, which costs an eigenvalue problem a linear. folder: where hidden
@@ -67,9 +68,12 @@ def score(
     parts, checkpoint = decision.anatomy, decision.checkpoint
     if not decision.solve:
         raise UsageError("Scoring needs text: give --text FILE, of the kind the model is used for.")
-    visitor = Sensitivity(parts, schemes, rank_share if spectra else None)
     tokenizer = load_tokenizer(checkpoint.path)
-    samples = _of_text(decision.solve, tokenizer) + _of_skills(items, tokenizer)
+    text = _of_text(decision.solve, tokenizer)
+    samples = text + _of_skills(items, tokenizer)
+    apart = min(0.5, _APART / sum(sample.tokens.numel() for sample in text))
+    spectrum = rank_share if spectra else None
+    visitor = Sensitivity(parts, schemes, spectrum, solving=decision.tokens, apart=apart)
     compute = getattr(torch, decision.recipe["compute"])
     walk = GradientWalk(checkpoint, parts, decision.device, compute, folder, seed)
     walk.go(samples, visitor, on_event)
@@ -118,7 +122,7 @@ def score(
         "skills": list(dict.fromkeys(item.skill for item in items)),
         "seconds": time.monotonic() - started,
     }
-    return scores, {address: part.rows for address, part in visitor.parts.items()}
+    return scores, {address: part.scale * part.rows for address, part in visitor.parts.items()}
 
 
 def unscored(decision: Decision, schemes: Schemes) -> dict[str, Any]:
@@ -231,6 +235,8 @@ def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes) -> list[
     tokens = visitor.text_tokens
     hidden, gradient = visitor.head_hidden / tokens, visitor.embedding_gradient / visitor.looked.sum().float()
     looked, read = (visitor.looked / tokens).float(), (visitor.read / tokens).float()
+    looked_up, slopes = (torch.cat(some).to(device) for some in zip(*visitor.lookups, strict=True))
+    states = torch.cat(visitor.final).to(device)
     found = []
     for linear in tables(parts):
         looks, reads = linear.role == "embedding", linear.role == "head" or parts.tied
@@ -241,15 +247,17 @@ def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes) -> list[
             read=read.to(device) if reads else None,
             hidden=hidden.to(device) if reads else None,
             metric=None if metric is None else metric.to(device),
+            tokens=looked_up if looks else None,
+            slopes=slopes if looks else None,
+            states=states if reads else None,
         )
         w = decision.checkpoint.read(linear.parameter).to(device).float()
         grids = schemes(linear)
         losses = dict(zip((grid.name for grid in grids), table_losses(w, use, grids), strict=True))
-        every = torch.arange(len(w), device=device)
         found.append(
             {
                 **_part(linear, None, decision),
-                "sensitivity": LOST * float(use.cost(every, w).sum()),
+                "sensitivity": LOST * float(use.cost(w).sum()),
                 "schemes": _priced(linear, grids, losses),
                 "spectrum": None,
             }

@@ -1,15 +1,18 @@
 """What each part of a model is worth, and what every scheme on it will cost: the figures a plan is made from."""
 
+from whet.scores.gains import Seen, gains
 from whet.scores.outliers import SPIKE
-from whet.scores.prediction import TableUse, gains, linear_losses, paid_loss, pivots, table_losses, tied_metric
+from whet.scores.prediction import linear_losses, paid_loss, pivots
 from whet.scores.sensitivity import LOST, TEXT, PartScore, Sensitivity
 from whet.scores.spectra import rank_share
+from whet.scores.tables import TableUse, table_losses, tied_metric
 
 __all__ = [
     "LOST",
     "SPIKE",
     "TEXT",
     "PartScore",
+    "Seen",
     "Sensitivity",
     "TableUse",
     "gains",

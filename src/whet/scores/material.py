@@ -101,16 +101,18 @@ class Material:
     def flows(self, seed: int = 0) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
         """Batch by batch and by address: inputs `[b, L, in]` and the gradient `[b, L, out]` of the outputs.
 
-        The gradient of the sum over positions of -log p(ŷ), ŷ drawn from the model's own prediction: E[g gᵀ] is then
-        the curvature of KL(original ‖ changed), as in `whet.walk.gradients`.
+        Of the logits times noise of covariance diag(p) - p pᵀ at every counted position, p the model's own prediction:
+        E[g gᵀ] is then the curvature of KL(original ‖ changed), as in `whet.walk.gradients`.
         """
         chance = torch.Generator().manual_seed(seed)
         for batch in self.batches:
             with torch.enable_grad(), _heard(self.model, self.rounded) as heard:
-                chances = self.logits(batch).log_softmax(-1).flatten(0, 1)
-                drawn = torch.multinomial(chances.detach().exp(), 1, generator=chance)
+                logits = self.logits(batch)
+                p = logits.detach().softmax(-1)
+                noise = p.sqrt() * torch.empty_like(p).normal_(generator=chance)
+                noise -= p * noise.sum(-1, keepdim=True)
                 outputs = [out for _, out in heard.values()]
-                found = torch.autograd.grad(-chances.gather(1, drawn).sum(), outputs)
+                found = torch.autograd.grad((logits * noise).sum(), outputs)
             yield {address: (x.detach(), g) for (address, (x, _)), g in zip(heard.items(), found, strict=True)}
 
     def _nll(self, batch: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ A change Δ of a linear costs KL ≈ ½ E[(g·Δx)²] per predicted token (`walk
 independent of each other and of the inputs, that is ½ Σ_r s_r Δ_r H Δ_rᵀ: `s_r` the mean squared gradient of output r,
 H = E[x xᵀ]. GPTQ does not pay Δ_r H Δ_rᵀ for rounding to nearest: in its LDL form it pays Σ_c D_c e_rc², `e` the plain
 rounding error of a column and D the pivots of H (`quantize.gptq`). So nearest rounding on parameters fitted with
-weights D, and D itself, tell what GPTQ costs on every grid without running it; what its last step, descent, still takes
-off is learnt from two grids on a few rows (`gains`).
+weights D, and D itself, tell what GPTQ costs on every grid without running it; what descent still takes off, and what
+the two independences are wrong by, is learnt from two grids on a few rows (`gains`).
 
 Against the KL measured with one linear changed at a time, `bench/scoring.py` prints the rank correlation of this, of
 its parts left out, and of other scorers.
@@ -20,16 +20,13 @@ import torch
 from torch import Tensor
 
 from whet.grids import IntegerGrid
-from whet.quantize.gptq import factorize, gptq
+from whet.quantize.gptq import factorize
 from whet.quantize.nearest import nearest
 
-# Weights of one linear that a grid is tried on, and of a table; more rows than that are sampled.
-_TRIED, _TRIED_ROWS = 1 << 13, 24
-_TRIED_TABLE = 1 << 15
+# Weights of one linear that a grid is tried on; more rows than that are sampled.
+_TRIED, TRIED_ROWS = 1 << 13, 24
 _ORDERED = 64  # pivots depend a little on the groups of the visiting order; this one serves all grids
 _DAMP = 0.01
-_SOLVED = 96  # rows that descent's gain is learnt from
-_LEARNT = ((2, 64), (4, 64))  # bits and groups
 _PAID = 512
 
 
@@ -88,9 +85,9 @@ def linear_losses(
     """Predicted KL of GPTQ on each of `grids` for `w [out, in]`.
 
     d: pivots `[in]` of the inputs' second moment. s: mean squared gradient `[out]` per counted token. gain: by bits,
-    what descent takes off (`gains`).
+    what is paid over what pivots tell (`gains`).
     """
-    rows = Rows.stand_for(s * (w.square() @ d), max(_TRIED_ROWS, _TRIED // w.shape[1]))
+    rows = Rows.stand_for(s * (w.square() @ d), max(TRIED_ROWS, _TRIED // w.shape[1]))
     part, weight = w[rows.index], s[rows.index] * rows.weight
     losses = []
     for grid in grids:
@@ -108,76 +105,3 @@ def paid_loss(error: Tensor, h: Tensor, s: Tensor) -> float:
     step = -(-len(error) // _PAID)
     error, s = error[::step], s[::step]
     return 0.5 * step * float((((error @ h) * error).sum(1) * s).sum())
-
-
-def gains(w: Tensor, h: Tensor, d: Tensor, s: Tensor) -> dict[int, float]:
-    """What GPTQ with descent pays over what nearest rounding by pivots tells, by bits (2 to 8).
-
-    w: `[out, in]`, the rows of all linears that read one input; h `[in, in]`, d and s as for `linear_losses`. Two grids
-    (_LEARNT) are solved on a few rows; between and beyond them the ratio goes by bits.
-    """
-    rows = Rows.stand_for(s * (w.square() @ d), _SOLVED)
-    part, weight = w[rows.index], s[rows.index] * rows.weight
-    known = {}
-    for bits, group in _LEARNT:
-        grid = IntegerGrid(bits, group, "none")
-        solution = gptq(part, h, grid)
-        error = part - grid.decode(solution.codes, solution.params)
-        paid = float((((error @ h) * error).sum(1) * weight).sum())
-        solution = nearest(part, d, grid)
-        error = part - grid.decode(solution.codes, solution.params)
-        told = float((error.square_() @ d) @ weight)
-        known[bits] = paid / told if told > 0 else 1.0
-    (low, first), (high, last) = known.items()
-    return {bits: first + (last - first) * min(1.0, max(0.0, (bits - low) / (high - low))) for bits in range(2, 9)}
-
-
-@dataclass(frozen=True)
-class TableUse:
-    """How the rows of an embedding or head are used, for the KL that a change E of the table costs.
-
-    ½ Σ_v (looked_v · E_v G E_vᵀ + read_v · E_v H E_vᵀ): looked_v is how often a token is looked up per counted token
-    and G = E[g gᵀ] the gradient of what was looked up; read_v = E[p_v (1 − p_v)] is the curvature of the prediction in
-    a logit and H = E[h hᵀ] of what the head reads. Parts a table does not have are None. metric: `[in, in]`, what its
-    solver rounds by; None: to nearest.
-    """
-
-    looked: Tensor | None = None
-    gradient: Tensor | None = None
-    read: Tensor | None = None
-    hidden: Tensor | None = None
-    metric: Tensor | None = None
-
-    def cost(self, rows: Tensor, e: Tensor) -> Tensor:
-        """The cost `[n]` of the errors `e [n, in]` of the rows numbered `rows [n]`."""
-        total = e.new_zeros(len(e))
-        if self.looked is not None and self.gradient is not None:
-            total += self.looked[rows] * ((e @ self.gradient) * e).sum(1)
-        if self.read is not None and self.hidden is not None:
-            total += self.read[rows] * ((e @ self.hidden) * e).sum(1)
-        return 0.5 * total
-
-
-def tied_metric(hidden: Tensor) -> Tensor:
-    """What a tied embedding is rounded by, from the second moment `[hidden, hidden]` of what the head reads.
-
-    Looking a row up spreads its error over all columns alike, reading it as the head weighs them by H; both count the
-    same here. On babyllama at 3 bits this loses 17 % less KL than nearest, at 4 bits the same.
-    """
-    return hidden / hidden.diagonal().mean() + torch.eye(len(hidden), device=hidden.device)
-
-
-def table_losses(w: Tensor, use: TableUse, grids: Sequence[IntegerGrid]) -> list[float]:
-    """Predicted KL of each of `grids` on an embedding or head `w [vocabulary, hidden]`, float32.
-
-    There is one table and it is used in two ways, so a sample of its rows is solved as the run will solve it.
-    """
-    every = torch.arange(len(w), device=w.device)
-    rows = Rows.stand_for(use.cost(every, w).clamp_min(0), max(_TRIED_ROWS, _TRIED_TABLE // w.shape[1]))
-    part = w[rows.index]
-    losses = []
-    for grid in grids:
-        solution = nearest(part, None, grid) if use.metric is None else gptq(part, use.metric, grid)
-        error = part - grid.decode(solution.codes, solution.params)
-        losses.append(float(use.cost(rows.index, error) @ rows.weight))
-    return losses

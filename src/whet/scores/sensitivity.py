@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from whet.anatomy import Anatomy, Linear
 from whet.grids import IntegerGrid
+from whet.scores.gains import Seen, gains
 from whet.scores.outliers import Outliers
-from whet.scores.prediction import gains, linear_losses, pivots
+from whet.scores.prediction import linear_losses, pivots
 from whet.walk import Flow, Sample, SecondMoments
 
 TEXT = "text/"
@@ -38,14 +39,16 @@ class Use:
 @dataclass
 class PartScore:
     """One linear: its `sensitivity` on text and, in `kinds`, on each kind of sample (KL a counted token when LOST of
-    its output's energy is noise), the mean squared gradient of its outputs on text in `rows [out]`, the predicted KL by
-    scheme, and its spectrum's figure where asked for."""
+    its output's energy is noise), the mean squared gradient of its outputs on text in `rows [out]`, what its KL is over
+    what its second moment and `rows` say (`scale`, over the grids of `gains`), the predicted KL by scheme, and its
+    spectrum's figure where asked for."""
 
     linear: Linear
     block: int | None
     sensitivity: float = 0.0
     kinds: dict[str, float] = field(default_factory=dict)
     rows: Tensor = field(default_factory=lambda: torch.zeros(0))
+    scale: float = 1.0
     schemes: dict[str, float] = field(default_factory=dict)
     spectrum: float | None = None
 
@@ -53,10 +56,12 @@ class PartScore:
 class Sensitivity:
     """Sums up what the walk in reverse shows.
 
-    grids: schemes to predict, by linear. spectrum: a function of weights `[out, in]` and second moment that gives a
-    number for the report; None leaves it out. After the walk: `parts` in the model's order, `influence` of each block
-    (1 − mean cosine of the hidden states before and after it, on text), `outliers`, and the sums at both ends of the
-    model that embedding and head are judged by.
+    grids: schemes to predict, by linear. solving: tokens of text that the run will solve on; as many as are scored if
+    not said. apart: share of the text's positions that `gains` looks at. spectrum: a function of weights `[out, in]`
+    and second moment that gives a number for the report; None leaves it out. After the walk: `parts` in the model's
+    order, `influence` of each block (1 − mean cosine of the hidden states before and after it, on text), `outliers`,
+    and at both ends of the model the sums and the positions (`final` states, `lookups` with their gradients) that
+    embedding and head are judged by.
     """
 
     def __init__(
@@ -64,8 +69,12 @@ class Sensitivity:
         anatomy: Anatomy,
         grids: Callable[[Linear], Sequence[IntegerGrid]],
         spectrum: Callable[[Tensor, Tensor], float] | None = None,
+        *,
+        solving: int | None = None,
+        apart: float = 0.5,
     ) -> None:
         self.anatomy, self.grids, self.spectrum = anatomy, grids, spectrum
+        self.solving, self.apart = solving, apart
         self.parts: dict[str, PartScore] = {}
         self.influence = [0.0] * len(anatomy.blocks)
         self.outliers = Outliers()
@@ -76,9 +85,13 @@ class Sensitivity:
         self.read = torch.zeros(vocabulary, dtype=torch.float64)
         self.embedding_gradient = torch.zeros(hidden, hidden)
         self.head_hidden = torch.zeros(hidden, hidden)
+        self.final: list[Tensor] = []
+        self.lookups: list[tuple[Tensor, Tensor]] = []
         self._cosine = [0.0] * len(anatomy.blocks)
         self._use: dict[tuple[str, str], Use] = {}
-        self._moments: SecondMoments | None = None
+        self._moments: tuple[SecondMoments, SecondMoments] | None = None
+        self._inputs: dict[str, list[Tensor]] = defaultdict(list)
+        self._gradients: dict[str, list[Tensor]] = defaultdict(list)
 
     # -- the visitor ----------------------------------------------------------------------------------------------
 
@@ -90,6 +103,7 @@ class Sensitivity:
         if sample.name.startswith(TEXT):
             self.read += (chance * (1 - chance)).sum(0).double().cpu()
             self.head_hidden += (hidden.t() @ hidden).cpu()
+            self.final.append(hidden.cpu())
 
     def flow(self, index: int, linears: list[Linear], flow: Flow) -> None:
         """Add one sample at one block."""
@@ -104,11 +118,22 @@ class Sensitivity:
         if not name.startswith(TEXT):
             return
         if self._moments is None:
-            self._moments = SecondMoments(linears, self.anatomy.block_prefix(index))
+            prefix = self.anatomy.block_prefix(index)
+            self._moments = SecondMoments(linears, prefix), SecondMoments(linears, prefix)
+        seen, others = self._moments
+        tokens = flow.sample.tokens.numel()
+        first = round(self.apart * tokens)
         for reads, x in flow.inputs.items():
-            self._moments.add(reads, x.reshape(-1, x.shape[-1]))
-            self.outliers.add(self._moments.first[reads].address, x, flow.sample.tokens)
-        self._moments.tokens += flow.sample.tokens.numel()
+            rows = x.reshape(-1, x.shape[-1])
+            seen.add(reads, rows[:first])
+            others.add(reads, rows[first:])
+            self._inputs[reads].append(rows[:first].clone())
+            self.outliers.add(seen.first[reads].address, x, flow.sample.tokens)
+        for linear in linears:
+            gradient = flow.gradients[linear.address]
+            self._gradients[linear.address].append(gradient.reshape(-1, gradient.shape[-1])[:first].clone())
+        seen.tokens += first
+        others.tokens += tokens - first
         cosine = torch.cosine_similarity(flow.before.float(), flow.after.float(), dim=-1)
         self._cosine[index] += float(cosine.sum())
 
@@ -127,18 +152,28 @@ class Sensitivity:
                 part.rows = use.gradient / self._count(text)
         if moments is None:
             return
-        self.influence[index] = 1 - self._cosine[index] / moments.tokens
+        seen, others = moments
+        tokens = seen.tokens + others.tokens
+        self.influence[index] = 1 - self._cosine[index] / tokens
         by_input: dict[str, list[Linear]] = defaultdict(list)
         for linear in linears:
             by_input[linear.reads].append(linear)
         for reads, together in by_input.items():
-            h = moments.mean(reads)
-            moments.sums.pop(reads)
+            apart = others.mean(reads)
+            h = (seen.mean(reads) * seen.tokens + apart * others.tokens) / tokens
+            del seen.sums[reads], others.sums[reads]
             d = pivots(h)
             scored = [self.parts[linear.address] for linear in together]
             weights = [x.view(module.get_parameter(x.parameter.removeprefix(prefix)).data) for x in together]
-            gain = gains(torch.cat(weights), h, d, torch.cat([part.rows for part in scored]))
-            for part, w in zip(scored, weights, strict=True):
+            there = Seen(
+                torch.cat(self._inputs.pop(reads)),
+                [torch.cat(self._gradients.pop(linear.address)) for linear in together],
+                apart,
+                others.tokens,
+                self.solving or tokens,
+            )
+            factors = gains(weights, h, d, [part.rows for part in scored], there if others.tokens else None)
+            for part, w, (gain, part.scale) in zip(scored, weights, factors, strict=True):
                 grids = self.grids(part.linear)
                 losses = linear_losses(w, d, part.rows, grids, gain)
                 part.schemes |= {grid.name: loss for grid, loss in zip(grids, losses, strict=True)}
@@ -156,6 +191,7 @@ class Sensitivity:
         """Gradients of looked-up rows, and how often each row was."""
         if sample.name.startswith(TEXT):
             g = gradient.reshape(-1, gradient.shape[-1])
+            self.lookups.append((sample.tokens.flatten().cpu(), g.cpu()))
             self.embedding_gradient += (g.t() @ g).cpu()
             self.looked += torch.bincount(sample.tokens.flatten().cpu(), minlength=len(self.looked)).double()
 

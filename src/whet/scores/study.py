@@ -37,7 +37,7 @@ def gradient_output(material: Material, seed: int = 0) -> Table:
     """½ Σ_r s_r e_r H e_rᵀ in nats a token, e the error of row r and s_r = E[g_r²] of its output's gradient.
 
     The second order of KL, with outputs taken as independent of each other, of the inputs and between positions. (The
-    diagonal of the output Fisher, as in NVIDIA's ModelOpt `gradient` scores, with labels drawn from the model.)
+    diagonal of the output Fisher, as in NVIDIA's ModelOpt `gradient` scores, with noise instead of the text's labels.)
     """
     rows: dict[str, Tensor] = {}
     for flow in material.flows(seed):
@@ -57,14 +57,14 @@ def fisher_position(material: Material, seed: int = 0) -> Table:
 def fisher_window(material: Material, seed: int = 0) -> Table:
     """½ E[(Σ_t g_t · e x_t)²] in nats a token, summed over a window: the whole second order of KL, nothing left out.
 
-    One number a window and label draw, so it is noisy (√(2 / windows) of a part); sums over parts are less so. (Martens
-    2020, arXiv 1412.1193, §5.)
+    One number a window and draw of the noise, so it is noisy (√(2 / windows) of a part); sums over parts are less so.
+    (Martens 2020, arXiv 1412.1193, §5.)
     """
     return _fisher(material, seed, lambda v: v.sum(1).square().sum())
 
 
 def _fisher(material: Material, seed: int, gather: Callable[[Tensor], Tensor], draws: int = 2) -> Table:
-    """½ gather(g · e x `[b, L]`), summed over batches and averaged over label draws."""
+    """½ gather(g · e x `[b, L]`), summed over batches and averaged over draws of the noise."""
     found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     with torch.no_grad():
         for draw in range(draws):
