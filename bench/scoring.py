@@ -224,6 +224,7 @@ def ablations(
                 [rows[linear.address].mean().expand(len(w)) for linear, w in zip(some, weights, strict=True)]
             )
             variants: dict[str, tuple[torch.Tensor, torch.Tensor, bool]] = {
+                "  without positions": (pivots(h), all_rows, True),  # as are those below
                 "  without gradients": (pivots(h), torch.ones_like(all_rows), True),
                 "  mean gradient of a linear": (pivots(h), flat, True),
                 "  without pivots": (h.diagonal(), all_rows, True),

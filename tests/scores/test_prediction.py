@@ -121,6 +121,28 @@ def test_predictions_are_what_is_measured(tmp_path, tied: bool) -> None:
     assert np.corrcoef(np.log(measured), np.log(predicted))[0, 1] > 0.97
 
 
+def test_several_walks_are_one_with_all_their_text(tmp_path) -> None:
+    """Squared gradients add up over walks; a second walk over the same text changes only their noise."""
+    folder = models.make(tmp_path / "m", blocks=2, with_tokenizer=False)
+    checkpoint = Checkpoint(folder)
+    parts = anatomy(checkpoint.config, checkpoint.shapes)
+    tokens = torch.randint(0, 264, (48, 32), generator=torch.Generator().manual_seed(0))
+    found = []
+    for passes in (1, 3):
+        visitor = Sensitivity(parts, lambda linear: SCHEMES, passes=passes)
+        walk = GradientWalk(checkpoint, parts, "cpu")
+        for text in tokens.chunk(passes):
+            walk.go([Sample.of_text(text, "text/en")], visitor)
+        assert visitor.text_tokens == 48 * 31 and len(visitor.parts) == 14
+        assert sum(map(len, visitor.final)) == pytest.approx(48 * 31 / passes, abs=passes)
+        found.append(visitor)
+    one, three = found
+    for address, part in one.parts.items():
+        assert float(three.parts[address].rows.sum()) == pytest.approx(float(part.rows.sum()), rel=0.1)
+        for name, kl in part.schemes.items():
+            assert three.parts[address].schemes[name] == pytest.approx(kl, rel=0.35)
+
+
 def _moments(model, addresses: list[str], tokens: torch.Tensor) -> dict[str, torch.Tensor]:
     found = {}
     handles = [

@@ -45,7 +45,8 @@ def walked(folder, samples, spill=None, compute=torch.float32, events=None):
     parts = anatomy(checkpoint.config, checkpoint.shapes)
     gather = Gather()
     listen = (lambda event: None) if events is None else events.append
-    GradientWalk(checkpoint, parts, "cpu", compute, spill).go(samples, gather, listen)
+    walk = GradientWalk(checkpoint, parts, "cpu", compute, spill)
+    walk.go(samples, gather, walk.stage(1, listen))
     return gather
 
 

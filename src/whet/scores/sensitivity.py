@@ -57,11 +57,12 @@ class Sensitivity:
     """Sums up what the walk in reverse shows.
 
     grids: schemes to predict, by linear. solving: tokens of text that the run will solve on; as many as are scored if
-    not said. apart: share of the text's positions that `gains` looks at. spectrum: a function of weights `[out, in]`
-    and second moment that gives a number for the report; None leaves it out. After the walk: `parts` in the model's
-    order, `influence` of each block (1 − mean cosine of the hidden states before and after it, on text), `outliers`,
-    and at both ends of the model the sums and the positions (`final` states, `lookups` with their gradients) that
-    embedding and head are judged by.
+    not said. apart: share of the last walk's text that `gains` looks at. passes: walks that will be made; all but the
+    last only add to the squared gradients, which a few tokens make the most of, and hold nothing. spectrum: a function
+    of weights `[out, in]` and second moment that gives a number for the report; None leaves it out. After the walks:
+    `parts` in the model's order, `influence` of each block (1 − mean cosine of the hidden states before and after it,
+    on text), `outliers`, and at both ends of the model the sums and the positions (`final` states, `lookups` with
+    their gradients) that embedding and head are judged by.
     """
 
     def __init__(
@@ -72,9 +73,11 @@ class Sensitivity:
         *,
         solving: int | None = None,
         apart: float = 0.5,
+        passes: int = 1,
     ) -> None:
         self.anatomy, self.grids, self.spectrum = anatomy, grids, spectrum
-        self.solving, self.apart = solving, apart
+        self.solving, self.apart, self.passes = solving, apart, passes
+        self.passed = 0
         self.parts: dict[str, PartScore] = {}
         self.influence = [0.0] * len(anatomy.blocks)
         self.outliers = Outliers()
@@ -103,7 +106,7 @@ class Sensitivity:
         if sample.name.startswith(TEXT):
             self.read += (chance * (1 - chance)).sum(0).double().cpu()
             self.head_hidden += (hidden.t() @ hidden).cpu()
-            self.final.append(hidden.cpu())
+            self.final.append(hidden[:: self.passes].cpu())
 
     def flow(self, index: int, linears: list[Linear], flow: Flow) -> None:
         """Add one sample at one block."""
@@ -115,7 +118,7 @@ class Sensitivity:
             use = self._use.setdefault((linear.address, name), Use(gradient * 0, energy * 0))
             use.gradient += gradient
             use.energy += energy
-        if not name.startswith(TEXT):
+        if not name.startswith(TEXT) or self.passed < self.passes - 1:
             return
         if self._moments is None:
             prefix = self.anatomy.block_prefix(index)
@@ -139,6 +142,9 @@ class Sensitivity:
 
     def leave(self, index: int, linears: list[Linear], module: nn.Module, prefix: str) -> None:
         """Turn sums into scores while the weights are here, and let the second moments go."""
+        if self.passed < self.passes - 1:
+            self.passed += index == 0
+            return
         moments, self._moments = self._moments, None
         for linear in linears:
             part = self.parts[linear.address] = PartScore(linear, index)
@@ -165,14 +171,16 @@ class Sensitivity:
             d = pivots(h)
             scored = [self.parts[linear.address] for linear in together]
             weights = [x.view(module.get_parameter(x.parameter.removeprefix(prefix)).data) for x in together]
-            there = Seen(
-                torch.cat(self._inputs.pop(reads)),
-                [torch.cat(self._gradients.pop(linear.address)) for linear in together],
-                apart,
-                others.tokens,
-                self.solving or tokens,
-            )
-            factors = gains(weights, h, d, [part.rows for part in scored], there if others.tokens else None)
+            there = None
+            if seen.tokens and others.tokens:
+                there = Seen(
+                    torch.cat(self._inputs.pop(reads)),
+                    [torch.cat(self._gradients.pop(linear.address)) for linear in together],
+                    apart,
+                    others.tokens,
+                    self.solving or tokens,
+                )
+            factors = gains(weights, h, d, [part.rows for part in scored], there)
             for part, w, (gain, part.scale) in zip(scored, weights, factors, strict=True):
                 grids = self.grids(part.linear)
                 losses = linear_losses(w, d, part.rows, grids, gain)

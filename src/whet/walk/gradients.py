@@ -27,7 +27,7 @@ from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
 from whet.walk.hidden import HiddenStates
-from whet.walk.skeleton import Call, Skeleton
+from whet.walk.skeleton import Call, Skeleton, give_back
 
 _LOGITS = 1 << 24  # logits looked at together
 
@@ -103,11 +103,15 @@ class GradientWalk:
         self.checkpoint, self.anatomy, self.compute, self.folder = checkpoint, anatomy, compute, folder
         self.chance = torch.Generator(device).manual_seed(seed)
 
-    def go(self, samples: Sequence[Sample], visitor: GradientVisitor, on_event: OnEvent = ignore) -> None:
+    def stage(self, passes: int, on_event: OnEvent) -> Stage:
+        """Progress of so many calls of `go`."""
+        return Stage(on_event, "score", passes * (2 * len(self.anatomy.blocks) + 1))
+
+    def go(self, samples: Sequence[Sample], visitor: GradientVisitor, stage: Stage | None = None) -> None:
         """Forward and back through every block. Raises UsageError where hidden states are not finite."""
         skeleton, anatomy = self.skeleton, self.anatomy
         count = len(anatomy.blocks)
-        stage = Stage(on_event, "score", 2 * count + 1)
+        stage = stage or self.stage(1, ignore)
         table = self.checkpoint.read(anatomy.embedding.parameter)
         calls: dict[tuple[int, ...], list[Call]] = {}
         states = HiddenStates.empty(
@@ -156,6 +160,7 @@ class GradientWalk:
                 visitor.flow(index, linears, flow)
                 states.update(place(index, number), before)
                 states.drop(place(index + 1, number))
+            give_back()
             visitor.leave(index, linears, module, prefix)
             skeleton.free_block(index)
             stage.step(unit=f"block {index} backward")

@@ -8,6 +8,7 @@ been given. All computing is in float32, whatever the weights are stored in.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,13 @@ from whet.anatomy import Anatomy
 from whet.checkpoint import Checkpoint, empty_model
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def give_back() -> None:
+    """Hands freed memory back to the system, where the C library is glibc, which else keeps what lies between tensors
+    that live on: 2 GB after a few blocks of a model of 1.1 B parameters walked in reverse."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Skeleton:
@@ -47,6 +55,7 @@ class Skeleton:
     def free_block(self, index: int) -> None:
         """Give the memory of block `index` back."""
         self.blocks[index].to("meta")
+        give_back()
 
     def load_norm(self) -> nn.Module:
         """The norm after the last block."""
