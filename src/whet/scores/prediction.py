@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whet.grids import IntegerGrid
+from whet.grids import Grid, IntegerGrid
 from whet.quantize.gptq import factorize, gptq
 from whet.quantize.nearest import nearest
 
@@ -82,9 +82,7 @@ class Rows:
         return cls(torch.cat([sure, drawn]), torch.cat([torch.ones_like(sure, dtype=torch.float32), weight]))
 
 
-def linear_losses(
-    w: Tensor, d: Tensor, s: Tensor, grids: Sequence[IntegerGrid], gain: Mapping[int, float]
-) -> list[float]:
+def linear_losses(w: Tensor, d: Tensor, s: Tensor, grids: Sequence[Grid], gain: Mapping[int, float]) -> list[float]:
     """Predicted KL of GPTQ on each of `grids` for `w [out, in]`.
 
     d: pivots `[in]` of the inputs' second moment. s: mean squared gradient `[out]` per counted token. gain: by bits,
@@ -96,7 +94,7 @@ def linear_losses(
     for grid in grids:
         solution = nearest(part, d, grid)
         error = part - grid.decode(solution.codes, solution.params)
-        losses.append(0.5 * gain[grid.bits] * float((error.square_() @ d) @ weight))
+        losses.append(0.5 * gain.get(grid.bits, 1.0) * float((error.square_() @ d) @ weight))
     return losses
 
 
@@ -167,7 +165,7 @@ def tied_metric(hidden: Tensor) -> Tensor:
     return hidden / hidden.diagonal().mean() + torch.eye(len(hidden), device=hidden.device)
 
 
-def table_losses(w: Tensor, use: TableUse, grids: Sequence[IntegerGrid]) -> list[float]:
+def table_losses(w: Tensor, use: TableUse, grids: Sequence[Grid]) -> list[float]:
     """Predicted KL of each of `grids` on an embedding or head `w [vocabulary, hidden]`, float32.
 
     There is one table and it is used in two ways, so a sample of its rows is solved as the run will solve it.

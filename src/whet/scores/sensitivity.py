@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from whet.anatomy import Anatomy, Linear
-from whet.grids import IntegerGrid
+from whet.grids import Grid
 from whet.scores.outliers import Outliers
 from whet.scores.prediction import gains, linear_losses, pivots
 from whet.walk import Flow, Sample, SecondMoments
@@ -62,7 +62,7 @@ class Sensitivity:
     def __init__(
         self,
         anatomy: Anatomy,
-        grids: Callable[[Linear], Sequence[IntegerGrid]],
+        grids: Callable[[Linear], Sequence[Grid]],
         spectrum: Callable[[Tensor, Tensor], float] | None = None,
     ) -> None:
         self.anatomy, self.grids, self.spectrum = anatomy, grids, spectrum

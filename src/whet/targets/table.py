@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
-from whet.grids import IntegerGrid
+from whet.grids import BLOCKS, FloatGrid, Grid, parse_scheme
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,10 @@ class Target:
     """A runtime. `modelling_file`: it can load a folder's own modelling file. `bits`: widths its kernels take.
 
     `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
-    `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme. `checked`: `run in
-    tests`, `accepted by its parser` or `unsupported`.
+    `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme. `schemes`: the only
+    ones it holds, where they are types of its own; `simplest`: the one that holds any linear. `families`: the only ones
+    it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter folder. `checked`:
+    `run in tests`, `accepted by its parser` or `unsupported`.
     """
 
     name: str
@@ -34,8 +36,26 @@ class Target:
     embedding: bool = True
     divides: bool = False
     ties: tuple[tuple[str, ...], ...] = ()
+    schemes: tuple[str, ...] = ()
+    simplest: str = "int8s"
+    families: tuple[str, ...] | None = None
+    gguf: bool = False
     checked: str = "run in tests"
 
+
+# What the exporter has a row for (`whet.formats.gguf.architectures`).
+GGUF_FAMILIES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "gpt2",
+    "mixtral",
+    "qwen3_moe",
+)
 
 TARGETS: dict[str, Target] = {
     "transformers": Target("transformers", modelling_file=True, divides=True),
@@ -50,17 +70,38 @@ TARGETS: dict[str, Target] = {
         ties=(("q", "k", "v"), ("gate", "up")),
         checked="accepted by its parser",
     ),
+    "llama.cpp": Target(
+        "llama.cpp",
+        modelling_file=True,
+        bits=(4, 5, 8),
+        groups=(32,),
+        integer_zero=False,
+        divides=True,
+        schemes=(*BLOCKS, "F16", "BF16"),
+        simplest="F16",
+        families=GGUF_FAMILIES,
+        gguf=True,
+    ),
     "whet": Target("whet", modelling_file=True),
 }
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How a plan is stored: the container, whether transformers must compute weights at load, and why."""
+    """How a plan is stored: the container, whether transformers must compute weights at load, and why.
+
+    blocks: as ggml's block types, whose scales are float16 and whose weights are computed in float32.
+    """
 
     container: str
     dequantize: bool
     reason: str
+    blocks: bool = False
+
+    @property
+    def decode(self) -> str:
+        """The type weights are computed in, as `formats.table_entry` says it."""
+        return "scale" if self.dequantize else "float32" if self.blocks else "model"
 
 
 def find_target(name: str) -> Target:
@@ -68,6 +109,15 @@ def find_target(name: str) -> Target:
     if name not in TARGETS:
         raise UsageError(f"Target {name!r} is not known.{did_you_mean(name, TARGETS)} Targets: {', '.join(TARGETS)}.")
     return TARGETS[name]
+
+
+def check_family(target: Target, family: str, source: str) -> None:
+    """Raises UsageError where `target` does not load models of `family`, which is the name in `config.json`."""
+    if target.families is not None and family not in target.families:
+        raise UsageError(
+            f"{source} is of the family {family!r}, and whet writes no file of it that {target.name} loads. Families "
+            f"it writes: {', '.join(target.families)}. For another runtime give --for transformers."
+        )
 
 
 def tied(target: Target, parts: Anatomy) -> list[list[str]]:
@@ -80,7 +130,7 @@ def tied(target: Target, parts: Anatomy) -> list[list[str]]:
 
 def storage(
     target: Target,
-    grids: Mapping[str, IntegerGrid],
+    grids: Mapping[str, Grid],
     shapes: Mapping[str, tuple[int, int]],
     tables: frozenset[str],
     ties: Sequence[Sequence[str]] = (),
@@ -103,6 +153,13 @@ def storage(
             )
     if target.name == "whet":
         return Storage("whet", False, "the target is whet itself")
+    if target.gguf:
+        return Storage("whet", False, f"{target.name} reads the .gguf, which holds the same weights", blocks=True)
+    if any(isinstance(grid, FloatGrid) for grid in grids.values()):
+        raise UsageError(
+            f"F16 and BF16 are for llama.cpp: {target.name} reads what is not quantized in the model's own type. Leave "
+            "those parts as they are (keep), or use --for llama.cpp."
+        )
     if any(grid.zero == "real" for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has no real zeros")
     kinds = set(grids.values())
@@ -120,12 +177,16 @@ def storage(
     return Storage("whet", False, "stock transformers would load this mix of schemes silently wrong")
 
 
-def _check(
-    target: Target, address: str, grid: IntegerGrid, shape: tuple[int, int], table: bool, widths: set[int]
-) -> None:
+def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], table: bool, widths: set[int]) -> None:
     def refuse(what: str, remedy: str) -> UsageError:
         return UsageError(f"{address} ({shape[0]} x {shape[1]}) as {grid.name}: {target.name} {what}. {remedy}")
 
+    if target.schemes and grid.name not in target.schemes:
+        same = next((name for name in target.schemes if parse_scheme(name) == grid), None)
+        better = f"Use {same}, which is the same." if same else "Use one of them, or --for whet."
+        raise refuse(f"holds {', '.join(target.schemes)} and nothing else", better)
+    if isinstance(grid, FloatGrid):
+        return
     if grid.bits not in target.bits:
         raise refuse(f"has no {grid.bits}-bit kernel", f"Use {' or '.join(map(str, target.bits))} bits, or --for whet.")
     if grid.zero == "real" and not target.real_zero:
@@ -139,6 +200,11 @@ def _check(
         sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
         fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
         better = f"a group that divides every row, such as {max(fits)}" if fits else "one scale per row (leave out -g)"
+        if target.schemes:
+            raise refuse(
+                f"needs rows that divide by {grid.group}, and {shape[1]} does not",
+                f"Give this part {target.simplest} (a plan names a scheme for each part; whet plan makes one).",
+            )
         raise refuse(
             f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
             f"Use {better}, or --for whet, which keeps a shorter last group.",
