@@ -8,8 +8,8 @@ values in float16.
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -37,18 +37,18 @@ _ERROR = 4  # ggml's number for a message about one
 _told: deque[str] = deque(maxlen=3)  # the last of llama.cpp's errors: it tells them to a function, and to no caller
 
 
-@functools.cache
-def _library() -> tuple[Any, Any]:
-    """llama-cpp-python, told to say its errors to us and nothing to the terminal; and the function it says them to."""
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+def _listen(level: int, text: bytes, _: Any) -> None:
+    """What llama.cpp says: kept if it is an error. It must outlive every model, as native code holds its address."""
+    if level == _ERROR:
+        _told.append(" ".join(text.decode(errors="replace").split()).rstrip("."))
+
+
+def _library() -> Any:
+    """llama-cpp-python, told to say its errors to us and nothing to the terminal."""
     native = importlib.import_module("llama_cpp")
-
-    def listen(level: int, text: bytes, _: Any) -> None:
-        if level == _ERROR:
-            _told.append(" ".join(text.decode(errors="replace").split()).rstrip("."))
-
-    ear = native.llama_log_callback(listen)
-    native.llama_log_set(ear, ctypes.c_void_p(0))
-    return native, ear
+    native.llama_log_set(_listen, ctypes.c_void_p(0))
+    return native
 
 
 def available() -> bool:
@@ -69,7 +69,7 @@ def open_gguf(path: str | Path, threads: int | None = None) -> LlamaEngine:
     if not file.architecture or not file.tokens:
         raise UsageError(f"{path} is no language model: its header names no architecture or no tokens.")
     try:
-        native, _ = _library()
+        native = _library()
     except (ImportError, OSError, RuntimeError) as error:
         raise MachineError(
             f"Reading {path} needs llama.cpp, which is not installed here ({error}). Install it: pip install "
@@ -155,6 +155,8 @@ class LlamaEngine:
         self.tokenizer = Words(self)
 
     def __del__(self) -> None:
+        if sys.is_finalizing():
+            return
         if getattr(self, "_context", None):
             self.native.llama_free(self._context)
         if getattr(self, "_model", None):

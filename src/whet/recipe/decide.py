@@ -327,7 +327,8 @@ def decide(
 
 def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[str]:
     """Gives parts whose rows a target's own types do not divide the simplest scheme it has; returns what to say."""
-    ragged = [a for a, grid in grids.items() if target.schemes and grid.group and shapes[a][1] % grid.group]
+    own = [a for a, grid in grids.items() if grid.name in target.schemes]
+    ragged = [a for a in own if grids[a].group and shapes[a][1] % grids[a].group]
     if not ragged:
         return []
     scheme = grids[ragged[0]].name

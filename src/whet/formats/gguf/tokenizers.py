@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,8 @@ _QWEN35 = (
 )
 _GPT4O = rf"{_CASED[0]}{_ENGLISH}?|{_CASED[1]}{_ENGLISH}?|\p{{N}}{{1,3}}|{_SLASHED}"
 _TEKKEN = rf"{_CASED[0]}|{_CASED[1]}|\p{{N}}|{_SLASHED}"
+
+_PHI3 = ("</s>", "<unk>", "<s>", "<|endoftext|>")
 
 Step = tuple[Any, ...]
 _BYTES: Step = ("ByteLevel", False)  # to bytes, without splitting
@@ -71,10 +74,14 @@ PRE_TOKENIZERS = (
 
 @dataclass
 class Vocabulary:
-    """What goes into the file: entries by key, and remarks a person should read."""
+    """What goes into the file: entries by key, and remarks a person should read.
+
+    strips: spaces after special tokens belong to them.
+    """
 
     entries: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    strips: bool = False
 
 
 def vocabulary(tokenizer: Any, rows: int, source: str, ends: Sequence[int] = ()) -> Vocabulary:
@@ -93,12 +100,25 @@ def vocabulary(tokenizer: Any, rows: int, source: str, ends: Sequence[int] = ())
         raise _cannot(source, f"is a {kind}, and llama.cpp has none such")
     made = makers[kind](said, rows, source)
     _special(made, tokenizer, rows, source, ends)
+    made.strips = any(entry.get("rstrip") for entry in said["added_tokens"])
     if tokenizer.chat_template:
         if isinstance(tokenizer.chat_template, str):
             made.entries["tokenizer.chat_template"] = tokenizer.chat_template
         else:
             made.notes.append("the tokenizer has several chat templates and none by default: none was written")
     return made
+
+
+def fitting_name(name: str, made: Vocabulary) -> str:
+    """`name` as llama.cpp may be told it: it knows a tokenizer that takes spaces after special tokens by the name
+    phi-3 alone, and does not load a file of that name without that tokenizer's tokens."""
+    known = made.strips and set(_PHI3) <= set(made.entries["tokenizer.ggml.tokens"])
+    named = re.search("phi-?3", name, re.IGNORECASE) is not None
+    if known and not named:
+        return f"{name} (phi-3)"
+    if made.strips and not known:
+        made.notes.append("the tokenizer takes spaces after special tokens to them, llama.cpp does not for this model")
+    return re.sub("(phi)-?3", r"\1 3", name, flags=re.IGNORECASE) if named and not known else name
 
 
 def pre_tokenizer(said: Mapping[str, Any], source: str) -> PreTokenizer:
@@ -138,15 +158,26 @@ def _pieces(said: Mapping[str, Any], rows: int, source: str) -> Vocabulary:
     prefix = _spaces(said, source)
     entries, types = _listed(said, model["vocab"], rows, source)
     scores = np.full(len(types), _UNREACHED, dtype=np.float32)
+    merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
     ranks: dict[str, int] = {}
-    for rank, pair in enumerate(model["merges"]):
-        left, right = pair.split(" ") if isinstance(pair, str) else pair
+    for rank, (left, right) in enumerate(merges):
         ranks.setdefault(left + right, rank)
     for piece, number in model["vocab"].items():
         if number < len(scores) and piece in ranks:
             scores[number] = -ranks[piece]
     scores[np.array(types) != NORMAL] = 0.0
-    return Vocabulary(entries | _scored("llama", scores, prefix))
+    made = Vocabulary(entries | _scored("llama", scores, prefix))
+    # SentencePiece's own vocabularies list every pair that makes a piece; llama.cpp counts on it
+    pieces = {piece for piece, number in model["vocab"].items() if number < len(types) and types[number] == NORMAL}
+    pairs = ((piece[:i], piece[i:]) for piece in pieces for i in range(1, len(piece)))
+    missing = {pair for pair in pairs if pair[0] in pieces and pair[1] in pieces} - set(merges)
+    if missing:
+        left, right = min(missing)
+        made.notes.append(
+            f"llama.cpp joins {len(missing)} pairs of pieces that the tokenizer does not ({left!r} and {right!r}): "
+            "text with them is read as other tokens"
+        )
+    return made
 
 
 def _unigram(said: Mapping[str, Any], rows: int, source: str) -> Vocabulary:

@@ -35,7 +35,7 @@ from whet.formats.gguf.architectures import (
 )
 from whet.formats.gguf.blocks import FLOAT_BYTES, float_rows, row_bytes
 from whet.formats.gguf.source import Source
-from whet.formats.gguf.tokenizers import vocabulary
+from whet.formats.gguf.tokenizers import fitting_name, vocabulary
 
 # What readers call a file whose weights are mostly of a type.
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32}
@@ -138,14 +138,21 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
         tokenizer = load_tokenizer(checkpoint.path)
     ends = _ends(checkpoint)
     words = vocabulary(tokenizer, by_name["token_embd.weight"].shape[0], where, ends)
-    layout = Layout(row.name, {}, tensors, source, list(words.notes))
+    layout = Layout(row.name, {}, tensors, source)
     length = settings[f"{row.name}.context_length"]
     if length < config.max_position_embeddings:
         layout.notes.append(
             f"the context is {length} tokens instead of {config.max_position_embeddings}: beyond the attention window "
             "llama.cpp would compute something else for this family"
         )
-    layout.entries = {**_general(layout, known, checkpoint), **settings, **words.entries}
+    if "rope_factors_long.weight" in by_name:
+        layout.notes.append(
+            "llama.cpp takes the rotary frequencies for long text whenever it is opened with a longer context than the "
+            "model's first one, transformers when the text is longer"
+        )
+    named = fitting_name((known.get("base_model") or {}).get("name") or checkpoint.path.resolve().name, words)
+    layout.notes = [*words.notes, *layout.notes]
+    layout.entries = {**_general(layout, known, named), **settings, **words.entries}
     return layout
 
 
@@ -253,14 +260,14 @@ def _bytes(tensor: Placed, source: Source) -> Tensor:
     return torch.stack(parts).contiguous() if len(tensor.shape) == 3 else parts[0].contiguous()
 
 
-def _general(layout: Layout, known: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+def _general(layout: Layout, known: Mapping[str, Any], name: str) -> dict[str, Any]:
     sizes: dict[str, int] = {}
     for tensor in layout.tensors:
         sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.nbytes
     base = known.get("base_model") or {}
     entries: dict[str, Any] = {
         "general.type": "model",
-        "general.name": base.get("name") or checkpoint.path.resolve().name,
+        "general.name": name,
         "general.file_type": np.uint32(_FILE_TYPES[max(sizes, key=lambda kind: sizes[kind])]),
         "general.quantization_version": np.uint32(2),
         "whet.version": __version__,
