@@ -16,7 +16,7 @@ import torch
 
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
 from whet.grids import Grid, parse_scheme
-from whet.targets import Target
+from whet.targets import Target, tie
 
 KEEP = "keep"
 # What is worth pricing. An integer zero or a real one pays where codes are few, per-channel scales where they are many.
@@ -262,7 +262,8 @@ def left_out(scores: Mapping[str, Any], target: Target) -> list[str]:
         found.append(f"{target.name} has no kernels for {', '.join(map(str, lost))} bits.")
     if not target.real_zero:
         found.append(f"{target.name} holds no real zeros.")
-    for roles in target.ties:
+    there = {part["role"] for part in scores["parts"]}
+    for roles in (roles for roles in target.ties if there & {*roles}):
         found.append(f"{target.name} fuses {', '.join(roles)}: they have one scheme.")
     if target.divides:
         ragged = {
@@ -367,10 +368,8 @@ def _most(budget: Budget, most_kl: float | None) -> float:
 
 def _tie(part: Mapping[str, Any], target: Target) -> tuple[Any, ...]:
     """What a part is tied by: its block and fused roles, or itself."""
-    for roles in target.ties:
-        if part["role"] in roles and part["block"] is not None:
-            return (part["block"], roles)
-    return (part["address"],)
+    key = None if part["block"] is None else tie(target, part["address"], part["role"])
+    return (part["address"],) if key is None else (part["block"], key)
 
 
 def _bytes(part: Mapping[str, Any], scheme: str) -> int:

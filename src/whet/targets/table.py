@@ -21,7 +21,8 @@ class Target:
     """A runtime. `modelling_file`: it can load a folder's own modelling file. `bits`: widths its kernels take.
 
     `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
-    `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme. `schemes`: the only
+    `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme; with `whole` also
+    linears that are rows of one stored tensor. `schemes`: the only
     ones it holds, where they are types of its own; `simplest`: the one that holds any linear. `families`: the only ones
     it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter folder. `checked`:
     `run in tests`, `accepted by its parser` or `unsupported`.
@@ -36,6 +37,7 @@ class Target:
     embedding: bool = True
     divides: bool = False
     ties: tuple[tuple[str, ...], ...] = ()
+    whole: bool = False
     schemes: tuple[str, ...] = ()
     simplest: str = "int8s"
     families: tuple[str, ...] | None = None
@@ -77,6 +79,8 @@ TARGETS: dict[str, Target] = {
         groups=(32,),
         integer_zero=False,
         divides=True,
+        ties=(("expert gate",), ("expert up",), ("expert down",)),
+        whole=True,
         schemes=(*BLOCKS, "F16", "BF16"),
         simplest="F16",
         families=GGUF_FAMILIES,
@@ -120,12 +124,23 @@ def check_family(target: Target, family: str, source: str) -> None:
         )
 
 
+def tie(target: Target, address: str, role: str) -> str | None:
+    """What a linear of a block must have one scheme with others for, or None. Rows of a fused tensor are called as it
+    is and their role (`….qkv_proj.q`)."""
+    fused = next((" ".join(roles) for roles in target.ties if role in roles), None)
+    if fused is None and target.whole and address.endswith(f".{role}"):
+        return address.removesuffix(f".{role}")
+    return fused
+
+
 def tied(target: Target, parts: Anatomy) -> list[list[str]]:
-    """Addresses that `target` fuses into one weight when it loads them, group by group."""
-    found = [
-        [linear.address for linear in block if linear.role in roles] for block in parts.blocks for roles in target.ties
-    ]
-    return [addresses for addresses in found if len(addresses) > 1]
+    """Addresses that `target` holds or fuses as one weight, group by group."""
+    found: dict[tuple[int, str], list[str]] = {}
+    for index, block in enumerate(parts.blocks):
+        for linear in block:
+            if (key := tie(target, linear.address, linear.role)) is not None:
+                found.setdefault((index, key), []).append(linear.address)
+    return [addresses for addresses in found.values() if len(addresses) > 1]
 
 
 def storage(

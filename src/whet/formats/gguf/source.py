@@ -17,11 +17,15 @@ from whet.formats.gguf.blocks import FLOAT_TYPES, block_type, blocks, float_rows
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of the folder: ggml's `type` for it as it is, its `shape`, and whether it is made of codes."""
+    """A tensor of the folder: ggml's `type` for it as it is, its `shape`, and whether it is made of codes.
+
+    linear: it is one of the linears that whet stored by themselves, `[out, in]` whatever the family does.
+    """
 
     type: str
     shape: tuple[int, ...]
     coded: bool
+    linear: bool = False
 
 
 class Source:
@@ -43,11 +47,11 @@ class Source:
                     if kind is None:
                         lost.setdefault(str(linears[address].get("grid", "its scheme")), []).append(address)
                     shape = tuple(checkpoint.read(f"{address}.weight_shape").tolist())
-                    self.tensors[f"{address}.weight"] = Stored(kind or "", shape, True)
+                    self.tensors[f"{address}.weight"] = Stored(kind or "", shape, coded=True, linear=True)
                 continue
             if info.dtype not in FLOAT_TYPES:
                 continue  # masks and counters that old versions stored
-            self.tensors[name] = Stored(FLOAT_TYPES[info.dtype], info.shape, False)
+            self.tensors[name] = Stored(FLOAT_TYPES[info.dtype], info.shape, coded=False, linear=address in linears)
         if lost:
             told = "; ".join(f"{scheme} ({len(a)} linears, first {a[0]})" for scheme, a in lost.items())
             raise UsageError(

@@ -115,7 +115,8 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     checkpoint = Checkpoint(folder)
     where = str(checkpoint.path)
     known = manifest or checkpoint.whet or {}
-    linears = known.get("linears", {})
+    # where a linear is not stored by its own address, whet.json has a table of how tensors are read
+    linears = (known.get("reading") or known).get("linears", {})
     if not linears and (checkpoint.config.get("quantization_config") or checkpoint.config.get("whet")):
         raise UsageError(f"{where} was quantized by another tool. whet exports originals and its own folders.")
     if kind is not None and linears:
@@ -204,7 +205,7 @@ def _place(source: Source, row: Architecture, config: Any, kind: str | None) -> 
         if target == "output.weight" and (row.always_tied or config.tie_word_embeddings):
             continue
         shape, turned = stored.shape, False
-        if row.transposed and not stored.coded and len(shape) == 2 and target.startswith("blk."):
+        if row.transposed and not stored.linear and len(shape) == 2 and target.startswith("blk."):
             shape, turned = shape[::-1], True
         wanted = stored.type if stored.coded or len(shape) > 1 else "F32"
         if not stored.coded and len(shape) > 1:
