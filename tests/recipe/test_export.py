@@ -12,7 +12,7 @@ import torch
 import models
 import whet
 from whet.budget import tensor_bytes
-from whet.checkpoint import Checkpoint, load_model
+from whet.checkpoint import Checkpoint, load_model, write_tensors
 from whet.checkpoint.gguf import read_gguf
 from whet.errors import GateError, MachineError, UsageError
 from whet.formats.gguf import plan_gguf
@@ -148,6 +148,32 @@ def test_what_cannot_be_written_is_refused_before(folders, tmp_path, case):
     with pytest.raises(UsageError, match=said) as raised:
         whet.export(folders / name, out=tmp_path / "m.gguf", **more)
     assert not list(tmp_path.iterdir()) and "\n" not in str(raised.value)
+
+
+def test_what_cannot_be_written_is_refused_before_the_long_part(tmp_path):
+    folder = models.make(tmp_path / "model", hidden_act="gelu")
+    with pytest.raises(UsageError, match="its activation is gelu"):
+        compress(folder, tmp_path / "out", dry_run=True)
+    (tmp_path / "more").mkdir()
+    folder = models.make(tmp_path / "more" / "model", with_tokenizer=False)
+    with pytest.raises(UsageError, match="has no tokenizer"):
+        whet.compress(folder, tmp_path / "out", scheme="Q4_0", solver="nearest", target="llama.cpp", dry_run=True)
+
+
+def test_a_head_that_differs_from_a_tied_embedding_is_written(tmp_path):
+    """transformers keeps both tensors whatever the config says; a copy is left out."""
+    folder = models.make(tmp_path / "model")
+    models.edit_config(folder, tie_word_embeddings=True)
+    made = whet.export(folder, out=tmp_path / "both.gguf")
+    file = read_gguf(tmp_path / "both.gguf")
+    assert torch.equal(decoded(file, "output.weight"), Checkpoint(folder).read("lm_head.weight"))
+    assert made["check"]["weights"] == "equal, bit for bit"
+    tensors = {name: Checkpoint(folder).read(name) for name in Checkpoint(folder).tensors}
+    write_tensors(
+        folder / "model.safetensors", {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}
+    )
+    whet.export(folder, out=tmp_path / "one.gguf")
+    assert "output.weight" not in read_gguf(tmp_path / "one.gguf").tensors
 
 
 def test_nothing_is_overwritten_and_no_folder_is_made(folders, tmp_path):

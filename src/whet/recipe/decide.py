@@ -21,6 +21,7 @@ from whet.budget import check_plan, plan_hash, read_plan, tables
 from whet.checkpoint import Checkpoint, load_tokenizer, model_config
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
+from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
 from whet.quantize import SOLVERS
 from whet.recipe.self_written import check_fits
@@ -250,6 +251,8 @@ def decide(
     untied = _untie(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
     check_family(runtime, parts.model_type, str(checkpoint.path))
+    if runtime.gguf:
+        plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
     _check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
     notes, checked = [], None

@@ -202,8 +202,6 @@ def _place(source: Source, row: Architecture, config: Any, kind: str | None) -> 
                 f"{source.checkpoint.path}: tensor {name} has no place in the architecture {row.name} of llama.cpp. It "
                 "cannot be written as a .gguf."
             )
-        if target == "output.weight" and (row.always_tied or config.tie_word_embeddings):
-            continue
         shape, turned = stored.shape, False
         if row.transposed and not stored.linear and len(shape) == 2 and target.startswith("blk."):
             shape, turned = shape[::-1], True
@@ -221,7 +219,24 @@ def _place(source: Source, row: Architecture, config: Any, kind: str | None) -> 
                 turned,
             )
         )
+    if _is_copy(placed, source, config):
+        placed = [one for one in placed if one.name != "output.weight"]
+    elif row.always_tied and any(one.name == "output.weight" for one in placed):
+        raise UsageError(
+            f"{source.checkpoint.path}: its head differs from the embedding, and llama.cpp reads the embedding "
+            f"instead in the architecture {row.name}. It cannot be written as a .gguf."
+        )
     return [_stack(one, experts[one.name], source, kind) if one.name in experts else one for one in placed]
+
+
+def _is_copy(placed: Sequence[Placed], source: Source, config: Any) -> bool:
+    """Whether a stored head is the tied embedding once more; where it has other values transformers keeps both."""
+    names = {one.name: one.sources[0] for one in placed if one.name in ("output.weight", "token_embd.weight")}
+    if not config.tie_word_embeddings or len(names) < 2:
+        return False
+    if any(source.tensors[name].coded for name in names.values()):
+        return True
+    return torch.equal(*(source.checkpoint.read(name) for name in names.values()))
 
 
 def _stack(one: Placed, experts: Mapping[int, str], source: Source, kind: str | None) -> Placed:
