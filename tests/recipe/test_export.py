@@ -11,6 +11,8 @@ import torch
 
 import models
 import whet
+from gguf_models import CASES, make
+from whet.anatomy import FAMILIES
 from whet.budget import tensor_bytes
 from whet.checkpoint import Checkpoint, load_model, write_tensors
 from whet.checkpoint.gguf import read_gguf
@@ -69,6 +71,18 @@ def test_the_run_tells_what_it_proved(folders, tmp_path):
     assert "llama-cli" in (tmp_path / "again" / "README.md").read_text(encoding="utf-8")
     same = [(folder / "model.gguf").read_bytes() for folder in (folders / "lighter", tmp_path / "again")]
     assert same[0] == same[1]
+
+
+@pytest.mark.parametrize("case", [case for case, (family, _) in CASES.items() if family in FAMILIES])
+def test_every_family_that_both_know_compresses_to_a_proved_file(case, tmp_path):
+    """Codes of fused, transposed and stacked linears too, as soon as `anatomy` has the family."""
+    pytest.importorskip("llama_cpp")
+    folder = make(tmp_path / "model", *CASES[case])
+    made = compress(folder, tmp_path / "out", scheme="Q4_1", embed="Q8_0")
+    told = made["check"]["gguf"]
+    assert told["check"]["weights"] == "equal, bit for bit" and told["check"]["kl"] <= told["check"]["most_kl"]
+    assert told["types"]["Q4_1"] > 7 and told["types"]["Q8_0"] >= 1
+    assert told["bytes"]["planned"] == told["bytes"]["tensors"]
 
 
 def test_export_of_a_lighter_folder_writes_the_same_bytes_again(folders, tmp_path):
