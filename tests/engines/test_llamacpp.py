@@ -110,6 +110,11 @@ def test_generate_goes_on_with_a_prompt(made):
     assert generate(made[1], "ab cd", max_new_tokens=6) == generate(made[0], "ab cd", max_new_tokens=6)
 
 
+def test_a_device_it_does_not_use_is_refused(made):
+    with pytest.raises(UsageError, match=r"runs in llama\.cpp, which whet runs on the processor"):
+        generate(made[1], "ab", device="cuda")
+
+
 def test_a_file_llama_cpp_does_not_take_says_why(made, tmp_path):
     pytest.importorskip("llama_cpp")
     layout = plan_gguf(made[0], "F32")

@@ -196,6 +196,9 @@ def test_a_tokenizer_without_an_end_is_refused():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=models.tokenizer().backend_tokenizer)
     with pytest.raises(UsageError, match="names no token that ends a text"):
         vocabulary(tokenizer, ROWS, "m")
+    cut = vocabulary(models.tokenizer(extra=9), models.VOCABULARY, "m")
+    assert len(cut.entries["tokenizer.ggml.tokens"]) == models.VOCABULARY
+    assert cut.notes == ["3 tokens of the tokenizer have no row in the embedding and are left out"]
     assert vocabulary(tokenizer, ROWS, "m", [7]).entries["tokenizer.ggml.eos_token_id"] == 7
 
 

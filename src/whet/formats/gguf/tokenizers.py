@@ -101,6 +101,9 @@ def vocabulary(tokenizer: Any, rows: int, source: str, ends: Sequence[int] = ())
     made = makers[kind](said, rows, source)
     _special(made, tokenizer, rows, source, ends)
     made.strips = any(entry.get("rstrip") for entry in said["added_tokens"])
+    beyond = sum(number >= rows for number in tokenizer.get_vocab().values())
+    if beyond:
+        made.notes.append(f"{beyond} tokens of the tokenizer have no row in the embedding and are left out")
     if tokenizer.chat_template:
         if isinstance(tokenizer.chat_template, str):
             made.entries["tokenizer.chat_template"] = tokenizer.chat_template
