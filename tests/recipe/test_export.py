@@ -145,6 +145,7 @@ def test_a_budget_plans_with_what_llama_cpp_holds(tmp_path):
     assert schemes <= {"keep", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16"} and len(schemes) > 1
     file = read_gguf(tmp_path / "out" / "model.gguf")
     assert {t.type for t in file.tensors.values()} - {"F32"} == schemes - {"keep"}
+    assert made["check"]["gguf"]["check"]["weights"] == "equal, bit for bit"
 
 
 REFUSED = {

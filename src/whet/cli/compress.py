@@ -153,6 +153,7 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     console.show(say("made", out=result["out"]), say(f"loads.{result['loads_in']}"))
     if (written := (result.get("check") or {}).get("gguf")) is not None:
         console.show(*proved(written))
+    lighter = f"{result['out']}/model.gguf" if written is not None else result["out"]
     if model is not None:
         given = "" if is_starter(model) else " --text FILE --skills FILE"
-        console.show(say("next", command=f"whet compare {model} {result['out']}{given}"))
+        console.show(say("next", command=f"whet compare {model} {lighter}{given}"))

@@ -81,7 +81,7 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
         "lineage": [lineage],
     }
     if decision.storage.blocks:
-        check["gguf"] = _write_gguf(out, decision, manifest)
+        manifest["gguf"] = check["gguf"] = _write_gguf(out, decision, manifest)
     write_bytes(out / "README.md", card(decision, report, verified).encode())
     # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
     names = sorted(

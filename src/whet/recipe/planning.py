@@ -394,6 +394,7 @@ def _adopt(
         "retention": best.retention,
         "plan": whole,
         "linears": manifest["linears"],
+        **({"check": {"gguf": manifest["gguf"]}} if "gguf" in manifest else {}),
         "notes": manifest["notes"],
         "seconds": {"scoring": scores["seconds"]},
     }
