@@ -1,8 +1,8 @@
 """Reading the header of a .gguf file, with every count, length, offset and type checked before it is believed.
 
 Native readers trust much of what a header says (a score array shorter than the vocabulary is read past its end), so no
-file goes to one before it has passed here. What is refused is refused in a sentence; nothing is read beyond what the
-header needs, and nothing is allocated that the file itself does not hold.
+file goes to one before it has passed here. What is refused is refused in a sentence; nothing is allocated that the file
+itself does not hold, and no tensor is read.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _VERSIONS = (2, 3)
 _MOST_ENTRIES = 1 << 16
 _MOST_TENSORS = 1 << 18
 _MOST_TEXT = 1 << 24  # bytes of one string: a chat template takes some thousands
+_CHUNK = 1 << 20
 _MOST_NAME = 63  # bytes of a tensor's name, as ggml reserves
 _MOST_ALIGNMENT = 1 << 16
 _LEAST_TENSOR = 8 + 1 + 4 + 8 + 4 + 8  # bytes a tensor takes in the header
@@ -121,14 +122,17 @@ def read_gguf(path: str | Path) -> GgufFile:
         return _read(_Cursor(path, stream, path.stat().st_size))
 
 
-@dataclass
 class _Cursor:
-    """A position in a file that refuses to go past its end."""
+    """A position in a file that refuses to go past its end; reads ahead, as a vocabulary is 10⁵ short strings."""
 
-    path: Path
-    stream: BinaryIO
-    size: int
-    at: int = 0
+    def __init__(self, path: Path, stream: BinaryIO, size: int) -> None:
+        self.path, self.stream, self.size = path, stream, size
+        self._ahead, self._start, self._next = b"", 0, 0  # what was read, where that begins, where in it we are
+
+    @property
+    def at(self) -> int:
+        """How many bytes were taken."""
+        return self._start + self._next
 
     def bad(self, why: str) -> UsageError:
         """What is raised for everything that is wrong."""
@@ -141,24 +145,31 @@ class _Cursor:
 
     def take(self, count: int, what: str) -> bytes:
         """The next `count` bytes."""
-        if count > self.left:
-            raise self.bad(f"{what} needs {count} bytes and {self.left} are left")
-        data = self.stream.read(count)
-        if len(data) != count:
-            raise self.bad(f"it ends within {what}")
-        self.at += count
+        if self._next + count > len(self._ahead):
+            self._fill(count, what)
+        data = self._ahead[self._next : self._next + count]
+        self._next += count
         return data
 
     def number(self, kind: str, what: str) -> int:
         """The next integer of the `struct` format `kind`."""
-        return int(struct.unpack(kind, self.take(struct.calcsize(kind), what))[0])
+        return int(struct.unpack(kind, self.take(8 if kind == "<Q" else 4, what))[0])
 
     def text(self, what: str, most: int = _MOST_TEXT) -> bytes:
         """The next string."""
-        length = self.number("<Q", f"the length of {what}")
+        length = self.number("<Q", what)
         if length > most:
             raise self.bad(f"{what} claims a length of {length} bytes")
         return self.take(length, what)
+
+    def _fill(self, count: int, what: str) -> None:
+        if count > self.left:
+            raise self.bad(f"{what} needs {count} bytes and {self.left} are left")
+        kept = self._ahead[self._next :]
+        self._start, self._next = self.at, 0
+        self._ahead = kept + self.stream.read(max(count - len(kept), _CHUNK))
+        if len(self._ahead) < count:
+            raise self.bad(f"it ends within {what}")
 
 
 def _read(cursor: _Cursor) -> GgufFile:
@@ -213,7 +224,8 @@ def _value(cursor: _Cursor, key: str) -> Any:
     if count > cursor.left // width:
         raise cursor.bad(f"{key} claims {count} items, more than {cursor.left} bytes can hold")
     if kind == _STRING:
-        return [cursor.text(f"item {i} of {key}").decode("utf-8", "surrogateescape") for i in range(count)]
+        item = f"an item of {key}"
+        return [cursor.text(item).decode("utf-8", "surrogateescape") for _ in range(count)]
     data = np.frombuffer(cursor.take(count * width, key), dtype=_SCALARS.get(kind, "<u1"))
     return data.astype(bool) if kind == _BOOL else data
 
