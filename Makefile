@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench starter
+.PHONY: help demo test lint format bench starter llamacpp
 
 help:  ## What there is to type
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,14 @@ bench: $(VENV)/.core  ## Solvers and schemes side by side on the embedded model 
 
 starter: $(VENV)/.core  ## Train the embedded model again (about an hour and a half on one core; resumes)
 	$(BIN)/python -m whet.starter.make --resume --out $(STARTER_OUT) $(ARGS)
+
+llamacpp: $(VENV)/.llamacpp  ## Compile llama.cpp, which runs .gguf files (needs a C++ compiler; some minutes, once)
+
+# pip keeps what it compiled, so another .venv on this machine takes seconds.
+$(VENV)/.llamacpp: $(VENV)/.core
+	CMAKE_ARGS="$(CMAKE_ARGS) -DLLAVA_BUILD=OFF" CMAKE_BUILD_PARALLEL_LEVEL=$(shell nproc 2>/dev/null || echo 2) \
+		$(PIP) --editable '.[llamacpp]'
+	@touch $@
 
 # torch alone first: what comes after then finds it there and pulls no other build of it.
 $(VENV)/.core: pyproject.toml constraints.txt

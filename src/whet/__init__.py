@@ -14,15 +14,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from whet.engines.torch import generate
+    from whet.engines.opening import generate
     from whet.recipe.compare import compare
     from whet.recipe.compress import compress, resume
+    from whet.recipe.export import export
     from whet.recipe.inspect import inspect
     from whet.recipe.planning import plan
 
 __version__ = "0.1.0"
-_VERBS = ("compare", "compress", "generate", "inspect", "plan", "resume")
-__all__ = ["__version__", "compare", "compress", "generate", "inspect", "plan", "resume"]
+_VERBS = ("compare", "compress", "export", "generate", "inspect", "plan", "resume")
+__all__ = ["__version__", "compare", "compress", "export", "generate", "inspect", "plan", "resume"]
 
 
 def __getattr__(name: str) -> Any:

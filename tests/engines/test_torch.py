@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import GraniteConfig, GraniteForCausalLM
 
-from whet.engines.torch import TorchEngine, generate, open_model, resolve_device
+from whet.engines.opening import generate
+from whet.engines.torch import TorchEngine, open_model, resolve_device
 from whet.errors import MachineError, UsageError
 
 
@@ -91,14 +92,14 @@ def test_sampling_is_seeded_free_of_batching_and_near_zero_temperature_greedy(en
 
 def test_sampling_follows_the_shares(engine):
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2]]))
-    from whet.engines.torch import _sample
+    from whet.engines.sampling import sample
 
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(3)
     for _ in range(3000):
-        counts[_sample(logits, 1.0, 1.0, [generator])] += 1
+        counts[sample(logits, 1.0, 1.0, [generator])] += 1
     assert torch.allclose(counts / 3000, torch.tensor([0.5, 0.3, 0.2]), atol=0.04)
-    kept = {int(_sample(logits, 1.0, 0.6, [generator])) for _ in range(200)}
+    kept = {int(sample(logits, 1.0, 0.6, [generator])) for _ in range(200)}
     assert kept == {0, 1}  # 0.5 does not reach 0.6, with 0.3 it does
 
 

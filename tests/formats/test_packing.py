@@ -62,7 +62,7 @@ def test_weights_are_those_compressed_tensors_computes(bits, kind, group, dtype)
     )
     scheme = QuantizationScheme(targets=["Linear"], weights=arguments)
     theirs = PackedQuantizationCompressor.decompress(dict(parts), scheme)["weight"]
-    mine = decode(parts, table_entry(grid, dequantize=True), dtype)
+    mine = decode(parts, table_entry(grid, "scale"), dtype)
     assert torch.equal(theirs, mine)
     assert torch.equal(mine, grid.decode(grid.encode(w, params), params, dtype))
 
@@ -78,4 +78,4 @@ def test_what_is_stored_decodes_to_what_was_solved(bits, kind, group, columns):
     parts = stored_parts(codes, params, grid)
     for dequantize, dtype in ((False, torch.float32), (False, torch.bfloat16), (True, torch.float16)):
         computed = grid.decode(codes, params, dtype if not dequantize else grid.scale_dtype).to(dtype)
-        assert torch.equal(decode(parts, table_entry(grid, dequantize), dtype), computed)
+        assert torch.equal(decode(parts, table_entry(grid, "scale" if dequantize else "model"), dtype), computed)

@@ -45,3 +45,10 @@ def test_a_wrong_name_is_told_the_nearest(wrong, near):
 def test_what_is_no_scheme_is_refused(wrong):
     with pytest.raises(UsageError, match="is not known"):
         parse_scheme(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_block_type_has_float16_scales_whatever_the_model_has(dtype):
+    grid = parse_scheme("q5_1", dtype)
+    assert (grid.name, grid.bits, grid.group, grid.zero, grid.scale_dtype) == ("Q5_1", 5, 32, "real", torch.float16)
+    assert grid == parse_scheme("int5z-g32", dtype)

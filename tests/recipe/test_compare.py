@@ -160,7 +160,7 @@ def test_a_lighter_model_that_is_not_finite_is_a_failed_gate(folders):
 
 
 def test_a_dry_run_says_what_it_takes_and_opens_no_model(folders, monkeypatch):
-    monkeypatch.setattr(module, "open_model", None)
+    monkeypatch.setattr(module, "open_engine", None)
     events = []
     more = {"text": DOCUMENTS, "skills": SKILLS, "window": 32, "windows": 20}
     result = compare(folders["original"], folders["lighter"], dry_run=True, on_event=events.append, **more)

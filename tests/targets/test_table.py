@@ -9,7 +9,7 @@ from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
 from whet.grids import parse_scheme
-from whet.targets import TARGETS, find_target, storage, tied
+from whet.targets import TARGETS, check_family, find_target, storage, tie, tied
 
 TABLES = frozenset({"embed", "head"})
 SHAPES = {"a": (64, 64), "b": (96, 64), "c": (64, 96), "embed": (264, 64), "head": (264, 64)}
@@ -101,3 +101,37 @@ def test_an_unknown_target_is_told_the_nearest():
     with pytest.raises(UsageError, match=r"'transformer' is not known\. Did you mean transformers\?"):
         find_target("transformer")
     assert all(find_target(name).name == name for name in TARGETS)
+
+
+@pytest.mark.parametrize("scheme", ["Q4_0", "q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16"])
+def test_llama_cpp_takes_its_own_types_mixed_on_everything(scheme):
+    made = choose("llama.cpp", a=scheme, b="Q4_0", embed="Q8_0", head="F16")
+    assert (made.container, made.decode, made.dequantize) == ("whet", "float32", False)
+
+
+def test_llama_cpp_takes_nothing_else_and_no_ragged_rows():
+    with pytest.raises(UsageError, match=r"a \(64 x 64\) as int4s-g32: llama\.cpp holds Q4_0, .*Use Q4_0, which"):
+        choose("llama.cpp", a="int4s-g32")
+    shapes = {"ragged": (64, 172)}
+    with pytest.raises(UsageError, match=r"needs rows that divide by 32, and 172 does not\. Give this part F16"):
+        storage(find_target("llama.cpp"), {"ragged": parse_scheme("Q8_0")}, shapes, TABLES)
+    assert storage(find_target("llama.cpp"), {"ragged": parse_scheme("F16")}, shapes, TABLES).decode == "float32"
+    with pytest.raises(UsageError, match=r"F16 and BF16 are for llama\.cpp"):
+        choose("transformers", a="F16")
+
+
+def test_what_llama_cpp_holds_as_one_tensor_has_one_scheme():
+    """Rows of a fused tensor and the experts of a block; q and k of a family that stores them apart need not."""
+    target = find_target("llama.cpp")
+    assert tie(target, "blocks.0.attn.qkv_proj.q", "q") == tie(target, "blocks.0.attn.qkv_proj.v", "v") is not None
+    assert tie(target, "blocks.0.attn.q_proj", "q") is None
+    assert tie(target, "experts.3.w1", "expert gate") == tie(target, "experts.0.w1", "expert gate")
+    assert tie(target, "experts.3.w1", "expert gate") != tie(target, "experts.3.w2", "expert down")
+    assert tie(find_target("transformers"), "blocks.0.attn.qkv_proj.q", "q") is None
+
+
+def test_a_family_that_a_target_does_not_load_is_refused_by_name():
+    check_family(find_target("llama.cpp"), "qwen2", "m")
+    check_family(find_target("transformers"), "anything", "m")
+    with pytest.raises(UsageError, match=r"^m is of the family 'opt', .*llama\.cpp loads.*--for transformers"):
+        check_family(find_target("llama.cpp"), "opt", "m")

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
-from whet.grids import IntegerGrid, parse_scheme
-from whet.targets import Target
+from whet.grids import Grid, parse_scheme
+from whet.targets import Target, tie
 
 KEEP = "keep"
 # What is worth pricing. An integer zero or a real one pays where codes are few, per-channel scales where they are many.
@@ -45,19 +45,23 @@ class Mix:
 
 def offered(
     target: Target, shape: tuple[int, int], table: bool, scale_dtype: torch.dtype = torch.float16
-) -> list[IntegerGrid]:
-    """The schemes of SCHEMES that `target` holds on a linear of `shape`, or on an embedding or head (`table`)."""
+) -> list[Grid]:
+    """The schemes, of SCHEMES or the target's own, that it holds on a linear of `shape`, or on a `table` of that shape
+    (embedding or head)."""
     if table and not target.embedding:
         return []
-    grids = [parse_scheme(name, scale_dtype) for name in SCHEMES]
+    grids = [parse_scheme(name, scale_dtype) for name in target.schemes or SCHEMES]
     return [
         grid
         for grid in grids
-        if grid.bits in target.bits
-        and (target.groups is None or grid.group in target.groups)
-        and not (target.divides and grid.group and shape[1] % grid.group)
-        and not (grid.zero == "real" and not target.real_zero)
-        and not (grid.zero == "int" and not target.integer_zero)
+        if grid.name == target.simplest
+        or (
+            grid.bits in target.bits
+            and (target.groups is None or grid.group in target.groups)
+            and not (target.divides and grid.group and shape[1] % grid.group)
+            and not (grid.zero == "real" and not target.real_zero)
+            and not (grid.zero == "int" and not target.integer_zero)
+        )
     ]
 
 
@@ -199,7 +203,7 @@ def make_plan(
     """
     whole = Offers(scores, target, stock=False, factors=factors)
     notes: list[str] = []
-    if target.name == "whet":
+    if target.name == "whet" or target.schemes:
         mix = _solve(whole, scores, budget, most_kl)
     else:
         stock = Offers(scores, target, stock=True, factors=factors)
@@ -251,12 +255,15 @@ def left_out(scores: Mapping[str, Any], target: Target) -> list[str]:
     tables = [part["address"] for part in scores["parts"] if part["block"] is None]
     if not target.embedding:
         found.append(f"{target.name} loads no quantized embedding or head: {', '.join(tables)} stay as they are.")
-    lost = [bits for bits in range(2, 9) if bits not in target.bits]
+    if target.schemes:
+        found.append(f"{target.name} takes {', '.join(target.schemes)} from whet, and no other scheme.")
+    lost = [] if target.schemes else [bits for bits in range(2, 9) if bits not in target.bits]
     if lost:
         found.append(f"{target.name} has no kernels for {', '.join(map(str, lost))} bits.")
     if not target.real_zero:
         found.append(f"{target.name} holds no real zeros.")
-    for roles in target.ties:
+    there = {part["role"] for part in scores["parts"]}
+    for roles in (roles for roles in target.ties if there & {*roles}):
         found.append(f"{target.name} fuses {', '.join(roles)}: they have one scheme.")
     if target.divides:
         ragged = {
@@ -361,10 +368,8 @@ def _most(budget: Budget, most_kl: float | None) -> float:
 
 def _tie(part: Mapping[str, Any], target: Target) -> tuple[Any, ...]:
     """What a part is tied by: its block and fused roles, or itself."""
-    for roles in target.ties:
-        if part["role"] in roles and part["block"] is not None:
-            return (part["block"], roles)
-    return (part["address"],)
+    key = None if part["block"] is None else tie(target, part["address"], part["role"])
+    return (part["address"],) if key is None else (part["block"], key)
 
 
 def _bytes(part: Mapping[str, Any], scheme: str) -> int:

@@ -21,7 +21,7 @@ from whet.budget.sizes import tables, tensor_bytes
 from whet.budget.strict import Strict, checked
 from whet.checkpoint import TensorInfo, write_json
 from whet.errors import UsageError, did_you_mean
-from whet.grids import IntegerGrid, parse_scheme
+from whet.grids import Grid, parse_scheme
 from whet.targets import Storage, find_target, storage, tied
 
 KEEP = "keep"
@@ -119,7 +119,7 @@ class CheckedPlan:
     """
 
     plan: dict[str, Any]
-    grids: dict[str, IntegerGrid]
+    grids: dict[str, Grid]
     storage: Storage
     bytes: dict[str, int]
     notes: list[str]
@@ -249,7 +249,7 @@ def _check_addresses(
         raise UsageError(f"{source} has no scheme for {shown}. Give each one, or {KEEP} to leave it as it is.")
 
 
-def _grid(plan: Mapping[str, Any], address: str, scale_dtype: torch.dtype, source: str) -> IntegerGrid | None:
+def _grid(plan: Mapping[str, Any], address: str, scale_dtype: torch.dtype, source: str) -> Grid | None:
     scheme = plan["schemes"][address]
     if scheme.strip().lower() == KEEP:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import TensorInfo
 from whet.errors import UsageError, did_you_mean
-from whet.grids import IntegerGrid
+from whet.grids import FloatGrid, Grid
 
 # A quantized linear also stores its shape, two 64-bit integers.
 _SHAPE_BYTES = 16
@@ -26,14 +26,12 @@ def tables(parts: Anatomy) -> list[Linear]:
     return [parts.embedding] + ([parts.head] if parts.head is not None else [])
 
 
-def linear_bytes(grid: IntegerGrid, shape: tuple[int, int]) -> int:
-    """Bytes of all tensors of one quantized linear of `shape` (out, in)."""
-    return grid.nbytes(*shape) + _SHAPE_BYTES
+def linear_bytes(grid: Grid, shape: tuple[int, int]) -> int:
+    """Bytes of all tensors of one linear of `shape` (out, in) that was put onto `grid`."""
+    return grid.nbytes(*shape) + (0 if isinstance(grid, FloatGrid) else _SHAPE_BYTES)
 
 
-def tensor_bytes(
-    anatomy: Anatomy, tensors: Mapping[str, TensorInfo], grids: Mapping[str, IntegerGrid]
-) -> dict[str, int]:
+def tensor_bytes(anatomy: Anatomy, tensors: Mapping[str, TensorInfo], grids: Mapping[str, Grid]) -> dict[str, int]:
     """Bytes of tensor data by part (`linears`, `embedding`, `head`, `other`, `total`) with `grids` by address.
 
     What has no grid keeps its stored bytes. A head that the config ties to the embedding is not stored.

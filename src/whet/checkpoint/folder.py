@@ -134,6 +134,10 @@ def find_folder(path: str | Path) -> Path:
     folder = Path(path)
     if folder.is_dir():
         return folder
+    if folder.suffix.lower() == ".gguf" and folder.is_file():
+        raise UsageError(
+            f"{folder} is a finished file, to be compared and asked to generate. Give the folder it was made from."
+        )
     if folder.exists():
         raise UsageError(f"{folder} is a file. Give the folder that holds config.json and the weights.")
     if _HUB_NAME.fullmatch(str(path)) and not folder.parent.is_dir():

@@ -14,7 +14,8 @@ Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, grou
 
 A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). `whet.json`, or the
 `whet` entry of config.json, says for each linear how many bits, which group and zero, and in which type it is computed:
-the model's (`"decode": "model"`) or that of the stored scales (`"scale"`), as the container's readers do.
+the model's (`"decode": "model"`), that of the stored scales (`"scale"`) or float32 (`"float32"`), as the container's
+readers do. A linear that was only stored in fewer bytes (`"plain"`) is a plain tensor, `name.weight`.
 """
 
 from __future__ import annotations
@@ -52,8 +53,11 @@ def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
 
 def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
     """The weights `[out, in]` of one linear, in `model_dtype`, from its stored parts and its table `entry`."""
+    if entry["decode"] == "plain":
+        return parts["weight"].to(model_dtype)
     bits, group, zero = entry["bits"], entry["group"], entry["zero"]
-    dtype = parts["weight_scale"].dtype if entry["decode"] == "scale" else model_dtype
+    computed = {"scale": parts["weight_scale"].dtype, "float32": torch.float32}
+    dtype = computed.get(entry["decode"], model_dtype)
     rows, columns = (int(n) for n in parts["weight_shape"])
     codes = unpack(parts["weight_packed"], bits, columns)
     index = torch.arange(columns, device=codes.device) // (group or columns)

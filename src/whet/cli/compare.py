@@ -21,7 +21,9 @@ EXIT_CODES = {"pass": 0, "inconclusive": 4, "fail": 5}
 
 def run(
     original: Model,
-    lighter: Annotated[Path, typer.Argument(metavar="LIGHTER", help="The folder made from it.", show_default=False)],
+    lighter: Annotated[
+        Path, typer.Argument(metavar="LIGHTER", help="The folder or .gguf made from it.", show_default=False)
+    ],
     text: Text = None,
     skills: Annotated[
         Path | None, typer.Option(help="A .jsonl file, each line {skill, prompt, answer | choices + label, check}.")

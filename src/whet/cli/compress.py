@@ -9,6 +9,7 @@ import typer
 
 import whet
 from whet.cli.console import Console
+from whet.cli.export import proved
 from whet.cli.options import Bits, Chat, Debug, Device, Field, Fit, Json, Quality, Seed, Text, Window
 from whet.cli.phrases import say, size
 from whet.cli.starter import calibration, is_starter, resolve
@@ -28,7 +29,7 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")] = None,
     scheme: Annotated[
-        str | None, typer.Option(help="W4A16, W8A16, int4-g32, int3z-g64, int4s-g128, ...", show_default="W4A16")
+        str | None, typer.Option(help="W4A16, W8A16, int4-g32, int3z-g64, int4s-g128, Q4_0, ...", show_default="W4A16")
     ] = None,
     embed: Annotated[
         str | None, typer.Option(help="The scheme of embedding and head; without it they stay as they are.")
@@ -51,7 +52,9 @@ def run(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--for", help="What is to load it: transformers, vllm or whet.", show_default="transformers"),
+        typer.Option(
+            "--for", help="What is to load it: transformers, vllm, llama.cpp or whet.", show_default="transformers"
+        ),
     ] = None,
     text: Text = None,
     field: Field = "text",
@@ -148,6 +151,9 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     if "kl" in result:
         console.show(say("verified", kl=f"{result['kl']:.4f}", top1=f"{100 * result['top1']:.1f} %"))
     console.show(say("made", out=result["out"]), say(f"loads.{result['loads_in']}"))
+    if (written := (result.get("check") or {}).get("gguf")) is not None:
+        console.show(*proved(written))
+    lighter = f"{result['out']}/model.gguf" if written is not None else result["out"]
     if model is not None:
         given = "" if is_starter(model) else " --text FILE --skills FILE"
-        console.show(say("next", command=f"whet compare {model} {result['out']}{given}"))
+        console.show(say("next", command=f"whet compare {model} {lighter}{given}"))

@@ -26,7 +26,7 @@ def run(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Continue a prompt with any model folder, original or lighter."""
+    """Continue a prompt with any model folder, original or lighter, or with a .gguf."""
     with Console(as_json) as console:
         text = whet.generate(
             resolve(folder),

@@ -69,6 +69,18 @@ PHRASES: dict[str, tuple[str, str]] = {
         "Stock transformers loads it through its own modelling file (trust_remote_code=True); whet loads it without.",
         "transformers는 폴더의 모델링 파일로 불러오고 (trust_remote_code=True), whet은 그것 없이 불러옵니다.",
     ),
+    "export.types": ("Matrices: {types}; {size} of tensors.", "행렬: {types}; 텐서 {size}."),
+    "export.checked": (
+        "llama.cpp loads it: the same tokens for {tokens} texts, KL {kl} nats per token, the same text after {same} of "
+        "{of} prompts.",
+        "llama.cpp가 불러옵니다: 글 {tokens}개의 토큰이 같고, 토큰당 KL {kl} nat, 프롬프트 {of}개 중 {same}개의 글이 "
+        "같습니다.",
+    ),
+    "export.unchecked": (
+        "Its weights are proved equal, but it was not run in llama.cpp: {why}.",
+        "가중치가 같음은 확인했지만 llama.cpp에서 실행하지 못했습니다: {why}.",
+    ),
+    "export.run": ("Run it: {command}", "실행하려면: {command}"),
     "next": ("Compare it with the original: {command}", "원본과 비교하려면: {command}"),
     # plan and inspect
     "wrote": ("Written: {files}", "쓴 것: {files}"),

@@ -27,7 +27,7 @@ def run(
     bits: Bits = None,
     quality: Quality = None,
     target: Annotated[
-        str, typer.Option("--for", help="What is to load it: transformers, vllm or whet.")
+        str, typer.Option("--for", help="What is to load it: transformers, vllm, llama.cpp or whet.")
     ] = "transformers",
     text: Text = None,
     field: Field = "text",

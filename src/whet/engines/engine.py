@@ -27,6 +27,10 @@ class Engine(Protocol):
         """The runtime, as a report names it: `torch`."""
 
     @property
+    def dtype(self) -> str:
+        """The type it computes in, or that it has its own."""
+
+    @property
     def folder(self) -> str:
         """Where the model was read from."""
 

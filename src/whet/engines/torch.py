@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whet.checkpoint import load_model, load_tokenizer
 from whet.engines.engine import Timing
+from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, UsageError
 from whet.text import batch_indices, encode, render_chat
 
@@ -56,32 +57,6 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def generate(
-    folder: str | Path,
-    prompt: str,
-    *,
-    max_new_tokens: int = 100,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    chat: bool = False,
-    device: str = "auto",
-) -> str:
-    """The text after `prompt`, from any model folder; greedy at temperature 0, otherwise sampled with `seed`.
-
-    With `chat` the prompt is a user's turn in the model's chat template. Raises UsageError when the model has no
-    template, when prompt and answer do not fit the model's context, or when a number is out of range.
-    """
-    if not prompt and not chat:
-        raise UsageError("The prompt is empty. Give some words to continue.")
-    engine = open_model(folder, device)
-    ids = engine.encode(prompt, chat=chat)
-    (new,) = engine.continue_ids([ids], max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    # decoded together, because what a token says can depend on the one before it (a space, half a Korean syllable)
-    before, whole = engine.decode(ids), engine.decode([*ids, *new])
-    return whole[len(before) :] if whole.startswith(before) else engine.decode(new)
-
-
 class TorchEngine:
     """A model in memory, in eval mode, with its tokenizer. What each method promises is said in `Engine`."""
 
@@ -90,6 +65,7 @@ class TorchEngine:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
         self.model, self.tokenizer, self.folder = model, tokenizer, folder
         self.device = model.device
+        self.dtype = str(model.dtype).removeprefix("torch.")
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.ends = _end_tokens(model, tokenizer)
@@ -138,19 +114,7 @@ class TorchEngine:
         Raises UsageError for numbers out of range, an empty prompt, one that leaves no room in the context, or logits
         that are not finite.
         """
-        if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
-            raise UsageError(
-                f"max_new_tokens {max_new_tokens}, temperature {temperature}, top_p {top_p}: they must be at least 1, "
-                "at least 0, and above 0 up to 1."
-            )
-        longest = max(map(len, prompts), default=0)
-        if self.context is not None and longest + max_new_tokens > self.context:
-            raise UsageError(
-                f"{self.folder}: a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's context "
-                f"of {self.context}. Shorten the prompt, or ask for fewer new tokens."
-            )
-        if any(len(prompt) == 0 for prompt in prompts):
-            raise UsageError("A prompt without tokens cannot be continued. Give some words.")
+        check_request(prompts, max_new_tokens, temperature, top_p, self.context, self.folder)
         answers: list[list[int]] = [[] for _ in prompts]
         whole_lengths = [len(prompt) + max_new_tokens for prompt in prompts]
         for group in batch_indices(whole_lengths, GENERATED_AT_ONCE):
@@ -165,7 +129,7 @@ class TorchEngine:
                         f"{self.folder}: the model gives logits that are not finite while generating. Its weights are "
                         "broken, or its type overflows: try float32, or make it again."
                     )
-                chosen = _sample(logits, temperature, top_p, samplers) if samplers else logits.argmax(-1)
+                chosen = sample(logits, temperature, top_p, samplers) if samplers else logits.argmax(-1)
                 for row in list(open_rows):
                     token = int(chosen[row])
                     if token in self.ends:
@@ -235,13 +199,3 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     said = getattr(model.generation_config, "eos_token_id", None)
     ends = {said} if isinstance(said, int) else set(said or ())
     return ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())
-
-
-def _sample(logits: Tensor, temperature: float, top_p: float, samplers: Sequence[torch.Generator]) -> Tensor:
-    """One token [b] from `logits` [b, vocabulary]: temperature, then the likeliest tokens whose shares reach top_p."""
-    shares = torch.softmax(logits.float().cpu() / temperature, dim=-1)
-    ordered, tokens = shares.sort(dim=-1, descending=True)
-    # a token is kept when those before it do not reach top_p yet, so the first always is
-    kept = ordered * (ordered.cumsum(-1) - ordered < top_p)
-    picks = [torch.multinomial(row, 1, generator=g) for row, g in zip(kept, samplers, strict=True)]
-    return tokens.gather(-1, torch.stack(picks))[:, 0]

@@ -9,27 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from whet.grids import IntegerGrid
+from whet.grids import FloatGrid, Grid, IntegerGrid
 
 CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
 
 
-def table_entry(grid: IntegerGrid, dequantize: bool) -> dict[str, Any]:
-    """How the codes of one linear are read (see `checkpoint.modeling_whet`).
+def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
+    """How one linear is read (see `checkpoint.modeling_whet`).
 
-    With `dequantize`, compressed-tensors multiplies in the type of the stored scales; otherwise in the model's.
+    decode: the type its weights are multiplied out in: the model's (`model`), that of the stored scales (`scale`, as
+    compressed-tensors does when it dequantizes) or `float32` (as ggml does). A linear on a plain float is a plain
+    tensor, with nothing to decode.
     """
-    return {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": "scale" if dequantize else "model"}
+    told = "plain" if isinstance(grid, FloatGrid) else decode
+    return {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": told}
 
 
-def linear_table(grids: Mapping[str, IntegerGrid], dequantize: bool) -> dict[str, dict[str, Any]]:
+def linear_table(grids: Mapping[str, Grid], decode: str) -> dict[str, dict[str, Any]]:
     """Address → `table_entry`, as whet.json and the modelling file use it."""
-    return {address: table_entry(grid, dequantize) for address, grid in grids.items()}
+    return {address: table_entry(grid, decode) for address, grid in grids.items()}
 
 
 def quantization_config(
-    grids: Mapping[str, IntegerGrid], dense: list[str], embedding: str, dequantize: bool
+    grids: Mapping[str, Grid], dense: list[str], embedding: str, dequantize: bool
 ) -> dict[str, Any]:
     """The `quantization_config` of compressed-tensors for `grids` by address.
 
@@ -38,7 +41,8 @@ def quantization_config(
     """
     by_grid: dict[IntegerGrid, list[str]] = {}
     for address, grid in grids.items():
-        by_grid.setdefault(grid, []).append(address)
+        if isinstance(grid, IntegerGrid):
+            by_grid.setdefault(grid, []).append(address)
     groups: dict[str, Any] = {}
     for number, (grid, addresses) in enumerate(by_grid.items()):
         targets = addresses
@@ -69,9 +73,9 @@ def quantization_config(
     return config
 
 
-def whet_config(grids: Mapping[str, IntegerGrid]) -> dict[str, Any]:
+def whet_config(grids: Mapping[str, Grid], decode: str = "model") -> dict[str, Any]:
     """The entries of config.json that send `AutoModelForCausalLM` to the modelling file in the folder."""
     return {
         "auto_map": {"AutoModelForCausalLM": "modeling_whet.WhetForCausalLM"},
-        "whet": {"format": 1, "linears": linear_table(grids, dequantize=False)},
+        "whet": {"format": 1, "linears": linear_table(grids, decode)},
     }

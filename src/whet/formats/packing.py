@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whet.grids import IntegerGrid
+from whet.grids import FloatGrid, Grid
 from whet.grids.integer import Params
 
 # Codes packed at a time: the working copy takes eight bytes a code.
@@ -36,8 +36,10 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     return words.view(rows, count * bits)[:, : -(-columns * bits // 32)].contiguous()
 
 
-def stored_parts(codes: Tensor, params: Params, grid: IntegerGrid) -> dict[str, Tensor]:
-    """The tensors of one quantized linear, by the names in `checkpoint.modeling_whet`, for codes `[out, in]`."""
+def stored_parts(codes: Tensor, params: Params, grid: Grid) -> dict[str, Tensor]:
+    """The tensors of one linear, by the names in `checkpoint.modeling_whet`, for codes `[out, in]`."""
+    if isinstance(grid, FloatGrid):
+        return {"weight": codes.contiguous()}
     parts = {
         "weight_packed": pack(codes, grid.bits),
         "weight_scale": params["scale"].contiguous(),

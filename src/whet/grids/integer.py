@@ -70,13 +70,14 @@ class IntegerGrid:
 
     bits: 2 to 8. group: weights along a row that share a scale; 0 means the whole row (per channel).
     zero: `none`, `int` or `real`. scale_dtype: stored type of scales and real zeros; grids that differ in nothing else
-    are one scheme.
+    are one scheme. block: the name of the block type it is (`Q4_0`), whose scales are always float16.
     """
 
     bits: int
     group: int
     zero: Zero = "int"
     scale_dtype: torch.dtype = field(default=torch.float16, compare=False)
+    block: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
@@ -87,6 +88,8 @@ class IntegerGrid:
     @property
     def name(self) -> str:
         """The scheme a user would type for it, e.g. `int4-g32`."""
+        if self.block:
+            return self.block
         kind = {"none": "s", "int": "", "real": "z"}[self.zero]
         return f"int{self.bits}{kind}" + (f"-g{self.group}" if self.group else "")
 
@@ -327,7 +330,7 @@ def safe_scale_dtype(w: Tensor, grid: IntegerGrid) -> torch.dtype:
     float16 scales of weights below about 1e-4 are subnormal and erase precision (hqq 0.2.8 erases such layers
     altogether), and above 65504 they are infinite.
     """
-    if grid.scale_dtype != torch.float16:
+    if grid.scale_dtype != torch.float16 or grid.block:
         return grid.scale_dtype
     largest = max((w[:, a:b].abs().amax().item() for a, b in grid.groups(w.shape[1])), default=0.0)
     peak = w.abs().amax(1)

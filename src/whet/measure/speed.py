@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
+from whet.checkpoint.gguf import is_gguf
 from whet.engines import Engine, Timing
-from whet.engines.torch import open_model
+from whet.engines.opening import open_engine
 from whet.events import OnEvent, Stage, ignore
 
 ROUNDS = 5
@@ -56,7 +57,7 @@ def side_by_side(
         "decode": {n: [t.decoded_tokens / t.decode_seconds for t in row[1:]] for n, row in timings.items()},
     }
     return {
-        "runtime": original.name,
+        "runtime": original.name if original.name == lighter.name else f"{original.name} / {lighter.name}",
         "rounds": rounds,
         "prompt_tokens": len(prompt),
         "decoded_tokens": new_tokens,
@@ -110,14 +111,13 @@ def _child(order_path: str, answer_path: str) -> None:
     if on_gpu:
         torch.zeros(1, device=order["device"])  # the context is there before the model is
     before = 0 if on_gpu else _resident("VmRSS")
-    for file in Path(order["folder"]).glob(
-        "*.safetensors"
-    ):  # or the first model pays for the disk, the second does not
+    # or the first model pays for the disk, the second does not
+    for file in [Path(order["folder"])] if is_gguf(order["folder"]) else Path(order["folder"]).glob("*.safetensors"):
         with file.open("rb") as stream:
             while stream.read(1 << 22):
                 pass
     started = time.perf_counter()
-    engine = open_model(order["folder"], order["device"], order["dtype"], threads=order["threads"])
+    engine = open_engine(order["folder"], order["device"], order["dtype"], threads=order["threads"])
     loaded = time.perf_counter() - started
     engine.time(order["prompt"], order["new_tokens"])
     peak = torch.cuda.max_memory_allocated(order["device"]) if on_gpu else _resident("VmHWM")

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any
 
+from whet.engines import Engine
 from whet.engines.torch import TorchEngine
 from whet.errors import MachineError, UsageError
 from whet.measure.statistics import mcnemar
@@ -23,19 +24,22 @@ def require_harness() -> None:
         ) from error
 
 
-def run_tasks(original: TorchEngine, lighter: TorchEngine, tasks: Sequence[str], seed: int = 0) -> list[dict[str, Any]]:
+def run_tasks(original: Engine, lighter: Engine, tasks: Sequence[str], seed: int = 0) -> list[dict[str, Any]]:
     """One entry a task with the harness's own metrics of both models.
 
     Where items have an accuracy (`acc`, `exact_match`) also the flips both ways and the exact McNemar p, because the
     harness itself compares two models as if they had answered different questions.
 
-    Raises MachineError when the harness is missing or a task's data cannot be had, UsageError for an unknown task.
+    Raises MachineError when the harness is missing or a task's data cannot be had, UsageError for an unknown task or an
+    engine other than PyTorch.
     """
     require_harness()
     harness = importlib.import_module("lm_eval")
     wrapper = importlib.import_module("lm_eval.models.huggingface").HFLM
     runs = []
     for engine in (original, lighter):
+        if not isinstance(engine, TorchEngine):
+            raise UsageError(f"Tasks are run on model folders, and {engine.folder} is none. Leave them out.")
         model = wrapper(pretrained=engine.model, tokenizer=engine.tokenizer)
         try:
             runs.append(harness.simple_evaluate(model=model, tasks=list(tasks), log_samples=True, random_seed=seed))

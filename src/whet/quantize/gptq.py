@@ -22,7 +22,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from whet.grids.floats import FloatGrid
 from whet.grids.integer import IntegerGrid, Params
+from whet.grids.schemes import Grid
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import COLUMNS, Solution, masked_codes
@@ -50,7 +52,7 @@ class Factor:
 def gptq(
     w: Tensor,
     h: Tensor,
-    grid: IntegerGrid,
+    grid: Grid,
     mask: Tensor | None = None,
     *,
     damp: float = 0.01,
@@ -65,6 +67,8 @@ def gptq(
     of up to 64 columns, fewer through wider ones. sweeps: at most so many passes of coordinate descent afterwards; 0
     leaves GPTQ's own solution.
     """
+    if isinstance(grid, FloatGrid):
+        return nearest(w, h, grid, mask)
     w = w.float()
     columns = w.shape[1]
     groups = grid.groups(columns)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from whet.grids.integer import IntegerGrid
+from whet.grids.floats import FloatGrid
+from whet.grids.schemes import Grid
 from whet.quantize.solution import Solution, masked_codes
 
 
-def nearest(w: Tensor, h: Tensor | None, grid: IntegerGrid, mask: Tensor | None = None) -> Solution:
+def nearest(w: Tensor, h: Tensor | None, grid: Grid, mask: Tensor | None = None) -> Solution:
     """Round `w [out, in]` to the nearest codes of `grid`.
 
     h: second moment `[in, in]`, its diagonal `[in]`, importances `[out, in]`, or None (all weights alike). Only the
@@ -20,6 +21,8 @@ def nearest(w: Tensor, h: Tensor | None, grid: IntegerGrid, mask: Tensor | None 
         params = grid.fit(w, importance)
         return Solution(grid.encode(w, params), params)
     w = w * mask
+    if isinstance(grid, FloatGrid):
+        return Solution(grid.encode(w, {}), {})
     weight = mask.to(w.dtype) if importance is None else importance * mask
     params = grid.fit(w, weight)
     codes = grid.encode(w, params)

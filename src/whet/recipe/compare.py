@@ -20,7 +20,6 @@ version. Its keys:
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import time
@@ -35,8 +34,9 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 import whet
-from whet.checkpoint import Checkpoint, load_tokenizer, size_on_disk
-from whet.engines.torch import DTYPES, open_model, resolve_device
+from whet.checkpoint.gguf import is_gguf
+from whet.engines.opening import open_engine
+from whet.engines.torch import resolve_device
 from whet.errors import MachineError, UsageError
 from whet.events import OnEvent, ignore
 from whet.measure.divergence import CHUNK, TokenScores, divergence, summarize
@@ -45,6 +45,15 @@ from whet.measure.skills import Item, compare_skills, read_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
 from whet.recipe.memory import available_memory
+from whet.recipe.sides import (
+    context_of,
+    lineage_of,
+    must_be_runnable,
+    notes_of,
+    shared_tokenizer,
+    size_of,
+    weights_of,
+)
 from whet.text import Window, fingerprint, located_windows, read_documents, split
 
 VERSION = 1
@@ -75,10 +84,10 @@ def compare(
     dry_run: bool = False,
     on_event: OnEvent = ignore,
 ) -> dict[str, Any]:
-    """Compare two model folders; the result is described at the top of this file.
+    """Compare two models; the result is described at the top of this file.
 
     Args:
-        original, lighter: model folders; they must share a tokenizer.
+        original, lighter: model folders or .gguf files, which run in llama.cpp; they must share a tokenizer.
         text: a path or hub name (see `whet.text.read_documents`, also for `field` and `chat`), or documents, which are
             used as they are.
         skills: a path to items, or items (see `whet.measure.skills.read_skills`).
@@ -109,12 +118,12 @@ def compare(
     if tasks:
         require_harness()
     items = [] if skills is None else read_skills(skills)
-    tokenizer = load_tokenizer(original)
-    _must_share_tokenizer(tokenizer, load_tokenizer(lighter), original, lighter)
-    size = {"original": size_on_disk(original), "lighter": size_on_disk(lighter)}
-    notes = _notes(lighter)
+    must_be_runnable((original, lighter), tasks)
+    tokenizer = shared_tokenizer(original, lighter)
+    size = {"original": size_of(original), "lighter": size_of(lighter)}
+    notes = notes_of(original, lighter)
 
-    length, context = window, _context(original)
+    length, context = window, min((n for n in map(context_of, (original, lighter)) if n is not None), default=None)
     if context is not None and context < window:
         length = context
         notes.append(f"Windows have {context} tokens, the context of the model, instead of {window}.")
@@ -129,7 +138,7 @@ def compare(
         "clusters": len(set(clusters)),
         "clustered_by": clustered_by,
     }
-    needs = _needs(original, described["tokens"], items, dtype)
+    needs = _needs(original, lighter, described["tokens"], items, dtype)
     on_event({"event": "plan", **needs})
     if dry_run:
         about = {"format": "whet.compare", "version": VERSION, "dry_run": True}
@@ -146,7 +155,7 @@ def compare(
         if measure_speed
         else None
     )
-    engines = [open_model(folder, device, dtype) for folder in (original, lighter)]
+    engines = [open_engine(folder, device, dtype) for folder in (original, lighter)]
     scores = divergence(engines[0], engines[1], [w.tokens for w in found], batch_tokens, on_event)
     notes += scores.notes
     outcomes = [
@@ -176,7 +185,7 @@ def compare(
             "window": window,
             "seed": seed,
             "device": str(engines[0].device),
-            "dtype": [str(engine.model.dtype).removeprefix("torch.") for engine in engines],
+            "dtype": [engine.dtype for engine in engines],
             "batch_tokens": batch_tokens,
         },
         "environment": environment(),
@@ -210,8 +219,7 @@ def _read(
     else:
         documents, source = list(text), "the text"
     mark = fingerprint(documents)
-    steps = (Checkpoint(lighter).whet or {}).get("lineage") or []
-    made_with = [step["text"] for step in steps if step.get("text")]
+    made_with = [step["text"] for step in lineage_of(lighter) if step.get("text")]
     solved = [about for about in made_with if about.get("fingerprint") == mark]
     whole = [about for about in solved if about.get("split") == "eval given"]  # nothing of it was kept out
     part, used, how = "all", documents, None
@@ -274,23 +282,13 @@ def _identical(scores: TokenScores) -> bool:
     return not scores.kl.any() and np.array_equal(scores.nll_original, scores.nll_lighter)
 
 
-def _must_share_tokenizer(
-    original: PreTrainedTokenizerBase, lighter: PreTrainedTokenizerBase, first: str | Path, second: str | Path
-) -> None:
-    ours, theirs = original.get_vocab(), lighter.get_vocab()
-    if ours != theirs:
-        different = sum(ours.get(token) != i for token, i in theirs.items()) + len(ours.keys() - theirs.keys())
-        raise UsageError(
-            f"{second} and {first} have different tokenizers ({different} tokens differ), so their predictions cannot "
-            "be compared token by token. Give the original that the lighter model was made from."
-        )
-
-
-def _needs(original: str | Path, tokens: int, items: Sequence[Item], dtype: str | None) -> dict[str, Any]:
+def _needs(
+    original: str | Path, lighter: str | Path, tokens: int, items: Sequence[Item], dtype: str | None
+) -> dict[str, Any]:
     """What it will take: both models in memory, decoded, and one multiplication a weight and token of each."""
-    checkpoint = Checkpoint(original)
-    weights = sum(math.prod(shape) for shape in checkpoint.shapes.values())
-    width = DTYPES[dtype].itemsize if dtype in DTYPES else checkpoint.dtype.itemsize
+    weights, width = weights_of(original, dtype)
+    # a lighter folder is decoded to what the original takes
+    memory = width + (weights_of(lighter, dtype)[1] if is_gguf(lighter) else width)
     asked = sum(len(item.prompt.encode()) // 2 + (20 if item.answer else 10 * len(item.choices)) for item in items)
     square = torch.ones(512, 512)
     started = time.perf_counter()
@@ -299,7 +297,7 @@ def _needs(original: str | Path, tokens: int, items: Sequence[Item], dtype: str 
     a_second = 4 * 512**3 / (time.perf_counter() - started)
     return {
         "seconds": 2 * weights * (tokens + asked) / (a_second / 2) + 20,  # a model reaches half of that rate at best
-        "memory": 2 * weights * width + 8 * 4 * CHUNK + 500_000_000,
+        "memory": memory + 8 * 4 * CHUNK + 500_000_000,
         "disk": 0,
     }
 
@@ -311,20 +309,6 @@ def _must_have_room(needs: Mapping[str, Any], device: str) -> None:
             f"Comparing needs about {needs['memory'] / 1e9:.1f} GB of memory for both models side by side, and "
             f"{available / 1e9:.1f} GB are free. Use a smaller type (dtype bfloat16), or a machine with more memory."
         )
-
-
-def _context(folder: str | Path) -> int | None:
-    value = Checkpoint(folder).config.get("max_position_embeddings")
-    return value if isinstance(value, int) else None
-
-
-def _notes(lighter: str | Path) -> list[str]:
-    if "auto_map" in Checkpoint(lighter).config:
-        return [
-            "The lighter folder needs its own modelling file: stock transformers loads it with trust_remote_code=True, "
-            "whet loads it without."
-        ]
-    return []
 
 
 def _named(original: str | Path, lighter: str | Path) -> list[tuple[str, str | Path]]:

@@ -21,10 +21,11 @@ from whet.budget import check_plan, plan_hash, read_plan, tables
 from whet.checkpoint import Checkpoint, load_tokenizer, model_config
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
-from whet.grids import IntegerGrid, parse_scheme
+from whet.formats.gguf import plan_gguf
+from whet.grids import Grid, parse_scheme
 from whet.quantize import SOLVERS
 from whet.recipe.self_written import check_fits
-from whet.targets import Storage, find_target, storage, tied
+from whet.targets import Storage, Target, check_family, find_target, storage, tied
 from whet.text import fingerprint, read_documents, render_chat, split, windows
 
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
@@ -46,7 +47,7 @@ class Decision:
     recipe: dict[str, Any]
     checkpoint: Checkpoint
     anatomy: Anatomy
-    grids: dict[str, IntegerGrid]
+    grids: dict[str, Grid]
     storage: Storage
     dtype: torch.dtype
     device: str
@@ -76,7 +77,7 @@ class Decision:
         return digest.hexdigest()
 
 
-def choose_grids(parts: Anatomy, scheme: str, embed: str | None, dtype: torch.dtype) -> dict[str, IntegerGrid]:
+def choose_grids(parts: Anatomy, scheme: str, embed: str | None, dtype: torch.dtype) -> dict[str, Grid]:
     """Address → grid for every linear of the blocks, and for embedding and head where `embed` names a scheme."""
     scales = scale_dtype(dtype)
     grid = parse_scheme(scheme, scales)
@@ -233,7 +234,7 @@ def decide(
         said = read_plan(plan)
         solver, target = solver or said["solver"], _target_of(said, target)
     else:
-        scheme = scheme or SCHEME
+        scheme = scheme or next(iter(find_target(target or TARGET).schemes), SCHEME)
         parse_scheme(scheme)
         if embed is not None:
             parse_scheme(embed)
@@ -249,6 +250,9 @@ def decide(
     checkpoint = Checkpoint(model)
     untied = _untie(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
+    check_family(runtime, parts.model_type, str(checkpoint.path))
+    if runtime.gguf:
+        plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
     _check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
     notes, checked = [], None
@@ -261,6 +265,7 @@ def decide(
         grids = choose_grids(parts, scheme, embed, dtype)
         every = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
         among = frozenset(linear.address for linear in tables(parts))
+        notes += _without_ragged(runtime, grids, every)
         stored = storage(runtime, grids, every, among, tied(runtime, parts))
     writes_itself = text is None and solver != "nearest"
     if writes_itself:
@@ -321,6 +326,20 @@ def decide(
         samples * window if writes_itself else 0,
         checked,
     )
+
+
+def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Gives parts whose rows a target's own types do not divide the simplest scheme it has; returns what to say."""
+    own = [a for a, grid in grids.items() if grid.name in target.schemes]
+    ragged = [a for a in own if grids[a].group and shapes[a][1] % grids[a].group]
+    if not ragged:
+        return []
+    scheme = grids[ragged[0]].name
+    grids |= dict.fromkeys(ragged, parse_scheme(target.simplest))
+    return [
+        f"{target.simplest} instead of {scheme}, because their rows do not divide by {parse_scheme(scheme).group}: "
+        f"{', '.join(ragged[:3])}" + (f" and {len(ragged) - 3} more" if ragged[3:] else "")
+    ]
 
 
 def _target_of(plan: Mapping[str, Any], target: str | None) -> str:

@@ -18,6 +18,7 @@ from whet.checkpoint import (
     Checkpoint,
     atomic,
     load_lighter,
+    load_tokenizer,
     modeling_whet,
     quiet_transformers,
     read_header,
@@ -25,9 +26,12 @@ from whet.checkpoint import (
     write_bytes,
     write_json,
 )
+from whet.engines.torch import TorchEngine
 from whet.errors import GateError
 from whet.formats import linear_table, quantization_config, whet_config
+from whet.formats.gguf import plan_gguf
 from whet.recipe.decide import Decision
+from whet.recipe.export import FILE, write_verified
 from whet.recipe.schema import RECIPE, recipe_text
 from whet.recipe.solving import Solver
 from whet.walk import Journal
@@ -54,11 +58,6 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
     if not packed:
         write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
     check = prove(out, decision)
-    write_bytes(out / "README.md", card(decision, report, verified).encode())
-    # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
-    names = sorted(
-        p.name for p in out.iterdir() if p.is_file() and p.name != "whet.json" and not p.name.startswith(".")
-    )
     lineage = {k: v for k, v in decision.recipe.items() if k != "model_path"}
     lineage["versions"] = {
         "whet": __version__,
@@ -66,27 +65,44 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
         "transformers": transformers.__version__,
         "compressed-tensors": compressed_tensors.__version__,
     }
-    write_json(
-        out / "whet.json",
-        {
-            "format": 1,
-            "base_model": {"name": decision.recipe["model"], "sha256": decision.recipe["model_sha256"]},
-            "target": decision.recipe["target"],
-            "container": decision.storage.container,
-            "dequantize": decision.storage.dequantize,
-            "linears": {
-                a: {**entry, **report[a]}
-                for a, entry in linear_table(decision.grids, decision.storage.dequantize).items()
-            },
-            "copied": [n for n in decision.anatomy.unnamed],
-            "dropped": decision.anatomy.dropped,
-            "verify": {k: verified[k] for k in ("kl", "top1") if k in verified},
-            "notes": decision.notes,
-            "lineage": [lineage],
-            "files": {n: {"bytes": (out / n).stat().st_size, "sha256": sha256(out / n)} for n in names},
+    manifest = {
+        "format": 1,
+        "base_model": {"name": decision.recipe["model"], "sha256": decision.recipe["model_sha256"]},
+        "target": decision.recipe["target"],
+        "container": decision.storage.container,
+        "dequantize": decision.storage.dequantize,
+        "linears": {
+            a: {**entry, **report[a]} for a, entry in linear_table(decision.grids, decision.storage.decode).items()
         },
+        "copied": [n for n in decision.anatomy.unnamed],
+        "dropped": decision.anatomy.dropped,
+        "verify": {k: verified[k] for k in ("kl", "top1") if k in verified},
+        "notes": decision.notes,
+        "lineage": [lineage],
+    }
+    if decision.storage.blocks:
+        manifest["gguf"] = check["gguf"] = _write_gguf(out, decision, manifest)
+    write_bytes(out / "README.md", card(decision, report, verified).encode())
+    # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
+    names = sorted(
+        p.name for p in out.iterdir() if p.is_file() and p.name != "whet.json" and not p.name.startswith(".")
     )
+    files = {n: {"bytes": (out / n).stat().st_size, "sha256": sha256(out / n)} for n in names}
+    write_json(out / "whet.json", {**manifest, "files": files})
     return {"report": report, "check": check}
+
+
+def _write_gguf(out: Path, decision: Decision, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write the file that llama.cpp reads into the folder, and prove it; returns what it holds and what was found."""
+    layout = plan_gguf(out, manifest=manifest)
+
+    def mine() -> TorchEngine:
+        model = load_lighter(Checkpoint(out), manifest["linears"], torch.float32, "cpu")
+        return TorchEngine(model, load_tokenizer(out), str(out))
+
+    made = write_verified(layout, out / FILE, mine)
+    decision.notes += [note for note in layout.notes if note not in decision.notes]
+    return {key: made[key] for key in ("architecture", "types", "bytes", "check")}
 
 
 def copied_files(original: Path) -> list[Path]:
@@ -116,9 +132,7 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
     if dense > _PROOF:
         return {"stored": "decoded again, equal", "loaded": "not run: the model is too large to load beside this run"}
     tokens = (decision.solve or [torch.arange(16) % decision.anatomy.embedding.shape[0]])[0][None, :64]
-    own = load_lighter(
-        written, linear_table(decision.grids, decision.storage.dequantize), decision.dtype, decision.device
-    )
+    own = load_lighter(written, linear_table(decision.grids, decision.storage.decode), decision.dtype, decision.device)
     with torch.no_grad(), quiet_transformers():
         logits = own(tokens.to(decision.device), use_cache=False).logits
         if not torch.isfinite(logits).all():
@@ -176,6 +190,15 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any]) -
             f"the same first token at {verified['top1']:.2%} of positions.",
         ]
     lines += ["", "## Loading", ""]
+    if decision.storage.blocks:
+        lines += [
+            f"`{FILE}` is the file for llama.cpp and what is built on it (Ollama, LM Studio):",
+            "",
+            "```sh",
+            f"llama-cli -m THIS_FOLDER/{FILE}",
+            "```",
+            "",
+        ]
     if decision.storage.container == "compressed-tensors":
         lines += [
             "Stock transformers (with `compressed-tensors>=0.18` installed) loads it; whet is not needed:",
@@ -225,7 +248,7 @@ def _write_config(out: Path, decision: Decision, packed: bool) -> None:
             decision.grids, _dense(decision), decision.anatomy.embedding.address, decision.storage.dequantize
         )
     else:
-        config |= whet_config(decision.grids)
+        config |= whet_config(decision.grids, decision.storage.decode)
     config.setdefault("dtype", str(decision.dtype).removeprefix("torch."))
     write_json(out / "config.json", config)
 

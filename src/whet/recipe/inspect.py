@@ -65,7 +65,10 @@ def inspect(
     scales = scale_dtype(decision.dtype)
     found = score(
         decision,
-        lambda linear: offered(find_target("whet"), linear.shape, linear.address in own, scales),
+        lambda linear: [
+            *offered(find_target("whet"), linear.shape, linear.address in own, scales),
+            *(offered(runtime, linear.shape, linear.address in own) if runtime.schemes else ()),
+        ],
         items=items,
         spectra=spectra,
         seed=seed,
@@ -90,7 +93,7 @@ def _points(scores: Mapping[str, Any], target: Target) -> list[dict[str, Any]]:
     """Predicted bytes and KL of uniform 8 and 4 bits and of planned mixes; what cannot be reached is left out."""
     whole = Offers(scores, target, stock=False)
     found: list[dict[str, Any]] = []
-    wanted = ("int8s", "int4s-g128")
+    wanted = ("Q8_0", "Q4_0") if target.schemes else ("int8s", "int4s-g128")
     for scheme, embed, mix in whole.uniform():
         if scheme in wanted and embed in (KEEP, scheme):
             found.append({"plan": scheme, "embed": embed, **whole.figures(mix)})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from whet.checkpoint import Checkpoint
+from whet.checkpoint.gguf import is_gguf
 from whet.recipe.compare import environment
 from whet.targets import TARGETS
 
@@ -28,7 +29,7 @@ def facts(
     with it the page also shows this process's peak memory and the machine. name: what to call the original.
     """
     folder = Path(lighter)
-    manifest = Checkpoint(folder).whet or {}
+    manifest = {} if is_gguf(folder) else Checkpoint(folder).whet or {}
     plan, own = _read(folder / "plan.json"), _read(folder / "scores.json")
     found: dict[str, Any] = {
         "compare": compare,
@@ -61,6 +62,9 @@ def loading(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
         },
         {"runtime": "whet", "checked": TARGETS["whet"].checked, "how": 'whet generate FOLDER "PROMPT"'},
     ]
+    if manifest["target"] == "llama.cpp":
+        how = "llama-cli -m FOLDER/model.gguf"
+        found.insert(0, {"runtime": "llama.cpp", "checked": TARGETS["llama.cpp"].checked, "how": how})
     if manifest["target"] == "vllm":
         found.append({"runtime": "vllm", "checked": TARGETS["vllm"].checked, "how": "vllm serve FOLDER"})
     return found

@@ -37,7 +37,7 @@ from whet.checkpoint import (
 )
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, ignore
-from whet.grids import IntegerGrid
+from whet.grids import Grid
 from whet.measure.skills import Item, parse_item, read_skills
 from whet.recipe.decide import Decision, decide, scale_dtype
 from whet.recipe.page import loading
@@ -51,7 +51,6 @@ from whet.targets import find_target
 from whet.walk import alone
 
 CARD = "## What was planned"
-_ANY = "int8s"  # every target holds it; stands in while nothing is planned yet
 
 
 def plan(
@@ -257,8 +256,8 @@ def _material(
             "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
         )
     decision = decide(
-        model, scheme=_ANY, solver=solver, target=target, text=text, eval_text=eval_text, field=field, chat=chat,
-        samples=samples, window=window, seed=seed, device=device,
+        model, scheme=find_target(target).simplest, solver=solver, target=target, text=text, eval_text=eval_text,
+        field=field, chat=chat, samples=samples, window=window, seed=seed, device=device,
     )  # fmt: skip
     decision.recipe |= {"scheme": None}
     return decision
@@ -276,7 +275,7 @@ def _score(
     return score(decision, _schemes(decision), items=items, folder=folder, seed=seed, on_event=on_event)
 
 
-def _schemes(decision: Decision) -> Callable[[Linear], list[IntegerGrid]]:
+def _schemes(decision: Decision) -> Callable[[Linear], list[Grid]]:
     """What the target is offered, by linear."""
     own = {linear.address for linear in tables(decision.anatomy)}
     target, scales = find_target(decision.recipe["target"]), scale_dtype(decision.dtype)
@@ -395,6 +394,7 @@ def _adopt(
         "retention": best.retention,
         "plan": whole,
         "linears": manifest["linears"],
+        **({"check": {"gguf": manifest["gguf"]}} if "gguf" in manifest else {}),
         "notes": manifest["notes"],
         "seconds": {"scoring": scores["seconds"]},
     }

@@ -48,7 +48,8 @@ def estimate(decision: Decision) -> dict[str, Any]:
     return {
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
         "memory": int(memory),
-        "disk": int(after["total"] * 1.02) + 2**20 + spilled,
+        # llama.cpp's own file holds the weights once more
+        "disk": int(after["total"] * 1.02) * (2 if decision.storage.blocks else 1) + 2**20 + spilled,
         "seconds": seconds,
     }
 

@@ -27,7 +27,7 @@ from whet.budget import linear_bytes, tables
 from whet.checkpoint import load_tokenizer
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
-from whet.grids import IntegerGrid
+from whet.grids import Grid
 from whet.measure.skills import Item
 from whet.recipe.decide import Decision
 from whet.scores import LOST, TEXT, Sensitivity, TableUse, rank_share, table_losses, tied_metric
@@ -45,7 +45,7 @@ _LONGEST = 512  # tokens of a skill's prompt and answer
 _HANGUL = re.compile(r"[가-힣]")
 _LETTER = re.compile(r"[^\W\d_]")
 
-Schemes = Callable[[Linear], Sequence[IntegerGrid]]
+Schemes = Callable[[Linear], Sequence[Grid]]
 
 
 def score(
@@ -233,7 +233,7 @@ def _other(decision: Decision) -> dict[str, int]:
     }
 
 
-def _priced(linear: Linear, grids: Sequence[IntegerGrid], losses: dict[str, float]) -> dict[str, Any]:
+def _priced(linear: Linear, grids: Sequence[Grid], losses: dict[str, float]) -> dict[str, Any]:
     return {grid.name: {"bytes": linear_bytes(grid, linear.shape), "kl": losses[grid.name]} for grid in grids}
 
 

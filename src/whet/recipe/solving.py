@@ -18,7 +18,7 @@ from whet.checkpoint.modeling_whet import PARTS, decode
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.formats import stored_parts, table_entry
-from whet.grids import IntegerGrid, safe_scale_dtype
+from whet.grids import FloatGrid, Grid, safe_scale_dtype
 from whet.quantize import SOLVERS, Solution, nearest, second_moment_error
 from whet.recipe.decide import Decision
 from whet.scores import paid_loss
@@ -79,7 +79,7 @@ class Solver:
     ) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         report: dict[str, Any] = {}
-        by_input: dict[tuple[str, IntegerGrid], list[Linear]] = {}
+        by_input: dict[tuple[str, Grid], list[Linear]] = {}
         for linear in linears:
             by_input.setdefault((linear.reads, self.decision.grids[linear.address]), []).append(linear)
         left = Counter(reads for reads, _ in by_input)
@@ -166,25 +166,26 @@ class Solver:
         weights = {}
         for linear in linears:
             grid = self.decision.grids[linear.address]
-            names = {part: f"{linear.address}.{part}" for part in PARTS}
+            names = {part: f"{linear.address}.{part}" for part in (*PARTS, "weight")}
             parts = {p: read_tensor(stored[n]).to(self.decision.device) for p, n in names.items() if n in stored}
             weights[linear.address] = decode(parts, self._entry(grid), self.decision.dtype).float()
         return weights
 
-    def _grid(self, w: Tensor, grid: IntegerGrid) -> IntegerGrid:
-        if self.decision.dtype != torch.float32:
+    def _grid(self, w: Tensor, grid: Grid) -> Grid:
+        if self.decision.dtype != torch.float32 or isinstance(grid, FloatGrid):
             return grid
         return dataclasses.replace(grid, scale_dtype=safe_scale_dtype(w, grid))
 
-    def _entry(self, grid: IntegerGrid) -> dict[str, Any]:
-        return table_entry(grid, self.decision.storage.dequantize)
+    def _entry(self, grid: Grid) -> dict[str, Any]:
+        return table_entry(grid, self.decision.storage.decode)
 
-    def _values(self, solution: Solution, grid: IntegerGrid) -> Tensor:
+    def _values(self, solution: Solution, grid: Grid) -> Tensor:
         """The weights as readers of the container will compute them, as float32."""
-        dtype = grid.scale_dtype if self.decision.storage.dequantize else self.decision.dtype
+        computed = {"scale": grid.scale_dtype, "float32": torch.float32}
+        dtype = computed.get(self.decision.storage.decode, self.decision.dtype)
         return grid.decode(solution.codes, solution.params, dtype).to(self.decision.dtype).float()
 
-    def _store(self, linear: Linear, solution: Solution, grid: IntegerGrid, values: Tensor) -> dict[str, Tensor]:
+    def _store(self, linear: Linear, solution: Solution, grid: Grid, values: Tensor) -> dict[str, Tensor]:
         """The stored tensors of `solution`, proved to decode to `values` (float32), which were solved."""
         parts = stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()}, grid)
         again = decode(parts, self._entry(grid), self.decision.dtype)
@@ -211,7 +212,7 @@ class Solver:
         return self.weights(unit, linears)
 
 
-def _line(linear: Linear, grid: IntegerGrid, solution: Solution, error: float) -> dict[str, Any]:
+def _line(linear: Linear, grid: Grid, solution: Solution, error: float) -> dict[str, Any]:
     line: dict[str, Any] = {"grid": grid.name, "shape": list(linear.shape), "role": linear.role, "error": error}
     if solution.notes:
         line["notes"] = solution.notes

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whet.grids import IntegerGrid
+from whet.grids import Grid
 from whet.quantize.gptq import factorize
 from whet.quantize.nearest import nearest
 
@@ -79,9 +79,7 @@ class Rows:
         return cls(torch.cat([sure, drawn]), torch.cat([torch.ones_like(sure, dtype=torch.float32), weight]))
 
 
-def linear_losses(
-    w: Tensor, d: Tensor, s: Tensor, grids: Sequence[IntegerGrid], gain: Mapping[int, float]
-) -> list[float]:
+def linear_losses(w: Tensor, d: Tensor, s: Tensor, grids: Sequence[Grid], gain: Mapping[int, float]) -> list[float]:
     """Predicted KL of GPTQ on each of `grids` for `w [out, in]`.
 
     d: pivots `[in]` of the inputs' second moment. s: mean squared gradient `[out]` per counted token. gain: by bits,
@@ -93,7 +91,7 @@ def linear_losses(
     for grid in grids:
         solution = nearest(part, d, grid)
         error = part - grid.decode(solution.codes, solution.params)
-        losses.append(0.5 * gain[grid.bits] * float((error.square_() @ d) @ weight))
+        losses.append(0.5 * gain.get(grid.bits, 1.0) * float((error.square_() @ d) @ weight))
     return losses
 
 

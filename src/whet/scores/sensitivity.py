@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from whet.anatomy import Anatomy, Linear
-from whet.grids import IntegerGrid
+from whet.grids import Grid
 from whet.scores.gains import Seen, gains
 from whet.scores.outliers import Outliers
 from whet.scores.prediction import linear_losses, pivots
@@ -68,7 +68,7 @@ class Sensitivity:
     def __init__(
         self,
         anatomy: Anatomy,
-        grids: Callable[[Linear], Sequence[IntegerGrid]],
+        grids: Callable[[Linear], Sequence[Grid]],
         spectrum: Callable[[Tensor, Tensor], float] | None = None,
         *,
         solving: int | None = None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whet.grids import IntegerGrid
+from whet.grids import Grid
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
 from whet.scores.gains import LEARNT, by_bits
@@ -63,7 +63,7 @@ class TableUse:
         """Both, of errors `e [vocabulary, in]` of every row."""
         return self.looking(slice(None), e) + self.reading(slice(None), e)
 
-    def solved(self, rows: Tensor, grid: IntegerGrid) -> Tensor:
+    def solved(self, rows: Tensor, grid: Grid) -> Tensor:
         """The error that the run's solver leaves on `rows [n, in]`."""
         solution = nearest(rows, None, grid) if self.metric is None else gptq(rows, self.metric, grid)
         return rows - grid.decode(solution.codes, solution.params)
@@ -78,7 +78,7 @@ def tied_metric(hidden: Tensor) -> Tensor:
     return hidden / hidden.diagonal().mean() + torch.eye(len(hidden), device=hidden.device)
 
 
-def table_losses(w: Tensor, use: TableUse, grids: Sequence[IntegerGrid]) -> list[float]:
+def table_losses(w: Tensor, use: TableUse, grids: Sequence[Grid]) -> list[float]:
     """Predicted KL of each of `grids` on an embedding or head `w [vocabulary, hidden]`, float32."""
     rows = Rows.stand_for(use.cost(w).clamp_min(0), max(TRIED_ROWS, _TRIED // w.shape[1]))
     part = w[rows.index]
@@ -87,7 +87,7 @@ def table_losses(w: Tensor, use: TableUse, grids: Sequence[IntegerGrid]) -> list
     for grid in grids:
         e = use.solved(part, grid)
         looking, reading = (float(kind(rows.index, e) @ rows.weight) for kind in (use.looking, use.reading))
-        losses.append(looks[grid.bits] * looking + reads[grid.bits] * reading)
+        losses.append(looks.get(grid.bits, 1.0) * looking + reads.get(grid.bits, 1.0) * reading)
     return losses
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
-from whet.grids import IntegerGrid
+from whet.grids import BLOCKS, FloatGrid, Grid, parse_scheme
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,11 @@ class Target:
     """A runtime. `modelling_file`: it can load a folder's own modelling file. `bits`: widths its kernels take.
 
     `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
-    `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme. `checked`: `run in
-    tests`, `accepted by its parser` or `unsupported`.
+    `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme; with `whole` also
+    linears that are rows of one stored tensor. `schemes`: the only
+    ones it holds, where they are types of its own; `simplest`: the one that holds any linear. `families`: the only ones
+    it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter folder. `checked`:
+    `run in tests`, `accepted by its parser` or `unsupported`.
     """
 
     name: str
@@ -34,8 +37,27 @@ class Target:
     embedding: bool = True
     divides: bool = False
     ties: tuple[tuple[str, ...], ...] = ()
+    whole: bool = False
+    schemes: tuple[str, ...] = ()
+    simplest: str = "int8s"
+    families: tuple[str, ...] | None = None
+    gguf: bool = False
     checked: str = "run in tests"
 
+
+# What the exporter has a row for (`whet.formats.gguf.architectures`).
+GGUF_FAMILIES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "gpt2",
+    "mixtral",
+    "qwen3_moe",
+)
 
 TARGETS: dict[str, Target] = {
     "transformers": Target("transformers", modelling_file=True, divides=True),
@@ -50,17 +72,40 @@ TARGETS: dict[str, Target] = {
         ties=(("q", "k", "v"), ("gate", "up")),
         checked="accepted by its parser",
     ),
+    "llama.cpp": Target(
+        "llama.cpp",
+        modelling_file=True,
+        bits=(4, 5, 8),
+        groups=(32,),
+        integer_zero=False,
+        divides=True,
+        ties=(("expert gate",), ("expert up",), ("expert down",)),
+        whole=True,
+        schemes=(*BLOCKS, "F16", "BF16"),
+        simplest="F16",
+        families=GGUF_FAMILIES,
+        gguf=True,
+    ),
     "whet": Target("whet", modelling_file=True),
 }
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How a plan is stored: the container, whether transformers must compute weights at load, and why."""
+    """How a plan is stored: the container, whether transformers must compute weights at load, and why.
+
+    blocks: as ggml's block types, whose scales are float16 and whose weights are computed in float32.
+    """
 
     container: str
     dequantize: bool
     reason: str
+    blocks: bool = False
+
+    @property
+    def decode(self) -> str:
+        """The type weights are computed in, as `formats.table_entry` says it."""
+        return "scale" if self.dequantize else "float32" if self.blocks else "model"
 
 
 def find_target(name: str) -> Target:
@@ -70,17 +115,37 @@ def find_target(name: str) -> Target:
     return TARGETS[name]
 
 
+def check_family(target: Target, family: str, source: str) -> None:
+    """Raises UsageError where `target` does not load models of `family`, which is the name in `config.json`."""
+    if target.families is not None and family not in target.families:
+        raise UsageError(
+            f"{source} is of the family {family!r}, and whet writes no file of it that {target.name} loads. Families "
+            f"it writes: {', '.join(target.families)}. For another runtime give --for transformers."
+        )
+
+
+def tie(target: Target, address: str, role: str) -> str | None:
+    """What a linear of a block must have one scheme with others for, or None. Rows of a fused tensor are called as it
+    is and their role (`….qkv_proj.q`)."""
+    fused = next((" ".join(roles) for roles in target.ties if role in roles), None)
+    if fused is None and target.whole and address.endswith(f".{role}"):
+        return address.removesuffix(f".{role}")
+    return fused
+
+
 def tied(target: Target, parts: Anatomy) -> list[list[str]]:
-    """Addresses that `target` fuses into one weight when it loads them, group by group."""
-    found = [
-        [linear.address for linear in block if linear.role in roles] for block in parts.blocks for roles in target.ties
-    ]
-    return [addresses for addresses in found if len(addresses) > 1]
+    """Addresses that `target` holds or fuses as one weight, group by group."""
+    found: dict[tuple[int, str], list[str]] = {}
+    for index, block in enumerate(parts.blocks):
+        for linear in block:
+            if (key := tie(target, linear.address, linear.role)) is not None:
+                found.setdefault((index, key), []).append(linear.address)
+    return [addresses for addresses in found.values() if len(addresses) > 1]
 
 
 def storage(
     target: Target,
-    grids: Mapping[str, IntegerGrid],
+    grids: Mapping[str, Grid],
     shapes: Mapping[str, tuple[int, int]],
     tables: frozenset[str],
     ties: Sequence[Sequence[str]] = (),
@@ -103,6 +168,13 @@ def storage(
             )
     if target.name == "whet":
         return Storage("whet", False, "the target is whet itself")
+    if target.gguf:
+        return Storage("whet", False, f"{target.name} reads the .gguf, which holds the same weights", blocks=True)
+    if any(isinstance(grid, FloatGrid) for grid in grids.values()):
+        raise UsageError(
+            f"F16 and BF16 are for llama.cpp: {target.name} reads what is not quantized in the model's own type. Leave "
+            "those parts as they are (keep), or use --for llama.cpp."
+        )
     if any(grid.zero == "real" for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has no real zeros")
     kinds = set(grids.values())
@@ -120,12 +192,16 @@ def storage(
     return Storage("whet", False, "stock transformers would load this mix of schemes silently wrong")
 
 
-def _check(
-    target: Target, address: str, grid: IntegerGrid, shape: tuple[int, int], table: bool, widths: set[int]
-) -> None:
+def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], table: bool, widths: set[int]) -> None:
     def refuse(what: str, remedy: str) -> UsageError:
         return UsageError(f"{address} ({shape[0]} x {shape[1]}) as {grid.name}: {target.name} {what}. {remedy}")
 
+    if target.schemes and grid.name not in target.schemes:
+        same = next((name for name in target.schemes if parse_scheme(name) == grid), None)
+        better = f"Use {same}, which is the same." if same else "Use one of them, or --for whet."
+        raise refuse(f"holds {', '.join(target.schemes)} and nothing else", better)
+    if isinstance(grid, FloatGrid):
+        return
     if grid.bits not in target.bits:
         raise refuse(f"has no {grid.bits}-bit kernel", f"Use {' or '.join(map(str, target.bits))} bits, or --for whet.")
     if grid.zero == "real" and not target.real_zero:
@@ -139,6 +215,11 @@ def _check(
         sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
         fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
         better = f"a group that divides every row, such as {max(fits)}" if fits else "one scale per row (leave out -g)"
+        if target.schemes:
+            raise refuse(
+                f"needs rows that divide by {grid.group}, and {shape[1]} does not",
+                f"Give this part {target.simplest} (a plan names a scheme for each part; whet plan makes one).",
+            )
         raise refuse(
             f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
             f"Use {better}, or --for whet, which keeps a shorter last group.",

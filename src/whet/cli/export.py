@@ -1,0 +1,58 @@
+"""`whet export`: a model folder as the one file that its runtime reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import whet
+from whet.cli.console import Console
+from whet.cli.options import Debug, Json
+from whet.cli.phrases import say, size
+from whet.cli.starter import resolve
+
+EXAMPLE = "Example: whet export lighter --to gguf --out lighter.gguf"
+
+
+def run(
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER", help="A lighter folder, an original, or `starter`: the embedded one.", show_default=False
+        ),
+    ],
+    to: Annotated[str, typer.Option(help="The format: gguf, which llama.cpp reads.")] = "gguf",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file to write; without it FOLDER's name, here.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--type", help="Of an original: f32, f16 or bf16; without it the type it is stored in."),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Text to check the file on; without it a few built-in sentences.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Write FOLDER as one file and prove that it is the same model. Nothing is rounded again."""
+    with Console(as_json) as console:
+        result = whet.export(resolve(folder), to=to, out=out, kind=kind, text=text, on_event=console.on_event)
+        console.show(*proved(result), say("wrote", files=result["out"]))
+        console.show(say("export.run", command=f'whet generate {result["out"]} "PROMPT"'))
+        console.result(result)
+    return 0
+
+
+def proved(result: dict[str, Any]) -> list[str]:
+    """What the file holds and what was found of it, one line each."""
+    types = ", ".join(f"{count} × {kind}" for kind, count in sorted(result["types"].items()))
+    lines = [say("export.types", types=types, size=size(result["bytes"]["tensors"]))]
+    check = result["check"]
+    if "llama.cpp" in check:
+        return [*lines, say("export.unchecked", why=check["llama.cpp"])]
+    greedy = check["greedy"]
+    told = {"tokens": check["tokens"], "kl": f"{check['kl']:.2g}", "same": greedy["same"], "of": greedy["of"]}
+    return [*lines, say("export.checked", **told)]

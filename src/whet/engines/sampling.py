@@ -1,0 +1,44 @@
+"""What every runtime's `continue_ids` shares: checking what is asked for, and drawing a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from whet.errors import UsageError
+
+
+def check_request(
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    context: int | None,
+    where: str,
+) -> None:
+    """Raises UsageError for numbers out of range, an empty prompt, or one that leaves no room in the context."""
+    if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise UsageError(
+            f"max_new_tokens {max_new_tokens}, temperature {temperature}, top_p {top_p}: they must be at least 1, "
+            "at least 0, and above 0 up to 1."
+        )
+    longest = max(map(len, prompts), default=0)
+    if context is not None and longest + max_new_tokens > context:
+        raise UsageError(
+            f"{where}: a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's context "
+            f"of {context}. Shorten the prompt, or ask for fewer new tokens."
+        )
+    if any(len(prompt) == 0 for prompt in prompts):
+        raise UsageError("A prompt without tokens cannot be continued. Give some words.")
+
+
+def sample(logits: Tensor, temperature: float, top_p: float, samplers: Sequence[torch.Generator]) -> Tensor:
+    """One token [b] from `logits` [b, vocabulary]: temperature, then the likeliest tokens whose shares reach top_p."""
+    shares = torch.softmax(logits.float().cpu() / temperature, dim=-1)
+    ordered, tokens = shares.sort(dim=-1, descending=True)
+    # a token is kept when those before it do not reach top_p yet, so the first always is
+    kept = ordered * (ordered.cumsum(-1) - ordered < top_p)
+    picks = [torch.multinomial(row, 1, generator=g) for row, g in zip(kept, samplers, strict=True)]
+    return tokens.gather(-1, torch.stack(picks))[:, 0]

@@ -1,0 +1,82 @@
+"""What a folder holds, original or lighter, as the rows of ggml's types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.checkpoint import Checkpoint
+from whet.checkpoint.modeling_whet import PARTS, decode, unpack
+from whet.errors import UsageError
+from whet.formats.gguf.blocks import FLOAT_TYPES, block_type, blocks, float_rows
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of the folder: ggml's `type` for it as it is, its `shape`, and whether it is made of codes.
+
+    linear: it is one of the linears that whet stored by themselves, `[out, in]` whatever the family does.
+    """
+
+    type: str
+    shape: tuple[int, ...]
+    coded: bool
+    linear: bool = False
+
+
+class Source:
+    """The tensors of a folder by the names they have in the original.
+
+    linears: how the quantized ones are read, by address (`whet.json`); none for an original. Raises UsageError that
+    names every scheme no ggml type holds, and what to do.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, linears: Mapping[str, Mapping[str, Any]]) -> None:
+        self.checkpoint, self.linears = checkpoint, linears
+        self.tensors: dict[str, Stored] = {}
+        lost: dict[str, list[str]] = {}
+        for name, info in checkpoint.tensors.items():
+            address, _, part = name.rpartition(".")
+            if part in PARTS and address in linears:
+                if part == "weight_packed":
+                    kind = block_type(linears[address])
+                    if kind is None:
+                        lost.setdefault(str(linears[address].get("grid", "its scheme")), []).append(address)
+                    shape = tuple(checkpoint.read(f"{address}.weight_shape").tolist())
+                    self.tensors[f"{address}.weight"] = Stored(kind or "", shape, coded=True, linear=True)
+                continue
+            if info.dtype not in FLOAT_TYPES:
+                continue  # masks and counters that old versions stored
+            self.tensors[name] = Stored(FLOAT_TYPES[info.dtype], info.shape, coded=False, linear=address in linears)
+        if lost:
+            told = "; ".join(f"{scheme} ({len(a)} linears, first {a[0]})" for scheme, a in lost.items())
+            raise UsageError(
+                f"{checkpoint.path}: no type of ggml holds {told}, and rounding again would change the weights that "
+                "were judged. Compress with --for llama.cpp, which takes Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and F16."
+            )
+
+    def values(self, name: str) -> Tensor:
+        """One tensor as float32, by the one definition of its weights."""
+        if not self.tensors[name].coded:
+            return self.checkpoint.read(name).float()
+        address = name.removesuffix(".weight")
+        names = {part: f"{address}.{part}" for part in PARTS}
+        parts = {part: self.checkpoint.read(n) for part, n in names.items() if n in self.checkpoint.tensors}
+        return decode(parts, {**self.linears[address], "decode": "float32"}, torch.float32)
+
+    def rows(self, name: str, kind: str) -> Tensor:
+        """One tensor as bytes of `kind`, uint8 `[..., bytes of a row]`; a coded one has its own kind only."""
+        stored = self.tensors[name]
+        if not stored.coded:
+            return float_rows(self.checkpoint.read(name), kind, name)
+        address = name.removesuffix(".weight")
+        entry = self.linears[address]
+        codes = unpack(self.checkpoint.read(f"{address}.weight_packed"), entry["bits"], stored.shape[1])
+        params = {"scale": self.checkpoint.read(f"{address}.weight_scale")}
+        if entry["zero"] == "real":
+            params["offset"] = self.checkpoint.read(f"{address}.weight_offset")
+        return blocks(codes, params, kind, address)

@@ -1,0 +1,322 @@
+"""A folder as one .gguf file: first what goes where, to the byte, then the bytes, one tensor at a time.
+
+A pure function of the folder: codes and scales go over as they are, and only their order in rows changes where
+llama.cpp wants another. The header is known before a single weight is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from gguf.constants import GGMLQuantizationType
+from torch import Tensor
+
+from whet import __version__
+from whet.checkpoint import Checkpoint, atomic, load_tokenizer, model_config, quiet_transformers
+from whet.checkpoint.gguf import GgufFile, read_gguf
+from whet.errors import GateError, UsageError
+from whet.formats.gguf.architectures import (
+    EXPERT,
+    EXPERT_PARTS,
+    Architecture,
+    find_architecture,
+    interleaved,
+    kv_heads,
+    settings_of,
+    tensor_name,
+)
+from whet.formats.gguf.blocks import FLOAT_BYTES, float_rows, row_bytes
+from whet.formats.gguf.source import Source
+from whet.formats.gguf.tokenizers import fitting_name, vocabulary
+
+# What readers call a file whose weights are mostly of a type.
+_FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32}
+# Read in float32 by llama.cpp whatever the file says, or too small to be worth less: router and learned positions.
+_PLAIN = ("ffn_gate_inp.weight", "position_embd.weight")
+_IGNORED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor of the file: its name, type and shape, and what it is made of.
+
+    sources: names in the folder, one above the other (experts along a first dimension, if `stacked`). order: of the
+    rows, None as they are. add: what is added to every number. transposed: stored `[in, out]`. value: computed.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    sources: tuple[str, ...] = ()
+    order: Tensor | None = None
+    add: float = 0.0
+    transposed: bool = False
+    value: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor's data."""
+        return math.prod(self.shape[:-1]) * row_bytes(self.type, self.shape[-1])
+
+
+@dataclass
+class Layout:
+    """All of a file before it is written: entries, tensors, and remarks."""
+
+    architecture: str
+    entries: dict[str, Any]
+    tensors: list[Placed]
+    source: Source
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, without padding."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def values(self, tensor: Placed) -> Tensor:
+        """What a tensor of the file must decode to, float32, by the folder's own definition of its weights."""
+        if tensor.value is not None:
+            return tensor.value
+        parts = []
+        for name in tensor.sources:
+            value = self.source.values(name)
+            value = (value.t() if tensor.transposed else value) + tensor.add
+            if not self.source.tensors[name].coded and tensor.type != "F32":
+                value = value.to(torch.float16 if tensor.type == "F16" else torch.bfloat16).float()
+            parts.append(value if tensor.order is None else value[tensor.order])
+        return torch.stack(parts) if len(tensor.shape) == 3 else parts[0]
+
+    @property
+    def types(self) -> dict[str, int]:
+        """How many tensors of two dimensions or more have each type."""
+        found: dict[str, int] = {}
+        for tensor in self.tensors:
+            if len(tensor.shape) > 1:
+                found[tensor.type] = found.get(tensor.type, 0) + 1
+        return found
+
+
+def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str, Any] | None = None) -> Layout:
+    """What a .gguf of `folder` will hold. Reads headers, config and tokenizer, and no weights.
+
+    kind: the type of an original's matrices, `F16`, `BF16` or `F32`; None keeps the stored one. manifest: what
+    whet.json will say, where it is not written yet. Raises UsageError for a family, tokenizer or scheme that the format
+    cannot express, naming it.
+    """
+    checkpoint = Checkpoint(folder)
+    where = str(checkpoint.path)
+    known = manifest or checkpoint.whet or {}
+    # where a linear is not stored by its own address, whet.json has a table of how tensors are read
+    linears = (known.get("reading") or known).get("linears", {})
+    if not linears and (checkpoint.config.get("quantization_config") or checkpoint.config.get("whet")):
+        raise UsageError(f"{where} was quantized by another tool. whet exports originals and its own folders.")
+    if kind is not None and linears:
+        raise UsageError(
+            f"{where} is a lighter model: its types were decided when it was made, and an export does not round again. "
+            "Leave --type out."
+        )
+    if kind is not None and kind not in FLOAT_BYTES:
+        raise UsageError(f"{kind} is no type for an original: give f32, f16 or bf16, or compress it for the others.")
+    config = model_config(checkpoint)
+    row = find_architecture(config, where)
+    settings, computed = settings_of(config, row, where)
+    source = Source(checkpoint, linears)
+    tensors = _place(source, row, config, kind)
+    tensors += [Placed(name, "F32", tuple(value.shape), value=value) for name, value in computed.items()]
+    by_name = {tensor.name: tensor for tensor in tensors}
+    if "token_embd.weight" not in by_name:
+        raise UsageError(f"{where} has no embedding that llama.cpp knows. The folder is incomplete; download it again.")
+    with quiet_transformers():
+        tokenizer = load_tokenizer(checkpoint.path)
+    ends = _ends(checkpoint)
+    words = vocabulary(tokenizer, by_name["token_embd.weight"].shape[0], where, ends)
+    layout = Layout(row.name, {}, tensors, source)
+    length = settings[f"{row.name}.context_length"]
+    if length < config.max_position_embeddings:
+        layout.notes.append(
+            f"the context is {length} tokens instead of {config.max_position_embeddings}: beyond the attention window "
+            "llama.cpp would compute something else for this family"
+        )
+    if "rope_factors_long.weight" in by_name:
+        layout.notes.append(
+            "llama.cpp takes the rotary frequencies for long text whenever it is opened with a longer context than the "
+            "model's first one, transformers when the text is longer"
+        )
+    named = fitting_name((known.get("base_model") or {}).get("name") or checkpoint.path.resolve().name, words)
+    layout.notes = [*words.notes, *layout.notes]
+    layout.entries = {**_general(layout, known, named), **settings, **words.entries}
+    return layout
+
+
+def write_gguf(layout: Layout, path: str | Path) -> GgufFile:
+    """Write the file atomically and read its header back. Raises GateError unless it says what was planned."""
+    path = Path(path)
+    with atomic(path) as temporary:
+        writer = gguf.GGUFWriter(temporary, layout.architecture)
+        for key, value in layout.entries.items():
+            _add(writer, key, value)
+        for tensor in layout.tensors:
+            bytes_shape = (*tensor.shape[:-1], row_bytes(tensor.type, tensor.shape[-1]))
+            kind = GGMLQuantizationType[tensor.type]
+            writer.add_tensor_info(tensor.name, bytes_shape, np.dtype(np.uint8), tensor.nbytes, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for tensor in layout.tensors:
+            writer.write_tensor_data(_bytes(tensor, layout.source).numpy())
+        writer.close()
+    written = read_gguf(path)
+    told = {name: (tensor.type, tensor.shape, tensor.nbytes) for name, tensor in written.tensors.items()}
+    if told != {tensor.name: (tensor.type, tensor.shape, tensor.nbytes) for tensor in layout.tensors}:
+        raise GateError(f"{path}: the file's tensors are not those that were planned. This is a defect of whet.")
+    return written
+
+
+def _place(source: Source, row: Architecture, config: Any, kind: str | None) -> list[Placed]:
+    """Every tensor of the folder in the order of the folder; refuses one that has no place."""
+    find = tensor_name(row, config.num_hidden_layers)
+    experts: dict[str, dict[int, str]] = {}
+    placed: list[Placed] = []
+    for name, stored in source.tensors.items():
+        if name.endswith(_IGNORED):
+            continue
+        expert = EXPERT.fullmatch(name)
+        if expert is not None and expert[3] in EXPERT_PARTS:
+            stack = f"blk.{expert[1]}.ffn_{EXPERT_PARTS[expert[3]]}_exps.weight"
+            if stack not in experts:
+                placed.append(Placed(stack, "", ()))
+            experts.setdefault(stack, {})[int(expert[2])] = name
+            continue
+        target = find(name)
+        if target is None:
+            raise UsageError(
+                f"{source.checkpoint.path}: tensor {name} has no place in the architecture {row.name} of llama.cpp. It "
+                "cannot be written as a .gguf."
+            )
+        shape, turned = stored.shape, False
+        if row.transposed and not stored.linear and len(shape) == 2 and target.startswith("blk."):
+            shape, turned = shape[::-1], True
+        wanted = stored.type if stored.coded or len(shape) > 1 else "F32"
+        if not stored.coded and len(shape) > 1:
+            wanted = "F32" if target.endswith(_PLAIN) else kind or stored.type
+        placed.append(
+            Placed(
+                target,
+                wanted,
+                shape,
+                (name,),
+                _order(row, config, target, shape[0]),
+                1.0 if row.shifted and target.endswith("norm.weight") else 0.0,
+                turned,
+            )
+        )
+    if _is_copy(placed, source, config):
+        placed = [one for one in placed if one.name != "output.weight"]
+    elif row.always_tied and any(one.name == "output.weight" for one in placed):
+        raise UsageError(
+            f"{source.checkpoint.path}: its head differs from the embedding, and llama.cpp reads the embedding "
+            f"instead in the architecture {row.name}. It cannot be written as a .gguf."
+        )
+    return [_stack(one, experts[one.name], source, kind) if one.name in experts else one for one in placed]
+
+
+def _is_copy(placed: Sequence[Placed], source: Source, config: Any) -> bool:
+    """Whether a stored head is the tied embedding once more; where it has other values transformers keeps both."""
+    names = {one.name: one.sources[0] for one in placed if one.name in ("output.weight", "token_embd.weight")}
+    if not config.tie_word_embeddings or len(names) < 2:
+        return False
+    if any(source.tensors[name].coded for name in names.values()):
+        return True
+    return torch.equal(*(source.checkpoint.read(name) for name in names.values()))
+
+
+def _stack(one: Placed, experts: Mapping[int, str], source: Source, kind: str | None) -> Placed:
+    names = tuple(experts[i] for i in sorted(experts))
+    stored = [source.tensors[name] for name in names]
+    types = {s.type if s.coded else kind or s.type for s in stored}
+    if len(types) > 1:
+        raise UsageError(
+            f"{one.name}: its experts have several types ({', '.join(sorted(types))}), and the file holds them as one "
+            "tensor of one type. Give all experts of a block the same scheme."
+        )
+    return Placed(one.name, types.pop(), (len(names), *stored[0].shape), names)
+
+
+def _order(row: Architecture, config: Any, target: str, rows: int) -> Tensor | None:
+    if not row.permuted:
+        return None
+    heads = {"attn_q": config.num_attention_heads, "attn_k": kv_heads(config)}.get(target.split(".")[-2])
+    return None if heads is None else interleaved(rows, heads)
+
+
+def _bytes(tensor: Placed, source: Source) -> Tensor:
+    """The data of one tensor, uint8 `[..., bytes of a row]`."""
+    if tensor.value is not None:
+        return tensor.value.contiguous().view(torch.uint8)
+    parts = []
+    for name in tensor.sources:
+        if tensor.add or tensor.transposed:
+            value = source.checkpoint.read(name)
+            value = value.float() + tensor.add if tensor.add else value.t()
+            rows = float_rows(value.contiguous(), tensor.type, name)
+        else:
+            rows = source.rows(name, tensor.type)
+        if tensor.order is not None:
+            rows = rows.reshape(len(tensor.order), -1)[tensor.order]
+        parts.append(rows)
+    return torch.stack(parts).contiguous() if len(tensor.shape) == 3 else parts[0].contiguous()
+
+
+def _general(layout: Layout, known: Mapping[str, Any], name: str) -> dict[str, Any]:
+    sizes: dict[str, int] = {}
+    for tensor in layout.tensors:
+        sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.nbytes
+    base = known.get("base_model") or {}
+    entries: dict[str, Any] = {
+        "general.type": "model",
+        "general.name": name,
+        "general.file_type": np.uint32(_FILE_TYPES[max(sizes, key=lambda kind: sizes[kind])]),
+        "general.quantization_version": np.uint32(2),
+        "whet.version": __version__,
+    }
+    if known:
+        about = {"base_model": base, "lineage": known.get("lineage", []), "notes": known.get("notes", [])}
+        entries["whet.lineage"] = json.dumps(about, ensure_ascii=False)
+    return entries
+
+
+def _ends(checkpoint: Checkpoint) -> Sequence[int]:
+    """Ids that end a text, as generation_config.json or config.json names them."""
+    file = checkpoint.path / "generation_config.json"
+    try:
+        said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise UsageError(f"{file} is not valid JSON ({error}). Download it again.") from error
+    found = said.get("eos_token_id", checkpoint.config.get("eos_token_id"))
+    return [found] if isinstance(found, int) else [end for end in found or [] if isinstance(end, int)]
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    """One entry, in the type readers expect: whole numbers as uint32, others as float32."""
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, (int, np.integer)):
+        writer.add_uint32(key, int(value))
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    else:
+        sub = {"u1": gguf.GGUFValueType.UINT8, "i4": gguf.GGUFValueType.INT32, "f4": gguf.GGUFValueType.FLOAT32}
+        kind = sub[value.dtype.str[1:]] if isinstance(value, np.ndarray) else gguf.GGUFValueType.STRING
+        listed = value.tolist() if isinstance(value, np.ndarray) else list(value)
+        writer.add_key_value(key, listed, gguf.GGUFValueType.ARRAY, sub_type=kind)

@@ -1,0 +1,60 @@
+"""Plain floating-point types as a grid: `F16` and `BF16`, what a weight is when it is merely stored in fewer bytes.
+
+There is nothing to fit and no code to choose: encoding is a cast, to the nearest value and to the even one between two.
+Every solver therefore rounds to nearest here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FloatGrid:
+    """Where a linear's weights may land when they are stored as `dtype`, float16 or bfloat16.
+
+    The fields of an integer grid that are asked for everywhere have the values that fit: no group, no zero of its own.
+    """
+
+    dtype: torch.dtype
+    group = 0
+    zero: Literal["none"] = "none"
+
+    @property
+    def bits(self) -> int:
+        """Bits a weight."""
+        return 8 * self.dtype.itemsize
+
+    @property
+    def name(self) -> str:
+        """The scheme a user would type for it."""
+        return {torch.float16: "F16", torch.bfloat16: "BF16"}[self.dtype]
+
+    @property
+    def scale_dtype(self) -> torch.dtype:
+        """The stored type; there are no scales."""
+        return self.dtype
+
+    def groups(self, columns: int) -> list[tuple[int, int]]:
+        """A row is one group."""
+        return [(0, columns)]
+
+    def nbytes(self, rows: int, columns: int) -> int:
+        """Bytes of a `[rows, columns]` matrix."""
+        return rows * columns * self.dtype.itemsize
+
+    def fit(self, w: Tensor, importance: Tensor | None = None) -> dict[str, Tensor]:
+        """No parameters."""
+        return {}
+
+    def encode(self, w: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """`w` in the stored type; beyond its range infinite, which whoever stores it refuses."""
+        return w.to(self.dtype)
+
+    def decode(self, codes: Tensor, params: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weights in `dtype`."""
+        return codes.to(dtype)

@@ -1,0 +1,106 @@
+"""The two sides of a comparison, whatever they are stored as: a model folder, or a .gguf file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from whet.checkpoint import Checkpoint, load_tokenizer, size_on_disk
+from whet.checkpoint.gguf import is_gguf, read_gguf
+from whet.engines.llamacpp import available, open_gguf, vocabulary
+from whet.engines.torch import DTYPES
+from whet.errors import MachineError, UsageError
+
+
+def size_of(model: str | Path) -> dict[str, int]:
+    """Bytes by part, as `size_on_disk` gives them."""
+    return read_gguf(model).size() if is_gguf(model) else size_on_disk(model)
+
+
+def context_of(model: str | Path) -> int | None:
+    """The most tokens a sequence may have, if the model says."""
+    value = (
+        read_gguf(model).setting("context_length")
+        if is_gguf(model)
+        else Checkpoint(model).config.get("max_position_embeddings")
+    )
+    return value if isinstance(value, int) else None
+
+
+def weights_of(model: str | Path, dtype: str | None) -> tuple[int, int]:
+    """How many numbers the model holds, and the bytes it takes in memory when it computes in `dtype`."""
+    if is_gguf(model):
+        file = read_gguf(model)
+        return file.parameters, file.nbytes
+    checkpoint = Checkpoint(model)
+    count = sum(math.prod(shape) for shape in checkpoint.shapes.values())
+    return count, count * (DTYPES[dtype].itemsize if dtype in DTYPES else checkpoint.dtype.itemsize)
+
+
+def lineage_of(model: str | Path) -> list[dict[str, Any]]:
+    """The steps that made a lighter model, as whet.json or the file itself tells them; [] for anything else."""
+    if not is_gguf(model):
+        return (Checkpoint(model).whet or {}).get("lineage") or []
+    try:
+        about = json.loads(read_gguf(model).metadata.get("whet.lineage", "{}"))
+        steps = about.get("lineage") or []
+    except (ValueError, AttributeError, TypeError):
+        return []
+    return [step for step in steps if isinstance(step, dict)]
+
+
+def notes_of(original: str | Path, lighter: str | Path) -> list[str]:
+    """What a reader has to know of how the two are stored and run."""
+    found = []
+    if is_gguf(original) != is_gguf(lighter):
+        found.append(
+            "One side runs in llama.cpp, the other in PyTorch: the figures hold the difference of the runtimes too, "
+            "such as llama.cpp's int8 inputs, and so do speed and memory."
+        )
+    if not is_gguf(lighter) and "auto_map" in Checkpoint(lighter).config:
+        found.append(
+            "The lighter folder needs its own modelling file: stock transformers loads it with trust_remote_code=True, "
+            "whet loads it without."
+        )
+    return found
+
+
+def shared_tokenizer(original: str | Path, lighter: str | Path) -> Any:
+    """The tokenizer of both, a folder's where there is one. Raises UsageError where they differ.
+
+    Numbers that a .gguf has no row for (tokens a model was never given) do not count.
+    """
+    ours, theirs = _words(original), _words(lighter)
+    rows = [len(read_gguf(model).tokens) for model in (original, lighter) if is_gguf(model)]
+    least = min(rows, default=None)
+    if least is not None:
+        ours, theirs = ({token: i for token, i in words.items() if i < least} for words in (ours, theirs))
+    if ours != theirs:
+        different = sum(ours.get(token) != i for token, i in theirs.items()) + len(ours.keys() - theirs.keys())
+        raise UsageError(
+            f"{lighter} and {original} have different tokenizers ({different} tokens differ), so their predictions "
+            "cannot be compared token by token. Give the original that the lighter model was made from."
+        )
+    folder = next((model for model in (original, lighter) if not is_gguf(model)), None)
+    return open_gguf(original).tokenizer if folder is None else load_tokenizer(folder)
+
+
+def must_be_runnable(models: Sequence[str | Path], tasks: Any) -> None:
+    """Raises, before the long part, where a .gguf cannot be opened here, or is asked what only a folder can be."""
+    files = [model for model in models if is_gguf(model)]
+    if files and tasks:
+        raise UsageError(f"Tasks are run on folders, and {files[0]} is a .gguf. Leave tasks out, or give its folder.")
+    for model in files:
+        read_gguf(model)
+        if not available():
+            raise MachineError(
+                f"Comparing {model} needs llama.cpp, which is not installed here. Install it: pip install "
+                "'whet[llamacpp]' (it is compiled for this machine, which takes some minutes and a C++ compiler)."
+            )
+
+
+def _words(model: str | Path) -> Mapping[str, int]:
+    return vocabulary(read_gguf(model)) if is_gguf(model) else load_tokenizer(model).get_vocab()

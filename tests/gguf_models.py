@@ -1,0 +1,69 @@
+"""A tiny random model of every family that has a row in the exporter, with what is special about some of them."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import models
+
+GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16}
+EXPERTS = {"num_experts_per_tok": 2, "num_hidden_layers": 2}
+LONG = {"short_factor": [1.0 + 0.1 * i for i in range(8)], "long_factor": [2.0 + 0.3 * i for i in range(8)]}
+# A family and what is special about one of its models; widths as in `models`.
+CASES = {
+    "llama": ("llama", {}),
+    "llama, tied": ("llama", {"tie_word_embeddings": True}),
+    "llama, biases and wide heads": ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 32}),
+    "llama 3": (
+        "llama",
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 10000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            }
+        },
+    ),
+    "llama, linear": ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}),
+    "mistral": ("mistral", {"sliding_window": 24}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {"head_dim": 16}),
+    "gemma2": ("gemma2", {**GEMMA, "num_hidden_layers": 3, "tie_word_embeddings": True}),
+    "gemma3": ("gemma3_text", {**GEMMA, "num_hidden_layers": 7, "tie_word_embeddings": True}),
+    "phi3": ("phi3", {"pad_token_id": None}),
+    "phi3, long": (
+        "phi3",
+        {
+            "pad_token_id": None,
+            "max_position_embeddings": 1024,
+            "original_max_position_embeddings": 512,
+            "rope_parameters": {"rope_type": "longrope", "rope_theta": 10000.0, **LONG},
+        },
+    ),
+    "gpt2": ("gpt2", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}),
+    "mixtral": ("mixtral", {**EXPERTS, "num_local_experts": 4}),
+    "qwen3_moe": ("qwen3_moe", {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "norm_topk_prob": True}),
+}
+
+
+def make(folder, family, more, dtype=torch.float32):
+    """A tiny random model, norms and biases random too, with a tokenizer."""
+    torch.manual_seed(0)
+    settings = models.config("llama").to_dict() if family != "gpt2" else {"vocab_size": models.VOCABULARY}
+    keep = (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "max_position_embeddings", "bos_token_id", "eos_token_id", "initializer_range"),
+    )
+    config = AutoConfig.for_model(family, **{**{k: settings[k] for k in keep if k in settings}, **more})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "ln_" in name or name.endswith("bias"):
+                parameter += 0.2 * torch.randn_like(parameter)
+    model.to(dtype).save_pretrained(folder)
+    models.tokenizer().save_pretrained(folder)
+    return folder
