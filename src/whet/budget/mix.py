@@ -360,7 +360,9 @@ def _most(budget: Budget, most_kl: float | None) -> float:
 
 
 def _tie(part: Mapping[str, Any], target: Target) -> tuple[Any, ...]:
-    """What a part is tied by: its block and fused roles, or itself."""
+    """What a part is tied by: the tensor it is rows of, its block and fused roles, or itself."""
+    if "tensor" in part:
+        return (part["tensor"],)
     for roles in target.ties:
         if part["role"] in roles and part["block"] is not None:
             return (part["block"], roles)

@@ -35,6 +35,7 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 import whet
+from whet.anatomy import task_of
 from whet.checkpoint import Checkpoint, load_tokenizer, size_on_disk
 from whet.engines.torch import DTYPES, open_model, resolve_device
 from whet.errors import MachineError, UsageError
@@ -109,10 +110,11 @@ def compare(
     if tasks:
         require_harness()
     items = [] if skills is None else read_skills(skills)
+    task = _task(original)
     tokenizer = load_tokenizer(original)
     _must_share_tokenizer(tokenizer, load_tokenizer(lighter), original, lighter)
     size = {"original": size_on_disk(original), "lighter": size_on_disk(lighter)}
-    notes = _notes(lighter)
+    notes = _notes(lighter) + ([_READ_AS[task]] if task in _READ_AS else [])
 
     length, context = window, _context(original)
     if context is not None and context < window:
@@ -139,7 +141,7 @@ def compare(
     prompt = torch.cat([w.tokens for w in found])[
         : min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
     ].tolist()
-    measure_speed = speed and len(prompt) > 0
+    measure_speed = speed and len(prompt) > 0 and task != "masked"
     # before the models are opened here, so that the two processes do not have to find room beside them
     memory = (
         {n: footprint(f, prompt, device=device, dtype=dtype) for n, f in _named(original, lighter)}
@@ -185,6 +187,23 @@ def compare(
     result["verdict"] = overall(result["judgements"])
     result["seconds"] = time.monotonic() - started
     return result
+
+
+def _task(original: str | Path) -> str:
+    """What the original answers; refuses a classifier, whose answer is one for a whole text."""
+    task = task_of(str((Checkpoint(original).config.get("architectures") or [""])[0]))
+    if task == "classification":
+        raise UsageError(
+            f"{original} gives one answer a text and no token, so there is no token to compare. whet compress tells "
+            "the KL of its answers on text that was kept out of solving."
+        )
+    return task
+
+
+_READ_AS = {
+    "masked": "A masked model: at every position it is asked for the token that stands there, which it sees.",
+    "seq2seq": "An encoder and a decoder: both are given each window, and the decoder says what comes next in it.",
+}
 
 
 @dataclass(frozen=True)

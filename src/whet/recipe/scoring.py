@@ -200,13 +200,16 @@ def _means(values: dict[str, list[tuple[float, int]]]) -> dict[str, float]:
 
 def _part(linear: Linear, block: int | None, decision: Decision) -> dict[str, Any]:
     stored = decision.checkpoint.tensors[linear.parameter]
+    size = linear.shape[0] * linear.shape[1]
     return {
         "address": linear.address,
         "role": linear.role,
         "block": block,
         "shape": list(linear.shape),
-        "parameters": linear.shape[0] * linear.shape[1],
-        "bytes": stored.nbytes,
+        "parameters": size,
+        "bytes": size * stored.dtype.itemsize,
+        # rows of one tensor take one scheme, so that they are stored as one
+        **({"tensor": linear.parameter} if linear.rows is not None else {}),
     }
 
 
@@ -222,7 +225,10 @@ def _other(decision: Decision) -> dict[str, int]:
 
 
 def _priced(linear: Linear, grids: Sequence[IntegerGrid], losses: dict[str, float]) -> dict[str, Any]:
-    return {grid.name: {"bytes": linear_bytes(grid, linear.shape), "kl": losses[grid.name]} for grid in grids}
+    first = linear.rows is None or linear.rows[0] == 0
+    return {
+        grid.name: {"bytes": linear_bytes(grid, linear.shape, first), "kl": losses[grid.name]} for grid in grids
+    }
 
 
 def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes) -> list[dict[str, Any]]:

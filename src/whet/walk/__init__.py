@@ -2,10 +2,11 @@
 
 from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample
 from whet.walk.journal import Journal, alone
-from whet.walk.moments import SecondMoments
+from whet.walk.moments import STARVED, SecondMoments
 from whet.walk.walk import BlockStep, Visitor, Walk
 
 __all__ = [
+    "STARVED",
     "BlockStep",
     "Flow",
     "GradientVisitor",
