@@ -17,6 +17,10 @@ from torch import nn
 from whet.anatomy.families import Family, LinearName
 
 
+# What decides on experts is never rounded.
+_ROUTERS = ("gate", "router", "shared_expert_gate")
+
+
 def described(config: Mapping[str, Any]) -> Family | None:
     """A description of the architecture that `config` names, or None where transformers has none by that name."""
     architecture = str((config.get("architectures") or [""])[0])
@@ -26,8 +30,9 @@ def described(config: Mapping[str, Any]) -> Family | None:
     if getattr(kind.config_class, "model_type", None) != config.get("model_type"):
         return None
     try:
+        settings = {k: v for k, v in config.items() if k not in ("quantization_config", "auto_map", "whet")}
         with torch.device("meta"):
-            model = kind(transformers.AutoConfig.for_model(**config))
+            model = kind(transformers.AutoConfig.for_model(**settings))
     except Exception:  # whatever a config of an architecture nobody here knows makes of it
         return None
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
@@ -38,13 +43,24 @@ def described(config: Mapping[str, Any]) -> Family | None:
     paths: dict[str, None] = {}
     for block in blocks[1]:
         paths |= {name: None for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+    paths = {name: None for name in paths if name.rpartition(".")[2] not in _ROUTERS}
     if not paths:
         return None
     every = tuple(LinearName(path, re.sub(r"\.\d+\.", ".", path), f"input of {path}") for path in paths)
     # a block has those of the linears that its own kind has
     common = tuple(n for n in every if all(_has(block, n.path) for block in blocks[1]))
     embedding = next(name for name, module in model.named_modules() if module is table)
-    return Family((architecture,), common, blocks=blocks[0], embedding=embedding, norm="", head="", known=False)
+    stacked = any(parameter.dim() > 2 for parameter in blocks[1].parameters())
+    return Family(
+        (architecture,),
+        common,
+        blocks=blocks[0],
+        embedding=embedding,
+        norm="",
+        head="",
+        packed="transformers stacks some of its weights, and cannot while others are packed" if stacked else "",
+        known=False,
+    )
 
 
 def _has(block: nn.Module, path: str) -> bool:

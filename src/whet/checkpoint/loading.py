@@ -15,9 +15,9 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from whet.anatomy import AUTO, FAMILIES, Family, task_of
+from whet.anatomy import AUTO, FAMILIES, Family, described, task_of
 from whet.checkpoint.folder import Checkpoint, find_folder
-from whet.checkpoint.modeling_whet import PARTS, fill
+from whet.checkpoint.modeling_whet import PARTS, converted, fill
 from whet.errors import UsageError
 
 
@@ -85,7 +85,7 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     if checkpoint.whet is None:
         raise UsageError(f"{checkpoint.path} was quantized by another tool. whet loads originals and its own folders.")
     reading = checkpoint.whet.get("reading") or checkpoint.whet
-    return load_lighter(checkpoint, reading["linears"], dtype, device, reading.get("names"))
+    return load_lighter(checkpoint, reading["linears"], dtype, device, reading.get("names"), reading.get("convert", False))
 
 
 def load_lighter(
@@ -94,13 +94,17 @@ def load_lighter(
     dtype: torch.dtype,
     device: str,
     names: dict[str, str] | None = None,
+    convert: bool = False,
 ) -> PreTrainedModel:
     """A model whose quantized linears are those of `table` (address → bits, group, zero, place), computed in `dtype`.
 
-    names: what the model calls tensors that are stored under other names.
+    names: what the model calls tensors that are stored under other names. convert: have transformers find that out.
     """
     model = empty_model(checkpoint, dtype)
     files = sorted({info.file.name for info in checkpoint.tensors.values()})
+    if convert:
+        with quiet_transformers():
+            return converted(model, checkpoint.path, files, table, device)
     missing = fill(model, checkpoint.path, files, table, device, names)
     if missing:
         raise UsageError(f"{checkpoint.path}: no file holds {', '.join(missing[:3])}. The folder is incomplete.")
@@ -123,7 +127,7 @@ def size_on_disk(folder: str | Path) -> dict[str, int]:
     """Bytes by part: `linears`, `embedding`, `head`, `other` (tensor data with scales and zeros), `weights` (the weight
     files whole, headers too), `tokenizer`, and `total` of the folder."""
     checkpoint = Checkpoint(folder)
-    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", ""))) or described(checkpoint.config)
     parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
     for name, info in checkpoint.tensors.items():
         parts[_part_of(name, family)] += info.nbytes

@@ -22,6 +22,7 @@ whether that is `transposed`; without `bits` it is stored as it was, as `name.we
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -69,6 +70,34 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     return ((codes.to(dtype) - 2 ** (bits - 1)) * scale).to(model_dtype)
 
 
+def weights(
+    folder: Path, files: list[str], table: dict[str, dict], dtype: torch.dtype, device: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of `files` by its stored name, those that are codes as the weights that they stand for."""
+    waiting: dict[str, dict[str, Tensor]] = {}
+    for file in files:
+        with safe_open(folder / file, framework="pt", device=device) as shard:
+            for key in shard.keys():  # noqa: SIM118
+                address, _, part = key.rpartition(".")
+                value = shard.get_tensor(key)
+                entry = table.get(address, {})
+                if "bits" not in entry or part not in PARTS:
+                    yield key, value
+                    continue
+                waiting.setdefault(address, {})[part] = value
+                if len(waiting[address]) == (3 if entry["zero"] == "none" else 4):
+                    yield f"{address}.weight", decode(waiting.pop(address), entry, dtype)
+
+
+def converted(
+    model: PreTrainedModel, folder: Path, files: list[str], table: dict[str, dict], device: str
+) -> PreTrainedModel:
+    """The model with transformers' own conversions of stored names, for families that whet has no table of."""
+    stored = dict(weights(folder, files, table, model.dtype, device))
+    made = type(model).from_pretrained(None, config=model.config, state_dict=stored, dtype=model.dtype)
+    return made.to(device).eval()
+
+
 def fill(
     model: PreTrainedModel,
     folder: Path,
@@ -83,7 +112,6 @@ def fill(
     for (a vision tower, frequencies that are computed today) are left alone.
     """
     dtype = model.dtype
-    waiting: dict[str, dict[str, Tensor]] = {}
     written: dict[str, int] = {}
     known = {name for name, _ in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
 
@@ -116,24 +144,12 @@ def fill(
             module._buffers[name] = torch.empty_like(buffer, device=device)
         if left:
             model._init_weights(module)
-    for file in files:
-        with safe_open(folder / file, framework="pt", device=device) as shard:
-            for key in shard.keys():  # noqa: SIM118
-                address, _, part = key.rpartition(".")
-                value = shard.get_tensor(key)
-                entry = table.get(address)
-                if entry is not None and "bits" in entry and part in PARTS:
-                    waiting.setdefault(address, {})[part] = value
-                    if len(waiting[address]) < (3 if entry["zero"] == "none" else 4):
-                        continue
-                    key = f"{address}.weight"
-                    value = decode(waiting.pop(address), entry, dtype)
-                elif part != "weight":
-                    entry = None
-                place = (entry or {}).get("into") or {}
-                name = place.get("parameter") or (names or {}).get(key, key)
-                if name in known:
-                    put(name, value, place)
+    for key, value in weights(folder, files, table, dtype, device):
+        address, _, part = key.rpartition(".")
+        place = (table.get(address, {}).get("into") or {}) if part == "weight" else {}
+        name = place.get("parameter") or (names or {}).get(key, key)
+        if name in known:
+            put(name, value, place)
     model.tie_weights()
     whole = dict(model.named_parameters())
     partly = [name for name, count in written.items() if name in whole and count < whole[name].numel()]
@@ -173,6 +189,8 @@ class WhetForCausalLM(PreTrainedModel):
         files = sorted(set(index["weight_map"].values()))
         if any(Path(file).name != file for file in files):
             raise ValueError(f"{path}: the index names a file outside the folder")
+        if table.get("convert"):
+            return converted(model, path, files, table["linears"], str(device))
         missing = fill(model, path, files, table["linears"], str(device), table.get("names"))
         if missing:
             raise ValueError(f"{path}: no file holds {', '.join(missing[:3])}; the folder is incomplete")

@@ -137,14 +137,16 @@ class TorchEngine:
     def logit_chunks(self, batch: Tensor, tokens_at_once: int) -> Iterator[Tensor]:
         batch = batch.to(self.device)
         step = max(1, tokens_at_once // batch.shape[0])
-        with torch.inference_mode():
-            if self._body is None or self._head is None:
+        if self._body is None or self._head is None:
+            # nothing is handed out from inside: a reader who stops early would be left in inference mode
+            with torch.inference_mode():
                 logits = outputs(self.model, batch)
                 if self.task == "masked":
                     # what is said of a token stands at its own position, not at the one before it
                     logits = logits.roll(-1, dims=1)
-                yield from logits.split(step, dim=1)
-                return
+            yield from logits.split(step, dim=1)
+            return
+        with torch.inference_mode():
             hidden = self._body(input_ids=batch, use_cache=False).last_hidden_state
         for part in hidden.split(step, dim=1):
             with torch.inference_mode():
@@ -285,7 +287,7 @@ def _halves(model: PreTrainedModel) -> tuple[Any, Any]:
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    said = getattr(model.generation_config, "eos_token_id", None)
+    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = {said} if isinstance(said, int) else set(said or ())
     return ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())
 

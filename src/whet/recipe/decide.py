@@ -244,7 +244,7 @@ def decide(
         parse_scheme(scheme)
         if embed is not None:
             parse_scheme(embed)
-    solver = solver or SOLVER
+    solver, asked = solver or SOLVER, solver
     if solver not in SOLVERS:
         raise UsageError(
             f"Solver {solver!r} is not known.{did_you_mean(solver, SOLVERS)} Solvers: {', '.join(SOLVERS)}."
@@ -256,9 +256,17 @@ def decide(
     checkpoint = Checkpoint(model)
     untied = _untie(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
+    notes: list[str] = []
+    if not parts.family.known:
+        notes.append(
+            f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "
+            f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
+            + (" (the solver and text that were given have no use here)" if asked not in (None, "nearest") or text else "")
+        )
+        solver, text, eval_text = "nearest", None, None
     _check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
-    notes, checked = [], None
+    checked = None
     if plan is not None:
         found = check_plan(plan, parts, checkpoint.tensors, scale_dtype=scale_dtype(dtype))
         checked, grids, stored = found.plan, found.grids, found.storage
@@ -268,8 +276,18 @@ def decide(
         grids = choose_grids(parts, scheme, embed, dtype)
         every = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
         among = frozenset(linear.address for linear in tables(parts))
+        if embed is not None and not parts.family.known:
+            raise UsageError(
+                f"whet has no table of the family {parts.model_type}, so it does not know who reads its embedding. "
+                "Leave out --embed."
+            )
         stored = storage(runtime, grids, every, among, tied(runtime, parts), parts, dtype)
     writes_itself = text is None and solver != "nearest"
+    if writes_itself and parts.task != "causal":
+        raise UsageError(
+            f"No text was given, and {checkpoint.path.name} does not write any by itself. Give --text FILE of the kind "
+            "the model is used for, or --solver nearest, which needs none."
+        )
     if writes_itself:
         check_fits(checkpoint)
         window = min(window, int(checkpoint.config.get("max_position_embeddings") or window))
@@ -389,6 +407,16 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
     from whet.walk.skeleton import Skeleton
 
     model = Skeleton(checkpoint, parts, "meta").model
+    if not parts.family.known:
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        for linear in parts.linears():
+            if shapes.get(linear.parameter) != linear.shape:
+                raise UsageError(
+                    f"{checkpoint.path}: tensor {linear.parameter} has shape {list(linear.shape)}, config.json asks for "
+                    f"{list(shapes.get(linear.parameter, ()))}. Weights and config are of different models; download "
+                    "the folder again."
+                )
+        return
     stored_as = {parts.name(stored): stored for stored in checkpoint.tensors}
     expected = {stored_as.get(n, n): tuple(p.shape) for n, p in model.named_parameters()}
     expected = _unstacked(checkpoint, parts, expected)

@@ -141,7 +141,7 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
         return {"stored": "decoded again, equal", "loaded": "not run: the model is too large to load beside this run"}
     tokens = (decision.solve or [torch.arange(16) % decision.anatomy.embedding.shape[0]])[0][None, :64]
     how = reading(decision.anatomy, decision.grids, decision.storage.dequantize)
-    own = load_lighter(written, how["linears"], decision.dtype, decision.device, how.get("names"))
+    own = load_lighter(written, how["linears"], decision.dtype, decision.device, how.get("names"), "convert" in how)
     with torch.no_grad(), quiet_transformers():
         logits = outputs(own, tokens)
         if not torch.isfinite(logits).all():
@@ -150,7 +150,7 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
             )
         result: dict[str, Any] = {"stored": "decoded again, equal"}
         gap = 0.0
-        if decision.anatomy.task in ("causal", "seq2seq"):
+        if decision.anatomy.task in ("causal", "seq2seq") and decision.anatomy.family.known:
             gap = (cached_outputs(own, tokens)[:, -1].float() - logits[:, -1].float()).abs().max().item()
             result["cached against uncached"] = gap
         scale = logits.float().abs().max().item()

@@ -117,7 +117,7 @@ def storage(
         return Storage("whet", False, "compressed-tensors has no real zeros")
     kinds = set(grids.values())
     plain = all(grid.zero == "none" for grid in kinds) and not tables & set(grids)
-    if plain and not (parts is not None and _experts(parts, grids)):
+    if plain and not (parts is not None and _experts(parts)):
         return Storage("compressed-tensors", False, "symmetric linears load in stock transformers, mixed or not")
     if len(kinds) == 1:
         # vLLM reads integer zeros itself and ignores the flag; transformers needs it (compressed-tensors >= 0.18). It
@@ -142,7 +142,7 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, IntegerGrid], dtype: torch
         return f"{parts.family.title} stores its linears transposed, and compressed-tensors groups along their outputs"
     if any(len(piece.linears) == 1 and piece.linears[0].rows for piece in parts.pieces(grids)):
         return "compressed-tensors has one scheme for linears that are stored as one tensor, and these have several"
-    if not _experts(parts, grids):
+    if not _experts(parts):
         return None
     kinds = set(grids.values())
     if dtype not in (None, *(grid.scale_dtype for grid in kinds)):
@@ -156,9 +156,9 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, IntegerGrid], dtype: torch
     return None
 
 
-def _experts(parts: Anatomy, grids: Mapping[str, IntegerGrid]) -> bool:
-    """Whether some expert has a grid."""
-    return any(linear.held.expert is not None and linear.address in grids for linear in parts.linears())
+def _experts(parts: Anatomy) -> bool:
+    """Whether the model stacks experts."""
+    return any(linear.held.expert is not None for linear in parts.linears())
 
 
 def _check(

@@ -120,14 +120,16 @@ class Skeleton:
             module.weight = nn.Parameter(table[rows].float(), requires_grad=False)  # type: ignore[assignment]
             return (places,)
 
-        empty = [module.weight for module in modules]
+        empty = [(module.weight, module.padding_idx) for module in modules]
+        for module in modules:
+            module.padding_idx = None  # type: ignore[assignment]  # it is no row of the few that are looked up
         hooks = [module.register_forward_pre_hook(look_up) for module in modules]
         try:
             yield
         finally:
             for hook, module, before in zip(hooks, modules, empty, strict=True):
                 hook.remove()
-                module.weight = before
+                module.weight, module.padding_idx = before  # type: ignore[assignment]
 
     def enter(self, tokens: Tensor) -> tuple[Tensor, list[Call]]:
         """What reaches the first block for `tokens [b, L]`, and the other arguments of every block.
