@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -103,7 +103,9 @@ def config(family: str = "llama", tied: bool = False, blocks: int = 2, **more: A
     }
     called = _CALLED.get(family, {})
     settings = {called.get(key, key): value for key, value in settings.items()}
-    own = {k: v[:blocks] if isinstance(v, list) and k != "mlp_only_layers" else v for k, v in _OWN.get(family, {}).items()}
+    own = {
+        k: v[:blocks] if isinstance(v, list) and k != "mlp_only_layers" else v for k, v in _OWN.get(family, {}).items()
+    }
     return AutoConfig.for_model(family, **{**settings, **own, **more})
 
 

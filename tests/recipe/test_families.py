@@ -130,12 +130,19 @@ def test_streamed_blocks_are_the_whole_forward(made):
 def test_what_loads_is_what_was_solved(made):
     case, original, lighter, result = made
     mine = load_model(lighter)
-    theirs = stock(case, lighter, **({} if result["container"] == "compressed-tensors" else {"trust_remote_code": True}))
+    theirs = stock(
+        case, lighter, **({} if result["container"] == "compressed-tensors" else {"trust_remote_code": True})
+    )
     assert mine.dtype == theirs.dtype == case.dtype
     logits = outputs(theirs, TOKENS)
     assert torch.equal(logits, outputs(mine, TOKENS)) and torch.isfinite(logits).all()
     assert not torch.equal(logits, outputs(load_model(original), TOKENS))
     assert 0 <= result["kl"] < 0.5
+    # the documents say which families stock transformers loads
+    family = FAMILIES[case.family]
+    plain = not family.packed and not any(name.transposed for name in family.every)
+    plain &= case.dtype != torch.float32 or not any(name.held for name in family.every)
+    assert result["container"] == ("compressed-tensors" if plain else "whet")
 
 
 @torch.no_grad()
@@ -284,9 +291,9 @@ def test_starved_experts_are_named_and_rounded_with_the_mean(tmp_path):
     original = build(tmp_path / "m", CASES["mixtral in float32"])
     starve(original, "model.layers.1", (0, 1))
     result = compress(original, tmp_path / "o", scheme="int4s-g32", text=WINDOWS)
-    (note,) = [n for n in result["notes"] if "experts" in n]
+    (note,) = [n for n in result["notes"] if "experts" in n and n.startswith("block 1")]
     assert note.startswith("block 1: experts 0 (0.00%), 1 (0.00%) saw fewer than 0.5% of the tokens")
-    named = {a for a, line in result["linears"].items() if "starved" in line}
+    named = {a for a, line in result["linears"].items() if "starved" in line and ".1.block" in a}
     assert named == {f"model.layers.1.block_sparse_moe.experts.{e}.{w}" for e in (0, 1) for w in ("w1", "w2", "w3")}
     assert note in (tmp_path / "o" / "README.md").read_text()
     assert note in json.loads((tmp_path / "o" / "whet.json").read_text())["notes"]
@@ -348,7 +355,9 @@ UNKNOWN = ("stablelm", "olmoe")
 @torch.no_grad()
 @pytest.mark.parametrize("family", UNKNOWN)
 def test_an_unknown_family_is_rounded_without_a_look_at_text_and_says_so(family, tmp_path):
-    original = models.make(tmp_path / "m", family, **({"num_experts": 4, "num_experts_per_tok": 2} if family == "olmoe" else {}))
+    original = models.make(
+        tmp_path / "m", family, **({"num_experts": 4, "num_experts_per_tok": 2} if family == "olmoe" else {})
+    )
     result = compress(original, tmp_path / "o", scheme="int4s-g32", text=DOCUMENTS)
     note = result["notes"][0]
     assert note.startswith(f"whet has no table of the family {family}: only the linears of its 2 blocks (model.layers)")
@@ -366,7 +375,9 @@ def test_an_unknown_family_is_rounded_without_a_look_at_text_and_says_so(family,
 
 OLD = {
     "gpt2": lambda name: name.removeprefix("transformer."),
-    "bert": lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"),
+    "bert": lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+        "LayerNorm.bias", "LayerNorm.beta"
+    ),
     "opt": lambda name: name.removeprefix("model."),
 }
 
@@ -413,7 +424,7 @@ def test_experts_stored_in_stacks(tmp_path):
 def test_wrong_numbers_of_experts_or_rows_are_refused(tmp_path):
     original = build(tmp_path / "m", CASES["mixtral in float32"])
     models.edit_config(original, num_local_experts=5)
-    with pytest.raises(UsageError, match="experts stored as .* do not make up"):
+    with pytest.raises(UsageError, match=r"experts stored as .* do not make up"):
         compress(original, tmp_path / "o", solver="nearest")
     original = build(tmp_path / "p", CASES["phi3"])
     models.edit_config(original, num_key_value_heads=3)

@@ -4,4 +4,17 @@ from whet.anatomy.families import AUTO, FAMILIES, TASKS, Family, LinearName, tas
 from whet.anatomy.model import Anatomy, Linear, Piece, View, anatomy
 from whet.anatomy.unknown import described
 
-__all__ = ["AUTO", "FAMILIES", "TASKS", "Anatomy", "Family", "Linear", "LinearName", "Piece", "View", "anatomy", "described", "task_of"]
+__all__ = [
+    "AUTO",
+    "FAMILIES",
+    "TASKS",
+    "Anatomy",
+    "Family",
+    "Linear",
+    "LinearName",
+    "Piece",
+    "View",
+    "anatomy",
+    "described",
+    "task_of",
+]

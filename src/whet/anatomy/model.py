@@ -192,12 +192,14 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
             f"{source} is of the family {model_type or '(none named)'!r}, which neither whet nor transformers knows."
             f"{did_you_mean(model_type, FAMILIES) if model_type else ''} Families: {', '.join(FAMILIES)}."
         )
-    counts = []
+    counts: list[Any] = []
     for key in family.count:
         # a config that was made by hand may name the blocks as most others do, and only those of the first stack
         count = config.get(key, counts[0] if counts else config.get("num_hidden_layers"))
         if family.known and (not isinstance(count, int) or count < 1):
-            raise UsageError(f"{source}: config.json says {key} = {count!r}, not a number of blocks. Download it again.")
+            raise UsageError(
+                f"{source}: config.json says {key} = {count!r}, not a number of blocks. Download it again."
+            )
         counts.append(count)
     names = {stored: family.module_name(stored) for stored in shapes}
     stored_as = {name: stored for stored, name in names.items()}
@@ -323,7 +325,9 @@ def _block(family: Family, prefix: str, where: _Stored) -> list[Linear]:
     """The linears of the block whose module is `prefix`."""
     names = list(family.linears)
     if family.alternatives:
-        names += next((kind for kind in family.alternatives if _present(kind[0], prefix, where)), family.alternatives[0])
+        names += next(
+            (kind for kind in family.alternatives if _present(kind[0], prefix, where)), family.alternatives[0]
+        )
     found: list[Linear] = []
     for name in names:
         if name.held:

@@ -16,7 +16,6 @@ from torch import nn
 
 from whet.anatomy.families import Family, LinearName
 
-
 # What decides on experts is never rounded.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 

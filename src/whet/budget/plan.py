@@ -197,7 +197,9 @@ def check_plan(
         raise UsageError(f"{source} keeps every part as it is, so there is nothing to make lighter. Lower its budget.")
     target = find_target(whole["target"])
     dtype = tensors[parts.blocks[0][0].parameter].dtype
-    held = storage(target, grids, shapes, frozenset(t.address for t in tables(parts)), tied(target, parts), parts, dtype)
+    held = storage(
+        target, grids, shapes, frozenset(t.address for t in tables(parts)), tied(target, parts), parts, dtype
+    )
     sizes = tensor_bytes(parts, tensors, grids)
     return CheckedPlan(whole, grids, held, sizes, _drop_stale(whole, sizes["total"]))
 

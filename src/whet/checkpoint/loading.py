@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm
-import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -85,7 +85,9 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     if checkpoint.whet is None:
         raise UsageError(f"{checkpoint.path} was quantized by another tool. whet loads originals and its own folders.")
     reading = checkpoint.whet.get("reading") or checkpoint.whet
-    return load_lighter(checkpoint, reading["linears"], dtype, device, reading.get("names"), reading.get("convert", False))
+    return load_lighter(
+        checkpoint, reading["linears"], dtype, device, reading.get("names"), reading.get("convert", False)
+    )
 
 
 def load_lighter(

@@ -14,9 +14,9 @@ Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, grou
 
 A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). `whet.json`, or the
 `whet` entry of config.json, says for each linear how many bits, which group and zero, and in which type it is computed:
-the model's (`"decode": "model"`) or that of the stored scales (`"scale"`), as the container's readers do. Where a linear
-is not a parameter of its own, `into` says of which `parameter` it is which `rows`, which `expert` of a stack, and
-whether that is `transposed`; without `bits` it is stored as it was, as `name.weight`.
+the model's (`"decode": "model"`) or that of the stored scales (`"scale"`), as the container's readers do. Where a
+linear is not a parameter of its own, `into` says of which `parameter` it is which `rows`, which `expert` of a stack,
+and whether that is `transposed`; without `bits` it is stored as it was, as `name.weight`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def converted(
     """The model with transformers' own conversions of stored names, for families that whet has no table of."""
     stored = dict(weights(folder, files, table, model.dtype, device))
     made = type(model).from_pretrained(None, config=model.config, state_dict=stored, dtype=model.dtype)
-    return made.to(device).eval()
+    return made.eval().to(device)  # type: ignore[arg-type]
 
 
 def fill(
@@ -127,6 +127,7 @@ def fill(
             module._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
             return
         whole = module._parameters[leaf]
+        assert whole is not None
         if whole.is_meta:
             whole = torch.nn.Parameter(torch.empty(whole.shape, dtype=dtype, device=device), requires_grad=False)
             module._parameters[leaf] = whole

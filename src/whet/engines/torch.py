@@ -118,7 +118,10 @@ class TorchEngine:
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.ends = _end_tokens(model, tokenizer)
-        self._body, self._head = _halves(model) if self.task == "causal" else (None, None)
+        self._body: Any = None
+        self._head: Any = None
+        if self.task == "causal":
+            self._body, self._head = _halves(model)
         self._newline: dict[int, bool] = {}
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:

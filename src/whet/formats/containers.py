@@ -33,8 +33,8 @@ def reading(parts: Anatomy, grids: Mapping[str, IntegerGrid], dequantize: bool) 
     """How a folder's tensors become the model's, as `checkpoint.modeling_whet` uses it.
 
     `linears`: what is stored by itself, address → `table_entry` with its place in the model (`into`) where that is not
-    `address.weight`; without `bits` it is stored as it was. `names`: the model's names of other tensors; `convert`: that
-    transformers is to find them out.
+    `address.weight`; without `bits` it is stored as it was. `names`: the model's names of other tensors; `convert`:
+    that transformers is to find them out.
     """
     table: dict[str, dict[str, Any]] = {}
     for piece in parts.pieces(grids):

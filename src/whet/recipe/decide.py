@@ -261,7 +261,11 @@ def decide(
         notes.append(
             f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "
             f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
-            + (" (the solver and text that were given have no use here)" if asked not in (None, "nearest") or text else "")
+            + (
+                " (the solver and text that were given have no use here)"
+                if asked not in (None, "nearest") or text
+                else ""
+            )
         )
         solver, text, eval_text = "nearest", None, None
     _check_shapes(checkpoint, parts)
@@ -412,9 +416,9 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
         for linear in parts.linears():
             if shapes.get(linear.parameter) != linear.shape:
                 raise UsageError(
-                    f"{checkpoint.path}: tensor {linear.parameter} has shape {list(linear.shape)}, config.json asks for "
-                    f"{list(shapes.get(linear.parameter, ()))}. Weights and config are of different models; download "
-                    "the folder again."
+                    f"{checkpoint.path}: tensor {linear.parameter} has shape {list(linear.shape)}, config.json asks "
+                    f"for {list(shapes.get(linear.parameter, ()))}. Weights and config are of different models; "
+                    "download the folder again."
                 )
         return
     stored_as = {parts.name(stored): stored for stored in checkpoint.tensors}

@@ -92,8 +92,8 @@ def storage(
     """The container that holds `grids` (by address) for `target`, or a UsageError that says what it cannot hold.
 
     What has no grid stays as it is. shapes: `(out, in)` by address. tables: addresses of embedding and head, which
-    compressed-tensors treats apart. ties: addresses that must have one scheme, as `tied` finds them. parts, dtype: of which
-    model, and the type of its weights.
+    compressed-tensors treats apart. ties: addresses that must have one scheme, as `tied` finds them. parts, dtype: of
+    which model, and the type of its weights.
     """
     widths = {shapes[address][1] for address in grids}
     for address, grid in grids.items():

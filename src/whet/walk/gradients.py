@@ -99,7 +99,7 @@ class GradientWalk:
         folder: Path | None = None,
         seed: int = 0,
     ) -> None:
-        _refuse_unscored(anatomy)
+        refuse_unscored(anatomy)
         self.skeleton = Skeleton(checkpoint, anatomy, device)
         self.checkpoint, self.anatomy, self.compute, self.folder = checkpoint, anatomy, compute, folder
         self.chance = torch.Generator(device).manual_seed(seed)
@@ -218,7 +218,7 @@ class GradientWalk:
         return flow, x.grad
 
 
-def _refuse_unscored(anatomy: Anatomy) -> None:
+def refuse_unscored(anatomy: Anatomy) -> None:
     """Raises UsageError for a model whose gradients this walk cannot follow."""
     title = anatomy.family.title or anatomy.model_type
     if any(linear.held.expert is not None for linear in anatomy.linears()):

@@ -36,11 +36,6 @@ class SecondMoments:
         self.first: dict[str, Linear] = {}
         for linear in linears:
             self.first.setdefault(linear.reads, linear)
-        self.stacks: dict[str, dict[int, list[Linear]]] = {}
-        for linear in self.first.values():
-            if linear.held.expert is not None:
-                module = self._module(linear)
-                self.stacks.setdefault(module, {}).setdefault(linear.held.expert, []).append(linear)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self.starved: dict[str, float] = {}
@@ -51,7 +46,8 @@ class SecondMoments:
     def listening(self, block: nn.Module) -> Iterator[None]:
         """Add what flows into the linears of `block`; a forward ends with `HeardEnough` after the last of them."""
         alone = {self._module(x): reads for reads, x in self.first.items() if x.held.expert is None}
-        ears = len(alone) + len(self.stacks)
+        stacks = self._stacks()
+        ears = len(alone) + len(stacks)
         handles = [
             block.get_submodule(module).register_forward_pre_hook(self._hook(reads, ears))
             for module, reads in alone.items()
@@ -59,7 +55,7 @@ class SecondMoments:
         # transformers' experts are one module with stacked weights, whatever runs them: no linear of theirs is called
         handles += [
             block.get_submodule(module).register_forward_pre_hook(self._experts(experts, ears), with_kwargs=True)
-            for module, experts in self.stacks.items()
+            for module, experts in stacks.items()
         ]
         try:
             yield
@@ -73,20 +69,34 @@ class SecondMoments:
         What goes into an expert is alike in all of them, so a second moment over all tokens serves; what is in the
         middle is every expert's own, so of that only the mean square does, the same in every channel.
         """
-        for module in self.stacks.values():
+        for module in self._stacks().values():
             reads = [linear.reads for linears in module.values() for linear in linears]
             few = [name for name in reads if self.counts.get(name, 0) < STARVED * self.tokens]
             if not few:
                 continue
             for ending in dict.fromkeys(name.rpartition(" ")[2] for name in reads):
                 alike = [name for name in reads if name.rpartition(" ")[2] == ending and name in self.sums]
-                mean = sum(self.sums[name] for name in alike) / max(1, sum(self.counts[name] for name in alike))
+                total = torch.stack([self.sums[name].diagonal().mean() for name in alike]).sum()
+                size = max(1, sum(self.counts[name] for name in alike))
                 if ending == MIDDLE:
-                    mean = torch.eye(len(mean), device=mean.device) * mean.diagonal().mean()  # type: ignore[union-attr]
+                    mean = torch.eye(len(self.sums[alike[0]]), device=total.device) * total / size
+                else:
+                    mean = self.sums[alike[0]].clone()
+                    for name in alike[1:]:
+                        mean += self.sums[name]
+                    mean /= size
                 for name in few:
                     if name.rpartition(" ")[2] == ending:
                         self.starved[name] = self.counts.get(name, 0) / max(1, self.tokens)
-                        self.sums[name], self.counts[name] = mean.clone(), 1  # type: ignore[union-attr]
+                        self.sums[name], self.counts[name] = mean.clone(), 1
+
+    def _stacks(self) -> dict[str, dict[int, list[Linear]]]:
+        """By module of stacked experts and by expert, the first linear that reads each of its inputs."""
+        found: dict[str, dict[int, list[Linear]]] = {}
+        for linear in self.first.values():
+            if linear.held.expert is not None:
+                found.setdefault(self._module(linear), {}).setdefault(linear.held.expert, []).append(linear)
+        return found
 
     def _module(self, linear: Linear) -> str:
         """The module inside the block whose inputs are those of `linear`."""

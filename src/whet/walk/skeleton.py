@@ -42,7 +42,7 @@ class Skeleton:
                 self.model._init_weights(module)  # type: ignore[no-untyped-call]
 
     def load_block(self, index: int) -> nn.Module:
-        """Block `index` with the original's weights, in float32 on the device; experts stacked as the model has them."""
+        """Block `index` with the original's weights, in float32 on the device; experts are stacked as the model is."""
         prefix = self.anatomy.block_prefix(index)
         block = self.blocks[index]
         moved = {x.parameter: x.held for x in self.anatomy.blocks[index] if x.address in self.moved}
@@ -75,7 +75,11 @@ class Skeleton:
         tables = {x.parameter for x in (self.anatomy.embedding, self.anatomy.head) if x is not None}
         for stored in self.anatomy.other_tensors:
             name = self.anatomy.name(stored)
-            if stored in tables or stored == self.anatomy.dropped or not name.startswith(tuple(f"{module}." for module in modules)):
+            if (
+                stored in tables
+                or stored == self.anatomy.dropped
+                or not name.startswith(tuple(f"{module}." for module in modules))
+            ):
                 continue
             owner, _, leaf = name.rpartition(".")
             try:
@@ -215,7 +219,7 @@ def _emptied(whole: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _stub(modules: list[nn.Module], replacement: Callable[..., Tensor]) -> Iterator[None]:
+def _stub(modules: list[nn.Module], replacement: Callable[..., Any]) -> Iterator[None]:
     for i, module in enumerate(modules):
         module.forward = lambda hidden, *a, _i=i, **k: replacement(_i, hidden, a, k)  # type: ignore[method-assign]
     try:
