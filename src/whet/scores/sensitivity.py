@@ -136,7 +136,7 @@ class Sensitivity:
             moments.sums.pop(reads)
             d = pivots(h)
             scored = [self.parts[linear.address] for linear in together]
-            weights = [x.view(module.get_parameter(x.parameter.removeprefix(prefix)).data) for x in together]
+            weights = [x.held.of(module.get_parameter(x.held.parameter.removeprefix(prefix)).data) for x in together]
             gain = gains(torch.cat(weights), h, d, torch.cat([part.rows for part in scored]))
             for part, w in zip(scored, weights, strict=True):
                 grids = self.grids(part.linear)
