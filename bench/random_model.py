@@ -1,9 +1,12 @@
-"""A random Llama of any size in bf16, written shard by shard: for measuring memory and time, not quality.
+"""A random Llama or Mixtral of any size in bf16, written shard by shard: for measuring memory and time, not quality.
 
 The default is TinyLlama's shape (1.1 B parameters). Weights are normal with a standard deviation of 0.02, residual
 projections smaller by sqrt(2 * blocks), and a few channels have norm weights several times the others, as trained
 models have: so inputs of linears are correlated and uneven and no second moment is near the identity. Comes with a
 byte-level tokenizer that reads any text, and, on request, a text of invented words to calibrate on.
+With `--experts` it is a Mixtral with two of them a token; the first `--starved` of every block are never chosen: the
+router ranks them last by a channel that is alike in all tokens. `--experts 8 --starved 2 --hidden 1024 --ffn 3584
+--blocks 10 --heads 16` is about 1 B parameters.
 Peak memory is one shard and one tensor in fp32 (under 1 GB at the default sizes).
 """
 
@@ -17,7 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig, MixtralConfig, PreTrainedTokenizerFast
 
 
 def main() -> None:
@@ -29,12 +32,18 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=32)
     parser.add_argument("--kv-heads", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=32000)
+    parser.add_argument("--experts", type=int, default=0, help="a Mixtral with so many experts a block")
+    parser.add_argument("--starved", type=int, default=0, help="experts of every block that no token is sent to")
     parser.add_argument("--blocks-per-shard", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", help="also write a calibration text to this file")
     parser.add_argument("--characters", type=int, default=400_000, help="length of that text")
     args = parser.parse_args()
-    config = LlamaConfig(
+    if args.starved > max(0, args.experts - 2):
+        parser.error("--starved leaves fewer than two experts to choose from")
+    kind = MixtralConfig if args.experts else LlamaConfig
+    sparse = {"num_local_experts": args.experts, "sliding_window": None} if args.experts else {}
+    config = kind(
         hidden_size=args.hidden,
         intermediate_size=args.ffn,
         num_hidden_layers=args.blocks,
@@ -44,23 +53,28 @@ def main() -> None:
         max_position_embeddings=2048,
         tie_word_embeddings=False,
         dtype="bfloat16",
-        architectures=["LlamaForCausalLM"],
+        architectures=["MixtralForCausalLM" if args.experts else "LlamaForCausalLM"],
+        **sparse,
     )
     folder = Path(args.folder)
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     write_tokenizer(folder, args.seed, min(args.vocabulary, 4096))
-    parameters = write_weights(folder, config, args.blocks_per_shard, args.seed)
+    parameters = write_weights(folder, config, args.blocks_per_shard, args.seed, args.starved)
     if args.text:
         Path(args.text).write_text(invented_text(args.seed + 1, args.characters), encoding="utf-8")
     print(f"{folder}: {parameters / 1e9:.3f} billion parameters in bf16, {args.blocks} blocks")
 
 
-def write_weights(folder: Path, config: LlamaConfig, blocks_per_shard: int, seed: int) -> int:
+def write_weights(
+    folder: Path, config: LlamaConfig | MixtralConfig, blocks_per_shard: int, seed: int, starved: int = 0
+) -> int:
     """Write the shards and their index; returns the number of parameters."""
     generator = torch.Generator().manual_seed(seed)
     hidden, ffn = config.hidden_size, config.intermediate_size
     kv = hidden // config.num_attention_heads * config.num_key_value_heads
+    count = getattr(config, "num_local_experts", 0)
+    experts = [f"block_sparse_moe.experts.{e}" for e in range(count)]
     loud = torch.randperm(hidden, generator=generator)[: max(1, hidden // 200)]
 
     def normal(rows: int, columns: int, deviation: float = 0.02) -> torch.Tensor:
@@ -78,14 +92,24 @@ def write_weights(folder: Path, config: LlamaConfig, blocks_per_shard: int, seed
             "self_attn.k_proj": (kv, hidden, 0.02),
             "self_attn.v_proj": (kv, hidden, 0.02),
             "self_attn.o_proj": (hidden, hidden, residual),
-            "mlp.gate_proj": (ffn, hidden, 0.02),
-            "mlp.up_proj": (ffn, hidden, 0.02),
-            "mlp.down_proj": (hidden, ffn, residual),
         }
+        for name in experts or ["mlp"]:
+            gate, up, down = ("w1", "w3", "w2") if experts else ("gate_proj", "up_proj", "down_proj")
+            shapes |= {f"{name}.{gate}": (ffn, hidden, 0.02), f"{name}.{up}": (ffn, hidden, 0.02)}
+            shapes[f"{name}.{down}"] = (hidden, ffn, residual)
         tensors = {f"model.layers.{i}.{name}.weight": normal(*shape) for name, shape in shapes.items()}
         for name in ("input_layernorm", "post_attention_layernorm"):
             tensors[f"model.layers.{i}.{name}.weight"] = norm()
+        if experts:
+            router = normal(len(experts), hidden)
+            router[:, 0] = 0.0
+            router[:starved, 0] = -4.0
+            tensors[f"model.layers.{i}.block_sparse_moe.gate.weight"] = router
         return tensors
+
+    embedding = normal(config.vocab_size, hidden)
+    if starved:
+        embedding[:, 0] = 0.2  # ten times the others' deviation, in every token
 
     starts = range(0, config.num_hidden_layers, blocks_per_shard)
     count = len(starts) + 2
@@ -99,7 +123,7 @@ def write_weights(folder: Path, config: LlamaConfig, blocks_per_shard: int, seed
         index.update(dict.fromkeys(tensors, name))
         total += sum(tensor.numel() for tensor in tensors.values())
 
-    write(1, {"model.embed_tokens.weight": normal(config.vocab_size, hidden)})
+    write(1, {"model.embed_tokens.weight": embedding})
     for number, start in enumerate(starts, 2):
         shard: dict[str, torch.Tensor] = {}
         for i in range(start, min(start + blocks_per_shard, config.num_hidden_layers)):

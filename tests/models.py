@@ -8,11 +8,51 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 VOCABULARY = 264
+# What each family's config is called otherwise, and what it needs beside the usual. Windows of 6 are shorter than any
+# test's text, and both kinds of attention occur.
+_WINDOWS = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 6}
+_SPARSE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_OWN: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 6},
+    "qwen3": {"head_dim": 16},
+    "gemma2": {**_WINDOWS, "final_logit_softcapping": 5.0, "attn_logit_softcapping": 5.0},
+    "gemma3_text": {**_WINDOWS, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "smollm3": {"pad_token_id": 1, "no_rope_layers": [1, 0, 1]},
+    "phi3": {"pad_token_id": 1},
+    "mixtral": {"num_local_experts": 4},
+    "qwen2_moe": {**_SPARSE, "shared_expert_intermediate_size": 64, "mlp_only_layers": [0]},
+    "qwen3_moe": {**_SPARSE, "head_dim": 16},
+    "gpt_neox": {"rotary_pct": 0.5},
+    "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64, "pad_token_id": 1},
+    "t5": {"d_kv": 16, "decoder_start_token_id": 0, "pad_token_id": 0},
+}
+_CALLED = {
+    "gpt2": {
+        "hidden_size": "n_embd",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "max_position_embeddings": "n_positions",
+        "intermediate_size": "n_inner",
+    },
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+    },
+    "t5": {
+        "hidden_size": "d_model",
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_heads",
+        "intermediate_size": "d_ff",
+    },
+}
 CARD = """---
 license: mit
 language:
@@ -47,11 +87,7 @@ def tokenizer(extra: int = 0, leads: bool = True) -> PreTrainedTokenizerFast:
 
 
 def config(family: str = "llama", tied: bool = False, blocks: int = 2, **more: Any) -> Any:
-    """A tiny model's configuration: hidden 64, FFN 96, 4 query and 2 key-value heads; Mistral looks back 6 tokens."""
-    if family == "mistral":
-        more.setdefault("sliding_window", 6)
-    if family == "qwen3":
-        more.setdefault("head_dim", 16)
+    """A tiny model's configuration: hidden 64, FFN 96, 4 query and 2 key-value heads; windows look back 6 tokens."""
     settings = {
         "vocab_size": VOCABULARY,
         "hidden_size": 64,
@@ -65,7 +101,12 @@ def config(family: str = "llama", tied: bool = False, blocks: int = 2, **more: A
         "eos_token_id": 1,
         "initializer_range": 0.08,
     }
-    return AutoConfig.for_model(family, **{**settings, **more})
+    called = _CALLED.get(family, {})
+    settings = {called.get(key, key): value for key, value in settings.items()}
+    own = {
+        k: v[:blocks] if isinstance(v, list) and k != "mlp_only_layers" else v for k, v in _OWN.get(family, {}).items()
+    }
+    return AutoConfig.for_model(family, **{**settings, **own, **more})
 
 
 def make(
@@ -77,14 +118,16 @@ def make(
     shards: bool = False,
     seed: int = 0,
     with_tokenizer: bool = True,
+    architecture: str = "AutoModelForCausalLM",
     **more: Any,
 ) -> Path:
     """Save a random model with tokenizer and card into `folder`; norms and biases are random too."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config(family, tied, **more), dtype=torch.float32)
+    kind = getattr(transformers, architecture)
+    model = kind.from_config(config(family, tied, **more), dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name or name.endswith("bias"):
+            if "norm" in name.lower() or "ln_" in name or name.endswith("bias"):
                 parameter += 0.2 * torch.randn_like(parameter)
     model.to(dtype).save_pretrained(folder, max_shard_size=120_000 if shards else "5GB")
     if with_tokenizer:

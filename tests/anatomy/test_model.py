@@ -19,7 +19,7 @@ def described(family: str = "llama", tied: bool = False, **more):
     return config.to_dict(), {name: tuple(p.shape) for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", models.FAMILIES)
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_tensor_has_exactly_one_place(family, tied):
     config, shapes = described(family, tied, blocks=3)
@@ -34,7 +34,7 @@ def test_every_tensor_has_exactly_one_place(family, tied):
     assert parts.block_prefix(1) == "model.layers.1."
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", models.FAMILIES)
 def test_linears_that_read_the_same_input_say_so(family):
     parts = anatomy(*described(family))
     by_input: dict[str, list[str]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressed_tensors.quantization import QuantizationConfig
 
+from whet.anatomy import anatomy
 from whet.formats import quantization_config, whet_config
 from whet.grids import parse_scheme
 
@@ -38,9 +39,18 @@ def test_compressed_tensors_takes_what_is_written():
 
 
 def test_the_table_of_the_modelling_file_has_every_linear():
-    made = whet_config({"a": parse_scheme("int3z-g64"), "b": parse_scheme("W8A16")})
-    assert made["whet"]["linears"] == {
-        "a": {"bits": 3, "group": 64, "zero": "real", "decode": "model"},
-        "b": {"bits": 8, "group": 0, "zero": "none", "decode": "model"},
+    shapes = {"model.embed_tokens.weight": (8, 64), "model.norm.weight": (64,)}
+    ffn = ("gate_proj", "up_proj", "down_proj")
+    names = [f"self_attn.{part}_proj" for part in "qkvo"] + [f"mlp.{part}" for part in ffn]
+    shapes |= {f"model.layers.0.{name}.weight": (64, 64) for name in names}
+    parts = anatomy({"model_type": "llama", "num_hidden_layers": 1, "tie_word_embeddings": True}, shapes)
+    a, b = "model.layers.0.self_attn.k_proj", "model.embed_tokens"
+    made = whet_config(parts, {a: parse_scheme("int3z-g64"), b: parse_scheme("W8A16")})
+    assert made["whet"] == {
+        "format": 1,
+        "linears": {
+            a: {"bits": 3, "group": 64, "zero": "real", "decode": "model"},
+            b: {"bits": 8, "group": 0, "zero": "none", "decode": "model"},
+        },
     }
     assert made["auto_map"] == {"AutoModelForCausalLM": "modeling_whet.WhetForCausalLM"}

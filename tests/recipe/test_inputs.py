@@ -86,8 +86,8 @@ def test_weights_that_are_nan(model, tmp_path, choices):
 
 
 def test_an_unknown_family(model, tmp_path):
-    models.edit_config(model, model_type="gpt_neox")
-    refused(UsageError, "'gpt_neox'", "Families: llama", model=model, out=tmp_path / "out")
+    models.edit_config(model, model_type="gpt_neo_y")
+    refused(UsageError, "'gpt_neo_y'", "Families: llama", model=model, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,33 @@
-"""Families of models as data: what the parts are called, which linears share an input.
+"""Families of models as data: what the parts are called, which linears share an input, how weights are stored.
 
 Adding a family is adding a row. Everything else in whet asks these tables and never an architecture's name.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+# What a model answers, by how its architecture's name ends.
+TASKS = {
+    "ForCausalLM": "causal",
+    "LMHeadModel": "causal",
+    "ForMaskedLM": "masked",
+    "ForSequenceClassification": "classification",
+    "ForConditionalGeneration": "seq2seq",
+}
+# The automatic class of transformers that builds a model for a task.
+AUTO = {
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "classification": "AutoModelForSequenceClassification",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
+
+
+def task_of(*architectures: str) -> str:
+    """What the first of `architectures` that tells answers; `causal` if none does."""
+    return next((task for name in architectures for ending, task in TASKS.items() if name.endswith(ending)), "causal")
 
 
 @dataclass(frozen=True)
@@ -13,44 +35,297 @@ class LinearName:
     """A linear of a block: its module `path` inside the block, its `role`, and the input it `reads`.
 
     Linears of a block with the same `reads` see the same tensor, so they share one second moment and are solved
-    together.
+    together. Linears of one `path` are rows of one tensor, in this order, as many as the config's entry `share` says
+    (in proportion; all alike without one). transposed: stored `[in, out]`.
+    In `path` and `reads`, `{}` is the number of an expert. `held` is then the parameter `[experts, …]` of the block
+    that transformers stacks them into; linears of one `held` are rows there, in this order.
     """
 
     path: str
     role: str
     reads: str
+    share: str = ""
+    transposed: bool = False
+    held: str = ""
 
 
 @dataclass(frozen=True)
 class Family:
     """`architectures` that the row describes, and module names: the list of `blocks`, embedding, final norm, head.
 
-    A tensor in a block whose name ends like one of `computed` is not read by anyone.
+    Several names in `blocks` are stacks that follow each other. `linears` are in every block; of `alternatives` a block
+    has the one that its tensors are of (a dense or a sparse feed-forward). `beside` are modules outside the blocks and
+    `kept` such inside them (a router) that stay as they are. count: config entries with the number of blocks, one a
+    stack. ties: whether head and embedding are one tensor where the config says nothing. A tensor in a block whose name
+    ends like one of `computed` is not read by anyone. renames: regular expressions that turn a stored name into the
+    module's. softcap: config entry with c where logits z become c tanh(z / c).
+    packed: why stock transformers loads no packed linears of it, if so. shared: other modules that are the embedding
+    too. returns: how many values a block gives; what comes after hidden
+    states is made by the first block of a stack and handed to the next ones (position biases). known: False for what
+    was found out without a row.
     """
 
     architectures: tuple[str, ...]
     linears: tuple[LinearName, ...]
-    blocks: str = "model.layers"
+    title: str = ""
+    blocks: str | tuple[str, ...] = "model.layers"
     embedding: str = "model.embed_tokens"
     norm: str = "model.norm"
     head: str = "lm_head"
+    alternatives: tuple[tuple[LinearName, ...], ...] = ()
+    beside: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    count: tuple[str, ...] = ("num_hidden_layers",)
+    ties: bool = False
     # buffers that old versions stored inside blocks and that are computed from the config today
     computed: tuple[str, ...] = (".rotary_emb.inv_freq",)
+    renames: tuple[tuple[str, str], ...] = ()
+    softcap: str = ""
+    packed: str = ""
+    shared: tuple[str, ...] = ()
+    returns: int = 1
+    known: bool = True
+
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """Names of the lists of blocks."""
+        return (self.blocks,) if isinstance(self.blocks, str) else self.blocks
+
+    @property
+    def every(self) -> tuple[LinearName, ...]:
+        """Linears of blocks of every kind."""
+        return (*self.linears, *(name for kind in self.alternatives for name in kind))
+
+    def module_name(self, stored: str) -> str:
+        """What a tensor stored as `stored` is called in the model."""
+        for pattern, replacement in self.renames:
+            stored = re.sub(pattern, replacement, stored)
+        return stored
+
+    def task(self, architecture: str) -> str:
+        """`causal`, `masked`, `classification` or `seq2seq`; of no architecture in particular, the first one's."""
+        return task_of(architecture, *self.architectures)
 
 
-_GATED = (
+_ATTENTION = (
     LinearName("self_attn.q_proj", "q", "attention input"),
     LinearName("self_attn.k_proj", "k", "attention input"),
     LinearName("self_attn.v_proj", "v", "attention input"),
     LinearName("self_attn.o_proj", "o", "attention output"),
+)
+_FFN = (
     LinearName("mlp.gate_proj", "gate", "ffn input"),
     LinearName("mlp.up_proj", "up", "ffn input"),
     LinearName("mlp.down_proj", "down", "ffn middle"),
 )
+_GATED = (*_ATTENTION, *_FFN)
+
+
+def _experts(gate: str, up: str, down: str) -> tuple[LinearName, ...]:
+    """Experts of a gated feed-forward, one tensor each in files and stacked in the model."""
+    return (
+        LinearName(f"mlp.experts.{{}}.{gate}", "expert gate", "expert {} input", held="mlp.experts.gate_up_proj"),
+        LinearName(f"mlp.experts.{{}}.{up}", "expert up", "expert {} input", held="mlp.experts.gate_up_proj"),
+        LinearName(f"mlp.experts.{{}}.{down}", "expert down", "expert {} middle", held="mlp.experts.down_proj"),
+    )
+
+
+_SHARED = (
+    LinearName("mlp.shared_expert.gate_proj", "shared gate", "ffn input"),
+    LinearName("mlp.shared_expert.up_proj", "shared up", "ffn input"),
+    LinearName("mlp.shared_expert.down_proj", "shared down", "shared middle"),
+)
+_NAMED_EXPERTS = _experts("gate_proj", "up_proj", "down_proj")
+
+
+def _bert_names(block: dict[str, str]) -> tuple[LinearName, ...]:
+    return (
+        LinearName(block["q"], "q", "attention input"),
+        LinearName(block["k"], "k", "attention input"),
+        LinearName(block["v"], "v", "attention input"),
+        LinearName(block["o"], "o", "attention output"),
+        LinearName(block["up"], "up", "ffn input"),
+        LinearName(block["down"], "down", "ffn middle"),
+    )
+
+
+def _t5_ffn(layer: int, gated: bool) -> tuple[LinearName, ...]:
+    """The feed-forward of a T5 block, which is its last layer, and before it in a decoder what reads the encoder."""
+    ffn, cross = f"layer.{layer}.DenseReluDense", "layer.1.EncDecAttention"
+    names = [LinearName(f"{ffn}.wi", "up", "ffn input")]
+    if gated:
+        names = [LinearName(f"{ffn}.wi_0", "gate", "ffn input"), LinearName(f"{ffn}.wi_1", "up", "ffn input")]
+    names.append(LinearName(f"{ffn}.wo", "down", "ffn middle"))
+    if layer == 2:
+        names += [LinearName(f"{cross}.q", "cross q", "cross input")]
+        names += [LinearName(f"{cross}.{part}", f"cross {part}", "encoder output") for part in "kv"]
+        names += [LinearName(f"{cross}.o", "cross o", "cross output")]
+    return tuple(names)
+
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family(("LlamaForCausalLM",), _GATED),
-    "mistral": Family(("MistralForCausalLM",), _GATED),
-    "qwen2": Family(("Qwen2ForCausalLM",), _GATED),
-    "qwen3": Family(("Qwen3ForCausalLM",), _GATED),
+    "llama": Family(("LlamaForCausalLM",), _GATED, "Llama"),
+    "mistral": Family(("MistralForCausalLM",), _GATED, "Mistral"),
+    "qwen2": Family(("Qwen2ForCausalLM",), _GATED, "Qwen2"),
+    "qwen3": Family(("Qwen3ForCausalLM",), _GATED, "Qwen3"),
+    "gemma2": Family(("Gemma2ForCausalLM",), _GATED, "Gemma 2", ties=True, softcap="final_logit_softcapping"),
+    "gemma3_text": Family(("Gemma3ForCausalLM",), _GATED, "Gemma 3", ties=True, softcap="final_logit_softcapping"),
+    "olmo2": Family(("Olmo2ForCausalLM",), _GATED, "OLMo 2"),
+    "smollm3": Family(("SmolLM3ForCausalLM",), _GATED, "SmolLM3", ties=True),
+    "phi3": Family(
+        ("Phi3ForCausalLM",),
+        (
+            LinearName("self_attn.qkv_proj", "q", "attention input", "num_attention_heads"),
+            LinearName("self_attn.qkv_proj", "k", "attention input", "num_key_value_heads"),
+            LinearName("self_attn.qkv_proj", "v", "attention input", "num_key_value_heads"),
+            LinearName("self_attn.o_proj", "o", "attention output"),
+            LinearName("mlp.gate_up_proj", "gate", "ffn input"),
+            LinearName("mlp.gate_up_proj", "up", "ffn input"),
+            LinearName("mlp.down_proj", "down", "ffn middle"),
+        ),
+        "Phi-3",
+    ),
+    "mixtral": Family(
+        ("MixtralForCausalLM",),
+        _ATTENTION,
+        "Mixtral",
+        alternatives=(_experts("w1", "w3", "w2"),),
+        kept=("mlp.gate",),
+        renames=((r"\.block_sparse_moe\.", ".mlp."),),
+    ),
+    "qwen2_moe": Family(
+        ("Qwen2MoeForCausalLM",),
+        _ATTENTION,
+        "Qwen2-MoE",
+        alternatives=((*_NAMED_EXPERTS, *_SHARED), _FFN),
+        kept=("mlp.gate", "mlp.shared_expert_gate"),
+    ),
+    "qwen3_moe": Family(
+        ("Qwen3MoeForCausalLM",),
+        _ATTENTION,
+        "Qwen3-MoE",
+        alternatives=(_NAMED_EXPERTS, _FFN),
+        kept=("mlp.gate",),
+    ),
+    "gpt2": Family(
+        ("GPT2LMHeadModel",),
+        (
+            LinearName("attn.c_attn", "q", "attention input", transposed=True),
+            LinearName("attn.c_attn", "k", "attention input", transposed=True),
+            LinearName("attn.c_attn", "v", "attention input", transposed=True),
+            LinearName("attn.c_proj", "o", "attention output", transposed=True),
+            LinearName("mlp.c_fc", "up", "ffn input", transposed=True),
+            LinearName("mlp.c_proj", "down", "ffn middle", transposed=True),
+        ),
+        "GPT-2",
+        blocks="transformer.h",
+        embedding="transformer.wte",
+        norm="transformer.ln_f",
+        beside=("transformer.wpe",),
+        count=("n_layer",),
+        ties=True,
+        computed=(".attn.bias", ".attn.masked_bias"),
+        # the first checkpoints have no prefix
+        renames=((r"^(?=(h|wte|wpe|ln_f)\.)", "transformer."),),
+    ),
+    "gpt_neox": Family(
+        ("GPTNeoXForCausalLM",),
+        (
+            # q, k and v alternate head by head, so no part of the rows is one of them
+            LinearName("attention.query_key_value", "qkv", "attention input"),
+            LinearName("attention.dense", "o", "attention output"),
+            LinearName("mlp.dense_h_to_4h", "up", "ffn input"),
+            LinearName("mlp.dense_4h_to_h", "down", "ffn middle"),
+        ),
+        "GPT-NeoX",
+        blocks="gpt_neox.layers",
+        embedding="gpt_neox.embed_in",
+        norm="gpt_neox.final_layer_norm",
+        computed=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
+        renames=((r"^embed_out\.", "lm_head."),),
+    ),
+    "opt": Family(
+        ("OPTForCausalLM",),
+        (
+            *_ATTENTION[:3],
+            LinearName("self_attn.out_proj", "o", "attention output"),
+            LinearName("fc1", "up", "ffn input"),
+            LinearName("fc2", "down", "ffn middle"),
+        ),
+        "OPT",
+        blocks="model.decoder.layers",
+        embedding="model.decoder.embed_tokens",
+        norm="model.decoder.final_layer_norm",
+        beside=("model.decoder.embed_positions",),
+        ties=True,
+        renames=((r"^decoder\.", "model.decoder."),),
+    ),
+    "bert": Family(
+        ("BertForMaskedLM", "BertForSequenceClassification"),
+        _bert_names(
+            {
+                "q": "attention.self.query",
+                "k": "attention.self.key",
+                "v": "attention.self.value",
+                "o": "attention.output.dense",
+                "up": "intermediate.dense",
+                "down": "output.dense",
+            }
+        ),
+        "BERT",
+        blocks="bert.encoder.layer",
+        embedding="bert.embeddings.word_embeddings",
+        norm="",
+        head="cls.predictions.decoder",
+        beside=("bert.embeddings", "bert.pooler", "cls", "classifier"),
+        ties=True,
+        renames=((r"\.gamma$", ".weight"), (r"\.beta$", ".bias")),
+    ),
+    "distilbert": Family(
+        ("DistilBertForMaskedLM", "DistilBertForSequenceClassification"),
+        _bert_names(
+            {
+                "q": "attention.q_lin",
+                "k": "attention.k_lin",
+                "v": "attention.v_lin",
+                "o": "attention.out_lin",
+                "up": "ffn.lin1",
+                "down": "ffn.lin2",
+            }
+        ),
+        "DistilBERT",
+        blocks="distilbert.transformer.layer",
+        embedding="distilbert.embeddings.word_embeddings",
+        norm="",
+        head="vocab_projector",
+        beside=(
+            "distilbert.embeddings",
+            "vocab_transform",
+            "vocab_layer_norm",
+            "vocab_projector",
+            "pre_classifier",
+            "classifier",
+        ),
+        count=("n_layers",),
+        ties=True,
+    ),
+    "t5": Family(
+        ("T5ForConditionalGeneration",),
+        tuple(
+            LinearName(f"layer.0.SelfAttention.{part}", part, "attention output" if part == "o" else "attention input")
+            for part in "qkvo"
+        ),
+        "T5",
+        blocks=("encoder.block", "decoder.block"),
+        embedding="shared",
+        norm="decoder.final_layer_norm",
+        alternatives=tuple(_t5_ffn(layer, gated) for layer in (2, 1) for gated in (True, False)),
+        beside=("encoder.final_layer_norm",),
+        kept=("layer.0.SelfAttention.relative_attention_bias",),
+        count=("num_layers", "num_decoder_layers"),
+        ties=True,
+        shared=("encoder.embed_tokens", "decoder.embed_tokens"),
+        packed="transformers makes up the weights of a T5 before it loads them, and packed linears have none",
+        returns=3,
+    ),
 }

@@ -367,7 +367,9 @@ def _most(budget: Budget, most_kl: float | None) -> float:
 
 
 def _tie(part: Mapping[str, Any], target: Target) -> tuple[Any, ...]:
-    """What a part is tied by: its block and fused roles, or itself."""
+    """What a part is tied by: the tensor it is rows of, its block and fused roles, or itself."""
+    if "tensor" in part:
+        return (part["tensor"],)
     key = None if part["block"] is None else tie(target, part["address"], part["role"])
     return (part["address"],) if key is None else (part["block"], key)
 

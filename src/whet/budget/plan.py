@@ -196,7 +196,10 @@ def check_plan(
     if not grids:
         raise UsageError(f"{source} keeps every part as it is, so there is nothing to make lighter. Lower its budget.")
     target = find_target(whole["target"])
-    held = storage(target, grids, shapes, frozenset(t.address for t in tables(parts)), tied(target, parts))
+    dtype = tensors[parts.blocks[0][0].parameter].dtype
+    held = storage(
+        target, grids, shapes, frozenset(t.address for t in tables(parts)), tied(target, parts), parts, dtype
+    )
     sizes = tensor_bytes(parts, tensors, grids)
     return CheckedPlan(whole, grids, held, sizes, _drop_stale(whole, sizes["total"]))
 

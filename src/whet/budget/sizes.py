@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from whet.anatomy import Anatomy, Linear
+from whet.anatomy import Anatomy, Linear, Piece
 from whet.checkpoint import TensorInfo
 from whet.errors import UsageError, did_you_mean
 from whet.grids import FloatGrid, Grid
@@ -26,9 +26,12 @@ def tables(parts: Anatomy) -> list[Linear]:
     return [parts.embedding] + ([parts.head] if parts.head is not None else [])
 
 
-def linear_bytes(grid: Grid, shape: tuple[int, int]) -> int:
-    """Bytes of all tensors of one linear of `shape` (out, in) that was put onto `grid`."""
-    return grid.nbytes(*shape) + (0 if isinstance(grid, FloatGrid) else _SHAPE_BYTES)
+def linear_bytes(grid: Grid, shape: tuple[int, int], first: bool = True) -> int:
+    """Bytes of all tensors of one linear of `shape` (out, in) that was put onto `grid`.
+
+    first: whether it is not stored together with rows above it, which have the shape of all.
+    """
+    return grid.nbytes(*shape) + (0 if isinstance(grid, FloatGrid) else _SHAPE_BYTES * first)
 
 
 def tensor_bytes(anatomy: Anatomy, tensors: Mapping[str, TensorInfo], grids: Mapping[str, Grid]) -> dict[str, int]:
@@ -36,18 +39,22 @@ def tensor_bytes(anatomy: Anatomy, tensors: Mapping[str, TensorInfo], grids: Map
 
     What has no grid keeps its stored bytes. A head that the config ties to the embedding is not stored.
     """
-    named = {linear.parameter: linear for linear in anatomy.linears()}
-    named[anatomy.embedding.parameter] = anatomy.embedding
-    if anatomy.head is not None:
-        named[anatomy.head.parameter] = anatomy.head
     parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
+    roles = {linear.parameter: linear.role for linear in (*anatomy.linears(), *tables(anatomy))}
+    pieces: dict[str, list[Piece]] = {}
+    for piece in anatomy.pieces(grids):
+        pieces.setdefault(piece.linears[0].parameter, []).append(piece)
     for name, info in tensors.items():
         if name == anatomy.dropped:
             continue
-        linear = named.get(name)
-        part = linear.role if linear is not None and linear.role in parts else "linears" if linear else "other"
-        grid = grids.get(linear.address) if linear else None
-        parts[part] += linear_bytes(grid, linear.shape) if grid and linear else info.nbytes
+        role = roles.get(name)
+        part = "other" if role is None else role if role in parts else "linears"
+        if name not in pieces:
+            parts[part] += info.nbytes
+        for piece in pieces.get(name, ()):
+            grid = grids.get(piece.linears[0].address)
+            kept = piece.shape[0] * piece.shape[1] * info.dtype.itemsize
+            parts[part] += kept if grid is None else linear_bytes(grid, piece.shape)
     return {**parts, "total": sum(parts.values())}
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from whet.anatomy import FAMILIES
-from whet.checkpoint.files import TensorInfo
+from whet.anatomy import AUTO, FAMILIES, Family, described, task_of
 from whet.checkpoint.folder import Checkpoint, find_folder
-from whet.checkpoint.modeling_whet import PARTS, fill
+from whet.checkpoint.modeling_whet import PARTS, converted, fill
 from whet.errors import UsageError
 
 
@@ -48,12 +49,20 @@ def model_config(checkpoint: Checkpoint) -> Any:
         raise _unusable(checkpoint, error) from error
 
 
+def model_class(checkpoint: Checkpoint) -> Any:
+    """The automatic class of transformers that builds what config.json's architecture is for."""
+    architecture = str((checkpoint.config.get("architectures") or [""])[0])
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
+    task = family.task(architecture) if family is not None else task_of(architecture)
+    return getattr(transformers, AUTO[task])
+
+
 def empty_model(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
     """The architecture that config.json describes, on the meta device: shapes without values."""
     config = model_config(checkpoint)
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=dtype)
+            return model_class(checkpoint).from_config(config, dtype=dtype)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, StrictDataclassError) as error:
         raise _unusable(checkpoint, error) from error
 
@@ -69,22 +78,36 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     dtype = dtype or config.dtype or checkpoint.dtype
     if checkpoint.whet is None and not checkpoint.config.get("quantization_config"):
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
+            model = model_class(checkpoint).from_pretrained(
                 checkpoint.path, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
             )
         return model.eval().to(device)  # type: ignore[arg-type]
     if checkpoint.whet is None:
         raise UsageError(f"{checkpoint.path} was quantized by another tool. whet loads originals and its own folders.")
-    return load_lighter(checkpoint, checkpoint.whet["linears"], dtype, device)
+    reading = checkpoint.whet.get("reading") or checkpoint.whet
+    return load_lighter(
+        checkpoint, reading["linears"], dtype, device, reading.get("names"), reading.get("convert", False)
+    )
 
 
 def load_lighter(
-    checkpoint: Checkpoint, table: dict[str, dict[str, Any]], dtype: torch.dtype, device: str
+    checkpoint: Checkpoint,
+    table: dict[str, dict[str, Any]],
+    dtype: torch.dtype,
+    device: str,
+    names: dict[str, str] | None = None,
+    convert: bool = False,
 ) -> PreTrainedModel:
-    """A model whose quantized linears are those of `table` (address → bits, group, zero), computed in `dtype`."""
+    """A model whose quantized linears are those of `table` (address → bits, group, zero, place), computed in `dtype`.
+
+    names: what the model calls tensors that are stored under other names. convert: have transformers find that out.
+    """
     model = empty_model(checkpoint, dtype)
     files = sorted({info.file.name for info in checkpoint.tensors.values()})
-    missing = fill(model, checkpoint.path, files, table, device)
+    if convert:
+        with quiet_transformers():
+            return converted(model, checkpoint.path, files, table, device)
+    missing = fill(model, checkpoint.path, files, table, device, names)
     if missing:
         raise UsageError(f"{checkpoint.path}: no file holds {', '.join(missing[:3])}. The folder is incomplete.")
     return model.eval()
@@ -106,10 +129,10 @@ def size_on_disk(folder: str | Path) -> dict[str, int]:
     """Bytes by part: `linears`, `embedding`, `head`, `other` (tensor data with scales and zeros), `weights` (the weight
     files whole, headers too), `tokenizer`, and `total` of the folder."""
     checkpoint = Checkpoint(folder)
-    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", ""))) or described(checkpoint.config)
     parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
     for name, info in checkpoint.tensors.items():
-        parts[_part_of(name, info, family)] += info.nbytes
+        parts[_part_of(name, family)] += info.nbytes
     files = {info.file for info in checkpoint.tensors.values()}
     everything = [p for p in checkpoint.path.rglob("*") if p.is_file() and ".whet" not in p.parts]
     return {
@@ -131,13 +154,23 @@ def _unusable(checkpoint: Checkpoint, error: Exception) -> UsageError:
 _VOCABULARY = ("vocab.json", "merges.txt", "chat_template.jinja")
 
 
-def _part_of(name: str, info: TensorInfo, family: Any) -> str:
+def _part_of(name: str, family: Family | None) -> str:
     module, _, leaf = name.rpartition(".")
     if family is not None and (leaf == "weight" or leaf in PARTS):
+        module = family.module_name(f"{module}.weight").removesuffix(".weight")
         if module == family.embedding:
             return "embedding"
         if module == family.head:
             return "head"
-        if any(module.endswith("." + linear.path) for linear in family.linears):
+        if any(path.search(module) for path in _paths(family)):
             return "linears"
-    return "other"
+    return "linears" if family is not None and any(path.search(name) for path in _paths(family)) else "other"
+
+
+def _paths(family: Family) -> list[re.Pattern[str]]:
+    """What modules and stacked parameters with linears are called, rows of a fused tensor (`….qkv_proj.q`) too."""
+    said = {(name.path, name.role) for name in family.every} | {(name.held, "") for name in family.every if name.held}
+    return [
+        re.compile(r"\." + re.escape(path).replace(r"\{\}", r"\d+") + (rf"(\.{role})?$" if role else "$"))
+        for path, role in said
+    ]

@@ -15,18 +15,22 @@ Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, grou
 A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). `whet.json`, or the
 `whet` entry of config.json, says for each linear how many bits, which group and zero, and in which type it is computed:
 the model's (`"decode": "model"`), that of the stored scales (`"scale"`) or float32 (`"float32"`), as the container's
-readers do. A linear that was only stored in fewer bytes (`"plain"`) is a plain tensor, `name.weight`.
+readers do. A linear that was only stored in fewer bytes (`"plain"`) is a plain tensor, `name.weight`. Where a linear is
+not a parameter of its own, `into` says of which `parameter` it is which `rows`, which `expert` of a stack, and whether
+that is `transposed`; without `bits` it is stored as it was, as `name.weight`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_shape")
 
@@ -70,45 +74,91 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     return ((codes.to(dtype) - 2 ** (bits - 1)) * scale).to(model_dtype)
 
 
-def fill(model: PreTrainedModel, folder: Path, files: list[str], table: dict[str, dict], device: str) -> list[str]:
-    """Give every parameter of `model` (built on the meta device) its value; returns what the files did not hold.
-
-    Tensors that the architecture has no place for (a vision tower, frequencies that are computed today) are left alone.
-    """
-    dtype = model.dtype
+def weights(
+    folder: Path, files: list[str], table: dict[str, dict], dtype: torch.dtype, device: str
+) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of `files` by its stored name, those that are codes as the weights that they stand for."""
     waiting: dict[str, dict[str, Tensor]] = {}
-    known = {name for name, _ in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
     for file in files:
         with safe_open(folder / file, framework="pt", device=device) as shard:
             for key in shard.keys():  # noqa: SIM118
                 address, _, part = key.rpartition(".")
                 value = shard.get_tensor(key)
-                if address in table and part in PARTS:
-                    waiting.setdefault(address, {})[part] = value
-                    entry = table[address]
-                    if len(waiting[address]) < (3 if entry["zero"] == "none" else 4):
-                        continue
-                    key = f"{address}.weight"
-                    value = decode(waiting.pop(address), entry, dtype)
-                if key not in known:
+                entry = table.get(address, {})
+                if "bits" not in entry or part not in PARTS:
+                    yield key, value
                     continue
-                owner, _, leaf = key.rpartition(".")
-                module = model.get_submodule(owner)
-                if value.is_floating_point():
-                    value = value.to(dtype)
-                if leaf in module._parameters:
-                    module._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
-                else:
-                    module._buffers[leaf] = value
+                waiting.setdefault(address, {})[part] = value
+                if len(waiting[address]) == (3 if entry["zero"] == "none" else 4):
+                    yield f"{address}.weight", decode(waiting.pop(address), entry, dtype)
+
+
+def converted(
+    model: PreTrainedModel, folder: Path, files: list[str], table: dict[str, dict], device: str
+) -> PreTrainedModel:
+    """The model with transformers' own conversions of stored names, for families that whet has no table of."""
+    stored = dict(weights(folder, files, table, model.dtype, device))
+    made = type(model).from_pretrained(None, config=model.config, state_dict=stored, dtype=model.dtype)
+    return made.eval().to(device)  # type: ignore[arg-type]
+
+
+def fill(
+    model: PreTrainedModel,
+    folder: Path,
+    files: list[str],
+    table: dict[str, dict],
+    device: str,
+    names: dict[str, str] | None = None,
+) -> list[str]:
+    """Give every parameter of `model` (built on the meta device) its value; returns what the files did not hold.
+
+    names: what the model calls tensors that are stored under another name. Tensors that the architecture has no place
+    for (a vision tower, frequencies that are computed today) are left alone.
+    """
+    dtype = model.dtype
+    written: dict[str, int] = {}
+    known = {name for name, _ in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
+
+    def put(name: str, value: Tensor, place: dict) -> None:
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        if value.is_floating_point():
+            value = value.to(dtype)
+        if leaf not in module._parameters:
+            module._buffers[leaf] = value
+            return
+        if not place:
+            module._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
+            return
+        whole = module._parameters[leaf]
+        assert whole is not None
+        if whole.is_meta:
+            whole = torch.nn.Parameter(torch.empty(whole.shape, dtype=dtype, device=device), requires_grad=False)
+            module._parameters[leaf] = whole
+        part = whole.data if place.get("expert") is None else whole.data[place["expert"]]
+        part = part.t() if place.get("transposed") else part
+        start, end = place.get("rows") or (0, part.shape[0])
+        part[start:end] = value
+        written[name] = written.get(name, 0) + value.numel()
+
     for module in model.modules():
-        # what no file holds, such as rotary frequencies, is computed from the config
+        # what no file holds, such as rotary frequencies, is computed from the config; before the weights are here,
+        # because those of the same module would be made anew
         left = {n: b for n, b in module._buffers.items() if b is not None and b.is_meta}
         for name, buffer in left.items():
             module._buffers[name] = torch.empty_like(buffer, device=device)
         if left:
             model._init_weights(module)
+    for key, value in weights(folder, files, table, dtype, device):
+        address, _, part = key.rpartition(".")
+        place = (table.get(address, {}).get("into") or {}) if part == "weight" else {}
+        name = place.get("parameter") or (names or {}).get(key, key)
+        if name in known:
+            put(name, value, place)
     model.tie_weights()
-    return [n for n, p in model.named_parameters() if p.is_meta]
+    whole = dict(model.named_parameters())
+    partly = [name for name, count in written.items() if name in whole and count < whole[name].numel()]
+    return [n for n, p in whole.items() if p.is_meta] + partly
 
 
 class WhetForCausalLM(PreTrainedModel):
@@ -133,13 +183,20 @@ class WhetForCausalLM(PreTrainedModel):
             dtype = getattr(torch, dtype)
         device = (device_map or {}).get("", "cpu") if isinstance(device_map, dict) else device_map or "cpu"
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        names = settings.get("architectures") or []
+        kind = getattr(transformers, names[0], None) if names else None
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(stock, dtype=dtype)
+            if kind is None:
+                model = transformers.AutoModelForCausalLM.from_config(stock, dtype=dtype)
+            else:
+                model = kind._from_config(stock, dtype=dtype)
         index = json.loads((path / "whet.safetensors.index.json").read_text(encoding="utf-8"))
         files = sorted(set(index["weight_map"].values()))
         if any(Path(file).name != file for file in files):
             raise ValueError(f"{path}: the index names a file outside the folder")
-        missing = fill(model, path, files, table["linears"], str(device))
+        if table.get("convert"):
+            return converted(model, path, files, table["linears"], str(device))
+        missing = fill(model, path, files, table["linears"], str(device), table.get("names"))
         if missing:
             raise ValueError(f"{path}: no file holds {', '.join(missing[:3])}; the folder is incomplete")
         return model.eval()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from whet.anatomy import task_of
 from whet.checkpoint import load_model, load_tokenizer
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
@@ -57,6 +58,27 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
+    """Logits of `batch` int64 [b, L], computed without a cache: [b, L, vocabulary], or [b, labels] of a classifier.
+
+    An encoder–decoder reads the batch and is given it again to write: at every position it says what comes next.
+    """
+    batch = batch.to(model.device)
+    if model.config.is_encoder_decoder:
+        return model(input_ids=batch, decoder_input_ids=batch, use_cache=False).logits
+    task = task_of(type(model).__name__)
+    return model(input_ids=batch, **({"use_cache": False} if task == "causal" else {})).logits
+
+
+def cached_outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
+    """Logits [b, 1, vocabulary] of the last position of `batch` int64 [b, L], the ones before it read into a cache."""
+    batch = batch.to(model.device)
+    given: dict[str, Any] = {"input_ids": batch} if model.config.is_encoder_decoder else {}
+    key = "decoder_input_ids" if given else "input_ids"
+    first = model(**{**given, key: batch[:, :-1]}, use_cache=True)
+    return model(**{**given, key: batch[:, -1:]}, past_key_values=first.past_key_values, use_cache=True).logits
+
+
 class TorchEngine:
     """A model in memory, in eval mode, with its tokenizer. What each method promises is said in `Engine`."""
 
@@ -64,12 +86,16 @@ class TorchEngine:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
         self.model, self.tokenizer, self.folder = model, tokenizer, folder
+        self.task = "seq2seq" if model.config.is_encoder_decoder else task_of(type(model).__name__)
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.ends = _end_tokens(model, tokenizer)
-        self._body, self._head = _halves(model)
+        self._body: Any = None
+        self._head: Any = None
+        if self.task == "causal":
+            self._body, self._head = _halves(model)
         self._newline: dict[int, bool] = {}
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
@@ -88,11 +114,16 @@ class TorchEngine:
     def logit_chunks(self, batch: Tensor, tokens_at_once: int) -> Iterator[Tensor]:
         batch = batch.to(self.device)
         step = max(1, tokens_at_once // batch.shape[0])
+        if self._body is None or self._head is None:
+            # nothing is handed out from inside: a reader who stops early would be left in inference mode
+            with torch.inference_mode():
+                logits = outputs(self.model, batch)
+                if self.task == "masked":
+                    # what is said of a token stands at its own position, not at the one before it
+                    logits = logits.roll(-1, dims=1)
+            yield from logits.split(step, dim=1)
+            return
         with torch.inference_mode():
-            if self._body is None or self._head is None:
-                logits = self.model(input_ids=batch, use_cache=False).logits
-                yield from logits.split(step, dim=1)
-                return
             hidden = self._body(input_ids=batch, use_cache=False).last_hidden_state
         for part in hidden.split(step, dim=1):
             with torch.inference_mode():
@@ -114,6 +145,7 @@ class TorchEngine:
         Raises UsageError for numbers out of range, an empty prompt, one that leaves no room in the context, or logits
         that are not finite.
         """
+        self._must_write()
         check_request(prompts, max_new_tokens, temperature, top_p, self.context, self.folder)
         answers: list[list[int]] = [[] for _ in prompts]
         whole_lengths = [len(prompt) + max_new_tokens for prompt in prompts]
@@ -122,8 +154,9 @@ class TorchEngine:
             samplers = [torch.Generator().manual_seed(seed + i) for i in group] if temperature > 0 else []
             open_rows = set(range(len(group)))
             cache = None
+            ids, given = self._begin(ids)
             for _ in range(max_new_tokens):
-                logits, cache = self._step(ids, cache)
+                logits, cache = self._step(ids, cache, given)
                 if not torch.isfinite(logits).all():
                     raise UsageError(
                         f"{self.folder}: the model gives logits that are not finite while generating. Its weights are "
@@ -144,22 +177,45 @@ class TorchEngine:
         return answers
 
     def time(self, prompt: Sequence[int], new_tokens: int) -> Timing:
+        self._must_write()
         ids = torch.tensor([list(prompt)], device=self.device)
         self._wait()
         started = time.perf_counter()
-        logits, cache = self._step(ids, None)
+        ids, given = self._begin(ids)
+        logits, cache = self._step(ids, None, given)
         token = logits.argmax(-1)[:, None]
         self._wait()
         first = time.perf_counter()
         for _ in range(new_tokens):
-            logits, cache = self._step(token, cache)
+            logits, cache = self._step(token, cache, given)
             token = logits.argmax(-1)[:, None]
         self._wait()
         return Timing(first - started, time.perf_counter() - first, len(prompt), new_tokens)
 
-    def _step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    def _must_write(self) -> None:
+        """Raises UsageError for a model that does not write text."""
+        if self.task not in ("causal", "seq2seq"):
+            raise UsageError(
+                f"{self.folder} is a {type(self.model).__name__}, which fills in or judges text and does not continue "
+                "it. Use whet compare to see what it kept."
+            )
+
+    def _begin(self, ids: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """What is to be continued after the prompts `ids` [b, n], and what every step is given beside it: a decoder
+        begins with its own first token and reads what the encoder made of the prompts."""
+        if self.task != "seq2seq":
+            return ids, {}
+        with torch.inference_mode():
+            read = self.model.get_encoder()(input_ids=ids)
+        start = self.model.config.decoder_start_token_id
+        return torch.full((len(ids), 1), start, device=self.device), {"encoder_outputs": read}
+
+    def _step(self, ids: Tensor, cache: Any, given: dict[str, Any]) -> tuple[Tensor, Any]:
         """Logits [b, vocabulary] after the last of `ids` [b, n], and the cache with their keys and values."""
         with torch.inference_mode():
+            if given:
+                out = self.model(decoder_input_ids=ids, past_key_values=cache, use_cache=True, **given)
+                return out.logits[:, -1], out.past_key_values
             if self._body is None or self._head is None:
                 out = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
                 return out.logits[:, -1], out.past_key_values
@@ -196,6 +252,6 @@ def _halves(model: PreTrainedModel) -> tuple[Any, Any]:
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    said = getattr(model.generation_config, "eos_token_id", None)
+    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = {said} if isinstance(said, int) else set(said or ())
     return ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())

@@ -1,6 +1,6 @@
 """Writers of the artifact's containers: pure functions of codes and parameters, nothing is rounded here."""
 
-from whet.formats.containers import CONTAINERS, linear_table, quantization_config, table_entry, whet_config
+from whet.formats.containers import CONTAINERS, linear_table, quantization_config, reading, table_entry, whet_config
 from whet.formats.packing import pack, stored_parts
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "linear_table",
     "pack",
     "quantization_config",
+    "reading",
     "stored_parts",
     "table_entry",
     "whet_config",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from whet.anatomy import AUTO, Anatomy
 from whet.grids import FloatGrid, Grid, IntegerGrid
 
 CONTAINERS = ("compressed-tensors", "whet")
@@ -27,8 +28,28 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
 
 
 def linear_table(grids: Mapping[str, Grid], decode: str) -> dict[str, dict[str, Any]]:
-    """Address → `table_entry`, as whet.json and the modelling file use it."""
+    """Address → `table_entry`, as whet.json tells it of every linear."""
     return {address: table_entry(grid, decode) for address, grid in grids.items()}
+
+
+def reading(parts: Anatomy, grids: Mapping[str, Grid], decode: str) -> dict[str, Any]:
+    """How a folder's tensors become the model's, as `checkpoint.modeling_whet` uses it.
+
+    `linears`: what is stored by itself, address → `table_entry` with its place in the model (`into`) where that is not
+    `address.weight`; without `bits` it is stored as it was. `names`: the model's names of other tensors; `convert`:
+    that transformers is to find them out.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for piece in parts.pieces(grids):
+        grid = grids.get(piece.linears[0].address)
+        table[piece.address] = {} if grid is None else table_entry(grid, decode)
+        if (into := piece.held.place(piece.address)) is not None:
+            table[piece.address]["into"] = into
+    for address, view in parts.moved().items():
+        if address not in table and (into := view.place(address)) is not None:
+            table[address] = {"into": into}
+    more: dict[str, Any] = {"names": parts.names} if parts.names else {}
+    return {"linears": table, **more, **({} if parts.family.known else {"convert": True})}
 
 
 def quantization_config(
@@ -73,9 +94,9 @@ def quantization_config(
     return config
 
 
-def whet_config(grids: Mapping[str, Grid], decode: str = "model") -> dict[str, Any]:
-    """The entries of config.json that send `AutoModelForCausalLM` to the modelling file in the folder."""
+def whet_config(parts: Anatomy, grids: Mapping[str, Grid], decode: str = "model") -> dict[str, Any]:
+    """The entries of config.json that send transformers' automatic class to the modelling file in the folder."""
     return {
-        "auto_map": {"AutoModelForCausalLM": "modeling_whet.WhetForCausalLM"},
-        "whet": {"format": 1, "linears": linear_table(grids, decode)},
+        "auto_map": {AUTO[parts.task]: "modeling_whet.WhetForCausalLM"},
+        "whet": {"format": 1, **reading(parts, grids, decode)},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +24,15 @@ class Solution:
     codes: Tensor
     params: Params
     notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of_rows(cls, parts: Sequence[Solution]) -> Solution:
+        """Rows that were solved apart, one part under the other."""
+        return cls(
+            torch.cat([s.codes for s in parts]),
+            {k: torch.cat([s.params[k] for s in parts]) for k in parts[0].params},
+            list(dict.fromkeys(note for s in parts for note in s.notes)),
+        )
 
     def rows(self, start: int, end: int) -> Solution:
         """The part that belongs to rows `start:end`: linears that were solved together are taken apart again."""

@@ -34,6 +34,8 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 import whet
+from whet.anatomy import task_of
+from whet.checkpoint import Checkpoint
 from whet.checkpoint.gguf import is_gguf
 from whet.engines.opening import open_engine
 from whet.engines.torch import resolve_device
@@ -119,9 +121,10 @@ def compare(
         require_harness()
     items = [] if skills is None else read_skills(skills)
     must_be_runnable((original, lighter), tasks)
+    task = "causal" if is_gguf(original) else _task(original)
     tokenizer = shared_tokenizer(original, lighter)
     size = {"original": size_of(original), "lighter": size_of(lighter)}
-    notes = notes_of(original, lighter)
+    notes = notes_of(original, lighter) + ([_READ_AS[task]] if task in _READ_AS else [])
 
     length, context = window, min((n for n in map(context_of, (original, lighter)) if n is not None), default=None)
     if context is not None and context < window:
@@ -148,7 +151,7 @@ def compare(
     prompt = torch.cat([w.tokens for w in found])[
         : min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
     ].tolist()
-    measure_speed = speed and len(prompt) > 0
+    measure_speed = speed and len(prompt) > 0 and task != "masked"
     # before the models are opened here, so that the two processes do not have to find room beside them
     memory = (
         {n: footprint(f, prompt, device=device, dtype=dtype) for n, f in _named(original, lighter)}
@@ -194,6 +197,23 @@ def compare(
     result["verdict"] = overall(result["judgements"])
     result["seconds"] = time.monotonic() - started
     return result
+
+
+def _task(original: str | Path) -> str:
+    """What the original answers; refuses a classifier, whose answer is one for a whole text."""
+    task = task_of(str((Checkpoint(original).config.get("architectures") or [""])[0]))
+    if task == "classification":
+        raise UsageError(
+            f"{original} gives one answer a text and no token, so there is no token to compare. whet compress tells "
+            "the KL of its answers on text that was kept out of solving."
+        )
+    return task
+
+
+_READ_AS = {
+    "masked": "A masked model: at every position it is asked for the token that stands there, which it sees.",
+    "seq2seq": "An encoder and a decoder: both are given each window, and the decoder says what comes next in it.",
+}
 
 
 @dataclass(frozen=True)

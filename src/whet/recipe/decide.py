@@ -7,7 +7,9 @@ follows and a later `resume` reads back.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import FAMILIES, Anatomy, Linear, anatomy
+from whet.anatomy import FAMILIES, Anatomy, Linear, Piece, anatomy
 from whet.budget import check_plan, plan_hash, read_plan, tables
 from whet.checkpoint import Checkpoint, load_tokenizer, model_config
 from whet.engines.torch import resolve_device
@@ -62,6 +64,11 @@ class Decision:
     def chosen(self, linears: list[Linear]) -> list[Linear]:
         """Those of `linears` that have a grid."""
         return [linear for linear in linears if linear.address in self.grids]
+
+    @functools.cached_property
+    def pieces(self) -> list[Piece]:
+        """What is stored by itself."""
+        return self.anatomy.pieces(self.grids)
 
     @property
     def tokens(self) -> int:
@@ -238,7 +245,7 @@ def decide(
         parse_scheme(scheme)
         if embed is not None:
             parse_scheme(embed)
-    solver = solver or SOLVER
+    solver, asked = solver or SOLVER, solver
     if solver not in SOLVERS:
         raise UsageError(
             f"Solver {solver!r} is not known.{did_you_mean(solver, SOLVERS)} Solvers: {', '.join(SOLVERS)}."
@@ -253,9 +260,21 @@ def decide(
     check_family(runtime, parts.model_type, str(checkpoint.path))
     if runtime.gguf:
         plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
+    notes: list[str] = []
+    if not parts.family.known:
+        notes.append(
+            f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "
+            f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
+            + (
+                " (the solver and text that were given have no use here)"
+                if asked not in (None, "nearest") or text
+                else ""
+            )
+        )
+        solver, text, eval_text = "nearest", None, None
     _check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
-    notes, checked = [], None
+    checked = None
     if plan is not None:
         found = check_plan(plan, parts, checkpoint.tensors, scale_dtype=scale_dtype(dtype))
         checked, grids, stored = found.plan, found.grids, found.storage
@@ -265,9 +284,19 @@ def decide(
         grids = choose_grids(parts, scheme, embed, dtype)
         every = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
         among = frozenset(linear.address for linear in tables(parts))
+        if embed is not None and not parts.family.known:
+            raise UsageError(
+                f"whet has no table of the family {parts.model_type}, so it does not know who reads its embedding. "
+                "Leave out --embed."
+            )
         notes += _without_ragged(runtime, grids, every)
-        stored = storage(runtime, grids, every, among, tied(runtime, parts))
+        stored = storage(runtime, grids, every, among, tied(runtime, parts), parts, dtype)
     writes_itself = text is None and solver != "nearest"
+    if writes_itself and parts.task != "causal":
+        raise UsageError(
+            f"No text was given, and {checkpoint.path.name} does not write any by itself. Give --text FILE of the kind "
+            "the model is used for, or --solver nearest, which needs none."
+        )
     if writes_itself:
         check_fits(checkpoint)
         window = min(window, int(checkpoint.config.get("max_position_embeddings") or window))
@@ -386,8 +415,9 @@ def _untie(checkpoint: Checkpoint) -> bool:
     family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
     if family is None or not checkpoint.config.get("tie_word_embeddings"):
         return False
-    names = (f"{family.head}.weight", f"{family.embedding}.weight")
-    if any(name not in checkpoint.tensors for name in names):
+    wanted = {f"{family.head}.weight", f"{family.embedding}.weight"}
+    names = [name for name in checkpoint.tensors if family.module_name(name) in wanted]
+    if len(names) != 2:
         return False
     same = torch.equal(*(checkpoint.read(name) for name in names))
     if not same:
@@ -399,11 +429,24 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
     """The stored shapes must be those the config's architecture has, tensor by tensor."""
     from whet.walk.skeleton import Skeleton
 
-    expected = {n: tuple(p.shape) for n, p in Skeleton(checkpoint, parts, "meta").model.named_parameters()}
+    model = Skeleton(checkpoint, parts, "meta").model
+    if not parts.family.known:
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        for linear in parts.linears():
+            if shapes.get(linear.parameter) != linear.shape:
+                raise UsageError(
+                    f"{checkpoint.path}: tensor {linear.parameter} has shape {list(linear.shape)}, config.json asks "
+                    f"for {list(shapes.get(linear.parameter, ()))}. Weights and config are of different models; "
+                    "download the folder again."
+                )
+        return
+    stored_as = {parts.name(stored): stored for stored in checkpoint.tensors}
+    expected = {stored_as.get(n, n): tuple(p.shape) for n, p in model.named_parameters()}
+    expected = _unstacked(checkpoint, parts, expected)
     for name, shape in expected.items():
         stored = checkpoint.tensors.get(name)
         if stored is None:
-            if parts.tied and name == f"{parts.family.head}.weight":
+            if parts.head is None and name == f"{parts.family.head}.weight":
                 continue
             raise UsageError(
                 f"{checkpoint.path}: tensor {name} is missing, which config.json asks for. The folder is incomplete or "
@@ -421,6 +464,27 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
             f"{checkpoint.path}: {len(extra)} tensors in blocks that config.json's architecture does not have (first "
             f"{extra[0]}). Weights and config are of different models; download the folder again."
         )
+
+
+def _unstacked(
+    checkpoint: Checkpoint, parts: Anatomy, expected: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """`expected` with the stacks of experts taken apart as files have them; refuses other numbers than the config's."""
+    elsewhere = parts.moved()
+    moved = [linear for linear in parts.linears() if linear.address in elsewhere]
+    sizes: dict[str, int] = {}
+    for linear in moved:
+        sizes[linear.held.parameter] = sizes.get(linear.held.parameter, 0) + linear.shape[0] * linear.shape[1]
+    for linear in moved:
+        shape = expected.get(linear.held.parameter)
+        if shape is None or sizes[linear.held.parameter] != math.prod(shape) or shape[-1] != linear.shape[1]:
+            raise UsageError(
+                f"{checkpoint.path}: the experts stored as {linear.parameter} and so on do not make up "
+                f"{linear.held.parameter} {list(shape or ())}, which config.json asks for. Weights and config are of "
+                "different models; download the folder again."
+            )
+    left = {name: shape for name, shape in expected.items() if name not in sizes}
+    return left | {linear.parameter: linear.shape for linear in moved}
 
 
 def _check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor, ...]) -> None:

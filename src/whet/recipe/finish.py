@@ -13,12 +13,15 @@ import transformers
 import yaml
 
 from whet import __version__
+from whet.anatomy import AUTO
 from whet.budget import tables, write_plan
 from whet.checkpoint import (
     Checkpoint,
     atomic,
+    empty_model,
     load_lighter,
     load_tokenizer,
+    model_class,
     modeling_whet,
     quiet_transformers,
     read_header,
@@ -26,15 +29,15 @@ from whet.checkpoint import (
     write_bytes,
     write_json,
 )
-from whet.engines.torch import TorchEngine
+from whet.engines.torch import TorchEngine, cached_outputs, outputs
 from whet.errors import GateError
-from whet.formats import linear_table, quantization_config, whet_config
+from whet.formats import linear_table, quantization_config, reading, whet_config
 from whet.formats.gguf import plan_gguf
 from whet.recipe.decide import Decision
 from whet.recipe.export import FILE, write_verified
 from whet.recipe.schema import RECIPE, recipe_text
 from whet.recipe.solving import Solver
-from whet.walk import Journal
+from whet.walk import STARVED, Journal
 
 # Dense bytes up to which the finished folder is loaded once more by stock transformers as a proof.
 _PROOF = 2**30
@@ -45,6 +48,7 @@ _CARD_FIELDS = ("license", "license_name", "license_link", "language", "tags", "
 def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, verified: dict[str, Any]) -> dict[str, Any]:
     """Make the folder whole; returns the report per linear and what the proof found. Every step may be repeated."""
     report = {a: line for unit in solver.units() for a, line in journal.entries[unit]["linears"].items()}
+    notes = decision.notes + starved(decision, report)
     packed = decision.storage.container == "compressed-tensors"
     _write_index(out, solver, "model" if packed else "whet")
     _write_config(out, decision, packed)
@@ -74,34 +78,54 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
         "linears": {
             a: {**entry, **report[a]} for a, entry in linear_table(decision.grids, decision.storage.decode).items()
         },
+        **_reading(decision),
         "copied": [n for n in decision.anatomy.unnamed],
         "dropped": decision.anatomy.dropped,
         "verify": {k: verified[k] for k in ("kl", "top1") if k in verified},
-        "notes": decision.notes,
+        "notes": notes,
         "lineage": [lineage],
     }
     if decision.storage.blocks:
-        manifest["gguf"] = check["gguf"] = _write_gguf(out, decision, manifest)
-    write_bytes(out / "README.md", card(decision, report, verified).encode())
+        manifest["gguf"] = check["gguf"] = _write_gguf(out, manifest, notes)
+    write_bytes(out / "README.md", card(decision, report, verified, notes).encode())
     # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
     names = sorted(
         p.name for p in out.iterdir() if p.is_file() and p.name != "whet.json" and not p.name.startswith(".")
     )
     files = {n: {"bytes": (out / n).stat().st_size, "sha256": sha256(out / n)} for n in names}
     write_json(out / "whet.json", {**manifest, "files": files})
-    return {"report": report, "check": check}
+    return {"report": report, "check": check, "notes": notes}
 
 
-def _write_gguf(out: Path, decision: Decision, manifest: dict[str, Any]) -> dict[str, Any]:
+def starved(decision: Decision, report: dict[str, Any]) -> list[str]:
+    """A note for each block on the experts that saw too few tokens for a second moment of their own."""
+    notes = []
+    for index, linears in enumerate(decision.anatomy.blocks):
+        few = {
+            linear.held.expert: report[linear.address]["starved"]
+            for linear in linears
+            if "starved" in report.get(linear.address, {})
+        }
+        if few:
+            told = ", ".join(f"{expert} ({share:.2%})" for expert, share in few.items())
+            notes.append(
+                f"block {index}: experts {told} saw fewer than {STARVED:.1%} of the tokens and were rounded with the "
+                "mean importance of their block; more text, or other text, may reach them"
+            )
+    return notes
+
+
+def _write_gguf(out: Path, manifest: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """Write the file that llama.cpp reads into the folder, and prove it; returns what it holds and what was found."""
     layout = plan_gguf(out, manifest=manifest)
 
     def mine() -> TorchEngine:
-        model = load_lighter(Checkpoint(out), manifest["linears"], torch.float32, "cpu")
+        how = manifest.get("reading") or manifest
+        model = load_lighter(Checkpoint(out), how["linears"], torch.float32, "cpu", how.get("names"))
         return TorchEngine(model, load_tokenizer(out), str(out))
 
     made = write_verified(layout, out / FILE, mine)
-    decision.notes += [note for note in layout.notes if note not in decision.notes]
+    notes += [note for note in layout.notes if note not in notes]
     return {key: made[key] for key in ("architecture", "types", "bytes", "check")}
 
 
@@ -132,28 +156,30 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
     if dense > _PROOF:
         return {"stored": "decoded again, equal", "loaded": "not run: the model is too large to load beside this run"}
     tokens = (decision.solve or [torch.arange(16) % decision.anatomy.embedding.shape[0]])[0][None, :64]
-    own = load_lighter(written, linear_table(decision.grids, decision.storage.decode), decision.dtype, decision.device)
+    how = reading(decision.anatomy, decision.grids, decision.storage.decode)
+    own = load_lighter(written, how["linears"], decision.dtype, decision.device, how.get("names"))
     with torch.no_grad(), quiet_transformers():
-        logits = own(tokens.to(decision.device), use_cache=False).logits
+        logits = outputs(own, tokens)
         if not torch.isfinite(logits).all():
             raise GateError(
                 f"{out}: the lighter model computes values that are not finite on its own calibration text."
             )
-        cached = own(tokens[:, :-1].to(decision.device), use_cache=True)
-        last = own(tokens[:, -1:].to(decision.device), past_key_values=cached.past_key_values).logits
-        gap = (last[:, -1].float() - logits[:, -1].float()).abs().max().item()
+        result: dict[str, Any] = {"stored": "decoded again, equal"}
+        gap = 0.0
+        if decision.anatomy.task in ("causal", "seq2seq") and decision.anatomy.family.known:
+            gap = (cached_outputs(own, tokens)[:, -1].float() - logits[:, -1].float()).abs().max().item()
+            result["cached against uncached"] = gap
         scale = logits.float().abs().max().item()
         tolerance = {torch.float32: 1e-4, torch.float16: 2e-2}.get(decision.dtype, 1e-1) * max(scale, 1.0)
         if gap > tolerance:
             raise GateError(
                 f"{out}: generation with a cache differs from generation without by {gap:.3g} in the logits."
             )
-        result = {"stored": "decoded again, equal", "cached against uncached": gap}
         if decision.storage.container == "compressed-tensors":
-            stock = transformers.AutoModelForCausalLM.from_pretrained(out, local_files_only=True).eval()
-            theirs = stock.to(decision.device)(tokens.to(decision.device), use_cache=False).logits
+            stock = model_class(written).from_pretrained(out, local_files_only=True).eval()
+            theirs = outputs(stock.to(decision.device), tokens)
             difference = (theirs.float() - logits.float()).abs().max().item()
-            if difference > tolerance * 0.1:
+            if not difference <= tolerance * 0.1:  # not a number is no agreement either
                 raise GateError(
                     f"{out}: stock transformers computes other logits than were solved (largest difference "
                     f"{difference:.3g}). Check the versions of transformers and compressed-tensors (>= 0.18)."
@@ -162,7 +188,7 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
     return result
 
 
-def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any]) -> str:
+def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], notes: list[str]) -> str:
     """The folder's README.md: the original's licence and tags, what was done, and how to load it."""
     recipe, checkpoint = decision.recipe, decision.checkpoint
     inherited = _front_matter(checkpoint.path / "README.md")
@@ -204,8 +230,8 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any]) -
             "Stock transformers (with `compressed-tensors>=0.18` installed) loads it; whet is not needed:",
             "",
             "```python",
-            "from transformers import AutoModelForCausalLM",
-            'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")',
+            f"from transformers import {AUTO[decision.anatomy.task]}",
+            f'model = {AUTO[decision.anatomy.task]}.from_pretrained("THIS_FOLDER")',
             "```",
         ]
         if recipe["target"] == "vllm":
@@ -216,14 +242,14 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any]) -
             "which computes the weights and hands back the stock architecture:",
             "",
             "```python",
-            "from transformers import AutoModelForCausalLM",
-            'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER", trust_remote_code=True)',
+            f"from transformers import {AUTO[decision.anatomy.task]}",
+            f'model = {AUTO[decision.anatomy.task]}.from_pretrained("THIS_FOLDER", trust_remote_code=True)',
             "```",
         ]
     lines += ["", "## Largest relative errors of linears", "", "| linear | grid | error |", "|---|---|---:|"]
     lines += [f"| {a} | {line['grid']} | {line['error']:.2e} |" for a, line in errors]
-    if decision.notes:
-        lines += ["", "## Notes", "", *(f"- {note}" for note in decision.notes)]
+    if notes:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in notes)]
     lines += ["", "`whet.json` holds every choice, the lineage and the SHA-256 of every file.", ""]
     return "\n".join(lines)
 
@@ -245,20 +271,33 @@ def _write_config(out: Path, decision: Decision, packed: bool) -> None:
     config = {k: v for k, v in decision.checkpoint.config.items() if k not in ("auto_map", "_name_or_path")}
     if packed:
         config["quantization_config"] = quantization_config(
-            decision.grids, _dense(decision), decision.anatomy.embedding.address, decision.storage.dequantize
+            {piece.address: decision.grids[piece.linears[0].address] for piece in decision.pieces},
+            _dense(decision),
+            decision.anatomy.embedding.address,
+            decision.storage.dequantize,
         )
     else:
-        config |= whet_config(decision.grids, decision.storage.decode)
+        config |= whet_config(decision.anatomy, decision.grids, decision.storage.decode)
     config.setdefault("dtype", str(decision.dtype).removeprefix("torch."))
     write_json(out / "config.json", config)
+
+
+def _reading(decision: Decision) -> dict[str, Any]:
+    """How the tensors are read where it is not each by its address and name."""
+    how = reading(decision.anatomy, decision.grids, decision.storage.decode)
+    plain = linear_table(decision.grids, decision.storage.decode)
+    return {} if how == {"linears": plain} else {"reading": how}
 
 
 def _dense(decision: Decision) -> list[str]:
     """Modules of the type Linear that stay as they are, the head among them."""
     parts = decision.anatomy
-    kept = [linear.address for linear in parts.linears() if linear.address not in decision.grids]
-    head = parts.head or parts.embedding
-    return kept + ([parts.family.head] if head.address not in decision.grids else [])
+    lighter = {piece.held.parameter.removesuffix(".weight") for piece in decision.pieces}
+    if parts.head is None and parts.embedding.address in decision.grids:
+        lighter.add(parts.family.head)
+    model = empty_model(decision.checkpoint, torch.float32)
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return [name for name in linears if name not in lighter]
 
 
 def _done(decision: Decision, report: dict[str, Any]) -> str:

@@ -43,6 +43,8 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
         solver = Solver(decision, out, journal, on_event)
         verified = solve_through(decision, solver, run) if decision.solve else round_only(decision, solver)
         summary = finish(out, decision, journal, solver, verified)
+        for note in summary["notes"][len(decision.notes) :]:
+            on_event({"event": "note", "message": note})
         _close(run)
     return {
         "out": str(out),
@@ -56,7 +58,7 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
             "solving": sum(entry["seconds"] for entry in journal.entries.values()),
             "this call": time.monotonic() - started,
         },
-        "notes": decision.notes,
+        "notes": summary["notes"],
     }
 
 

@@ -32,7 +32,7 @@ from whet.measure.skills import Item
 from whet.recipe.decide import Decision
 from whet.scores import LOST, TEXT, Sensitivity, TableUse, rank_share, table_losses, tied_metric
 from whet.text import batches, encode
-from whet.walk import GradientWalk, Sample
+from whet.walk import GradientWalk, Sample, refuse_unscored
 
 VERSION = 1
 # Tokens of text for a walk, and walks: second moments need no more, squared gradients do. With one walk the plans of
@@ -68,6 +68,7 @@ def score(
     """
     started = time.monotonic()
     parts, checkpoint = decision.anatomy, decision.checkpoint
+    refuse_unscored(parts)
     if not decision.solve:
         raise UsageError("Scoring needs text: give --text FILE, of the kind the model is used for.")
     tokenizer = load_tokenizer(checkpoint.path)
@@ -132,6 +133,7 @@ def score(
 def unscored(decision: Decision, schemes: Schemes) -> dict[str, Any]:
     """Scores without a single loss, made without text or a forward pass: bytes are known beforehand."""
     parts = decision.anatomy
+    refuse_unscored(parts)
     inside: dict[str, int] = {linear.address: i for i, linears in enumerate(parts.blocks) for linear in linears}
     found = []
     for linear in (*parts.linears(), *tables(parts)):
@@ -212,13 +214,16 @@ def _means(values: dict[str, list[tuple[float, int]]]) -> dict[str, float]:
 
 def _part(linear: Linear, block: int | None, decision: Decision) -> dict[str, Any]:
     stored = decision.checkpoint.tensors[linear.parameter]
+    size = linear.shape[0] * linear.shape[1]
     return {
         "address": linear.address,
         "role": linear.role,
         "block": block,
         "shape": list(linear.shape),
-        "parameters": linear.shape[0] * linear.shape[1],
-        "bytes": stored.nbytes,
+        "parameters": size,
+        "bytes": size * stored.dtype.itemsize,
+        # rows of one tensor take one scheme, so that they are stored as one
+        **({"tensor": linear.parameter} if linear.rows is not None else {}),
     }
 
 
@@ -234,7 +239,8 @@ def _other(decision: Decision) -> dict[str, int]:
 
 
 def _priced(linear: Linear, grids: Sequence[Grid], losses: dict[str, float]) -> dict[str, Any]:
-    return {grid.name: {"bytes": linear_bytes(grid, linear.shape), "kl": losses[grid.name]} for grid in grids}
+    first = linear.rows is None or linear.rows[0] == 0
+    return {grid.name: {"bytes": linear_bytes(grid, linear.shape, first), "kl": losses[grid.name]} for grid in grids}
 
 
 def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Linear
+from whet.anatomy import Linear, Piece
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.checkpoint.modeling_whet import PARTS, decode
 from whet.errors import GateError, UsageError
@@ -26,6 +26,8 @@ from whet.walk import BlockStep, Journal, SecondMoments
 
 # Rows of an embedding or head solved at once: bounds memory for large vocabularies.
 _ROWS = 8192
+
+Solved = tuple[Solution, Grid, Tensor]  # and the values that readers compute, float32
 
 
 class Solver:
@@ -77,7 +79,7 @@ class Solver:
         moments: SecondMoments | None,
         started: float,
     ) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = {}
+        solved: dict[str, Solved] = {}
         report: dict[str, Any] = {}
         by_input: dict[tuple[str, Grid], list[Linear]] = {}
         for linear in linears:
@@ -92,6 +94,7 @@ class Solver:
             w = torch.cat([weight(linear) for linear in together])
             grid = self._grid(w, grid)
             solution = SOLVERS[self.decision.recipe["solver"]](w, h, grid)
+            share = None if moments is None else moments.starved.get(reads)
             row = 0
             for linear in together:
                 own = solution.rows(row, row + linear.shape[0])
@@ -99,15 +102,36 @@ class Solver:
                 rounded = self._values(own, grid)
                 error = _relative(part, rounded) if h is None else second_moment_error(part, rounded, h)
                 line = report[linear.address] = _line(linear, grid, own, error)
+                if share is not None:
+                    line["starved"] = share
                 if h is not None and linear.address in self.decision.rows:
                     line["kl"] = paid_loss(part - rounded, h, self.decision.rows[linear.address].to(part.device))
-                tensors |= self._store(linear, own, grid, rounded)
+                solved[linear.address] = (own, grid, rounded)
                 row += linear.shape[0]
-        quantized = {linear.parameter for linear in linears}
-        for name in self.decision.anatomy.block_tensors[index]:
-            if name not in quantized:
-                tensors[name] = self.decision.checkpoint.read(name)
+        tensors = self._pieces(index, solved)
         return self._finish(f"block {index}", tensors, report, linears, started)
+
+    def _pieces(self, index: int, solved: Mapping[str, Solved]) -> dict[str, Tensor]:
+        """The tensors of block `index`: what was solved as it is stored, and everything else as it was."""
+        parts, checkpoint = self.decision.anatomy, self.decision.checkpoint
+        tensors: dict[str, Tensor] = {}
+        taken = {linear.parameter for linear in parts.blocks[index] if linear.address in solved}
+        for piece in self.decision.pieces:
+            if piece.linears[0].parameter not in taken:
+                continue
+            mine = [solved.get(linear.address) for linear in piece.linears]
+            if mine[0] is None:
+                (linear,) = piece.linears
+                tensors[f"{piece.address}.weight"] = linear.view(checkpoint.read(linear.parameter)).contiguous()
+                continue
+            grid = mine[0][1]
+            whole = Solution.of_rows([one[0] for one in mine if one is not None])
+            values = torch.cat([one[2] for one in mine if one is not None])
+            tensors |= self._store(piece, whole, grid, values)
+        for name in parts.block_tensors[index]:
+            if name not in taken:
+                tensors[name] = checkpoint.read(name)
+        return tensors
 
     def finished(self, unit: str) -> bool:
         """Whether an earlier run finished `unit`."""
@@ -143,13 +167,10 @@ class Solver:
                 lost += (w - self._values(own, grid)).square().sum().item()
                 size += w.square().sum().item()
                 solutions.append(own)
-            solution = Solution(
-                torch.cat([s.codes for s in solutions]),
-                {k: torch.cat([s.params[k] for s in solutions]) for k in solutions[0].params},
-                list(dict.fromkeys(note for s in solutions for note in s.notes)),
-            )
+            solution = Solution.of_rows(solutions)
             report[linear.address] = _line(linear, grid, solution, lost / size if size else 0.0)
-            tensors |= self._store(linear, solution, grid, self._values(solution, grid))
+            own_piece = Piece(linear.address, (linear,), linear.shape, linear.held)
+            tensors |= self._store(own_piece, solution, grid, self._values(solution, grid))
         for name in rest:
             tensors[name] = self.decision.checkpoint.read(name)
         return self._finish(unit, tensors, report, chosen, started).get(linear.address)
@@ -163,13 +184,20 @@ class Solver:
     def weights(self, unit: str, linears: list[Linear]) -> dict[str, Tensor]:
         """The lighter weights of `linears`, float32, decoded from the file of `unit` as the target computes them."""
         stored = read_header(self.file_of(unit))
+        wanted = {linear.address for linear in linears}
         weights = {}
-        for linear in linears:
-            grid = self.decision.grids[linear.address]
-            names = {part: f"{linear.address}.{part}" for part in (*PARTS, "weight")}
+        for piece in self.decision.pieces:
+            if not any(linear.address in wanted for linear in piece.linears):
+                continue
+            grid = self.decision.grids[piece.linears[0].address]
+            names = {part: f"{piece.address}.{part}" for part in (*PARTS, "weight")}
             parts = {p: read_tensor(stored[n]).to(self.decision.device) for p, n in names.items() if n in stored}
-            weights[linear.address] = decode(parts, self._entry(grid), self.decision.dtype).float()
-        return weights
+            whole = decode(parts, self._entry(grid), self.decision.dtype).float()
+            row = 0
+            for linear in piece.linears:
+                weights[linear.address] = whole[row : row + linear.shape[0]]
+                row += linear.shape[0]
+        return {address: w for address, w in weights.items() if address in wanted}
 
     def _grid(self, w: Tensor, grid: Grid) -> Grid:
         if self.decision.dtype != torch.float32 or isinstance(grid, FloatGrid):
@@ -185,7 +213,7 @@ class Solver:
         dtype = computed.get(self.decision.storage.decode, self.decision.dtype)
         return grid.decode(solution.codes, solution.params, dtype).to(self.decision.dtype).float()
 
-    def _store(self, linear: Linear, solution: Solution, grid: Grid, values: Tensor) -> dict[str, Tensor]:
+    def _store(self, linear: Piece, solution: Solution, grid: Grid, values: Tensor) -> dict[str, Tensor]:
         """The stored tensors of `solution`, proved to decode to `values` (float32), which were solved."""
         parts = stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()}, grid)
         again = decode(parts, self._entry(grid), self.decision.dtype)

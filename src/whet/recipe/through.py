@@ -43,6 +43,8 @@ def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, An
         if parts.head.address in decision.grids and not solver.finished("rest"):
             moment = _head_moment(walk)
         head = solver.solve_table("rest", parts.head, [n for n in rest if n != parts.head.parameter], moment)
+    if parts.task != "causal":
+        return _difference(walk, verify, lighter)
     return _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, device)
 
 
@@ -95,6 +97,21 @@ class _Untouched:
         return {}
 
 
+def _difference(walk: Walk, verify: list[Tensor], table: Tensor | None) -> dict[str, Any]:
+    """As `_divergence`, for models that do not predict the next token: over every answer they give."""
+    if not verify:
+        return {}
+    total = agree = 0.0
+    count = 0
+    for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
+        first, second = walk.skeleton.outputs(batch, mine), walk.skeleton.outputs(batch, theirs, table)
+        width = first.shape[-1]
+        nothing = torch.zeros(first.numel() // width, dtype=torch.int64)[None]
+        kl, same, _, _ = score_tokens(first.reshape(1, -1, width), second.reshape(1, -1, width), nothing)
+        total, agree, count = total + kl.double().sum().item(), agree + same.sum().item(), count + kl.numel()
+    return {"kl": total / count, "top1": agree / count, "drift": walk.drift}
+
+
 def _divergence(
     walk: Walk, verify: list[Tensor], original: Tensor, lighter: Tensor | None, device: str
 ) -> dict[str, Any]:
@@ -108,7 +125,9 @@ def _divergence(
     for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
         for row in range(len(batch)):
             kl, same, _, _ = score_tokens(
-                (mine[row, :-1] @ first.t())[None], (theirs[row, :-1] @ second.t())[None], batch[row, 1:][None]
+                walk.skeleton.cap(mine[row, :-1] @ first.t())[None],
+                walk.skeleton.cap(theirs[row, :-1] @ second.t())[None],
+                batch[row, 1:][None],
             )
             total, agree, count = total + kl.double().sum().item(), agree + same.sum().item(), count + kl.numel()
     return {"kl": total / count, "top1": agree / count, "drift": walk.drift}

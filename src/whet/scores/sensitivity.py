@@ -170,7 +170,7 @@ class Sensitivity:
             del seen.sums[reads], others.sums[reads]
             d = pivots(h)
             scored = [self.parts[linear.address] for linear in together]
-            weights = [x.view(module.get_parameter(x.parameter.removeprefix(prefix)).data) for x in together]
+            weights = [x.held.of(module.get_parameter(x.held.parameter.removeprefix(prefix)).data) for x in together]
             there = None
             if seen.tokens and others.tokens:
                 there = Seen(

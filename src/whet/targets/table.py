@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
 from whet.grids import BLOCKS, FloatGrid, Grid, parse_scheme
@@ -149,11 +151,14 @@ def storage(
     shapes: Mapping[str, tuple[int, int]],
     tables: frozenset[str],
     ties: Sequence[Sequence[str]] = (),
+    parts: Anatomy | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Storage:
     """The container that holds `grids` (by address) for `target`, or a UsageError that says what it cannot hold.
 
     What has no grid stays as it is. shapes: `(out, in)` by address. tables: addresses of embedding and head, which
-    compressed-tensors treats apart. ties: addresses that must have one scheme, as `tied` finds them.
+    compressed-tensors treats apart. ties: addresses that must have one scheme, as `tied` finds them. parts, dtype: of
+    which model, and the type of its weights.
     """
     widths = {shapes[address][1] for address in grids}
     for address, grid in grids.items():
@@ -175,14 +180,20 @@ def storage(
             f"F16 and BF16 are for llama.cpp: {target.name} reads what is not quantized in the model's own type. Leave "
             "those parts as they are (keep), or use --for llama.cpp."
         )
+    beyond = None if parts is None else _beyond_stock(parts, grids, dtype)
+    if beyond is not None:
+        if not target.modelling_file:
+            raise UsageError(f"{target.name} cannot hold this: {beyond}. Use --for transformers.")
+        return Storage("whet", False, beyond)
     if any(grid.zero == "real" for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has no real zeros")
     kinds = set(grids.values())
     plain = all(grid.zero == "none" for grid in kinds) and not tables & set(grids)
-    if plain:
+    if plain and not (parts is not None and _experts(parts)):
         return Storage("compressed-tensors", False, "symmetric linears load in stock transformers, mixed or not")
     if len(kinds) == 1:
-        # vLLM reads integer zeros itself and ignores the flag; transformers needs it (compressed-tensors >= 0.18).
+        # vLLM reads integer zeros itself and ignores the flag; transformers needs it (compressed-tensors >= 0.18). It
+        # stacks experts when it loads them and computes their weights in the type of the scales then, flag or not.
         return Storage("compressed-tensors", True, "one scheme: stock transformers computes the weights at load")
     if not target.modelling_file:
         raise UsageError(
@@ -190,6 +201,36 @@ def storage(
             "integer zeros. Use symmetric schemes (int4s-g128), or one scheme throughout."
         )
     return Storage("whet", False, "stock transformers would load this mix of schemes silently wrong")
+
+
+def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype | None) -> str | None:
+    """Why compressed-tensors cannot hold `grids` of this model, or None. Checked by running, family by family."""
+    if parts.family.packed:
+        return parts.family.packed
+    if parts.task != "causal" and parts.embedding.address in grids:
+        return "a quantized embedding loads in stock transformers only where the head is a table too"
+    chosen = [linear for linear in parts.linears() if linear.address in grids]
+    if any(linear.transposed for linear in chosen):
+        return f"{parts.family.title} stores its linears transposed, and compressed-tensors groups along their outputs"
+    if any(len(piece.linears) == 1 and piece.linears[0].rows for piece in parts.pieces(grids)):
+        return "compressed-tensors has one scheme for linears that are stored as one tensor, and these have several"
+    if not _experts(parts):
+        return None
+    kinds = set(grids.values())
+    if dtype not in (None, *(grid.scale_dtype for grid in kinds)):
+        return "transformers leaves experts in the type of the stored scales, which is not the model's float32"
+    if (
+        len(kinds) > 1
+        or any(grid.zero != "none" for grid in kinds)
+        or any(linear.held.expert is not None and linear.address not in grids for linear in parts.linears())
+    ):
+        return "transformers reads experts right only if all of them, and all else, have one symmetric scheme"
+    return None
+
+
+def _experts(parts: Anatomy) -> bool:
+    """Whether the model stacks experts."""
+    return any(linear.held.expert is not None for linear in parts.linears())
 
 
 def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], table: bool, widths: set[int]) -> None:

@@ -1,11 +1,12 @@
 """The block loop, forward and in reverse: streams through a model one block at a time, second moments, the journal."""
 
-from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample
+from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample, refuse_unscored
 from whet.walk.journal import Journal, alone
-from whet.walk.moments import SecondMoments
+from whet.walk.moments import STARVED, SecondMoments
 from whet.walk.walk import BlockStep, Visitor, Walk
 
 __all__ = [
+    "STARVED",
     "BlockStep",
     "Flow",
     "GradientVisitor",
@@ -16,4 +17,5 @@ __all__ = [
     "Visitor",
     "Walk",
     "alone",
+    "refuse_unscored",
 ]

@@ -99,6 +99,7 @@ class GradientWalk:
         folder: Path | None = None,
         seed: int = 0,
     ) -> None:
+        refuse_unscored(anatomy)
         self.skeleton = Skeleton(checkpoint, anatomy, device)
         self.checkpoint, self.anatomy, self.compute, self.folder = checkpoint, anatomy, compute, folder
         self.chance = torch.Generator(device).manual_seed(seed)
@@ -164,8 +165,9 @@ class GradientWalk:
             visitor.leave(index, linears, module, prefix)
             skeleton.free_block(index)
             stage.step(unit=f"block {index} backward")
+        scale = skeleton.scale()
         for number, sample in enumerate(samples):
-            visitor.embedding(sample, states[place(0, number)])
+            visitor.embedding(sample, states[place(0, number)] * scale)
 
     def _run(self, module: nn.Module, hidden: Tensor, call: Call) -> Tensor:
         args, kwargs = call
@@ -189,10 +191,13 @@ class GradientWalk:
             for start in range(0, len(counted), step):
                 rows, columns = counted[start : start + step].unbind(1)
                 hidden = normed[rows, columns].float()
-                chance = (hidden.to(self.compute) @ table.t()).float().softmax(-1)
+                logits = self.skeleton.cap((hidden.to(self.compute) @ table.t()).float())
+                chance = logits.softmax(-1)
                 noise = chance.sqrt() * torch.empty_like(chance).normal_(generator=self.chance)
                 visitor.head(sample, hidden, chance, slice(start, start + len(rows)))
                 error = noise - chance * noise.sum(1, keepdim=True)
+                if self.skeleton.bound is not None:
+                    error *= 1 - (logits / self.skeleton.bound).square()
                 gradient[rows, columns] = (error.to(self.compute) @ table).to(gradient.dtype)
         normed.backward(gradient)
         assert x.grad is not None
@@ -218,23 +223,44 @@ class GradientWalk:
         return flow, x.grad
 
 
+def refuse_unscored(anatomy: Anatomy) -> None:
+    """Raises UsageError for a model whose gradients this walk cannot follow."""
+    title = anatomy.family.title or anatomy.model_type
+    if any(linear.held.expert is not None for linear in anatomy.linears()):
+        why = "what an expert is worth depends on which tokens are sent to it, and that is not measured yet"
+    elif not anatomy.family.known:
+        why = "no table says what its parts are"
+    elif anatomy.task != "causal":
+        why = "scoring follows predictions of the next token, which it does not make"
+    else:
+        return
+    raise UsageError(
+        f"{title} cannot be scored, so there is no planning by budget for it: {why}. Give one scheme for all of it "
+        "(whet compress --scheme W4A16), or a plan of your own (--plan)."
+    )
+
+
 @contextmanager
 def _listening(module: nn.Module, linears: list[Linear], prefix: str, flow: Flow) -> Iterator[None]:
     """Puts inputs, outputs and gradients of the linears into `flow` while the block runs forward and back."""
 
     def hook(linear: Linear):  # type: ignore[no-untyped-def]
+        rows = slice(*(linear.held.rows or (None, None)))
+
         def take(gradient: Tensor) -> None:
-            flow.gradients[linear.address] = gradient
+            flow.gradients[linear.address] = gradient[..., rows]
 
         def hear(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
             flow.inputs.setdefault(linear.reads, args[0].detach())
-            flow.outputs[linear.address] = out.detach()
+            flow.outputs[linear.address] = out.detach()[..., rows]
             out.register_hook(take)
 
         return hear
 
     handles = [
-        module.get_submodule(linear.address.removeprefix(prefix)).register_forward_hook(hook(linear))
+        module.get_submodule(linear.held.parameter.removeprefix(prefix).rpartition(".")[0]).register_forward_hook(
+            hook(linear)
+        )
         for linear in linears
     ]
     try:

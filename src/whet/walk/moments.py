@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from whet.errors import UsageError
 # Squares on the diagonal of H up to this wide are computed whole; of larger ones only the lower triangle, which saves
 # almost half of the work.
 _WHOLE = 192
+# Experts that see a smaller share of the tokens have no second moment worth the name.
+STARVED = 0.005
+MIDDLE = "middle"  # how the inputs of experts' last linears end
 
 
 class HeardEnough(Exception):
@@ -23,7 +27,8 @@ class HeardEnough(Exception):
 class SecondMoments:
     """`mean(reads)` is `[in, in]`, over tokens; linears that read the same input share one.
 
-    Only the lower triangle is summed up; `mean` mirrors it.
+    Only the lower triangle is summed up; `mean` mirrors it. Experts have one each, over the tokens that were sent to
+    them; after `settle`, `starved` tells by input the share of the tokens of experts that saw too few for one.
     """
 
     def __init__(self, linears: list[Linear], prefix: str) -> None:
@@ -32,21 +37,70 @@ class SecondMoments:
         for linear in linears:
             self.first.setdefault(linear.reads, linear)
         self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.starved: dict[str, float] = {}
         self.tokens = 0
         self.heard = 0
 
     @contextlib.contextmanager
     def listening(self, block: nn.Module) -> Iterator[None]:
         """Add what flows into the linears of `block`; a forward ends with `HeardEnough` after the last of them."""
+        alone = {self._module(x): reads for reads, x in self.first.items() if x.held.expert is None}
+        stacks = self._stacks()
+        ears = len(alone) + len(stacks)
         handles = [
-            block.get_submodule(linear.address.removeprefix(self.prefix)).register_forward_pre_hook(self._hook(reads))
-            for reads, linear in self.first.items()
+            block.get_submodule(module).register_forward_pre_hook(self._hook(reads, ears))
+            for module, reads in alone.items()
+        ]
+        # transformers' experts are one module with stacked weights, whatever runs them: no linear of theirs is called
+        handles += [
+            block.get_submodule(module).register_forward_pre_hook(self._experts(experts, ears), with_kwargs=True)
+            for module, experts in stacks.items()
         ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def settle(self) -> None:
+        """Experts that saw too few of the tokens take the mean of their block, and are named in `starved`.
+
+        What goes into an expert is alike in all of them, so a second moment over all tokens serves; what is in the
+        middle is every expert's own, so of that only the mean square does, the same in every channel.
+        """
+        for module in self._stacks().values():
+            reads = [linear.reads for linears in module.values() for linear in linears]
+            few = [name for name in reads if self.counts.get(name, 0) < STARVED * self.tokens]
+            if not few:
+                continue
+            for ending in dict.fromkeys(name.rpartition(" ")[2] for name in reads):
+                alike = [name for name in reads if name.rpartition(" ")[2] == ending and name in self.sums]
+                total = torch.stack([self.sums[name].diagonal().mean() for name in alike]).sum()
+                size = max(1, sum(self.counts[name] for name in alike))
+                if ending == MIDDLE:
+                    mean = torch.eye(len(self.sums[alike[0]]), device=total.device) * total / size
+                else:
+                    mean = self.sums[alike[0]].clone()
+                    for name in alike[1:]:
+                        mean += self.sums[name]
+                    mean /= size
+                for name in few:
+                    if name.rpartition(" ")[2] == ending:
+                        self.starved[name] = self.counts.get(name, 0) / max(1, self.tokens)
+                        self.sums[name], self.counts[name] = mean.clone(), 1
+
+    def _stacks(self) -> dict[str, dict[int, list[Linear]]]:
+        """By module of stacked experts and by expert, the first linear that reads each of its inputs."""
+        found: dict[str, dict[int, list[Linear]]] = {}
+        for linear in self.first.values():
+            if linear.held.expert is not None:
+                found.setdefault(self._module(linear), {}).setdefault(linear.held.expert, []).append(linear)
+        return found
+
+    def _module(self, linear: Linear) -> str:
+        """The module inside the block whose inputs are those of `linear`."""
+        return linear.held.parameter.removeprefix(self.prefix).rpartition(".")[0]
 
     def add(self, reads: str, x: Tensor) -> None:
         """Add inputs `[tokens, in]`. Raises UsageError naming the linear at the first input that is not finite."""
@@ -66,16 +120,37 @@ class SecondMoments:
 
     def mean(self, reads: str) -> Tensor:
         """H of one input."""
-        return _mirror(self.sums[reads] / max(self.tokens, 1))
+        return _mirror(self.sums[reads] / max(self.counts.get(reads, self.tokens), 1))
 
-    def _hook(self, reads: str):  # type: ignore[no-untyped-def]
+    def _hook(self, reads: str, ears: int):  # type: ignore[no-untyped-def]
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self.add(reads, args[0].reshape(-1, args[0].shape[-1]))
-            self.heard += 1
-            if self.heard % len(self.first) == 0:
-                raise HeardEnough
+            x = args[0].reshape(-1, args[0].shape[-1])
+            self.add(reads, x)
+            self.counts[reads] = self.counts.get(reads, 0) + len(x)
+            self._heard(ears)
 
         return hook
+
+    def _experts(self, experts: dict[int, list[Linear]], ears: int):  # type: ignore[no-untyped-def]
+        def hook(module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            hidden, chosen = (*args, *kwargs.values())[:2]
+            for expert, linears in experts.items():
+                mine = hidden[(chosen == expert).any(-1)]
+                for linear in linears:
+                    x = mine
+                    if linear.reads.endswith(MIDDLE):
+                        gate, up = torch.nn.functional.linear(mine, module.gate_up_proj[expert]).chunk(2, dim=-1)
+                        x = module.act_fn(gate) * up
+                    self.add(linear.reads, x)
+                    self.counts[linear.reads] = self.counts.get(linear.reads, 0) + len(x)
+            self._heard(ears)
+
+        return hook
+
+    def _heard(self, ears: int) -> None:
+        self.heard += 1
+        if self.heard % ears == 0:
+            raise HeardEnough
 
 
 def _add_lower(h: Tensor, x: Tensor) -> None:

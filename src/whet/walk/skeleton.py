@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -33,9 +33,14 @@ class Skeleton:
 
     def __init__(self, checkpoint: Checkpoint, anatomy: Anatomy, device: str) -> None:
         self.checkpoint, self.anatomy, self.device = checkpoint, anatomy, device
+        self.moved = anatomy.moved()
+        self.starts = [i for i, prefix in enumerate(anatomy.prefixes) if prefix.endswith(".0.")]
+        more = anatomy.family.returns - 1
+        self.handed = tuple(torch.empty(0) for _ in range(more)) if more else None
+        self.entered: dict[int, Tensor] = {}
         self.model = empty_model(checkpoint, torch.float32).eval()
         self.model.requires_grad_(False)
-        self.blocks: nn.ModuleList = self.model.get_submodule(anatomy.family.blocks)  # type: ignore[assignment]
+        self.blocks = [self.model.get_submodule(prefix.removesuffix(".")) for prefix in anatomy.prefixes]
         for module in self.model.modules():
             # rotary frequencies and the like are in no file: they are computed from the config
             names = [n for n, b in module._buffers.items() if b is not None and b.is_meta]
@@ -45,25 +50,69 @@ class Skeleton:
                 self.model._init_weights(module)  # type: ignore[no-untyped-call]
 
     def load_block(self, index: int) -> nn.Module:
-        """Block `index` with the original's weights, in float32 on the device."""
+        """Block `index` with the original's weights, in float32 on the device; experts are stacked as the model is."""
         prefix = self.anatomy.block_prefix(index)
-        state = {n.removeprefix(prefix): self.read(n) for n in self.anatomy.block_tensors[index]}
         block = self.blocks[index]
+        moved = {x.parameter: x.held for x in self.anatomy.blocks[index] if x.address in self.moved}
+        state: dict[str, Tensor] = {}
+        for stored in self.anatomy.block_tensors[index]:
+            if stored not in moved:
+                state[self.anatomy.name(stored).removeprefix(prefix)] = self.read(stored)
+                continue
+            name = moved[stored].parameter.removeprefix(prefix)
+            if name not in state:
+                state[name] = torch.empty(block.get_parameter(name).shape, dtype=torch.float32, device=self.device)
+            moved[stored].of(state[name]).copy_(self.read(stored))
         block.load_state_dict(state, strict=True, assign=True)
         return block
 
     def free_block(self, index: int) -> None:
         """Give the memory of block `index` back."""
-        self.blocks[index].to("meta")
+        _emptied(self.blocks[index])
         give_back()
 
     def load_norm(self) -> nn.Module:
         """The norm after the last block."""
-        norm = self.model.get_submodule(self.anatomy.family.norm)
-        prefix = self.anatomy.family.norm + "."
-        names = [n for n in self.anatomy.other_tensors if n.startswith(prefix)]
-        norm.load_state_dict({n.removeprefix(prefix): self.read(n) for n in names}, strict=True, assign=True)
-        return norm
+        name = self.anatomy.family.norm
+        if not name:
+            return nn.Identity()
+        self._load(name)
+        return self.model.get_submodule(name)
+
+    def _load(self, *modules: str) -> None:
+        """Bring in everything stored for `modules` outside the blocks, but for the embedding and a head of its own."""
+        tables = {x.parameter for x in (self.anatomy.embedding, self.anatomy.head) if x is not None}
+        for stored in self.anatomy.other_tensors:
+            name = self.anatomy.name(stored)
+            if (
+                stored in tables
+                or stored == self.anatomy.dropped
+                or not name.startswith(tuple(f"{module}." for module in modules))
+            ):
+                continue
+            owner, _, leaf = name.rpartition(".")
+            try:
+                module = self.model.get_submodule(owner)
+            except AttributeError:  # another head's weights, which this architecture does not have
+                continue
+            if leaf in module._parameters:
+                module._parameters[leaf] = nn.Parameter(self.read(stored), requires_grad=False)
+
+    @property
+    def bound(self) -> float | None:
+        """What the model keeps its logits below, smoothly, if it does."""
+        softcap = self.anatomy.family.softcap
+        return getattr(self.model.config, softcap, None) or None if softcap else None
+
+    def cap(self, logits: Tensor) -> Tensor:
+        """Logits as the model gives them, from what its head computes."""
+        return logits if self.bound is None else torch.tanh(logits / self.bound) * self.bound
+
+    def scale(self) -> float:
+        """What the embedding multiplies its rows by."""
+        with self.embedding(torch.ones(1, 1)), torch.no_grad():
+            module = self.model.get_submodule(self.anatomy.family.embedding)
+            return float(module(torch.zeros(1, 1, dtype=torch.int64, device=self.device)).flatten()[0])
 
     def read(self, name: str) -> Tensor:
         """A stored tensor in float32 on the device, in memory of its own."""
@@ -71,35 +120,115 @@ class Skeleton:
 
     @contextlib.contextmanager
     def embedding(self, table: Tensor) -> Iterator[None]:
-        """The embedding holds `table [vocabulary, hidden]` in any type; what comes out of it is float32."""
-        module = self.model.get_submodule(self.anatomy.family.embedding)
-        module.weight = nn.Parameter(table.to(self.device), requires_grad=False)  # type: ignore[assignment]
-        hook = module.register_forward_hook(lambda _module, _args, out: out.float())
+        """The embedding holds `table [vocabulary, hidden]` in any type; what comes out of it is float32.
+
+        Only the rows that are looked up are turned into float32, before whatever the embedding does to them (Gemma
+        multiplies).
+        """
+        modules = [self.model.get_submodule(n) for n in (self.anatomy.family.embedding, *self.anatomy.family.shared)]
+        table = table.to(self.device)
+
+        def look_up(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+            rows, places = args[0].unique(return_inverse=True)
+            module.weight = nn.Parameter(table[rows].float(), requires_grad=False)  # type: ignore[assignment]
+            return (places,)
+
+        empty = [(module.weight, module.padding_idx) for module in modules]
+        for module in modules:
+            module.padding_idx = None  # type: ignore[assignment]  # it is no row of the few that are looked up
+        hooks = [module.register_forward_pre_hook(look_up) for module in modules]
         try:
             yield
         finally:
-            hook.remove()
-            module.to("meta")
+            for hook, module, before in zip(hooks, modules, empty, strict=True):
+                hook.remove()
+                module.weight, module.padding_idx = before  # type: ignore[assignment]
 
     def enter(self, tokens: Tensor) -> tuple[Tensor, list[Call]]:
-        """What reaches the first block for `tokens [b, L]`, and the other arguments of every block."""
+        """What reaches the first block for `tokens [b, L]`, and the other arguments of every block.
+
+        Of several stacks, every one is given `tokens`; `stack` tells what reaches the later ones.
+        """
         calls: list[Call] = [((), {})] * len(self.blocks)
-        first: list[Tensor] = []
+        entered: dict[int, Tensor] = {}
 
-        def record(index: int, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-            if index == 0:
-                first.append(hidden)
+        def record(index: int, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if index in self.starts:
+                entered[index] = hidden
             calls[index] = (args, kwargs)
-            return hidden
+            # what the first block of a stack makes for the others stands empty until it has run
+            return hidden if self.handed is None else (hidden, *self.handed)
 
-        norm = self.model.get_submodule(self.anatomy.family.norm)
-        with torch.no_grad(), _stub([*self.blocks], record), _stub([norm], lambda _i, hidden, _a, _k: hidden):
-            self.model.base_model(input_ids=tokens.to(self.device), use_cache=False)
-        return first[0], calls
+        family = self.anatomy.family
+        self._load(*family.beside)
+        norms = [self.model.get_submodule(name) for name in self._norms()]
+        with torch.no_grad(), _stub([*self.blocks], record), _stub(norms, lambda _i, hidden, _a, _k: hidden):
+            self._run(tokens)
+        self.entered = entered
+        return entered[0], calls
+
+    def _norms(self) -> list[str]:
+        """Names of the norms that end the stacks."""
+        family = self.anatomy.family
+        if len(family.stacks) == 1:
+            return [family.norm] if family.norm else []
+        return [f"{stack.rpartition('.')[0]}.{family.norm.rpartition('.')[2]}" for stack in family.stacks]
+
+    def stack_norm(self, index: int) -> nn.Module:
+        """The norm after the stack that ends right before block `index`, with its weights."""
+        name = self._norms()[self.starts.index(index) - 1]
+        self._load(name)
+        return self.model.get_submodule(name)
+
+    def _run(self, tokens: Tensor) -> Any:
+        """The whole model on `tokens`; an encoder and a decoder are both given them."""
+        tokens = tokens.to(self.device)
+        if len(self.starts) > 1:
+            return self.model(input_ids=tokens, decoder_input_ids=tokens, use_cache=False)
+        return self.model.base_model(input_ids=tokens, use_cache=False)
+
+    def outputs(self, tokens: Tensor, hidden: Tensor, table: Tensor | None = None) -> Tensor:
+        """What the model makes of `hidden [b, L, hidden]` after its last block and norm: logits of every position or
+        text.
+
+        For models that end in more than a table. table: the lighter embedding, where the head is tied to it.
+        """
+        family = self.anatomy.family
+        self._load(*family.beside, family.head)
+        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        tied = head is not None and head.weight.is_meta
+        if tied:
+            table = self.checkpoint.read(self.anatomy.embedding.parameter) if table is None else table
+            head.weight = nn.Parameter(table.to(self.device, torch.float32), requires_grad=False)
+            if getattr(head, "bias", None) is not None and head.bias.is_meta:
+                self.model.tie_weights()
+                head.weight = nn.Parameter(table.to(self.device, torch.float32), requires_grad=False)
+        given = hidden if self.handed is None else (hidden, *self.handed)
+        embeddings = [self.model.get_submodule(name) for name in (family.embedding, *family.shared)]
+        norms = [self.model.get_submodule(name) for name in self._norms()]
+        tokens = tokens.to(self.device)
+        several = {"decoder_input_ids": tokens} if len(self.starts) > 1 else {}
+        with contextlib.ExitStack() as stubs:
+            stubs.enter_context(torch.no_grad())
+            stubs.enter_context(_stub([*self.blocks], lambda _i, _h, _a, _k: given))
+            stubs.enter_context(_stub(embeddings, lambda _i, _t, _a, _k: hidden))
+            stubs.enter_context(_stub(norms, lambda _i, x, _a, _k: x))
+            out = self.model(input_ids=tokens, **several).logits
+        if tied:
+            head.weight = nn.Parameter(head.weight.to("meta"), requires_grad=False)
+        return out
+
+
+def _emptied(whole: nn.Module) -> None:
+    """Give the memory of all parameters back; buffers, which no file has, stay."""
+    for module in whole.modules():
+        for name, value in module._parameters.items():
+            if value is not None and not value.is_meta:
+                module._parameters[name] = nn.Parameter(value.to("meta"), requires_grad=False)
 
 
 @contextlib.contextmanager
-def _stub(modules: list[nn.Module], replacement: Callable[..., Tensor]) -> Iterator[None]:
+def _stub(modules: list[nn.Module], replacement: Callable[..., Any]) -> Iterator[None]:
     for i, module in enumerate(modules):
         module.forward = lambda hidden, *a, _i=i, **k: replacement(_i, hidden, a, k)  # type: ignore[method-assign]
     try:
@@ -107,16 +236,3 @@ def _stub(modules: list[nn.Module], replacement: Callable[..., Tensor]) -> Itera
     finally:
         for module in modules:
             del module.forward
-
-
-@contextlib.contextmanager
-def replaced(block: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """`block` with other values of some parameters (by name inside the block), the old ones put back afterwards."""
-    old = {name: block.get_parameter(name).data for name in weights}
-    for name, value in weights.items():
-        block.get_parameter(name).data = value
-    try:
-        yield
-    finally:
-        for name, value in old.items():
-            block.get_parameter(name).data = value

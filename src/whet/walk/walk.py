@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
 from whet.walk.hidden import HiddenStates
 from whet.walk.moments import HeardEnough, SecondMoments
-from whet.walk.skeleton import Call, Skeleton, replaced
+from whet.walk.skeleton import Call, Skeleton
 
 
 @dataclass
@@ -42,17 +42,35 @@ class BlockStep:
                 with contextlib.suppress(HeardEnough):
                     self.walk.run(self, hidden, batch)
                 moments.tokens += hidden.shape[0] * hidden.shape[1]
+        moments.settle()
         return moments
 
     def weight(self, linear: Linear) -> Tensor:
         """The original weights `[out, in]` of `linear`, float32."""
-        return linear.view(self.module.get_parameter(linear.parameter.removeprefix(self.prefix)).data)
+        return linear.held.of(self.module.get_parameter(linear.held.parameter.removeprefix(self.prefix)).data)
 
 
 class Visitor(Protocol):
     """What is done at each block. Returns the weights the lighter block has, by address; what is left out stays."""
 
     def visit(self, step: BlockStep) -> Mapping[str, Tensor]: ...
+
+
+@dataclass
+class Stand:
+    """What one stream's blocks are given beside hidden states: by shape of a batch what the first block of the stack
+    `made` for the others, and by batch what the stack before it `ends` with, and what stood for it in the capture."""
+
+    made: dict[tuple[int, ...], dict[int, Any]] = field(default_factory=dict)
+    ends: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def instead(self, shape: tuple[int, ...], batch: int) -> dict[int, Any]:
+        """Captured arguments, by identity, and what takes their place."""
+        found = dict(self.made.get(shape, {}))
+        if batch in self.ends:
+            stood, end = self.ends[batch]
+            found[id(stood)] = end
+        return found
 
 
 class Walk:
@@ -82,6 +100,10 @@ class Walk:
         self.drift: list[float] = []
         self._calls: dict[tuple[int, ...], list[Call]] = {}
         self._shapes = [tuple(batch.shape) for batch in (*solve, *verify)]
+        self._entered: dict[int, list[Tensor]] = {}
+        self._ends: dict[tuple[int, ...], Tensor] = {}
+        self._stands = {"original": Stand(), "lighter": Stand()}
+        self._stream = self._stands["lighter"]
         with self.skeleton.embedding(original):
             self.original = HiddenStates([self._enter(batch) for batch in verify])
         with self.skeleton.embedding(lighter):
@@ -92,30 +114,40 @@ class Walk:
         anatomy = self.skeleton.anatomy
         with torch.no_grad():
             for index, linears in enumerate(anatomy.blocks):
+                if index and index in self.skeleton.starts:
+                    self._next_stack(index)
                 module = self.skeleton.load_block(index)
                 step = BlockStep(index, anatomy.block_prefix(index), module, linears, self)
+                self._stream = self._stands["original"]
                 for number in range(len(self.original)):
                     hidden = self.run(step, self.original[number], self.solving + number)
                     self.original.update(number, hidden)
+                self._stream = self._stands["lighter"]
                 weights = visitor.visit(step)
-                inside = {
-                    linear.parameter.removeprefix(step.prefix): weights[linear.address]
-                    for linear in linears
-                    if linear.address in weights
-                }
-                with replaced(module, inside):
-                    for batch in range(len(self.lighter)):
-                        self.lighter.update(batch, self.run(step, self.lighter[batch], batch))
+                # into the block itself, which is given back right after
+                for linear in linears:
+                    if linear.address in weights:
+                        step.weight(linear).copy_(weights[linear.address])
+                for batch in range(len(self.lighter)):
+                    self.lighter.update(batch, self.run(step, self.lighter[batch], batch))
                 self.drift.append(self._drift())
                 self.skeleton.free_block(index)
 
     def run(self, step: BlockStep, hidden: Tensor, batch: int) -> Tensor:
         """The block's output `[b, L, hidden]` for one batch."""
-        args, kwargs = self._calls[self._shapes[batch]][step.index]
+        shape = self._shapes[batch]
+        args, kwargs = self._calls[shape][step.index]
+        instead = self._stream.instead(shape, batch)
+        args = tuple(instead.get(id(value), value) for value in args)
+        kwargs = {name: instead.get(id(value), value) for name, value in kwargs.items()}
         kind = torch.device(self.skeleton.device).type
         with torch.autocast(kind, dtype=self.compute, enabled=self.compute != torch.float32):
             out = step.module(hidden, *args, **kwargs)
-        return out if isinstance(out, Tensor) else out[0]
+        if isinstance(out, Tensor):
+            return out
+        if self.skeleton.handed is not None and step.index in self.skeleton.starts:
+            self._stream.made[shape] = dict(zip(map(id, self.skeleton.handed), out[1:], strict=True))
+        return out[0]
 
     def final(self) -> Iterator[Tensor]:
         """Lighter hidden states of each solving batch after the final norm: what the head reads."""
@@ -133,8 +165,24 @@ class Walk:
 
     def _enter(self, batch: Tensor) -> Tensor:
         hidden, calls = self.skeleton.enter(batch)
-        self._calls.setdefault(tuple(batch.shape), calls)
+        shape = tuple(batch.shape)
+        self._calls.setdefault(shape, calls)
+        for index in self.skeleton.starts[1:]:
+            self._entered.setdefault(index, []).append(self.skeleton.entered[index])
+            # the decoder is given the encoder's end, which in the capture was what it had been given itself
+            self._ends.setdefault(shape, hidden)
         return hidden
+
+    def _next_stack(self, index: int) -> None:
+        """The streams go on in the stack that begins with block `index`; where they were is what it reads beside."""
+        norm = self.skeleton.stack_norm(index)
+        for name, states, first in (("original", self.original, 0), ("lighter", self.lighter, len(self.original))):
+            stand = self._stands[name]
+            stand.made.clear()
+            for number in range(len(states)):
+                batch = number + (self.solving if name == "original" else 0)
+                stand.ends[batch] = (self._ends[self._shapes[batch]], norm(states[number]))
+                states.update(number, self._entered[index][first + number])
 
     def _drift(self) -> float:
         error = norm = 0.0

@@ -1,0 +1,69 @@
+"""Families no table describes: what can be told from the model that transformers builds, and no more.
+
+The longest list of modules is taken for the blocks, and of these the `nn.Linear`s alone. Nothing is known of inputs,
+heads or ties, so such a model is rounded without running it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from whet.anatomy.families import Family, LinearName
+
+# What decides on experts is never rounded.
+_ROUTERS = ("gate", "router", "shared_expert_gate")
+
+
+def described(config: Mapping[str, Any]) -> Family | None:
+    """A description of the architecture that `config` names, or None where transformers has none by that name."""
+    architecture = str((config.get("architectures") or [""])[0])
+    kind = getattr(transformers, architecture, None)
+    if not architecture or not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
+        return None
+    if getattr(kind.config_class, "model_type", None) != config.get("model_type"):
+        return None
+    try:
+        settings = {k: v for k, v in config.items() if k not in ("quantization_config", "auto_map", "whet")}
+        with torch.device("meta"):
+            model = kind(transformers.AutoConfig.for_model(**settings))
+    except Exception:  # whatever a config of an architecture nobody here knows makes of it
+        return None
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    blocks = max(lists, key=lambda item: len(item[1]), default=None)
+    table = model.get_input_embeddings()
+    if blocks is None or not isinstance(table, nn.Embedding):
+        return None
+    paths: dict[str, None] = {}
+    for block in blocks[1]:
+        paths |= {name: None for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+    paths = {name: None for name in paths if name.rpartition(".")[2] not in _ROUTERS}
+    if not paths:
+        return None
+    every = tuple(LinearName(path, re.sub(r"\.\d+\.", ".", path), f"input of {path}") for path in paths)
+    # a block has those of the linears that its own kind has
+    common = tuple(n for n in every if all(_has(block, n.path) for block in blocks[1]))
+    embedding = next(name for name, module in model.named_modules() if module is table)
+    stacked = any(parameter.dim() > 2 for parameter in blocks[1].parameters())
+    return Family(
+        (architecture,),
+        common,
+        blocks=blocks[0],
+        embedding=embedding,
+        norm="",
+        head="",
+        packed="transformers stacks some of its weights, and cannot while others are packed" if stacked else "",
+        known=False,
+    )
+
+
+def _has(block: nn.Module, path: str) -> bool:
+    try:
+        return isinstance(block.get_submodule(path), nn.Linear)
+    except AttributeError:
+        return False
