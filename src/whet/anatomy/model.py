@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from whet.anatomy.families import FAMILIES, Family, LinearName
+from whet.anatomy.families import FAMILIES, Family, LinearName, architecture_of
 from whet.anatomy.unknown import described
 from whet.errors import UsageError, did_you_mean
 
@@ -186,7 +186,7 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
             "original (unquantized) checkpoint; it is usually named in the model card as base_model."
         )
     model_type = str(config.get("model_type", ""))
-    family = FAMILIES.get(model_type) or described(config)
+    family = FAMILIES.get(model_type) or described(config, len(shapes))
     if family is None:
         raise UsageError(
             f"{source} is of the family {model_type or '(none named)'!r}, which neither whet nor transformers knows."
@@ -238,8 +238,7 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
             f"{source}: its embedding is {embedding.shape[1]} wide and its blocks are {width}, with a projection in "
             f"between. No {family.title} that whet knows has one; use a checkpoint where the two are alike."
         )
-    architectures = config.get("architectures") or [""]
-    task = family.task(str(architectures[0]))
+    task = family.task(architecture_of(config))
     head_name = stored_as.get(f"{family.head}.weight", f"{family.head}.weight")
     tied = bool(config.get("tie_word_embeddings", family.ties))
     whole = task == "causal" and family.known

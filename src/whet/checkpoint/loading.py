@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from whet.anatomy import AUTO, FAMILIES, Family, described, task_of
+from whet.anatomy import AUTO, FAMILIES, Family, architecture_of, described, task_of
 from whet.checkpoint.folder import Checkpoint, find_folder
 from whet.checkpoint.modeling_whet import PARTS, converted, fill
 from whet.errors import UsageError
@@ -45,13 +44,13 @@ def model_config(checkpoint: Checkpoint) -> Any:
     settings = {k: v for k, v in checkpoint.config.items() if k not in ("quantization_config", "auto_map", "whet")}
     try:
         return AutoConfig.for_model(**settings)
-    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+    except Exception as error:  # whatever a damaged entry leads to
         raise _unusable(checkpoint, error) from error
 
 
 def model_class(checkpoint: Checkpoint) -> Any:
     """The automatic class of transformers that builds what config.json's architecture is for."""
-    architecture = str((checkpoint.config.get("architectures") or [""])[0])
+    architecture = architecture_of(checkpoint.config)
     family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
     task = family.task(architecture) if family is not None else task_of(architecture)
     return getattr(transformers, AUTO[task])
@@ -63,7 +62,7 @@ def empty_model(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
     try:
         with torch.device("meta"):
             return model_class(checkpoint).from_config(config, dtype=dtype)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, StrictDataclassError) as error:
+    except Exception as error:  # an assertion, a division by a number of heads that is 0
         raise _unusable(checkpoint, error) from error
 
 
@@ -118,9 +117,9 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     path = find_folder(folder)
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the tokenizers package raises plain exceptions for damaged files
         raise UsageError(
-            f"{path} has no tokenizer that transformers can load ({str(error).splitlines()[0]}). "
+            f"{path} has no tokenizer that transformers can load ({(str(error) or type(error).__name__).splitlines()[0]}). "
             "Put tokenizer.json and tokenizer_config.json of the model into the folder."
         ) from error
 

@@ -35,7 +35,7 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 import whet
-from whet.anatomy import task_of
+from whet.anatomy import architecture_of, task_of
 from whet.checkpoint import Checkpoint, load_tokenizer, size_on_disk
 from whet.engines.torch import DTYPES, open_model, resolve_device
 from whet.errors import MachineError, UsageError
@@ -191,7 +191,7 @@ def compare(
 
 def _task(original: str | Path) -> str:
     """What the original answers; refuses a classifier, whose answer is one for a whole text."""
-    task = task_of(str((Checkpoint(original).config.get("architectures") or [""])[0]))
+    task = task_of(architecture_of(Checkpoint(original).config))
     if task == "classification":
         raise UsageError(
             f"{original} gives one answer a text and no token, so there is no token to compare. whet compress tells "
