@@ -223,7 +223,7 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
         mine = {int(prefix[len(stack) + 1 : -1]) for prefix in found if prefix.startswith(f"{stack}.")}
         if not family.known:
             count = len(mine)
-        if mine != set(range(count)) or not mine:
+        if not mine or len(mine) != count or max(mine) != count - 1:
             raise UsageError(
                 f"{source}: config.json says {key} = {count}, the weight files hold {len(mine)} blocks named "
                 f"{stack}.<n>. One of the two is from another model; download the folder again."
