@@ -96,6 +96,26 @@ def test_gradients_are_those_of_the_whole_model(folder):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * theirs.abs().max().item())
 
 
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "olmo2", "smollm3"])
+def test_gradients_of_every_family_that_is_scored(family, tmp_path):
+    """Rows of a fused linear are rows of its gradient; bounded logits and scaled embeddings are followed too."""
+    folder = models.make(tmp_path / "m", family, tied=True, with_tokenizer=False)
+    gather = walked(folder, samples())
+    checkpoint = Checkpoint(folder)
+    parts = anatomy(checkpoint.config, checkpoint.shapes)
+    held = {
+        x.address: (x.held.parameter.removesuffix(".weight"), x.held.rows or (0, x.shape[0])) for x in parts.linears()
+    }
+    expected, embedded = whole(folder, samples(), {module for module, _ in held.values()})
+    for (address, name), gradient in gather.gradients.items():
+        module, (start, end) = held[address]
+        theirs = expected[module, name][..., start:end]
+        torch.testing.assert_close(gradient, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
+    scale = 8.0 if family.startswith("gemma") else 1.0  # the root of the width
+    for ours, theirs in zip(gather.embedded, embedded, strict=True):
+        torch.testing.assert_close(ours, theirs * scale, rtol=1e-3, atol=1e-4 * ours.abs().max().item())
+
+
 def test_inputs_and_outputs_belong_together(folder):
     gather = walked(folder, samples())
     checkpoint = Checkpoint(folder)

@@ -1,6 +1,6 @@
 """What a model is made of: families as data, blocks, linears as views, who shares an input, ties."""
 
-from whet.anatomy.families import AUTO, FAMILIES, TASKS, Family, LinearName, task_of
+from whet.anatomy.families import AUTO, FAMILIES, TASKS, Family, LinearName, architecture_of, task_of
 from whet.anatomy.model import Anatomy, Linear, Piece, View, anatomy
 from whet.anatomy.unknown import described
 
@@ -15,6 +15,7 @@ __all__ = [
     "Piece",
     "View",
     "anatomy",
+    "architecture_of",
     "described",
     "task_of",
 ]

@@ -6,7 +6,9 @@ Adding a family is adding a row. Everything else in whet asks these tables and n
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # What a model answers, by how its architecture's name ends.
 TASKS = {
@@ -23,6 +25,12 @@ AUTO = {
     "classification": "AutoModelForSequenceClassification",
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """The first architecture that `config` names, or an empty word."""
+    said = config.get("architectures")
+    return said[0] if isinstance(said, list) and said and isinstance(said[0], str) else ""
 
 
 def task_of(*architectures: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from whet.anatomy.families import FAMILIES, Family, LinearName
+from whet.anatomy.families import FAMILIES, Family, LinearName, architecture_of
 from whet.anatomy.unknown import described
 from whet.errors import UsageError, did_you_mean
 
@@ -186,7 +186,7 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
             "original (unquantized) checkpoint; it is usually named in the model card as base_model."
         )
     model_type = str(config.get("model_type", ""))
-    family = FAMILIES.get(model_type) or described(config)
+    family = FAMILIES.get(model_type) or described(config, len(shapes))
     if family is None:
         raise UsageError(
             f"{source} is of the family {model_type or '(none named)'!r}, which neither whet nor transformers knows."
@@ -223,7 +223,7 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
         mine = {int(prefix[len(stack) + 1 : -1]) for prefix in found if prefix.startswith(f"{stack}.")}
         if not family.known:
             count = len(mine)
-        if mine != set(range(count)) or not mine:
+        if not mine or len(mine) != count or max(mine) != count - 1:
             raise UsageError(
                 f"{source}: config.json says {key} = {count}, the weight files hold {len(mine)} blocks named "
                 f"{stack}.<n>. One of the two is from another model; download the folder again."
@@ -238,8 +238,7 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
             f"{source}: its embedding is {embedding.shape[1]} wide and its blocks are {width}, with a projection in "
             f"between. No {family.title} that whet knows has one; use a checkpoint where the two are alike."
         )
-    architectures = config.get("architectures") or [""]
-    task = family.task(str(architectures[0]))
+    task = family.task(architecture_of(config))
     head_name = stored_as.get(f"{family.head}.weight", f"{family.head}.weight")
     tied = bool(config.get("tie_word_embeddings", family.ties))
     whole = task == "causal" and family.known

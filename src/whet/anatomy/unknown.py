@@ -14,15 +14,21 @@ import torch
 import transformers
 from torch import nn
 
-from whet.anatomy.families import Family, LinearName
+from whet.anatomy.families import Family, LinearName, architecture_of
 
 # What decides on experts is never rounded.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 
 
-def described(config: Mapping[str, Any]) -> Family | None:
-    """A description of the architecture that `config` names, or None where transformers has none by that name."""
-    architecture = str((config.get("architectures") or [""])[0])
+def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | None:
+    """A description of the architecture that `config` names, or None where transformers has none by that name.
+
+    tensors: how many are stored; a config that asks for more modules than that of any kind is not built.
+    """
+    architecture = architecture_of(config)
+    counts = [n for key, n in config.items() if "layer" in key and isinstance(n, int)]
+    if any(count > tensors for count in counts):
+        return None
     kind = getattr(transformers, architecture, None)
     if not architecture or not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         return None

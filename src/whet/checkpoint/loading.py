@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from whet.anatomy import AUTO, FAMILIES, Family, described, task_of
+from whet.anatomy import AUTO, FAMILIES, Family, architecture_of, described, task_of
 from whet.checkpoint.folder import Checkpoint, find_folder
 from whet.checkpoint.modeling_whet import PARTS, converted, fill
 from whet.errors import UsageError
@@ -43,15 +42,26 @@ def quiet_transformers() -> Iterator[None]:
 def model_config(checkpoint: Checkpoint) -> Any:
     """The transformers config of a folder, as of the stock architecture (whet's own entries left out)."""
     settings = {k: v for k, v in checkpoint.config.items() if k not in ("quantization_config", "auto_map", "whet")}
+    _must_be_buildable(checkpoint)
     try:
         return AutoConfig.for_model(**settings)
-    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+    except Exception as error:  # whatever a damaged entry leads to
         raise _unusable(checkpoint, error) from error
+
+
+def _must_be_buildable(checkpoint: Checkpoint) -> None:
+    """Refuses a config with more layers than tensors could be of: lists that long are made before any check."""
+    for key, value in checkpoint.config.items():
+        if "layer" in key and isinstance(value, int) and value > max(_LAYERS, len(checkpoint.tensors)):
+            raise UsageError(
+                f"{checkpoint.path / 'config.json'} says {key} = {value}, and the weight files hold "
+                f"{len(checkpoint.tensors)} tensors. The config is damaged; download it again."
+            )
 
 
 def model_class(checkpoint: Checkpoint) -> Any:
     """The automatic class of transformers that builds what config.json's architecture is for."""
-    architecture = str((checkpoint.config.get("architectures") or [""])[0])
+    architecture = architecture_of(checkpoint.config)
     family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
     task = family.task(architecture) if family is not None else task_of(architecture)
     return getattr(transformers, AUTO[task])
@@ -63,7 +73,7 @@ def empty_model(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
     try:
         with torch.device("meta"):
             return model_class(checkpoint).from_config(config, dtype=dtype)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, StrictDataclassError) as error:
+    except Exception as error:  # an assertion, a division by a number of heads that is 0
         raise _unusable(checkpoint, error) from error
 
 
@@ -116,11 +126,18 @@ def load_lighter(
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer. Raises UsageError when it has none."""
     path = find_folder(folder)
+    if not any((path / name).is_file() for name in _TOKENIZERS):
+        # for some families transformers would make up an empty one
+        raise UsageError(
+            f"{path} has no tokenizer ({_TOKENIZERS[0]} or the like). Put tokenizer.json and tokenizer_config.json of "
+            "the model into the folder."
+        )
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the tokenizers package raises plain exceptions for damaged files
+        said = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"{path} has no tokenizer that transformers can load ({str(error).splitlines()[0]}). "
+            f"{path} has no tokenizer that transformers can load ({said}). "
             "Put tokenizer.json and tokenizer_config.json of the model into the folder."
         ) from error
 
@@ -143,14 +160,29 @@ def size_on_disk(folder: str | Path) -> dict[str, int]:
     }
 
 
+_SAID = 300  # letters of another's error
+_LAYERS = 1000  # more than any model has
+
+
 def _unusable(checkpoint: Checkpoint, error: Exception) -> UsageError:
     what = " ".join(f"{type(error).__name__}: {error}".split())
+    what = what if len(what) < _SAID else what[:_SAID] + " …"
     return UsageError(
         f"{checkpoint.path / 'config.json'}: transformers cannot build a model from it ({what}). "
         "Download it again, or mend the entry it names."
     )
 
 
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+    "tokenizer_config.json",
+)
 _VOCABULARY = ("vocab.json", "merges.txt", "chat_template.jinja")
 
 

@@ -34,7 +34,7 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 import whet
-from whet.anatomy import task_of
+from whet.anatomy import architecture_of, task_of
 from whet.checkpoint import Checkpoint
 from whet.checkpoint.gguf import is_gguf
 from whet.engines.opening import open_engine
@@ -201,7 +201,7 @@ def compare(
 
 def _task(original: str | Path) -> str:
     """What the original answers; refuses a classifier, whose answer is one for a whole text."""
-    task = task_of(str((Checkpoint(original).config.get("architectures") or [""])[0]))
+    task = task_of(architecture_of(Checkpoint(original).config))
     if task == "classification":
         raise UsageError(
             f"{original} gives one answer a text and no token, so there is no token to compare. whet compress tells "

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from whet.anatomy import FAMILIES, Anatomy, Linear, Piece, anatomy
 from whet.budget import check_plan, plan_hash, read_plan, tables
-from whet.checkpoint import Checkpoint, load_tokenizer, model_config
+from whet.checkpoint import Checkpoint, empty_model, load_tokenizer, model_config
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
@@ -427,17 +427,15 @@ def _untie(checkpoint: Checkpoint) -> bool:
 
 def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
     """The stored shapes must be those the config's architecture has, tensor by tensor."""
-    from whet.walk.skeleton import Skeleton
-
-    model = Skeleton(checkpoint, parts, "meta").model
+    model = empty_model(checkpoint, torch.float32)
     if not parts.family.known:
-        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        for linear in parts.linears():
-            if shapes.get(linear.parameter) != linear.shape:
+        # files may hold other tensors than the model, which transformers makes its own of; those it has must fit
+        for name, parameter in model.named_parameters():
+            stored = checkpoint.tensors.get(name)
+            if stored is not None and stored.shape != tuple(parameter.shape):
                 raise UsageError(
-                    f"{checkpoint.path}: tensor {linear.parameter} has shape {list(linear.shape)}, config.json asks "
-                    f"for {list(shapes.get(linear.parameter, ()))}. Weights and config are of different models; "
-                    "download the folder again."
+                    f"{checkpoint.path}: tensor {name} has shape {list(stored.shape)}, config.json asks for "
+                    f"{list(parameter.shape)}. Weights and config are of different models; download the folder again."
                 )
         return
     stored_as = {parts.name(stored): stored for stored in checkpoint.tensors}
