@@ -157,7 +157,7 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
         return {"stored": "decoded again, equal", "loaded": "not run: the model is too large to load beside this run"}
     tokens = (decision.solve or [torch.arange(16) % decision.anatomy.embedding.shape[0]])[0][None, :64]
     how = reading(decision.anatomy, decision.grids, decision.storage.decode)
-    own = load_lighter(written, how["linears"], decision.dtype, decision.device, how.get("names"))
+    own = load_lighter(written, how["linears"], decision.dtype, decision.device, how.get("names"), "convert" in how)
     with torch.no_grad(), quiet_transformers():
         logits = outputs(own, tokens)
         if not torch.isfinite(logits).all():
