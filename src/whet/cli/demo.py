@@ -25,7 +25,7 @@ from whet.cli.tables import Sheet, comparison
 from whet.errors import UsageError
 
 EXAMPLE = "Example: whet demo demo --fit 25%"
-FIT = "29%"
+FIT = "30%"
 SAMPLES, WINDOW = 512, 256
 DOCUMENTS, PER_SKILL, SCORED = 1000, 1000, 32
 OPENING_WORDS, STORY_TOKENS = 10, 60
