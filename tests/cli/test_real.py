@@ -17,9 +17,11 @@ from whet import starter
 WHET = Path(sys.executable).with_name("whet")
 SMALL = ("--samples", 8, "--window", 64, "--scheme", "int8s-g32")
 
-# Runs the command line and presses Ctrl-C when the first part is done.
+# Runs the command line and presses Ctrl-C when the first part is done, as in a terminal: what a shell starts in the
+# background is told to ignore it.
 INTERRUPTED = """
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from whet.cli import main
 from whet.cli.console import Console
 
