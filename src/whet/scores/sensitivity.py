@@ -77,7 +77,7 @@ class Sensitivity:
     ) -> None:
         self.anatomy, self.grids, self.spectrum = anatomy, grids, spectrum
         self.solving, self.apart, self.passes = solving, apart, passes
-        self.passed = 0
+        self._passed = 0
         self.parts: dict[str, PartScore] = {}
         self.influence = [0.0] * len(anatomy.blocks)
         self.outliers = Outliers()
@@ -118,7 +118,7 @@ class Sensitivity:
             use = self._use.setdefault((linear.address, name), Use(gradient * 0, energy * 0))
             use.gradient += gradient
             use.energy += energy
-        if not name.startswith(TEXT) or self.passed < self.passes - 1:
+        if not name.startswith(TEXT) or not self._last:
             return
         if self._moments is None:
             prefix = self.anatomy.block_prefix(index)
@@ -142,8 +142,8 @@ class Sensitivity:
 
     def leave(self, index: int, linears: list[Linear], module: nn.Module, prefix: str) -> None:
         """Turn sums into scores while the weights are here, and let the second moments go."""
-        if self.passed < self.passes - 1:
-            self.passed += index == 0
+        if not self._last:
+            self._passed += index == 0
             return
         moments, self._moments = self._moments, None
         for linear in linears:
@@ -187,6 +187,11 @@ class Sensitivity:
                 part.schemes |= {grid.name: loss for grid, loss in zip(grids, losses, strict=True)}
                 if self.spectrum is not None:
                     part.spectrum = self.spectrum(w, h)
+
+    @property
+    def _last(self) -> bool:
+        """Whether this is the last of the walks."""
+        return self._passed == self.passes - 1
 
     def _count(self, names: Sequence[str]) -> int:
         return max(1, sum(self.counted[name] for name in names))
