@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench starter llamacpp
+.PHONY: help demo test lint format bench starter llamacpp readme
 
 help:  ## What there is to type
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: $(VENV)/.core  ## Solvers and schemes side by side on the embedded model 
 
 starter: $(VENV)/.core  ## Train the embedded model again (about an hour and a half on one core; resumes)
 	$(BIN)/python -m whet.starter.make --resume --out $(STARTER_OUT) $(ARGS)
+
+readme: $(VENV)/.core  ## README's tables and pictures from what `make demo` wrote (needs Chromium)
+	PYTHONPATH=tests $(BIN)/python bench/readme.py $(OUT)
 
 llamacpp: $(VENV)/.llamacpp  ## Compile llama.cpp, which runs .gguf files (needs a C++ compiler; some minutes, once)
 
