@@ -93,7 +93,7 @@ def score(
         for linear in linears
         for mine in (visitor.parts[linear.address],)
     ]
-    found += _tables(decision, visitor, schemes)
+    found += _tables(decision, visitor, schemes, walk.skeleton.bound)
     outliers = visitor.outliers.table()
     for outlier in outliers.values():
         outlier["text"] = tokenizer.decode([outlier["token"]])
@@ -243,7 +243,7 @@ def _priced(linear: Linear, grids: Sequence[Grid], losses: dict[str, float]) -> 
     return {grid.name: {"bytes": linear_bytes(grid, linear.shape, first), "kl": losses[grid.name]} for grid in grids}
 
 
-def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes) -> list[dict[str, Any]]:
+def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes, bound: float | None) -> list[dict[str, Any]]:
     """Embedding and head. A tied one pays twice, and is solved by the metric that `compress` uses for it."""
     parts, device = decision.anatomy, decision.device
     tokens = visitor.text_tokens
@@ -264,6 +264,7 @@ def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes) -> list[
             tokens=looked_up if looks else None,
             slopes=slopes if looks else None,
             states=states if reads else None,
+            bound=bound,
         )
         w = decision.checkpoint.read(linear.parameter).to(device).float()
         grids = schemes(linear)

@@ -98,13 +98,14 @@ class Sensitivity:
 
     # -- the visitor ----------------------------------------------------------------------------------------------
 
-    def head(self, sample: Sample, hidden: Tensor, chance: Tensor, position: slice) -> None:
+    def head(self, sample: Sample, hidden: Tensor, chance: Tensor, slope: Tensor | None, position: slice) -> None:
         """Curvature of the prediction in each logit, and what the head reads."""
         self.counted[sample.name] += len(hidden)
         if position.start == 0:
             self.real[sample.name] += int(sample.real.sum())
         if sample.name.startswith(TEXT):
-            self.read += (chance * (1 - chance)).sum(0).double().cpu()
+            bend = chance * (1 - chance)
+            self.read += (bend if slope is None else bend * slope.square()).sum(0).double().cpu()
             self.head_hidden += (hidden.t() @ hidden).cpu()
             self.final.append(hidden[:: self.passes].cpu())
 

@@ -70,8 +70,11 @@ class Flow:
 class GradientVisitor(Protocol):
     """What is done at the head, at every block from the last to the first, and at the embedding."""
 
-    def head(self, sample: Sample, hidden: Tensor, chance: Tensor, position: slice) -> None:
-        """Final hidden states `[n, hidden]` and predictions `[n, vocabulary]` of some counted positions."""
+    def head(self, sample: Sample, hidden: Tensor, chance: Tensor, slope: Tensor | None, position: slice) -> None:
+        """Final hidden states `[n, hidden]` and predictions `[n, vocabulary]` of some counted positions.
+
+        slope: `[n, vocabulary]`, how much of a change of what the head computes reaches the logits; None: all of it.
+        """
 
     def flow(self, index: int, linears: list[Linear], flow: Flow) -> None:
         """One sample at one block."""
@@ -194,10 +197,12 @@ class GradientWalk:
                 logits = self.skeleton.cap((hidden.to(self.compute) @ table.t()).float())
                 chance = logits.softmax(-1)
                 noise = chance.sqrt() * torch.empty_like(chance).normal_(generator=self.chance)
-                visitor.head(sample, hidden, chance, slice(start, start + len(rows)))
+                bound = self.skeleton.bound
+                slope = None if bound is None else 1 - (logits / bound).square()
+                visitor.head(sample, hidden, chance, slope, slice(start, start + len(rows)))
                 error = noise - chance * noise.sum(1, keepdim=True)
-                if self.skeleton.bound is not None:
-                    error *= 1 - (logits / self.skeleton.bound).square()
+                if slope is not None:
+                    error *= slope
                 gradient[rows, columns] = (error.to(self.compute) @ table).to(gradient.dtype)
         normed.backward(gradient)
         assert x.grad is not None
