@@ -133,19 +133,6 @@ def test_an_impossible_budget_says_what_is_possible(kind: str, value: float, ask
         make_plan(found, find_target("whet"), Budget("bytes", enough.value - 1, "one less"))
 
 
-def test_measured_factors_move_the_choice() -> None:
-    found = scores()
-    budget = Budget("bits", 3.5, "--bits 3.5")
-    before = make_plan(found, find_target("whet"), budget)
-    dear = {f"model.layers.0.{role}": 50.0 for role in ROLES}
-    after = make_plan(found, find_target("whet"), budget, factors=dear)
-
-    def mean_bits(plan: dict[str, Any]) -> float:
-        return sum(parse_scheme(plan["schemes"][a]).bits if plan["schemes"][a] != KEEP else 16 for a in dear)
-
-    assert mean_bits(after) > mean_bits(before)
-
-
 def test_small_models_are_mixed_optimally() -> None:
     """Every mix of four schemes on one block's first three linears, by brute force."""
     names = ("int2s-g32", "int3-g64", "int4s-g32", "int8s")

@@ -20,7 +20,9 @@ from whet.recipe.compress import compress, resume
 from whet.recipe.inspect import inspect
 from whet.recipe.planning import plan
 
-planning, rounds = sys.modules["whet.recipe.planning"], sys.modules["whet.recipe.rounds"]
+alone, planning, rounds, through = (
+    sys.modules[f"whet.recipe.{name}"] for name in ("alone", "planning", "rounds", "through")
+)
 
 TEXT = models.documents(80)
 SETTINGS = {"text": TEXT, "samples": 8, "window": 32, "target": "whet"}
@@ -29,6 +31,14 @@ SKILLS = [
     for skill, word in (("first", "for"), ("둘째", "가나"))
     for i in range(12)
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_text():
+    """What parts lose alone is measured on these few tokens too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alone, "_FEWEST", 16)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -114,17 +124,75 @@ def test_a_quality_that_no_round_keeps_is_an_error_and_stays_to_be_looked_at(ori
     assert (tmp_path / "out" / ".whet" / "round 0.json").is_file()
 
 
-def test_learned_factors_lead_to_a_second_round(original, tmp_path, monkeypatch):
-    """Where a block turns out fifty times as dear as predicted, the next plan spends more on it."""
+def test_what_parts_lose_alone_leads_to_a_second_round(original, tmp_path, monkeypatch):
+    """Where a block turns out dearer than predicted, the next plan spends more on it."""
 
-    def paid(error, h, s):
-        return (4.0 if len(s) == 64 else 0.25) * real(error, h, s)
+    def skewed(decision, solver, run, table):
+        found = real(decision, solver, run, table)
+        for part in found["parts"]:
+            part["kl"] *= 8 if ".layers.0." in part["addresses"][0] else 0.125
+        return found
 
-    solving = sys.modules["whet.recipe.solving"]
-    real = solving.paid_loss
-    monkeypatch.setattr(solving, "paid_loss", paid)
+    real = through.lost_alone
+    monkeypatch.setattr(through, "lost_alone", skewed)
+    monkeypatch.setattr(rounds, "_TRUSTED", 0)
     result = compress(original, tmp_path / "out", bits=4.5, **SETTINGS)
-    assert len(result["plan"]["measured"]) == 2
+    assert len(result["plan"]["measured"]) >= 2
+
+
+def round_of(schemes, tokens, **lost):
+    alone = {"tokens": tokens, "parts": [{"addresses": a.split("_"), "kl": kl} for a, kl in lost.items()]}
+    return rounds.Round({"schemes": schemes, "predicted": {}}, 0.0, 1.0, {}, {}, alone)
+
+
+def priced(**losses):
+    names = ("int2s-g32", "int3-g32", "int4s-g32", "int8s")
+    schemes = {a: {n: {"bytes": 1, "kl": kl / 4**i} for i, n in enumerate(names)} for a, kl in losses.items()}
+    return {"parts": [{"address": a, "schemes": found} for a, found in schemes.items()]}
+
+
+def test_losses_are_corrected_at_the_bits_they_were_measured_on(monkeypatch):
+    monkeypatch.setattr(rounds, "_TRUSTED", 0)
+    scores = priced(a=1.0, b=1.0, c=1.0)
+    first = round_of({"a": "int2s-g32", "b": "int4s-g32", "c": "int2s-g32"}, 4096, a=2.0, b=0.03125)
+    second = round_of({"a": "int4s-g32", "b": "int4s-g32", "c": "int2s-g32"}, 4096, a=0.0625)
+    found = rounds.learned(scores, [first, second])
+    factors = {
+        part["address"]: [
+            entry["kl"] / before["kl"]
+            for entry, before in zip(part["schemes"].values(), old["schemes"].values(), strict=True)
+        ]
+        for part, old in zip(found["parts"], scores["parts"], strict=True)
+    }
+    assert factors == {"a": [2.0, 1.5, 1.0, 1.0], "b": [0.5] * 4, "c": [1.0] * 4}
+    assert scores == priced(a=1.0, b=1.0, c=1.0)
+
+
+def test_parts_measured_together_share_their_correction_and_few_tokens_correct_less():
+    scores = priced(a=1.0, b=3.0)
+    schemes = {"a": "int2s-g32", "b": "int2s-g32"}
+    much, little = (
+        [part["schemes"]["int2s-g32"]["kl"] for part in rounds.learned(scores, [one])["parts"]]
+        for one in (round_of(schemes, 10**9, a_b=8.0), round_of(schemes, 100, a_b=8.0))
+    )
+    assert much == pytest.approx([2.0, 6.0])
+    assert 1.0 < little[0] < 1.2 and little[1] == pytest.approx(3 * little[0])
+    wild = rounds.learned(scores, [round_of(schemes, 10**9, a_b=4000.0)])
+    assert wild["parts"][0]["schemes"]["int2s-g32"]["kl"] == pytest.approx(4.0, rel=1e-4)
+
+
+def test_a_run_with_little_time_measures_blocks_and_with_less_nothing(original, tmp_path, monkeypatch):
+    seen = []
+    real = through.lost_alone
+    monkeypatch.setattr(through, "lost_alone", lambda *a: seen.append(real(*a)) or seen[-1])
+    monkeypatch.setattr(rounds, "ROUNDS", 1)
+    for number, share in enumerate((6, 0.8, 0.001)):
+        monkeypatch.setattr(alone, "_SOLVING", share)
+        compress(original, tmp_path / str(number), bits=4.5, **SETTINGS)
+    parts, blocks, nothing = seen
+    assert {len(part["addresses"]) for part in parts["parts"]} == {1}
+    assert {len(part["addresses"]) for part in blocks["parts"]} == {1, 7}  # the table, and blocks
+    assert nothing == {}
 
 
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(original, planned, tmp_path):

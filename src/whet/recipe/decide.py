@@ -6,7 +6,6 @@ follows and a later `resume` reads back.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import math
@@ -40,10 +39,11 @@ SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked 
 class Decision:
     """What a run does: the recipe as plain JSON, and the objects it stands for.
 
-    `grids` is by address; what has none stays as it is. `plan` is where they came from, if not from one scheme. `solve`
-    and `verify` are windows of tokens; `to_write` counts tokens the model will write itself for want of text. `rows` is
-    what an error in each row of a linear costs, by address, where it was scored: only the report of a run needs it.
-    `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into the folder.
+    `grids` is by address; what has none stays as it is. `plan` is where they came from, if not from one scheme.
+    `solve` and `verify` are windows of tokens; `to_write` counts tokens the model will write itself for want of
+    text. `alone` asks what each part loses by itself, which the next plan is made from; nothing written depends on
+    it. `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into the
+    folder.
     """
 
     recipe: dict[str, Any]
@@ -58,7 +58,7 @@ class Decision:
     notes: list[str]
     to_write: int = 0
     plan: dict[str, Any] | None = None
-    rows: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    alone: bool = False
     asked: dict[str, Any] | None = None
 
     def chosen(self, linears: list[Linear]) -> list[Linear]:

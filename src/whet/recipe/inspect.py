@@ -73,7 +73,7 @@ def inspect(
         spectra=spectra,
         seed=seed,
         on_event=on_event,
-    )[0]
+    )
     return {**found, "target": target, "roles": _roles(found), "points": _points(found, runtime)} | {
         "findings": _findings(found, runtime)
     }

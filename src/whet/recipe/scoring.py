@@ -57,10 +57,8 @@ def score(
     folder: Path | None = None,
     seed: int = 0,
     on_event: OnEvent = ignore,
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> dict[str, Any]:
     """Score every part of `decision`'s model on its solving windows, and each skill's share in every block.
-
-    Returns the scores, and by address of the blocks' linears what a squared error of each output costs, `[out]`.
 
     schemes: grids to price, by linear (embedding and head among them). items: questions with answers. spectra: also
     the rank that holds 90 % of each output's energy, which costs an eigenvalue problem a linear. folder: where hidden
@@ -114,7 +112,7 @@ def score(
                 ],
             }
         )
-    scores = {
+    return {
         "format": "whet.scores",
         "version": VERSION,
         "model": {"name": decision.recipe["model"], "sha256": decision.recipe.get("model_sha256")},
@@ -127,7 +125,6 @@ def score(
         "skills": list(dict.fromkeys(item.skill for item in items)),
         "seconds": time.monotonic() - started,
     }
-    return scores, {address: part.scale * part.rows for address, part in visitor.parts.items()}
 
 
 def unscored(decision: Decision, schemes: Schemes) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from whet.formats import stored_parts, table_entry
 from whet.grids import FloatGrid, Grid, safe_scale_dtype
 from whet.quantize import SOLVERS, Solution, nearest, second_moment_error
 from whet.recipe.decide import Decision
-from whet.scores import paid_loss
 from whet.walk import BlockStep, Journal, SecondMoments
 
 # Rows of an embedding or head solved at once: bounds memory for large vocabularies.
@@ -104,8 +103,6 @@ class Solver:
                 line = report[linear.address] = _line(linear, grid, own, error)
                 if share is not None:
                     line["starved"] = share
-                if h is not None and linear.address in self.decision.rows:
-                    line["kl"] = paid_loss(part - rounded, h, self.decision.rows[linear.address].to(part.device))
                 solved[linear.address] = (own, grid, rounded)
                 row += linear.shape[0]
         tensors = self._pieces(index, solved)

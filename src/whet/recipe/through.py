@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from whet.measure.divergence import score_tokens
+from whet.recipe.alone import lost_alone
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.solving import Solver
 from whet.scores import tied_metric
@@ -45,7 +46,11 @@ def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, An
         head = solver.solve_table("rest", parts.head, [n for n in rest if n != parts.head.parameter], moment)
     if parts.task != "causal":
         return _difference(walk, verify, lighter)
-    return _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, device)
+    found = _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, device)
+    if decision.alone:
+        del walk
+        found["alone"] = lost_alone(decision, solver, run, lighter)
+    return found
 
 
 def round_only(decision: Decision, solver: Solver) -> dict[str, Any]:

@@ -48,7 +48,6 @@ class PartScore:
     sensitivity: float = 0.0
     kinds: dict[str, float] = field(default_factory=dict)
     rows: Tensor = field(default_factory=lambda: torch.zeros(0))
-    scale: float = 1.0
     schemes: dict[str, float] = field(default_factory=dict)
     spectrum: float | None = None
 
@@ -182,7 +181,7 @@ class Sensitivity:
                     self.solving or tokens,
                 )
             factors = gains(weights, h, d, [part.rows for part in scored], there)
-            for part, w, (gain, part.scale) in zip(scored, weights, factors, strict=True):
+            for part, w, gain in zip(scored, weights, factors, strict=True):
                 grids = self.grids(part.linear)
                 losses = linear_losses(w, d, part.rows, grids, gain)
                 part.schemes |= {grid.name: loss for grid, loss in zip(grids, losses, strict=True)}

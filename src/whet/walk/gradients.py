@@ -136,7 +136,8 @@ class GradientWalk:
             module = skeleton.load_block(index)
             with torch.no_grad():
                 for number, sample in enumerate(samples):
-                    after = self._run(module, states[place(index, number)], calls[tuple(sample.tokens.shape)][index])
+                    call = calls[tuple(sample.tokens.shape)][index]
+                    after = skeleton.run(module, states[place(index, number)], call, self.compute)
                     states.update(place(index + 1, number), after)
             skeleton.free_block(index)
             stage.step(unit=f"block {index} forward")
@@ -171,13 +172,6 @@ class GradientWalk:
         scale = skeleton.scale()
         for number, sample in enumerate(samples):
             visitor.embedding(sample, states[place(0, number)] * scale)
-
-    def _run(self, module: nn.Module, hidden: Tensor, call: Call) -> Tensor:
-        args, kwargs = call
-        kind = torch.device(self.skeleton.device).type
-        with torch.autocast(kind, dtype=self.compute, enabled=self.compute != torch.float32):
-            out = module(hidden, *args, **kwargs)
-        return out if isinstance(out, Tensor) else out[0]
 
     def _from_head(
         self, norm: nn.Module, weights: Tensor, last: Tensor, sample: Sample, visitor: GradientVisitor
@@ -221,7 +215,7 @@ class GradientWalk:
         x = hidden.detach().clone().requires_grad_()
         flow = Flow(sample, hidden, hidden)
         with torch.enable_grad(), _listening(module, linears, prefix, flow):
-            out = self._run(module, x, call)
+            out = self.skeleton.run(module, x, call, self.compute)
             flow.after = out.detach()
             out.backward(gradient.to(out.dtype))
         assert x.grad is not None

@@ -167,6 +167,14 @@ class Skeleton:
         self.entered = entered
         return entered[0], calls
 
+    def run(self, module: nn.Module, hidden: Tensor, call: Call, compute: torch.dtype) -> Tensor:
+        """What a block gives for `hidden [b, L, hidden]`, with its products in the type `compute`."""
+        args, kwargs = call
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, dtype=compute, enabled=compute != torch.float32):
+            out = module(hidden, *args, **kwargs)
+        return out if isinstance(out, Tensor) else out[0]
+
     def _norms(self) -> list[str]:
         """Names of the norms that end the stacks."""
         family = self.anatomy.family
