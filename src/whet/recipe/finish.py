@@ -37,6 +37,7 @@ from whet.recipe.decide import Decision
 from whet.recipe.export import FILE, write_verified
 from whet.recipe.schema import RECIPE, recipe_text
 from whet.recipe.solving import Solver
+from whet.targets import TARGETS, no_file_yet
 from whet.walk import STARVED, Journal
 
 # Dense bytes up to which the finished folder is loaded once more by stock transformers as a proof.
@@ -225,6 +226,8 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], n
             "```",
             "",
         ]
+    for sentence in no_file_yet(TARGETS[recipe["target"]]):
+        lines += [sentence, ""]
     if decision.storage.container == "compressed-tensors":
         lines += [
             "Stock transformers (with `compressed-tensors>=0.18` installed) loads it; whet is not needed:",
