@@ -226,7 +226,8 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], n
             "```",
             "",
         ]
-    for sentence in no_file_yet(TARGETS[recipe["target"]]):
+    unwritten = no_file_yet(TARGETS[recipe["target"]])
+    for sentence in unwritten:
         lines += [sentence, ""]
     if decision.storage.container == "compressed-tensors":
         lines += [
@@ -251,8 +252,8 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], n
         ]
     lines += ["", "## Largest relative errors of linears", "", "| linear | grid | error |", "|---|---|---:|"]
     lines += [f"| {a} | {line['grid']} | {line['error']:.2e} |" for a, line in errors]
-    if notes:
-        lines += ["", "## Notes", "", *(f"- {note}" for note in notes)]
+    if more := [note for note in notes if note not in unwritten]:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in more)]
     lines += ["", "`whet.json` holds every choice, the lineage and the SHA-256 of every file.", ""]
     return "\n".join(lines)
 
