@@ -115,6 +115,20 @@ def test_vllm_ties_what_it_fuses() -> None:
     assert any("fuses q, k, v" in line for line in plan["left_out"])
 
 
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_runtime_whose_file_is_not_written_yet_gets_a_free_mix_of_what_it_stores(name: str) -> None:
+    """Integer zeros beside symmetric grids and an embedding of its own: no stock container has to hold it."""
+    found, target = scores(), find_target(name)
+    plan = make_plan(found, target, Budget("bits", 4.4, "--bits 4.4"))
+    grids = {a: parse_scheme(s) for a, s in plan["schemes"].items() if s != KEEP}
+    shapes = {part["address"]: tuple(part["shape"]) for part in found["parts"]}
+    assert storage(target, grids, shapes, frozenset({"model.embed_tokens"})).container == "whet"
+    assert {grid.zero for grid in grids.values()} == {"none", "int"} and plan["predicted"]["bits"] <= 4.4
+    assert {grid.bits for grid in grids.values()} <= set(target.bits)
+    assert "which whet does not write yet" in plan["left_out"][0]
+    assert f"{name} holds no real zeros." in plan["left_out"]
+
+
 def test_ragged_groups_are_named_where_they_are_left_out() -> None:
     assert any("divide the row" in line for line in left_out(scores(), find_target("transformers")))
     assert left_out(scores(), find_target("whet")) == []

@@ -19,6 +19,8 @@ from whet.errors import GateError, UsageError
 from whet.recipe.compress import compress, resume
 from whet.recipe.inspect import inspect
 from whet.recipe.planning import plan
+from whet.report import carried
+from whet.report.words import Words
 
 alone, planning, rounds, through = (
     sys.modules[f"whet.recipe.{name}"] for name in ("alone", "planning", "rounds", "through")
@@ -236,7 +238,7 @@ def test_dry_run_writes_nothing(original, tmp_path):
     assert needs["dry_run"] and needs["seconds"] > 0 and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("target", ["transformers", "vllm", "whet"])
+@pytest.mark.parametrize("target", ["transformers", "vllm", "onnx", "openvino", "whet"])
 def test_plan_writes_a_plan_that_checks(original, tmp_path, target):
     settings = {**SETTINGS, "target": target}
     found = plan(original, tmp_path / "plan.json", bits=9.5, **settings)
@@ -252,6 +254,18 @@ def test_plan_writes_a_plan_that_checks(original, tmp_path, target):
     )
     assert checked.bytes["total"] == found["predicted"]["bytes"]
     assert not checked.notes
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "transformers"])
+def test_inspect_says_where_there_is_no_file_yet(original, target):
+    found = inspect(original, text=TEXT, samples=8, window=32, spectra=False, target=target)
+    kinds = [finding["kind"] for finding in found["findings"]]
+    assert ("unwritten" in kinds) == (target != "transformers")
+    for language, word in (("en", "does not write yet"), ("ko", "아직 쓰지 않습니다")):
+        assert any(target in line and word in line for line in carried.told(found, Words(language))) == (
+            "unwritten" in kinds
+        )
+    assert "int8s" in {point["plan"] for point in found["points"]}
 
 
 def test_inspect_tells_what_blocks_carry(original):

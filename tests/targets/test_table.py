@@ -9,7 +9,7 @@ from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
 from whet.grids import parse_scheme
-from whet.targets import TARGETS, check_family, find_target, storage, tie, tied
+from whet.targets import TARGETS, check_family, find_target, no_file_yet, storage, tie, tied
 
 TABLES = frozenset({"embed", "head"})
 SHAPES = {"a": (64, 64), "b": (96, 64), "c": (64, 96), "embed": (264, 64), "head": (264, 64)}
@@ -47,6 +47,29 @@ def test_whets_own_target_takes_everything():
     assert made.container == "whet"
 
 
+@pytest.mark.parametrize(
+    "target,schemes,container,reason",
+    [
+        ("onnx", {"a": "int4s-g32", "b": "int8s"}, "compressed-tensors", "symmetric linears"),
+        ("onnx", {"a": "int4-g32", "b": "int2s-g16", "embed": "int8s"}, "whet", "silently wrong"),
+        ("onnx", {"a": "int4s-g64", "c": "int4s-g64"}, "whet", "groups that divide the row"),
+        ("openvino", {"a": "int4-g16", "embed": "int4-g16"}, "compressed-tensors", "one scheme"),
+        ("openvino", {"a": "int4-g20", "c": "int8s-g48"}, "whet", "silently wrong"),
+    ],
+)
+def test_what_has_no_file_yet_is_in_whichever_container_fits(target, schemes, container, reason):
+    shapes = {**SHAPES, "a": (64, 80)} if "int4-g20" in schemes.values() else SHAPES
+    grids = {a: parse_scheme(s) for a, s in schemes.items()}
+    made = storage(find_target(target), grids, shapes, TABLES)
+    assert made.container == container and reason in made.reason and made.decode in ("model", "scale")
+
+
+def test_only_what_whet_writes_no_file_for_says_so():
+    said = {name: no_file_yet(target) for name, target in TARGETS.items()}
+    assert {name for name, sentences in said.items() if sentences} == {"onnx", "openvino"}
+    assert ".onnx file, which whet does not write yet" in said["onnx"][0]
+
+
 REFUSED = {
     "bits": ("vllm", {"a": "int3s-g32"}, r"a \(64 x 64\) as int3s-g32: vllm has no 3-bit kernel", "4 or 8 bits"),
     "real zero": ("vllm", {"b": "int4z-g32"}, r"b \(96 x 64\) as int4z-g32: vllm holds no real zeros", "int4-g128"),
@@ -56,6 +79,17 @@ REFUSED = {
     "mixed bits": ("vllm", {"a": "int4-g32", "b": "int8-g32"}, "different schemes", "symmetric schemes"),
     "vllm, divides": ("vllm", {"c": "int4s-g64"}, "64 does not divide 96", "divides every row, such as 32"),
     "divides": ("transformers", {"c": "int4s-g64"}, r"c \(64 x 96\).*64 does not divide 96", "or --for whet"),
+    "onnx, bits": (
+        "onnx",
+        {"a": "int3s-g32"},
+        r"a \(64 x 64\) as int3s-g32: onnx has no 3-bit",
+        "Use 2 or 4 or 8 bits",
+    ),
+    "onnx, group": ("onnx", {"a": "int4-g96"}, "onnx takes no group of 96", "group of 16, 32, 64, 128, 256, or none"),
+    "onnx, real zero": ("onnx", {"a": "int4z-g32"}, "onnx holds no real zeros", "int4-g128"),
+    "openvino, bits": ("openvino", {"a": "int2s-g32"}, "openvino has no 2-bit kernel", "Use 4 or 8 bits"),
+    "openvino, real zero": ("openvino", {"embed": "int4z-g32"}, "openvino holds no real zeros", "int4-g128"),
+    "openvino, divides": ("openvino", {"c": "int4-g64"}, "64 does not divide 96", "such as 48"),
     "too wide": ("transformers", {"a": "int4s-g128"}, "128 does not divide 64", "such as 64"),
 }
 

@@ -15,7 +15,7 @@ import torch
 
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
 from whet.grids import Grid, parse_scheme
-from whet.targets import Target, tie
+from whet.targets import Target, no_file_yet, tie
 
 KEEP = "keep"
 # What is worth pricing. An integer zero or a real one pays where codes are few, per-channel scales where they are many.
@@ -189,12 +189,12 @@ def make_plan(
     """The best mix for `budget` as a plan (`whet.budget.plan`); raises Infeasible with the smallest that is possible.
 
     most_kl: for a quality, a stricter limit on the mean KL.
-    Stock containers are preferred where the target has one: a mix that needs the modelling file is only taken when
+    Stock containers are preferred where the target reads them: a mix that needs the modelling file is only taken when
     nothing else keeps the budget, and the plan says so.
     """
     whole = Offers(scores, target, stock=False)
     notes: list[str] = []
-    if target.name == "whet" or target.schemes:
+    if target.name == "whet" or target.schemes or target.unwritten:
         mix = _solve(whole, scores, budget, most_kl)
     else:
         stock = Offers(scores, target, stock=True)
@@ -238,8 +238,8 @@ def _worth_showing(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def left_out(scores: Mapping[str, Any], target: Target) -> list[str]:
-    """What the target does not hold, one sentence each."""
-    found = []
+    """What the target does not hold, one sentence each; first of all, whether whet writes what it reads."""
+    found = no_file_yet(target)
     tables = [part["address"] for part in scores["parts"] if part["block"] is None]
     if not target.embedding:
         found.append(f"{target.name} loads no quantized embedding or head: {', '.join(tables)} stay as they are.")

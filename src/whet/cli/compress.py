@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.console import Console
 from whet.cli.export import proved
-from whet.cli.options import Bits, Chat, Debug, Device, Field, Fit, Json, Quality, Seed, Text, Window
+from whet.cli.options import RUNTIMES, Bits, Chat, Debug, Device, Field, Fit, Json, Quality, Seed, Text, Window
 from whet.cli.phrases import say, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import by_part, needs
@@ -52,9 +52,7 @@ def run(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(
-            "--for", help="What is to load it: transformers, vllm, llama.cpp or whet.", show_default="transformers"
-        ),
+        typer.Option("--for", help=f"What is to load it: {RUNTIMES}.", show_default="transformers"),
     ] = None,
     text: Text = None,
     field: Field = "text",

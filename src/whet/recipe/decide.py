@@ -26,7 +26,7 @@ from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
 from whet.quantize import SOLVERS
 from whet.recipe.self_written import check_fits
-from whet.targets import Storage, Target, check_family, find_target, storage, tied
+from whet.targets import Storage, Target, check_family, find_target, no_file_yet, storage, tied
 from whet.text import fingerprint, read_documents, render_chat, split, windows
 
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
@@ -260,7 +260,7 @@ def decide(
     check_family(runtime, parts.model_type, str(checkpoint.path))
     if runtime.gguf:
         plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
-    notes: list[str] = []
+    notes = no_file_yet(runtime)
     if not parts.family.known:
         notes.append(
             f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "

@@ -4,6 +4,19 @@ Checked by running (transformers 5.23, compressed-tensors 0.20): symmetric grids
 zeros and quantized embeddings load only as one scheme with `dequantize: true`; mixed with that flag they load
 *silently wrong* (every layer is read with the first group's bits), so such combinations never reach that container.
 Groups that do not divide a row fail at the first forward.
+
+Checked by running one linear at a time (`tests/targets`), on identities, against `grid.decode` in float32:
+
+onnxruntime 1.31: MatMulNBits takes 2, 4 and 8 bits in groups of 16 to 256, a power of two, and equals it bit for bit,
+symmetric (no zero point stands for the middle code; scales may be negative) and with integer zeros, padded last groups
+too; GatherBlockQuantized does so for tables. A scale a row is a DequantizeLinear, which its optimizer turns into a
+MatMulNBits by itself. Groups that are no power of two are decoded anew at every call. A real zero would have to be
+stored as -m/s, which rounds again, and at 8 bits it is refused.
+
+openvino 2026.4 (CPU): u4, i4, u8 and i8 constants, a group or a row to a scale, stay as they are and equal it bit for
+bit, in a Gather too; groups are a dimension of the constant, so they must divide. u3 and u6 become float32 when a model
+is loaded. u2 is right in float32 only: with the default settings of a processor that multiplies bfloat16, the output
+has no rows at all or the model does not compile.
 """
 
 from __future__ import annotations
@@ -26,8 +39,10 @@ class Target:
     `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme; with `whole` also
     linears that are rows of one stored tensor. `schemes`: the only
     ones it holds, where they are types of its own; `simplest`: the one that holds any linear. `families`: the only ones
-    it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter folder. `checked`:
-    `run in tests`, `accepted by its parser` or `unsupported`.
+    it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter folder.
+    `unwritten`: what it reads, where whet does not write that yet: plans hold to what it stores, and the folder is in
+    whichever container fits, for transformers and whet. `checked`: `run in tests`, `accepted by its parser` or
+    `unsupported`.
     """
 
     name: str
@@ -44,6 +59,7 @@ class Target:
     simplest: str = "int8s"
     families: tuple[str, ...] | None = None
     gguf: bool = False
+    unwritten: str = ""
     checked: str = "run in tests"
 
 
@@ -88,6 +104,24 @@ TARGETS: dict[str, Target] = {
         families=GGUF_FAMILIES,
         gguf=True,
     ),
+    "onnx": Target(
+        "onnx",
+        modelling_file=True,
+        bits=(2, 4, 8),
+        groups=(0, 16, 32, 64, 128, 256),
+        real_zero=False,
+        unwritten="an .onnx file",
+        checked="accepted by its parser",
+    ),
+    "openvino": Target(
+        "openvino",
+        modelling_file=True,
+        bits=(4, 8),
+        real_zero=False,
+        divides=True,
+        unwritten="an .xml file with its .bin",
+        checked="accepted by its parser",
+    ),
     "whet": Target("whet", modelling_file=True),
 }
 
@@ -124,6 +158,16 @@ def check_family(target: Target, family: str, source: str) -> None:
             f"{source} is of the family {family!r}, and whet writes no file of it that {target.name} loads. Families "
             f"it writes: {', '.join(target.families)}. For another runtime give --for transformers."
         )
+
+
+def no_file_yet(target: Target) -> list[str]:
+    """The sentence that says so where whet does not write what `target` reads; else nothing."""
+    if not target.unwritten:
+        return []
+    return [
+        f"{target.name} reads {target.unwritten}, which whet does not write yet: codes and scales lie on what "
+        f"{target.name} stores, and the folder itself loads in transformers and in whet."
+    ]
 
 
 def tie(target: Target, address: str, role: str) -> str | None:
@@ -180,6 +224,8 @@ def storage(
             f"F16 and BF16 are for llama.cpp: {target.name} reads what is not quantized in the model's own type. Leave "
             "those parts as they are (keep), or use --for llama.cpp."
         )
+    if any(grid.group and shapes[address][1] % grid.group for address, grid in grids.items()):
+        return Storage("whet", False, "stock transformers needs groups that divide the row")
     beyond = None if parts is None else _beyond_stock(parts, grids, dtype)
     if beyond is not None:
         if not target.modelling_file:
