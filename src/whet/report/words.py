@@ -251,6 +251,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "role.head": ("Head", "출력층"),
     "heavy": ("Where the predicted loss sits", "예측 손실이 몰린 곳"),
     "heavy.kl": ("Predicted KL", "예측 KL"),
+    "heavy.alone": ("Measured alone", "따로 잰 KL"),
     "heavy.share": ("Share", "몫"),
     "plan.asked": ("Budget: {asked}, for {target}.", "예산: {asked}, {target}용."),
     "plan.none": ("none", "없음"),
