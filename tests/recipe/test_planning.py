@@ -129,8 +129,8 @@ def test_a_quality_that_no_round_keeps_is_an_error_and_stays_to_be_looked_at(ori
 def test_what_parts_lose_alone_leads_to_a_second_round(original, tmp_path, monkeypatch):
     """Where a block turns out dearer than predicted, the next plan spends more on it."""
 
-    def skewed(decision, solver, run, table):
-        found = real(decision, solver, run, table)
+    def skewed(decision, solver, table):
+        found = real(decision, solver, table)
         for part in found["parts"]:
             part["kl"] *= 8 if ".layers.0." in part["addresses"][0] else 0.125
         return found

@@ -8,7 +8,6 @@ attention projections 0.4 to 0.8 times.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,16 +22,17 @@ from whet.walk import ORIGINAL, Swaps
 
 # Blocks that are run on a token while solving: two streams, the second moments' pass, and as much again for the solver.
 _SOLVING = 6
+_ROOM = 2**31  # bytes of hidden states that are followed
 _FEWEST = 1024  # tokens below which a measured loss says less than a predicted one
 
 
-def lost_alone(decision: Decision, solver: Solver, run: Path, table: Tensor | None) -> dict[str, Any]:
+def lost_alone(decision: Decision, solver: Solver, table: Tensor | None) -> dict[str, Any]:
     """KL(original ‖ one part lighter) in nats a token, as `{"tokens": n, "parts": [...]}`.
 
-    Each of `parts` has its `addresses` and its `kl`. Part by part, or where that would take longer than solving did,
-    block by block; {} where even so there is time or text for fewer than 1024 tokens. Windows are the verifying ones
-    and then those that were solved on: a few tokens make most of a part's loss, so how many are seen matters more than
-    that the solver saw some. table: the lighter embedding.
+    Each of `parts` has its `addresses` and its `kl`. Part by part, or where that would take longer than solving
+    did, or 2 GiB of hidden states, block by block; {} where even so fewer than 1024 tokens could be followed.
+    Windows are the verifying ones and then those that were solved on: a few tokens make most of a part's loss, so
+    how many are seen matters more than that the solver saw some. table: the lighter embedding.
     """
     anatomy, device = decision.anatomy, decision.device
     for swaps in (_parts(decision), _blocks(decision)):
@@ -43,7 +43,7 @@ def lost_alone(decision: Decision, solver: Solver, run: Path, table: Tensor | No
         return {}
     compute = getattr(torch, decision.recipe["compute"])
     taken = batches(windows, BATCH_TOKENS)
-    walk = Swaps(decision.checkpoint, anatomy, taken, swaps, device, compute, run)
+    walk = Swaps(decision.checkpoint, anatomy, taken, swaps, device, compute)
     units = [f"block {index}" for index in range(len(anatomy.blocks))]
     chosen = [decision.chosen(linears) for linears in anatomy.blocks]
     own = anatomy.embedding.address
@@ -91,12 +91,13 @@ def _blocks(decision: Decision) -> dict[str, list[Linear]]:
 
 
 def _affordable(decision: Decision, swaps: dict[str, list[Linear]]) -> Sequence[Tensor]:
-    """As many windows as following all swaps through costs no more than solving, verifying ones first; none if few."""
+    """As many windows as there is time and room to follow all swaps on, verifying ones first; none if few."""
     anatomy = decision.anatomy
     place = {x.address: index for index, linears in enumerate(anatomy.blocks) for x in linears}
     blocks = len(anatomy.blocks)
     followed = sum(blocks - place.get(mine[0].address, 0) for mine in swaps.values())
-    left = _SOLVING * blocks * decision.tokens / max(1, followed)
+    time = _SOLVING * blocks * decision.tokens / max(1, followed)
+    left = min(time, _ROOM / (4 * anatomy.embedding.shape[1] * (len(swaps) + 1)))
     taken: list[Tensor] = []
     for window in (*decision.verify, *decision.solve):
         left -= len(window)

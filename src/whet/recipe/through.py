@@ -49,7 +49,7 @@ def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, An
     found = _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, device)
     if decision.alone:
         del walk
-        found["alone"] = lost_alone(decision, solver, run, lighter)
+        found["alone"] = lost_alone(decision, solver, lighter)
     return found
 
 

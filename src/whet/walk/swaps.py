@@ -1,15 +1,14 @@
 """Lighter parts in the original, each alone, all of them followed in one pass through the blocks.
 
 At its own block a swap leaves the original's stream with hidden states of its own; from there on both go through the
-original's blocks. Every block is brought in once, and memory is that of a block and of the hidden states, which may lie
-in a file. (Measuring swaps one after another would run all blocks before a swap again and again.)
+original's blocks. Every block is brought in once, and memory is that of a block and of every swap's hidden states.
+(Measuring swaps one after another would run all blocks before a swap again and again.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +25,7 @@ class Swaps:
     """Hidden states of the original and of every swap, after the last block once `go` is over.
 
     batches: int64 `[b, L]`, no padding. swaps: by name, the linears of one block that are lighter together, or the
-    embedding alone. compute: type that products inside blocks are computed in; hidden states are float32. folder: where
-    hidden states are spilled when there are too many.
+    embedding alone. compute: type that products inside blocks are computed in; hidden states are float32.
     """
 
     def __init__(
@@ -38,7 +36,6 @@ class Swaps:
         swaps: Mapping[str, Sequence[Linear]],
         device: str,
         compute: torch.dtype = torch.float32,
-        folder: Path | None = None,
     ) -> None:
         self.skeleton = Skeleton(checkpoint, anatomy, device)
         self.checkpoint, self.anatomy, self.compute = checkpoint, anatomy, compute
@@ -47,7 +44,7 @@ class Swaps:
         self._calls: dict[tuple[int, ...], list[Call]] = {}
         width = anatomy.embedding.shape[1]
         shapes = [(*batch.shape, width) for _ in self.names for batch in batches]
-        self.states = HiddenStates.empty(shapes, folder, device)
+        self.states = HiddenStates.empty(shapes, None, device)
 
     def go(self, lighter: Callable[[int], Mapping[str, Tensor]], embedding: Tensor | None = None) -> None:
         """Send everything through the blocks.
