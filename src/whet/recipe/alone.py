@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from whet.anatomy import Linear
@@ -41,9 +40,9 @@ def lost_alone(decision: Decision, solver: Solver, table: Tensor | None) -> dict
             break
     else:
         return {}
-    compute = getattr(torch, decision.recipe["compute"])
     taken = batches(windows, BATCH_TOKENS)
-    walk = Swaps(decision.checkpoint, anatomy, taken, swaps, device, compute)
+    # in float32 whatever the run computes in: products in bfloat16 alone make 1e-4 nats, more than many a part loses
+    walk = Swaps(decision.checkpoint, anatomy, taken, swaps, device)
     units = [f"block {index}" for index in range(len(anatomy.blocks))]
     chosen = [decision.chosen(linears) for linears in anatomy.blocks]
     own = anatomy.embedding.address

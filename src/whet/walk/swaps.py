@@ -25,7 +25,7 @@ class Swaps:
     """Hidden states of the original and of every swap, after the last block once `go` is over.
 
     batches: int64 `[b, L]`, no padding. swaps: by name, the linears of one block that are lighter together, or the
-    embedding alone. compute: type that products inside blocks are computed in; hidden states are float32.
+    embedding alone. Everything is computed in float32.
     """
 
     def __init__(
@@ -35,10 +35,9 @@ class Swaps:
         batches: Sequence[Tensor],
         swaps: Mapping[str, Sequence[Linear]],
         device: str,
-        compute: torch.dtype = torch.float32,
     ) -> None:
         self.skeleton = Skeleton(checkpoint, anatomy, device)
-        self.checkpoint, self.anatomy, self.compute = checkpoint, anatomy, compute
+        self.checkpoint, self.anatomy = checkpoint, anatomy
         self.batches, self.swaps = batches, swaps
         self.names = [ORIGINAL, *swaps]
         self._calls: dict[tuple[int, ...], list[Call]] = {}
@@ -88,7 +87,7 @@ class Swaps:
         """Block `index` on the stream `before`; what comes out is where the stream `after` stands."""
         for number, batch in enumerate(self.batches):
             call = self._calls[tuple(batch.shape)][index]
-            hidden = self.skeleton.run(module, self.states[self._place(before, number)], call, self.compute)
+            hidden = self.skeleton.run(module, self.states[self._place(before, number)], call, torch.float32)
             self.states.update(self._place(after, number), hidden)
 
     def _place(self, name: str, number: int) -> int:
