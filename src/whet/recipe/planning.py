@@ -221,7 +221,7 @@ def _go(out: Path, decision: Decision, budget: Budget, items: Sequence[Item], on
         scores = _scored(run, decision, items, on_event)
         decision = dataclasses.replace(decision, alone=True)
         rounds = search(run, decision, budget, scores, items, on_event)
-        best = best_of(rounds, budget)
+        best = best_of(rounds, budget, scores)
         if best is None:
             tried = "; ".join(f"{r.bytes:,} bytes: KL {r.kl:.4f}{worst(r)}" for r in rounds)
             raise GateError(

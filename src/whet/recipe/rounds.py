@@ -113,11 +113,19 @@ def _next_limit(rounds: Sequence[Round], quality: float) -> float | None:
     return None if kept >= 0.7 * broken else math.sqrt(kept * broken)
 
 
-def best_of(rounds: Sequence[Round], budget: Budget) -> Round | None:
-    """Of a size the least KL, of a quality the fewest bytes that keep it."""
+def best_of(rounds: Sequence[Round], budget: Budget, scores: Mapping[str, Any]) -> Round | None:
+    """Of a size the least loss, of a quality the fewest bytes that keep it.
+
+    The loss is the geometric mean of the KL that was measured of the whole and the sum of what is known of its parts
+    after all rounds, which was measured on more windows: of two mixes that are nearly as good either alone is mostly
+    noise.
+    """
     if budget.kind == "quality":
         return min((r for r in rounds if r.keeps(budget.value)), key=lambda r: r.bytes, default=None)
-    return min(rounds, key=lambda r: r.kl)
+    if not all(one.alone and one.kl > 0 for one in rounds):
+        return min(rounds, key=lambda r: r.kl)
+    known = learned(scores, rounds)
+    return min(rounds, key=lambda r: r.kl * _reckoned(known, r.plan["schemes"]))
 
 
 def learned(scores: Mapping[str, Any], rounds: Sequence[Round]) -> dict[str, Any]:
