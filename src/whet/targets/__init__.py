@@ -1,5 +1,5 @@
 """Runtimes as a table: what each stores and loads, and which container a plan therefore takes."""
 
-from whet.targets.table import TARGETS, Storage, Target, check_family, find_target, storage, tie, tied
+from whet.targets.table import TARGETS, Storage, Target, check_family, find_target, stand_in, storage, tie, tied
 
-__all__ = ["TARGETS", "Storage", "Target", "check_family", "find_target", "storage", "tie", "tied"]
+__all__ = ["TARGETS", "Storage", "Target", "check_family", "find_target", "stand_in", "storage", "tie", "tied"]
