@@ -368,7 +368,7 @@ def _key(params: Params) -> Tensor:
 
 def _different(gain: Tensor, key: Tensor, keep: int) -> Tensor:
     """Indices `[keep, n]` of the largest of `gain [sets, n]`, each `key` once as far as there are enough."""
-    gain, order = gain.topk(min(6 * keep, len(gain)), 0)
+    gain, order = gain.topk(min(12 * keep, len(gain)), 0)
     key = key.gather(0, order)
     for i in range(1, len(key)):
         gain[i].masked_fill_((key[i] == key[:i]).any(0), -torch.inf)
