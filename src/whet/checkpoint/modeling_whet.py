@@ -10,8 +10,8 @@ Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, grou
 - `name.weight_scale` `[out, groups]`;
 - `name.weight_zero_point` int32 `[ceil(out * b / 32), groups]` (integer zeros, packed along rows) or
   `name.weight_offset` `[out, groups]` (real zeros);
-- `name.weight_parts` int32, a stream like that of the codes: of block types of two levels the whole numbers of each
-  part of p columns (`part`, of `part_bits` bits), scales of a row and then its offsets;
+- `name.weight_parts` int32 `[ceil(out * part_bits / 32), parts]`, packed along rows: on two levels the whole numbers of
+  each part of `part` columns, the scales' and then those of the offsets;
 - `name.weight_shape` int64 `[2]`.
 
 A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). On two levels scales
@@ -73,7 +73,7 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     offset = parts["weight_offset"].to(dtype)[:, index] if zero == "real" else None
     if "part" in entry:
         count, part = columns // entry["part"], torch.arange(columns, device=codes.device) // entry["part"]
-        numbers = unpack(parts["weight_parts"], entry["part_bits"], count * (1 if offset is None else 2)).to(dtype)
+        numbers = unpack(parts["weight_parts"].t().contiguous(), entry["part_bits"], rows).t().to(dtype)
         scale = scale * (numbers[:, part] - (2 ** (entry["part_bits"] - 1) if offset is None else 0))
         offset = None if offset is None else -offset * numbers[:, count + part]
     if "values" in entry:

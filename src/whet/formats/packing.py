@@ -47,7 +47,7 @@ def stored_parts(codes: Tensor, params: Params, grid: Grid) -> dict[str, Tensor]
     }
     if isinstance(grid, NestedGrid):
         numbers = [params[name] for name in ("part_scale", "part_offset") if name in params]
-        parts["weight_parts"] = pack(torch.cat(numbers, dim=1), grid.part_bits)
+        parts["weight_parts"] = pack(torch.cat(numbers, dim=1).t().contiguous(), grid.part_bits).t().contiguous()
     if grid.zero == "int":
         parts["weight_zero_point"] = pack(params["zero"].t().contiguous(), grid.bits).t().contiguous()
     elif grid.zero == "real":

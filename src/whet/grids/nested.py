@@ -84,9 +84,9 @@ class NestedGrid:
 
     def nbytes(self, rows: int, columns: int) -> int:
         """Exact bytes of codes and parameters of a `[rows, columns]` matrix as `formats.packing` stores them."""
-        blocks, kinds = columns // self.group, 2 if self.zero == "real" else 1
-        numbers = 4 * -(-blocks * self.parts * kinds * self.part_bits // 32)
-        return rows * (columns * self.bits // 8 + 2 * kinds * blocks + numbers)
+        kinds = 2 if self.zero == "real" else 1
+        numbers = 4 * -(-rows * self.part_bits // 32) * kinds * (columns // self.part)
+        return rows * (columns * self.bits // 8 + 2 * kinds * (columns // self.group)) + numbers
 
     # -- values ---------------------------------------------------------------------------------------------------
 

@@ -80,8 +80,8 @@ class Source:
         if entry["zero"] == "real":
             params["offset"] = self.checkpoint.read(f"{address}.weight_offset")
         if "part" in entry:
-            names = ["part_scale", *(["part_offset"] if entry["zero"] == "real" else [])]
-            count = stored.shape[1] // entry["part"]
-            numbers = unpack(self.checkpoint.read(f"{address}.weight_parts"), entry["part_bits"], count * len(names))
-            params |= zip(names, numbers.split(count, dim=1), strict=True)
+            streams = self.checkpoint.read(f"{address}.weight_parts").t().contiguous()
+            numbers = unpack(streams, entry["part_bits"], stored.shape[0]).t()
+            names = ["part_scale", "part_offset"] if entry["zero"] == "real" else ["part_scale"]
+            params |= zip(names, numbers.split(stored.shape[1] // entry["part"], dim=1), strict=True)
         return blocks(codes, params, kind, address)
