@@ -22,9 +22,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from whet.grids.integer import SHRINK, SHRINK_WIDE, Levels, Params
+from whet.grids.integer import Levels, Params, ranged_starts, signed_starts
 from whet.grids.least_squares import Quadratic, errors, sums, usable
-from whet.grids.table import TableLevels, signed_starts
+from whet.grids.table import TableLevels
 
 _LARGEST, _SMALLEST_NORMAL = 65504.0, 2.0**-14
 # Sizes of a shared number that are tried, over the one that puts its largest group on the largest whole number. Whole
@@ -35,6 +35,8 @@ _LARGER = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _KEPT = 3  # starts of a group whose codes every shared number is tried with
 _TRIED = 4  # whole numbers of a group that are tried on the weights themselves
 _ROUNDS = 3
+# Where no column of a group matters to a block in which others do, its weights are still rounded sensibly.
+_DEAD = 1e-9
 # Weights fitted at once: few enough for a candidate's intermediate tensors to stay in cache.
 _CACHED = 1 << 17
 
@@ -132,7 +134,7 @@ class NestedGrid:
         for start in range(0, len(blocks), size):
             x = blocks[start : start + size]
             own = torch.ones_like(x) if weight is None else weight[start : start + size].float()
-            own = usable(own.t()).t()
+            own = usable(own.t()).t().clamp_min(_DEAD)
             found.append(self._fit_blocks(*(v.reshape(-1, self.part).t().contiguous() for v in (x, own))))
         return {k: torch.cat([one[k] for one in found]).reshape(rows, -1) for k in found[0]}
 
@@ -223,35 +225,26 @@ class NestedGrid:
         if not self._real:
             ends = (self.values[0], self.values[-1]) if self.values else (-self.half, self.half - 1)
             return self._levels(signed_starts(x, self.bits, *ends), None)
-        low, high, count = SHRINK.get(self.bits, SHRINK_WIDE)
-        factors = torch.cat([x.new_ones(1), torch.linspace(low, high, count, device=x.device)])[:, None]
-        # Narrower at both ends alike, or at one of them: with only the first, Q4_K loses 12 % more where some columns
-        # matter much more than others.
-        each = torch.cat([factors, factors[1::2], factors[1::2]])
-        fixed = torch.zeros_like(each)
-        fixed[: len(factors)], fixed[-(len(factors) // 2) :] = 0.5, 1.0
-        lowest, highest = x.amin(0).clamp_max(0), x.amax(0)
-        span = highest - lowest
-        return self._levels(span / (2**self.bits - 1) * each, lowest + span * (1 - each) * fixed)
+        return self._levels(*ranged_starts(x.amin(0).clamp_max(0), x.amax(0), self.bits))
 
     def _whole(
-        self, told: Quadratic, shared: Params, reach: tuple[int, ...] = (0, 1), levels: Levels | None = None
+        self, told: Quadratic, shared: Params, reach: tuple[float, ...] = (0, 1), levels: Levels | None = None
     ) -> tuple[Params, Tensor]:
         """Parameters near the best of the quadratics `told [sets, n]` or `[n]`, and what each gains: `[more sets, n]`.
 
-        shared: what the groups' blocks share, `[n]`; without an offset among it, offsets are not rounded. reach: scales
-        that are tried, counted from the whole number below the best. levels: where the quadratics start, from nothing
-        unless given.
+        shared: what the groups' blocks share, `[n]`; without an offset among it, offsets are not rounded. reach: whole
+        numbers that are tried, as what is added to the best before it is rounded down. levels: where the quadratics
+        start, from nothing unless given.
         """
         scale, offset = (0.0, 0.0) if levels is None else (levels.scale, levels.offset if self._real else 0.0)
         unit = shared["scale"].float()
         ideal = told.step()
         if self._real:  # offsets are not above zero: where they would be, the scale is the best beside none
             ideal = torch.where(offset + told.lift(ideal) > 0, told.step_at(torch.zeros_like(ideal) - offset), ideal)
-        below = torch.floor(_over(scale + ideal, unit))
+        near = _over(scale + ideal, unit)
         wholes, lower, gains = [], [], []
         for more in reach:
-            whole = (below + more).clamp_(-self.part_zero, 2**self.part_bits - 1 - self.part_zero)
+            whole = torch.floor(near + more).clamp_(-self.part_zero, 2**self.part_bits - 1 - self.part_zero)
             step = whole * unit - scale
             lift = torch.zeros_like(step)
             if self._real:
@@ -279,14 +272,14 @@ class NestedGrid:
             shared["offset"] = self._sized(told, shared, "offset", -told.lift(step)[0])
         params, codes, gain = self._best(told, shared)
         best, most = params, gain
-        for _ in range(
-            _ROUNDS
-        ):  # what is shared given codes and whole numbers, then whole numbers given what is shared
+        # what is shared given codes and whole numbers, then whole numbers given what is shared
+        for _ in range(_ROUNDS):
             params, codes, gain = self._best(told, self._solved(codes, params))
             best = _where(gain > most, params, best)
             most = torch.maximum(gain, most)
         best, least = self._tried(x, weight, told, best)
-        for _ in range(_ROUNDS - 1):  # the same on the codes that come out in the end
+        # the same on the codes that come out in the end
+        for _ in range(_ROUNDS - 1):
             codes = sums(self.bind({k: v[None] for k, v in best.items()}), x, weight)
             params, loss = self._tried(x, weight, codes, self._solved(codes, best))
             best = _where(loss < least, params, best)
@@ -309,12 +302,12 @@ class NestedGrid:
         for end in (highest, -self.part_zero) if self.part_zero else (highest,):
             for factor in factors:
                 number = _halves(extreme / end * factor)
-                gain = self._best(told, shared | {name: number}, reach=(1,))[2]
+                gain = self._best(told, shared | {name: number}, reach=(0.5,))[2]
                 best, most = torch.where(gain > most, number, best), torch.maximum(gain, most)
         return best
 
     def _best(
-        self, told: Quadratic, shared: Params, reach: tuple[int, ...] = (0, 1)
+        self, told: Quadratic, shared: Params, reach: tuple[float, ...] = (0, 1)
     ) -> tuple[Params, Quadratic, Tensor]:
         """The parameters `[n]` that gain most, the quadratics they are of `[1, n]`, and their block's gain `[n]`."""
         found, gain = self._whole(told, shared, reach)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from whet.grids.integer import SHRINK, SHRINK_WIDE, IntegerGrid, Levels, Params
+from whet.grids.integer import IntegerGrid, Levels, Params, signed_starts
 
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
@@ -71,14 +71,3 @@ class TableGrid(IntegerGrid):
 
     def _starts(self, x: Tensor) -> Params:
         return {"scale": signed_starts(x, self.bits, self.values[0], self.values[-1])}
-
-
-def signed_starts(x: Tensor, bits: int, least: float, most: float) -> Tensor:
-    """Unrounded scales `[starts, n]` for weights `x [group, n]` on a grid from `least` to `most`.
-
-    The farther end of a group lies on the farther end of the grid, or on the nearer one, and both are tried shrunk.
-    """
-    low, high, count = SHRINK.get(bits, SHRINK_WIDE)
-    factors = torch.cat([x.new_ones(1), torch.linspace(low, high, count, device=x.device)])[:, None]
-    extreme = x.gather(0, x.abs().argmax(0, keepdim=True))
-    return torch.cat([extreme / least * factors, extreme / most * factors[:: 3 if bits > 3 else 1]])
