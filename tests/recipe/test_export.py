@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import models
 import whet
@@ -169,6 +170,17 @@ def test_a_budget_plans_with_what_llama_cpp_holds(tmp_path):
     file = read_gguf(tmp_path / "out" / "model.gguf")
     assert {t.type for t in file.tensors.values()} - {"F32"} == schemes - {"keep"}
     assert made["check"]["gguf"]["check"]["weights"] == "equal, bit for bit"
+
+
+def test_stock_transformers_loads_them_through_the_modelling_file(tmp_path):
+    models.make(tmp_path / "model", dtype=torch.bfloat16, hidden_size=256, intermediate_size=256)
+    made = whet.compress(tmp_path / "model", tmp_path / "out", scheme="Q3_K", embed="IQ4_NL", solver="nearest")
+    assert made["container"] == "whet"
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True).state_dict()
+    mine = load_model(tmp_path / "out").state_dict()
+    assert all(torch.equal(stock[name], value) for name, value in mine.items())
+    exported = whet.export(tmp_path / "out", out=tmp_path / "m.gguf")
+    assert exported["types"] == {"Q3_K": 14, "IQ4_NL": 2} and exported["check"]["weights"] == "equal, bit for bit"
 
 
 def test_a_budget_mixes_block_types_of_two_levels_where_they_fit(tmp_path):
