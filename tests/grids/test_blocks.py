@@ -11,7 +11,8 @@ import ggml
 from whet.checkpoint.modeling_whet import decode
 from whet.formats import stored_parts, table_entry
 from whet.grids import BLOCKS, NestedGrid
-from whet.quantize import SOLVERS
+from whet.quantize import SOLVERS, Solution, gptq
+from whet.quantize.descent import descend
 from whet.starter import path
 
 NESTED = {name: grid for name, grid in BLOCKS.items() if isinstance(grid, NestedGrid)}
@@ -196,6 +197,27 @@ def test_every_solver_rounds_onto_every_block_type(kind, solver):
     assert error <= ((w - plain) @ h * (w - plain)).sum() * (1.0 + 1e-6 if solver == "nearest" else 0.7)
     whole = [solution.rows(0, 5), solution.rows(5, 12)]
     assert all(torch.equal(torch.cat([part.params[k] for part in whole]), v) for k, v in solution.params.items())
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_descent_harms_no_row_and_moves_what_is_shared(kind):
+    grid = NESTED[kind]
+    generator = torch.Generator().manual_seed(4)
+    w = torch.randn(10, 512, generator=generator) * 0.05
+    x = torch.randn(700, 512, generator=generator) @ torch.randn(512, 512, generator=generator)
+    h = x.t() @ x / 700
+
+    def losses(solution: Solution) -> torch.Tensor:
+        error = (w - grid.decode(solution.codes, solution.params)).double()
+        return ((error @ h.double()) * error).sum(1)
+
+    solution = gptq(w, h, grid, sweeps=0)
+    before, shared = losses(solution), solution.params["scale"].clone()
+    gains = descend(w, h, grid, solution)
+    after = losses(solution)
+    assert (after <= before * (1 + 1e-4)).all() and after.sum() < 0.95 * before.sum()
+    assert (before - after).sum().item() == pytest.approx(sum(gains), rel=0.03)
+    assert not torch.equal(solution.params["scale"], shared)
 
 
 @pytest.mark.parametrize("kind", ["Q3_K", "Q6_K"])
