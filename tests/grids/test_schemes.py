@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from whet.errors import UsageError
-from whet.grids import IntegerGrid, parse_scheme
+from whet.grids import BLOCKS, IntegerGrid, parse_scheme
 from whet.grids.schemes import PRESETS
 
 
@@ -52,3 +52,14 @@ def test_a_block_type_has_float16_scales_whatever_the_model_has(dtype):
     grid = parse_scheme("q5_1", dtype)
     assert (grid.name, grid.bits, grid.group, grid.zero, grid.scale_dtype) == ("Q5_1", 5, 32, "real", torch.float16)
     assert grid == parse_scheme("int5z-g32", dtype)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_type_has_its_name_in_any_case(name):
+    assert parse_scheme(f" {name.lower()} ") == BLOCKS[name] and BLOCKS[name].name == name
+
+
+@pytest.mark.parametrize("wrong,near", [("Q4K", "Q4_K"), ("Q4_K_M", "Q4_K"), ("q6k", "Q6_K"), ("IQ4XS", "IQ4_XS")])
+def test_a_wrong_block_type_is_told_the_nearest(wrong, near):
+    with pytest.raises(UsageError, match=f"Did you mean {near}\\?"):
+        parse_scheme(wrong)

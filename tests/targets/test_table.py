@@ -9,7 +9,7 @@ from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
 from whet.grids import parse_scheme
-from whet.targets import TARGETS, check_family, find_target, no_file_yet, storage, tie, tied
+from whet.targets import TARGETS, check_family, find_target, no_file_yet, stand_in, storage, tie, tied
 
 TABLES = frozenset({"embed", "head"})
 SHAPES = {"a": (64, 64), "b": (96, 64), "c": (64, 96), "embed": (264, 64), "head": (264, 64)}
@@ -137,7 +137,7 @@ def test_an_unknown_target_is_told_the_nearest():
     assert all(find_target(name).name == name for name in TARGETS)
 
 
-@pytest.mark.parametrize("scheme", ["Q4_0", "q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16"])
+@pytest.mark.parametrize("scheme", ["Q4_0", "q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "F16", "BF16"])
 def test_llama_cpp_takes_its_own_types_mixed_on_everything(scheme):
     made = choose("llama.cpp", a=scheme, b="Q4_0", embed="Q8_0", head="F16")
     assert (made.container, made.decode, made.dequantize) == ("whet", "float32", False)
@@ -152,6 +152,29 @@ def test_llama_cpp_takes_nothing_else_and_no_ragged_rows():
     assert storage(find_target("llama.cpp"), {"ragged": parse_scheme("F16")}, shapes, TABLES).decode == "float32"
     with pytest.raises(UsageError, match=r"F16 and BF16 are for llama\.cpp"):
         choose("transformers", a="F16")
+
+
+@pytest.mark.parametrize("scheme", ["Q2_K", "Q3_K", "q4_k", "Q5_K", "Q6_K", "IQ4_XS", "iq4_nl"])
+def test_block_types_of_two_levels_go_wherever_rows_divide(scheme):
+    shapes, grids = {"a": (64, 512)}, {"a": parse_scheme(scheme)}
+    assert storage(find_target("llama.cpp"), grids, shapes, TABLES).decode == "float32"
+    for name in ("transformers", "whet"):
+        made = storage(find_target(name), grids, shapes, TABLES)
+        assert made.container == "whet"
+    with pytest.raises(UsageError, match=r"vllm reads no block types of ggml\. Use int4s-g128 or the like, or --for"):
+        storage(find_target("vllm"), grids, shapes, TABLES)
+
+
+STAND_INS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+
+
+@pytest.mark.parametrize("scheme", STAND_INS)
+def test_rows_that_do_not_divide_take_what_llama_quantize_takes(scheme):
+    target = find_target("llama.cpp")
+    assert [stand_in(target, scheme, n) for n in (512, 96, 100)] == [scheme, STAND_INS[scheme], "F16"]
+    for name in ("llama.cpp", "whet"):
+        with pytest.raises(UsageError, match=r"needs rows that divide by 256, and 96 does not\. Give this part"):
+            storage(find_target(name), {"a": parse_scheme(scheme)}, {"a": (64, 96)}, TABLES)
 
 
 def test_what_llama_cpp_holds_as_one_tensor_has_one_scheme():

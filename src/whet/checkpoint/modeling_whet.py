@@ -10,14 +10,18 @@ Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, grou
 - `name.weight_scale` `[out, groups]`;
 - `name.weight_zero_point` int32 `[ceil(out * b / 32), groups]` (integer zeros, packed along rows) or
   `name.weight_offset` `[out, groups]` (real zeros);
+- `name.weight_parts` int32 `[ceil(out * part_bits / 32), parts]`, packed along rows: on two levels the whole numbers of
+  each part of `part` columns, the scales' and then those of the offsets;
 - `name.weight_shape` int64 `[2]`.
 
-A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). `whet.json`, or the
-`whet` entry of config.json, says for each linear how many bits, which group and zero, and in which type it is computed:
-the model's (`"decode": "model"`), that of the stored scales (`"scale"`) or float32 (`"float32"`), as the container's
-readers do. A linear that was only stored in fewer bytes (`"plain"`) is a plain tensor, `name.weight`. Where a linear is
-not a parameter of its own, `into` says of which `parameter` it is which `rows`, which `expert` of a stack, and whether
-that is `transposed`; without `bits` it is stored as it was, as `name.weight`.
+A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). On two levels scales
+are `scale * number` and offsets `−offset * number`, numbers of a symmetric grid counted from the middle too. What codes
+stand for may be a table (`values`). `whet.json`, or the `whet` entry of config.json, says for each linear how many
+bits, which group and zero, and in which type it is computed: the model's (`"decode": "model"`), that of the stored
+scales (`"scale"`) or float32 (`"float32"`), as the container's readers do. A linear that was only stored in fewer bytes
+(`"plain"`) is a plain tensor, `name.weight`. Where a linear is not a parameter of its own, `into` says of which
+`parameter` it is which `rows`, which `expert` of a stack, and whether that is `transposed`; without `bits` it is stored
+as it was, as `name.weight`.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_shape")
+PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_parts", "weight_shape")
 
 
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
@@ -66,8 +70,16 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     codes = unpack(parts["weight_packed"], bits, columns)
     index = torch.arange(columns, device=codes.device) // (group or columns)
     scale = parts["weight_scale"].to(dtype)[:, index]
-    if zero == "real":
-        return (codes.to(dtype) * scale + parts["weight_offset"].to(dtype)[:, index]).to(model_dtype)
+    offset = parts["weight_offset"].to(dtype)[:, index] if zero == "real" else None
+    if "part" in entry:
+        count, part = columns // entry["part"], torch.arange(columns, device=codes.device) // entry["part"]
+        numbers = unpack(parts["weight_parts"].t().contiguous(), entry["part_bits"], rows).t().to(dtype)
+        scale = scale * (numbers[:, part] - (2 ** (entry["part_bits"] - 1) if offset is None else 0))
+        offset = None if offset is None else -offset * numbers[:, count + part]
+    if "values" in entry:
+        return (torch.tensor(entry["values"], dtype=dtype, device=codes.device)[codes.long()] * scale).to(model_dtype)
+    if offset is not None:
+        return (codes.to(dtype) * scale + offset).to(model_dtype)
     if zero == "int":
         points = unpack(parts["weight_zero_point"].t().contiguous(), bits, rows).t().to(dtype)[:, index]
         return ((codes.to(dtype) - points) * scale).to(model_dtype)
@@ -89,7 +101,7 @@ def weights(
                     yield key, value
                     continue
                 waiting.setdefault(address, {})[part] = value
-                if len(waiting[address]) == (3 if entry["zero"] == "none" else 4):
+                if len(waiting[address]) == 3 + (entry["zero"] != "none") + ("part" in entry):
                     yield f"{address}.weight", decode(waiting.pop(address), entry, dtype)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.anatomy import AUTO, Anatomy
-from whet.grids import FloatGrid, Grid, IntegerGrid
+from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, TableGrid
 
 CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
@@ -20,11 +20,16 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
     """How one linear is read (see `checkpoint.modeling_whet`).
 
     decode: the type its weights are multiplied out in: the model's (`model`), that of the stored scales (`scale`, as
-    compressed-tensors does when it dequantizes) or `float32` (as ggml does). A linear on a plain float is a plain
-    tensor, with nothing to decode.
+    compressed-tensors does when it dequantizes) or `float32` (as ggml does, and whoever reads its types of two levels).
+    A linear on a plain float is a plain tensor, with nothing to decode.
     """
-    told = "plain" if isinstance(grid, FloatGrid) else decode
-    return {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": told}
+    told = "plain" if isinstance(grid, FloatGrid) else "float32" if isinstance(grid, NestedGrid) else decode
+    entry: dict[str, Any] = {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": told}
+    if isinstance(grid, NestedGrid):
+        entry |= {"part": grid.part, "part_bits": grid.part_bits}
+    if isinstance(grid, (NestedGrid, TableGrid)) and grid.values:
+        entry["values"] = list(grid.values)
+    return entry
 
 
 def linear_table(grids: Mapping[str, Grid], decode: str) -> dict[str, dict[str, Any]]:

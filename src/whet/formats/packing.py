@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whet.grids import FloatGrid, Grid
+from whet.grids import FloatGrid, Grid, NestedGrid
 from whet.grids.integer import Params
 
 # Codes packed at a time: the working copy takes eight bytes a code.
@@ -45,6 +45,9 @@ def stored_parts(codes: Tensor, params: Params, grid: Grid) -> dict[str, Tensor]
         "weight_scale": params["scale"].contiguous(),
         "weight_shape": torch.tensor(codes.shape, dtype=torch.int64),
     }
+    if isinstance(grid, NestedGrid):
+        numbers = [params[name] for name in ("part_scale", "part_offset") if name in params]
+        parts["weight_parts"] = pack(torch.cat(numbers, dim=1).t().contiguous(), grid.part_bits).t().contiguous()
     if grid.zero == "int":
         parts["weight_zero_point"] = pack(params["zero"].t().contiguous(), grid.bits).t().contiguous()
     elif grid.zero == "real":

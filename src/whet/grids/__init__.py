@@ -2,6 +2,19 @@
 
 from whet.grids.floats import FloatGrid
 from whet.grids.integer import IntegerGrid, safe_scale_dtype
-from whet.grids.schemes import BLOCKS, FLOATS, Grid, parse_scheme
+from whet.grids.nested import NestedGrid
+from whet.grids.schemes import BLOCKS, FLOATS, CodedGrid, Grid, parse_scheme
+from whet.grids.table import TableGrid
 
-__all__ = ["BLOCKS", "FLOATS", "FloatGrid", "Grid", "IntegerGrid", "parse_scheme", "safe_scale_dtype"]
+__all__ = [
+    "BLOCKS",
+    "FLOATS",
+    "CodedGrid",
+    "FloatGrid",
+    "Grid",
+    "IntegerGrid",
+    "NestedGrid",
+    "TableGrid",
+    "parse_scheme",
+    "safe_scale_dtype",
+]

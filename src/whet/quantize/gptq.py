@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from whet.grids.floats import FloatGrid
-from whet.grids.integer import IntegerGrid, Params
-from whet.grids.schemes import Grid
+from whet.grids.integer import Params
+from whet.grids.schemes import CodedGrid, Grid
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import COLUMNS, Solution, masked_codes
@@ -83,6 +83,7 @@ def gptq(
     residual = torch.zeros_like(target, dtype=steering_type(w))
     feed = factor.feed.to(residual.dtype)
     codes = torch.empty_like(target, dtype=torch.uint8)
+    shared = {k: v.t() for k, v in grid.shared(w, _importance(factor, mask)).items()}
     chosen: dict[int, Params] = {}
     position = 0
     for index in factor.visit:
@@ -95,7 +96,8 @@ def gptq(
         importance = factor.pivots[position:end]
         if kept is not None:
             importance = importance * kept[position:end].t()
-        params = grid.candidates(aim.t(), importance, keep=min(candidates, max(1, _CARRIED // size)) if joint else 1)
+        count = min(candidates, max(1, _CARRIED // size)) if joint else 1
+        params = grid.candidates(aim.t(), importance, count, grid.group_params(shared, index))
         for start in range(position, end, size if joint else _BLOCK):
             stop = min(start + (size if joint else _BLOCK), end)
             if not joint:
@@ -115,6 +117,7 @@ def gptq(
     unordered = torch.empty_like(codes)
     unordered[factor.order] = codes
     parameters = {k: torch.stack([chosen[g][k] for g in range(len(groups))], dim=1) for k in chosen[0]}
+    parameters |= {k: v.t().contiguous() for k, v in shared.items()}
     solution = Solution(unordered.t().contiguous(), parameters, notes)
     if sweeps:
         if factor.damping > damp:  # an h that is not definite would send descent away from w for ever
@@ -152,8 +155,15 @@ def factorize(h: Tensor, groups: list[tuple[int, int]], damp: float) -> Factor |
     return None
 
 
+def _importance(factor: Factor, mask: Tensor | None) -> Tensor:
+    """What an error costs in each column, as the factor has it: `[in]`, or `[out, in]` with a mask."""
+    found = torch.empty_like(factor.pivots)
+    found[factor.order] = factor.pivots
+    return found if mask is None else found * mask
+
+
 def _round_columns(
-    target: Tensor, aim: Tensor, feed: Tensor, pivots: Tensor, grid: IntegerGrid, params: Params, kept: Tensor | None
+    target: Tensor, aim: Tensor, feed: Tensor, pivots: Tensor, grid: CodedGrid, params: Params, kept: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Round `size` columns one after another under each of the candidate `params [candidates, out]`.
 

@@ -26,7 +26,7 @@ from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
 from whet.quantize import SOLVERS
 from whet.recipe.self_written import check_fits
-from whet.targets import Storage, Target, check_family, find_target, no_file_yet, storage, tied
+from whet.targets import Storage, Target, check_family, find_target, no_file_yet, stand_in, storage, tied
 from whet.text import fingerprint, read_documents, render_chat, split, windows
 
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
@@ -358,16 +358,17 @@ def decide(
 
 
 def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[str]:
-    """Gives parts whose rows a target's own types do not divide the simplest scheme it has; returns what to say."""
-    own = [a for a, grid in grids.items() if grid.name in target.schemes]
-    ragged = [a for a in own if grids[a].group and shapes[a][1] % grids[a].group]
-    if not ragged:
-        return []
-    scheme = grids[ragged[0]].name
-    grids |= dict.fromkeys(ragged, parse_scheme(target.simplest))
+    """Gives parts whose rows a target's own types do not divide one that does; returns what to say."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for address, grid in grids.items():
+        if grid.name in target.schemes and (other := stand_in(target, grid.name, shapes[address][1])) != grid.name:
+            found.setdefault((grid.name, other), []).append(address)
+    for (_, other), addresses in found.items():
+        grids |= dict.fromkeys(addresses, parse_scheme(other))
     return [
-        f"{target.simplest} instead of {scheme}, because their rows do not divide by {parse_scheme(scheme).group}: "
-        f"{', '.join(ragged[:3])}" + (f" and {len(ragged) - 3} more" if ragged[3:] else "")
+        f"{other} instead of {scheme}, because their rows do not divide by {parse_scheme(scheme).group}: "
+        f"{', '.join(some[:3])}" + (f" and {len(some) - 3} more" if some[3:] else "")
+        for (scheme, other), some in found.items()
     ]
 
 

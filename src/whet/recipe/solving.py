@@ -18,7 +18,7 @@ from whet.checkpoint.modeling_whet import PARTS, decode
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.formats import stored_parts, table_entry
-from whet.grids import FloatGrid, Grid, safe_scale_dtype
+from whet.grids import Grid, IntegerGrid, safe_scale_dtype
 from whet.quantize import SOLVERS, Solution, nearest, second_moment_error
 from whet.recipe.decide import Decision
 from whet.walk import BlockStep, Journal, SecondMoments
@@ -197,7 +197,7 @@ class Solver:
         return {address: w for address, w in weights.items() if address in wanted}
 
     def _grid(self, w: Tensor, grid: Grid) -> Grid:
-        if self.decision.dtype != torch.float32 or isinstance(grid, FloatGrid):
+        if self.decision.dtype != torch.float32 or not isinstance(grid, IntegerGrid):
             return grid
         return dataclasses.replace(grid, scale_dtype=safe_scale_dtype(w, grid))
 

@@ -22,13 +22,13 @@ has no rows at all or the model does not compile.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
-from whet.grids import BLOCKS, FloatGrid, Grid, parse_scheme
+from whet.grids import BLOCKS, FloatGrid, Grid, NestedGrid, TableGrid, parse_scheme
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,12 @@ class Target:
 
     `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
     `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme; with `whole` also
-    linears that are rows of one stored tensor. `schemes`: the only
-    ones it holds, where they are types of its own; `simplest`: the one that holds any linear. `families`: the only ones
-    it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter folder.
-    `unwritten`: what it reads, where whet does not write that yet: plans hold to what it stores, and the folder is in
-    whichever container fits, for transformers and whet. `checked`: `run in tests`, `accepted by its parser` or
+    linears that are rows of one stored tensor. `schemes`: the only ones it holds, where they are types of its own;
+    `simplest`: the one that holds any linear; `instead`: what stands in for a scheme whose blocks do not divide a row,
+    where something better does. `families`: the only ones it loads, None for any. `gguf`: it reads a file of that
+    format, which is written into the lighter folder. `unwritten`: what it reads, where whet does not write that yet:
+    plans hold to what it stores, and the folder is in whichever container fits, for transformers and whet. `checked`:
+    `run in tests`, `accepted by its parser` or
     `unsupported`.
     """
 
@@ -57,6 +58,7 @@ class Target:
     whole: bool = False
     schemes: tuple[str, ...] = ()
     simplest: str = "int8s"
+    instead: Mapping[str, str] = field(default_factory=dict, hash=False)
     families: tuple[str, ...] | None = None
     gguf: bool = False
     unwritten: str = ""
@@ -93,14 +95,16 @@ TARGETS: dict[str, Target] = {
     "llama.cpp": Target(
         "llama.cpp",
         modelling_file=True,
-        bits=(4, 5, 8),
-        groups=(32,),
+        bits=(2, 3, 4, 5, 6, 8),
+        groups=(32, 256),
         integer_zero=False,
         divides=True,
         ties=(("expert gate",), ("expert up",), ("expert down",)),
         whole=True,
         schemes=(*BLOCKS, "F16", "BF16"),
         simplest="F16",
+        # llama-quantize's own choice (llama.cpp, `tensor_type_fallback`)
+        instead={"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"},
         families=GGUF_FAMILIES,
         gguf=True,
     ),
@@ -142,6 +146,13 @@ class Storage:
     def decode(self) -> str:
         """The type weights are computed in, as `formats.table_entry` says it."""
         return "scale" if self.dequantize else "float32" if self.blocks else "model"
+
+
+def stand_in(target: Target, scheme: str, columns: int) -> str:
+    """What `target` takes for `scheme` on rows of `columns` weights: itself, if it divides them."""
+    while (group := parse_scheme(scheme).group) and columns % group:
+        scheme = target.instead.get(scheme, target.simplest)
+    return scheme
 
 
 def find_target(name: str) -> Target:
@@ -224,6 +235,8 @@ def storage(
             f"F16 and BF16 are for llama.cpp: {target.name} reads what is not quantized in the model's own type. Leave "
             "those parts as they are (keep), or use --for llama.cpp."
         )
+    if any(isinstance(grid, (NestedGrid, TableGrid)) for grid in grids.values()):
+        return Storage("whet", False, "compressed-tensors has neither scales of two levels nor tables of values")
     if any(grid.group and shapes[address][1] % grid.group for address, grid in grids.items()):
         return Storage("whet", False, "stock transformers needs groups that divide the row")
     beyond = None if parts is None else _beyond_stock(parts, grids, dtype)
@@ -289,6 +302,8 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         raise refuse(f"holds {', '.join(target.schemes)} and nothing else", better)
     if isinstance(grid, FloatGrid):
         return
+    if isinstance(grid, (NestedGrid, TableGrid)) and not target.modelling_file:
+        raise refuse("reads no block types of ggml", "Use int4s-g128 or the like, or --for llama.cpp.")
     if grid.bits not in target.bits:
         raise refuse(f"has no {grid.bits}-bit kernel", f"Use {' or '.join(map(str, target.bits))} bits, or --for whet.")
     if grid.zero == "real" and not target.real_zero:
@@ -298,14 +313,15 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
     if target.groups is not None and grid.group not in target.groups:
         allowed = ", ".join(str(g) for g in target.groups if g)
         raise refuse(f"takes no group of {grid.group}", f"Use a group of {allowed}, or none (per channel).")
-    if target.divides and grid.group and shape[1] % grid.group:
+    if (target.divides or isinstance(grid, NestedGrid)) and grid.group and shape[1] % grid.group:
         sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
         fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
         better = f"a group that divides every row, such as {max(fits)}" if fits else "one scale per row (leave out -g)"
-        if target.schemes:
+        if target.schemes or isinstance(grid, NestedGrid):
+            better = stand_in(target, grid.name, shape[1])
             raise refuse(
                 f"needs rows that divide by {grid.group}, and {shape[1]} does not",
-                f"Give this part {target.simplest} (a plan names a scheme for each part; whet plan makes one).",
+                f"Give this part {better} (a plan names a scheme for each part; whet plan makes one).",
             )
         raise refuse(
             f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
