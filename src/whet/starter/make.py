@@ -53,7 +53,9 @@ class Size(NamedTuple):
     parameters: str
 
 
-# The smaller ones are for measuring what a smaller model can still learn (and for students); only the full one ships.
+# The smaller ones are for measuring what a smaller model learns of the same text (and for students); only the full one
+# ships. All three learn the book: 99.2, 99.5 and 100 % of the facts. Its 1,260 facts are some kilobits, of which even
+# 1.2 M parameters hold a hundred times as many (about 2 bits a parameter, Allen-Zhu and Li 2024, arXiv 2404.05405).
 SIZES = {
     "full": Size(256, 512, 8, 4, "4.6"),
     "half": Size(168, 336, 6, 3, "2.3"),
