@@ -23,7 +23,7 @@ from whet.recipe.decide import Decision, scale_dtype
 from whet.recipe.running import carry_out
 from whet.targets import find_target
 
-ROUNDS = 3  # of a size: the plan, and two from what was measured on it
+ROUNDS = 2  # of a size: the plan, and one from what was measured of it
 QUALITY_ROUNDS = 6  # of a quality: its limit is searched for
 _WORTH = 0.01  # predicted gain below which another round is not worth its time
 _NEAR = 0.8  # a quality's round that uses so much of its limit is good enough
