@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from whet.anatomy import Linear
+from whet.budget import tables
 from whet.measure.divergence import score_tokens
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.solving import Solver
@@ -74,17 +75,13 @@ def lost_alone(decision: Decision, solver: Solver, table: Tensor | None) -> dict
 
 def _parts(decision: Decision) -> dict[str, list[Linear]]:
     """Every lighter part by itself."""
-    anatomy = decision.anatomy
-    tables = [anatomy.embedding, *([] if anatomy.head is None else [anatomy.head])]
-    return {x.address: [x] for x in decision.chosen([*tables, *anatomy.linears()])}
+    return {x.address: [x] for x in decision.chosen([*tables(decision.anatomy), *decision.anatomy.linears()])}
 
 
 def _blocks(decision: Decision) -> dict[str, list[Linear]]:
     """The lighter linears of each block together; embedding and head by themselves."""
-    anatomy = decision.anatomy
-    tables = [anatomy.embedding, *([] if anatomy.head is None else [anatomy.head])]
-    found = {x.address: [x] for x in decision.chosen(tables)}
-    for index, linears in enumerate(anatomy.blocks):
+    found = {x.address: [x] for x in decision.chosen(tables(decision.anatomy))}
+    for index, linears in enumerate(decision.anatomy.blocks):
         if mine := decision.chosen(linears):
             found[f"block {index}"] = mine
     return found
