@@ -25,6 +25,7 @@ from torch import Tensor
 
 from whet.errors import UsageError
 from whet.grids.least_squares import Quadratic, errors, sums, usable
+from whet.grids.levels import Levels
 
 Params = dict[str, Tensor]
 Zero = Literal["none", "int", "real"]
@@ -37,39 +38,6 @@ _SHRINK_WIDE = (0.86, 1.02, 8)
 # on one number a group not to count (with half as many the search takes a seventh longer).
 _CACHED = 1 << 17
 _FP16_NORMAL = (2.0**-14, 65504.0)
-
-
-@dataclass(frozen=True)
-class Levels:
-    """A grid with its parameters multiplied out, so that rounding is two fused operations and a clamp.
-
-    Only for choosing codes: `value` may differ from the grid's `dequantize` in the last bit of a float32.
-    """
-
-    inverse: Tensor
-    shift: Tensor
-    scale: Tensor
-    offset: Tensor
-    top: int
-    real: bool = False
-
-    def __getitem__(self, index: int) -> Levels:
-        """The levels of one of several parameter sets stacked along the first dimension."""
-        return Levels(
-            self.inverse[index], self.shift[index], self.scale[index], self.offset[index], self.top, self.real
-        )
-
-    def codes(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Nearest codes of `x`, as floats."""
-        return torch.addcmul(self.shift, x, self.inverse, out=out).round_().clamp_(0, self.top)
-
-    def value(self, codes: Tensor) -> Tensor:
-        """What `codes` stand for."""
-        return torch.addcmul(self.offset, codes, self.scale)
-
-    def along(self, codes: Tensor) -> Tensor:
-        """What the scale multiplies, in the place of `codes`: counted from the grid's zero if it has one."""
-        return codes if self.real else codes.sub_(self.shift)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from whet.grids.integer import Levels
+from whet.grids.levels import Levels
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from whet.grids.integer import Levels, Params, ranged_starts, signed_starts
+from whet.grids.integer import Params, ranged_starts, signed_starts
 from whet.grids.least_squares import Quadratic, errors, sums, usable
+from whet.grids.levels import Levels
 from whet.grids.table import TableLevels
 
 _LARGEST, _SMALLEST_NORMAL = 65504.0, 2.0**-14

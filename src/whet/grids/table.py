@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from whet.grids.integer import IntegerGrid, Levels, Params, signed_starts
+from whet.grids.integer import IntegerGrid, Params, signed_starts
+from whet.grids.levels import Levels
 
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
