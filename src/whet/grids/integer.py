@@ -25,7 +25,7 @@ from torch import Tensor
 
 from whet.errors import UsageError
 from whet.grids.least_squares import Quadratic, errors, sums, usable
-from whet.grids.levels import Levels
+from whet.grids.levels import Levels, inverse
 
 Params = dict[str, Tensor]
 Zero = Literal["none", "int", "real"]
@@ -104,13 +104,12 @@ class IntegerGrid:
     def bind(self, params: Params) -> Levels:
         """The grid's levels under `params`, float32, ready to round many tensors that `params` broadcast against."""
         scale = params["scale"].float()
-        usable = scale.abs() >= torch.finfo(torch.float32).tiny
-        inverse = torch.where(usable, 1 / torch.where(usable, scale, 1.0), 0.0)
+        steps = inverse(scale)
         if self.zero == "real":
             offset = params["offset"].float()
-            return Levels(inverse, -offset * inverse, scale, offset, self.top, real=True)
+            return Levels(steps, -offset * steps, scale, offset, self.top, real=True)
         zero = params["zero"].float() if self.zero == "int" else torch.full_like(scale, self.half)
-        return Levels(inverse, zero, scale, -zero * scale, self.top)
+        return Levels(steps, zero, scale, -zero * scale, self.top)
 
     def quantize(self, x: Tensor, params: Params) -> Tensor:
         """Nearest codes (as floats) of `x`; `params` broadcast against `x`. NaN never comes out of finite input."""

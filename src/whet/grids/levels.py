@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 
 
+def inverse(scale: Tensor) -> Tensor:
+    """`1 / scale`, and 0 for scales that are 0 or too small to have one: everything is rounded to one code then."""
+    usable = scale.abs() >= torch.finfo(torch.float32).tiny
+    return torch.where(usable, 1 / torch.where(usable, scale, 1.0), 0.0)
+
+
 @dataclass(frozen=True)
 class Levels:
     """A grid with its parameters multiplied out, so that rounding is two fused operations and a clamp.

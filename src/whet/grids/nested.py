@@ -24,7 +24,7 @@ from torch import Tensor
 
 from whet.grids.integer import Params, ranged_starts, signed_starts
 from whet.grids.least_squares import Quadratic, errors, sums, usable
-from whet.grids.levels import Levels
+from whet.grids.levels import Levels, inverse
 from whet.grids.table import TableLevels
 
 _LARGEST, _SMALLEST_NORMAL = 65504.0, 2.0**-14
@@ -210,11 +210,10 @@ class NestedGrid:
     def _levels(self, scale: Tensor, offset: Tensor | None) -> Levels:
         if self.values:
             return TableLevels.of(self.values, scale)
-        large = scale.abs() >= torch.finfo(torch.float32).tiny
-        inverse = torch.where(large, 1 / torch.where(large, scale, 1.0), 0.0)
+        steps = inverse(scale)
         if offset is None:
-            return Levels(inverse, torch.full_like(scale, self.half), scale, -self.half * scale, 2**self.bits - 1)
-        return Levels(inverse, -offset * inverse, scale, offset, 2**self.bits - 1, real=True)
+            return Levels(steps, torch.full_like(scale, self.half), scale, -self.half * scale, 2**self.bits - 1)
+        return Levels(steps, -offset * steps, scale, offset, 2**self.bits - 1, real=True)
 
     def _spread(self, params: Params) -> Levels:
         """Levels `[out, groups, 1]`."""

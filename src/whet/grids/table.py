@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from whet.grids.integer import IntegerGrid, Params, signed_starts
-from whet.grids.levels import Levels
+from whet.grids.levels import Levels, inverse
 
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
@@ -27,12 +27,9 @@ class TableLevels(Levels):
     @classmethod
     def of(cls, values: Sequence[int], scale: Tensor) -> TableLevels:
         """The entries of a table under `scale`, float32."""
-        usable = scale.abs() >= torch.finfo(torch.float32).tiny
-        inverse = torch.where(usable, 1 / torch.where(usable, scale, 1.0), 0.0)
+        steps = inverse(scale)
         table = torch.tensor(values, dtype=torch.float32, device=scale.device)
-        return cls(
-            inverse, inverse, scale, inverse, len(values) - 1, values=table, middles=(table[1:] + table[:-1]) / 2
-        )
+        return cls(steps, steps, scale, steps, len(values) - 1, values=table, middles=(table[1:] + table[:-1]) / 2)
 
     def __getitem__(self, index: int) -> TableLevels:
         """The levels of one of several parameter sets stacked along the first dimension."""
