@@ -48,6 +48,12 @@ class Factor:
     pivots: Tensor
     damping: float
 
+    def by_column(self) -> Tensor:
+        """The pivots `[in]` in the order of the columns: what an error costs in each."""
+        found = torch.empty_like(self.pivots)
+        found[self.order] = self.pivots
+        return found
+
 
 def gptq(
     w: Tensor,
@@ -83,7 +89,8 @@ def gptq(
     residual = torch.zeros_like(target, dtype=steering_type(w))
     feed = factor.feed.to(residual.dtype)
     codes = torch.empty_like(target, dtype=torch.uint8)
-    shared = {k: v.t() for k, v in grid.shared(w, _importance(factor, mask)).items()}
+    costs = factor.by_column()
+    shared = {k: v.t() for k, v in grid.shared(w, costs if mask is None else costs * mask).items()}
     chosen: dict[int, Params] = {}
     position = 0
     for index in factor.visit:
@@ -153,13 +160,6 @@ def factorize(h: Tensor, groups: list[tuple[int, int]], damp: float) -> Factor |
                 return Factor(order, visit, feed, root.square().float(), damp)
         damp = max(damp * 10, 1e-4)
     return None
-
-
-def _importance(factor: Factor, mask: Tensor | None) -> Tensor:
-    """What an error costs in each column, as the factor has it: `[in]`, or `[out, in]` with a mask."""
-    found = torch.empty_like(factor.pivots)
-    found[factor.order] = factor.pivots
-    return found if mask is None else found * mask
 
 
 def _round_columns(

@@ -36,9 +36,7 @@ def pivots(h: Tensor) -> Tensor:
     factor = factorize(h, groups, _DAMP)
     if factor is None:
         return h.diagonal().clone()
-    found = torch.empty_like(factor.pivots)
-    found[factor.order] = factor.pivots
-    return found
+    return factor.by_column()
 
 
 @dataclass(frozen=True)
