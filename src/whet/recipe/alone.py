@@ -57,17 +57,12 @@ def lost_alone(decision: Decision, solver: Solver, table: Tensor | None) -> dict
     total = dict.fromkeys(swaps, 0.0)
     count = 0
     for number, batch in enumerate(taken):
-        before = walk.final(ORIGINAL, number)
-        for name in swaps:
-            after = before if anatomy.head is not None and name == anatomy.head.address else walk.final(name, number)
-            second = lighter.get(name, first)
-            for row in range(len(batch)):  # rows of vocabulary width exist for one window at a time
-                kl, _, _, _ = score_tokens(
-                    walk.skeleton.cap(before[row, :-1] @ first.t())[None],
-                    walk.skeleton.cap(after[row, :-1] @ second.t())[None],
-                    batch[row, 1:][None],
-                )
-                total[name] += kl.double().sum().item()
+        for row in range(len(batch)):  # rows of vocabulary width exist for one window at a time
+            before = walk.skeleton.next_logits(walk.final(ORIGINAL, number, row), first)
+            for name in swaps:
+                stream = ORIGINAL if anatomy.head is not None and name == anatomy.head.address else name
+                after = walk.skeleton.next_logits(walk.final(stream, number, row), lighter.get(name, first))
+                total[name] += score_tokens(before, after, batch[row, 1:][None])[0].double().sum().item()
         count += batch.shape[0] * (batch.shape[1] - 1)
     parts = [{"addresses": [x.address for x in mine], "kl": total[name] / count} for name, mine in swaps.items()]
     return {"tokens": count, "parts": parts}

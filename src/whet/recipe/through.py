@@ -129,10 +129,7 @@ def _divergence(
     second = first if lighter is None else lighter.to(device)
     for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
         for row in range(len(batch)):
-            kl, same, _, _ = score_tokens(
-                walk.skeleton.cap(mine[row, :-1] @ first.t())[None],
-                walk.skeleton.cap(theirs[row, :-1] @ second.t())[None],
-                batch[row, 1:][None],
-            )
+            before, after = walk.skeleton.next_logits(mine[row], first), walk.skeleton.next_logits(theirs[row], second)
+            kl, same, _, _ = score_tokens(before, after, batch[row, 1:][None])
             total, agree, count = total + kl.double().sum().item(), agree + same.sum().item(), count + kl.numel()
     return {"kl": total / count, "top1": agree / count, "drift": walk.drift}

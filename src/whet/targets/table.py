@@ -42,8 +42,7 @@ class Target:
     where something better does. `families`: the only ones it loads, None for any. `gguf`: it reads a file of that
     format, which is written into the lighter folder. `unwritten`: what it reads, where whet does not write that yet:
     plans hold to what it stores, and the folder is in whichever container fits, for transformers and whet. `checked`:
-    `run in tests`, `accepted by its parser` or
-    `unsupported`.
+    `run in tests`, `accepted by its parser` or `unsupported`.
     """
 
     name: str

@@ -108,6 +108,11 @@ class Skeleton:
         """Logits as the model gives them, from what its head computes."""
         return logits if self.bound is None else torch.tanh(logits / self.bound) * self.bound
 
+    def next_logits(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """What a head of `table [vocabulary, hidden]` makes of final states `[L, hidden]`: logits `[1, L - 1,
+        vocabulary]` of every position with a next one."""
+        return self.cap(hidden[:-1] @ table.t())[None]
+
     def scale(self) -> float:
         """What the embedding multiplies its rows by."""
         with self.embedding(torch.ones(1, 1)), torch.no_grad():

@@ -41,6 +41,7 @@ class Swaps:
         self.batches, self.swaps = batches, swaps
         self.names = [ORIGINAL, *swaps]
         self._calls: dict[tuple[int, ...], list[Call]] = {}
+        self._norm: nn.Module = nn.Identity()  # brought in once every stream is at its end
         width = anatomy.embedding.shape[1]
         shapes = [(*batch.shape, width) for _ in self.names for batch in batches]
         self.states = HiddenStates.empty(shapes, None, device)
@@ -70,11 +71,12 @@ class Swaps:
                     self._step(module, index, name, name)
                 gone += leaving
                 skeleton.free_block(index)
+            self._norm = skeleton.load_norm()
 
-    def final(self, name: str, number: int) -> Tensor:
-        """What the head reads of batch `number` with swap `name` (ORIGINAL: none), `[b, L, hidden]`."""
+    def final(self, name: str, number: int, row: int) -> Tensor:
+        """What the head reads of a row of batch `number` with swap `name` (ORIGINAL: none), `[L, hidden]`."""
         with torch.no_grad():
-            return self.skeleton.load_norm()(self.states[self._place(name, number)])
+            return self._norm(self.states[self._place(name, number)][row])
 
     def _enter(self, name: str, table: Tensor) -> None:
         with self.skeleton.embedding(table):
