@@ -204,16 +204,17 @@ def test_kl_is_that_of_the_finished_folder(tmp_path):
     assert result["kl"] == pytest.approx(kl, rel=1e-3)
 
 
-def test_gptq_keeps_more_than_nearest(tmp_path):
+def test_gptq_keeps_more_than_nearest_and_trained_blocks_more_than_gptq(tmp_path):
     original = models.make(tmp_path / "model")
-    text = models.documents(80)
+    text = models.documents(400)
     kl = {
         solver: compress(
-            original, tmp_path / solver, scheme="int3-g32", solver=solver, text=text, samples=24, window=48
+            original, tmp_path / solver, scheme="int3-g32", solver=solver, text=text, samples=100, window=48
         )["kl"]
-        for solver in ("nearest", "gptq")
+        for solver in ("nearest", "gptq", "block")
     }
     assert kl["gptq"] < kl["nearest"]
+    assert kl["block"] < 0.95 * kl["gptq"]
 
 
 def test_the_same_call_gives_the_same_bytes(tmp_path):
