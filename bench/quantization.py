@@ -1,4 +1,4 @@
-"""whet's GPTQ against GPTQModel's and llm-compressor's: same model, same calibration draws, same evaluation.
+"""whet's solvers against GPTQModel, llm-compressor and auto-round: same model, same calibration draws, same evaluation.
 
 Makes the calibration windows once (every program reads them from the same files), runs each quantizer in its own
 environment, decodes every result to a plain folder and measures it with ``evaluation.py``. Prints, per width, the
@@ -34,7 +34,7 @@ from evaluation import Ratio, cut, paired_ratio, table, window_scores
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 # The rooms of whet that its quantized weights depend on.
-ROOMS = ("anatomy", "checkpoint", "text", "grids", "targets", "walk", "quantize", "formats", "recipe")
+ROOMS = ("anatomy", "checkpoint", "text", "grids", "targets", "walk", "quantize", "scores", "formats", "recipe")
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,22 @@ class Method:
 
 
 GPTQMODEL = ("run_gptqmodel.py", "env_gptqmodel", ("gptqmodel", "torch", "transformers"))
+AUTOROUND = ("run_autoround.py", "env_autoround", ("auto_round", "torch", "transformers"))
 LLMCOMPRESSOR = ("run_llmcompressor.py", "env_llmcompressor", ("llmcompressor", "compressed_tensors", "torch"))
 PEERS = {
     "GPTQModel": Method(*GPTQMODEL),
     "GPTQModel mse=2.4": Method(*GPTQMODEL, options=("--mse", "2.4")),
     "llm-compressor": Method(*LLMCOMPRESSOR),
+    "auto-round": Method(*AUTOROUND),
+    "auto-round 1000 steps": Method(*AUTOROUND, options=("--iters", "1000")),
+    "auto-round alg_ext": Method(*AUTOROUND, options=("--alg-ext",)),
+    "auto-round 1000 alg_ext": Method(*AUTOROUND, options=("--iters", "1000", "--alg-ext")),
 }
-METHODS = PEERS | {"whet": Method("run_whet.py", None, ())}
+OURS = {
+    "whet": Method("run_whet.py", None, ()),
+    "whet block": Method("run_whet.py", None, (), ("--solver", "block")),
+}
+METHODS = PEERS | OURS
 
 
 def main() -> None:
@@ -85,6 +94,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--eval", required=True, help="UTF-8 text for the report")
     parser.add_argument("--env-gptqmodel", help="folder of a virtual environment with gptqmodel")
     parser.add_argument("--env-llmcompressor", help="folder of a virtual environment with llmcompressor")
+    parser.add_argument("--env-autoround", help="folder of a virtual environment with auto-round")
     parser.add_argument("--bits", type=lambda text: [int(b) for b in text.split(",")], default=[4, 3, 2])
     parser.add_argument("--group", type=int, default=32)
     parser.add_argument("--draws", type=int, default=5)

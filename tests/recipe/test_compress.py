@@ -211,10 +211,11 @@ def test_gptq_keeps_more_than_nearest_and_trained_blocks_more_than_gptq(tmp_path
         solver: compress(
             original, tmp_path / solver, scheme="int3-g32", solver=solver, text=text, samples=100, window=48
         )["kl"]
-        for solver in ("nearest", "gptq", "block")
+        for solver in ("nearest", "gptq", "block", "tuned")
     }
     assert kl["gptq"] < kl["nearest"]
     assert kl["block"] < 0.95 * kl["gptq"]
+    assert kl["tuned"] < 0.99 * kl["block"]
 
 
 def test_the_same_call_gives_the_same_bytes(tmp_path):

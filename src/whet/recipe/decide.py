@@ -28,6 +28,7 @@ from whet.quantize import BLOCKWISE, SOLVERS
 from whet.recipe.self_written import check_fits
 from whet.targets import Storage, Target, check_family, find_target, no_file_yet, stand_in, storage, tied
 from whet.text import fingerprint, read_documents, render_chat, split, windows
+from whet.walk import not_followed
 
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
 _SHORT = 16  # times as many, where documents are shorter than a window
@@ -80,6 +81,11 @@ class Decision:
     def blockwise(self) -> bool:
         """Whether the linears of a block are trained together once they were rounded one by one."""
         return self.recipe["solver"] in BLOCKWISE
+
+    @property
+    def tuned(self) -> bool:
+        """Whether scales are trained end to end once every block is solved."""
+        return self.recipe["solver"] == "tuned" and not_followed(self.anatomy) is None
 
     @property
     def batch(self) -> int:
@@ -334,6 +340,10 @@ def decide(
         notes.append(f"copied unchanged, as no table names them: {', '.join(parts.unnamed)}")
     if parts.dropped:
         notes.append(f"{parts.dropped} left out: it is a copy of the embedding, to which config.json ties it")
+    if solver in BLOCKWISE and (why := not_followed(parts)) is not None:
+        notes.append(
+            f"blocks are trained with every error of their output weighed alike, and nothing after them: {why}"
+        )
     if text is not None and not verify:
         notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
     recipe = {

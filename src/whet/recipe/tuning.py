@@ -1,0 +1,201 @@
+"""End-to-end tuning: scales and real zeros of every block trained on KL(original ‖ lighter) with the codes frozen.
+
+What is trained on each block's own output need not be what the last one's predictions want. Here a step goes forward
+through the whole lighter model, from the files that were just written, and back, a block at a time: what is kept is
+the hidden states between blocks of one batch, and for each scale its factor and Adam's two averages. As EfficientQAT's
+second phase (Chen et al. 2024, arXiv 2407.11062), with the original's predictions for targets in place of the text.
+
+A weight is a product of its scale and what its code stands for, so the one definition of its value, `decode`, gives the
+gradient for every grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from whet.anatomy import Piece
+from whet.checkpoint import read_header, read_tensor, write_tensors
+from whet.checkpoint.modeling_whet import decode
+from whet.events import Stage
+from whet.recipe.decide import Decision
+from whet.recipe.solving import Solver
+from whet.walk import Walk, placed
+
+# Steps at most, and times at most that each batch is seen; share that a scale moves in a step at first.
+_STEPS, _EPOCHS, _RATE = 100, 25, 1e-3
+_BETAS, _EPSILON = (0.9, 0.95), 1e-16
+_LOGITS = 1 << 24  # logits looked at together
+_TRAINED = ("weight_scale", "weight_offset")
+
+
+def tuned_file(run: Path) -> Path:
+    """Where what was trained is kept until every block has it."""
+    return run / "tuned.safetensors"
+
+
+def tuned_tensors(run: Path) -> dict[str, Tensor]:
+    """What `tune` wrote, by stored name."""
+    return {name: read_tensor(info) for name, info in read_header(tuned_file(run)).items()}
+
+
+def tune(
+    decision: Decision,
+    solver: Solver,
+    walk: Walk,
+    batches: Sequence[Tensor],
+    lighter: Tensor | None,
+    head: Tensor | None,
+    run: Path,
+) -> None:
+    """Train, and write into the folder `run` what blocks are to have instead of what they have.
+
+    walk: at its end, with the original stream on `batches`, which are trained on. lighter, head: the lighter embedding
+    and head, None where they are the original's. Where training does not help, nothing is to be changed.
+    """
+    tuning = _Tuning(decision, solver, walk, lighter, head)
+    steps = min(_STEPS, _EPOCHS * len(batches))
+    stage = Stage(solver.stage.on_event, "tune", steps)
+    optimizer = torch.optim.Adam(tuning.factors.values(), lr=_RATE, betas=_BETAS, eps=_EPSILON)
+    order = torch.Generator().manual_seed(decision.recipe["seed"])
+    before = tuning.measured(batches)
+    left: list[int] = []
+    for step in range(steps):
+        left = left or torch.randperm(len(batches), generator=order).tolist()
+        number = left.pop()
+        optimizer.zero_grad()
+        tuning.back(number, batches[number])
+        optimizer.param_groups[0]["lr"] = _RATE * (1 - step / steps)
+        optimizer.step()
+        stage.step()
+    write_tensors(tuned_file(run), tuning.stored() if tuning.measured(batches) < before else {})
+
+
+class _Tuning:
+    """The lighter model as its files have it, with a factor for everything in them that is trained."""
+
+    def __init__(
+        self, decision: Decision, solver: Solver, walk: Walk, lighter: Tensor | None, head: Tensor | None
+    ) -> None:
+        self.decision, self.solver, self.walk, self.skeleton = decision, solver, walk, walk.skeleton
+        parts, read = decision.anatomy, decision.checkpoint.read
+        self.table = read(parts.embedding.parameter) if lighter is None else lighter
+        self.first = read((parts.head or parts.embedding).parameter).to(decision.device, torch.float32)
+        self.second = self.first if head is None else head.to(decision.device, torch.float32)
+        self.norm = self.skeleton.load_norm()
+        self.compute = getattr(torch, decision.recipe["compute"])
+        self.pieces: list[list[Piece]] = []
+        self.factors: dict[str, Tensor] = {}
+        for index, linears in enumerate(decision.anatomy.blocks):
+            mine = {linear.address for linear in decision.chosen(linears)}
+            self.pieces.append([piece for piece in decision.pieces if piece.linears[0].address in mine])
+            for name, tensor in self._read(index, _TRAINED).items():
+                self.factors[name] = torch.ones_like(tensor, dtype=torch.float32).requires_grad_()
+
+    def _read(self, index: int, parts: Sequence[str] = ()) -> dict[str, Tensor]:
+        """The stored tensors of the linears of block `index` that are made of codes; only `parts` of them if given."""
+        stored = read_header(self.solver.file_of(f"block {index}"))
+        names = [
+            name
+            for piece in self.pieces[index]
+            if f"{piece.address}.weight_packed" in stored
+            for name in stored
+            if name.rpartition(".")[0] == piece.address and (not parts or name.rpartition(".")[2] in parts)
+        ]
+        return {name: read_tensor(stored[name]).to(self.decision.device) for name in names}
+
+    def weights(self, index: int) -> dict[str, Tensor]:
+        """The weights of block `index` by address, float32; gradients reach the factors."""
+        stored = self._read(index)
+        fixed = [piece for piece in self.pieces[index] if f"{piece.address}.weight_packed" not in stored]
+        found = self.solver.weights(f"block {index}", [linear for piece in fixed for linear in piece.linears])
+        for piece in self.pieces[index]:
+            parts = {n.rpartition(".")[2]: t for n, t in stored.items() if n.rpartition(".")[0] == piece.address}
+            if not parts:
+                continue
+            for part in _TRAINED:
+                if part in parts:
+                    parts[part] = self._scaled(f"{piece.address}.{part}", parts[part])
+            entry = self.solver.entry(self.decision.grids[piece.linears[0].address]) | {"decode": "float32"}
+            whole = decode(parts, entry, torch.float32)
+            rows = whole.split([linear.shape[0] for linear in piece.linears])
+            found |= {linear.address: part for linear, part in zip(piece.linears, rows, strict=True)}
+        return found
+
+    def _scaled(self, name: str, stored: Tensor) -> Tensor:
+        """A stored tensor times its factor, rounded to its type straight through."""
+        exact = stored.float() * self.factors[name]
+        return exact + (exact.to(stored.dtype).float() - exact).detach()
+
+    def stored(self) -> dict[str, Tensor]:
+        """What was trained, as it is to be stored."""
+        found: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for index in range(len(self.pieces)):
+                for name, tensor in self._read(index, _TRAINED).items():
+                    found[name] = (tensor.float() * self.factors[name]).to(tensor.dtype).cpu()
+        return found
+
+    def measured(self, batches: Sequence[Tensor]) -> float:
+        """KL(original ‖ lighter) in nats a token."""
+        total = 0.0
+        for number, tokens in enumerate(batches):
+            total += self._head(number, tokens, self._forward(tokens)[0][-1])[0]
+        return total / sum(tokens.shape[0] * (tokens.shape[1] - 1) for tokens in batches)
+
+    def back(self, number: int, tokens: Tensor) -> None:
+        """Add the gradient of one batch to the factors'."""
+        states, calls = self._forward(tokens)
+        gradient = self._head(number, tokens, states.pop())[1]
+        for index in reversed(range(len(self.pieces))):
+            x = states.pop().requires_grad_()
+            with torch.enable_grad():
+                self._run(index, x, calls[index]).backward(gradient)
+            assert x.grad is not None
+            gradient = x.grad
+
+    def _forward(self, tokens: Tensor):  # type: ignore[no-untyped-def]
+        """Hidden states before each block and after the last, and every block's other arguments."""
+        with torch.no_grad():
+            with self.skeleton.embedding(self.table):
+                hidden, calls = self.skeleton.enter(tokens)
+            states = [hidden]
+            for index in range(len(self.pieces)):
+                states.append(self._run(index, states[-1], calls[index]))
+        return states, calls
+
+    def _run(self, index: int, hidden: Tensor, call):  # type: ignore[no-untyped-def]
+        linears = self.decision.anatomy.blocks[index]
+        module = self.skeleton.load_block(index)
+        parameters = placed(linears, self.weights(index), module, self.decision.anatomy.block_prefix(index))
+        out = self.skeleton.run(module, hidden, call, self.compute, parameters)
+        self.skeleton.free_block(index)
+        return out
+
+    def _head(self, number: int, tokens: Tensor, last: Tensor) -> tuple[float, Tensor]:
+        """The KL of one batch, summed up, and its mean's gradient in the last hidden states."""
+        x = last.detach().requires_grad_()
+        with torch.enable_grad():
+            normed = self.norm(x)
+        gradient, total = torch.zeros_like(normed), 0.0
+        with torch.no_grad():
+            original = self.norm(self.walk.original[number])
+            count = tokens.shape[0] * (tokens.shape[1] - 1)
+            step = max(1, _LOGITS // len(self.second))
+            for row in range(len(tokens)):
+                for start in range(0, tokens.shape[1] - 1, step):
+                    span = slice(start, min(start + step, tokens.shape[1] - 1))
+                    before = self.skeleton.cap(original[row, span] @ self.first.t()).log_softmax(-1)
+                    logits = self.skeleton.cap(normed[row, span] @ self.second.t())
+                    after = logits.log_softmax(-1)
+                    total += (before.exp() * (before - after)).double().sum().item()
+                    error = (after.exp() - before.exp()) / count
+                    if self.skeleton.bound is not None:
+                        error *= 1 - (logits / self.skeleton.bound).square()
+                    gradient[row, span] = error @ self.second
+        normed.backward(gradient)
+        assert x.grad is not None
+        return total, x.grad
