@@ -62,6 +62,7 @@ PEERS = {
 OURS = {
     "whet": Method("run_whet.py", None, ()),
     "whet block": Method("run_whet.py", None, (), ("--solver", "block")),
+    "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
 }
 METHODS = PEERS | OURS
 
