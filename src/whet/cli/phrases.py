@@ -51,6 +51,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "tensors": ("Size", "크기"),
     "sum": ("all tensors", "텐서 전체"),
     "time": ("time, about", "시간 (약)"),
+    "effort": ("  with --solver {name}", "  --solver {name}이면"),
     "disk": ("disk", "디스크"),
     "needs": ("Needs", "필요한 것"),
     "foretold": (

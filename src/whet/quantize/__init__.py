@@ -19,10 +19,13 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
     "block": gptq,
     "tuned": gptq,
 }
+# What a user may say instead: seconds, the usual, and the closest there is.
+EFFORTS = {"fast": "nearest", "good": "gptq", "best": "tuned"}
 BLOCKWISE = frozenset({"block", "tuned"})
 
 __all__ = [
     "BLOCKWISE",
+    "EFFORTS",
     "SOLVERS",
     "Solution",
     "Start",

@@ -24,7 +24,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.quantize import BLOCKWISE, SOLVERS
+from whet.quantize import BLOCKWISE, EFFORTS, SOLVERS
 from whet.recipe.self_written import check_fits
 from whet.targets import Storage, Target, check_family, find_target, no_file_yet, stand_in, storage, tied
 from whet.text import fingerprint, read_documents, render_chat, split, windows
@@ -33,7 +33,7 @@ from whet.walk import not_followed
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
 _SHORT = 16  # times as many, where documents are shorter than a window
 BATCH_TOKENS = 4096
-_STEP_TOKENS = 2048  # in a batch, where each is a step of a solver that trains blocks
+STEP_TOKENS = 2048  # in a batch, where each is a step of a solver that trains blocks
 SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
 
 
@@ -90,7 +90,7 @@ class Decision:
     @property
     def batch(self) -> int:
         """Tokens that go through a block together, at most, where something is solved on them."""
-        return _STEP_TOKENS if self.blockwise else BATCH_TOKENS
+        return STEP_TOKENS if self.blockwise else BATCH_TOKENS
 
     @property
     def fingerprint(self) -> str:
@@ -262,10 +262,12 @@ def decide(
         parse_scheme(scheme)
         if embed is not None:
             parse_scheme(embed)
-    solver, asked = solver or SOLVER, solver
+    solver, asked = EFFORTS.get(solver or SOLVER, solver or SOLVER), solver
     if solver not in SOLVERS:
+        said = ", ".join(f"{effort} for {name}" for effort, name in EFFORTS.items())
         raise UsageError(
-            f"Solver {solver!r} is not known.{did_you_mean(solver, SOLVERS)} Solvers: {', '.join(SOLVERS)}."
+            f"Solver {solver!r} is not known.{did_you_mean(solver, [*SOLVERS, *EFFORTS])} Solvers: "
+            f"{', '.join(SOLVERS)}; or say {said}."
         )
     runtime = find_target(target or TARGET)
     if samples < 1 or window < 8:
@@ -284,7 +286,7 @@ def decide(
             f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
             + (
                 " (the solver and text that were given have no use here)"
-                if asked not in (None, "nearest") or text
+                if EFFORTS.get(asked or "nearest", asked) != "nearest" or text
                 else ""
             )
         )

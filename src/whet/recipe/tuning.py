@@ -32,6 +32,11 @@ _LOGITS = 1 << 24  # logits looked at together
 _TRAINED = ("weight_scale", "weight_offset")
 
 
+def tuning_steps(batches: int) -> int:
+    """Steps that a model is tuned for."""
+    return min(_STEPS, _EPOCHS * batches)
+
+
 def tuned_file(run: Path) -> Path:
     """Where what was trained is kept until every block has it."""
     return run / "tuned.safetensors"
@@ -57,7 +62,7 @@ def tune(
     and head, None where they are the original's. Where training does not help, nothing is to be changed.
     """
     tuning = _Tuning(decision, solver, walk, lighter, head)
-    steps = min(_STEPS, _EPOCHS * len(batches))
+    steps = tuning_steps(len(batches))
     stage = Stage(solver.stage.on_event, "tune", steps)
     optimizer = torch.optim.Adam(tuning.factors.values(), lr=_RATE, betas=_BETAS, eps=_EPSILON)
     order = torch.Generator().manual_seed(decision.recipe["seed"])
