@@ -218,6 +218,32 @@ def test_gptq_keeps_more_than_nearest_and_trained_blocks_more_than_gptq(tmp_path
     assert kl["tuned"] < 0.99 * kl["block"]
 
 
+def test_an_effort_is_a_solver_and_a_dry_run_tells_what_each_takes(tmp_path):
+    original = models.make(tmp_path / "model")
+    text = {"text": models.documents(80), "samples": 24, "window": 48}
+    told = compress(original, tmp_path / "out", scheme="int3-g32", solver="best", dry_run=True, **text)
+    assert told["solver"] == "tuned" and list(told["efforts"]) == ["fast", "good", "best"]
+    assert told["efforts"]["fast"] < told["efforts"]["good"] < told["efforts"]["best"] == told["seconds"]
+    plain = compress(original, tmp_path / "out", scheme="int3-g32", solver="good", dry_run=True, **text)
+    assert plain["solver"] == "gptq" and plain["memory"] < told["memory"]
+    assert compress(original, tmp_path / "out", scheme="int8s", solver="fast")["solver"] == "nearest"
+    with pytest.raises(UsageError, match=r"Did you mean best\?.*best for tuned"):
+        compress(original, tmp_path / "other", scheme="int8s", solver="bets", **text)
+
+
+def test_where_gradients_cannot_be_followed_blocks_are_trained_all_the_same_and_it_is_said(tmp_path):
+    original = models.make(tmp_path / "model", "mixtral")
+    result = compress(
+        original, tmp_path / "out", scheme="int3-g32", solver="tuned", text=models.documents(80), samples=8, window=48
+    )
+    assert any("every error of their output weighed alike" in note for note in result["notes"])
+    plain = compress(
+        original, tmp_path / "plain", scheme="int3-g32", solver="gptq", text=models.documents(80), samples=8, window=48
+    )
+    # of 384 tokens little can be learnt that helps elsewhere; then a block stays as it was
+    assert result["kl"] <= plain["kl"] and not any("weighed alike" in note for note in plain["notes"])
+
+
 def test_the_same_call_gives_the_same_bytes(tmp_path):
     original = models.make(tmp_path / "model", tied=True)
     settings = {"scheme": "int4-g32", "embed": "int4-g32", "text": models.documents(), "samples": 4, "window": 24}

@@ -264,10 +264,10 @@ def decide(
             parse_scheme(embed)
     solver, asked = EFFORTS.get(solver or SOLVER, solver or SOLVER), solver
     if solver not in SOLVERS:
-        said = ", ".join(f"{effort} for {name}" for effort, name in EFFORTS.items())
+        efforts = ", ".join(f"{effort} for {name}" for effort, name in EFFORTS.items())
         raise UsageError(
             f"Solver {solver!r} is not known.{did_you_mean(solver, [*SOLVERS, *EFFORTS])} Solvers: "
-            f"{', '.join(SOLVERS)}; or say {said}."
+            f"{', '.join(SOLVERS)}; or say {efforts}."
         )
     runtime = find_target(target or TARGET)
     if samples < 1 or window < 8:

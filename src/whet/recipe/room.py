@@ -78,7 +78,7 @@ def _seconds(decision: Decision, solver: str, multiply: float) -> float:
         size = min(STEP_TOKENS, tokens)
         flops += _STEP * weights * size * usual_steps(-(-tokens // size)) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
     if solver == "tuned":
-        flops += (_STEP + 2) * weights * size * tuning_steps(-(-tokens // size)) + 6.0 * weights * tokens
+        flops += (_STEP + 2) * weights * size * tuning_steps(-(-tokens // size))
     return flops / multiply + (weights + table) * 1e-7
 
 

@@ -151,6 +151,7 @@ class Solver:
             step.target,
             step.walk.solving,
             None if self.metric is None else self.metric(step.index).to(self.decision.device),
+            judges=range(step.walk.solving, len(step.walk.lighter)),
             seed=step.index,
         )
         return [

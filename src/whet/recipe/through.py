@@ -28,8 +28,8 @@ def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, An
     solve, verify = batches(decision.solve, decision.batch), batches(decision.verify, BATCH_TOKENS)
     if decision.tuned:
         if not tuned_file(run).is_file():
-            walk, lighter, head = _solve(decision, solver, run, solve, [])
-            tune(decision, solver, walk, solve, lighter, head, run)
+            walk, lighter, head = _solve(decision, solver, run, solve, verify)
+            tune(decision, solver, walk, solve, verify, lighter, head, run)
             del walk
         solver.retune(tuned_tensors(run))
         solve = []  # all is done; what is left is to verify

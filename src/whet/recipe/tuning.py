@@ -11,7 +11,7 @@ gradient for every grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from whet.walk import Walk, placed
 # Steps at most, and times at most that each batch is seen; share that a scale moves in a step at first.
 _STEPS, _EPOCHS, _RATE = 100, 25, 1e-3
 _BETAS, _EPSILON = (0.9, 0.95), 1e-16
+_JUDGES = 16  # batches at most that tell whether it helped where there is no text for that
 _LOGITS = 1 << 24  # logits looked at together
 _TRAINED = ("weight_scale", "weight_offset")
 
@@ -52,21 +53,24 @@ def tune(
     solver: Solver,
     walk: Walk,
     batches: Sequence[Tensor],
+    judges: Sequence[Tensor],
     lighter: Tensor | None,
     head: Tensor | None,
     run: Path,
 ) -> None:
     """Train, and write into the folder `run` what blocks are to have instead of what they have.
 
-    walk: at its end, with the original stream on `batches`, which are trained on. lighter, head: the lighter embedding
-    and head, None where they are the original's. Where training does not help, nothing is to be changed.
+    walk: at its end, with the original stream on `batches`, which are trained on, and after them on `judges`, which
+    tell whether that helped (without them some of the others do): where not, nothing is to be changed. lighter, head:
+    the lighter embedding and head, None where they are the original's.
     """
     tuning = _Tuning(decision, solver, walk, lighter, head)
     steps = tuning_steps(len(batches))
     stage = Stage(solver.stage.on_event, "tune", steps)
     optimizer = torch.optim.Adam(tuning.factors.values(), lr=_RATE, betas=_BETAS, eps=_EPSILON)
     order = torch.Generator().manual_seed(decision.recipe["seed"])
-    before = tuning.measured(batches)
+    judging = dict(enumerate(judges, len(batches)) if judges else enumerate(batches[:_JUDGES]))
+    before = tuning.measured(judging)
     left: list[int] = []
     for step in range(steps):
         left = left or torch.randperm(len(batches), generator=order).tolist()
@@ -76,7 +80,7 @@ def tune(
         optimizer.param_groups[0]["lr"] = _RATE * (1 - step / steps)
         optimizer.step()
         stage.step()
-    write_tensors(tuned_file(run), tuning.stored() if tuning.measured(batches) < before else {})
+    write_tensors(tuned_file(run), tuning.stored() if tuning.measured(judging) < before else {})
 
 
 class _Tuning:
@@ -144,12 +148,9 @@ class _Tuning:
                     found[name] = (tensor.float() * self.factors[name]).to(tensor.dtype).cpu()
         return found
 
-    def measured(self, batches: Sequence[Tensor]) -> float:
-        """KL(original ‖ lighter) in nats a token."""
-        total = 0.0
-        for number, tokens in enumerate(batches):
-            total += self._head(number, tokens, self._forward(tokens)[0][-1])[0]
-        return total / sum(tokens.shape[0] * (tokens.shape[1] - 1) for tokens in batches)
+    def measured(self, batches: Mapping[int, Tensor]) -> float:
+        """KL(original ‖ lighter), summed over batches that the walk holds under these numbers."""
+        return sum(self._head(n, tokens, self._forward(tokens)[0][-1])[0] for n, tokens in batches.items())
 
     def back(self, number: int, tokens: Tensor) -> None:
         """Add the gradient of one batch to the factors'."""
