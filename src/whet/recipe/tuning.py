@@ -65,6 +65,9 @@ def tune(
     the lighter embedding and head, None where they are the original's.
     """
     tuning = _Tuning(decision, solver, walk, lighter, head)
+    if not tuning.factors:  # plain floats everywhere
+        write_tensors(tuned_file(run), {})
+        return
     steps = tuning_steps(len(batches))
     stage = Stage(solver.stage.on_event, "tune", steps)
     optimizer = torch.optim.Adam(tuning.factors.values(), lr=_RATE, betas=_BETAS, eps=_EPSILON)
