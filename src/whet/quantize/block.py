@@ -15,7 +15,7 @@ a weight starts on and the nearer of its neighbours, which for evenly spaced lev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -59,7 +59,6 @@ class Trained:
     solutions: dict[str, Solution]
     before: float
     after: float
-    notes: list[str] = field(default_factory=list)
 
 
 def pull(w: Tensor, rounded: Tensor, h: Tensor) -> Tensor:

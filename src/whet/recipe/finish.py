@@ -49,7 +49,7 @@ _CARD_FIELDS = ("license", "license_name", "license_link", "language", "tags", "
 def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, verified: dict[str, Any]) -> dict[str, Any]:
     """Make the folder whole; returns the report per linear and what the proof found. Every step may be repeated."""
     report = {a: line for unit in solver.units() for a, line in journal.entries[unit]["linears"].items()}
-    notes = decision.notes + starved(decision, report)
+    notes = decision.notes + starved(decision, report) + untrained(decision, journal)
     packed = decision.storage.container == "compressed-tensors"
     _write_index(out, solver, "model" if packed else "whet")
     _write_config(out, decision, packed)
@@ -96,6 +96,22 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
     files = {n: {"bytes": (out / n).stat().st_size, "sha256": sha256(out / n)} for n in names}
     write_json(out / "whet.json", {**manifest, "files": files})
     return {"report": report, "check": check, "notes": notes}
+
+
+def untrained(decision: Decision, journal: Journal) -> list[str]:
+    """Notes on blocks that training did not make better, and on scales that tuning did not."""
+    notes = []
+    trained = {unit: entry["trained"] for unit, entry in journal.entries.items() if "trained" in entry}
+    stayed = [unit for unit, (before, after) in trained.items() if not after < before]
+    if stayed:
+        notes.append(
+            f"{', '.join(stayed[:5])}{f' and {len(stayed) - 5} more' if stayed[5:] else ''} of {len(trained)} blocks "
+            "stay as GPTQ left them: training lost more than it won on the verifying text. More text (--samples) may "
+            "help."
+        )
+    if trained and decision.tuned and not any("tuned" in entry for entry in journal.entries.values()):
+        notes.append("scales stay as they were: tuning them lost more than it won on the verifying text")
+    return notes
 
 
 def starved(decision: Decision, report: dict[str, Any]) -> list[str]:

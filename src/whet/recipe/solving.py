@@ -97,8 +97,10 @@ class Solver:
         solved: dict[str, Solved] = {}
         report: dict[str, Any] = {}
         parts: Iterable[_Part] = self._one_by_one(linears, weight, moments)
+        trained: dict[str, Any] = {}
         if step is not None and self.decision.blockwise:
-            parts = self._together(step, list(parts))
+            parts, lost = self._together(step, list(parts))
+            trained = {} if lost is None else {"trained": lost}
         for part in parts:
             linear, rounded = part.linear, self._values(part.solution, part.grid)
             error = _relative(part.w, rounded) if part.h is None else second_moment_error(part.w, rounded, part.h)
@@ -107,7 +109,7 @@ class Solver:
                 line["starved"] = part.starved
             solved[linear.address] = (part.solution, part.grid, rounded)
         tensors = self._pieces(index, solved)
-        return self._finish(f"block {index}", tensors, report, linears, started)
+        return self._finish(f"block {index}", tensors, report, linears, started, **trained)
 
     def _one_by_one(
         self, linears: list[Linear], weight: Callable[[Linear], Tensor], moments: SecondMoments | None
@@ -133,8 +135,9 @@ class Solver:
                 yield _Part(linear, w[slice(*rows)], h, grid, solution.rows(*rows), share)
                 row += linear.shape[0]
 
-    def _together(self, step: BlockStep, parts: list[_Part]) -> list[_Part]:
-        """`parts` of a block, rounded one by one, trained on what the block gives."""
+    def _together(self, step: BlockStep, parts: list[_Part]) -> tuple[list[_Part], list[float] | None]:
+        """`parts` of a block, rounded one by one, trained on what the block gives; and the share of that which is lost
+        before and after, None where there is nothing to train."""
         fixed: dict[str, Tensor] = {}
         starts: dict[str, Start] = {}
         for part in parts:
@@ -144,7 +147,7 @@ class Solver:
             else:
                 starts[part.linear.address] = Start(part.solution, part.grid, pull(part.w, rounded, part.h))
         if not starts:
-            return parts
+            return parts, None
         trained = round_block(
             starts,
             lambda weights, batch: step.forward({**fixed, **weights}, batch),
@@ -154,10 +157,11 @@ class Solver:
             judges=range(step.walk.solving, len(step.walk.lighter)),
             seed=step.index,
         )
-        return [
+        found = [
             dataclasses.replace(part, solution=trained.solutions.get(part.linear.address, part.solution))
             for part in parts
         ]
+        return found, [trained.before, trained.after]
 
     def _pieces(self, index: int, solved: Mapping[str, Solved]) -> dict[str, Tensor]:
         """The tensors of block `index`: what was solved as it is stored, and everything else as it was."""
@@ -294,12 +298,18 @@ class Solver:
         return {f"{linear.address}.{part}": tensor for part, tensor in parts.items()}
 
     def _finish(
-        self, unit: str, tensors: dict[str, Tensor], report: dict[str, Any], linears: list[Linear], started: float
+        self,
+        unit: str,
+        tensors: dict[str, Tensor],
+        report: dict[str, Any],
+        linears: list[Linear],
+        started: float,
+        **more: Any,
     ) -> dict[str, Tensor]:
         file = self.file_of(unit)
         write_tensors(file, tensors)
         seconds = time.monotonic() - started
-        self.journal.record(unit, file, linears=report, seconds=seconds)
+        self.journal.record(unit, file, linears=report, seconds=seconds, **more)
         self._done.add(unit)
         self.stage.step(unit=unit, seconds=seconds)
         return self.weights(unit, linears)
