@@ -12,12 +12,22 @@ Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, grou
   `name.weight_offset` `[out, groups]` (real zeros);
 - `name.weight_shape` int64 `[2]`.
 
-A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). `whet.json`, or the
-`whet` entry of config.json, says for each linear how many bits, which group and zero, and in which type it is computed:
-the model's (`"decode": "model"`), that of the stored scales (`"scale"`) or float32 (`"float32"`), as the container's
-readers do. A linear that was only stored in fewer bytes (`"plain"`) is a plain tensor, `name.weight`. Where a linear is
-not a parameter of its own, `into` says of which `parameter` it is which `rows`, which `expert` of a stack, and whether
-that is `transposed`; without `bits` it is stored as it was, as `name.weight`.
+A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1).
+
+A linear on a code book (`"book"`) is stored as other formats have it, and a weight is `scale * value`:
+
+- `e4m3`, `e5m2`: `name.weight` in that 8-bit float; `name.weight_scale` `[out, 1]`, `[1]`, or one for each block of
+  `"rows"` rows and `"group"` columns;
+- `e2m1`: `name.weight_packed` uint8 `[out, in / 2]`, of two values the first in the lower half; `name.weight_scale`
+  `[out, groups]`, either float8_e4m3fn and divided by `name.weight_global_scale` float32 `[1]` (`"scales": "e4m3"`), or
+  uint8 exponents of 2, 127 more than they mean (`"e8m0"`);
+- `nf4`: `name.weight_packed`, `name.weight_scale` and `name.weight_shape` as above.
+
+`whet.json`, or the `whet` entry of config.json, says for each linear how many bits, which group and zero, and in which
+type it is computed: the model's (`"decode": "model"`), that of the stored scales (`"scale"`) or float32 (`"float32"`),
+as the container's readers do. A linear that was only stored in fewer bytes (`"plain"`) is a plain tensor,
+`name.weight`. Where a linear is not a parameter of its own, `into` says of which `parameter` it is which `rows`, which
+`expert` of a stack, and whether that is `transposed`; without `bits` it is stored as it was, as `name.weight`.
 """
 
 from __future__ import annotations
@@ -32,7 +42,28 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_shape")
+PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_shape", "weight_global_scale")
+# Values by their stored codes: FP4 as in the OCP Microscaling formats, NF4 as in QLoRA and bitsandbytes.
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+NF4 = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+
+
+def parts_of(entry: dict) -> set[str]:
+    """What a linear with this table `entry` is stored as; nothing where it is a plain tensor."""
+    if "bits" not in entry or entry["decode"] == "plain":
+        return set()
+    if entry.get("book") in ("e4m3", "e5m2"):
+        return {"weight", "weight_scale"}
+    if entry.get("book") == "e2m1":
+        more = {"weight_global_scale"} if entry["scales"] == "e4m3" else set()
+        return {"weight_packed", "weight_scale", *more}
+    more = {"none": set(), "int": {"weight_zero_point"}, "real": {"weight_offset"}}[entry["zero"]]
+    return {"weight_packed", "weight_scale", "weight_shape", *more}
 
 
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
@@ -59,6 +90,8 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     """The weights `[out, in]` of one linear, in `model_dtype`, from its stored parts and its table `entry`."""
     if entry["decode"] == "plain":
         return parts["weight"].to(model_dtype)
+    if "book" in entry:
+        return _by_book(parts, entry, model_dtype)
     bits, group, zero = entry["bits"], entry["group"], entry["zero"]
     computed = {"scale": parts["weight_scale"].dtype, "float32": torch.float32}
     dtype = computed.get(entry["decode"], model_dtype)
@@ -74,6 +107,31 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     return ((codes.to(dtype) - 2 ** (bits - 1)) * scale).to(model_dtype)
 
 
+def _by_book(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
+    scale = parts["weight_scale"]
+    if scale.dtype == torch.uint8:  # powers of two, by the bits of a float32
+        scale = (scale.int() << 23).view(torch.float32)
+    dtype = {"scale": scale.dtype, "float32": torch.float32}.get(entry["decode"], model_dtype)
+    scale = scale.to(dtype)
+    if "weight_global_scale" in parts:
+        scale = scale / parts["weight_global_scale"].to(dtype)
+    if "weight" in parts:
+        values = parts["weight"].to(dtype)
+    elif entry["book"] == "e2m1":
+        packed = parts["weight_packed"]
+        codes = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1).int()
+        values = torch.tensor(E2M1, dtype=dtype, device=codes.device)[codes]
+    else:
+        codes = unpack(parts["weight_packed"], entry["bits"], int(parts["weight_shape"][1])).int()
+        values = torch.tensor(NF4, dtype=dtype, device=codes.device)[codes]
+    rows, columns = values.shape
+    scale = scale.reshape(-1, scale.shape[-1])
+    row = torch.arange(rows, device=values.device) // (entry.get("rows", 1) or rows)
+    column = torch.arange(columns, device=values.device) // (entry["group"] or columns)
+    scale = scale[row] if len(scale) > 1 else scale
+    return (values * (scale[:, column] if scale.shape[1] > 1 else scale)).to(model_dtype)
+
+
 def weights(
     folder: Path, files: list[str], table: dict[str, dict], dtype: torch.dtype, device: str
 ) -> Iterator[tuple[str, Tensor]]:
@@ -85,11 +143,12 @@ def weights(
                 address, _, part = key.rpartition(".")
                 value = shard.get_tensor(key)
                 entry = table.get(address, {})
-                if "bits" not in entry or part not in PARTS:
+                wanted = parts_of(entry)
+                if part not in wanted:
                     yield key, value
                     continue
                 waiting.setdefault(address, {})[part] = value
-                if len(waiting[address]) == (3 if entry["zero"] == "none" else 4):
+                if len(waiting[address]) == len(wanted):
                     yield f"{address}.weight", decode(waiting.pop(address), entry, dtype)
 
 

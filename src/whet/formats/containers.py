@@ -1,7 +1,7 @@
 """What config.json says of a lighter folder, for each of the two containers; pure functions of what was decided.
 
-`compressed-tensors` (pack-quantized) is what stock transformers and vLLM load. `whet` is for what it cannot hold; the
-folder then carries one modelling file.
+`compressed-tensors` (pack-quantized, and for FP8, NVFP4 and MXFP4 formats of their own) is what stock transformers and
+vLLM load. `whet` is for what it cannot hold; the folder then carries one modelling file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.anatomy import AUTO, Anatomy
-from whet.grids import FloatGrid, Grid, IntegerGrid
+from whet.grids import CodebookGrid, FloatGrid, Grid, IntegerGrid
 
 CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
@@ -20,11 +20,19 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
     """How one linear is read (see `checkpoint.modeling_whet`).
 
     decode: the type its weights are multiplied out in: the model's (`model`), that of the stored scales (`scale`, as
-    compressed-tensors does when it dequantizes) or `float32` (as ggml does). A linear on a plain float is a plain
-    tensor, with nothing to decode.
+    compressed-tensors does when it dequantizes) or `float32` (as ggml does, and bitsandbytes for NF4; of FP4 the
+    weights are exact in any type). A linear on a plain float is a plain tensor, with nothing to decode.
     """
     told = "plain" if isinstance(grid, FloatGrid) else decode
-    return {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": told}
+    entry = {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": told}
+    if not isinstance(grid, CodebookGrid):
+        return entry
+    entry["book"] = grid.values
+    if grid.bits < 8:
+        entry["decode"] = "float32"
+    if grid.rows != 1:
+        entry["rows"] = grid.rows
+    return entry | ({"scales": grid.scales} if grid.scales else {})
 
 
 def linear_table(grids: Mapping[str, Grid], decode: str) -> dict[str, dict[str, Any]]:
@@ -60,9 +68,9 @@ def quantization_config(
     dense: addresses of linears that stay as they are. embedding: address of the embedding. dequantize: ask transformers
     to compute the weights at load; needed for integer zeros and quantized embeddings, right only for one scheme.
     """
-    by_grid: dict[IntegerGrid, list[str]] = {}
+    by_grid: dict[IntegerGrid | CodebookGrid, list[str]] = {}
     for address, grid in grids.items():
-        if isinstance(grid, IntegerGrid):
+        if not isinstance(grid, FloatGrid):
             by_grid.setdefault(grid, []).append(address)
     groups: dict[str, Any] = {}
     for number, (grid, addresses) in enumerate(by_grid.items()):
@@ -71,19 +79,13 @@ def quantization_config(
             targets = ["Linear", "Embedding"] if embedding in addresses else ["Linear"]
         groups[f"group_{number}"] = {
             "targets": targets,
-            "format": "pack-quantized",
-            "weights": {
-                "num_bits": grid.bits,
-                "type": "int",
-                "symmetric": grid.zero == "none",
-                "strategy": "group" if grid.group else "channel",
-                "group_size": grid.group or None,
-                "dynamic": False,
-            },
+            "format": _format(grid),
+            "weights": _weights(grid),
         }
+    formats = {group["format"] for group in groups.values()}
     config: dict[str, Any] = {
         "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
+        "format": formats.pop() if len(formats) == 1 else "mixed-precision",
         "quantization_status": "compressed",
         "ignore": dense,
         "config_groups": groups,
@@ -100,3 +102,35 @@ def whet_config(parts: Anatomy, grids: Mapping[str, Grid], decode: str = "model"
         "auto_map": {AUTO[parts.task]: "modeling_whet.WhetForCausalLM"},
         "whet": {"format": 1, **reading(parts, grids, decode)},
     }
+
+
+def _format(grid: IntegerGrid | CodebookGrid) -> str:
+    """What compressed-tensors calls the way `grid` is stored."""
+    if isinstance(grid, IntegerGrid):
+        return "pack-quantized"
+    if grid.values == "e2m1":
+        return {"e4m3": "nvfp4-pack-quantized", "e8m0": "mxfp4-pack-quantized"}[grid.scales]
+    return "float-quantized"
+
+
+def _weights(grid: IntegerGrid | CodebookGrid) -> dict[str, Any]:
+    """The `weights` of a config group: weight-only, whatever the inputs are."""
+    if isinstance(grid, IntegerGrid):
+        strategy = "group" if grid.group else "channel"
+    elif grid.bits == 8:
+        strategy = {0: "tensor", 1: "channel"}.get(grid.rows, "block")
+    else:
+        strategy = "tensor_group" if grid.scales == "e4m3" else "group"
+    said: dict[str, Any] = {
+        "num_bits": grid.bits,
+        "type": "int" if isinstance(grid, IntegerGrid) else "float",
+        "symmetric": grid.zero == "none",
+        "strategy": strategy,
+        "group_size": grid.group if "group" in strategy else None,
+        "dynamic": False,
+    }
+    if strategy == "block" and isinstance(grid, CodebookGrid):
+        said["block_structure"] = [grid.rows, grid.group]
+    if isinstance(grid, CodebookGrid) and grid.scales:
+        said["scale_dtype"] = {"e4m3": "torch.float8_e4m3fn", "e8m0": "torch.uint8"}[grid.scales]
+    return said

@@ -18,12 +18,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from whet.errors import UsageError
+
+if TYPE_CHECKING:
+    from whet.grids.codebook import CodebookGrid
 
 Params = dict[str, Tensor]
 Zero = Literal["none", "int", "real"]
@@ -34,7 +37,7 @@ _SHRINK = {2: (0.35, 1.1, 26), 3: (0.5, 1.08, 20), 4: (0.62, 1.06, 12), 5: (0.74
 _SHRINK_WIDE = (0.86, 1.02, 8)
 # Weights fitted at once: few enough for a candidate's intermediate tensors to stay in cache, and enough for operations
 # on one number a group not to count (with half as many the search takes a seventh longer).
-_CACHED = 1 << 17
+CACHED = 1 << 17
 _FP16_NORMAL = (2.0**-14, 65504.0)
 
 
@@ -103,6 +106,16 @@ class IntegerGrid:
         """Code of zero in the symmetric grid."""
         return 2 ** (self.bits - 1)
 
+    @property
+    def extent(self) -> tuple[float, float]:
+        """How many scales the largest weight is, and how many lie between it and the one farthest from it, or zero."""
+        # a real zero is as large as the weights themselves
+        return (1.0 if self.zero == "real" else self.half), self.top
+
+    def suited(self, w: Tensor) -> IntegerGrid:
+        """The grid with what all of the tensor `w` shares: here nothing is."""
+        return self
+
     def groups(self, columns: int) -> list[tuple[int, int]]:
         """Start and end column of every group of a row of `columns` weights."""
         size = self.group or columns
@@ -156,19 +169,33 @@ class IntegerGrid:
             return params["zero"].float()
         return torch.full_like(params["scale"], self.half, dtype=torch.float32)
 
+    def along(self, codes: Tensor, params: Params) -> Tensor:
+        """What values of `codes` (floats) gain where the scale grows by one."""
+        if self.zero == "real":
+            return codes
+        return codes - (params["zero"].float() if self.zero == "int" else self.half)
+
+    def stored(self, scale: Tensor) -> Tensor:
+        """Scales as they will be stored."""
+        return scale.to(self.scale_dtype)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Sums of `x [..., out]` over rows that share their parameters, for each of the rows: here none does."""
+        return x
+
     # -- whole matrices -------------------------------------------------------------------------------------------
 
     def encode(self, w: Tensor, params: Params) -> Tensor:
         """Nearest codes, uint8, of `w [out, in]` given `params` of shape `[out, groups]`."""
         codes = torch.empty(w.shape, dtype=torch.uint8, device=w.device)
-        for piece, columns, part in self._pieces(w, params):
+        for piece, columns, part in pieces(w, params, self.group):
             codes[:, columns] = self.quantize(piece, part).to(torch.uint8).reshape(w.shape[0], -1)
         return codes
 
     def decode(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
         """The matrix `[out, in]` that `codes` and `params` stand for, computed in `dtype`."""
         w = torch.empty(codes.shape, dtype=dtype, device=codes.device)
-        for piece, columns, part in self._pieces(codes, params):
+        for piece, columns, part in pieces(codes, params, self.group):
             w[:, columns] = self.dequantize(piece, part, dtype).reshape(codes.shape[0], -1)
         return w
 
@@ -202,7 +229,7 @@ class IntegerGrid:
         """
         if importance is None:
             importance = w.new_ones(w.shape[1], dtype=torch.float32)
-        size = max(1, _CACHED // w.shape[1])
+        size = max(1, CACHED // w.shape[1])
         # Turned, so that the parameters of many groups meet contiguous rows of weights.
         parts = [
             self._candidates(
@@ -274,13 +301,13 @@ class IntegerGrid:
         for i in range(len(scx)):
             levels[i].codes(x, out=codes)
             if self.zero == "real":
-                sc[i] = _weighted(codes, weight)
+                sc[i] = weighted(codes, weight)
             else:
                 codes.sub_(levels.shift[i])
-            scx[i] = _weighted(torch.mul(codes, x, out=product), weight)
-            scc[i] = _weighted(codes.square_(), weight)
+            scx[i] = weighted(torch.mul(codes, x, out=product), weight)
+            scc[i] = weighted(codes.square_(), weight)
         if self.zero == "real":
-            sx, sw = _weighted(x, weight), weight.sum(0)
+            sx, sw = weighted(x, weight), weight.sum(0)
             det = sw * scc - sc * sc
             flat = det <= 1e-6 * sw * scc  # all codes equal: any scale does, the offset takes the mean
             slope = (sw * scx - sc * sx) / torch.where(flat, 1.0, det)
@@ -297,7 +324,7 @@ class IntegerGrid:
         errors = torch.empty_like(levels.scale)
         for i in range(len(errors)):
             difference = levels[i].value(levels[i].codes(x)).sub_(x)
-            errors[i] = _weighted(difference.square_(), weight)
+            errors[i] = weighted(difference.square_(), weight)
         return errors
 
     def _stored(self, params: Params) -> Params:
@@ -309,38 +336,38 @@ class IntegerGrid:
             stored["offset"] = params["offset"].to(self.scale_dtype)
         return stored
 
-    def _pieces(self, x: Tensor, params: Params) -> Iterator[tuple[Tensor, slice, Params]]:
-        """Whole groups as `[out, groups, group]` and the ragged last one, with their parameters `[out, groups, 1]`."""
-        rows, columns = x.shape
-        size = self.group or columns
-        count = columns // size
-        if count:
-            yield (
-                x[:, : count * size].reshape(rows, count, size),
-                slice(0, count * size),
-                {k: v[:, :count, None] for k, v in params.items()},
-            )
-        if columns % size:
-            yield x[:, count * size :], slice(count * size, columns), {k: v[:, -1:] for k, v in params.items()}
 
-
-def safe_scale_dtype(w: Tensor, grid: IntegerGrid) -> torch.dtype:
+def safe_scale_dtype(w: Tensor, grid: IntegerGrid | CodebookGrid) -> torch.dtype:
     """The stored type of scales that holds those of `w`: the grid's own, or float32 where float16 would lose them.
 
     float16 scales of weights below about 1e-4 are subnormal and erase precision (hqq 0.2.8 erases such layers
     altogether), and above 65504 they are infinite.
     """
-    if grid.scale_dtype != torch.float16 or grid.block:
+    if grid.scale_dtype != torch.float16 or (isinstance(grid, IntegerGrid) and grid.block):
         return grid.scale_dtype
     largest = max((w[:, a:b].abs().amax().item() for a, b in grid.groups(w.shape[1])), default=0.0)
     peak = w.abs().amax(1)
     smallest = peak[peak > 0].min().item() if (peak > 0).any() else 1.0
-    # a real zero is as large as the weights themselves
-    biggest = largest if grid.zero == "real" else largest / grid.half
-    fits = biggest < _FP16_NORMAL[1] and smallest / grid.top > _FP16_NORMAL[0] / 16
+    ends, span = grid.extent
+    fits = largest / ends < _FP16_NORMAL[1] and smallest / span > _FP16_NORMAL[0] / 16
     return torch.float16 if fits else torch.float32
 
 
-def _weighted(x: Tensor, weight: Tensor) -> Tensor:
+def pieces(x: Tensor, params: Params, group: int) -> Iterator[tuple[Tensor, slice, Params]]:
+    """Whole groups as `[out, groups, group]` and the ragged last one, with their parameters `[out, groups, 1]`."""
+    rows, columns = x.shape
+    size = group or columns
+    count = columns // size
+    if count:
+        yield (
+            x[:, : count * size].reshape(rows, count, size),
+            slice(0, count * size),
+            {k: v[:, :count, None] for k, v in params.items()},
+        )
+    if columns % size:
+        yield x[:, count * size :], slice(count * size, columns), {k: v[:, -1:] for k, v in params.items()}
+
+
+def weighted(x: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums of the columns of `x [group, n]`, `[n]`; `weight` is `[group]` or `[group, n]`."""
     return torch.mv(x.t(), weight) if weight.dim() == 1 else (x * weight).sum(0)

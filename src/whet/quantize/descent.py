@@ -16,7 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whet.grids.integer import IntegerGrid, Params
+from whet.grids.integer import Params
+from whet.grids.schemes import CodedGrid
 from whet.quantize.solution import COLUMNS, Solution
 from whet.quantize.steering import LARGE, steering_type
 
@@ -27,7 +28,7 @@ _ENOUGH, _ENOUGH_LARGE = 0.01, 0.045
 
 
 def descend(
-    w: Tensor, h: Tensor, grid: IntegerGrid, solution: Solution, mask: Tensor | None = None, *, sweeps: int = 4
+    w: Tensor, h: Tensor, grid: CodedGrid, solution: Solution, mask: Tensor | None = None, *, sweeps: int = 4
 ) -> list[float]:
     """Improve `solution` of `w [out, in]` in place; returns by how much each sweep lowered tr(R H Rᵀ).
 
@@ -86,7 +87,7 @@ def descend(
 
 
 def _move_codes(
-    gradient: Tensor, h: Tensor, grid: IntegerGrid, params: Params, codes: Tensor, kept: Tensor | None
+    gradient: Tensor, h: Tensor, grid: CodedGrid, params: Params, codes: Tensor, kept: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Move each of `size` columns to its best code in turn, changing `codes [size, out]` in place.
 
@@ -116,13 +117,12 @@ def _move_codes(
     return moved, saved.sum()
 
 
-def _move_params(gradient: Tensor, h: Tensor, grid: IntegerGrid, params: Params, codes: Tensor) -> tuple[bool, Tensor]:
+def _move_params(gradient: Tensor, h: Tensor, grid: CodedGrid, params: Params, codes: Tensor) -> tuple[bool, Tensor]:
     """Refit scale (and real zero) `[out]` of one group given its codes, where that helps.
 
     Returns whether any row moved, and the loss that was saved in all.
     """
     scale = params["scale"].float()
-    stored = params["scale"].dtype
     if grid.zero == "real":
         along = codes
         curve, slope = (along * (h @ along)).sum(0), (along * gradient).sum(0)
@@ -131,23 +131,24 @@ def _move_params(gradient: Tensor, h: Tensor, grid: IntegerGrid, params: Params,
         det = curve * flat - cross * cross
         solvable = det > 1e-6 * curve * flat
         step = torch.where(solvable, (slope * flat - flat_slope * cross) / torch.where(solvable, det, 1.0), 0.0)
-        new_scale = (scale + step).to(stored)
+        new_scale = grid.stored(scale + step)
         step = new_scale.float() - scale
         offset = params["offset"].float()
         lift = (flat_slope - step * cross) / flat.clamp_min(torch.finfo(h.dtype).tiny)
-        new_offset = (offset + lift).to(stored)
+        new_offset = grid.stored(offset + lift)
         lift = new_offset.float() - offset
         gain = 2 * (step * slope + lift * flat_slope) - step * step * curve
         gain = gain - 2 * step * lift * cross - lift * lift * flat
         better = (gain > 0) & torch.isfinite(new_scale) & torch.isfinite(new_offset)
         params["offset"] = torch.where(better, new_offset, params["offset"])
     else:
-        along = codes - (params["zero"].float() if grid.zero == "int" else grid.half)
+        along = grid.along(codes, params)
         curve, slope = (along * (h @ along)).sum(0), (along * gradient).sum(0)
-        step = torch.where(curve > 0, slope / torch.where(curve > 0, curve, 1.0), 0.0)
-        new_scale = (scale + step).to(stored)
+        curves, slopes = grid.pool(curve), grid.pool(slope)
+        step = torch.where(curves > 0, slopes / torch.where(curves > 0, curves, 1.0), 0.0)
+        new_scale = grid.stored(scale + step)
         step = new_scale.float() - scale
         gain = step * (2 * slope - step * curve)
-        better = (gain > 0) & torch.isfinite(new_scale) & (new_scale != 0)
+        better = (grid.pool(gain) > 0) & torch.isfinite(new_scale) & (new_scale != 0)
     params["scale"] = torch.where(better, new_scale, params["scale"])
     return bool(better.any()), torch.where(better, gain, 0.0).sum()

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from whet.grids.floats import FloatGrid
-from whet.grids.integer import IntegerGrid, Params
-from whet.grids.schemes import Grid
+from whet.grids.integer import Params
+from whet.grids.schemes import CodedGrid, Grid
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import COLUMNS, Solution, masked_codes
@@ -70,6 +70,7 @@ def gptq(
     if isinstance(grid, FloatGrid):
         return nearest(w, h, grid, mask)
     w = w.float()
+    grid = grid.suited(w)
     columns = w.shape[1]
     groups = grid.groups(columns)
     factor = factorize(h, groups, damp)
@@ -153,7 +154,7 @@ def factorize(h: Tensor, groups: list[tuple[int, int]], damp: float) -> Factor |
 
 
 def _round_columns(
-    target: Tensor, aim: Tensor, feed: Tensor, pivots: Tensor, grid: IntegerGrid, params: Params, kept: Tensor | None
+    target: Tensor, aim: Tensor, feed: Tensor, pivots: Tensor, grid: CodedGrid, params: Params, kept: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Round `size` columns one after another under each of the candidate `params [candidates, out]`.
 
@@ -182,6 +183,6 @@ def _round_columns(
             torch.sub(target[c], value.view(count, rows), out=residual[c].view(count, rows))
             off = value.sub_(x)
             loss.addcmul_(off, off, value=weights[c])
-    best = loss.view(count, rows).argmin(0)
+    best = grid.pool(loss.view(count, rows)).argmin(0)
     pick = best * rows + torch.arange(rows, device=best.device)
     return codes[:, pick].to(torch.uint8), residual[:, pick], best

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from whet.errors import UsageError
-from whet.grids.integer import IntegerGrid, Params
+from whet.grids.integer import Params
+from whet.grids.schemes import CodedGrid
 
 # Columns that go one at a time between two matrix products: what is fed forward from further back arrives in a product,
 # and only the last few columns are added by vector products, which are bound by memory.
@@ -39,7 +40,7 @@ class Solution:
         return Solution(self.codes[start:end], {k: v[start:end] for k, v in self.params.items()}, list(self.notes))
 
 
-def masked_codes(codes: Tensor, params: Params, grid: IntegerGrid, kept: Tensor) -> Tensor:
+def masked_codes(codes: Tensor, params: Params, grid: CodedGrid, kept: Tensor) -> Tensor:
     """`codes` with the code of exactly zero wherever `kept` (bool, broadcastable) is False."""
     zero = grid.zero_value(params)
     if zero is None:
