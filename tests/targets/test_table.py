@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import models
 from whet.anatomy import anatomy
@@ -35,11 +36,34 @@ def choose(target="transformers", **schemes):
         # these it cannot store
         ({"a": "int4z-g32", "b": "int4z-g32"}, "whet", False),
         ({"a": "int4s-g32", "b": "int4z-g32"}, "whet", False),
+        # code books: those of compressed-tensors mix with each other and with symmetric integers
+        ({"a": "FP8", "b": "FP8"}, "compressed-tensors", False),
+        ({"a": "NVFP4", "b": "NVFP4"}, "compressed-tensors", True),
+        ({"a": "NVFP4", "b": "FP8", "c": "MXFP4"}, "compressed-tensors", False),
+        ({"a": "fp8-tensor", "b": "int4s-g32"}, "compressed-tensors", False),
+        ({"a": "FP8", "embed": "FP8"}, "compressed-tensors", True),
+        ({"a": "NVFP4", "b": "int4-g32"}, "whet", False),
+        ({"a": "NVFP4", "embed": "FP8"}, "whet", False),
+        ({"a": "FP8", "b": "fp8e5m2"}, "whet", False),
+        ({"a": "nf4", "b": "NVFP4"}, "whet", False),
     ],
 )
 def test_each_mix_gets_the_container_that_holds_it(schemes, container, dequantize):
     made = choose(**schemes)
     assert (made.container, made.dequantize) == (container, dequantize) and made.reason
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_fp4_beside_others_needs_a_bfloat16_model(dtype):
+    """compressed-tensors computes weights of FP4 in bfloat16, which the products of another type refuse."""
+    grids = {"a": parse_scheme("NVFP4"), "b": parse_scheme("MXFP4")}
+    made = storage(find_target("transformers"), grids, SHAPES, TABLES, dtype=dtype)
+    assert made.container == ("compressed-tensors" if dtype == torch.bfloat16 else "whet")
+    alone = storage(find_target("transformers"), {"a": grids["a"]}, SHAPES, TABLES, dtype=dtype)
+    assert (alone.container, alone.dequantize) == ("compressed-tensors", True)
+    if dtype != torch.bfloat16:
+        with pytest.raises(UsageError, match=r"in bfloat16.*Convert the original"):
+            storage(find_target("vllm"), grids, SHAPES, TABLES, dtype=dtype)
 
 
 def test_whets_own_target_takes_everything():
@@ -56,6 +80,11 @@ REFUSED = {
     "mixed bits": ("vllm", {"a": "int4-g32", "b": "int8-g32"}, "different schemes", "symmetric schemes"),
     "vllm, divides": ("vllm", {"c": "int4s-g64"}, "64 does not divide 96", "divides every row, such as 32"),
     "divides": ("transformers", {"c": "int4s-g64"}, r"c \(64 x 96\).*64 does not divide 96", "or --for whet"),
+    "foreign book": ("vllm", {"a": "nf4"}, r"a \(64 x 64\) as nf4: vllm holds FP8, fp8-tensor", "--for whet"),
+    "a book's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "nf4-g32"),
+    "a book's block": ("transformers", {"a": "fp8-block"}, "128 does not divide 64", "Use FP8, which has one scale"),
+    "a table in a book": ("vllm", {"embed": "FP8"}, "embed .* loads no quantized embedding", "Leave out --embed"),
+    "one scale for a table": ("whet", {"embed": "fp8-tensor"}, "some thousand rows at a time", "Use FP8"),
     "too wide": ("transformers", {"a": "int4s-g128"}, "128 does not divide 64", "such as 64"),
 }
 

@@ -18,7 +18,7 @@ from whet.checkpoint.modeling_whet import PARTS, decode
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.formats import stored_parts, table_entry
-from whet.grids import FloatGrid, Grid, safe_scale_dtype
+from whet.grids import CodebookGrid, FloatGrid, Grid, safe_scale_dtype
 from whet.quantize import SOLVERS, Solution, nearest, second_moment_error
 from whet.recipe.decide import Decision
 from whet.scores import paid_loss
@@ -81,11 +81,12 @@ class Solver:
     ) -> dict[str, Tensor]:
         solved: dict[str, Solved] = {}
         report: dict[str, Any] = {}
-        by_input: dict[tuple[str, Grid], list[Linear]] = {}
+        by_input: dict[tuple[str, Grid, str], list[Linear]] = {}
         for linear in linears:
-            by_input.setdefault((linear.reads, self.decision.grids[linear.address]), []).append(linear)
-        left = Counter(reads for reads, _ in by_input)
-        for (reads, grid), together in by_input.items():
+            grid = self.decision.grids[linear.address]
+            by_input.setdefault((linear.reads, grid, self._apart(linear, grid)), []).append(linear)
+        left = Counter(reads for reads, *_ in by_input)
+        for (reads, grid, _), together in by_input.items():
             # several schemes may read one input: its second moment goes with the last of them
             h = None if moments is None else moments.mean(reads)
             left[reads] -= 1
@@ -110,6 +111,12 @@ class Solver:
                 row += linear.shape[0]
         tensors = self._pieces(index, solved)
         return self._finish(f"block {index}", tensors, report, linears, started)
+
+    def _apart(self, linear: Linear, grid: Grid) -> str:
+        """What else linears must have in common to be solved together: the tensor, where blocks of its rows count."""
+        if not isinstance(grid, CodebookGrid) or grid.rows in (0, 1):
+            return ""
+        return next(piece.address for piece in self.decision.pieces if linear in piece.linears)
 
     def _pieces(self, index: int, solved: Mapping[str, Solved]) -> dict[str, Tensor]:
         """The tensors of block `index`: what was solved as it is stored, and everything else as it was."""
@@ -155,6 +162,8 @@ class Solver:
         else:
             table = self.decision.checkpoint.read(linear.parameter)
             parts = [slice(start, start + _ROWS) for start in range(0, len(table), _ROWS)]
+            if isinstance(grid, CodebookGrid):
+                grid = grid.suited(table)
             kinds = [self._grid(table[rows].float(), grid) for rows in parts]
             grid = next((kind for kind in kinds if kind.scale_dtype == torch.float32), kinds[0])
             solutions, lost, size = [], 0.0, 0.0
@@ -200,6 +209,8 @@ class Solver:
         return {address: w for address, w in weights.items() if address in wanted}
 
     def _grid(self, w: Tensor, grid: Grid) -> Grid:
+        if not isinstance(grid, FloatGrid):
+            grid = grid.suited(w)
         if self.decision.dtype != torch.float32 or isinstance(grid, FloatGrid):
             return grid
         return dataclasses.replace(grid, scale_dtype=safe_scale_dtype(w, grid))
@@ -210,7 +221,7 @@ class Solver:
     def _values(self, solution: Solution, grid: Grid) -> Tensor:
         """The weights as readers of the container will compute them, as float32."""
         computed = {"scale": grid.scale_dtype, "float32": torch.float32}
-        dtype = computed.get(self.decision.storage.decode, self.decision.dtype)
+        dtype = computed.get(self._entry(grid)["decode"], self.decision.dtype)
         return grid.decode(solution.codes, solution.params, dtype).to(self.decision.dtype).float()
 
     def _store(self, linear: Piece, solution: Solution, grid: Grid, values: Tensor) -> dict[str, Tensor]:

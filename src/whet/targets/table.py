@@ -4,18 +4,23 @@ Checked by running (transformers 5.23, compressed-tensors 0.20): symmetric grids
 zeros and quantized embeddings load only as one scheme with `dequantize: true`; mixed with that flag they load
 *silently wrong* (every layer is read with the first group's bits), so such combinations never reach that container.
 Groups that do not divide a row fail at the first forward.
+
+FP8, NVFP4 and MXFP4 load like symmetric grids, mixed with each other and with those, to the very weights that whet
+decodes. But weights of FP4 come out as bfloat16: in a model of another type the first forward fails, unless there is
+one scheme with `dequantize: true`. An FP8 weight is computed in the type of the module's scale, which is the model's;
+with that flag in that of the stored scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
-from whet.grids import BLOCKS, FloatGrid, Grid, parse_scheme
+from whet.grids import BLOCKS, CODEBOOKS, CodebookGrid, FloatGrid, Grid, parse_scheme
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,10 @@ class Target:
 
     `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
     `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme; with `whole` also
-    linears that are rows of one stored tensor. `schemes`: the only
-    ones it holds, where they are types of its own; `simplest`: the one that holds any linear. `families`: the only ones
-    it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter folder. `checked`:
-    `run in tests`, `accepted by its parser` or `unsupported`.
+    linears that are rows of one stored tensor. `schemes`: the only ones it holds, where they are types of its own;
+    `books`: code books that it holds beside integer grids; `simplest`: the one that holds any linear. `families`: the
+    only ones it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter folder.
+    `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Target:
     ties: tuple[tuple[str, ...], ...] = ()
     whole: bool = False
     schemes: tuple[str, ...] = ()
+    books: tuple[str, ...] = tuple(CODEBOOKS)
     simplest: str = "int8s"
     families: tuple[str, ...] | None = None
     gguf: bool = False
@@ -71,6 +77,7 @@ TARGETS: dict[str, Target] = {
         real_zero=False,
         embedding=False,
         divides=True,
+        books=("FP8", "fp8-tensor", "fp8-block", "NVFP4", "MXFP4"),
         ties=(("q", "k", "v"), ("gate", "up")),
         checked="accepted by its parser",
     ),
@@ -188,7 +195,17 @@ def storage(
     if any(grid.zero == "real" for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has no real zeros")
     kinds = set(grids.values())
+    foreign = {_SAID[grid.values] for grid in kinds if isinstance(grid, CodebookGrid) and grid.values in _SAID}
+    if foreign:
+        return Storage("whet", False, f"compressed-tensors has no {' and no '.join(sorted(foreign))}")
+    if len(kinds) > 1 and dtype not in (None, torch.bfloat16) and any(_fp4(grid) for grid in kinds):
+        kind = str(dtype).removeprefix("torch.")
+        beyond = f"stock transformers computes NVFP4 and MXFP4 in bfloat16, which beside others fails in {kind} models"
+        if not target.modelling_file:
+            raise UsageError(f"{target.name} cannot hold this: {beyond}. Convert the original to bfloat16 first.")
+        return Storage("whet", False, beyond)
     plain = all(grid.zero == "none" for grid in kinds) and not tables & set(grids)
+    plain = plain and (len(kinds) > 1 or not any(_fp4(grid) for grid in kinds))
     if plain and not (parts is not None and _experts(parts)):
         return Storage("compressed-tensors", False, "symmetric linears load in stock transformers, mixed or not")
     if len(kinds) == 1:
@@ -217,6 +234,8 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype 
     if not _experts(parts):
         return None
     kinds = set(grids.values())
+    if any(isinstance(grid, CodebookGrid) for grid in kinds):
+        return "transformers reads stacked experts of FP8 and FP4 in another type, or not at all"
     if dtype not in (None, *(grid.scale_dtype for grid in kinds)):
         return "transformers leaves experts in the type of the stored scales, which is not the model's float32"
     if (
@@ -226,6 +245,14 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype 
     ):
         return "transformers reads experts right only if all of them, and all else, have one symmetric scheme"
     return None
+
+
+# Code books that compressed-tensors does not have.
+_SAID = {"e5m2": "FP8 of type E5M2", "nf4": "NF4"}
+
+
+def _fp4(grid: Grid) -> bool:
+    return isinstance(grid, CodebookGrid) and grid.values == "e2m1"
 
 
 def _experts(parts: Anatomy) -> bool:
@@ -242,6 +269,9 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         better = f"Use {same}, which is the same." if same else "Use one of them, or --for whet."
         raise refuse(f"holds {', '.join(target.schemes)} and nothing else", better)
     if isinstance(grid, FloatGrid):
+        return
+    if isinstance(grid, CodebookGrid):
+        _check_book(target, grid, shape, table, refuse)
         return
     if grid.bits not in target.bits:
         raise refuse(f"has no {grid.bits}-bit kernel", f"Use {' or '.join(map(str, target.bits))} bits, or --for whet.")
@@ -264,4 +294,23 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         raise refuse(
             f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
             f"Use {better}, or --for whet, which keeps a shorter last group.",
+        )
+
+
+def _check_book(
+    target: Target, grid: CodebookGrid, shape: tuple[int, int], table: bool, refuse: Callable[[str, str], UsageError]
+) -> None:
+    if grid.name not in target.books and not (grid.values == "nf4" and "nf4" in target.books):
+        raise refuse(f"holds {', '.join(target.books)} of the code books", "Use one of them, or --for whet.")
+    if table and not target.embedding:
+        raise refuse("loads no quantized embedding or head", "Leave out --embed (in a plan: keep).")
+    if table and not grid.rows:
+        raise refuse("is given tables some thousand rows at a time", "Use FP8, which has a scale for each row.")
+    if grid.values == "e2m1" and shape[1] % 2:
+        raise refuse("holds two weights in a byte, and the rows are odd", "Use FP8 or nf4.")
+    if target.divides and grid.group and shape[1] % grid.group:
+        smaller = "a smaller group (nf4-g32)" if grid.values == "nf4" else "FP8, which has one scale per row"
+        raise refuse(
+            f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
+            f"Use {smaller}, or --for whet, which keeps a shorter last group.",
         )
