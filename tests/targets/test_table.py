@@ -13,7 +13,7 @@ from whet.grids import parse_scheme
 from whet.targets import TARGETS, check_family, find_target, storage, tie, tied
 
 TABLES = frozenset({"embed", "head"})
-SHAPES = {"a": (64, 64), "b": (96, 64), "c": (64, 96), "embed": (264, 64), "head": (264, 64)}
+SHAPES = {"wide": (96, 128), "a": (64, 64), "b": (96, 64), "c": (64, 96), "embed": (264, 64), "head": (264, 64)}
 
 
 def choose(target="transformers", **schemes):
@@ -83,6 +83,7 @@ REFUSED = {
     "foreign book": ("vllm", {"a": "nf4"}, r"a \(64 x 64\) as nf4: vllm holds FP8, fp8-tensor", "--for whet"),
     "a book's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "nf4-g32"),
     "a book's block": ("transformers", {"a": "fp8-block"}, "128 does not divide 64", "Use FP8, which has one scale"),
+    "blocks of what is fused": ("vllm", {"wide": "fp8-block"}, "blocks of 128 rows do not divide 96", "Use FP8"),
     "a table in a book": ("vllm", {"embed": "FP8"}, "embed .* loads no quantized embedding", "Leave out --embed"),
     "one scale for a table": ("whet", {"embed": "fp8-tensor"}, "some thousand rows at a time", "Use FP8"),
     "too wide": ("transformers", {"a": "int4s-g128"}, "128 does not divide 64", "such as 64"),

@@ -306,6 +306,11 @@ def _check_book(
         raise refuse("loads no quantized embedding or head", "Leave out --embed (in a plan: keep).")
     if table and not grid.rows:
         raise refuse("is given tables some thousand rows at a time", "Use FP8, which has a scale for each row.")
+    if target.ties and grid.rows > 1 and shape[0] % grid.rows:
+        raise refuse(
+            f"fuses linears, and blocks of {grid.rows} rows do not divide {shape[0]}",
+            "Use FP8, which has a scale per row.",
+        )
     if grid.values == "e2m1" and shape[1] % 2:
         raise refuse("holds two weights in a byte, and the rows are odd", "Use FP8 or nf4.")
     if target.divides and grid.group and shape[1] % grid.group:

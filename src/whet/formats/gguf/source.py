@@ -58,8 +58,9 @@ class Source:
         if lost:
             told = "; ".join(f"{scheme} ({len(set(a))} linears, first {a[0]})" for scheme, a in lost.items())
             raise UsageError(
-                f"{checkpoint.path}: no type of ggml holds {told}, and rounding again would change the weights that "
-                "were judged. Compress with --for llama.cpp, which takes Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and F16."
+                f"{checkpoint.path}: no type of ggml that whet writes holds {told}, and rounding again would change "
+                "the weights that were judged. Compress with --for llama.cpp, which takes Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 "
+                "and F16."
             )
 
     def values(self, name: str) -> Tensor:
