@@ -213,6 +213,17 @@ def test_stored_scales_are_the_nearest_of_their_type():
     assert tiny.dtype == torch.float16 and tiny[0] > 0 > tiny[1] and tiny[2] == 0
 
 
+@pytest.mark.parametrize("name", ["FP8", "fp8e5m2"])
+def test_float16_scales_of_small_weights_are_raised_where_the_values_have_room(name):
+    """Small weights on the largest value need a subnormal scale; some octaves higher they are rounded alike."""
+    grid, w = parse_scheme(name, torch.float16), weights(8, 64, 1) * 0.001
+    params = grid.fit(w)
+    assert params["scale"].median() >= torch.finfo(torch.float16).smallest_normal / 2
+    assert loss(grid, w, params) <= loss(grid, w, usual(grid, w))
+    assert safe_scale_dtype(w, grid) == torch.float16
+    assert safe_scale_dtype(w * 1e-4, grid) == torch.float32
+
+
 def test_nvfp4_is_exact_in_every_type():
     """Its divisor is a power of two: whoever divides, multiplies or computes in bfloat16 has the same weights."""
     grid, w = parse_scheme("NVFP4"), weights(40, 64, 8) * 0.03

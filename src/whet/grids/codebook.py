@@ -31,6 +31,8 @@ from whet.grids.integer import CACHED, Params, pieces, weighted
 # higher; NF4 has a mirror image, and small groups gain from a clipped weight.
 _FP8 = tuple(2 ** (k / 8) for k in range(-4, 9) if k)
 _NF4 = (*(0.6 + 0.05 * k for k in range(11) if k != 8), *(-0.65 - 0.1 * k for k in range(5)))
+# How many octaves an FP8 scale may lie above the one that uses the largest value, where a float16 would be subnormal.
+_ROOM = {"e4m3": 4, "e5m2": 10}
 # E4M3 scales tried on either side of that one, 0.6 to 1.75 times it: the upper ones put the largest weight on 4.
 _E4M3 = (0, *(k for k in range(-6, 7) if k))
 _E8M0 = (0, 1, -1, 2)  # powers of two likewise; 0 clips what is above 6, as the specification does
@@ -85,7 +87,7 @@ class CodebookGrid:
     def extent(self) -> tuple[float, float]:
         """How many scales the largest weight is, and how many lie between it and the one farthest from it, or zero."""
         top = self.book().top
-        return top, top
+        return top, top / 2 ** _ROOM.get(self.values, 0)
 
     @property
     def scales(self) -> str:
@@ -115,7 +117,7 @@ class CodebookGrid:
         if self.scales != "e4m3" or self.divisor:
             return self
         peak = w.abs().max().item()
-        power = math.floor(math.log2(_LARGEST * self.book().top) - math.log2(peak)) if peak else 0
+        power = math.floor(math.log2(_LARGEST * self.book().top) - math.log2(peak)) if 0 < peak < math.inf else 0
         return dataclasses.replace(self, divisor=2.0 ** min(max(power, -100), 100))
 
     # -- values ---------------------------------------------------------------------------------------------------
@@ -262,8 +264,10 @@ class CodebookGrid:
             e4m3 = book("e4m3", peak.device)
             places = e4m3.codes(self.stored(usual)) + torch.tensor(_E4M3, device=peak.device)[:, None]
             return e4m3.value(places.clamp(e4m3.zero + 1, len(e4m3.values) - 1))
-        factors = torch.tensor((1.0, *(_NF4 if self.values == "nf4" else _FP8)), device=peak.device)
-        return self.stored(usual * factors[:, None])
+        normal = torch.finfo(self.scale_dtype).smallest_normal
+        raised = torch.maximum(usual, (usual * 2 ** _ROOM.get(self.values, 0)).clamp_max(normal))
+        factors = torch.tensor(_NF4 if self.values == "nf4" else (1.0, *_FP8), device=peak.device)
+        return self.stored(torch.cat([usual[None], raised * factors[:, None]]))
 
     def _refined(self, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
         """The best scale for the codes that each of `scales [starts, n]` gives, as stored."""
