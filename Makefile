@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench starter llamacpp
+.PHONY: help demo test lint format bench starter llamacpp runtimes readme
 
 help:  ## What there is to type
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,12 +39,21 @@ bench: $(VENV)/.core  ## Solvers and schemes side by side on the embedded model 
 starter: $(VENV)/.core  ## Train the embedded model again (about an hour and a half on one core; resumes)
 	$(BIN)/python -m whet.starter.make --resume --out $(STARTER_OUT) $(ARGS)
 
+readme: $(VENV)/.core  ## README's tables and pictures from what `make demo` wrote (needs Chromium)
+	PYTHONPATH=tests $(BIN)/python bench/readme.py $(OUT)
+
 llamacpp: $(VENV)/.llamacpp  ## Compile llama.cpp, which runs .gguf files (needs a C++ compiler; some minutes, once)
 
 # pip keeps what it compiled, so another .venv on this machine takes seconds.
 $(VENV)/.llamacpp: $(VENV)/.core
 	CMAKE_ARGS="$(CMAKE_ARGS) -DLLAVA_BUILD=OFF" CMAKE_BUILD_PARALLEL_LEVEL=$(shell nproc 2>/dev/null || echo 2) \
 		$(PIP) --editable '.[llamacpp]'
+	@touch $@
+
+runtimes: $(VENV)/.runtimes  ## Install ONNX Runtime and OpenVINO, which tests run weights in (about 100 MB)
+
+$(VENV)/.runtimes: $(VENV)/.core
+	$(PIP) --editable '.[runtimes]'
 	@touch $@
 
 # torch alone first: what comes after then finds it there and pulls no other build of it.

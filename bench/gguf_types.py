@@ -4,7 +4,8 @@ One type on every matrix, embedding (and tied head) too. llama.cpp's file is mad
 --pure`, from the original in float32, with the mean squared inputs of every linear as `llama-imatrix` collects them on
 the very windows whet solves on; once without an importance for the embedding, as it does, and once with that of the
 head's inputs. All files are decoded by the `gguf` package and measured in float32 against the original on held-out
-text, and once more as llama.cpp computes them. Needs the extra `llamacpp`.
+text: KL, and the energy of outputs that is lost there, tr(D H Dᵀ) / tr(W H Wᵀ), the mean over the blocks' linears. KL
+once more as llama.cpp computes them. Needs the extra `llamacpp`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ from whet.engines.llamacpp import open_gguf
 from whet.formats.gguf.architectures import find_architecture, tensor_name
 from whet.measure.divergence import score_tokens
 
-FILE_TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9}  # llama_ftype
+# llama_ftype; the K-quants' are those of their small mixes, which `--pure` makes one type throughout
+FILE_TYPES = {
+    **{"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "IQ4_NL": 25, "IQ4_XS": 30},
+    **{"Q2_K": 10, "Q3_K": 11, "Q4_K": 14, "Q5_K": 16, "Q6_K": 18},
+}
 RIVALS = {"llama-quantize": False, "llama-quantize, embedding weighed too": True}
 
 
@@ -55,8 +60,10 @@ def main() -> None:
     whole = out / "original.gguf"
     whole.unlink(missing_ok=True)
     whet.export(model, out=whole, kind="f32")
+    energies = moments(original, windows)
     rows = []
     for scheme in args.types:
+        lost: dict[str, list[float]] = {}
         kl: dict[str, list[np.ndarray]] = {}
         runs: dict[str, list[float]] = {}
         size: dict[str, int] = {}
@@ -69,11 +76,15 @@ def main() -> None:
                     by_whet(model, calibration, scheme, out, file)
                 else:
                     by_llama_cpp(whole, file, scheme, importance, weigh)
-                kl.setdefault(name, []).append(read_back(file, original, windows))
+                lighter = read_back(file, original)
+                kl.setdefault(name, []).append(window_scores(original, lighter, windows)["kl"])
+                lost.setdefault(name, []).append(energy_lost(original, lighter, energies))
                 runs.setdefault(name, []).append(as_it_runs(file, original, windows[: args.run_windows]))
                 size[name] = file.stat().st_size
                 print(
-                    f"{scheme}, draw {draw}, {name}: KL {kl[name][-1].mean():.6f}, run {runs[name][-1]:.6f}", flush=True
+                    f"{scheme}, draw {draw}, {name}: KL {kl[name][-1].mean():.6f}, run {runs[name][-1]:.6f}, "
+                    f"energy lost {lost[name][-1]:.6f}",
+                    flush=True,
                 )
         best = min(RIVALS, key=lambda name: np.mean(kl[name]))
         for name in kl:
@@ -84,12 +95,15 @@ def main() -> None:
                     name,
                     f"{np.mean(kl[name]):.6f}",
                     f"{ratio.value:.3f} ({ratio.crossed[0]:.3f}–{ratio.crossed[1]:.3f})" if ratio else "",
+                    f"{np.mean(lost[name]):.6f}",
+                    f"{np.mean(lost[name]) / np.mean(lost[best]):.3f}" if name == "whet" else "",
                     f"{np.mean(runs[name]):.6f}",
                     f"{np.mean(runs[name]) / np.mean(runs[best]):.3f}" if name == "whet" else "",
                     f"{size[name]:,}",
                 ]
             )
-    header = ["type", "by", "KL", "KL / best of llama.cpp (95 %)", "KL as it runs", "ratio", "bytes of the file"]
+    header = ["type", "by", "KL", "KL / best of llama.cpp (95 %)", "energy lost", "ratio", "KL as it runs", "ratio"]
+    header += ["bytes of the file"]
     print(table(header, rows), flush=True)
 
 
@@ -117,30 +131,59 @@ def texts(args: argparse.Namespace) -> tuple[str, str]:
     return "\n\n".join(documents), "\n\n".join(starter.held_out(args.seed, 1500))
 
 
-def imatrix(model: torch.nn.Module, windows: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Mean squared inputs of every linear by the names of the file; of the head under the embedding's."""
-    find = tensor_name(find_architecture(model.config, "the model"), model.config.num_hidden_layers)
-    sums: dict[str, torch.Tensor] = {}
-
-    def collect(name: str):
-        def hook(module, inputs):
-            x = inputs[0].reshape(-1, inputs[0].shape[-1]).double()
-            sums[name] = sums.get(name, 0) + x.square().sum(0)
-
-        return hook
-
-    names = {n: find(f"{n}.weight") for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-    tied = {"output.weight": "token_embd.weight"} if model.config.tie_word_embeddings else {}
+def inputs(model: torch.nn.Module, windows: torch.Tensor, wanted: list[str], collect) -> None:
+    """Calls `collect(name, x [tokens, in])` with what each of the `wanted` linears reads, batch by batch."""
     hooks = [
-        model.get_submodule(n).register_forward_pre_hook(collect(tied.get(target, target)))
-        for n, target in names.items()
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _module, given, name=name: collect(name, given[0].reshape(-1, given[0].shape[-1]))
+        )
+        for name in wanted
     ]
     with torch.inference_mode():
         for batch in windows.split(8):
             model(batch, use_cache=False)
     for hook in hooks:
         hook.remove()
+
+
+def linears(model: torch.nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+
+
+def imatrix(model: torch.nn.Module, windows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Mean squared inputs of every linear by the names of the file; of the head under the embedding's."""
+    find = tensor_name(find_architecture(model.config, "the model"), model.config.num_hidden_layers)
+    tied = {"output.weight": "token_embd.weight"} if model.config.tie_word_embeddings else {}
+    sums: dict[str, torch.Tensor] = {}
+
+    def collect(name: str, x: torch.Tensor) -> None:
+        target = find(f"{name}.weight")
+        target = tied.get(target, target)
+        sums[target] = sums.get(target, 0) + x.double().square().sum(0)
+
+    inputs(model, windows, linears(model), collect)
     return {name: (total / windows.numel()).float() for name, total in sums.items()}
+
+
+def moments(model: torch.nn.Module, windows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Second moments of the inputs of the blocks' linears."""
+    sums: dict[str, torch.Tensor] = {}
+
+    def collect(name: str, x: torch.Tensor) -> None:
+        sums[name] = sums.get(name, 0) + x.t() @ x
+
+    inputs(model, windows, [name for name in linears(model) if ".layers." in name], collect)
+    return sums
+
+
+def energy_lost(original: torch.nn.Module, lighter: torch.nn.Module, energies: dict[str, torch.Tensor]) -> float:
+    """tr(D H Dᵀ) / tr(W H Wᵀ), D = W - Q, the mean over linears."""
+    found = []
+    for name, h in energies.items():
+        w = original.get_submodule(name).weight.detach()
+        d = w - lighter.get_submodule(name).weight.detach()
+        found.append((((d @ h) * d).sum() / ((w @ h) * w).sum()).item())
+    return float(np.mean(found))
 
 
 def by_whet(model: Path, windows: torch.Tensor, scheme: str, out: Path, file: Path) -> None:
@@ -176,8 +219,8 @@ def by_llama_cpp(whole: Path, file: Path, scheme: str, importance: dict[str, tor
         raise SystemExit("llama.cpp could not quantize the file")
 
 
-def read_back(file: Path, original: torch.nn.Module, windows: torch.Tensor) -> np.ndarray:
-    """KL per window of the file's weights, decoded by the `gguf` package and computed by transformers in float32."""
+def read_back(file: Path, original: torch.nn.Module) -> torch.nn.Module:
+    """The file's weights in float32, decoded by the `gguf` package."""
     lighter, config = copy.deepcopy(original), original.config
     find = tensor_name(find_architecture(config, "the model"), config.num_hidden_layers)
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
@@ -190,7 +233,7 @@ def read_back(file: Path, original: torch.nn.Module, windows: torch.Tensor) -> n
             if count:  # the file holds the halves of a head in pairs
                 value = value.view(count, -1, 2, value.shape[-1]).swapaxes(1, 2).reshape(value.shape)
             parameter.copy_(value.view(parameter.shape))
-    return window_scores(original, lighter, windows)["kl"]
+    return lighter
 
 
 def as_it_runs(file: Path, original: torch.nn.Module, windows: torch.Tensor) -> float:

@@ -99,7 +99,7 @@ class Study:
                 **self.given(draw),
             )  # fmt: skip
             grids = [parse_scheme(name, scale_dtype(decision.dtype)) for name in GRIDS]
-            write(file, score(decision, lambda _: grids, seed=draw)[0])
+            write(file, score(decision, lambda _: grids, seed=draw))
         return json.loads(file.read_text(encoding="utf-8"))
 
     def run(self, draw: int, what: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

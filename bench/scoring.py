@@ -74,10 +74,10 @@ def main() -> None:
 
     found = ours(decision, schemes, args.seed)
     scores = found.pop("scores")
-    ablated = ablations(decision, model, schemes, found.pop("rows"))
+    study = part_of(materials[0], first(decision.solve, scoring.SCORED_TOKENS))
+    ablated = ablations(decision, model, schemes, gradients(study, args.seed))
     whole = found | ablated
     tell("scored by whet", started)
-    study = part_of(materials[0], first(decision.solve, scoring.SCORED_TOKENS))
     for name, scorer in SCORERS.items():
         if scorer is not measured_kl:
             result = scorer(study)
@@ -184,7 +184,7 @@ def solved(decision: Decision, model: torch.nn.Module, schemes: Sequence[Integer
 
 
 def ours(decision: Decision, schemes: Sequence[IntegerGrid], seed: int) -> dict[str, Any]:
-    """What `whet plan` is told, on its number of tokens, half and double; `scores` and `rows` of the first."""
+    """What `whet plan` is told, on its number of tokens, half and double; `scores` of the first."""
     every = {linear.address: offered(find_target(TARGET), linear.shape, False) for linear in decision.anatomy.linears()}
     every |= {x.address: offered(find_target(TARGET), x.shape, True) for x in tables(decision.anatomy)}
     named = [grid.name for grid in schemes]
@@ -196,10 +196,19 @@ def ours(decision: Decision, schemes: Sequence[IntegerGrid], seed: int) -> dict[
             return [*schemes, *more]
 
         with patch.object(scoring, "SCORED_TOKENS", int(share * scoring.SCORED_TOKENS)):
-            scores, rows = scoring.score(decision, grids, seed=seed)
+            scores = scoring.score(decision, grids, seed=seed)
         found[name] = {p["address"]: {s: p["schemes"][s]["kl"] for s in named} for p in scores["parts"]}
         if share == 1.0:
-            found |= {"scores": scores, "rows": rows}
+            found["scores"] = scores
+    return found
+
+
+def gradients(material: Material, seed: int) -> dict[str, torch.Tensor]:
+    """Mean squared gradients of every linear's outputs, `[out]`."""
+    found: dict[str, torch.Tensor] = {}
+    for flow in material.flows(seed):
+        for address, (_, g) in flow.items():
+            found[address] = found.get(address, 0) + g.square().sum((0, 1)) / material.counted
     return found
 
 
@@ -233,7 +242,7 @@ def ablations(
             }
             for name, (d, s, learns) in variants.items():
                 slopes = s.split([len(w) for w in weights])
-                factors = [gain for gain, _ in gains(weights, h, d, slopes)] if learns else [plain] * len(weights)
+                factors = gains(weights, h, d, slopes) if learns else [plain] * len(weights)
                 for linear, w, own, gain in zip(some, weights, slopes, factors, strict=True):
                     losses = linear_losses(w, d, own, schemes, gain)
                     found[name][linear.address] = dict(zip((g.name for g in schemes), losses, strict=True))

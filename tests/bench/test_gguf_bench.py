@@ -13,18 +13,21 @@ import models
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
-def test_both_sides_are_measured_and_put_beside_each_other(tmp_path):
+@pytest.mark.parametrize("kind", ["Q4_0", "Q5_K"])
+def test_both_sides_are_measured_and_put_beside_each_other(tmp_path, kind):
     pytest.importorskip("llama_cpp")
-    model = models.make(tmp_path / "model", tied=True)
+    wide = {"hidden_size": 256, "intermediate_size": 256} if kind == "Q5_K" else {}
+    model = models.make(tmp_path / "model", tied=True, **wide)
     for name, seed in (("train.txt", 0), ("eval.txt", 1)):
         (tmp_path / name).write_text("\n\n".join(models.documents(40, seed=seed)), encoding="utf-8")
     options = {"train": tmp_path / "train.txt", "eval": tmp_path / "eval.txt", "model": model, "out": tmp_path / "out"}
-    options |= {"draws": 1, "samples": 6, "window": 32, "windows": 8, "run-windows": 4, "types": "Q4_0"}
+    options |= {"draws": 1, "samples": 6, "window": 32, "windows": 8, "run-windows": 4, "types": kind}
     command = [sys.executable, str(BENCH / "gguf_types.py")]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    rows = [line for line in shown.splitlines() if line.startswith("| Q4_0")]
+    rows = [line for line in shown.splitlines() if line.startswith(f"| {kind}")]
     assert len(rows) == 3
-    losses = [float(row.split("|")[3]) for row in rows]
-    assert 0 < losses[0] < losses[1] and all(loss < 0.1 for loss in losses)  # whet's first
+    for column in (3, 5):  # KL, energy of outputs
+        losses = [float(row.split("|")[column]) for row in rows]
+        assert 0 < losses[0] < losses[1] and all(loss < 0.1 for loss in losses)  # whet's first

@@ -20,6 +20,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
+TESTED = ("test", "lint", "parquet", "llamacpp", "runtimes")  # extras that continuous integration installs
+
+
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -48,6 +51,14 @@ def test_limits_and_targets_are_documented(name: str) -> None:
     assert f"`{name}`" in COMMANDS
 
 
+@pytest.mark.parametrize("verb", ["inspect", "plan", "compress"])
+def test_help_names_every_target(verb: str) -> None:
+    command = typer.main.get_command(cli.app).commands[verb]  # type: ignore[attr-defined]
+    (told,) = [option.help for option in command.params if "--for" in option.opts]
+    named = re.split(r", | or ", told.rstrip(".").partition(": ")[2])
+    assert named == list(TARGETS)
+
+
 def test_documented_limits_have_their_defaults() -> None:
     for name, limit in LIMITS.items():
         default = "" if limit.default is None else f"{limit.default:g}"
@@ -59,7 +70,7 @@ def test_every_dependency_has_a_tested_version() -> None:
     pinned = {canonical(line.split("==")[0]) for line in lines if line and not line.startswith("#")}
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9A-Za-z.]*", line) for line in lines if line[:1] not in "#")
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["test"], *extras["lint"], *extras["parquet"]]
+    wanted = [*PROJECT["dependencies"], *(name for extra in TESTED for name in extras[extra])]
     assert {canonical(re.match(r"[A-Za-z0-9_.-]+", name)[0]) for name in wanted} <= pinned  # type: ignore[index]
 
 

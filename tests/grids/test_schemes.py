@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from whet.errors import UsageError
-from whet.grids import CODEBOOKS, CodebookGrid, IntegerGrid, parse_scheme
+from whet.grids import BLOCKS, CODEBOOKS, CodebookGrid, IntegerGrid, TableGrid, parse_scheme
 from whet.grids.schemes import PRESETS
 
 
@@ -60,9 +60,21 @@ def test_a_block_type_has_float16_scales_whatever_the_model_has(dtype):
 
 
 @pytest.mark.parametrize("name", [*CODEBOOKS, "nf4-g32", "nf4-g100"])
-def test_the_name_of_a_code_book_parses_to_it(name):
+def test_the_name_of_a_float_or_table_parses_to_it(name):
     grid = parse_scheme(name.upper(), torch.bfloat16)
-    assert isinstance(grid, CodebookGrid) and grid.name == name and parse_scheme(grid.name) == grid
+    kind = TableGrid if name.startswith("nf4") else CodebookGrid
+    assert type(grid) is kind and grid.name == name and parse_scheme(grid.name) == grid
     stored = {"NVFP4": torch.float8_e4m3fn, "MXFP4": torch.float8_e8m0fnu}
     assert grid.scale_dtype == stored.get(name, torch.bfloat16)
     assert parse_scheme("nf4-g64") == parse_scheme("nf4") and parse_scheme("nf4-g64").name == "nf4"
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_type_has_its_name_in_any_case(name):
+    assert parse_scheme(f" {name.lower()} ") == BLOCKS[name] and BLOCKS[name].name == name
+
+
+@pytest.mark.parametrize("wrong,near", [("Q4K", "Q4_K"), ("Q4_K_M", "Q4_K"), ("q6k", "Q6_K"), ("IQ4XS", "IQ4_XS")])
+def test_a_wrong_block_type_is_told_the_nearest(wrong, near):
+    with pytest.raises(UsageError, match=f"Did you mean {near}\\?"):
+        parse_scheme(wrong)

@@ -51,7 +51,7 @@ def test_gptq_and_descent_gain_on_code_books(scheme):
     plain = second_moment_error(w, values(grid, nearest(w, h, grid)), h)
     only = gptq(w, h, grid, sweeps=0)
     first = second_moment_error(w, values(grid, only), h)
-    descend(w, h, grid.suited(w), only)
+    descend(w, h, grid, only)
     after = second_moment_error(w, values(grid, only), h)
     assert after < first < 0.6 * plain
 

@@ -18,6 +18,7 @@ from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.checkpoint.modeling_whet import parts_of
 from whet.errors import UsageError
 from whet.recipe.compress import compress
+from whet.recipe.page import loading
 
 GENERATOR = torch.Generator().manual_seed(0)
 WINDOWS = torch.randint(0, 264, (4, 20), generator=GENERATOR)
@@ -368,6 +369,27 @@ def test_a_ragged_group_is_kept_where_the_target_is_whet(tmp_path):
         compress(original, tmp_path / "out", scheme="int4-g40", solver="nearest")
     compress(original, tmp_path / "out", scheme="int4-g40", target="whet", solver="nearest")
     loads_the_same(tmp_path / "out", "whet")
+
+
+@pytest.mark.parametrize("target,scheme,stock", [("onnx", "int4-g64", False), ("openvino", "int4s-g32", True)])
+def test_a_target_whose_file_is_not_written_yet_is_said_wherever_it_matters(tmp_path, target, scheme, stock):
+    """Groups of 64 do not divide the FFN's rows of 96: held for ONNX Runtime, not in stock transformers."""
+    original = models.make(tmp_path / "model", with_tokenizer=False)
+    result = compress(original, tmp_path / "out", scheme=scheme, solver="nearest", target=target)
+    (note,) = [note for note in result["notes"] if "which whet does not write yet" in note]
+    assert note.startswith(f"{target} reads an .")
+    manifest = Checkpoint(tmp_path / "out").whet
+    assert note in manifest["notes"] and manifest["target"] == target
+    readme = (tmp_path / "out" / "README.md").read_text()
+    loading_part = readme.partition("## Loading")[2].partition("\n## ")[0]
+    assert note in loading_part and readme.count(note) == 1 and ("trust_remote_code" in loading_part) != stock
+    told = {entry["runtime"]: entry for entry in loading(manifest)}
+    assert set(told) == {"transformers", "whet", target}
+    assert (told[target]["checked"], told[target]["how"]) == ("unsupported", note)
+    trust = {} if stock else {"trust_remote_code": True}
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out", **trust).state_dict()
+    mine = load_model(tmp_path / "out").state_dict()
+    assert stock or all(torch.equal(theirs[name], value) for name, value in mine.items())
 
 
 def test_a_model_without_text_writes_its_own(tmp_path):

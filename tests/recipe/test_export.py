@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import models
 import whet
@@ -86,6 +87,29 @@ def test_every_family_that_both_know_compresses_to_a_proved_file(case, tmp_path)
     assert told["bytes"]["planned"] == told["bytes"]["tensors"]
 
 
+@pytest.mark.parametrize("solver", ["nearest", "gptq"])
+@pytest.mark.parametrize("scheme,embed", [("Q4_K", "Q6_K"), ("q3_k", "Q2_K"), ("IQ4_XS", "iq4_nl"), ("Q5_K", None)])
+def test_block_types_of_two_levels_are_solved_stored_and_proved(tmp_path, scheme, embed, solver):
+    models.make(tmp_path / "model", tied=True, dtype=torch.bfloat16, hidden_size=256, intermediate_size=320)
+    made = compress(tmp_path / "model", tmp_path / "out", scheme=scheme, embed=embed, solver=solver)
+    instead = {"Q4_K": "Q5_0", "Q3_K": "Q4_0", "IQ4_XS": "IQ4_NL", "Q5_K": "Q5_1"}[scheme.upper()]
+    assert f"{instead} instead of {scheme.upper()}, because their rows do not divide by 256" in made["notes"][0]
+    told = made["check"]["gguf"]
+    expected = {scheme.upper(): 12, instead: 2}
+    expected[embed.upper() if embed else "BF16"] = expected.get(embed.upper() if embed else "BF16", 0) + 1
+    assert told["types"] == expected and told["check"]["weights"] == "equal, bit for bit"
+    file, stored = read_gguf(tmp_path / "out" / "model.gguf"), Checkpoint(tmp_path / "out")
+    weights = load_model(tmp_path / "out", torch.float32).state_dict()
+    assert torch.equal(decoded(file, "blk.1.ffn_up.weight"), weights["model.layers.1.mlp.up_proj.weight"])
+    assert torch.equal(decoded(file, "token_embd.weight"), weights["model.embed_tokens.weight"])
+    up = "model.layers.0.mlp.up_proj.weight_"
+    sizes = [i.nbytes for n, i in stored.tensors.items() if n.startswith(up) and not n.endswith("shape")]
+    assert sum(sizes) == file.tensors["blk.0.ffn_up.weight"].nbytes
+    again = whet.export(tmp_path / "out", out=tmp_path / "m.gguf")
+    assert (tmp_path / "m.gguf").read_bytes() == (tmp_path / "out" / "model.gguf").read_bytes()
+    assert again["bytes"]["tensors"] == again["bytes"]["planned"]
+
+
 def test_export_of_a_lighter_folder_writes_the_same_bytes_again(folders, tmp_path):
     made = whet.export(folders / "lighter", out=tmp_path / "m.gguf")
     assert (tmp_path / "m.gguf").read_bytes() == (folders / "lighter" / "model.gguf").read_bytes()
@@ -143,9 +167,30 @@ def test_a_budget_plans_with_what_llama_cpp_holds(tmp_path):
     models.make(tmp_path / "model", intermediate_size=100, dtype=torch.float32)
     made = compress(tmp_path / "model", tmp_path / "out", bits=8)
     schemes = set(made["plan"]["schemes"].values())
-    assert schemes <= {"keep", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16"} and len(schemes) > 1
+    assert schemes <= {"keep", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "F16"} and len(schemes) > 1
     file = read_gguf(tmp_path / "out" / "model.gguf")
     assert {t.type for t in file.tensors.values()} - {"F32"} == schemes - {"keep"}
+    assert made["check"]["gguf"]["check"]["weights"] == "equal, bit for bit"
+
+
+def test_stock_transformers_loads_them_through_the_modelling_file(tmp_path):
+    models.make(tmp_path / "model", dtype=torch.bfloat16, hidden_size=256, intermediate_size=256)
+    made = whet.compress(tmp_path / "model", tmp_path / "out", scheme="Q3_K", embed="IQ4_NL", solver="nearest")
+    assert made["container"] == "whet"
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True).state_dict()
+    mine = load_model(tmp_path / "out").state_dict()
+    assert all(torch.equal(stock[name], value) for name, value in mine.items())
+    exported = whet.export(tmp_path / "out", out=tmp_path / "m.gguf")
+    assert exported["types"] == {"Q3_K": 14, "IQ4_NL": 2} and exported["check"]["weights"] == "equal, bit for bit"
+
+
+def test_a_budget_mixes_block_types_of_two_levels_where_they_fit(tmp_path):
+    models.make(tmp_path / "model", dtype=torch.float32, hidden_size=256, intermediate_size=320)
+    made = compress(tmp_path / "model", tmp_path / "out", bits=4.6)
+    plan = made["plan"]["schemes"]
+    narrow = {scheme for address, scheme in plan.items() if address.endswith("down_proj")}
+    assert narrow <= {"keep", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "F16"}
+    assert set(plan.values()) & {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"}
     assert made["check"]["gguf"]["check"]["weights"] == "equal, bit for bit"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from compressed_tensors.quantization import QuantizationConfig
 
 import models
 from whet.anatomy import AUTO, FAMILIES, anatomy
@@ -23,7 +24,9 @@ from whet.errors import UsageError
 from whet.grids import parse_scheme
 from whet.recipe.compare import compare
 from whet.recipe.compress import compress, resume
-from whet.targets import TARGETS, storage
+from whet.recipe.decide import scale_dtype
+from whet.recipe.families import support
+from whet.targets import TARGETS, storage, tied
 from whet.walk import Walk
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -269,6 +272,25 @@ def test_parts_of_one_tensor_may_have_several_schemes(name, tmp_path):
     grids = {a: parse_scheme(s) for a, s in schemes.items() if s != "keep"}
     with pytest.raises(UsageError, match="vllm"):
         storage(TARGETS["vllm"], grids, shapes, frozenset(), parts=parts)
+
+
+def test_vllm_takes_what_the_table_of_targets_says(made):
+    """Its parser, that of compressed-tensors, reads the config; of experts only where weights have 16 bits."""
+    case, original, lighter, result = made
+    parts = anatomy(Checkpoint(original).config, Checkpoint(original).shapes)
+    target, grid = TARGETS["vllm"], parse_scheme("int4s-g32", scale_dtype(case.dtype))
+    grids = {linear.address: grid for linear in parts.linears()}
+    shapes = {linear.address: linear.shape for linear in parts.linears()}
+    settings = (target, grids, shapes, frozenset(), tied(target, parts), parts, case.dtype)
+    experts = any(linear.held.expert is not None for linear in parts.linears())
+    if support(target, case.family) == "unsupported" or (experts and case.dtype == torch.float32):
+        with pytest.raises(UsageError, match="vllm cannot hold this"):
+            storage(*settings)
+        return
+    assert storage(*settings).container == result["container"] == "compressed-tensors"
+    config = json.loads((lighter / "config.json").read_text())["quantization_config"]
+    config.pop("quant_method")
+    assert QuantizationConfig.model_validate(config).config_groups
 
 
 @pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.family in ("mixtral", "bert", "t5")])

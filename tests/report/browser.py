@@ -117,9 +117,12 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": theme}]
         self.call("Emulation.setEmulatedMedia", features=features, media=medium)
 
-    def screenshot(self, file: Path) -> None:
-        """The whole page as PNG."""
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
+    def screenshot(self, file: Path, cut: tuple[int, int, int, int] | None = None) -> None:
+        """The whole page as PNG, or of it what lies in `cut` (left, top, width, height)."""
+        clip = (
+            {} if cut is None else {"clip": dict(zip(("x", "y", "width", "height"), cut, strict=True)) | {"scale": 1}}
+        )
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png", **clip)
         file.write_bytes(base64.b64decode(shot["data"]))
 
     def close(self) -> None:

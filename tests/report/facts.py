@@ -230,8 +230,8 @@ def loading() -> list[dict[str, str]]:
     return [
         {"runtime": "whet", "checked": "run here", "how": 'whet generate lighter "Once upon a time"'},
         {"runtime": "transformers", "checked": "run in tests", "how": code},
-        {"runtime": "vllm", "checked": "unsupported", "how": "It loads no quantized embedding."},
-        {"runtime": "onnx", "checked": "accepted by its parser", "how": "whet export lighter --to onnx"},
+        {"runtime": "vllm", "checked": "accepted by its parser", "how": "vllm serve lighter"},
+        {"runtime": "onnx", "checked": "unsupported", "how": "whet does not write an .onnx file yet."},
     ]
 
 

@@ -150,6 +150,17 @@ def test_schemes_without_a_plan_are_those_written() -> None:
     assert [(part["name"], part["css"]) for part in shown["outside"]] == [("lm_head", "bits-8")]
 
 
+def test_what_parts_lost_alone_stands_beside_what_was_predicted() -> None:
+    told = facts()
+    rows = view(told, Words("en"))["schemes"]["heavy"].rows
+    told["lighter"]["linears"][rows[0].name] = {"kl": 0.0123}
+    measured = view(told, Words("en"))["schemes"]["heavy"].rows
+    assert [list(row.cells) for row in measured[:2]] == [
+        [*rows[0].cells[:2], "0.0123", rows[0].cells[2]],
+        [*rows[1].cells[:2], "–", rows[1].cells[2]],
+    ]
+
+
 def test_the_map_shows_shares_of_each_column() -> None:
     shown = view(facts(), Words("en"))["scores"]
     names = [column["name"] for column in shown["columns"]]

@@ -33,15 +33,26 @@ def states(w: Tensor, chance: torch.Generator) -> Tensor:
     return 0.15 * w[words] + 0.1 * torch.randn(1500, WIDTH, generator=chance) + 0.3
 
 
-def head(w: Tensor, states: Tensor) -> TableUse:
-    p = (states @ w.t()).softmax(-1)
+def head(w: Tensor, states: Tensor, bound: float | None = None) -> TableUse:
     hidden = states.t() @ states / len(states)
-    return TableUse(read=(p * (1 - p)).mean(0), hidden=hidden, metric=tied_metric(hidden), states=states)
+    use = TableUse(hidden=hidden, metric=tied_metric(hidden), states=states, bound=bound)
+    logits, slope = use.logits(states, w)
+    p = logits.softmax(-1)
+    bend = p * (1 - p) * (1 if slope is None else slope.square())
+    return dataclasses.replace(use, read=bend.mean(0))
 
 
-def test_a_head_costs_what_its_logits_do(w: Tensor, states: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    use = head(w, states)
-    measured = [float(kl(states @ w.t(), states @ (w - use.solved(w, grid)).t()).mean()) for grid in SCHEMES]
+@pytest.mark.parametrize("bound", [None, 6.0])
+def test_a_head_costs_what_its_logits_do(
+    w: Tensor, states: Tensor, bound: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use = head(w, states, bound)
+
+    def logits(table: Tensor) -> Tensor:
+        z = states @ table.t()
+        return z if bound is None else bound * torch.tanh(z / bound)
+
+    measured = [float(kl(logits(w), logits(w - use.solved(w, grid))).mean()) for grid in SCHEMES]
     monkeypatch.setattr("whet.scores.tables._CHUNK", 128)
     told = table_losses(w, use, SCHEMES)
     assert told == pytest.approx(measured, rel=0.2)

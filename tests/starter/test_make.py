@@ -113,3 +113,32 @@ def test_making_resumes_and_writes_a_whole_folder(tmp_path: Path, monkeypatch: p
     assert result["steps"] == 3 and set(result["accuracies"]) == set(starter.SKILLS)
     assert {file.name for file in tmp_path.iterdir()} == {file.name for file in starter.path().iterdir()}
     LlamaForCausalLM.from_pretrained(tmp_path)
+
+
+def test_another_size_is_a_smaller_model_and_no_other_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "STEPS", 2)
+    monkeypatch.setattr(make, "ROWS", 2)
+    full = sum(param.numel() for param in make.make_model(0).parameters())
+    for name, share in (("half", 0.5), ("quarter", 0.25)):
+        small = sum(param.numel() for param in make.make_model(0, make.SIZES[name]).parameters())
+        assert abs(small / full - share) < 0.01
+
+    def kill(event: dict[str, Any]) -> None:
+        if event.get("done") == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make.make(tmp_path, size="quarter", per_skill=1, on_event=kill)
+    with pytest.raises(UsageError, match="size quarter, not full"):
+        make.make(tmp_path, resume=True, per_skill=1)
+    make.make(tmp_path, size="quarter", resume=True, per_skill=1)
+    assert LlamaForCausalLM.from_pretrained(tmp_path).config.hidden_size == 112
+    assert "--size quarter" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_shipped_card_is_the_one_that_is_written() -> None:
+    card = (starter.path() / "README.md").read_text(encoding="utf-8")
+    claimed = {skill: float(share) / 100 for skill, share in re.findall(r"\| (\w+) \| ([\d.]+) % \|", card)}
+    assert make._card(claimed, make.STEPS, 400, "full") == card

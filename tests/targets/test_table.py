@@ -10,10 +10,13 @@ from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
 from whet.grids import parse_scheme
-from whet.targets import TARGETS, check_family, find_target, storage, tie, tied
+from whet.targets import TARGETS, check_family, find_target, no_file_yet, stand_in, storage, tie, tied
 
 TABLES = frozenset({"embed", "head"})
-SHAPES = {"wide": (96, 128), "a": (64, 64), "b": (96, 64), "c": (64, 96), "embed": (264, 64), "head": (264, 64)}
+SHAPES = {
+    **{"a": (64, 64), "b": (96, 64), "c": (64, 96), "wide": (96, 128), "long": (64, 256), "odd": (64, 37)},
+    **{"embed": (264, 64), "head": (264, 64)},
+}
 
 
 def choose(target="transformers", **schemes):
@@ -71,6 +74,29 @@ def test_whets_own_target_takes_everything():
     assert made.container == "whet"
 
 
+@pytest.mark.parametrize(
+    "target,schemes,container,reason",
+    [
+        ("onnx", {"a": "int4s-g32", "b": "int8s"}, "compressed-tensors", "symmetric linears"),
+        ("onnx", {"a": "int4-g32", "b": "int2s-g16", "embed": "int8s"}, "whet", "silently wrong"),
+        ("onnx", {"a": "int4s-g64", "c": "int4s-g64"}, "whet", "groups that divide the row"),
+        ("openvino", {"a": "int4-g16", "embed": "int4-g16"}, "compressed-tensors", "one scheme"),
+        ("openvino", {"a": "int4-g20", "c": "int8s-g48"}, "whet", "silently wrong"),
+    ],
+)
+def test_what_has_no_file_yet_is_in_whichever_container_fits(target, schemes, container, reason):
+    shapes = {**SHAPES, "a": (64, 80)} if "int4-g20" in schemes.values() else SHAPES
+    grids = {a: parse_scheme(s) for a, s in schemes.items()}
+    made = storage(find_target(target), grids, shapes, TABLES)
+    assert made.container == container and reason in made.reason and made.decode in ("model", "scale")
+
+
+def test_only_what_whet_writes_no_file_for_says_so():
+    said = {name: no_file_yet(target) for name, target in TARGETS.items()}
+    assert {name for name, sentences in said.items() if sentences} == {"onnx", "openvino"}
+    assert ".onnx file, which whet does not write yet" in said["onnx"][0]
+
+
 REFUSED = {
     "bits": ("vllm", {"a": "int3s-g32"}, r"a \(64 x 64\) as int3s-g32: vllm has no 3-bit kernel", "4 or 8 bits"),
     "real zero": ("vllm", {"b": "int4z-g32"}, r"b \(96 x 64\) as int4z-g32: vllm holds no real zeros", "int4-g128"),
@@ -80,8 +106,23 @@ REFUSED = {
     "mixed bits": ("vllm", {"a": "int4-g32", "b": "int8-g32"}, "different schemes", "symmetric schemes"),
     "vllm, divides": ("vllm", {"c": "int4s-g64"}, "64 does not divide 96", "divides every row, such as 32"),
     "divides": ("transformers", {"c": "int4s-g64"}, r"c \(64 x 96\).*64 does not divide 96", "or --for whet"),
+    "onnx, bits": (
+        "onnx",
+        {"a": "int3s-g32"},
+        r"a \(64 x 64\) as int3s-g32: onnx has no 3-bit",
+        "Use 2 or 4 or 8 bits",
+    ),
+    "onnx, group": ("onnx", {"a": "int4-g96"}, "onnx takes no group of 96", "group of 16, 32, 64, 128, 256, or none"),
+    "onnx, a table": ("onnx", {"a": "IQ4_NL"}, "onnx reads no block types of ggml", "--for llama.cpp"),
+    "onnx, floats": ("onnx", {"a": "FP8"}, "as FP8: onnx holds integers", "--for whet"),
+    "openvino, two levels": ("openvino", {"long": "IQ4_XS"}, "openvino reads no block types of ggml", "int4s-g128"),
+    "onnx, real zero": ("onnx", {"a": "int4z-g32"}, "onnx holds no real zeros", "int4-g128"),
+    "openvino, bits": ("openvino", {"a": "int2s-g32"}, "openvino has no 2-bit kernel", "Use 4 or 8 bits"),
+    "openvino, real zero": ("openvino", {"embed": "int4z-g32"}, "openvino holds no real zeros", "int4-g128"),
+    "openvino, divides": ("openvino", {"c": "int4-g64"}, "64 does not divide 96", "such as 48"),
     "foreign book": ("vllm", {"a": "nf4"}, r"a \(64 x 64\) as nf4: vllm holds FP8, fp8-tensor", "--for whet"),
-    "a book's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "nf4-g32"),
+    "a book's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "such as 48"),
+    "a table's row": ("transformers", {"odd": "nf4"}, "64 does not divide 37", "Use FP8, which has one scale"),
     "a book's block": ("transformers", {"a": "fp8-block"}, "128 does not divide 64", "Use FP8, which has one scale"),
     "blocks of what is fused": ("vllm", {"wide": "fp8-block"}, "blocks of 128 rows do not divide 96", "Use FP8"),
     "a table in a book": ("vllm", {"embed": "FP8"}, "embed .* loads no quantized embedding", "Leave out --embed"),
@@ -133,7 +174,7 @@ def test_an_unknown_target_is_told_the_nearest():
     assert all(find_target(name).name == name for name in TARGETS)
 
 
-@pytest.mark.parametrize("scheme", ["Q4_0", "q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16"])
+@pytest.mark.parametrize("scheme", ["Q4_0", "q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "F16", "BF16"])
 def test_llama_cpp_takes_its_own_types_mixed_on_everything(scheme):
     made = choose("llama.cpp", a=scheme, b="Q4_0", embed="Q8_0", head="F16")
     assert (made.container, made.decode, made.dequantize) == ("whet", "float32", False)
@@ -148,6 +189,29 @@ def test_llama_cpp_takes_nothing_else_and_no_ragged_rows():
     assert storage(find_target("llama.cpp"), {"ragged": parse_scheme("F16")}, shapes, TABLES).decode == "float32"
     with pytest.raises(UsageError, match=r"F16 and BF16 are for llama\.cpp"):
         choose("transformers", a="F16")
+
+
+@pytest.mark.parametrize("scheme", ["Q2_K", "Q3_K", "q4_k", "Q5_K", "Q6_K", "IQ4_XS", "iq4_nl"])
+def test_block_types_of_two_levels_go_wherever_rows_divide(scheme):
+    shapes, grids = {"a": (64, 512)}, {"a": parse_scheme(scheme)}
+    assert storage(find_target("llama.cpp"), grids, shapes, TABLES).decode == "float32"
+    for name in ("transformers", "whet"):
+        made = storage(find_target(name), grids, shapes, TABLES)
+        assert made.container == "whet"
+    with pytest.raises(UsageError, match=r"vllm reads no block types of ggml\. Use int4s-g128 or the like, or --for"):
+        storage(find_target("vllm"), grids, shapes, TABLES)
+
+
+STAND_INS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+
+
+@pytest.mark.parametrize("scheme", STAND_INS)
+def test_rows_that_do_not_divide_take_what_llama_quantize_takes(scheme):
+    target = find_target("llama.cpp")
+    assert [stand_in(target, scheme, n) for n in (512, 96, 100)] == [scheme, STAND_INS[scheme], "F16"]
+    for name in ("llama.cpp", "whet"):
+        with pytest.raises(UsageError, match=r"needs rows that divide by 256, and 96 does not\. Give this part"):
+            storage(find_target(name), {"a": parse_scheme(scheme)}, {"a": (64, 96)}, TABLES)
 
 
 def test_what_llama_cpp_holds_as_one_tensor_has_one_scheme():

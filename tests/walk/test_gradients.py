@@ -22,7 +22,7 @@ class Gather:
     def __init__(self):
         self.gradients, self.outputs, self.inputs, self.heads, self.embedded, self.left = {}, {}, {}, [], [], []
 
-    def head(self, sample, hidden, chance, position):
+    def head(self, sample, hidden, chance, slope, position):
         self.heads.append((hidden, chance, position))
 
     def flow(self, index, linears, flow):

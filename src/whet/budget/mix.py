@@ -1,7 +1,6 @@
 """From scores to a plan: which scheme each part takes within a budget. Pure: no model, no text, no clock.
 
-A part is a linear, or several that a runtime ties to one scheme. Losses are taken as additive; `factors` correct them
-by what an earlier round measured.
+A part is a linear, or several that a runtime ties to one scheme. Losses are taken as additive.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
 from whet.grids import Grid, parse_scheme
-from whet.targets import Target, tie
+from whet.targets import Target, no_file_yet, tie
 
 KEEP = "keep"
 # What is worth pricing. An integer zero or a real one pays where codes are few, per-channel scales where they are many.
@@ -68,13 +67,10 @@ def offered(
 class Offers:
     """The options of every part of a scored model for one target and one way of storing it.
 
-    stock: only what stock containers hold mixed (symmetric linears, tables as they are). factors: by address, what a
-    predicted loss is multiplied by.
+    stock: only what stock containers hold mixed (symmetric linears, tables as they are).
     """
 
-    def __init__(
-        self, scores: Mapping[str, Any], target: Target, stock: bool, factors: Mapping[str, float] | None = None
-    ) -> None:
+    def __init__(self, scores: Mapping[str, Any], target: Target, stock: bool) -> None:
         self.fixed = int(scores["other"]["bytes"])
         self.parameters = int(scores["other"]["parameters"]) + sum(part["parameters"] for part in scores["parts"])
         self.tables = {part["address"] for part in scores["parts"] if part["block"] is None}
@@ -88,14 +84,10 @@ class Offers:
             table = parts[0]["block"] is None
             held = set.intersection(*({g.name for g in offered(target, tuple(p["shape"]), table)} for p in parts))
             names = [KEEP, *(n for n in parts[0]["schemes"] if n in held and not (stock and (table or _shifts(n))))]
-            weigh = [(factors or {}).get(part["address"], 1.0) for part in parts]
             self.names.append(names)
             self.options.append(
                 [
-                    Option(
-                        sum(_bytes(part, name) for part in parts),
-                        sum(f * _loss(part, name) for f, part in zip(weigh, parts, strict=True)),
-                    )
+                    Option(sum(_bytes(part, name) for part in parts), sum(_loss(part, name) for part in parts))
                     for name in names
                 ]
             )
@@ -192,21 +184,20 @@ def make_plan(
     budget: Budget,
     *,
     solver: str = "gptq",
-    factors: Mapping[str, float] | None = None,
     most_kl: float | None = None,
 ) -> dict[str, Any]:
     """The best mix for `budget` as a plan (`whet.budget.plan`); raises Infeasible with the smallest that is possible.
 
-    factors: by address, corrections of the predicted losses. most_kl: for a quality, a stricter limit on the mean KL.
-    Stock containers are preferred where the target has one: a mix that needs the modelling file is only taken when
+    most_kl: for a quality, a stricter limit on the mean KL.
+    Stock containers are preferred where the target reads them: a mix that needs the modelling file is only taken when
     nothing else keeps the budget, and the plan says so.
     """
-    whole = Offers(scores, target, stock=False, factors=factors)
+    whole = Offers(scores, target, stock=False)
     notes: list[str] = []
-    if target.name == "whet" or target.schemes:
+    if target.name == "whet" or target.schemes or target.unwritten:
         mix = _solve(whole, scores, budget, most_kl)
     else:
-        stock = Offers(scores, target, stock=True, factors=factors)
+        stock = Offers(scores, target, stock=True)
         mix = _stock(stock, whole, target, scores, budget, most_kl, notes)
         if target.modelling_file and not notes:
             _weigh(whole, scores, budget, most_kl, mix, notes)
@@ -221,10 +212,7 @@ def make_plan(
         "schemes": {part["address"]: mix.schemes[part["address"]] for part in scores["parts"]},
         "predicted": {
             **whole.figures(mix),
-            "by_part": {
-                part["address"]: (factors or {}).get(part["address"], 1.0) * _loss(part, mix.schemes[part["address"]])
-                for part in scores["parts"]
-            },
+            "by_part": {part["address"]: _loss(part, mix.schemes[part["address"]]) for part in scores["parts"]},
         },
         "measured": [],
         "gap": {"bound": mix.bound, "relative": mix.gap},
@@ -250,8 +238,8 @@ def _worth_showing(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def left_out(scores: Mapping[str, Any], target: Target) -> list[str]:
-    """What the target does not hold, one sentence each."""
-    found = []
+    """What the target does not hold, one sentence each; first of all, whether whet writes what it reads."""
+    found = no_file_yet(target)
     tables = [part["address"] for part in scores["parts"] if part["block"] is None]
     if not target.embedding:
         found.append(f"{target.name} loads no quantized embedding or head: {', '.join(tables)} stay as they are.")

@@ -22,7 +22,7 @@ from whet.budget.strict import Strict, checked
 from whet.checkpoint import TensorInfo, write_json
 from whet.errors import UsageError, did_you_mean
 from whet.grids import Grid, parse_scheme
-from whet.targets import Storage, find_target, storage, tied
+from whet.targets import TARGETS, Storage, find_target, storage, tied
 
 KEEP = "keep"
 _NAMED = 3  # addresses named in a message
@@ -93,7 +93,7 @@ class Plan(Strict):
     format: Literal["whet.plan"]
     version: Literal[1]
     model: Model = Field(default_factory=Model)
-    target: str = Field(description="The runtime that is to load the lighter model")
+    target: str = Field(description=f"The runtime that is to load the lighter model: {', '.join(TARGETS)}")
     solver: str = "gptq"
     budget: Budget = Field(default_factory=Budget)
     schemes: dict[str, str] = Field(

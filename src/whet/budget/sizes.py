@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from whet.anatomy import Anatomy, Linear, Piece
 from whet.checkpoint import TensorInfo
 from whet.errors import UsageError, did_you_mean
-from whet.grids import CodebookGrid, Grid, IntegerGrid
+from whet.grids import CodebookGrid, FloatGrid, Grid
 
 # A linear whose codes are packed densely also stores its shape, two 64-bit integers.
 _SHAPE_BYTES = 16
@@ -31,8 +31,8 @@ def linear_bytes(grid: Grid, shape: tuple[int, int], first: bool = True) -> int:
 
     first: whether it is not stored together with rows above it, which have the shape of all.
     """
-    shaped = isinstance(grid, IntegerGrid) or (isinstance(grid, CodebookGrid) and grid.values == "nf4")
-    return grid.nbytes(*shape) + _SHAPE_BYTES * (first and shaped)
+    shaped = first and not isinstance(grid, (CodebookGrid, FloatGrid))
+    return grid.nbytes(*shape) + _SHAPE_BYTES * shaped
 
 
 def tensor_bytes(anatomy: Anatomy, tensors: Mapping[str, TensorInfo], grids: Mapping[str, Grid]) -> dict[str, int]:

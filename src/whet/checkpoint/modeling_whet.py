@@ -10,18 +10,21 @@ Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, grou
 - `name.weight_scale` `[out, groups]`;
 - `name.weight_zero_point` int32 `[ceil(out * b / 32), groups]` (integer zeros, packed along rows) or
   `name.weight_offset` `[out, groups]` (real zeros);
+- `name.weight_parts` int32 `[ceil(out * part_bits / 32), parts]`, packed along rows: on two levels the whole numbers of
+  each part of `part` columns, the scales' and then those of the offsets;
 - `name.weight_shape` int64 `[2]`.
 
-A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1).
+A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). On two levels scales
+are `scale * number` and offsets `−offset * number`, numbers of a symmetric grid counted from the middle too. What codes
+stand for may be a table (`values`).
 
-A linear on a code book (`"book"`) is stored as other formats have it, and a weight is `scale * value`:
+A linear on floats of 8 or 4 bits (`"book"`) is stored as other formats have it, and a weight is `scale * value`:
 
 - `e4m3`, `e5m2`: `name.weight` in that 8-bit float; `name.weight_scale` `[out, 1]`, `[1]`, or one for each block of
   `"rows"` rows and `"group"` columns;
 - `e2m1`: `name.weight_packed` uint8 `[out, in / 2]`, of two values the first in the lower half; `name.weight_scale`
   `[out, groups]`, either float8_e4m3fn and divided by `name.weight_global_scale` float32 `[1]` (`"scales": "e4m3"`), or
-  uint8 exponents of 2, 127 more than they mean (`"e8m0"`);
-- `nf4`: `name.weight_packed`, `name.weight_scale` and `name.weight_shape` as above.
+  uint8 exponents of 2, 127 more than they mean (`"e8m0"`).
 
 `whet.json`, or the `whet` entry of config.json, says for each linear how many bits, which group and zero, and in which
 type it is computed: the model's (`"decode": "model"`), that of the stored scales (`"scale"`) or float32 (`"float32"`),
@@ -42,15 +45,12 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_shape", "weight_global_scale")
-# Values by their stored codes: FP4 as in the OCP Microscaling formats, NF4 as in QLoRA and bitsandbytes.
-E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
-NF4 = (
-    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
-    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
-    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
-    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+PARTS = (
+    *("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_parts", "weight_shape"),
+    "weight_global_scale",
 )
+# FP4's values by their stored codes, as in the OCP Microscaling formats.
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
 
 def parts_of(entry: dict) -> set[str]:
@@ -59,11 +59,10 @@ def parts_of(entry: dict) -> set[str]:
         return set()
     if entry.get("book") in ("e4m3", "e5m2"):
         return {"weight", "weight_scale"}
-    if entry.get("book") == "e2m1":
-        more = {"weight_global_scale"} if entry["scales"] == "e4m3" else set()
-        return {"weight_packed", "weight_scale", *more}
+    if "book" in entry:
+        return {"weight_packed", "weight_scale"} | ({"weight_global_scale"} if entry["scales"] == "e4m3" else set())
     more = {"none": set(), "int": {"weight_zero_point"}, "real": {"weight_offset"}}[entry["zero"]]
-    return {"weight_packed", "weight_scale", "weight_shape", *more}
+    return {"weight_packed", "weight_scale", "weight_shape"} | more | ({"weight_parts"} if "part" in entry else set())
 
 
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
@@ -99,8 +98,16 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     codes = unpack(parts["weight_packed"], bits, columns)
     index = torch.arange(columns, device=codes.device) // (group or columns)
     scale = parts["weight_scale"].to(dtype)[:, index]
-    if zero == "real":
-        return (codes.to(dtype) * scale + parts["weight_offset"].to(dtype)[:, index]).to(model_dtype)
+    offset = parts["weight_offset"].to(dtype)[:, index] if zero == "real" else None
+    if "part" in entry:
+        count, part = columns // entry["part"], torch.arange(columns, device=codes.device) // entry["part"]
+        numbers = unpack(parts["weight_parts"].t().contiguous(), entry["part_bits"], rows).t().to(dtype)
+        scale = scale * (numbers[:, part] - (2 ** (entry["part_bits"] - 1) if offset is None else 0))
+        offset = None if offset is None else -offset * numbers[:, count + part]
+    if "values" in entry:
+        return (torch.tensor(entry["values"], dtype=dtype, device=codes.device)[codes.long()] * scale).to(model_dtype)
+    if offset is not None:
+        return (codes.to(dtype) * scale + offset).to(model_dtype)
     if zero == "int":
         points = unpack(parts["weight_zero_point"].t().contiguous(), bits, rows).t().to(dtype)[:, index]
         return ((codes.to(dtype) - points) * scale).to(model_dtype)
@@ -117,13 +124,10 @@ def _by_book(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) ->
         scale = scale / parts["weight_global_scale"].to(dtype)
     if "weight" in parts:
         values = parts["weight"].to(dtype)
-    elif entry["book"] == "e2m1":
+    else:
         packed = parts["weight_packed"]
         codes = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1).int()
         values = torch.tensor(E2M1, dtype=dtype, device=codes.device)[codes]
-    else:
-        codes = unpack(parts["weight_packed"], entry["bits"], int(parts["weight_shape"][1])).int()
-        values = torch.tensor(NF4, dtype=dtype, device=codes.device)[codes]
     rows, columns = values.shape
     scale = scale.reshape(-1, scale.shape[-1])
     row = torch.arange(rows, device=values.device) // (entry.get("rows", 1) or rows)

@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.console import Console
 from whet.cli.export import proved
-from whet.cli.options import Bits, Chat, Debug, Device, Field, Fit, Json, Quality, Seed, Text, Window
+from whet.cli.options import RUNTIMES, Bits, Chat, Debug, Device, Field, Fit, Json, Quality, Seed, Text, Window
 from whet.cli.phrases import say, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import by_part, needs
@@ -30,7 +30,7 @@ def run(
     out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")] = None,
     scheme: Annotated[
         str | None,
-        typer.Option(help="W4A16, int4-g32, int3z-g64, FP8, NVFP4, MXFP4, nf4, Q4_0, ...", show_default="W4A16"),
+        typer.Option(help="W4A16, int4-g32, int3z-g64, FP8, NVFP4, MXFP4, nf4, Q4_K, ...", show_default="W4A16"),
     ] = None,
     embed: Annotated[
         str | None, typer.Option(help="The scheme of embedding and head; without it they stay as they are.")
@@ -53,9 +53,7 @@ def run(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(
-            "--for", help="What is to load it: transformers, vllm, llama.cpp or whet.", show_default="transformers"
-        ),
+        typer.Option("--for", help=f"What is to load it: {RUNTIMES}.", show_default="transformers"),
     ] = None,
     text: Text = None,
     field: Field = "text",

@@ -10,7 +10,7 @@ import typer
 
 import whet
 from whet.cli.console import Console, plain
-from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, Text, Window
+from whet.cli.options import RUNTIMES, Chat, Debug, Device, Field, Json, Model, Seed, Text, Window
 from whet.cli.phrases import language, say, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import Sheet
@@ -25,9 +25,7 @@ def run(
     skills: Annotated[
         Path | None, typer.Option(help="A .jsonl file of questions: shows which block carries which skill.")
     ] = None,
-    target: Annotated[
-        str, typer.Option("--for", help="What is to load a lighter one: transformers, vllm or whet.")
-    ] = "transformers",
+    target: Annotated[str, typer.Option("--for", help=f"What is to load a lighter one: {RUNTIMES}.")] = "transformers",
     spectra: Annotated[
         bool, typer.Option("--spectra/--no-spectra", help="Also how many directions each output uses.")
     ] = True,

@@ -16,6 +16,8 @@ Chat = Annotated[bool, typer.Option("--chat", help="Records are conversations: w
 Text = Annotated[
     str | None, typer.Option(help="A .txt, .jsonl or .parquet file, a folder of them, or a data set's name on the hub.")
 ]
+# What `--for` takes, told to a person; a test keeps it what `whet.targets` has, which is slow to import.
+RUNTIMES = "transformers, vllm, llama.cpp, onnx, openvino or whet"
 Window = Annotated[int, typer.Option(help="Tokens in a window of text.", min=8)]
 Fit = Annotated[
     str | None, typer.Option(help="The most bytes of the weight files: 400MB, 1.5GiB, or 25% of the original's.")

@@ -10,7 +10,7 @@ import typer
 
 import whet
 from whet.cli.console import Console
-from whet.cli.options import Bits, Chat, Debug, Device, Field, Fit, Json, Model, Quality, Seed, Text, Window
+from whet.cli.options import RUNTIMES, Bits, Chat, Debug, Device, Field, Fit, Json, Model, Quality, Seed, Text, Window
 from whet.cli.phrases import say, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import Sheet
@@ -26,9 +26,7 @@ def run(
     fit: Fit = None,
     bits: Bits = None,
     quality: Quality = None,
-    target: Annotated[
-        str, typer.Option("--for", help="What is to load it: transformers, vllm, llama.cpp or whet.")
-    ] = "transformers",
+    target: Annotated[str, typer.Option("--for", help=f"What is to load it: {RUNTIMES}.")] = "transformers",
     text: Text = None,
     field: Field = "text",
     chat: Chat = False,

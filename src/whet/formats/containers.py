@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.anatomy import AUTO, Anatomy
-from whet.grids import CodebookGrid, FloatGrid, Grid, IntegerGrid
+from whet.grids import CodebookGrid, FloatGrid, Grid, IntegerGrid, NestedGrid, TableGrid
 
 CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
@@ -20,19 +20,21 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
     """How one linear is read (see `checkpoint.modeling_whet`).
 
     decode: the type its weights are multiplied out in: the model's (`model`), that of the stored scales (`scale`, as
-    compressed-tensors does when it dequantizes) or `float32` (as ggml does, and bitsandbytes for NF4; of FP4 the
-    weights are exact in any type). A linear on a plain float is a plain tensor, with nothing to decode.
+    compressed-tensors does when it dequantizes) or `float32` (as ggml does, and whoever reads its types of two levels;
+    bitsandbytes for NF4; weights of FP4 are exact in any type). A linear on a plain float is a plain tensor, with
+    nothing to decode.
     """
-    told = "plain" if isinstance(grid, FloatGrid) else decode
-    entry = {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": told}
-    if not isinstance(grid, CodebookGrid):
-        return entry
-    entry["book"] = grid.values
-    if grid.bits < 8:
-        entry["decode"] = "float32"
-    if grid.rows != 1:
-        entry["rows"] = grid.rows
-    return entry | ({"scales": grid.scales} if grid.scales else {})
+    wide = isinstance(grid, (NestedGrid, TableGrid)) or (isinstance(grid, CodebookGrid) and grid.bits < 8)
+    told = "plain" if isinstance(grid, FloatGrid) else "float32" if wide else decode
+    entry: dict[str, Any] = {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": told}
+    if isinstance(grid, NestedGrid):
+        entry |= {"part": grid.part, "part_bits": grid.part_bits}
+    if isinstance(grid, (NestedGrid, TableGrid)) and grid.values:
+        entry["values"] = list(grid.values)
+    if isinstance(grid, CodebookGrid):
+        entry |= {"book": grid.values} | ({"rows": grid.rows} if grid.rows != 1 else {})
+        entry |= {"scales": grid.scales} if grid.scales else {}
+    return entry
 
 
 def linear_table(grids: Mapping[str, Grid], decode: str) -> dict[str, dict[str, Any]]:
@@ -70,7 +72,7 @@ def quantization_config(
     """
     by_grid: dict[IntegerGrid | CodebookGrid, list[str]] = {}
     for address, grid in grids.items():
-        if not isinstance(grid, FloatGrid):
+        if isinstance(grid, (IntegerGrid, CodebookGrid)):
             by_grid.setdefault(grid, []).append(address)
     groups: dict[str, Any] = {}
     for number, (grid, addresses) in enumerate(by_grid.items()):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from whet.errors import GateError
-from whet.grids import CodebookGrid, FloatGrid, Grid
-from whet.grids.integer import Params
+from whet.grids import CodebookGrid, FloatGrid, Grid, NestedGrid
+from whet.grids.grouped import Params
 
 # Codes packed at a time: the working copy takes eight bytes a code.
 _AT_ONCE = 1 << 22
@@ -48,6 +48,9 @@ def stored_parts(codes: Tensor, params: Params, grid: Grid) -> dict[str, Tensor]
         "weight_scale": params["scale"].contiguous(),
         "weight_shape": torch.tensor(codes.shape, dtype=torch.int64),
     }
+    if isinstance(grid, NestedGrid):
+        numbers = [params[name] for name in ("part_scale", "part_offset") if name in params]
+        parts["weight_parts"] = pack(torch.cat(numbers, dim=1).t().contiguous(), grid.part_bits).t().contiguous()
     if grid.zero == "int":
         parts["weight_zero_point"] = pack(params["zero"].t().contiguous(), grid.bits).t().contiguous()
     elif grid.zero == "real":
@@ -70,9 +73,6 @@ def _book_parts(codes: Tensor, params: Params, grid: CodebookGrid) -> dict[str, 
         if not torch.equal(kept.repeat_interleave(size, 0)[: len(scale)], scale):
             raise GateError(f"{grid.name}: rows that share a scale have several. This is a defect of whet; report it.")
         return {"weight": raw.view(book.dtype), "weight_scale": kept if grid.rows else kept.flatten()}
-    if grid.values == "nf4":
-        shape = torch.tensor(codes.shape, dtype=torch.int64)
-        return {"weight_packed": pack(raw, 4), "weight_scale": scale.contiguous(), "weight_shape": shape}
     if grid.scales == "e8m0":  # a power of two is its exponent
         exponents = (scale.contiguous().view(torch.int32) >> 23).to(torch.uint8)
         return {"weight_packed": pack_halves(raw), "weight_scale": exponents}

@@ -1,8 +1,8 @@
-"""Code books: the few values that weights may have up to a scale, in ascending order, and which of them is nearest.
+"""Books: a few values in ascending order, which of them is nearest, and levels that are theirs times a scale.
 
 - `e4m3`, `e5m2`: finite values of torch's float8_e4m3fn and float8_e5m2 (Micikevicius et al. 2022, arXiv 2209.05433)
 - `e2m1`: the values of FP4 in the OCP Microscaling formats 1.0: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives
-- `nf4`: NormalFloat, as QLoRA defines it (Dettmers et al. 2023, arXiv 2305.14314, appendix E) and bitsandbytes has it
+- any table of values in ascending order (`table`)
 
 A code is the place of a value in that order, so that codes next to each other are values next to each other. The two
 zeros of a float are one code, its NaNs and infinities none.
@@ -11,12 +11,13 @@ zeros of a float are one code, its NaNs and infinities none.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from whet.checkpoint.modeling_whet import E2M1, NF4
+from whet.checkpoint.modeling_whet import E2M1
+from whet.grids.levels import Levels, inverse
 
 FLOAT8 = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 # Equal cells between the ends of a small book: so narrow that none holds two borders between values.
@@ -25,26 +26,22 @@ _CELLS = 64
 
 @dataclass(frozen=True)
 class Book:
-    """A code book on one device.
+    """A few values on one device.
 
-    values: float32, ascending. stored: uint8, what a file has for each code. zero: the code of 0. dtype: of which type
-    these are all values, None for a small book; then cells of one `width` from `low` on tell for each number the code
-    that it has below (`first`) and above (one more) the only border in that cell (`edge`).
+    values: float32, ascending, from `low` to `top`. stored: uint8, what a file has for each code. zero: the code of 0,
+    None where 0 is no value. dtype: of which type these are all values, None for a small book, which has `_CELLS` cells
+    between its ends: they tell for each number the code that it has below (`first`) and above (one more) the only
+    border in its cell (`edge`).
     """
 
     values: Tensor
+    low: float
+    top: float
     stored: Tensor
-    zero: int
+    zero: int | None
     dtype: torch.dtype | None
     first: Tensor
     edge: Tensor
-    low: float
-    width: float
-
-    @property
-    def top(self) -> float:
-        """The largest value."""
-        return float(self.values[-1])
 
     def codes(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """The code of the value nearest to each of `x`, as floats. A NaN has any.
@@ -52,11 +49,10 @@ class Book:
         A search for the place among the values (`torch.bucketize`) takes five times as long.
         """
         if self.dtype is not None:
-            cast = x.clamp(-self.top, self.top).to(self.dtype)
-            place = cast.view(torch.uint8).int()
-            found = self.first.index_select(0, place.flatten()).view(x.shape)
+            place = x.clamp(self.low, self.top).to(self.dtype).view(torch.uint8).int().flatten()
+            found = self.first.index_select(0, place).view(x.shape)
         else:
-            place = x.sub(self.low).mul_(1 / self.width).nan_to_num_(0).clamp_(0, _CELLS - 1).int().flatten()
+            place = _cell(x, self.low, self.top).flatten()
             found = self.first.index_select(0, place).view(x.shape)
             found += x > self.edge.index_select(0, place).view(x.shape)
         return found if out is None else out.copy_(found)
@@ -67,23 +63,62 @@ class Book:
 
 
 @functools.cache
-def book(name: str, device: torch.device) -> Book:
-    """The code book `name` on `device`."""
-    if name in FLOAT8:
-        every = torch.arange(256, dtype=torch.uint8).view(FLOAT8[name]).float()
-        values = every[every.isfinite()].unique() + 0.0  # of the two zeros the positive one
-        stored = torch.stack([(every == v).nonzero()[0, 0] for v in values]).to(torch.uint8)
-        first = torch.bucketize(every.nan_to_num(), values).clamp(max=len(values) - 1).float()
-        edge, low, width = first.new_empty(0), 0.0, 1.0
+def book(of: str | tuple[float, ...], device: torch.device) -> Book:
+    """The book of a float (`e4m3`, `e5m2`, `e2m1`) or of a table of values, which ascend, on `device`.
+
+    A table must be even enough for no cell to have two borders: values lie more than 1/64 of the range apart.
+    """
+    dtype = FLOAT8.get(of) if isinstance(of, str) else None
+    if dtype is not None:
+        every = torch.arange(256, dtype=torch.uint8).view(dtype).float()
     else:
-        values, order = torch.tensor(NF4 if name == "nf4" else sorted(set(E2M1))), E2M1
-        stored = torch.tensor([(NF4 if name == "nf4" else order).index(v) for v in values.tolist()], dtype=torch.uint8)
-        low, width = float(values[0]), float(values[-1] - values[0]) / _CELLS
+        every = torch.tensor(E2M1 if isinstance(of, str) else of, dtype=torch.float32)
+    values = every[every.isfinite()].unique() + 0.0  # of the two zeros the positive one
+    stored = torch.stack([(every == v).nonzero()[0, 0] for v in values]).to(torch.uint8)
+    low, top = float(values[0]), float(values[-1])
+    if dtype is not None:
+        first = torch.bucketize(every.nan_to_num(), values).clamp(max=len(values) - 1).float()
+        edge = first.new_empty(0)
+    else:
         borders = (values[1:] + values[:-1]) / 2
-        cell = ((borders - low) / width).int()
-        first = torch.bucketize(torch.arange(_CELLS), cell, right=False).float()
+        cell = _cell(borders, low, top)
+        first = torch.bucketize(torch.arange(_CELLS), cell).float()
         edge = torch.full((_CELLS,), torch.inf)
         edge[cell] = borders
-    zero = int((values == 0).nonzero())
-    tensors = [t.to(device) for t in (values, stored, first, edge)]
-    return Book(tensors[0], tensors[1], zero, FLOAT8.get(name), tensors[2], tensors[3], low, width)
+    zeros = (values == 0).nonzero().flatten().tolist()
+    values, stored, first, edge = (t.to(device) for t in (values, stored, first, edge))
+    return Book(values, low, top, stored, zeros[0] if zeros else None, dtype, first, edge)
+
+
+def _cell(x: Tensor, low: float, top: float) -> Tensor:
+    """The cell of each of `x`. Borders find theirs by the same rounding, so none is on the wrong side of a number."""
+    return x.sub(low).mul_(_CELLS / (top - low)).nan_to_num_(0).clamp_(0, _CELLS - 1).int()
+
+
+@dataclass(frozen=True)
+class BookLevels(Levels):
+    """Levels anywhere: the values of `book` times the scale."""
+
+    book: Book = field(kw_only=True)
+
+    @classmethod
+    def of(cls, book: Book, scale: Tensor) -> BookLevels:
+        """The values of `book` under `scale`, float32."""
+        steps, nothing = inverse(scale), torch.zeros_like(scale)
+        return cls(steps, nothing, scale, nothing, len(book.values) - 1, book=book)
+
+    def __getitem__(self, index: int) -> BookLevels:
+        """The levels of one of several parameter sets stacked along the first dimension."""
+        return replace(self, inverse=self.inverse[index], scale=self.scale[index])
+
+    def codes(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Nearest codes of `x`, as floats."""
+        return self.book.codes(x * self.inverse, out)
+
+    def value(self, codes: Tensor) -> Tensor:
+        """What `codes` stand for."""
+        return self.book.value(codes).mul_(self.scale)
+
+    def along(self, codes: Tensor) -> Tensor:
+        """What the scale multiplies, in the place of `codes`."""
+        return codes.copy_(self.book.value(codes))

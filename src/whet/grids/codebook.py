@@ -1,14 +1,12 @@
-"""Grids of a code book and a scale: FP8, NVFP4, MXFP4, NF4. A weight is `scale * value`, the value one of a few.
+"""Grids of floats of 8 or 4 bits under a scale: FP8, NVFP4, MXFP4. A weight is `scale * value`, the value a float.
 
-They differ in the book (`books`), in how many weights share a scale, and in the type that scales are stored in:
+They differ in the float (`books`), in how many weights share a scale, and in the type that scales are stored in:
 
 - FP8 (E4M3 or E5M2): a scale for each row, for the whole tensor, or for each block of 128 x 128;
 - NVFP4: E2M1 in groups of 16 with E4M3 scales, all of which are divided by one float32 of the tensor. whet takes a
   power of two for it: every weight is then the same number whether a reader divides by it (compressed-tensors) or
   multiplies by its inverse (vLLM), and exact in bfloat16;
-- MXFP4: E2M1 in groups of 32 with powers of two for scales (E8M0, OCP Microscaling formats 1.0);
-- NF4: in groups of 64 as bitsandbytes has it, with scales in float16 or bfloat16, which may be negative: the book has
-  one value more above zero than below.
+- MXFP4: E2M1 in groups of 32 with powers of two for scales (E8M0, OCP Microscaling formats 1.0).
 
 Scales are rounded to their stored type before codes are chosen. Where that is an 8-bit type they are held as the
 float32 of the same value, because torch has few operations on those.
@@ -24,15 +22,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from whet.grids.books import Book, book
-from whet.grids.integer import CACHED, Params, pieces, weighted
+from whet.grids.books import Book, BookLevels, book
+from whet.grids.grouped import GroupedGrid, Params
+from whet.grids.least_squares import Quadratic, errors, pooled, sums, usable
 
-# What the scale that puts the largest weight on the largest value is multiplied by. An FP8 grid looks alike an octave
-# higher; NF4 has a mirror image, and small groups gain from a clipped weight.
-_FP8 = tuple(2 ** (k / 8) for k in range(-4, 9) if k)
-_NF4 = (*(0.6 + 0.05 * k for k in range(11) if k != 8), *(-0.65 - 0.1 * k for k in range(5)))
+# What the scale that puts the largest weight on the largest value is multiplied by. A grid of floats looks alike an
+# octave higher.
+_FACTORS = (1.0, *(2 ** (k / 8) for k in range(-4, 9) if k))
 # How many octaves an FP8 scale may lie above the one that uses the largest value, where a float16 would be subnormal.
-_ROOM = {"e4m3": 4, "e5m2": 10}
+_ROOM = {"e4m3": 4, "e5m2": 10, "e2m1": 0}
 # E4M3 scales tried on either side of that one, 0.6 to 1.75 times it: the upper ones put the largest weight on 4.
 _E4M3 = (0, *(k for k in range(-6, 7) if k))
 _E8M0 = (0, 1, -1, 2)  # powers of two likewise; 0 clips what is above 6, as the specification does
@@ -41,28 +39,7 @@ _LARGEST = 256.0
 
 
 @dataclass(frozen=True)
-class BookLevels:
-    """A code book under scales `[...]`, ready to round many tensors that these broadcast against."""
-
-    book: Book
-    inverse: Tensor
-    scale: Tensor
-
-    def __getitem__(self, index: int) -> BookLevels:
-        """The levels of one of several scales stacked along the first dimension."""
-        return BookLevels(self.book, self.inverse[index], self.scale[index])
-
-    def codes(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Nearest codes of `x`, as floats."""
-        return self.book.codes(x * self.inverse, out)
-
-    def value(self, codes: Tensor) -> Tensor:
-        """What `codes` stand for."""
-        return self.book.value(codes).mul_(self.scale)
-
-
-@dataclass(frozen=True)
-class CodebookGrid:
+class CodebookGrid(GroupedGrid):
     """Where a linear's weights may land. Neighbouring codes are neighbouring values.
 
     name: the scheme. values: of `books`. group: weights along a row that share a scale, 0 for the whole row. rows: how
@@ -71,7 +48,7 @@ class CodebookGrid:
     """
 
     name: str
-    values: Literal["e4m3", "e5m2", "e2m1", "nf4"]
+    values: Literal["e4m3", "e5m2", "e2m1"]
     group: int = 0
     rows: int = 1
     scale_dtype: torch.dtype = field(default=torch.float16, compare=False)
@@ -81,13 +58,13 @@ class CodebookGrid:
     @property
     def bits(self) -> int:
         """Bits a code."""
-        return 8 if self.values in ("e4m3", "e5m2") else 4
+        return 4 if self.values == "e2m1" else 8
 
     @property
     def extent(self) -> tuple[float, float]:
         """How many scales the largest weight is, and how many lie between it and the one farthest from it, or zero."""
         top = self.book().top
-        return top, top / 2 ** _ROOM.get(self.values, 0)
+        return top, top / 2 ** _ROOM[self.values]
 
     @property
     def scales(self) -> str:
@@ -98,19 +75,11 @@ class CodebookGrid:
         """The values, on `device`."""
         return book(self.values, torch.device(device))
 
-    def groups(self, columns: int) -> list[tuple[int, int]]:
-        """Start and end column of every group of a row of `columns` weights."""
-        size = self.group or columns
-        return [(start, min(start + size, columns)) for start in range(0, columns, size)]
-
     def nbytes(self, rows: int, columns: int) -> int:
         """Exact bytes of codes and scales of a `[rows, columns]` matrix as `formats.packing` stores them."""
-        code_bytes = {
-            "e2m1": rows * math.ceil(columns / 2),
-            "nf4": 4 * math.ceil(columns * 4 / 32) * rows,
-        }.get(self.values, rows * columns)
         count = math.ceil(rows / (self.rows or rows)) * len(self.groups(columns))
-        return code_bytes + count * self.scale_dtype.itemsize + (4 if self.scales == "e4m3" else 0)
+        divisor = 4 if self.scales == "e4m3" else 0
+        return rows * math.ceil(columns * self.bits / 8) + count * self.scale_dtype.itemsize + divisor
 
     def suited(self, w: Tensor) -> CodebookGrid:
         """The grid with what all of the tensor `w` shares: NVFP4's divisor."""
@@ -122,16 +91,13 @@ class CodebookGrid:
 
     # -- values ---------------------------------------------------------------------------------------------------
 
+    def group_params(self, params: Params, index: int) -> Params:
+        """Those of group `index`, of `params` that have groups along their first dimension, or the divisor alone."""
+        return {k: v[0 if k == "divisor" else index] for k, v in params.items()}
+
     def bind(self, params: Params) -> BookLevels:
         """The grid's levels under `params`, float32."""
-        scale = _scale(params)
-        usable = scale.abs() >= torch.finfo(torch.float32).tiny
-        inverse = torch.where(usable, 1 / torch.where(usable, scale, 1.0), 0.0)
-        return BookLevels(self.book(scale.device), inverse, scale)
-
-    def quantize(self, x: Tensor, params: Params) -> Tensor:
-        """Nearest codes (as floats) of `x`; `params` broadcast against `x`."""
-        return self.bind(params).codes(x.float())
+        return BookLevels.of(self.book(params["scale"].device), _scale(params))
 
     def dequantize(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values of `codes`, in the type the target computes in: scales are converted first, then multiplied."""
@@ -139,12 +105,7 @@ class CodebookGrid:
 
     def zero_value(self, params: Params) -> Tensor:
         """The code whose value is exactly 0 (broadcastable like `params`)."""
-        return torch.full_like(params["scale"], self.book().zero, dtype=torch.float32)
-
-    def along(self, codes: Tensor, params: Params) -> Tensor:
-        """What values `codes` gain where the scale grows by one."""
-        values = self.book(codes.device).value(codes)
-        return values / params["divisor"] if "divisor" in params else values
+        return torch.full_like(params["scale"], self.book().zero or 0, dtype=torch.float32)
 
     def stored(self, scale: Tensor) -> Tensor:
         """Scales as they will be stored: the nearest of their type, and none of them 0 that was not."""
@@ -158,136 +119,89 @@ class CodebookGrid:
         least = torch.full_like(kept, kind.smallest_normal * kind.eps).copysign(kept)
         return torch.where((kept == 0) & (scale != 0), least, kept)
 
-    def pool(self, x: Tensor) -> Tensor:
-        """Sums of `x [..., out]` over rows that share their scales, for each of the rows."""
-        if self.rows == 1:
-            return x
-        size = self.rows or x.shape[-1]
-        padded = torch.nn.functional.pad(x, (0, -x.shape[-1] % size))
-        sums = padded.unflatten(-1, (-1, size)).sum(-1)
-        return sums.repeat_interleave(size, -1)[..., : x.shape[-1]]
-
-    # -- whole matrices -------------------------------------------------------------------------------------------
-
-    def encode(self, w: Tensor, params: Params) -> Tensor:
-        """Nearest codes, uint8, of `w [out, in]` given `params` of shape `[out, groups]`."""
-        codes = torch.empty(w.shape, dtype=torch.uint8, device=w.device)
-        for piece, columns, part in pieces(w, params, self.group):
-            codes[:, columns] = self.quantize(piece, part).to(torch.uint8).reshape(w.shape[0], -1)
-        return codes
-
-    def decode(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The matrix `[out, in]` that `codes` and `params` stand for, computed in `dtype`."""
-        w = torch.empty(codes.shape, dtype=dtype, device=codes.device)
-        for piece, columns, part in pieces(codes, params, self.group):
-            w[:, columns] = self.dequantize(piece, part, dtype).reshape(codes.shape[0], -1)
-        return w
+    # -- choosing parameters --------------------------------------------------------------------------------------
 
     def fit(self, w: Tensor, importance: Tensor | None = None) -> Params:
         """Scales that bring nearest rounding of `w [out, in]` closest, in importance-weighted squares.
 
         importance: `[in]` or `[out, in]`, non-negative; None weighs all columns alike. Returns `scale [out, groups]`
-        (equal in rows that share it), for NVFP4 also `divisor`, the same everywhere.
+        (equal in rows that share it), for NVFP4 also `divisor [out, 1]`, the same everywhere.
         """
-        grid, (rows, columns) = self.suited(w), w.shape
-        size = self.group or columns
-        whole = columns // size * size
-        spans = [(0, whole, size), (whole, columns, columns - whole)]
-        if self.rows != 1:
-            spans = [(a, b, b - a) for a, b in self.groups(columns)]
-        parts: list[Params] = []
-        for start, end, group in spans:
-            if start == end:
-                continue
-            weight = None
-            if importance is not None:
-                weight = importance[..., start:end].expand(rows, end - start).reshape(-1, group)
-            found = grid.candidates(w[:, start:end].reshape(-1, group), weight, keep=1)
-            parts.append({k: v[0].reshape(rows, -1) for k, v in found.items()})
-        return {k: torch.cat([p[k] for p in parts], dim=1) for k in parts[0]}
+        if (grid := self.suited(w)) is not self:
+            return grid.fit(w, importance)
+        return super().fit(w, importance) | self.shared(w)
 
-    def candidates(self, w: Tensor, importance: Tensor | None, keep: int) -> Params:
+    def shared(self, w: Tensor, importance: Tensor | None = None) -> Params:
+        """What all groups share: NVFP4's `divisor [out, 1]`, the same in every row."""
+        return {"divisor": w.new_full((len(w), 1), self.suited(w).divisor)} if self.scales == "e4m3" else {}
+
+    def candidates(self, w: Tensor, importance: Tensor | None, keep: int, shared: Params | None = None) -> Params:
         """The `keep` best parameter sets of each row of `w [n, group]` under nearest rounding, best first.
 
-        importance: `[group]`, `[n, group]` or None. Rows that share their scales are one group together.
+        importance: `[group]`, `[n, group]` or None. Rows that share their scales are one group together. shared: as of
+        this group (`shared`). Returns `[keep, n]`, what is shared among it.
         """
-        count, grid = len(w), self.suited(w)
-        if importance is None:
-            importance = w.new_ones(w.shape[1], dtype=torch.float32)
-        if self.rows != 1:
-            size = self.rows or count
-            missing = -count % size
-            importance = torch.nn.functional.pad(importance.expand(w.shape), (0, 0, 0, missing))
-            w = torch.nn.functional.pad(w, (0, 0, 0, missing))
-            w, importance = (t.reshape(-1, size * t.shape[1]) for t in (w, importance))
-        step = max(1, CACHED // w.shape[1])
-        parts = [
-            grid._search(
-                w[i : i + step].float().t().contiguous(),
-                (importance if importance.dim() == 1 else importance[i : i + step]).t().float(),
-                keep,
-            )
-            for i in range(0, len(w), step)
-        ]
-        scale = torch.cat(parts, dim=1)
-        if self.rows != 1:
-            scale = scale.repeat_interleave(self.rows or count, dim=1)[:, :count]
-        if self.scales != "e4m3":
-            return {"scale": scale}
-        return {"scale": scale, "divisor": torch.full_like(scale, grid.divisor)}
+        if shared:
+            grid = dataclasses.replace(self, divisor=shared["divisor"][0].item())
+            found = grid.candidates(w, importance, keep)
+            return found | {"divisor": shared["divisor"].expand(found["scale"].shape)}
+        if self.rows == 1:
+            return super().candidates(w, importance, keep)
+        count, size = len(w), self.rows or len(w)
+        weight = torch.ones_like(w) if importance is None else importance.expand(w.shape)
+        w, weight = (torch.nn.functional.pad(t, (0, 0, 0, -count % size)) for t in (w, weight))
+        found = super().candidates(w.reshape(-1, size * w.shape[1]), weight.reshape(-1, size * w.shape[1]), keep)
+        return {k: v.repeat_interleave(size, 1)[:, :count] for k, v in found.items()}
 
-    def _search(self, x: Tensor, weight: Tensor, keep: int) -> Tensor:
-        """The best scales `[keep, n]` of weights `x [group, n]` of importance `[group]` or `[group, n]`."""
-        weight = weight.clamp_min(0)
-        total = weight.sum(0)
-        weight = torch.where(total > 0, weight / total.clamp_min(torch.finfo(torch.float32).tiny), 1.0 / len(x))
-        peak = x.abs().amax(0)
-        divisor = self.divisor or 1.0
-        scales = self._starts(peak, divisor)
-        if not self.scales:
-            scales = torch.cat([scales[:1], self._refined(x, weight, scales)])
-        losses = self._errors(x, weight, peak, scales.float() / divisor)
+    def refit(self, codes: Tensor, gradient: Tensor, h: Tensor, params: Params) -> tuple[Params, Tensor] | None:
+        """The best scale `[out]` of one group for its `codes [group, out]`, and by how much it lowers the loss.
+
+        h: second moment of the group's inputs. gradient: h's product with what rounding leaves, all columns counted.
+        None where no row gains, nor rows that share their scale together.
+        """
+        levels = self.bind(params)
+        told = Quadratic.of_moments(levels.along(codes.clone()), None, gradient, h)
+        step = Quadratic.of_one(pooled(told.slope, self.rows), pooled(told.curve, self.rows)).step()
+        new = {"scale": self.stored((levels.scale + step) * params.get("divisor", 1.0))}
+        step = _scale(params | new) - levels.scale
+        gain = told.gain(step, torch.zeros_like(step))
+        better = (pooled(gain, self.rows) > 0) & torch.isfinite(new["scale"]) & (new["scale"] != 0)
+        if not better.any():
+            return None
+        return {"scale": torch.where(better, new["scale"], params["scale"])}, torch.where(better, gain, 0.0).sum()
+
+    def _candidates(self, x: Tensor, weight: Tensor, keep: int) -> Params:
+        weight, peak = usable(weight), x.abs().amax(0)
+        scales = self._starts(peak)
+        if not self.scales:  # the best for the codes that each gives; those of 8 bits are too coarse for it
+            best = self.stored(sums(self.bind({"scale": scales}), x, weight).step())
+            scales = torch.cat([scales[:1], torch.where((best == 0) | ~best.isfinite(), scales, best)])
+        # in units near the largest weight: squares of very small ones would all be 0
+        unit = _power(peak.frexp().exponent)
+        levels = self.bind({"scale": scales.float() / ((self.divisor or 1.0) * unit)})
+        losses = errors(levels, x / unit, weight).nan_to_num(torch.inf)
         losses, order = losses.sort(dim=0, stable=True)
         scales = scales.gather(0, order)
         losses[1:].masked_fill_(scales[1:] == scales[:-1], torch.inf)  # one of those that are equal is enough
         order = losses.topk(min(keep, len(losses)), dim=0, largest=False, sorted=True).indices
-        return scales.gather(0, order)
+        return {"scale": scales.gather(0, order)}
 
-    def _starts(self, peak: Tensor, divisor: float) -> Tensor:
+    def _starts(self, peak: Tensor) -> Tensor:
         """Scales `[starts, n]` as stored, for groups whose largest weight is `peak [n]`; first the usual one."""
+        top = self.book().top
         if self.scales == "e8m0":
-            usual = peak.frexp().exponent - 1 - int(math.log2(self.book().top))
+            usual = peak.frexp().exponent - 1 - int(math.log2(top))
             powers = usual + torch.tensor(_E8M0, dtype=torch.int32, device=peak.device)[:, None]
-            return ((powers.clamp(-126, 126) + 127) << 23).view(torch.float32)
-        usual = peak / self.book().top * divisor
+            return _power(powers)
+        usual = peak / top * (self.divisor or 1.0)
         if self.scales == "e4m3":
             e4m3 = book("e4m3", peak.device)
             places = e4m3.codes(self.stored(usual)) + torch.tensor(_E4M3, device=peak.device)[:, None]
-            return e4m3.value(places.clamp(e4m3.zero + 1, len(e4m3.values) - 1))
+            return e4m3.value(places.clamp((e4m3.zero or 0) + 1, len(e4m3.values) - 1))
         normal = torch.finfo(self.scale_dtype).smallest_normal
-        raised = torch.maximum(usual, (usual * 2 ** _ROOM.get(self.values, 0)).clamp_max(normal))
-        factors = torch.tensor(_NF4 if self.values == "nf4" else (1.0, *_FP8), device=peak.device)
+        raised = torch.maximum(usual, (usual * 2 ** _ROOM[self.values]).clamp_max(normal))
+        factors = torch.tensor(_FACTORS, device=peak.device)
         return self.stored(torch.cat([usual[None], raised * factors[:, None]]))
-
-    def _refined(self, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
-        """The best scale for the codes that each of `scales [starts, n]` gives, as stored."""
-        levels, found = self.bind({"scale": scales}), []
-        for i in range(len(scales)):
-            values = levels.book.value(levels[i].codes(x))
-            curve = weighted(values.square(), weight)
-            found.append(weighted(values.mul_(x), weight) / curve.where(curve > 0, torch.inf))
-        best = self.stored(torch.stack(found))
-        return torch.where((best == 0) | ~best.isfinite(), scales, best)
-
-    def _errors(self, x: Tensor, weight: Tensor, peak: Tensor, scales: Tensor) -> Tensor:
-        """Weighted squares `[sets, n]` of what nearest rounding does to `x`, as shares of the largest weight's."""
-        levels = self.bind({"scale": scales})
-        share = 1 / peak.where(peak >= torch.finfo(torch.float32).tiny, 1.0)
-        errors = [
-            weighted(levels[i].value(levels[i].codes(x)).sub_(x).mul_(share).square_(), weight)
-            for i in range(len(scales))
-        ]
-        return torch.stack(errors).nan_to_num(torch.inf)
 
 
 def _scale(params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -295,3 +209,8 @@ def _scale(params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
     if "divisor" in params:
         return (params["scale"].float() / params["divisor"]).to(dtype)
     return params["scale"].to(dtype)
+
+
+def _power(exponent: Tensor) -> Tensor:
+    """2 to the `exponent` int32, as far as that is a normal float32; exact."""
+    return ((exponent.clamp(-126, 126) + 127) << 23).view(torch.float32)

@@ -16,59 +16,27 @@ Everything is elementwise or a sum over a group: no loop over rows or groups, on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from whet.errors import UsageError
+from whet.grids.grouped import GroupedGrid, Params
+from whet.grids.least_squares import Quadratic, errors, sums, usable
+from whet.grids.levels import Levels, inverse
 
-if TYPE_CHECKING:
-    from whet.grids.codebook import CodebookGrid
-
-Params = dict[str, Tensor]
 Zero = Literal["none", "int", "real"]
 
 # Shrink factors of the range tried by `fit`. Fewer bits want a smaller range and a finer search: at 2 bits the best
 # symmetric range of Gaussian groups of 128 is about half the largest weight.
 _SHRINK = {2: (0.35, 1.1, 26), 3: (0.5, 1.08, 20), 4: (0.62, 1.06, 12), 5: (0.74, 1.04, 10)}
 _SHRINK_WIDE = (0.86, 1.02, 8)
-# Weights fitted at once: few enough for a candidate's intermediate tensors to stay in cache, and enough for operations
-# on one number a group not to count (with half as many the search takes a seventh longer).
-CACHED = 1 << 17
-_FP16_NORMAL = (2.0**-14, 65504.0)
 
 
 @dataclass(frozen=True)
-class Levels:
-    """A grid with its parameters multiplied out, so that rounding is two fused operations and a clamp.
-
-    Only for choosing codes: `value` may differ from the grid's `dequantize` in the last bit of a float32.
-    """
-
-    inverse: Tensor
-    shift: Tensor
-    scale: Tensor
-    offset: Tensor
-    top: int
-
-    def __getitem__(self, index: int) -> Levels:
-        """The levels of one of several parameter sets stacked along the first dimension."""
-        return Levels(self.inverse[index], self.shift[index], self.scale[index], self.offset[index], self.top)
-
-    def codes(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Nearest codes of `x`, as floats."""
-        return torch.addcmul(self.shift, x, self.inverse, out=out).round_().clamp_(0, self.top)
-
-    def value(self, codes: Tensor) -> Tensor:
-        """What `codes` stand for."""
-        return torch.addcmul(self.offset, codes, self.scale)
-
-
-@dataclass(frozen=True)
-class IntegerGrid:
+class IntegerGrid(GroupedGrid):
     """Where a linear's weights may land.
 
     bits: 2 to 8. group: weights along a row that share a scale; 0 means the whole row (per channel).
@@ -112,15 +80,6 @@ class IntegerGrid:
         # a real zero is as large as the weights themselves
         return (1.0 if self.zero == "real" else self.half), self.top
 
-    def suited(self, w: Tensor) -> IntegerGrid:
-        """The grid with what all of the tensor `w` shares: here nothing is."""
-        return self
-
-    def groups(self, columns: int) -> list[tuple[int, int]]:
-        """Start and end column of every group of a row of `columns` weights."""
-        size = self.group or columns
-        return [(start, min(start + size, columns)) for start in range(0, columns, size)]
-
     def nbytes(self, rows: int, columns: int) -> int:
         """Exact bytes of codes and parameters of a `[rows, columns]` matrix as `formats.packing` stores them.
 
@@ -141,17 +100,12 @@ class IntegerGrid:
     def bind(self, params: Params) -> Levels:
         """The grid's levels under `params`, float32, ready to round many tensors that `params` broadcast against."""
         scale = params["scale"].float()
-        usable = scale.abs() >= torch.finfo(torch.float32).tiny
-        inverse = torch.where(usable, 1 / torch.where(usable, scale, 1.0), 0.0)
+        steps = inverse(scale)
         if self.zero == "real":
             offset = params["offset"].float()
-            return Levels(inverse, -offset * inverse, scale, offset, self.top)
+            return Levels(steps, -offset * steps, scale, offset, self.top, real=True)
         zero = params["zero"].float() if self.zero == "int" else torch.full_like(scale, self.half)
-        return Levels(inverse, zero, scale, -zero * scale, self.top)
-
-    def quantize(self, x: Tensor, params: Params) -> Tensor:
-        """Nearest codes (as floats) of `x`; `params` broadcast against `x`. NaN never comes out of finite input."""
-        return self.bind(params).codes(x.float())
+        return Levels(steps, zero, scale, -zero * scale, self.top)
 
     def dequantize(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values of `codes`, in the type the target computes in: parameters are converted first, then multiplied."""
@@ -169,85 +123,43 @@ class IntegerGrid:
             return params["zero"].float()
         return torch.full_like(params["scale"], self.half, dtype=torch.float32)
 
-    def along(self, codes: Tensor, params: Params) -> Tensor:
-        """What values of `codes` (floats) gain where the scale grows by one."""
-        if self.zero == "real":
-            return codes
-        return codes - (params["zero"].float() if self.zero == "int" else self.half)
+    # -- given codes ----------------------------------------------------------------------------------------------
 
-    def stored(self, scale: Tensor) -> Tensor:
-        """Scales as they will be stored."""
-        return scale.to(self.scale_dtype)
+    def refit(self, codes: Tensor, gradient: Tensor, h: Tensor, params: Params) -> tuple[Params, Tensor] | None:
+        """The best parameters `[out]` of one group for its `codes [group, out]`, and by how much they lower the loss.
 
-    def pool(self, x: Tensor) -> Tensor:
-        """Sums of `x [..., out]` over rows that share their parameters, for each of the rows: here none does."""
-        return x
-
-    # -- whole matrices -------------------------------------------------------------------------------------------
-
-    def encode(self, w: Tensor, params: Params) -> Tensor:
-        """Nearest codes, uint8, of `w [out, in]` given `params` of shape `[out, groups]`."""
-        codes = torch.empty(w.shape, dtype=torch.uint8, device=w.device)
-        for piece, columns, part in pieces(w, params, self.group):
-            codes[:, columns] = self.quantize(piece, part).to(torch.uint8).reshape(w.shape[0], -1)
-        return codes
-
-    def decode(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The matrix `[out, in]` that `codes` and `params` stand for, computed in `dtype`."""
-        w = torch.empty(codes.shape, dtype=dtype, device=codes.device)
-        for piece, columns, part in pieces(codes, params, self.group):
-            w[:, columns] = self.dequantize(piece, part, dtype).reshape(codes.shape[0], -1)
-        return w
-
-    def fit(self, w: Tensor, importance: Tensor | None = None) -> Params:
-        """Parameters that bring nearest rounding of `w [out, in]` closest, in importance-weighted squares.
-
-        importance: `[in]` (a diagonal second moment) or `[out, in]`, non-negative; None weighs all columns alike.
-        Returns `scale [out, groups]` in the stored type, with `zero` (uint8) or `offset` (stored type).
+        h: second moment of the group's inputs. gradient: h's product with what rounding leaves, all columns counted.
+        None where no row gains.
         """
-        rows, columns = w.shape
-        parts: list[Params] = []
-        size = self.group or columns
-        whole = columns // size * size
-        for start, end, group in ((0, whole, size), (whole, columns, columns - whole)):
-            if start == end:
-                continue
-            weight = None
-            if importance is not None:
-                weight = importance[..., start:end].expand(rows, end - start).reshape(-1, group)
-            found = self.candidates(w[:, start:end].reshape(-1, group), weight, keep=1)
-            parts.append({k: v[0].reshape(rows, -1) for k, v in found.items()})
-        return {k: torch.cat([p[k] for p in parts], dim=1) for k in parts[0]}
-
-    def candidates(self, w: Tensor, importance: Tensor | None, keep: int) -> Params:
-        """The `keep` best parameter sets of each row of `w [n, group]` under nearest rounding, best first.
-
-        importance: `[group]`, `[n, group]` or None. Candidates are shrunken ranges, each improved by weighted least
-        squares given its codes (the closed form of llama.cpp's K-quants), and differ as far as there are enough. A
-        single one is chosen by the error of the codes that it gives as stored; several, which the caller will compare
-        by a better measure, by what least squares leaves. Returns `[keep, n]`.
-        """
-        if importance is None:
-            importance = w.new_ones(w.shape[1], dtype=torch.float32)
-        size = max(1, CACHED // w.shape[1])
-        # Turned, so that the parameters of many groups meet contiguous rows of weights.
-        parts = [
-            self._candidates(
-                w[i : i + size].float().t().contiguous(),
-                (importance if importance.dim() == 1 else importance[i : i + size]).t().float(),
-                keep,
-            )
-            for i in range(0, len(w), size)
-        ]
-        return {k: torch.cat([part[k] for part in parts], dim=1) for k in parts[0]}
+        stored = params["scale"].dtype
+        real = self.zero == "real"
+        along = self.bind(params).along(codes.clone())
+        told = Quadratic.of_moments(along, torch.ones_like(along[:, :1]) if real else None, gradient, h)
+        scale = params["scale"].float()
+        new = {"scale": (scale + told.step()).to(stored)}
+        step = new["scale"].float() - scale
+        lift = torch.zeros_like(step)
+        if real:
+            offset = params["offset"].float()
+            new["offset"] = (offset + told.lift(step)).to(stored)
+            lift = new["offset"].float() - offset
+        gain = told.gain(step, lift)
+        better = (gain > 0) & torch.isfinite(gain) & (real | (new["scale"] != 0))
+        if not better.any():
+            return None
+        return {k: torch.where(better, v, params[k]) for k, v in new.items()}, torch.where(better, gain, 0.0).sum()
 
     # -- the search's parts, on weights `x [group, n]` of importance `[group]` or `[group, n]` -----------------------
 
     def _candidates(self, x: Tensor, weight: Tensor, keep: int) -> Params:
-        weight = weight.clamp_min(0)
-        # Only ratios matter. A group whose importance is all zero (dead inputs) is still rounded sensibly: all alike.
-        total = weight.sum(0)
-        weight = torch.where(total > 0, weight / total.clamp_min(torch.finfo(torch.float32).tiny), 1.0 / len(x))
+        """The `keep` best parameter sets `[keep, n]`, best first.
+
+        They are shrunken ranges, each improved by weighted least squares given its codes (the closed form of
+        llama.cpp's K-quants), and differ as far as there are enough. A single one is chosen by the error of the codes
+        that it gives as stored; several, which the caller will compare by a better measure, by what least squares
+        leaves.
+        """
+        weight = usable(weight)
         starts = self._starts(x)
         tried, losses = self._least_squares(x, weight, starts)
         losses, order = losses.topk(min(4 * keep, len(losses)), dim=0, largest=False, sorted=True)
@@ -257,7 +169,7 @@ class IntegerGrid:
             # the whole range as it is always takes part: the search is never worse than min-max rounding
             whole = self._stored({k: v[:1] for k, v in starts.items()})
             best = {k: torch.cat([v, whole[k]]) for k, v in best.items()}
-            losses = self._errors(x, weight, best)
+            losses = errors(self.bind(best), x, weight)
         else:
             # Starts that gave the same codes ended up equal, next to each other now, and one is enough: at 2 bits
             # in groups of 32, GPTQ's loss is 3 % lower when 8 different ones are tried.
@@ -268,18 +180,13 @@ class IntegerGrid:
 
     def _starts(self, x: Tensor) -> Params:
         """Unrounded parameter sets `[starts, n]` to start the search from; the first is the whole range."""
-        low, high, count = _SHRINK.get(self.bits, _SHRINK_WIDE)
-        factors = torch.cat([x.new_ones(1), torch.linspace(low, high, count, device=x.device)])[:, None]
         if self.zero == "none":
-            extreme = x.gather(0, x.abs().argmax(0, keepdim=True)) / -self.half
-            # The other sign: its far end is the smaller extreme, so the larger one is clipped or the step is wider.
-            other = -factors[:: 3 if self.bits > 3 else 1]
-            mirrored = other.new_full((1, 1), -self.half / (self.half - 1))
-            return {"scale": extreme * torch.cat([factors, other, mirrored])}
+            return {"scale": signed_starts(x, self.bits, -self.half, self.half - 1)}
         low_end, high_end = x.amin(0), x.amax(0)
         if self.zero == "real":
-            centre, scale = (low_end + high_end) / 2, (high_end - low_end) / self.top * factors
-            return {"scale": scale, "offset": centre - scale * self.top / 2}
+            scale, offset = ranged_starts(low_end, high_end, self.bits)
+            return {"scale": scale, "offset": offset}
+        factors = shrunken(x, self.bits)
         low_end, high_end = low_end.clamp_max(0), high_end.clamp_min(0)
         span = (high_end - low_end) / self.top
         # One-sided or constant groups keep a zero at the end of the grid.
@@ -294,38 +201,17 @@ class IntegerGrid:
 
     def _least_squares(self, x: Tensor, weight: Tensor, starts: Params) -> tuple[Params, Tensor]:
         """The best scale (and real zero) for the codes of each of `starts [starts, n]`, and minus the loss it saves."""
-        levels = self.bind(starts)
-        codes, product = torch.empty_like(x), torch.empty_like(x)
-        # weighted sums of c x, of c², and of c, where codes c are counted from zero if the grid has one
-        scx, scc, sc = (torch.empty_like(levels.scale) for _ in range(3))
-        for i in range(len(scx)):
-            levels[i].codes(x, out=codes)
-            if self.zero == "real":
-                sc[i] = weighted(codes, weight)
-            else:
-                codes.sub_(levels.shift[i])
-            scx[i] = weighted(torch.mul(codes, x, out=product), weight)
-            scc[i] = weighted(codes.square_(), weight)
+        told = sums(self.bind(starts), x, weight)
         if self.zero == "real":
-            sx, sw = weighted(x, weight), weight.sum(0)
-            det = sw * scc - sc * sc
-            flat = det <= 1e-6 * sw * scc  # all codes equal: any scale does, the offset takes the mean
-            slope = (sw * scx - sc * sx) / torch.where(flat, 1.0, det)
-            saved = torch.where(flat, 0.0, slope * (scx - sc * sx / sw)) + sx * sx / sw
-            scale = torch.where(flat, starts["scale"], slope).to(self.scale_dtype).float()
+            flat = told.curve * told.flat - told.cross * told.cross <= 1e-6 * told.curve * told.flat
+            # all codes equal: any scale does, the offset takes the mean
+            ideal = torch.where(flat, starts["scale"], told.step())
+            saved = torch.where(flat, told.flat_slope.square() / told.flat, told.gain(ideal, told.lift(ideal)))
+            scale = ideal.to(self.scale_dtype).float()
             # the offset makes up for the scale's rounding
-            return {"scale": scale, "offset": (sx - scale * sc) / sw}, -saved
-        scale = torch.where(scc > 0, scx / torch.where(scc > 0, scc, 1.0), starts["scale"])
-        return {**starts, "scale": scale}, -scale * scx
-
-    def _errors(self, x: Tensor, weight: Tensor, params: Params) -> Tensor:
-        """Weighted squares `[sets, n]` of what nearest rounding under each of `params [sets, n]` does to `x`."""
-        levels = self.bind(params)
-        errors = torch.empty_like(levels.scale)
-        for i in range(len(errors)):
-            difference = levels[i].value(levels[i].codes(x)).sub_(x)
-            errors[i] = weighted(difference.square_(), weight)
-        return errors
+            return {"scale": scale, "offset": told.lift(scale)}, -saved
+        scale = torch.where(told.curve > 0, told.step(), starts["scale"])
+        return {**starts, "scale": scale}, -scale * told.slope
 
     def _stored(self, params: Params) -> Params:
         """Parameters rounded to the types they are stored in."""
@@ -337,37 +223,33 @@ class IntegerGrid:
         return stored
 
 
-def safe_scale_dtype(w: Tensor, grid: IntegerGrid | CodebookGrid) -> torch.dtype:
-    """The stored type of scales that holds those of `w`: the grid's own, or float32 where float16 would lose them.
+def shrunken(x: Tensor, bits: int) -> Tensor:
+    """What ranges are multiplied by when a search starts from them, `[starts, 1]`; the first is 1."""
+    low, high, count = _SHRINK.get(bits, _SHRINK_WIDE)
+    return torch.cat([x.new_ones(1), torch.linspace(low, high, count, device=x.device)])[:, None]
 
-    float16 scales of weights below about 1e-4 are subnormal and erase precision (hqq 0.2.8 erases such layers
-    altogether), and above 65504 they are infinite.
+
+def signed_starts(x: Tensor, bits: int, least: float, most: float) -> Tensor:
+    """Unrounded scales `[starts, n]` for weights `x [group, n]` on levels from `least` to `most`, -least >= most > 0.
+
+    The farther end of a group lies on the least level, whatever its sign; shrunken, the other way round too.
     """
-    if grid.scale_dtype != torch.float16 or (isinstance(grid, IntegerGrid) and grid.block):
-        return grid.scale_dtype
-    largest = max((w[:, a:b].abs().amax().item() for a, b in grid.groups(w.shape[1])), default=0.0)
-    peak = w.abs().amax(1)
-    smallest = peak[peak > 0].min().item() if (peak > 0).any() else 1.0
-    ends, span = grid.extent
-    fits = largest / ends < _FP16_NORMAL[1] and smallest / span > _FP16_NORMAL[0] / 16
-    return torch.float16 if fits else torch.float32
+    factors = shrunken(x, bits)
+    extreme = x.gather(0, x.abs().argmax(0, keepdim=True))
+    # The other sign: its far end is the smaller extreme, so the larger one is clipped or the step is wider.
+    other = -factors[:: 3 if bits > 3 else 1]
+    return extreme / least * torch.cat([factors, other, other.new_full((1, 1), least / most)])
 
 
-def pieces(x: Tensor, params: Params, group: int) -> Iterator[tuple[Tensor, slice, Params]]:
-    """Whole groups as `[out, groups, group]` and the ragged last one, with their parameters `[out, groups, 1]`."""
-    rows, columns = x.shape
-    size = group or columns
-    count = columns // size
-    if count:
-        yield (
-            x[:, : count * size].reshape(rows, count, size),
-            slice(0, count * size),
-            {k: v[:, :count, None] for k, v in params.items()},
-        )
-    if columns % size:
-        yield x[:, count * size :], slice(count * size, columns), {k: v[:, -1:] for k, v in params.items()}
+def ranged_starts(lowest: Tensor, highest: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Unrounded scales and offsets `[starts, n]` of levels from `lowest` to `highest`, each `[n]`, and narrower ones.
 
-
-def weighted(x: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of the columns of `x [group, n]`, `[n]`; `weight` is `[group]` or `[group, n]`."""
-    return torch.mv(x.t(), weight) if weight.dim() == 1 else (x * weight).sum(0)
+    Narrower at both ends alike, or at one of them: with only the first, GPTQ loses 5 % more with a real zero in groups
+    of 32, and nearest rounding 12 % more onto Q4_K where some columns matter much more than others.
+    """
+    both = shrunken(lowest, bits)
+    one = both[1::2]
+    factors = torch.cat([both, one, one])
+    fixed = torch.cat([both.new_full(both.shape, 0.5), torch.zeros_like(one), torch.ones_like(one)])
+    span = highest - lowest
+    return span / (2**bits - 1) * factors, lowest + span * (1 - factors) * fixed

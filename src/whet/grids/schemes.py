@@ -11,8 +11,10 @@ from whet.errors import UsageError, did_you_mean
 from whet.grids.codebook import CodebookGrid
 from whet.grids.floats import FloatGrid
 from whet.grids.integer import IntegerGrid
+from whet.grids.nested import NestedGrid
+from whet.grids.table import IQ4, NF4, TableGrid
 
-CodedGrid = IntegerGrid | CodebookGrid
+CodedGrid = IntegerGrid | NestedGrid | CodebookGrid
 Grid = CodedGrid | FloatGrid
 
 _INTEGER = re.compile(r"int([2-8])([sz]?)(?:-g([1-9][0-9]*))?")
@@ -20,12 +22,30 @@ _ZERO = {"s": "none", "": "int", "z": "real"}
 
 # The field's names, as llm-compressor uses them: symmetric, groups of 128, 8 bits per channel.
 PRESETS = {"W8A16": "int8s", "W4A16": "int4s-g128", "W3A16": "int3s-g128", "W2A16": "int2s-g128"}
-# ggml's block types that are integer grids: 32 weights, a float16 scale, in the types that end in 1 also a float16
-# minimum (a real zero). Q4_0 and Q5_0 count from the middle code, and so does Q8_0, whose codes ggml stores signed.
-BLOCKS = {"Q4_0": "int4s-g32", "Q4_1": "int4z-g32", "Q5_0": "int5s-g32", "Q5_1": "int5z-g32", "Q8_0": "int8s-g32"}
+# ggml's block types. Of one level, 32 weights: a float16 scale, in the types that end in 1 also a float16 minimum (a
+# real zero). Q4_0 and Q5_0 count from the middle code, and so does Q8_0, whose codes ggml stores signed. Of two levels,
+# 256 weights, of which 16 or 32 have a scale that is a whole number.
+BLOCKS: dict[str, CodedGrid] = {
+    grid.name: grid
+    for grid in (
+        IntegerGrid(4, 32, "none", block="Q4_0"),
+        IntegerGrid(4, 32, "real", block="Q4_1"),
+        IntegerGrid(5, 32, "none", block="Q5_0"),
+        IntegerGrid(5, 32, "real", block="Q5_1"),
+        IntegerGrid(8, 32, "none", block="Q8_0"),
+        NestedGrid("Q2_K", bits=2, zero="real", part=16, part_bits=4),
+        NestedGrid("Q3_K", bits=3, zero="none", part=16, part_bits=6),
+        NestedGrid("Q4_K", bits=4, zero="real", part=32, part_bits=6),
+        NestedGrid("Q5_K", bits=5, zero="real", part=32, part_bits=6),
+        NestedGrid("Q6_K", bits=6, zero="none", part=16, part_bits=8),
+        TableGrid(4, 32, "none", block="IQ4_NL"),
+        NestedGrid("IQ4_XS", bits=4, zero="none", part=32, part_bits=6, values=IQ4),
+    )
+}
 FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16}
-# Code books under a scale: of a row, of all (`-tensor`), of a block of 128 x 128 (`-block`), or of a group.
-CODEBOOKS = {
+# Floats of 8 and 4 bits under a scale, of a row, of all (`-tensor`), of a block of 128 x 128 (`-block`) or of a group;
+# and NF4.
+CODEBOOKS: dict[str, CodebookGrid | TableGrid] = {
     grid.name: grid
     for grid in (
         CodebookGrid("FP8", "e4m3"),
@@ -36,7 +56,7 @@ CODEBOOKS = {
         CodebookGrid("fp8e5m2-block", "e5m2", group=128, rows=128),
         CodebookGrid("NVFP4", "e2m1", group=16, scale_dtype=torch.float8_e4m3fn),
         CodebookGrid("MXFP4", "e2m1", group=32, scale_dtype=torch.float8_e8m0fnu),
-        CodebookGrid("nf4", "nf4", group=64),
+        TableGrid(4, 64, "none", values=NF4, table="nf4"),
     )
 }
 _NF4 = re.compile(r"nf4-g([1-9][0-9]*)")
@@ -46,19 +66,21 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
     """The grid that `scheme` names.
 
     `int<bits><kind>[-g<group>]`: bits 2 to 8; kind nothing (integer zero), `s` (symmetric, signed scale) or `z` (real
-    zero); without a group, one scale per row. Or a preset, W2A16 to W8A16; a block type of ggml, Q4_0 to Q8_0, whose
-    scales are float16 whatever `scale_dtype` says; F16 and BF16; or a code book: FP8 (E4M3, a scale for each row),
-    fp8-tensor, fp8-block, the same of E5M2 (fp8e5m2 …), NVFP4, MXFP4, nf4 (in groups of 64) and nf4-g<group>. Case does
-    not matter.
+    zero); without a group, one scale per row. Or a preset, W2A16 to W8A16; a block type of ggml (BLOCKS), whose scales
+    are float16 whatever `scale_dtype` says; F16 and BF16; FP8 (E4M3, a scale for each row), fp8-tensor, fp8-block, the
+    same of E5M2 (fp8e5m2 …), NVFP4, MXFP4; nf4 (in groups of 64) or nf4-g<group>. Case does not matter.
     """
     said = scheme.strip().lower()
-    floats = {name.lower(): dtype for name, dtype in FLOATS.items()}
-    if said in floats:
-        return FloatGrid(floats[said])
-    if (book := _codebook(said, scale_dtype)) is not None:
-        return book
-    block = next((name for name in BLOCKS if name.lower() == said), "")
-    known = {name.lower(): text for name, text in (PRESETS | BLOCKS).items()}
+    named: dict[str, Grid] = {**BLOCKS, **{name: FloatGrid(dtype) for name, dtype in FLOATS.items()}}
+    for name, grid in named.items():
+        if name.lower() == said:
+            return grid
+    for name, book in CODEBOOKS.items():
+        if name.lower() == said:
+            return book if isinstance(book, CodebookGrid) and book.scales else replace(book, scale_dtype=scale_dtype)
+    if (table := _NF4.fullmatch(said)) is not None:
+        return replace(CODEBOOKS["nf4"], group=int(table[1]), scale_dtype=scale_dtype)
+    known = {name.lower(): text for name, text in PRESETS.items()}
     match = _INTEGER.fullmatch(known.get(said, said))
     if match is None:
         examples = [*PRESETS, *(f"int{b}{k}-g{g}" for b in range(2, 9) for k in ("", "s", "z") for g in (32, 64, 128))]
@@ -70,14 +92,4 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
             f"{', '.join(CODEBOOKS)} or nf4-g<group>; or, for llama.cpp, one of {', '.join((*BLOCKS, *FLOATS))}."
         )
     bits, kind, group = match.groups()
-    scales = torch.float16 if block else scale_dtype
-    return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scales, block)  # type: ignore[arg-type]
-
-
-def _codebook(said: str, scale_dtype: torch.dtype) -> CodebookGrid | None:
-    """The grid of a code book that `said` (in lower case) names, or None."""
-    grid = next((grid for name, grid in CODEBOOKS.items() if name.lower() == said), None)
-    if (match := _NF4.fullmatch(said)) is not None and grid is None:
-        group = int(match[1])
-        grid = replace(CODEBOOKS["nf4"], group=group, name="nf4" if group == CODEBOOKS["nf4"].group else said)
-    return grid if grid is None or grid.scales else replace(grid, scale_dtype=scale_dtype)
+    return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scale_dtype)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ closed form, taken only if it still helps after being rounded to its stored type
 Gradients are left-looking: one matrix product per block of columns, and inside the block only columns already moved are
 added; all rows move together. The first sweep computes them from the residual, in float32. Later sweeps correct what
 they were by the latest move of every column, a small change, for which a large linear may take bfloat16 (`steering`);
-groups of several blocks are computed anew each time.
+groups of several blocks, and groups that share parameters with others, are computed anew each time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whet.grids.integer import Params
+from whet.grids.grouped import Params
 from whet.grids.schemes import CodedGrid
 from whet.quantize.solution import COLUMNS, Solution
 from whet.quantize.steering import LARGE, steering_type
@@ -42,7 +42,8 @@ def descend(
     kept = None if mask is None else mask.t()
     residual = torch.empty_like(target)
     for index, (a, b) in enumerate(grid.groups(w.shape[1])):
-        residual[a:b] = target[a:b] - grid.dequantize(codes[a:b], {k: v[index] for k, v in params.items()})
+        residual[a:b] = target[a:b] - grid.dequantize(codes[a:b], grid.group_params(params, index))
+    blocks = grid.blocks(w.shape[1])
     gradients = torch.empty_like(target)  # each block's as it was when last visited, before it moved
     moves = torch.empty_like(target, dtype=steering_type(w))
     coarse = h.to(moves.dtype)
@@ -51,12 +52,12 @@ def descend(
     for _ in range(sweeps):
         gain = target.new_zeros(())
         for index, (a, b) in enumerate(grid.groups(w.shape[1])):
-            own = {k: v[index] for k, v in params.items()}
+            own = grid.group_params(params, index)
             span = slice(a, b)
             before = residual[span].clone()
             for start in range(a, b, _BLOCK):
                 block = slice(start, min(start + _BLOCK, b))
-                if gains and b - a <= _BLOCK:
+                if gains and b - a <= _BLOCK and not blocks:
                     gradients[block] -= coarse[block] @ moves
                 else:
                     torch.mm(h[block], residual, out=gradients[block])
@@ -71,13 +72,16 @@ def descend(
                 gradient = h[span] @ residual
             else:
                 gradient = torch.addmm(gradients[span], h[span, span], moved, alpha=-1)
-            better, saved = _move_params(gradient, h[span, span], grid, own, codes[span])
-            if better:
-                for k in params:
-                    params[k][index] = own[k]
-                residual[span] = target[span] - grid.dequantize(codes[span], own)
+            refitted = grid.refit(codes[span], gradient, h[span, span], own)
+            if refitted is not None:
+                new, saved = refitted
+                for k, v in new.items():
+                    params[k][index] = v
+                residual[span] = target[span] - grid.dequantize(codes[span], own | new)
                 gain += saved
             moves[span] = before.sub_(residual[span])
+            if index in blocks:
+                gain += _move_shared(h, grid, params, codes, target, residual, blocks[index])
         gains.append(gain.item())
         if gains[-1] < (_ENOUGH_LARGE if w.numel() > LARGE else _ENOUGH) * objective.item():
             break
@@ -117,38 +121,28 @@ def _move_codes(
     return moved, saved.sum()
 
 
-def _move_params(gradient: Tensor, h: Tensor, grid: CodedGrid, params: Params, codes: Tensor) -> tuple[bool, Tensor]:
-    """Refit scale (and real zero) `[out]` of one group given its codes, where that helps.
+def _move_shared(
+    h: Tensor,
+    grid: CodedGrid,
+    params: Params,
+    codes: Tensor,
+    target: Tensor,
+    residual: Tensor,
+    block: tuple[int, int, int],
+) -> Tensor | float:
+    """Refit what the groups of a `block` (index, start, end) share, where that helps; returns the loss that was saved.
 
-    Returns whether any row moved, and the loss that was saved in all.
+    Changes `params` and `residual [in, out]` in place.
     """
-    scale = params["scale"].float()
-    if grid.zero == "real":
-        along = codes
-        curve, slope = (along * (h @ along)).sum(0), (along * gradient).sum(0)
-        flat, flat_slope = h.sum(), gradient.sum(0)
-        cross = (along * h.sum(1, keepdim=True)).sum(0)
-        det = curve * flat - cross * cross
-        solvable = det > 1e-6 * curve * flat
-        step = torch.where(solvable, (slope * flat - flat_slope * cross) / torch.where(solvable, det, 1.0), 0.0)
-        new_scale = grid.stored(scale + step)
-        step = new_scale.float() - scale
-        offset = params["offset"].float()
-        lift = (flat_slope - step * cross) / flat.clamp_min(torch.finfo(h.dtype).tiny)
-        new_offset = grid.stored(offset + lift)
-        lift = new_offset.float() - offset
-        gain = 2 * (step * slope + lift * flat_slope) - step * step * curve
-        gain = gain - 2 * step * lift * cross - lift * lift * flat
-        better = (gain > 0) & torch.isfinite(new_scale) & torch.isfinite(new_offset)
-        params["offset"] = torch.where(better, new_offset, params["offset"])
-    else:
-        along = grid.along(codes, params)
-        curve, slope = (along * (h @ along)).sum(0), (along * gradient).sum(0)
-        curves, slopes = grid.pool(curve), grid.pool(slope)
-        step = torch.where(curves > 0, slopes / torch.where(curves > 0, curves, 1.0), 0.0)
-        new_scale = grid.stored(scale + step)
-        step = new_scale.float() - scale
-        gain = step * (2 * slope - step * curve)
-        better = (grid.pool(gain) > 0) & torch.isfinite(new_scale) & (new_scale != 0)
-    params["scale"] = torch.where(better, new_scale, params["scale"])
-    return bool(better.any()), torch.where(better, gain, 0.0).sum()
+    index, start, end = block
+    span = slice(start, end)
+    refitted = grid.refit_shared(codes[span], h[span] @ residual, h[span, span], params, index)
+    if refitted is None:
+        return 0.0
+    new, saved = refitted
+    for k, v in new.items():
+        params[k][index] = v
+    for group, (a, b) in enumerate(grid.groups(len(codes))):
+        if start <= a < end:
+            residual[a:b] = target[a:b] - grid.dequantize(codes[a:b], grid.group_params(params, group))
+    return saved

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from whet.grids.floats import FloatGrid
-from whet.grids.integer import Params
+from whet.grids.grouped import Params
+from whet.grids.least_squares import pooled
 from whet.grids.schemes import CodedGrid, Grid
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
@@ -48,6 +49,12 @@ class Factor:
     pivots: Tensor
     damping: float
 
+    def by_column(self) -> Tensor:
+        """The pivots `[in]` in the order of the columns: what an error costs in each."""
+        found = torch.empty_like(self.pivots)
+        found[self.order] = self.pivots
+        return found
+
 
 def gptq(
     w: Tensor,
@@ -70,7 +77,6 @@ def gptq(
     if isinstance(grid, FloatGrid):
         return nearest(w, h, grid, mask)
     w = w.float()
-    grid = grid.suited(w)
     columns = w.shape[1]
     groups = grid.groups(columns)
     factor = factorize(h, groups, damp)
@@ -84,6 +90,8 @@ def gptq(
     residual = torch.zeros_like(target, dtype=steering_type(w))
     feed = factor.feed.to(residual.dtype)
     codes = torch.empty_like(target, dtype=torch.uint8)
+    costs = factor.by_column()
+    shared = {k: v.t() for k, v in grid.shared(w, costs if mask is None else costs * mask).items()}
     chosen: dict[int, Params] = {}
     position = 0
     for index in factor.visit:
@@ -96,7 +104,8 @@ def gptq(
         importance = factor.pivots[position:end]
         if kept is not None:
             importance = importance * kept[position:end].t()
-        params = grid.candidates(aim.t(), importance, keep=min(candidates, max(1, _CARRIED // size)) if joint else 1)
+        count = min(candidates, max(1, _CARRIED // size)) if joint else 1
+        params = grid.candidates(aim.t(), importance, count, grid.group_params(shared, index))
         for start in range(position, end, size if joint else _BLOCK):
             stop = min(start + (size if joint else _BLOCK), end)
             if not joint:
@@ -116,6 +125,7 @@ def gptq(
     unordered = torch.empty_like(codes)
     unordered[factor.order] = codes
     parameters = {k: torch.stack([chosen[g][k] for g in range(len(groups))], dim=1) for k in chosen[0]}
+    parameters |= {k: v.t().contiguous() for k, v in shared.items()}
     solution = Solution(unordered.t().contiguous(), parameters, notes)
     if sweeps:
         if factor.damping > damp:  # an h that is not definite would send descent away from w for ever
@@ -183,6 +193,6 @@ def _round_columns(
             torch.sub(target[c], value.view(count, rows), out=residual[c].view(count, rows))
             off = value.sub_(x)
             loss.addcmul_(off, off, value=weights[c])
-    best = grid.pool(loss.view(count, rows)).argmin(0)
+    best = pooled(loss.view(count, rows), grid.rows).argmin(0)
     pick = best * rows + torch.arange(rows, device=best.device)
     return codes[:, pick].to(torch.uint8), residual[:, pick], best

@@ -26,7 +26,8 @@ def nearest(w: Tensor, h: Tensor | None, grid: Grid, mask: Tensor | None = None)
     weight = mask.to(w.dtype) if importance is None else importance * mask
     params = grid.fit(w, weight)
     codes = grid.encode(w, params)
+    turned = {k: v.t() for k, v in params.items()}
     for group, (a, b) in enumerate(grid.groups(w.shape[1])):
-        part = {k: v[:, group : group + 1] for k, v in params.items()}
+        part = {k: v[:, None] for k, v in grid.group_params(turned, group).items()}
         codes[:, a:b] = masked_codes(codes[:, a:b], part, grid, mask[:, a:b])
     return Solution(codes, params)

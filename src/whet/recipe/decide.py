@@ -6,7 +6,6 @@ follows and a later `resume` reads back.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import math
@@ -27,7 +26,7 @@ from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
 from whet.quantize import SOLVERS
 from whet.recipe.self_written import check_fits
-from whet.targets import Storage, Target, check_family, find_target, storage, tied
+from whet.targets import Storage, Target, check_family, find_target, no_file_yet, stand_in, storage, tied
 from whet.text import fingerprint, read_documents, render_chat, split, windows
 
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
@@ -40,10 +39,11 @@ SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked 
 class Decision:
     """What a run does: the recipe as plain JSON, and the objects it stands for.
 
-    `grids` is by address; what has none stays as it is. `plan` is where they came from, if not from one scheme. `solve`
-    and `verify` are windows of tokens; `to_write` counts tokens the model will write itself for want of text. `rows` is
-    what an error in each row of a linear costs, by address, where it was scored: only the report of a run needs it.
-    `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into the folder.
+    `grids` is by address; what has none stays as it is. `plan` is where they came from, if not from one scheme.
+    `solve` and `verify` are windows of tokens; `to_write` counts tokens the model will write itself for want of
+    text. `alone` asks what each part loses by itself, which the next plan is made from; nothing written depends on
+    it. `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into the
+    folder.
     """
 
     recipe: dict[str, Any]
@@ -58,7 +58,7 @@ class Decision:
     notes: list[str]
     to_write: int = 0
     plan: dict[str, Any] | None = None
-    rows: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    alone: bool = False
     asked: dict[str, Any] | None = None
 
     def chosen(self, linears: list[Linear]) -> list[Linear]:
@@ -260,7 +260,7 @@ def decide(
     check_family(runtime, parts.model_type, str(checkpoint.path))
     if runtime.gguf:
         plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
-    notes: list[str] = []
+    notes = no_file_yet(runtime)
     if not parts.family.known:
         notes.append(
             f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "
@@ -358,16 +358,17 @@ def decide(
 
 
 def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[str]:
-    """Gives parts whose rows a target's own types do not divide the simplest scheme it has; returns what to say."""
-    own = [a for a, grid in grids.items() if grid.name in target.schemes]
-    ragged = [a for a in own if grids[a].group and shapes[a][1] % grids[a].group]
-    if not ragged:
-        return []
-    scheme = grids[ragged[0]].name
-    grids |= dict.fromkeys(ragged, parse_scheme(target.simplest))
+    """Gives parts whose rows a target's own types do not divide one that does; returns what to say."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for address, grid in grids.items():
+        if grid.name in target.schemes and (other := stand_in(target, grid.name, shapes[address][1])) != grid.name:
+            found.setdefault((grid.name, other), []).append(address)
+    for (_, other), addresses in found.items():
+        grids |= dict.fromkeys(addresses, parse_scheme(other))
     return [
-        f"{target.simplest} instead of {scheme}, because their rows do not divide by {parse_scheme(scheme).group}: "
-        f"{', '.join(ragged[:3])}" + (f" and {len(ragged) - 3} more" if ragged[3:] else "")
+        f"{other} instead of {scheme}, because their rows do not divide by {parse_scheme(scheme).group}: "
+        f"{', '.join(some[:3])}" + (f" and {len(some) - 3} more" if some[3:] else "")
+        for (scheme, other), some in found.items()
     ]
 
 

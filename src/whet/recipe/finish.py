@@ -37,6 +37,7 @@ from whet.recipe.decide import Decision
 from whet.recipe.export import FILE, write_verified
 from whet.recipe.schema import RECIPE, recipe_text
 from whet.recipe.solving import Solver
+from whet.targets import TARGETS, no_file_yet
 from whet.walk import STARVED, Journal
 
 # Dense bytes up to which the finished folder is loaded once more by stock transformers as a proof.
@@ -225,6 +226,9 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], n
             "```",
             "",
         ]
+    unwritten = no_file_yet(TARGETS[recipe["target"]])
+    for sentence in unwritten:
+        lines += [sentence, ""]
     if decision.storage.container == "compressed-tensors":
         lines += [
             "Stock transformers (with `compressed-tensors>=0.18` installed) loads it; whet is not needed:",
@@ -248,8 +252,8 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], n
         ]
     lines += ["", "## Largest relative errors of linears", "", "| linear | grid | error |", "|---|---|---:|"]
     lines += [f"| {a} | {line['grid']} | {line['error']:.2e} |" for a, line in errors]
-    if notes:
-        lines += ["", "## Notes", "", *(f"- {note}" for note in notes)]
+    if more := [note for note in notes if note not in unwritten]:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in more)]
     lines += ["", "`whet.json` holds every choice, the lineage and the SHA-256 of every file.", ""]
     return "\n".join(lines)
 

@@ -4,8 +4,8 @@ The result is the scores (`whet.recipe.scoring`) with three keys more: `roles` (
 role), `points` (what usual choices would take and lose), and `findings`, each a dict with a `kind` and its figures.
 Kinds: `spike` (inputs far above the usual: keep activations there above 8 bits), `embedding` (tables are a large share
 of the bytes), `idle` (blocks that change little: candidates for removal), `flat` (outputs that live in few directions:
-candidates for factorization), `one_skill` (a block that matters to one skill above all), `speed` (what makes the model
-faster, and where).
+candidates for factorization), `one_skill` (a block that matters to one skill above all), `unwritten` (whet does not
+write what the target reads yet), `speed` (what makes the model faster, and where).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def inspect(
         spectra=spectra,
         seed=seed,
         on_event=on_event,
-    )[0]
+    )
     return {**found, "target": target, "roles": _roles(found), "points": _points(found, runtime)} | {
         "findings": _findings(found, runtime)
     }
@@ -141,5 +141,7 @@ def _findings(scores: Mapping[str, Any], target: Target) -> list[dict[str, Any]]
                 found.append(
                     {"kind": "one_skill", "skill": skill, "block": index, "share": share[index], "usual": usual}
                 )
+    if target.unwritten:
+        found.append({"kind": "unwritten", "target": target.name})
     found.append({"kind": "speed", "target": target.name})
     return found

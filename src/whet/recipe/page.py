@@ -12,7 +12,7 @@ from typing import Any
 from whet.checkpoint import Checkpoint
 from whet.checkpoint.gguf import is_gguf
 from whet.recipe.compare import environment
-from whet.targets import TARGETS
+from whet.targets import TARGETS, no_file_yet
 
 
 def facts(
@@ -67,6 +67,9 @@ def loading(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
         found.insert(0, {"runtime": "llama.cpp", "checked": TARGETS["llama.cpp"].checked, "how": how})
     if manifest["target"] == "vllm":
         found.append({"runtime": "vllm", "checked": TARGETS["vllm"].checked, "how": "vllm serve FOLDER"})
+    if (target := TARGETS.get(manifest["target"])) is not None:
+        for sentence in no_file_yet(target):
+            found.append({"runtime": target.name, "checked": "unsupported", "how": sentence})
     return found
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from whet import __version__
 from whet.anatomy import Linear
@@ -83,7 +82,7 @@ def plan(
     budget = budget_of(decision.checkpoint, fit, bits, quality)
     _must_be_possible(decision, budget)
     decision.recipe["model_sha256"] = decision.checkpoint.examine()
-    scores, _ = _score(decision, [], None, seed, on_event)
+    scores = _score(decision, [], None, seed, on_event)
     found = make_plan(scores, find_target(target), budget, solver=solver)
     found["model"]["sha256"] = decision.recipe["model_sha256"]
     if out is not None:
@@ -219,10 +218,10 @@ def _go(out: Path, decision: Decision, budget: Budget, items: Sequence[Item], on
     for note in decision.notes:
         on_event({"event": "note", "message": note})
     with alone(run):
-        scores, rows = _scored(run, decision, items, on_event)
-        decision = dataclasses.replace(decision, rows=rows)
+        scores = _scored(run, decision, items, on_event)
+        decision = dataclasses.replace(decision, alone=True)
         rounds = search(run, decision, budget, scores, items, on_event)
-        best = best_of(rounds, budget)
+        best = best_of(rounds, budget, scores)
         if best is None:
             tried = "; ".join(f"{r.bytes:,} bytes: KL {r.kl:.4f}{worst(r)}" for r in rounds)
             raise GateError(
@@ -271,7 +270,7 @@ def _must_be_possible(decision: Decision, budget: Budget) -> None:
 
 def _score(
     decision: Decision, items: Sequence[Item], folder: Path | None, seed: int, on_event: OnEvent
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> dict[str, Any]:
     return score(decision, _schemes(decision), items=items, folder=folder, seed=seed, on_event=on_event)
 
 
@@ -282,18 +281,13 @@ def _schemes(decision: Decision) -> Callable[[Linear], list[Grid]]:
     return lambda linear: offered(target, linear.shape, linear.address in own, scales)
 
 
-def _scored(
-    run: Path, decision: Decision, items: Sequence[Item], on_event: OnEvent
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _scored(run: Path, decision: Decision, items: Sequence[Item], on_event: OnEvent) -> dict[str, Any]:
     """Scores from the run's folder, or made and kept there."""
-    file, rows_file = run / "scores.json", run / "scores.safetensors"
+    file = run / "scores.json"
     if not file.is_file():
-        scores, rows = _score(decision, items, run, decision.recipe["seed"], on_event)
-        write_tensors(rows_file, {name: row.cpu().contiguous() for name, row in rows.items()})
-        write_json(file, scores)
-    return json.loads(file.read_text(encoding="utf-8")), {
-        name: read_tensor(info) for name, info in read_header(rows_file).items()
-    }
+        write_json(file, _score(decision, items, run, decision.recipe["seed"], on_event))
+    scores: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return scores
 
 
 def _needs(decision: Decision, budget: Budget) -> dict[str, Any]:
@@ -311,7 +305,7 @@ def _needs(decision: Decision, budget: Budget) -> dict[str, Any]:
     return needs | {
         "bytes": {"before": before, "after": {"total": after}, "ratio": after / whole},
         "disk": rounds * after + 2**20,
-        "seconds": needs["seconds"] * (rounds + 1),
+        "seconds": needs["seconds"] * (2 * rounds + 1),  # what parts lose alone takes about what solving does
     }
 
 
@@ -374,6 +368,9 @@ def _adopt(
     write_plan(out / "plan.json", whole)
     write_json(out / "scores.json", scores)
     manifest = json.loads((run / "whet.json").read_text(encoding="utf-8"))
+    for part in best.alone.get("parts", []):
+        if len(part["addresses"]) == 1:
+            manifest["linears"][part["addresses"][0]]["kl"] = part["kl"]
     told = {"plan": whole, "scores": scores, "lighter": manifest, "loading": loading(manifest)}
     told["name"] = decision.recipe["model"]
     write_bytes(out / "report.html", page(told).encode())

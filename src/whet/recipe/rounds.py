@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,29 +16,35 @@ from whet.budget.mix import Budget, make_plan
 from whet.checkpoint import write_json
 from whet.engines.torch import open_model
 from whet.events import OnEvent
+from whet.grids import parse_scheme
 from whet.measure.skills import Item, Outcome, compare_skills
 from whet.measure.skills import score as ask
 from whet.recipe.decide import Decision, scale_dtype
 from whet.recipe.running import carry_out
 from whet.targets import find_target
 
-ROUNDS = 2  # of a size: the plan, and one from what was measured on it
+ROUNDS = 2  # of a size: the plan, and one from what was measured of it
 QUALITY_ROUNDS = 6  # of a quality: its limit is searched for
-_WORTH = 0.03  # predicted gain below which another round is not worth its time
+_WORTH = 0.01  # predicted gain below which another round is not worth its time
 _NEAR = 0.8  # a quality's round that uses so much of its limit is good enough
+_MOST = 4.0  # times that a loss is corrected by
+# Tokens on which a measured loss is worth as much as a predicted one: of the embedded model at 3 bits, losses on two
+# texts of 4,096 tokens differ by a quarter, predictions are off by nearly half (standard deviations of logarithms).
+_TRUSTED = 1300
 _ERRORS = 1.0  # standard errors that a skill's retention must be above its limit by
 
 
 @dataclass(frozen=True)
 class Round:
-    """One plan, made and measured on the verifying text: KL and top-1, and each skill's retention and its lower end."""
+    """One plan, made and measured on the verifying text: KL and top-1, each skill's retention and its lower end, and
+    what parts lose `alone` (`recipe.alone`)."""
 
     plan: dict[str, Any]
     kl: float
     top1: float
     retention: dict[str, float]
     lower: dict[str, float]
-    by_part: dict[str, float]
+    alone: dict[str, Any]
 
     @property
     def bytes(self) -> int:
@@ -66,20 +73,20 @@ def search(
     target = find_target(decision.recipe["target"])
     solver = decision.recipe["solver"]
     rounds: list[Round] = []
-    factors: dict[str, float] = {}
+    known = scores
     most: float | None = None
     for number in range(QUALITY_ROUNDS if budget.kind == "quality" else ROUNDS):
-        found = make_plan(scores, target, budget, solver=solver, factors=factors, most_kl=most)
+        found = make_plan(known, target, budget, solver=solver, most_kl=most)
         if any(found["schemes"] == one.plan["schemes"] for one in rounds):
             break
         if rounds and budget.kind != "quality":
-            now = _reckoned(scores, rounds[-1].plan["schemes"], factors)
+            now = min(_reckoned(known, one.plan["schemes"]) for one in rounds)
             if found["predicted"]["kl"] > (1 - _WORTH) * now:
                 break
         rounds.append(_made(run / f"round {number}", decision, found, items, run, on_event))
         last = rounds[-1]
         on_event({"event": "note", "message": _told(last, number)})
-        factors = _learned(rounds)
+        known = learned(scores, rounds)
         if budget.kind != "quality":
             continue
         if last.keeps(budget.value) and last.kl >= -_NEAR * math.log(budget.value):
@@ -106,31 +113,66 @@ def _next_limit(rounds: Sequence[Round], quality: float) -> float | None:
     return None if kept >= 0.7 * broken else math.sqrt(kept * broken)
 
 
-def best_of(rounds: Sequence[Round], budget: Budget) -> Round | None:
-    """Of a size the least KL, of a quality the fewest bytes that keep it."""
+def best_of(rounds: Sequence[Round], budget: Budget, scores: Mapping[str, Any]) -> Round | None:
+    """Of a size the least loss, of a quality the fewest bytes that keep it.
+
+    The loss is the geometric mean of the KL that was measured of the whole and the sum of what is known of its parts
+    after all rounds, which was measured on more windows: of two mixes that are nearly as good either alone is mostly
+    noise.
+    """
     if budget.kind == "quality":
         return min((r for r in rounds if r.keeps(budget.value)), key=lambda r: r.bytes, default=None)
-    return min(rounds, key=lambda r: r.kl)
+    if not all(one.alone and one.kl > 0 for one in rounds):
+        return min(rounds, key=lambda r: r.kl)
+    known = learned(scores, rounds)
+    return min(rounds, key=lambda r: r.kl * _reckoned(known, r.plan["schemes"]))
 
 
-def _learned(rounds: Sequence[Round]) -> dict[str, float]:
-    """What losses were over what was predicted for them, by part, from the last round that had it.
+def learned(scores: Mapping[str, Any], rounds: Sequence[Round]) -> dict[str, Any]:
+    """The scores with losses corrected by what parts lost alone in `rounds`, over what was predicted for them.
 
-    A correction beyond fourfold would be the noise of a loss that is next to nothing.
+    A correction is of the part at the bits it was measured on; between two such it goes by bits, beyond them it stays
+    as it is. It counts the more, the more tokens it was measured on, and is at most fourfold: beyond that it would be
+    the noise of a loss that is next to nothing.
     """
-    factors: dict[str, float] = {}
+    parts = {part["address"]: part for part in scores["parts"]}
+    seen: dict[str, dict[int, float]] = defaultdict(dict)
     for one in rounds:
-        for address, paid in one.by_part.items():
-            before = one.plan["predicted"]["by_part"][address] / factors.get(address, 1.0)
-            if before > 0:
-                factors[address] = min(4.0, max(0.25, paid / before))
-    return factors
+        for measured in one.alone.get("parts", []):
+            schemes = {a: one.plan["schemes"][a] for a in measured["addresses"]}
+            told = math.fsum(parts[a]["schemes"][scheme]["kl"] for a, scheme in schemes.items())
+            if told > 0 and measured["kl"] > 0:
+                trust = one.alone["tokens"] / (one.alone["tokens"] + _TRUSTED)
+                factor = min(_MOST, max(1 / _MOST, measured["kl"] / told)) ** trust
+                seen |= {a: seen[a] | {parse_scheme(scheme).bits: factor} for a, scheme in schemes.items()}
+
+    def corrected(address: str, scheme: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {**entry, "kl": entry["kl"] * _at(seen[address], parse_scheme(scheme).bits)}
+
+    return {
+        **scores,
+        "parts": [
+            {**part, "schemes": {s: corrected(address, s, entry) for s, entry in part["schemes"].items()}}
+            for address, part in parts.items()
+        ],
+    }
 
 
-def _reckoned(scores: Mapping[str, Any], schemes: Mapping[str, str], factors: Mapping[str, float]) -> float:
-    """The loss of `schemes` with corrected predictions."""
+def _at(points: Mapping[int, float], bits: int) -> float:
+    """Between two of `points` by line, beyond them as at the nearest; 1 without any."""
+    if not points:
+        return 1.0
+    low = max((b for b in points if b <= bits), default=min(points))
+    high = min((b for b in points if b >= bits), default=max(points))
+    if low >= high:
+        return points[low]
+    return points[low] + (points[high] - points[low]) * (bits - low) / (high - low)
+
+
+def _reckoned(scores: Mapping[str, Any], schemes: Mapping[str, str]) -> float:
+    """The predicted loss of `schemes`."""
     return math.fsum(
-        factors.get(part["address"], 1.0) * part["schemes"][scheme]["kl"]
+        part["schemes"][scheme]["kl"]
         for part in scores["parts"]
         if (scheme := schemes[part["address"]]) in part["schemes"]
     )
@@ -158,8 +200,8 @@ def _made(
                 # the interval is of 95 %: half its lower arm is about a standard error
                 arm = (kept_share["value"] - kept_share["interval"][0]) / 1.96
                 lower[entry["skill"]] = kept_share["value"] - _ERRORS * arm
-    by_part = {address: line["kl"] for address, line in result["linears"].items() if "kl" in line}
-    made = Round(found, result.get("kl", math.nan), result.get("top1", math.nan), retention, lower, by_part)
+    alone = result.get("alone", {})
+    made = Round(found, result.get("kl", math.nan), result.get("top1", math.nan), retention, lower, alone)
     write_json(note, dataclasses.asdict(made))
     return made
 

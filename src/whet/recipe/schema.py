@@ -22,7 +22,7 @@ from whet.budget import Strict, checked
 from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, ignore
 from whet.recipe.decide import TARGET, check_asked
-from whet.targets import find_target
+from whet.targets import TARGETS, find_target
 
 PRESETS = ("w8", "w4", "balanced", "smallest")
 RECIPE = "recipe.yaml"
@@ -51,7 +51,9 @@ class Quantize(Strict):
     quality: float | None = Field(default=None, description="The share of the original's quality to keep, such as 0.98")
     skills: str | None = Field(default=None, description="With a budget: a file of items whose skills it is to keep")
     solver: str | None = Field(default=None, description="gptq, or nearest, which needs no text")
-    target: str | None = Field(default=None, alias="for", description="The runtime that is to load it")
+    target: str | None = Field(
+        default=None, alias="for", description=f"The runtime that is to load it: {', '.join(TARGETS)}"
+    )
     text: str | None = Field(default=None, description="A file, a folder or a data set's name on the hub")
     field: str = Field(default="text", description="The field of records that holds the text")
     chat: bool = Field(default=False, description="Records are conversations")

@@ -57,10 +57,8 @@ def score(
     folder: Path | None = None,
     seed: int = 0,
     on_event: OnEvent = ignore,
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> dict[str, Any]:
     """Score every part of `decision`'s model on its solving windows, and each skill's share in every block.
-
-    Returns the scores, and by address of the blocks' linears what a squared error of each output costs, `[out]`.
 
     schemes: grids to price, by linear (embedding and head among them). items: questions with answers. spectra: also
     the rank that holds 90 % of each output's energy, which costs an eigenvalue problem a linear. folder: where hidden
@@ -93,7 +91,7 @@ def score(
         for linear in linears
         for mine in (visitor.parts[linear.address],)
     ]
-    found += _tables(decision, visitor, schemes)
+    found += _tables(decision, visitor, schemes, walk.skeleton.bound)
     outliers = visitor.outliers.table()
     for outlier in outliers.values():
         outlier["text"] = tokenizer.decode([outlier["token"]])
@@ -114,7 +112,7 @@ def score(
                 ],
             }
         )
-    scores = {
+    return {
         "format": "whet.scores",
         "version": VERSION,
         "model": {"name": decision.recipe["model"], "sha256": decision.recipe.get("model_sha256")},
@@ -127,7 +125,6 @@ def score(
         "skills": list(dict.fromkeys(item.skill for item in items)),
         "seconds": time.monotonic() - started,
     }
-    return scores, {address: part.scale * part.rows for address, part in visitor.parts.items()}
 
 
 def unscored(decision: Decision, schemes: Schemes) -> dict[str, Any]:
@@ -243,7 +240,7 @@ def _priced(linear: Linear, grids: Sequence[Grid], losses: dict[str, float]) -> 
     return {grid.name: {"bytes": linear_bytes(grid, linear.shape, first), "kl": losses[grid.name]} for grid in grids}
 
 
-def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes) -> list[dict[str, Any]]:
+def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes, bound: float | None) -> list[dict[str, Any]]:
     """Embedding and head. A tied one pays twice, and is solved by the metric that `compress` uses for it."""
     parts, device = decision.anatomy, decision.device
     tokens = visitor.text_tokens
@@ -264,6 +261,7 @@ def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes) -> list[
             tokens=looked_up if looks else None,
             slopes=slopes if looks else None,
             states=states if reads else None,
+            bound=bound,
         )
         w = decision.checkpoint.read(linear.parameter).to(device).float()
         grids = schemes(linear)

@@ -18,10 +18,9 @@ from whet.checkpoint.modeling_whet import PARTS, decode
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.formats import stored_parts, table_entry
-from whet.grids import CodebookGrid, FloatGrid, Grid, safe_scale_dtype
+from whet.grids import CodebookGrid, Grid, GroupedGrid, safe_scale_dtype
 from whet.quantize import SOLVERS, Solution, nearest, second_moment_error
 from whet.recipe.decide import Decision
-from whet.scores import paid_loss
 from whet.walk import BlockStep, Journal, SecondMoments
 
 # Rows of an embedding or head solved at once: bounds memory for large vocabularies.
@@ -105,8 +104,6 @@ class Solver:
                 line = report[linear.address] = _line(linear, grid, own, error)
                 if share is not None:
                     line["starved"] = share
-                if h is not None and linear.address in self.decision.rows:
-                    line["kl"] = paid_loss(part - rounded, h, self.decision.rows[linear.address].to(part.device))
                 solved[linear.address] = (own, grid, rounded)
                 row += linear.shape[0]
         tensors = self._pieces(index, solved)
@@ -209,9 +206,7 @@ class Solver:
         return {address: w for address, w in weights.items() if address in wanted}
 
     def _grid(self, w: Tensor, grid: Grid) -> Grid:
-        if not isinstance(grid, FloatGrid):
-            grid = grid.suited(w)
-        if self.decision.dtype != torch.float32 or isinstance(grid, FloatGrid):
+        if self.decision.dtype != torch.float32 or not isinstance(grid, GroupedGrid):
             return grid
         return dataclasses.replace(grid, scale_dtype=safe_scale_dtype(w, grid))
 

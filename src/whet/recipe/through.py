@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from whet.measure.divergence import score_tokens
+from whet.recipe.alone import lost_alone
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.solving import Solver
 from whet.scores import tied_metric
@@ -45,7 +46,11 @@ def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, An
         head = solver.solve_table("rest", parts.head, [n for n in rest if n != parts.head.parameter], moment)
     if parts.task != "causal":
         return _difference(walk, verify, lighter)
-    return _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, device)
+    found = _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, device)
+    if decision.alone:
+        del walk
+        found["alone"] = lost_alone(decision, solver, lighter)
+    return found
 
 
 def round_only(decision: Decision, solver: Solver) -> dict[str, Any]:
@@ -124,10 +129,7 @@ def _divergence(
     second = first if lighter is None else lighter.to(device)
     for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
         for row in range(len(batch)):
-            kl, same, _, _ = score_tokens(
-                walk.skeleton.cap(mine[row, :-1] @ first.t())[None],
-                walk.skeleton.cap(theirs[row, :-1] @ second.t())[None],
-                batch[row, 1:][None],
-            )
+            before, after = walk.skeleton.next_logits(mine[row], first), walk.skeleton.next_logits(theirs[row], second)
+            kl, same, _, _ = score_tokens(before, after, batch[row, 1:][None])
             total, agree, count = total + kl.double().sum().item(), agree + same.sum().item(), count + kl.numel()
     return {"kl": total / count, "top1": agree / count, "drift": walk.drift}

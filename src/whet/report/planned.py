@@ -53,7 +53,7 @@ def schemes(facts: Mapping[str, Any], say: Words) -> dict[str, Any] | None:
         "rows": rows,
         "outside": outside,
         "legend": legend,
-        "heavy": _heavy(plan, say),
+        "heavy": _heavy(plan, (facts.get("lighter") or {}).get("linears") or {}, say),
         "left_out": {"title": say("plan.left", target=plan.get("target", "")), "items": plan.get("left_out") or []},
     }
 
@@ -101,13 +101,17 @@ def _sentences(plan: Mapping[str, Any], say: Words) -> list[str]:
     return found
 
 
-def _heavy(plan: Mapping[str, Any], say: Words) -> Table | None:
+def _heavy(plan: Mapping[str, Any], linears: Mapping[str, Any], say: Words) -> Table | None:
+    """The parts that are predicted to lose most; with what each lost alone, where that was measured."""
     by_part = (plan.get("predicted") or {}).get("by_part") or {}
     total = sum(by_part.values())
     if total <= 0:
         return None
-    table = Table(say("heavy"), [say("part.address"), say("scheme"), say("heavy.kl"), say("heavy.share")], wide=True)
+    alone = {address: entry["kl"] for address, entry in linears.items() if "kl" in entry}
+    middle = [say("heavy.kl"), *([say("heavy.alone")] if alone else [])]
+    table = Table(say("heavy"), [say("part.address"), say("scheme"), *middle, say("heavy.share")], wide=True)
     for address, kl in sorted(by_part.items(), key=lambda item: -item[1])[:_HEAVIEST]:
         scheme = _cell(plan["schemes"].get(address, "keep"), say)["text"]
-        table.rows.append(Row(address, [scheme, figure(kl), percent(kl / total)]))
+        measured = [figure(alone.get(address))] if alone else []
+        table.rows.append(Row(address, [scheme, figure(kl), *measured, percent(kl / total)]))
     return table

@@ -222,6 +222,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "Block {block} carries {share} of {skill} and {usual} of the middle skill: protect it where {skill} matters.",
         "블록 {block}: {skill}의 {share}를 맡는데 중간 능력은 {usual}만 맡습니다. 그 능력이 중요하면 지키십시오.",
     ),
+    "finding.unwritten": (
+        "{target} reads a file that whet does not write yet: plans lie on what it stores, and the folder loads in "
+        "transformers and whet.",
+        "{target}용 파일은 whet이 아직 쓰지 않습니다. 계획은 그 런타임이 저장하는 값 위에 놓이고, 폴더는 "
+        "transformers와 whet이 불러옵니다.",
+    ),
     "finding.speed": (
         "Weights-only schemes save disk and memory. They are faster where the runtime has kernels for them (vLLM); "
         "stock transformers computes the weights when it loads them and runs as before.",
@@ -245,6 +251,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "role.head": ("Head", "출력층"),
     "heavy": ("Where the predicted loss sits", "예측 손실이 몰린 곳"),
     "heavy.kl": ("Predicted KL", "예측 KL"),
+    "heavy.alone": ("Measured alone", "따로 잰 KL"),
     "heavy.share": ("Share", "몫"),
     "plan.asked": ("Budget: {asked}, for {target}.", "예산: {asked}, {target}용."),
     "plan.none": ("none", "없음"),

@@ -2,7 +2,7 @@
 
 from whet.scores.gains import Seen, gains
 from whet.scores.outliers import SPIKE
-from whet.scores.prediction import linear_losses, paid_loss, pivots
+from whet.scores.prediction import linear_losses, pivots
 from whet.scores.sensitivity import LOST, TEXT, PartScore, Sensitivity
 from whet.scores.spectra import rank_share
 from whet.scores.tables import TableUse, table_losses, tied_metric
@@ -17,7 +17,6 @@ __all__ = [
     "TableUse",
     "gains",
     "linear_losses",
-    "paid_loss",
     "pivots",
     "rank_share",
     "table_losses",

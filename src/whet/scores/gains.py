@@ -42,9 +42,8 @@ class Seen:
 
 def gains(
     weights: Sequence[Tensor], h: Tensor, d: Tensor, slopes: Sequence[Tensor], seen: Seen | None = None
-) -> list[tuple[dict[int, float], float]]:
-    """For each linear `[out, in]` that reads one input: by bits (2 to 8), what is paid over what pivots tell; and the
-    part of it that is not the solver's, the mean over the grids of what is paid over ½ Σ_r s_r e_r H e_rᵀ.
+) -> list[dict[int, float]]:
+    """For each linear `[out, in]` that reads one input: by bits (2 to 8), what is paid over what pivots tell.
 
     h: second moment `[in, in]`, d: its pivots, slopes: mean squared gradients `[out]`, as for `linear_losses`. Without
     `seen` only descent's part. Between and beyond the two grids that are solved (LEARNT) the ratio goes by bits.
@@ -56,7 +55,6 @@ def gains(
     part = torch.cat([w[own.index] for w, own in zip(weights, rows, strict=True)])
     metric = h if seen is None else seen.moment
     known: list[dict[int, float]] = [{} for _ in weights]
-    scale = [0.0 for _ in weights]
     for grid in LEARNT:
         solution = gptq(part, metric, grid)
         error = part - grid.decode(solution.codes, solution.params)
@@ -78,8 +76,7 @@ def gains(
                 apart = float((lost.mean(0) * squares.mean(0)) @ own.weight)
                 factor *= min(_MOST, max(1 / _MOST, _ratio(float((lost * squares).mean(0) @ own.weight), apart)))
             known[i][grid.bits] = factor * _ratio(solved, reckoned)
-            scale[i] += factor / len(LEARNT)
-    return [(by_bits(mine), factor) for mine, factor in zip(known, scale, strict=True)]
+    return [by_bits(mine) for mine in known]
 
 
 def by_bits(known: dict[int, float]) -> dict[int, float]:

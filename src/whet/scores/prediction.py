@@ -27,7 +27,6 @@ from whet.quantize.nearest import nearest
 _TRIED, TRIED_ROWS = 1 << 13, 24
 _ORDERED = 64  # pivots depend a little on the groups of the visiting order; this one serves all grids
 _DAMP = 0.01
-_PAID = 512
 
 
 def pivots(h: Tensor) -> Tensor:
@@ -37,9 +36,7 @@ def pivots(h: Tensor) -> Tensor:
     factor = factorize(h, groups, _DAMP)
     if factor is None:
         return h.diagonal().clone()
-    found = torch.empty_like(factor.pivots)
-    found[factor.order] = factor.pivots
-    return found
+    return factor.by_column()
 
 
 @dataclass(frozen=True)
@@ -93,13 +90,3 @@ def linear_losses(w: Tensor, d: Tensor, s: Tensor, grids: Sequence[Grid], gain: 
         error = part - grid.decode(solution.codes, solution.params)
         losses.append(0.5 * gain.get(grid.bits, 1.0) * float((error.square_() @ d) @ weight))
     return losses
-
-
-def paid_loss(error: Tensor, h: Tensor, s: Tensor) -> float:
-    """½ Σ_r s_r e_r H e_rᵀ of a solved linear's error `[out, in]`: what was predicted, now that it is known.
-
-    Of many rows it takes every n-th, `_PAID` at most, because all would cost what solving does.
-    """
-    step = -(-len(error) // _PAID)
-    error, s = error[::step], s[::step]
-    return 0.5 * step * float((((error @ h) * error).sum(1) * s).sum())

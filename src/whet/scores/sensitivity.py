@@ -48,7 +48,6 @@ class PartScore:
     sensitivity: float = 0.0
     kinds: dict[str, float] = field(default_factory=dict)
     rows: Tensor = field(default_factory=lambda: torch.zeros(0))
-    scale: float = 1.0
     schemes: dict[str, float] = field(default_factory=dict)
     spectrum: float | None = None
 
@@ -98,13 +97,14 @@ class Sensitivity:
 
     # -- the visitor ----------------------------------------------------------------------------------------------
 
-    def head(self, sample: Sample, hidden: Tensor, chance: Tensor, position: slice) -> None:
+    def head(self, sample: Sample, hidden: Tensor, chance: Tensor, slope: Tensor | None, position: slice) -> None:
         """Curvature of the prediction in each logit, and what the head reads."""
         self.counted[sample.name] += len(hidden)
         if position.start == 0:
             self.real[sample.name] += int(sample.real.sum())
         if sample.name.startswith(TEXT):
-            self.read += (chance * (1 - chance)).sum(0).double().cpu()
+            bend = chance * (1 - chance)
+            self.read += (bend if slope is None else bend * slope.square()).sum(0).double().cpu()
             self.head_hidden += (hidden.t() @ hidden).cpu()
             self.final.append(hidden[:: self.passes].cpu())
 
@@ -181,7 +181,7 @@ class Sensitivity:
                     self.solving or tokens,
                 )
             factors = gains(weights, h, d, [part.rows for part in scored], there)
-            for part, w, (gain, part.scale) in zip(scored, weights, factors, strict=True):
+            for part, w, gain in zip(scored, weights, factors, strict=True):
                 grids = self.grids(part.linear)
                 losses = linear_losses(w, d, part.rows, grids, gain)
                 part.schemes |= {grid.name: loss for grid, loss in zip(grids, losses, strict=True)}

@@ -29,13 +29,14 @@ _POSITIONS = 2048  # that predictions are looked at
 class TableUse:
     """How the rows of an embedding or head are used, for the KL that a change E of the table costs.
 
-    ½ Σ_v (looked_v · E_v G E_vᵀ + read_v · E_v H E_vᵀ): looked_v is how often a token is looked up per counted token
-    and G = E[g gᵀ] the gradient of what was looked up; read_v = E[p_v (1 − p_v)] is the curvature of the prediction in
-    a logit and H = E[h hᵀ] of what the head reads. Parts a table does not have are None. metric: `[in, in]`, what its
-    solver rounds by; None: to nearest.
+    ½ Σ_v (looked_v · E_v G E_vᵀ + read_v · E_v H E_vᵀ): looked_v is how often a token is looked up per counted
+    token and G = E[g gᵀ] the gradient of what was looked up; read_v = E[p_v (1 − p_v)] is the curvature of the
+    prediction in what the head computes for a token, and H = E[h hᵀ] of what the head reads. Parts a table does not
+    have are None. metric: `[in, in]`, what its solver rounds by; None: to nearest.
 
     tokens `[n]`, slopes `[n, in]`: what was looked up and the gradient there; states `[m, in]`: what the head read.
-    With them predictions are corrected by what happens position by position.
+    With them predictions are corrected by what happens position by position. bound: what the model keeps its logits
+    below, smoothly (`bound * tanh(z / bound)`), if it does.
     """
 
     looked: Tensor | None = None
@@ -46,6 +47,7 @@ class TableUse:
     tokens: Tensor | None = None
     slopes: Tensor | None = None
     states: Tensor | None = None
+    bound: float | None = None
 
     def looking(self, rows: slice | Tensor, e: Tensor) -> Tensor:
         """The cost `[n]` of looking up rows with errors `e [n, in]`."""
@@ -62,6 +64,14 @@ class TableUse:
     def cost(self, e: Tensor) -> Tensor:
         """Both, of errors `e [vocabulary, in]` of every row."""
         return self.looking(slice(None), e) + self.reading(slice(None), e)
+
+    def logits(self, states: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits `[m, n]` of `states [m, in]` for rows `w [n, in]`; how much of a change reaches them, None: all."""
+        z = states @ w.t()
+        if self.bound is None:
+            return z, None
+        bent = torch.tanh(z / self.bound)
+        return bent * self.bound, 1 - bent.square()
 
     def solved(self, rows: Tensor, grid: Grid) -> Tensor:
         """The error that the run's solver leaves on `rows [n, in]`."""
@@ -96,7 +106,11 @@ def _corrections(w: Tensor, use: TableUse) -> tuple[dict[int, float], dict[int, 
     looks: dict[int, float] = {}
     reads: dict[int, float] = {}
     states = None if use.states is None else use.states[:: -(-len(use.states) // _POSITIONS)].float()
-    whole = None if states is None else _normalizer(w, states)
+    whole = (
+        None
+        if states is None
+        else torch.stack([use.logits(states, w[span])[0].logsumexp(1) for span in _spans(w)]).logsumexp(0)
+    )
     for grid in LEARNT:
         told = [0.0, 0.0]
         looked = square = 0.0
@@ -109,8 +123,11 @@ def _corrections(w: Tensor, use: TableUse) -> tuple[dict[int, float], dict[int, 
                 here = (use.tokens >= span.start) & (use.tokens < span.stop)
                 looked += float((use.slopes[here] * e[use.tokens[here] - span.start]).sum(1).square().sum())
             if states is not None and whole is not None:
-                chance = (states @ w[span].t()).sub_(whole[:, None]).exp_()
+                logits, slope = use.logits(states, w[span])
+                chance = logits.sub_(whole[:, None]).exp_()
                 off = states @ e.t()
+                if slope is not None:
+                    off *= slope
                 mean = mean + (chance * off).sum(1)
                 square += float((chance.mul_(off) * off).sum())
         looks[grid.bits] = reads[grid.bits] = 1.0
@@ -120,11 +137,6 @@ def _corrections(w: Tensor, use: TableUse) -> tuple[dict[int, float], dict[int, 
         if states is not None and isinstance(mean, Tensor) and told[1] > 0:
             reads[grid.bits] = 0.5 * (square - float(mean.square().sum())) / len(states) / told[1]
     return by_bits(looks), by_bits(reads)
-
-
-def _normalizer(w: Tensor, states: Tensor) -> Tensor:
-    """log Σ exp of the logits of `states [m, in]`: `[m]`."""
-    return torch.stack([(states @ w[span].t()).logsumexp(1) for span in _spans(w)]).logsumexp(0)
 
 
 def _spans(w: Tensor) -> Iterator[slice]:

@@ -1,5 +1,29 @@
 """Runtimes as a table: what each stores and loads, and which container a plan therefore takes."""
 
-from whet.targets.table import TARGETS, Storage, Target, check_family, find_target, storage, tie, tied
+from whet.targets.table import (
+    FORMATS,
+    TARGETS,
+    Storage,
+    Target,
+    check_family,
+    find_target,
+    no_file_yet,
+    stand_in,
+    storage,
+    tie,
+    tied,
+)
 
-__all__ = ["TARGETS", "Storage", "Target", "check_family", "find_target", "storage", "tie", "tied"]
+__all__ = [
+    "FORMATS",
+    "TARGETS",
+    "Storage",
+    "Target",
+    "check_family",
+    "find_target",
+    "no_file_yet",
+    "stand_in",
+    "storage",
+    "tie",
+    "tied",
+]

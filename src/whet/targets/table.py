@@ -9,18 +9,34 @@ FP8, NVFP4 and MXFP4 load like symmetric grids, mixed with each other and with t
 decodes. But weights of FP4 come out as bfloat16: in a model of another type the first forward fails, unless there is
 one scheme with `dequantize: true`. An FP8 weight is computed in the type of the module's scale, which is the model's;
 with that flag in that of the stored scale.
+
+Checked by running one linear at a time (`tests/targets`), on identities, against `grid.decode` in float32:
+
+onnxruntime 1.31: MatMulNBits takes 2, 4 and 8 bits in groups of 16 to 256, a power of two, and equals it bit for bit,
+symmetric (no zero point stands for the middle code; scales may be negative) and with integer zeros, padded last groups
+too; GatherBlockQuantized does so for tables. A scale a row is a DequantizeLinear, which its optimizer turns into a
+MatMulNBits by itself. Groups that are no power of two are decoded anew at every call. A real zero would have to be
+stored as -m/s, which rounds again, and at 8 bits it is refused.
+
+openvino 2026.4 (CPU): u4, i4, u8 and i8 constants, a group or a row to a scale, stay as they are and equal it bit for
+bit, in a Gather too; groups are a dimension of the constant, so they must divide. u3 and u6 become float32 when a model
+is loaded. u2 is right in float32 only: with the default settings of a processor that multiplies bfloat16, the output
+has no rows at all or the model does not compile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
-from whet.grids import BLOCKS, CODEBOOKS, CodebookGrid, FloatGrid, Grid, parse_scheme
+from whet.grids import BLOCKS, CODEBOOKS, CodebookGrid, FloatGrid, Grid, NestedGrid, TableGrid, parse_scheme
+
+# What is no integer grid: floats and tables under scales, and ggml's block types of a table or of two levels.
+FORMATS = (*CODEBOOKS, *(name for name, grid in BLOCKS.items() if isinstance(grid, (NestedGrid, TableGrid))))
 
 
 @dataclass(frozen=True)
@@ -30,9 +46,11 @@ class Target:
     `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
     `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme; with `whole` also
     linears that are rows of one stored tensor. `schemes`: the only ones it holds, where they are types of its own;
-    `books`: code books that it holds beside integer grids; `simplest`: the one that holds any linear. `families`: the
-    only ones it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter folder.
-    `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
+    `formats`: what it holds beside integers; `simplest`: the scheme that holds any linear; `instead`: what stands in
+    for a scheme whose blocks do not divide a row, where something better does. `families`: the only ones it loads, None
+    for any. `gguf`: it reads a file of that format, which is written into the lighter folder. `unwritten`: what it
+    reads, where whet does not write that yet: plans hold to what it stores, and the folder is in whichever container
+    fits, for transformers and whet. `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
     """
 
     name: str
@@ -46,10 +64,12 @@ class Target:
     ties: tuple[tuple[str, ...], ...] = ()
     whole: bool = False
     schemes: tuple[str, ...] = ()
-    books: tuple[str, ...] = tuple(CODEBOOKS)
+    formats: tuple[str, ...] = FORMATS
     simplest: str = "int8s"
+    instead: Mapping[str, str] = field(default_factory=dict, hash=False)
     families: tuple[str, ...] | None = None
     gguf: bool = False
+    unwritten: str = ""
     checked: str = "run in tests"
 
 
@@ -77,23 +97,45 @@ TARGETS: dict[str, Target] = {
         real_zero=False,
         embedding=False,
         divides=True,
-        books=("FP8", "fp8-tensor", "fp8-block", "NVFP4", "MXFP4"),
+        formats=("FP8", "fp8-tensor", "fp8-block", "NVFP4", "MXFP4"),
         ties=(("q", "k", "v"), ("gate", "up")),
         checked="accepted by its parser",
     ),
     "llama.cpp": Target(
         "llama.cpp",
         modelling_file=True,
-        bits=(4, 5, 8),
-        groups=(32,),
+        bits=(2, 3, 4, 5, 6, 8),
+        groups=(32, 256),
         integer_zero=False,
         divides=True,
         ties=(("expert gate",), ("expert up",), ("expert down",)),
         whole=True,
         schemes=(*BLOCKS, "F16", "BF16"),
         simplest="F16",
+        # llama-quantize's own choice (llama.cpp, `tensor_type_fallback`)
+        instead={"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"},
         families=GGUF_FAMILIES,
         gguf=True,
+    ),
+    "onnx": Target(
+        "onnx",
+        modelling_file=True,
+        bits=(2, 4, 8),
+        groups=(0, 16, 32, 64, 128, 256),
+        real_zero=False,
+        formats=(),
+        unwritten="an .onnx file",
+        checked="accepted by its parser",
+    ),
+    "openvino": Target(
+        "openvino",
+        modelling_file=True,
+        bits=(4, 8),
+        real_zero=False,
+        divides=True,
+        formats=(),
+        unwritten="an .xml file with its .bin",
+        checked="accepted by its parser",
     ),
     "whet": Target("whet", modelling_file=True),
 }
@@ -117,6 +159,13 @@ class Storage:
         return "scale" if self.dequantize else "float32" if self.blocks else "model"
 
 
+def stand_in(target: Target, scheme: str, columns: int) -> str:
+    """What `target` takes for `scheme` on rows of `columns` weights: itself, if it divides them."""
+    while (group := parse_scheme(scheme).group) and columns % group:
+        scheme = target.instead.get(scheme, target.simplest)
+    return scheme
+
+
 def find_target(name: str) -> Target:
     """The row of `name`. Raises UsageError with a did-you-mean."""
     if name not in TARGETS:
@@ -131,6 +180,16 @@ def check_family(target: Target, family: str, source: str) -> None:
             f"{source} is of the family {family!r}, and whet writes no file of it that {target.name} loads. Families "
             f"it writes: {', '.join(target.families)}. For another runtime give --for transformers."
         )
+
+
+def no_file_yet(target: Target) -> list[str]:
+    """The sentence that says so where whet does not write what `target` reads; else nothing."""
+    if not target.unwritten:
+        return []
+    return [
+        f"{target.name} reads {target.unwritten}, which whet does not write yet: codes and scales lie on what "
+        f"{target.name} stores, and the folder itself loads in transformers and in whet."
+    ]
 
 
 def tie(target: Target, address: str, role: str) -> str | None:
@@ -187,6 +246,12 @@ def storage(
             f"F16 and BF16 are for llama.cpp: {target.name} reads what is not quantized in the model's own type. Leave "
             "those parts as they are (keep), or use --for llama.cpp."
         )
+    if any(isinstance(grid, (NestedGrid, TableGrid)) for grid in grids.values()):
+        return Storage("whet", False, "compressed-tensors has neither scales of two levels nor tables of values")
+    if any(isinstance(grid, CodebookGrid) and grid.values == "e5m2" for grid in grids.values()):
+        return Storage("whet", False, "compressed-tensors has no FP8 of type E5M2")
+    if any(grid.group and shapes[address][1] % grid.group for address, grid in grids.items()):
+        return Storage("whet", False, "stock transformers needs groups that divide the row")
     beyond = None if parts is None else _beyond_stock(parts, grids, dtype)
     if beyond is not None:
         if not target.modelling_file:
@@ -195,9 +260,6 @@ def storage(
     if any(grid.zero == "real" for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has no real zeros")
     kinds = set(grids.values())
-    foreign = {_SAID[grid.values] for grid in kinds if isinstance(grid, CodebookGrid) and grid.values in _SAID}
-    if foreign:
-        return Storage("whet", False, f"compressed-tensors has no {' and no '.join(sorted(foreign))}")
     if len(kinds) > 1 and dtype not in (None, torch.bfloat16) and any(_fp4(grid) for grid in kinds):
         kind = str(dtype).removeprefix("torch.")
         beyond = f"stock transformers computes NVFP4 and MXFP4 in bfloat16, which beside others fails in {kind} models"
@@ -247,8 +309,11 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype 
     return None
 
 
-# Code books that compressed-tensors does not have.
-_SAID = {"e5m2": "FP8 of type E5M2", "nf4": "NF4"}
+def _format(grid: Grid) -> str | None:
+    """What a target's `formats` call `grid`, whatever its group; None where it is a plain integer grid."""
+    if isinstance(grid, TableGrid):
+        return grid.block or grid.table
+    return grid.name if isinstance(grid, (NestedGrid, CodebookGrid)) else None
 
 
 def _fp4(grid: Grid) -> bool:
@@ -270,8 +335,13 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         raise refuse(f"holds {', '.join(target.schemes)} and nothing else", better)
     if isinstance(grid, FloatGrid):
         return
+    called = _format(grid)
+    if called is not None and called not in target.formats:
+        if called in BLOCKS:
+            raise refuse("reads no block types of ggml", "Use int4s-g128 or the like, or --for llama.cpp.")
+        raise refuse(f"holds {', '.join((*target.formats, 'integers'))}", "Use one of them, or --for whet.")
     if isinstance(grid, CodebookGrid):
-        _check_book(target, grid, shape, table, refuse)
+        _check_floats(target, grid, shape, table, refuse)
         return
     if grid.bits not in target.bits:
         raise refuse(f"has no {grid.bits}-bit kernel", f"Use {' or '.join(map(str, target.bits))} bits, or --for whet.")
@@ -282,14 +352,16 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
     if target.groups is not None and grid.group not in target.groups:
         allowed = ", ".join(str(g) for g in target.groups if g)
         raise refuse(f"takes no group of {grid.group}", f"Use a group of {allowed}, or none (per channel).")
-    if target.divides and grid.group and shape[1] % grid.group:
+    if (target.divides or isinstance(grid, NestedGrid)) and grid.group and shape[1] % grid.group:
         sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
         fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
-        better = f"a group that divides every row, such as {max(fits)}" if fits else "one scale per row (leave out -g)"
-        if target.schemes:
+        row = "FP8, which has one scale per row" if called else "one scale per row (leave out -g)"
+        better = f"a group that divides every row, such as {max(fits)}" if fits else row
+        if target.schemes or isinstance(grid, NestedGrid):
+            better = stand_in(target, grid.name, shape[1])
             raise refuse(
                 f"needs rows that divide by {grid.group}, and {shape[1]} does not",
-                f"Give this part {target.simplest} (a plan names a scheme for each part; whet plan makes one).",
+                f"Give this part {better} (a plan names a scheme for each part; whet plan makes one).",
             )
         raise refuse(
             f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
@@ -297,25 +369,22 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         )
 
 
-def _check_book(
+def _check_floats(
     target: Target, grid: CodebookGrid, shape: tuple[int, int], table: bool, refuse: Callable[[str, str], UsageError]
 ) -> None:
-    if grid.name not in target.books and not (grid.values == "nf4" and "nf4" in target.books):
-        raise refuse(f"holds {', '.join(target.books)} of the code books", "Use one of them, or --for whet.")
     if table and not target.embedding:
         raise refuse("loads no quantized embedding or head", "Leave out --embed (in a plan: keep).")
     if table and not grid.rows:
-        raise refuse("is given tables some thousand rows at a time", "Use FP8, which has a scale for each row.")
+        raise refuse("is given tables some thousand rows at a time", "Use FP8, which has one scale per row.")
     if target.ties and grid.rows > 1 and shape[0] % grid.rows:
         raise refuse(
             f"fuses linears, and blocks of {grid.rows} rows do not divide {shape[0]}",
-            "Use FP8, which has a scale per row.",
+            "Use FP8, which has one scale per row.",
         )
     if grid.values == "e2m1" and shape[1] % 2:
         raise refuse("holds two weights in a byte, and the rows are odd", "Use FP8 or nf4.")
     if target.divides and grid.group and shape[1] % grid.group:
-        smaller = "a smaller group (nf4-g32)" if grid.values == "nf4" else "FP8, which has one scale per row"
         raise refuse(
             f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
-            f"Use {smaller}, or --for whet, which keeps a shorter last group.",
+            "Use FP8, which has one scale per row, or --for whet, which keeps a shorter last group.",
         )

@@ -3,9 +3,11 @@
 from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample, refuse_unscored
 from whet.walk.journal import Journal, alone
 from whet.walk.moments import STARVED, SecondMoments
+from whet.walk.swaps import ORIGINAL, Swaps
 from whet.walk.walk import BlockStep, Visitor, Walk
 
 __all__ = [
+    "ORIGINAL",
     "STARVED",
     "BlockStep",
     "Flow",
@@ -14,6 +16,7 @@ __all__ = [
     "Journal",
     "Sample",
     "SecondMoments",
+    "Swaps",
     "Visitor",
     "Walk",
     "alone",

@@ -70,8 +70,11 @@ class Flow:
 class GradientVisitor(Protocol):
     """What is done at the head, at every block from the last to the first, and at the embedding."""
 
-    def head(self, sample: Sample, hidden: Tensor, chance: Tensor, position: slice) -> None:
-        """Final hidden states `[n, hidden]` and predictions `[n, vocabulary]` of some counted positions."""
+    def head(self, sample: Sample, hidden: Tensor, chance: Tensor, slope: Tensor | None, position: slice) -> None:
+        """Final hidden states `[n, hidden]` and predictions `[n, vocabulary]` of some counted positions.
+
+        slope: `[n, vocabulary]`, how much of a change of what the head computes reaches the logits; None: all of it.
+        """
 
     def flow(self, index: int, linears: list[Linear], flow: Flow) -> None:
         """One sample at one block."""
@@ -133,7 +136,8 @@ class GradientWalk:
             module = skeleton.load_block(index)
             with torch.no_grad():
                 for number, sample in enumerate(samples):
-                    after = self._run(module, states[place(index, number)], calls[tuple(sample.tokens.shape)][index])
+                    call = calls[tuple(sample.tokens.shape)][index]
+                    after = skeleton.run(module, states[place(index, number)], call, self.compute)
                     states.update(place(index + 1, number), after)
             skeleton.free_block(index)
             stage.step(unit=f"block {index} forward")
@@ -169,13 +173,6 @@ class GradientWalk:
         for number, sample in enumerate(samples):
             visitor.embedding(sample, states[place(0, number)] * scale)
 
-    def _run(self, module: nn.Module, hidden: Tensor, call: Call) -> Tensor:
-        args, kwargs = call
-        kind = torch.device(self.skeleton.device).type
-        with torch.autocast(kind, dtype=self.compute, enabled=self.compute != torch.float32):
-            out = module(hidden, *args, **kwargs)
-        return out if isinstance(out, Tensor) else out[0]
-
     def _from_head(
         self, norm: nn.Module, weights: Tensor, last: Tensor, sample: Sample, visitor: GradientVisitor
     ) -> Tensor:
@@ -194,10 +191,12 @@ class GradientWalk:
                 logits = self.skeleton.cap((hidden.to(self.compute) @ table.t()).float())
                 chance = logits.softmax(-1)
                 noise = chance.sqrt() * torch.empty_like(chance).normal_(generator=self.chance)
-                visitor.head(sample, hidden, chance, slice(start, start + len(rows)))
+                bound = self.skeleton.bound
+                slope = None if bound is None else 1 - (logits / bound).square()
+                visitor.head(sample, hidden, chance, slope, slice(start, start + len(rows)))
                 error = noise - chance * noise.sum(1, keepdim=True)
-                if self.skeleton.bound is not None:
-                    error *= 1 - (logits / self.skeleton.bound).square()
+                if slope is not None:
+                    error *= slope
                 gradient[rows, columns] = (error.to(self.compute) @ table).to(gradient.dtype)
         normed.backward(gradient)
         assert x.grad is not None
@@ -216,7 +215,7 @@ class GradientWalk:
         x = hidden.detach().clone().requires_grad_()
         flow = Flow(sample, hidden, hidden)
         with torch.enable_grad(), _listening(module, linears, prefix, flow):
-            out = self._run(module, x, call)
+            out = self.skeleton.run(module, x, call, self.compute)
             flow.after = out.detach()
             out.backward(gradient.to(out.dtype))
         assert x.grad is not None

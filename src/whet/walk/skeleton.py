@@ -108,6 +108,11 @@ class Skeleton:
         """Logits as the model gives them, from what its head computes."""
         return logits if self.bound is None else torch.tanh(logits / self.bound) * self.bound
 
+    def next_logits(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """What a head of `table [vocabulary, hidden]` makes of final states `[L, hidden]`: logits `[1, L - 1,
+        vocabulary]` of every position with a next one."""
+        return self.cap(hidden[:-1] @ table.t())[None]
+
     def scale(self) -> float:
         """What the embedding multiplies its rows by."""
         with self.embedding(torch.ones(1, 1)), torch.no_grad():
@@ -166,6 +171,14 @@ class Skeleton:
             self._run(tokens)
         self.entered = entered
         return entered[0], calls
+
+    def run(self, module: nn.Module, hidden: Tensor, call: Call, compute: torch.dtype) -> Tensor:
+        """What a block gives for `hidden [b, L, hidden]`, with its products in the type `compute`."""
+        args, kwargs = call
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, dtype=compute, enabled=compute != torch.float32):
+            out = module(hidden, *args, **kwargs)
+        return out if isinstance(out, Tensor) else out[0]
 
     def _norms(self) -> list[str]:
         """Names of the norms that end the stacks."""

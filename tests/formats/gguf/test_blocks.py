@@ -8,47 +8,61 @@ import pytest
 import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
+import ggml
 from whet.errors import UsageError
 from whet.formats import table_entry
 from whet.formats.gguf import block_type, blocks
 from whet.formats.gguf.blocks import float_rows, row_bytes
-from whet.grids import BLOCKS, FLOATS, parse_scheme
+from whet.grids import BLOCKS, FLOATS, NestedGrid, parse_scheme
 
 
 def theirs(rows, kind):
     return torch.from_numpy(gguf.dequantize(rows.numpy(), GGMLQuantizationType[kind]).astype(np.float32))
 
 
+def random_params(grid, rows, columns, generator):
+    """Parameters of every value that the type stores, as far as they go."""
+    kinds = ("scale", "offset") if grid.zero == "real" else ("scale",)
+    params = {k: torch.randn(rows, columns // grid.group, generator=generator).half() for k in kinds}  # negative too
+    if isinstance(grid, NestedGrid):
+        shape = rows, columns // grid.part
+        most = 2**grid.part_bits
+        params |= {f"part_{k}": torch.randint(0, most, shape, generator=generator, dtype=torch.uint8) for k in kinds}
+    return params
+
+
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_every_code_and_scale_reads_back(kind):
     grid = parse_scheme(kind)
     generator = torch.Generator().manual_seed(len(kind) + grid.bits)
-    codes = torch.randint(0, grid.top + 1, (24, 96), generator=generator, dtype=torch.uint8)
-    codes[0, :32], codes[1, :32] = 0, grid.top
-    params = {"scale": torch.randn(24, 3, generator=generator).half()}  # negative ones too
-    if grid.zero == "real":
-        params["offset"] = torch.randn(24, 3, generator=generator).half()
+    codes = torch.randint(0, 2**grid.bits, (32, 768), generator=generator, dtype=torch.uint8)
+    codes[0, :256], codes[1, :256] = 0, 2**grid.bits - 1
+    params = random_params(grid, 32, 768, generator)
     packed = blocks(codes, params, kind, "a")
-    assert packed.shape == (24, row_bytes(kind, 96)) and packed.nbytes == grid.nbytes(24, 96)
-    assert torch.equal(theirs(packed, kind), grid.decode(codes, params))
+    assert packed.shape == (32, row_bytes(kind, 768)) and packed.nbytes == grid.nbytes(32, 768)
+    values = grid.decode(codes, params)
+    assert torch.equal(theirs(packed, kind), values)
+    assert torch.equal(ggml.dequantize(packed, kind), values)
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_what_a_solver_gives_is_what_ggml_reads(kind):
     grid = parse_scheme(kind)
-    w = torch.randn(16, 64, generator=torch.Generator().manual_seed(3))
+    w = torch.randn(16, 512, generator=torch.Generator().manual_seed(3))
     params = grid.fit(w)
     codes = grid.encode(w, params)
-    assert torch.equal(theirs(blocks(codes, params, kind, "a"), kind), grid.decode(codes, params))
+    packed = blocks(codes, params, kind, "a")
+    assert torch.equal(theirs(packed, kind), grid.decode(codes, params))
+    assert packed.nbytes == grid.nbytes(16, 512)
     assert block_type(table_entry(grid, "float32")) == kind
 
 
 @pytest.mark.parametrize("kind", [*BLOCKS, "F16", "BF16", "F32"])
 def test_bytes_of_a_row_are_ggmls(kind):
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-    assert row_bytes(kind, 320) == 320 // block * size
+    assert row_bytes(kind, 1280) == 1280 // block * size
     if block > 1:
-        with pytest.raises(ValueError, match="divide by 32, not 172"):
+        with pytest.raises(ValueError, match=f"divide by {block}, not 172"):
             row_bytes(kind, 172)
 
 

@@ -59,8 +59,7 @@ class Source:
             told = "; ".join(f"{scheme} ({len(set(a))} linears, first {a[0]})" for scheme, a in lost.items())
             raise UsageError(
                 f"{checkpoint.path}: no type of ggml that whet writes holds {told}, and rounding again would change "
-                "the weights that were judged. Compress with --for llama.cpp, which takes Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 "
-                "and F16."
+                "the weights that were judged. Compress with --for llama.cpp, which takes ggml's own types."
             )
 
     def values(self, name: str) -> Tensor:
@@ -83,4 +82,9 @@ class Source:
         params = {"scale": self.checkpoint.read(f"{address}.weight_scale")}
         if entry["zero"] == "real":
             params["offset"] = self.checkpoint.read(f"{address}.weight_offset")
+        if "part" in entry:
+            streams = self.checkpoint.read(f"{address}.weight_parts").t().contiguous()
+            numbers = unpack(streams, entry["part_bits"], stored.shape[0]).t()
+            names = ["part_scale", "part_offset"] if entry["zero"] == "real" else ["part_scale"]
+            params |= zip(names, numbers.split(stored.shape[1] // entry["part"], dim=1), strict=True)
         return blocks(codes, params, kind, address)

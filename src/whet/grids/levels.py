@@ -1,0 +1,47 @@
+"""Evenly spaced levels, ready to round many tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def inverse(scale: Tensor) -> Tensor:
+    """`1 / scale`, and 0 for scales that are 0 or too small to have one: everything is rounded to one code then."""
+    usable = scale.abs() >= torch.finfo(torch.float32).tiny
+    return torch.where(usable, 1 / torch.where(usable, scale, 1.0), 0.0)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A grid with its parameters multiplied out, so that rounding is two fused operations and a clamp.
+
+    Only for choosing codes: `value` may differ from the grid's `dequantize` in the last bit of a float32.
+    """
+
+    inverse: Tensor
+    shift: Tensor
+    scale: Tensor
+    offset: Tensor
+    top: int
+    real: bool = False
+
+    def __getitem__(self, index: int) -> Levels:
+        """The levels of one of several parameter sets stacked along the first dimension."""
+        return Levels(
+            self.inverse[index], self.shift[index], self.scale[index], self.offset[index], self.top, self.real
+        )
+
+    def codes(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Nearest codes of `x`, as floats."""
+        return torch.addcmul(self.shift, x, self.inverse, out=out).round_().clamp_(0, self.top)
+
+    def value(self, codes: Tensor) -> Tensor:
+        """What `codes` stand for."""
+        return torch.addcmul(self.offset, codes, self.scale)
+
+    def along(self, codes: Tensor) -> Tensor:
+        """What the scale multiplies, in the place of `codes`: counted from the grid's zero if it has one."""
+        return codes if self.real else codes.sub_(self.shift)
