@@ -38,7 +38,7 @@ def test_compressed_tensors_takes_what_is_written():
         assert weights.symmetric == (parse_scheme(scheme).zero == "none")
 
 
-def test_compressed_tensors_takes_code_books_as_its_own_presets():
+def test_compressed_tensors_takes_small_floats_as_its_own_presets():
     """Its weight-only NVFP4A16 and MXFP4A16, and the weights of its FP8 presets."""
     from compressed_tensors.quantization.quant_scheme import FP8, FP8_BLOCK, FP8_DYNAMIC, MXFP4A16, NVFP4A16
 

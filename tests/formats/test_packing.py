@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from whet.checkpoint.modeling_whet import decode, parts_of, unpack
 from whet.errors import GateError
 from whet.formats import pack, quantization_config, stored_parts, table_entry
-from whet.grids import CODEBOOKS, IntegerGrid, parse_scheme
+from whet.grids import SMALL_FLOATS, IntegerGrid, parse_scheme
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 bits_ = st.integers(2, 8)
@@ -83,10 +83,10 @@ def test_what_is_stored_decodes_to_what_was_solved(bits, kind, group, columns):
         assert torch.equal(decode(parts, table_entry(grid, "scale" if dequantize else "model"), dtype), computed)
 
 
-@pytest.mark.parametrize("name", [*CODEBOOKS, "nf4-g40"])
+@pytest.mark.parametrize("name", [*SMALL_FLOATS, "nf4-g40"])
 @pytest.mark.parametrize("shape", [(11, 96), (200, 250), (1, 2), (130, 128)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_code_book_is_stored_as_it_was_solved(name, shape, dtype):
+def test_a_small_float_is_stored_as_it_was_solved(name, shape, dtype):
     scales = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
     grid, w = parse_scheme(name, scales), torch.randn(shape, generator=torch.Generator().manual_seed(shape[1]))
     params = grid.fit(w)
@@ -99,7 +99,7 @@ def test_a_code_book_is_stored_as_it_was_solved(name, shape, dtype):
 
 @pytest.mark.parametrize("name", ["FP8", "fp8-tensor", "fp8-block", "NVFP4", "MXFP4"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_code_book_is_what_compressed_tensors_computes(name, dtype):
+def test_a_small_float_is_what_compressed_tensors_computes(name, dtype):
     grid, w = parse_scheme(name, dtype), torch.randn(200, 256, generator=torch.Generator().manual_seed(1)) * 0.05
     params = grid.fit(w)
     parts = stored_parts(grid.encode(w, params), params, grid)
@@ -120,7 +120,7 @@ def test_a_code_book_is_what_compressed_tensors_computes(name, dtype):
 
 
 def test_every_power_of_two_is_read_as_compressed_tensors_reads_it():
-    grid = CODEBOOKS["MXFP4"]
+    grid = SMALL_FLOATS["MXFP4"]
     scale = torch.exp2(torch.arange(-126, 127, dtype=torch.float32))[:, None]
     codes = torch.full((253, 32), 9, dtype=torch.uint8)
     parts = stored_parts(codes, {"scale": scale}, grid)
@@ -136,7 +136,7 @@ def test_every_power_of_two_is_read_as_compressed_tensors_reads_it():
 def test_parts_of_one_tensor_that_do_not_agree_are_refused():
     codes = torch.zeros(4, 16, dtype=torch.uint8)
     with pytest.raises(GateError, match="rows that share a scale"):
-        stored_parts(codes, {"scale": torch.arange(4.0)[:, None]}, CODEBOOKS["fp8-tensor"])
+        stored_parts(codes, {"scale": torch.arange(4.0)[:, None]}, SMALL_FLOATS["fp8-tensor"])
     with pytest.raises(GateError, match="several divisors"):
         params = {"scale": torch.ones(4, 1), "divisor": torch.tensor([[1.0], [1.0], [2.0], [2.0]])}
-        stored_parts(codes, params, CODEBOOKS["NVFP4"])
+        stored_parts(codes, params, SMALL_FLOATS["NVFP4"])

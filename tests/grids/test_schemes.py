@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from whet.errors import UsageError
-from whet.grids import BLOCKS, CODEBOOKS, CodebookGrid, IntegerGrid, TableGrid, parse_scheme
+from whet.grids import BLOCKS, SMALL_FLOATS, IntegerGrid, SmallFloatGrid, TableGrid, parse_scheme
 from whet.grids.schemes import PRESETS
 
 
@@ -59,10 +59,10 @@ def test_a_block_type_has_float16_scales_whatever_the_model_has(dtype):
     assert grid == parse_scheme("int5z-g32", dtype)
 
 
-@pytest.mark.parametrize("name", [*CODEBOOKS, "nf4-g32", "nf4-g100"])
+@pytest.mark.parametrize("name", [*SMALL_FLOATS, "nf4-g32", "nf4-g100"])
 def test_the_name_of_a_float_or_table_parses_to_it(name):
     grid = parse_scheme(name.upper(), torch.bfloat16)
-    kind = TableGrid if name.startswith("nf4") else CodebookGrid
+    kind = TableGrid if name.startswith("nf4") else SmallFloatGrid
     assert type(grid) is kind and grid.name == name and parse_scheme(grid.name) == grid
     stored = {"NVFP4": torch.float8_e4m3fn, "MXFP4": torch.float8_e8m0fnu}
     assert grid.scale_dtype == stored.get(name, torch.bfloat16)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from whet.grids import CODEBOOKS, Grid, parse_scheme
+from whet.grids import SMALL_FLOATS, Grid, parse_scheme
 from whet.quantize import SOLVERS, Solution, gptq, nearest, second_moment_error
 from whet.quantize.descent import descend
 
-SCHEMES = (*CODEBOOKS, "nf4-g40", "int2s-g16", "int3-g32", "int4z-g64", "int8s", "Q4_0", "F16")
+SCHEMES = (*SMALL_FLOATS, "nf4-g40", "int2s-g16", "int3-g32", "int4z-g64", "int8s", "Q4_0", "F16")
 
 
 def problem(rows: int, columns: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,8 +45,8 @@ def test_every_solver_takes_every_grid(scheme, solver, columns):
     assert torch.equal(values(grid, Solution.of_rows(parts)), rounded)
 
 
-@pytest.mark.parametrize("scheme", CODEBOOKS)
-def test_gptq_and_descent_gain_on_code_books(scheme):
+@pytest.mark.parametrize("scheme", SMALL_FLOATS)
+def test_gptq_and_descent_gain_on_small_floats(scheme):
     grid, (w, h) = parse_scheme(scheme), problem(140, 256, 1)
     plain = second_moment_error(w, values(grid, nearest(w, h, grid)), h)
     only = gptq(w, h, grid, sweeps=0)
@@ -56,9 +56,9 @@ def test_gptq_and_descent_gain_on_code_books(scheme):
     assert after < first < 0.6 * plain
 
 
-@pytest.mark.parametrize("scheme", CODEBOOKS)
+@pytest.mark.parametrize("scheme", SMALL_FLOATS)
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_a_mask_is_kept_exactly_on_code_books(scheme, solver):
+def test_a_mask_is_kept_exactly_on_small_floats(scheme, solver):
     grid, (w, h) = parse_scheme(scheme), problem(24, 64)
     mask = torch.rand(w.shape, generator=torch.Generator().manual_seed(2)) < 0.5
     mask[3] = False
@@ -75,9 +75,9 @@ def test_a_row_does_not_see_its_neighbours_where_nothing_is_shared(scheme):
         assert torch.equal(one.codes, two.codes) and torch.equal(one.params["scale"], two.params["scale"])
 
 
-@pytest.mark.parametrize("scheme", CODEBOOKS)
+@pytest.mark.parametrize("scheme", SMALL_FLOATS)
 @pytest.mark.parametrize("case", ["few tokens", "all zero", "huge", "zero weights", "tiny weights"])
-def test_odd_problems_stay_harmless_on_code_books(scheme, case):
+def test_odd_problems_stay_harmless_on_small_floats(scheme, case):
     grid, (w, h) = parse_scheme(scheme, torch.bfloat16), problem(24, 64)
     if case == "few tokens":
         x = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))

@@ -34,8 +34,8 @@ CASES = {
 }
 
 
-# the same of grids of a code book, by the type of the model
-BOOKS = {
+# the same of small floats, by the type of the model
+SMALL_FLOATS = {
     "FP8": ({"scheme": "FP8"}, torch.bfloat16, "compressed-tensors", False),
     "FP8, float32": ({"scheme": "fp8"}, torch.float32, "compressed-tensors", False),
     "FP8, float16, tables too": ({"scheme": "FP8", "embed": "FP8"}, torch.float16, "compressed-tensors", True),
@@ -165,9 +165,9 @@ def test_gptq_on_embedding_and_head(tmp_path, name):
     run(original, tmp_path / "out", case)
 
 
-@pytest.mark.parametrize("name", BOOKS)
-def test_code_books_load_as_they_were_solved(tmp_path, name):
-    _, dtype, _, dequantize = case = BOOKS[name]
+@pytest.mark.parametrize("name", SMALL_FLOATS)
+def test_small_floats_load_as_they_were_solved(tmp_path, name):
+    _, dtype, _, dequantize = case = SMALL_FLOATS[name]
     wide = {"intermediate_size": 128, "hidden_size": 128 if name == "blocks" else 64}
     original = models.make(tmp_path / "model", dtype=dtype, tied=dequantize and "tables" in name, **wide)
     settings = {} if "tables" in name or name == "blocks" else {"solver": "nearest", "text": None}
@@ -177,7 +177,7 @@ def test_code_books_load_as_they_were_solved(tmp_path, name):
 @pytest.mark.parametrize("family", ["phi3", "gpt2", "mixtral", "opt"])
 @pytest.mark.parametrize("scheme", ["fp8-tensor", "fp8-block", "NVFP4", "MXFP4", "nf4-g32"])
 @torch.no_grad()
-def test_families_that_store_their_linears_otherwise_hold_code_books(tmp_path, family, scheme):
+def test_families_that_store_their_linears_otherwise_hold_small_floats(tmp_path, family, scheme):
     """Fused, transposed or stacked tensors, with blocks that end inside of them."""
     original = models.make(tmp_path / "model", family, dtype=torch.bfloat16)
     target = "whet" if scheme == "fp8-block" else "transformers"

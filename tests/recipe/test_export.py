@@ -33,7 +33,7 @@ def folders(tmp_path_factory):
     models.make(base / "original", tied=True, dtype=torch.bfloat16)
     compress(base / "original", base / "lighter", scheme="q4_0", embed="Q5_1")
     whet.compress(base / "original", base / "other", scheme="int3s-g32", solver="nearest")
-    whet.compress(base / "original", base / "book", scheme="FP8", solver="nearest")
+    whet.compress(base / "original", base / "floats", scheme="FP8", solver="nearest")
     return base
 
 
@@ -200,7 +200,7 @@ REFUSED = {
         {},
         r"no type of ggml that whet writes holds int3s-g32 \(14 linears, first .*Compress with --for llama\.cpp",
     ),
-    "book": ("book", {}, r"no type of ggml that whet writes holds FP8 \(14 linears, first"),
+    "floats": ("floats", {}, r"no type of ggml that whet writes holds FP8 \(14 linears, first"),
     "type": ("lighter", {"kind": "f16"}, "its types were decided when it was made.*Leave --type out"),
     "a type that is none": ("original", {"kind": "q4_0"}, "Q4_0 is no type for an original"),
     "format": ("lighter", {"to": "ggml"}, r"Format 'ggml' is not known\. Did you mean gguf\?"),

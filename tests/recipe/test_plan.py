@@ -86,14 +86,14 @@ CASES = {
         ("compressed-tensors", True),
     ),
     "the embedding alone": ({}, {}, {"embedding": "int8s"}, "transformers", ("compressed-tensors", True)),
-    "code books beside integers": (
+    "floats beside integers": (
         {"q": "FP8", "k": "fp8-tensor", "v": "keep", "o": "int4s-g32", "down": "FP8"},
         {"gate": "fp8-tensor", "up": "fp8-tensor", "q": "int8s"},
         {},
         "transformers",
         ("compressed-tensors", False),
     ),
-    "code books that compressed-tensors lacks": (
+    "floats and tables that compressed-tensors lacks": (
         {"q": "nf4-g32", "k": "NVFP4", "v": "fp8e5m2", "o": "int4-g32", "up": "fp8-block"},
         {"down": "nf4-g40"},
         {"embedding": "MXFP4"},

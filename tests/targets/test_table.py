@@ -39,7 +39,7 @@ def choose(target="transformers", **schemes):
         # these it cannot store
         ({"a": "int4z-g32", "b": "int4z-g32"}, "whet", False),
         ({"a": "int4s-g32", "b": "int4z-g32"}, "whet", False),
-        # code books: those of compressed-tensors mix with each other and with symmetric integers
+        # small floats: those of compressed-tensors mix with each other and with symmetric integers
         ({"a": "FP8", "b": "FP8"}, "compressed-tensors", False),
         ({"a": "NVFP4", "b": "NVFP4"}, "compressed-tensors", True),
         ({"a": "NVFP4", "b": "FP8", "c": "MXFP4"}, "compressed-tensors", False),
@@ -120,13 +120,13 @@ REFUSED = {
     "openvino, bits": ("openvino", {"a": "int2s-g32"}, "openvino has no 2-bit kernel", "Use 4 or 8 bits"),
     "openvino, real zero": ("openvino", {"embed": "int4z-g32"}, "openvino holds no real zeros", "int4-g128"),
     "openvino, divides": ("openvino", {"c": "int4-g64"}, "64 does not divide 96", "such as 48"),
-    "foreign book": ("vllm", {"a": "nf4"}, r"a \(64 x 64\) as nf4: vllm holds FP8, fp8-tensor", "--for whet"),
-    "a book's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "such as 48"),
+    "a foreign table": ("vllm", {"a": "nf4"}, r"a \(64 x 64\) as nf4: vllm holds FP8, fp8-tensor", "--for whet"),
+    "a table's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "such as 48"),
     "a table's row": ("transformers", {"odd": "nf4"}, "64 does not divide 37", "Use FP8, which has one scale"),
-    "a book's block": ("transformers", {"a": "fp8-block"}, "128 does not divide 64", "Use FP8, which has one scale"),
+    "a block of floats": ("transformers", {"a": "fp8-block"}, "128 does not divide 64", "Use FP8, which has one scale"),
     "blocks of what is fused": ("vllm", {"wide": "fp8-block"}, "blocks of 128 rows do not divide 96", "Use FP8"),
-    "a table in a book": ("vllm", {"embed": "FP8"}, "embed .* loads no quantized embedding", "Leave out --embed"),
-    "one scale for a table": ("whet", {"embed": "fp8-tensor"}, "some thousand rows at a time", "Use FP8"),
+    "an embedding of floats": ("vllm", {"embed": "FP8"}, "embed .* loads no quantized embedding", "Leave out --embed"),
+    "one scale for an embedding": ("whet", {"embed": "fp8-tensor"}, "some thousand rows at a time", "Use FP8"),
     "too wide": ("transformers", {"a": "int4s-g128"}, "128 does not divide 64", "such as 64"),
 }
 

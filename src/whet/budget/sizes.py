@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from whet.anatomy import Anatomy, Linear, Piece
 from whet.checkpoint import TensorInfo
 from whet.errors import UsageError, did_you_mean
-from whet.grids import CodebookGrid, FloatGrid, Grid
+from whet.grids import FloatGrid, Grid, SmallFloatGrid
 
 # A linear whose codes are packed densely also stores its shape, two 64-bit integers.
 _SHAPE_BYTES = 16
@@ -31,7 +31,7 @@ def linear_bytes(grid: Grid, shape: tuple[int, int], first: bool = True) -> int:
 
     first: whether it is not stored together with rows above it, which have the shape of all.
     """
-    shaped = first and not isinstance(grid, (CodebookGrid, FloatGrid))
+    shaped = first and not isinstance(grid, (SmallFloatGrid, FloatGrid))
     return grid.nbytes(*shape) + _SHAPE_BYTES * shaped
 
 

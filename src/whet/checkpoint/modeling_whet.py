@@ -18,7 +18,7 @@ A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric gr
 are `scale * number` and offsets `−offset * number`, numbers of a symmetric grid counted from the middle too. What codes
 stand for may be a table (`values`).
 
-A linear on floats of 8 or 4 bits (`"book"`) is stored as other formats have it, and a weight is `scale * value`:
+A linear on floats of 8 or 4 bits (`"float"`) is stored as other formats have it, and a weight is `scale * value`:
 
 - `e4m3`, `e5m2`: `name.weight` in that 8-bit float; `name.weight_scale` `[out, 1]`, `[1]`, or one for each block of
   `"rows"` rows and `"group"` columns;
@@ -57,9 +57,9 @@ def parts_of(entry: dict) -> set[str]:
     """What a linear with this table `entry` is stored as; nothing where it is a plain tensor."""
     if "bits" not in entry or entry["decode"] == "plain":
         return set()
-    if entry.get("book") in ("e4m3", "e5m2"):
+    if entry.get("float") in ("e4m3", "e5m2"):
         return {"weight", "weight_scale"}
-    if "book" in entry:
+    if "float" in entry:
         return {"weight_packed", "weight_scale"} | ({"weight_global_scale"} if entry["scales"] == "e4m3" else set())
     more = {"none": set(), "int": {"weight_zero_point"}, "real": {"weight_offset"}}[entry["zero"]]
     return {"weight_packed", "weight_scale", "weight_shape"} | more | ({"weight_parts"} if "part" in entry else set())
@@ -89,8 +89,8 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     """The weights `[out, in]` of one linear, in `model_dtype`, from its stored parts and its table `entry`."""
     if entry["decode"] == "plain":
         return parts["weight"].to(model_dtype)
-    if "book" in entry:
-        return _by_book(parts, entry, model_dtype)
+    if "float" in entry:
+        return _small_floats(parts, entry, model_dtype)
     bits, group, zero = entry["bits"], entry["group"], entry["zero"]
     computed = {"scale": parts["weight_scale"].dtype, "float32": torch.float32}
     dtype = computed.get(entry["decode"], model_dtype)
@@ -114,7 +114,7 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     return ((codes.to(dtype) - 2 ** (bits - 1)) * scale).to(model_dtype)
 
 
-def _by_book(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
+def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
     scale = parts["weight_scale"]
     if scale.dtype == torch.uint8:  # powers of two, by the bits of a float32
         scale = (scale.int() << 23).view(torch.float32)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.anatomy import AUTO, Anatomy
-from whet.grids import CodebookGrid, FloatGrid, Grid, IntegerGrid, NestedGrid, TableGrid
+from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, SmallFloatGrid, TableGrid
 
 CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
@@ -24,15 +24,15 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
     bitsandbytes for NF4; weights of FP4 are exact in any type). A linear on a plain float is a plain tensor, with
     nothing to decode.
     """
-    wide = isinstance(grid, (NestedGrid, TableGrid)) or (isinstance(grid, CodebookGrid) and grid.bits < 8)
+    wide = isinstance(grid, (NestedGrid, TableGrid)) or (isinstance(grid, SmallFloatGrid) and grid.bits < 8)
     told = "plain" if isinstance(grid, FloatGrid) else "float32" if wide else decode
     entry: dict[str, Any] = {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": told}
     if isinstance(grid, NestedGrid):
         entry |= {"part": grid.part, "part_bits": grid.part_bits}
     if isinstance(grid, (NestedGrid, TableGrid)) and grid.values:
         entry["values"] = list(grid.values)
-    if isinstance(grid, CodebookGrid):
-        entry |= {"book": grid.values} | ({"rows": grid.rows} if grid.rows != 1 else {})
+    if isinstance(grid, SmallFloatGrid):
+        entry |= {"float": grid.values} | ({"rows": grid.rows} if grid.rows != 1 else {})
         entry |= {"scales": grid.scales} if grid.scales else {}
     return entry
 
@@ -70,9 +70,9 @@ def quantization_config(
     dense: addresses of linears that stay as they are. embedding: address of the embedding. dequantize: ask transformers
     to compute the weights at load; needed for integer zeros and quantized embeddings, right only for one scheme.
     """
-    by_grid: dict[IntegerGrid | CodebookGrid, list[str]] = {}
+    by_grid: dict[IntegerGrid | SmallFloatGrid, list[str]] = {}
     for address, grid in grids.items():
-        if isinstance(grid, (IntegerGrid, CodebookGrid)):
+        if isinstance(grid, (IntegerGrid, SmallFloatGrid)):
             by_grid.setdefault(grid, []).append(address)
     groups: dict[str, Any] = {}
     for number, (grid, addresses) in enumerate(by_grid.items()):
@@ -106,7 +106,7 @@ def whet_config(parts: Anatomy, grids: Mapping[str, Grid], decode: str = "model"
     }
 
 
-def _format(grid: IntegerGrid | CodebookGrid) -> str:
+def _format(grid: IntegerGrid | SmallFloatGrid) -> str:
     """What compressed-tensors calls the way `grid` is stored."""
     if isinstance(grid, IntegerGrid):
         return "pack-quantized"
@@ -115,7 +115,7 @@ def _format(grid: IntegerGrid | CodebookGrid) -> str:
     return "float-quantized"
 
 
-def _weights(grid: IntegerGrid | CodebookGrid) -> dict[str, Any]:
+def _weights(grid: IntegerGrid | SmallFloatGrid) -> dict[str, Any]:
     """The `weights` of a config group: weight-only, whatever the inputs are."""
     if isinstance(grid, IntegerGrid):
         strategy = "group" if grid.group else "channel"
@@ -131,8 +131,8 @@ def _weights(grid: IntegerGrid | CodebookGrid) -> dict[str, Any]:
         "group_size": grid.group if "group" in strategy else None,
         "dynamic": False,
     }
-    if strategy == "block" and isinstance(grid, CodebookGrid):
+    if strategy == "block" and isinstance(grid, SmallFloatGrid):
         said["block_structure"] = [grid.rows, grid.group]
-    if isinstance(grid, CodebookGrid) and grid.scales:
+    if isinstance(grid, SmallFloatGrid) and grid.scales:
         said["scale_dtype"] = {"e4m3": "torch.float8_e4m3fn", "e8m0": "torch.uint8"}[grid.scales]
     return said

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from whet.errors import GateError
-from whet.grids import CodebookGrid, FloatGrid, Grid, NestedGrid
+from whet.grids import FloatGrid, Grid, NestedGrid, SmallFloatGrid
 from whet.grids.grouped import Params
 
 # Codes packed at a time: the working copy takes eight bytes a code.
@@ -41,8 +41,8 @@ def stored_parts(codes: Tensor, params: Params, grid: Grid) -> dict[str, Tensor]
     """The tensors of one linear, by the names in `checkpoint.modeling_whet`, for codes `[out, in]`."""
     if isinstance(grid, FloatGrid):
         return {"weight": codes.contiguous()}
-    if isinstance(grid, CodebookGrid):
-        return _book_parts(codes, params, grid)
+    if isinstance(grid, SmallFloatGrid):
+        return _float_parts(codes, params, grid)
     parts = {
         "weight_packed": pack(codes, grid.bits),
         "weight_scale": params["scale"].contiguous(),
@@ -64,7 +64,7 @@ def pack_halves(codes: Tensor) -> Tensor:
     return padded[:, ::2] | padded[:, 1::2] << 4
 
 
-def _book_parts(codes: Tensor, params: Params, grid: CodebookGrid) -> dict[str, Tensor]:
+def _float_parts(codes: Tensor, params: Params, grid: SmallFloatGrid) -> dict[str, Tensor]:
     book, scale = grid.book(codes.device), params["scale"]
     raw = book.stored[codes.int()]
     if book.dtype is not None:

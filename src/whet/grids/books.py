@@ -29,7 +29,7 @@ class Book:
     """A few values on one device.
 
     values: float32, ascending, from `low` to `top`. stored: uint8, what a file has for each code. zero: the code of 0,
-    None where 0 is no value. dtype: of which type these are all values, None for a small book, which has `_CELLS` cells
+    -1 where 0 is no value. dtype: of which type these are all values, None for a small book, which has `_CELLS` cells
     between its ends: they tell for each number the code that it has below (`first`) and above (one more) the only
     border in its cell (`edge`).
     """
@@ -38,7 +38,7 @@ class Book:
     low: float
     top: float
     stored: Tensor
-    zero: int | None
+    zero: int
     dtype: torch.dtype | None
     first: Tensor
     edge: Tensor
@@ -87,7 +87,7 @@ def book(of: str | tuple[float, ...], device: torch.device) -> Book:
         edge[cell] = borders
     zeros = (values == 0).nonzero().flatten().tolist()
     values, stored, first, edge = (t.to(device) for t in (values, stored, first, edge))
-    return Book(values, low, top, stored, zeros[0] if zeros else None, dtype, first, edge)
+    return Book(values, low, top, stored, zeros[0] if zeros else -1, dtype, first, edge)
 
 
 def _cell(x: Tensor, low: float, top: float) -> Tensor:

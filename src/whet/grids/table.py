@@ -6,9 +6,9 @@ Both are denser near zero, and NF4 has one value more above zero than below:
 - NF4: NormalFloat, as QLoRA defines it (Dettmers et al. 2023, arXiv 2305.14314, appendix E) and bitsandbytes has it,
   with scales in float16 or bfloat16, which are not quantized once more.
 
-A table is stored, and its scales are searched, as a symmetric integer grid's; other values than whole numbers is all
-that is different. Floats of 8 and 4 bits (`codebook`) are not: their codes are bits of a format, and of their scales
-some are too coarse for a closed form.
+A table is stored, and its scales are searched, as a symmetric integer grid's: all that is different is what codes stand
+for. Floats of 8 and 4 bits (`small_floats`) are stored as others have them, and some of their scales are too coarse for
+a closed form.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class TableGrid(IntegerGrid):
     def zero_value(self, params: Params) -> Tensor | None:
         """The code whose value is exactly 0 (broadcastable like `params`), or None where no entry of the table is 0."""
         zero = self.book(params["scale"].device).zero
-        return None if zero is None else torch.full_like(params["scale"], zero, dtype=torch.float32)
+        return None if zero < 0 else torch.full_like(params["scale"], zero, dtype=torch.float32)
 
     def _starts(self, x: Tensor) -> Params:
         return {"scale": signed_starts(x, self.bits, self.values[0], self.values[-1])}

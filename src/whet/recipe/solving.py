@@ -18,7 +18,7 @@ from whet.checkpoint.modeling_whet import PARTS, decode
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.formats import stored_parts, table_entry
-from whet.grids import CodebookGrid, Grid, GroupedGrid, safe_scale_dtype
+from whet.grids import Grid, GroupedGrid, SmallFloatGrid, safe_scale_dtype
 from whet.quantize import SOLVERS, Solution, nearest, second_moment_error
 from whet.recipe.decide import Decision
 from whet.walk import BlockStep, Journal, SecondMoments
@@ -111,7 +111,7 @@ class Solver:
 
     def _apart(self, linear: Linear, grid: Grid) -> str:
         """What else linears must have in common to be solved together: the tensor, where blocks of its rows count."""
-        if not isinstance(grid, CodebookGrid) or grid.rows in (0, 1):
+        if not isinstance(grid, SmallFloatGrid) or grid.rows in (0, 1):
             return ""
         return next(piece.address for piece in self.decision.pieces if linear in piece.linears)
 
@@ -159,7 +159,7 @@ class Solver:
         else:
             table = self.decision.checkpoint.read(linear.parameter)
             parts = [slice(start, start + _ROWS) for start in range(0, len(table), _ROWS)]
-            if isinstance(grid, CodebookGrid):
+            if isinstance(grid, SmallFloatGrid):
                 grid = grid.suited(table)
             kinds = [self._grid(table[rows].float(), grid) for rows in parts]
             grid = next((kind for kind in kinds if kind.scale_dtype == torch.float32), kinds[0])

@@ -1,7 +1,7 @@
 """Runtimes as a table: what each stores and loads, and which container a plan therefore takes."""
 
 from whet.targets.table import (
-    FORMATS,
+    EVERY_FORMAT,
     TARGETS,
     Storage,
     Target,
@@ -15,7 +15,7 @@ from whet.targets.table import (
 )
 
 __all__ = [
-    "FORMATS",
+    "EVERY_FORMAT",
     "TARGETS",
     "Storage",
     "Target",

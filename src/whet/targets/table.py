@@ -33,10 +33,10 @@ import torch
 
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
-from whet.grids import BLOCKS, CODEBOOKS, CodebookGrid, FloatGrid, Grid, NestedGrid, TableGrid, parse_scheme
+from whet.grids import BLOCKS, SMALL_FLOATS, FloatGrid, Grid, NestedGrid, SmallFloatGrid, TableGrid, parse_scheme
 
 # What is no integer grid: floats and tables under scales, and ggml's block types of a table or of two levels.
-FORMATS = (*CODEBOOKS, *(name for name, grid in BLOCKS.items() if isinstance(grid, (NestedGrid, TableGrid))))
+EVERY_FORMAT = (*SMALL_FLOATS, *(name for name, grid in BLOCKS.items() if isinstance(grid, (NestedGrid, TableGrid))))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Target:
     ties: tuple[tuple[str, ...], ...] = ()
     whole: bool = False
     schemes: tuple[str, ...] = ()
-    formats: tuple[str, ...] = FORMATS
+    formats: tuple[str, ...] = EVERY_FORMAT
     simplest: str = "int8s"
     instead: Mapping[str, str] = field(default_factory=dict, hash=False)
     families: tuple[str, ...] | None = None
@@ -248,7 +248,7 @@ def storage(
         )
     if any(isinstance(grid, (NestedGrid, TableGrid)) for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has neither scales of two levels nor tables of values")
-    if any(isinstance(grid, CodebookGrid) and grid.values == "e5m2" for grid in grids.values()):
+    if any(isinstance(grid, SmallFloatGrid) and grid.values == "e5m2" for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has no FP8 of type E5M2")
     if any(grid.group and shapes[address][1] % grid.group for address, grid in grids.items()):
         return Storage("whet", False, "stock transformers needs groups that divide the row")
@@ -296,7 +296,7 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype 
     if not _experts(parts):
         return None
     kinds = set(grids.values())
-    if any(isinstance(grid, CodebookGrid) for grid in kinds):
+    if any(isinstance(grid, SmallFloatGrid) for grid in kinds):
         return "transformers reads stacked experts of FP8 and FP4 in another type, or not at all"
     if dtype not in (None, *(grid.scale_dtype for grid in kinds)):
         return "transformers leaves experts in the type of the stored scales, which is not the model's float32"
@@ -313,11 +313,11 @@ def _format(grid: Grid) -> str | None:
     """What a target's `formats` call `grid`, whatever its group; None where it is a plain integer grid."""
     if isinstance(grid, TableGrid):
         return grid.block or grid.table
-    return grid.name if isinstance(grid, (NestedGrid, CodebookGrid)) else None
+    return grid.name if isinstance(grid, (NestedGrid, SmallFloatGrid)) else None
 
 
 def _fp4(grid: Grid) -> bool:
-    return isinstance(grid, CodebookGrid) and grid.values == "e2m1"
+    return isinstance(grid, SmallFloatGrid) and grid.values == "e2m1"
 
 
 def _experts(parts: Anatomy) -> bool:
@@ -340,7 +340,7 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         if called in BLOCKS:
             raise refuse("reads no block types of ggml", "Use int4s-g128 or the like, or --for llama.cpp.")
         raise refuse(f"holds {', '.join((*target.formats, 'integers'))}", "Use one of them, or --for whet.")
-    if isinstance(grid, CodebookGrid):
+    if isinstance(grid, SmallFloatGrid):
         _check_floats(target, grid, shape, table, refuse)
         return
     if grid.bits not in target.bits:
@@ -370,7 +370,7 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
 
 
 def _check_floats(
-    target: Target, grid: CodebookGrid, shape: tuple[int, int], table: bool, refuse: Callable[[str, str], UsageError]
+    target: Target, grid: SmallFloatGrid, shape: tuple[int, int], table: bool, refuse: Callable[[str, str], UsageError]
 ) -> None:
     if table and not target.embedding:
         raise refuse("loads no quantized embedding or head", "Leave out --embed (in a plan: keep).")

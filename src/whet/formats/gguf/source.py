@@ -41,7 +41,7 @@ class Source:
         lost: dict[str, list[str]] = {}
         for name, info in checkpoint.tensors.items():
             address, _, part = name.rpartition(".")
-            if "book" in linears.get(address, {}):
+            if "float" in linears.get(address, {}):
                 lost.setdefault(str(linears[address].get("grid", "its scheme")), []).append(address)
                 continue
             if part in PARTS and address in linears:

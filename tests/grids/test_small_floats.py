@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 import whet.starter
 from whet.checkpoint import Checkpoint
 from whet.formats import stored_parts
-from whet.grids import CODEBOOKS, CodebookGrid, TableGrid, parse_scheme, safe_scale_dtype
+from whet.grids import SMALL_FLOATS, SmallFloatGrid, TableGrid, parse_scheme, safe_scale_dtype
 from whet.grids.least_squares import pooled
 
-NAMES = tuple(CODEBOOKS)
-FLOATS = tuple(name for name, grid in CODEBOOKS.items() if isinstance(grid, CodebookGrid))
+NAMES = tuple(SMALL_FLOATS)
+FLOATS = tuple(name for name, grid in SMALL_FLOATS.items() if isinstance(grid, SmallFloatGrid))
 SCALES = (torch.float16, torch.bfloat16, torch.float32)
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 names_ = st.sampled_from(NAMES)
@@ -34,19 +34,19 @@ def weights(rows: int, columns: int, seed: int, tail: float = 5.0) -> torch.Tens
     return w * (1 + tail * (torch.rand(rows, columns, generator=generator) < 0.02))
 
 
-def scales(grid: CodebookGrid | TableGrid) -> str:
+def scales(grid: SmallFloatGrid | TableGrid) -> str:
     """The 8-bit type of its scales."""
-    return grid.scales if isinstance(grid, CodebookGrid) else ""
+    return grid.scales if isinstance(grid, SmallFloatGrid) else ""
 
 
 def loss(
-    grid: CodebookGrid | TableGrid, w: torch.Tensor, params: dict, importance: torch.Tensor | None = None
+    grid: SmallFloatGrid | TableGrid, w: torch.Tensor, params: dict, importance: torch.Tensor | None = None
 ) -> float:
     error = (w - grid.decode(grid.encode(w, params), params)).double().square()
     return (error if importance is None else error * importance).sum().item()
 
 
-def usual(grid: CodebookGrid | TableGrid, w: torch.Tensor) -> dict:
+def usual(grid: SmallFloatGrid | TableGrid, w: torch.Tensor) -> dict:
     """The field's parameters: the largest weight of a group on the largest value, nothing searched."""
     rows, columns = w.shape
     size, tall, top = grid.group or columns, grid.rows or rows, grid.book().top
@@ -132,7 +132,7 @@ def test_importance_moves_the_error_away_from_what_matters(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_candidates_differ_and_the_best_is_among_them(name):
-    size = CODEBOOKS[name].group or 64
+    size = SMALL_FLOATS[name].group or 64
     grid, w = parse_scheme(name, torch.float32), weights(256, size, 5)
     shared = grid.group_params({k: v.t() for k, v in grid.shared(w).items()}, 0)
     found = grid.candidates(w, None, 4, shared)
@@ -164,7 +164,7 @@ def test_doubling_the_weights_doubles_the_values(name, power, seed):
 @pytest.mark.parametrize("dtype", SCALES)
 def test_odd_groups_are_finite_and_close(name, dtype):
     plain = torch.randn(8, 32, generator=torch.Generator().manual_seed(1))
-    bound = 3e-2 if CODEBOOKS[name].bits == 4 else 8e-3 if "e5m2" in name else 2e-3
+    bound = 3e-2 if SMALL_FLOATS[name].bits == 4 else 8e-3 if "e5m2" in name else 2e-3
     groups = {
         "zero": torch.zeros(8, 32),
         "constant": torch.full((8, 32), -0.37),
@@ -219,11 +219,11 @@ def test_zero_is_a_value_and_rows_that_share_have_one_scale(name):
 def test_stored_scales_are_the_nearest_of_their_type():
     x = torch.rand(1000, generator=torch.Generator().manual_seed(0)).mul(20).exp()
     for name, kind in (("NVFP4", torch.float8_e4m3fn), ("MXFP4", torch.float8_e8m0fnu)):
-        kept = CODEBOOKS[name].stored(x)
+        kept = SMALL_FLOATS[name].stored(x)
         assert torch.equal(kept.to(kind).float(), kept)
-    kept = CODEBOOKS["MXFP4"].stored(x)
+    kept = SMALL_FLOATS["MXFP4"].stored(x)
     assert ((kept - x).abs() <= torch.minimum((kept / 2 - x).abs(), (kept * 2 - x).abs())).all()
-    tiny = CODEBOOKS["FP8"].stored(torch.tensor([1e-12, -1e-12, 0.0]))
+    tiny = SMALL_FLOATS["FP8"].stored(torch.tensor([1e-12, -1e-12, 0.0]))
     assert tiny.dtype == torch.float16 and tiny[0] > 0 > tiny[1] and tiny[2] == 0
 
 

@@ -39,7 +39,7 @@ _LARGEST = 256.0
 
 
 @dataclass(frozen=True)
-class CodebookGrid(GroupedGrid):
+class SmallFloatGrid(GroupedGrid):
     """Where a linear's weights may land. Neighbouring codes are neighbouring values.
 
     name: the scheme. values: of `books`. group: weights along a row that share a scale, 0 for the whole row. rows: how
@@ -81,7 +81,7 @@ class CodebookGrid(GroupedGrid):
         divisor = 4 if self.scales == "e4m3" else 0
         return rows * math.ceil(columns * self.bits / 8) + count * self.scale_dtype.itemsize + divisor
 
-    def suited(self, w: Tensor) -> CodebookGrid:
+    def suited(self, w: Tensor) -> SmallFloatGrid:
         """The grid with what all of the tensor `w` shares: NVFP4's divisor."""
         if self.scales != "e4m3" or self.divisor:
             return self
@@ -105,7 +105,7 @@ class CodebookGrid(GroupedGrid):
 
     def zero_value(self, params: Params) -> Tensor:
         """The code whose value is exactly 0 (broadcastable like `params`)."""
-        return torch.full_like(params["scale"], self.book().zero or 0, dtype=torch.float32)
+        return torch.full_like(params["scale"], self.book().zero, dtype=torch.float32)
 
     def stored(self, scale: Tensor) -> Tensor:
         """Scales as they will be stored: the nearest of their type, and none of them 0 that was not."""
@@ -197,7 +197,7 @@ class CodebookGrid(GroupedGrid):
         if self.scales == "e4m3":
             e4m3 = book("e4m3", peak.device)
             places = e4m3.codes(self.stored(usual)) + torch.tensor(_E4M3, device=peak.device)[:, None]
-            return e4m3.value(places.clamp((e4m3.zero or 0) + 1, len(e4m3.values) - 1))
+            return e4m3.value(places.clamp(e4m3.zero + 1, len(e4m3.values) - 1))
         normal = torch.finfo(self.scale_dtype).smallest_normal
         raised = torch.maximum(usual, (usual * 2 ** _ROOM[self.values]).clamp_max(normal))
         factors = torch.tensor(_FACTORS, device=peak.device)
