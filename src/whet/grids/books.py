@@ -117,7 +117,7 @@ class BookLevels(Levels):
 
     def value(self, codes: Tensor) -> Tensor:
         """What `codes` stand for."""
-        return self.book.value(codes).mul_(self.scale)
+        return self.book.value(codes) * self.scale
 
     def along(self, codes: Tensor) -> Tensor:
         """What the scale multiplies, in the place of `codes`."""
