@@ -186,6 +186,16 @@ def test_families_that_store_their_linears_otherwise_hold_small_floats(tmp_path,
     assert torch.equal(theirs(TOKENS).logits, mine(TOKENS).logits)
 
 
+@pytest.mark.parametrize("scheme", ["fp8-tensor", "NVFP4", "nf4-g32"])
+@torch.no_grad()
+def test_trained_blocks_of_small_floats_load_as_they_were_solved(tmp_path, scheme):
+    """In a family that stores several linears as one tensor, of which some have a number in common."""
+    original = models.make(tmp_path / "model", "phi3", dtype=torch.bfloat16)
+    result = compress(original, tmp_path / "out", scheme=scheme, solver="block", text=WINDOWS)
+    mine, theirs = load_model(tmp_path / "out"), stock(tmp_path / "out", result["container"])
+    assert torch.equal(theirs(TOKENS).logits, mine(TOKENS).logits)
+
+
 @pytest.mark.parametrize("scheme", ["int4s-g32", "int4-g32", "int3z-g32", "FP8", "NVFP4", "MXFP4", "nf4-g32"])
 @torch.no_grad()
 def test_a_bfloat16_folder_computes_the_same_in_float32(tmp_path, scheme):
@@ -244,16 +254,17 @@ def test_kl_is_that_of_the_finished_folder(tmp_path):
     assert result["kl"] == pytest.approx(kl, rel=1e-3)
 
 
-def test_gptq_keeps_more_than_nearest(tmp_path):
+def test_gptq_keeps_more_than_nearest_and_trained_blocks_more_than_gptq(tmp_path):
     original = models.make(tmp_path / "model")
-    text = models.documents(80)
+    text = models.documents(400)
     kl = {
         solver: compress(
-            original, tmp_path / solver, scheme="int3-g32", solver=solver, text=text, samples=24, window=48
+            original, tmp_path / solver, scheme="int3-g32", solver=solver, text=text, samples=100, window=48
         )["kl"]
-        for solver in ("nearest", "gptq")
+        for solver in ("nearest", "gptq", "block")
     }
     assert kl["gptq"] < kl["nearest"]
+    assert kl["block"] < 0.95 * kl["gptq"]
 
 
 def test_the_same_call_gives_the_same_bytes(tmp_path):

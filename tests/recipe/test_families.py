@@ -148,6 +148,21 @@ def test_what_loads_is_what_was_solved(made):
     assert result["container"] == ("compressed-tensors" if plain else "whet")
 
 
+def test_training_reaches_every_linear_of_a_block(made, tmp_path):
+    _, original, lighter, _ = made
+    result = compress(
+        original, tmp_path / "out", scheme="int4s-g32", solver="block", text=DOCUMENTS, samples=8, window=20
+    )
+    assert 0 <= result["kl"] < 0.5
+    checkpoint = Checkpoint(original)
+    parts = anatomy(checkpoint.config, checkpoint.shapes)
+    before, after = load_model(lighter, dtype=torch.float32), load_model(tmp_path / "out", dtype=torch.float32)
+    for linear in parts.blocks[0]:
+        w, trained = (linear.held.of(model.get_parameter(linear.held.parameter)) for model in (before, after))
+        assert not torch.equal(w, trained), linear.address
+        assert torch.nn.functional.mse_loss(w, trained) < 0.02 * w.square().mean()
+
+
 @torch.no_grad()
 def test_a_cache_changes_nothing(made):
     case, _, lighter, _ = made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import random
@@ -26,6 +27,7 @@ WINDOWS = torch.randint(0, 264, (6, 16), generator=torch.Generator().manual_seed
 CHOICES = {
     "one scheme": {"scheme": "int4-g32", "embed": "int4-g32", "solver": "nearest"},
     "mixed": {"scheme": "int3s-g32", "embed": "int6z-g16", "solver": "gptq"},
+    "trained": {"scheme": "int2-g16", "embed": "int6z-g16", "solver": "block"},
 }
 
 
@@ -141,14 +143,17 @@ def test_killed_between_any_two_steps(tmp_path, original, undisturbed, moment):
 
 @pytest.fixture(scope="module")
 def ticks(original, tmp_path_factory):
-    """How many moments a run has, counted in a process of its own."""
-    out = tmp_path_factory.mktemp("ticks") / "out"
+    """How many moments a run of each choice has, counted in a process of its own."""
+    return functools.cache(lambda name: counted(original, tmp_path_factory.mktemp("ticks") / "out", CHOICES[name]))
+
+
+def counted(original, out, choices):
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             counting = Ticks()
-            compress(original, out, text=WINDOWS, **CHOICES["mixed"])
+            compress(original, out, text=WINDOWS, **choices)
             os.write(writer, str(counting.count).encode())
         finally:
             os._exit(0)
@@ -157,18 +162,29 @@ def ticks(original, tmp_path_factory):
     return int(os.read(reader, 100))
 
 
-@pytest.mark.parametrize("number", range(12))
-def test_killed_at_twelve_seeded_moments(tmp_path, original, undisturbed, ticks, number):
-    # one in every twelfth of the run, so that early and late moments are there
-    at = int(ticks * (number + random.Random(number).random()) / 12) + 1
-    out, choices = tmp_path / "out", CHOICES["mixed"]
+@pytest.mark.parametrize(
+    "name,number,of", [("mixed", i, 12) for i in range(12)] + [("trained", i, 6) for i in range(6)]
+)
+def test_killed_at_seeded_moments(tmp_path, original, undisturbed, ticks, name, number, of):
+    # one in every twelfth (or sixth) of the run, so that early and late moments are there
+    at = int(ticks(name) * (number + random.Random(number).random()) / of) + 1
+    out, choices = tmp_path / "out", CHOICES[name]
     killed(lambda: compress(original, out, text=WINDOWS, **choices), lambda: Ticks(at))
     if (out / "whet.json").exists() and not (out / ".whet" / "recipe.json").exists():
         with pytest.raises(UsageError, match="is finished"):
             resume(out)
     else:
         gone_on_with(original, out, choices)
-    assert hashes(out) == undisturbed["mixed"]
+    assert hashes(out) == undisturbed[name]
+
+
+@pytest.mark.parametrize("steps", [70, 330])
+def test_killed_inside_the_training_of_a_block(tmp_path, original, undisturbed, steps):
+    out, choices = tmp_path / "out", CHOICES["trained"]
+    killed(lambda: compress(original, out, text=WINDOWS, **choices), lambda: after(torch.optim.Adam, "step", steps))
+    assert len(list(out.glob("whet-*.safetensors"))) == 1 + steps // 200
+    gone_on_with(original, out, choices)
+    assert hashes(out) == undisturbed["trained"]
 
 
 def test_killed_while_the_finished_run_is_cleared_away(tmp_path, original, undisturbed):

@@ -70,6 +70,50 @@ def test_streamed_blocks_are_the_whole_forward(folder):
     assert torch.allclose(model.lm_head(original), model(VERIFY[0]).logits, atol=2e-5, rtol=1e-5)
 
 
+class Disturbed:
+    """Every block gets weights of its own; what `forward` gives with them beforehand is what the lighter stream
+    becomes, and `target` is what the block gave before them, for the original stream."""
+
+    def __init__(self, walk):
+        self.walk, self.forwards, self.targets = walk, [], []
+
+    def visit(self, step):
+        chance = torch.Generator().manual_seed(step.index)
+        weights = {x.address: step.weight(x) * 1.05 for x in step.linears}
+        batches = range(self.walk.solving)
+        assert torch.equal(step.forward({}, 0), self.walk.run(step, self.walk.lighter[0], 0))
+        self.forwards.append([step.forward(weights, batch) for batch in batches])
+        self.targets.append([step.target(batch).clone() for batch in batches])
+        norm = next(name for name, value in step.module.named_parameters() if value.dim() == 1)
+        given = {address: w.clone().requires_grad_() for address, w in weights.items()}
+        scale = step.module.get_parameter(norm).detach().clone().requires_grad_()
+        with torch.enable_grad():
+            out = step.forward(given, 1, {norm: scale})
+            (out * torch.randn(out.shape, generator=chance)).sum().backward()
+        assert (
+            all(w.grad.abs().amax(1).gt(0).float().mean() > 0.5 for w in given.values()) and scale.grad.abs().sum() > 0
+        )
+        self.unchanged = {x.address: step.weight(x).clone() for x in step.linears}
+        assert all(torch.equal(weights[a], w * 1.05) for a, w in self.unchanged.items())
+        return weights
+
+
+def test_a_block_is_run_with_other_weights_and_gradients_reach_them(folder):
+    checkpoint, parts = opened(folder)
+    table = checkpoint.read(parts.embedding.parameter)
+    walk = Walk(checkpoint, parts, SOLVE, VERIFY, table, table, "cpu", follow=True)
+    visitor = Disturbed(walk)
+    with torch.no_grad():
+        walk.go(visitor)
+    for batch, final in enumerate(visitor.forwards[-1]):
+        assert torch.allclose(final, walk.lighter[batch], atol=1e-6)
+    original = walked(folder, solve=SOLVE[:1])
+    norm = walk.skeleton.load_norm()
+    assert torch.allclose(norm(visitor.targets[-1][0]), next(iter(original.final())), atol=1e-5)
+    ((first, second),) = walk.verified()
+    assert not torch.allclose(first, second) and min(walk.drift) > 1e-4
+
+
 VARIANTS = {
     "biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "heads wider than the model": ("llama", {"head_dim": 24}),

@@ -43,6 +43,10 @@ class GroupedGrid(ABC):
     def dequantize(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values of `codes`, in the type the target computes in: parameters are converted first, then multiplied."""
 
+    def stored(self, x: Tensor) -> Tensor:
+        """Scales, or real zeros, as they will be stored."""
+        return x.to(self.scale_dtype)
+
     @abstractmethod
     def _candidates(self, x: Tensor, weight: Tensor, keep: int) -> Params:
         """The `keep` best parameter sets `[keep, n]` of weights `x [group, n]`, best first.

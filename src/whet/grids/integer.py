@@ -131,17 +131,16 @@ class IntegerGrid(GroupedGrid):
         h: second moment of the group's inputs. gradient: h's product with what rounding leaves, all columns counted.
         None where no row gains.
         """
-        stored = params["scale"].dtype
         real = self.zero == "real"
         along = self.bind(params).along(codes.clone())
         told = Quadratic.of_moments(along, torch.ones_like(along[:, :1]) if real else None, gradient, h)
         scale = params["scale"].float()
-        new = {"scale": (scale + told.step()).to(stored)}
+        new = {"scale": self.stored(scale + told.step())}
         step = new["scale"].float() - scale
         lift = torch.zeros_like(step)
         if real:
             offset = params["offset"].float()
-            new["offset"] = (offset + told.lift(step)).to(stored)
+            new["offset"] = self.stored(offset + told.lift(step))
             lift = new["offset"].float() - offset
         gain = told.gain(step, lift)
         better = (gain > 0) & torch.isfinite(gain) & (real | (new["scale"] != 0))
@@ -207,7 +206,7 @@ class IntegerGrid(GroupedGrid):
             # all codes equal: any scale does, the offset takes the mean
             ideal = torch.where(flat, starts["scale"], told.step())
             saved = torch.where(flat, told.flat_slope.square() / told.flat, told.gain(ideal, told.lift(ideal)))
-            scale = ideal.to(self.scale_dtype).float()
+            scale = self.stored(ideal).float()
             # the offset makes up for the scale's rounding
             return {"scale": scale, "offset": told.lift(scale)}, -saved
         scale = torch.where(told.curve > 0, told.step(), starts["scale"])
@@ -215,12 +214,7 @@ class IntegerGrid(GroupedGrid):
 
     def _stored(self, params: Params) -> Params:
         """Parameters rounded to the types they are stored in."""
-        stored = {"scale": params["scale"].to(self.scale_dtype)}
-        if self.zero == "int":
-            stored["zero"] = params["zero"].to(torch.uint8)
-        if self.zero == "real":
-            stored["offset"] = params["offset"].to(self.scale_dtype)
-        return stored
+        return {k: v.to(torch.uint8) if k == "zero" else self.stored(v) for k, v in params.items()}
 
 
 def shrunken(x: Tensor, bits: int) -> Tensor:

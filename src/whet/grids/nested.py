@@ -110,6 +110,10 @@ class NestedGrid:
         """The code whose value is exactly 0 (broadcastable like `params`), or None where the grid has none."""
         return None if self._real or self.values else torch.full_like(params["scale"], self.half, dtype=torch.float32)
 
+    def stored(self, x: Tensor) -> Tensor:
+        """What blocks share as it will be stored: float16, the largest of it where it holds no more."""
+        return x.clamp(-_LARGEST, _LARGEST).to(self.scale_dtype)
+
     def encode(self, w: Tensor, params: Params) -> Tensor:
         """Nearest codes, uint8, of `w [out, in]` given its params."""
         return self._spread(params).codes(w.float().reshape(len(w), -1, self.part)).to(torch.uint8).reshape(w.shape)
@@ -189,11 +193,11 @@ class NestedGrid:
         whole = spread["part_scale"].float() - self.part_zero
         flat = -spread["part_offset"].float() if self._real else None
         told = Quadratic.of_moments(self.bind(spread).along(codes.clone()).mul_(whole), flat, gradient, h)
-        new = {"scale": _halves(params["scale"].float() + told.step())}
+        new = {"scale": self.stored(params["scale"].float() + told.step())}
         step = new["scale"].float() - params["scale"].float()
         lift = torch.zeros_like(step)
         if self._real:
-            new["offset"] = _halves((params["offset"].float() + told.lift(step)).clamp_min(0))
+            new["offset"] = self.stored((params["offset"].float() + told.lift(step)).clamp_min(0))
             lift = new["offset"].float() - params["offset"].float()
         gain = told.gain(step, lift)
         better = gain > 0
@@ -301,7 +305,7 @@ class NestedGrid:
         best, most = torch.zeros_like(extreme, dtype=torch.float16), torch.full_like(extreme, -torch.inf)
         for end in (highest, -self.part_zero) if self.part_zero else (highest,):
             for factor in factors:
-                number = _halves(extreme / end * factor)
+                number = self.stored(extreme / end * factor)
                 gain = self._best(told, shared | {name: number}, reach=(0.5,))[2]
                 best, most = torch.where(gain > most, number, best), torch.maximum(gain, most)
         return best
@@ -335,9 +339,9 @@ class NestedGrid:
             told.cross * whole * down,
         )
         block = Quadratic(*(self._total(v[0]) for v in each))
-        found = {"scale": _halves(block.step())}
+        found = {"scale": self.stored(block.step())}
         if self._real:
-            found["offset"] = _halves(block.lift(found["scale"].float()).clamp_min(0))
+            found["offset"] = self.stored(block.lift(found["scale"].float()).clamp_min(0))
         return found
 
     def _total(self, x: Tensor) -> Tensor:
@@ -366,11 +370,6 @@ def _different(gain: Tensor, key: Tensor, keep: int) -> Tensor:
     for i in range(1, len(key)):
         gain[i].masked_fill_((key[i] == key[:i]).any(0), -torch.inf)
     return order.gather(0, gain.topk(min(keep, len(gain)), 0).indices)
-
-
-def _halves(x: Tensor) -> Tensor:
-    """Rounded to float16, the largest of it where it holds no more."""
-    return x.clamp(-_LARGEST, _LARGEST).to(torch.float16)
 
 
 def _over(x: Tensor, unit: Tensor) -> Tensor:

@@ -107,17 +107,17 @@ class SmallFloatGrid(GroupedGrid):
         """The code whose value is exactly 0 (broadcastable like `params`)."""
         return torch.full_like(params["scale"], self.book().zero, dtype=torch.float32)
 
-    def stored(self, scale: Tensor) -> Tensor:
+    def stored(self, x: Tensor) -> Tensor:
         """Scales as they will be stored: the nearest of their type, and none of them 0 that was not."""
         if self.scales == "e8m0":
-            bits = scale.float().clamp(2.0**-126, 2.0**126).view(torch.int32)
+            bits = x.float().clamp(2.0**-126, 2.0**126).view(torch.int32)
             return ((bits + (1 << 22)) & (0xFF << 23)).view(torch.float32)
         if self.scales == "e4m3":
-            return scale.float().clamp(2.0**-9, 448.0).to(self.scale_dtype).float()
-        kept = scale.to(self.scale_dtype)
+            return x.float().clamp(2.0**-9, 448.0).to(self.scale_dtype).float()
+        kept = x.to(self.scale_dtype)
         kind = torch.finfo(self.scale_dtype)
         least = torch.full_like(kept, kind.smallest_normal * kind.eps).copysign(kept)
-        return torch.where((kept == 0) & (scale != 0), least, kept)
+        return torch.where((kept == 0) & (x != 0), least, kept)
 
     # -- choosing parameters --------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.quantize import SOLVERS
+from whet.quantize import BLOCKWISE, SOLVERS
 from whet.recipe.self_written import check_fits
 from whet.targets import Storage, Target, check_family, find_target, no_file_yet, stand_in, storage, tied
 from whet.text import fingerprint, read_documents, render_chat, split, windows
@@ -32,6 +32,7 @@ from whet.text import fingerprint, read_documents, render_chat, split, windows
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
 _SHORT = 16  # times as many, where documents are shorter than a window
 BATCH_TOKENS = 4096
+_STEP_TOKENS = 2048  # in a batch, where each is a step of a solver that trains blocks
 SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
 
 
@@ -74,6 +75,16 @@ class Decision:
     def tokens(self) -> int:
         """Tokens the run solves on, those the model is still to write itself among them."""
         return self.to_write or sum(len(window) for window in self.solve)
+
+    @property
+    def blockwise(self) -> bool:
+        """Whether the linears of a block are trained together once they were rounded one by one."""
+        return self.recipe["solver"] in BLOCKWISE
+
+    @property
+    def batch(self) -> int:
+        """Tokens that go through a block together, at most, where something is solved on them."""
+        return _STEP_TOKENS if self.blockwise else BATCH_TOKENS
 
     @property
     def fingerprint(self) -> str:

@@ -13,10 +13,15 @@ import torch
 from whet.anatomy import Linear
 from whet.budget import tensor_bytes
 from whet.errors import MachineError, UsageError
+from whet.quantize import usual_steps
+from whet.recipe.curvature import CURVATURE_TOKENS
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.memory import available_memory
 from whet.walk import hidden as hidden_states
 
+# Bytes that training a block takes for each of its weights (places, their gradient, two averages of it, values, gaps
+# and what rounding leaves on the way), and how many times a block's activations are there while it is trained.
+_TRAINED, _KEPT = 56, 4
 # What Python, torch and transformers take before any model is read, measured on Linux x86-64.
 _BASE_MEMORY = 700 * 2**20
 
@@ -36,6 +41,10 @@ def estimate(decision: Decision) -> dict[str, Any]:
     solving = 8 * widest**2 * 3 + moments + 40 * largest if tokens else 20 * largest
     activations = 4 * BATCH_TOKENS * max(linear.shape[0] for linear in parts.linears()) * 3
     embedding = tensors[parts.embedding.parameter].nbytes * (3 if parts.embedding.address in decision.grids else 1)
+    if decision.blockwise:
+        hidden += 4 * parts.embedding.shape[1] * tokens
+        trained = _TRAINED * block + _KEPT * activations * decision.batch // BATCH_TOKENS
+        solving = moments + max(solving - moments, trained)
     memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding) + hidden
     spilled = hidden if hidden > hidden_states.SPILL else 0
     multiply = _multiplications_per_second()
@@ -44,6 +53,9 @@ def estimate(decision: Decision) -> dict[str, Any]:
     if tokens:
         flops += sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
         flops += sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+    if decision.blockwise:
+        size = decision.batch
+        flops += 6.0 * weights * size * usual_steps(-(-tokens // size)) + 12.0 * weights * min(tokens, CURVATURE_TOKENS)
     seconds = flops / multiply + (weights + table) * (1e-7 if tokens else 5e-8)
     return {
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},

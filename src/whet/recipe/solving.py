@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from whet.checkpoint.modeling_whet import PARTS, decode
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.formats import stored_parts, table_entry
-from whet.grids import Grid, GroupedGrid, SmallFloatGrid, safe_scale_dtype
-from whet.quantize import SOLVERS, Solution, nearest, second_moment_error
+from whet.grids import FloatGrid, Grid, GroupedGrid, SmallFloatGrid, safe_scale_dtype
+from whet.quantize import SOLVERS, Solution, Start, nearest, pull, round_block, second_moment_error
 from whet.recipe.decide import Decision
 from whet.walk import BlockStep, Journal, SecondMoments
 
@@ -27,6 +28,19 @@ from whet.walk import BlockStep, Journal, SecondMoments
 _ROWS = 8192
 
 Solved = tuple[Solution, Grid, Tensor]  # and the values that readers compute, float32
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A linear that was rounded: its original weights `[out, in]`, the second moment of its inputs if there is one, and
+    for an expert the share of the tokens it saw, if that is too few."""
+
+    linear: Linear
+    w: Tensor
+    h: Tensor | None
+    grid: Grid
+    solution: Solution
+    starved: float | None
 
 
 class Solver:
@@ -41,6 +55,7 @@ class Solver:
         self.count = len(decision.anatomy.blocks) + 2
         self._done = {name for name in self.units() if journal.finished(name, out)}
         self.stage = Stage(on_event, "compress", self.count, len(self._done))
+        self.metric: Callable[[int], Tensor] | None = None  # what an error of a block's output costs, if that is known
 
     def units(self) -> list[str]:
         """Every unit in the order of the run."""
@@ -58,7 +73,7 @@ class Solver:
             return self.weights(unit, step.linears)
         started = time.monotonic()
         moments = step.second_moments()
-        return self._round_block(step.index, step.linears, step.weight, moments, started)
+        return self._round_block(step.index, step.linears, step.weight, moments, started, step)
 
     def round_block(self, index: int, linears: list[Linear]) -> None:
         """Round block `index` without any inputs: the weights are read and nothing runs."""
@@ -77,9 +92,27 @@ class Solver:
         weight: Callable[[Linear], Tensor],
         moments: SecondMoments | None,
         started: float,
+        step: BlockStep | None = None,
     ) -> dict[str, Tensor]:
         solved: dict[str, Solved] = {}
         report: dict[str, Any] = {}
+        parts: Iterable[_Part] = self._one_by_one(linears, weight, moments)
+        if step is not None and self.decision.blockwise:
+            parts = self._together(step, list(parts))
+        for part in parts:
+            linear, rounded = part.linear, self._values(part.solution, part.grid)
+            error = _relative(part.w, rounded) if part.h is None else second_moment_error(part.w, rounded, part.h)
+            line = report[linear.address] = _line(linear, part.grid, part.solution, error)
+            if part.starved is not None:
+                line["starved"] = part.starved
+            solved[linear.address] = (part.solution, part.grid, rounded)
+        tensors = self._pieces(index, solved)
+        return self._finish(f"block {index}", tensors, report, linears, started)
+
+    def _one_by_one(
+        self, linears: list[Linear], weight: Callable[[Linear], Tensor], moments: SecondMoments | None
+    ) -> Iterator[_Part]:
+        """Each linear rounded by itself; those that share an input and a grid are solved in one."""
         by_input: dict[tuple[str, Grid, str], list[Linear]] = {}
         for linear in linears:
             grid = self.decision.grids[linear.address]
@@ -97,17 +130,34 @@ class Solver:
             share = None if moments is None else moments.starved.get(reads)
             row = 0
             for linear in together:
-                own = solution.rows(row, row + linear.shape[0])
-                part = w[row : row + linear.shape[0]]
-                rounded = self._values(own, grid)
-                error = _relative(part, rounded) if h is None else second_moment_error(part, rounded, h)
-                line = report[linear.address] = _line(linear, grid, own, error)
-                if share is not None:
-                    line["starved"] = share
-                solved[linear.address] = (own, grid, rounded)
+                rows = row, row + linear.shape[0]
+                yield _Part(linear, w[slice(*rows)], h, grid, solution.rows(*rows), share)
                 row += linear.shape[0]
-        tensors = self._pieces(index, solved)
-        return self._finish(f"block {index}", tensors, report, linears, started)
+
+    def _together(self, step: BlockStep, parts: list[_Part]) -> list[_Part]:
+        """`parts` of a block, rounded one by one, trained on what the block gives."""
+        fixed: dict[str, Tensor] = {}
+        starts: dict[str, Start] = {}
+        for part in parts:
+            rounded = part.grid.decode(part.solution.codes, part.solution.params)
+            if isinstance(part.grid, FloatGrid) or part.h is None:
+                fixed[part.linear.address] = rounded
+            else:
+                starts[part.linear.address] = Start(part.solution, part.grid, pull(part.w, rounded, part.h))
+        if not starts:
+            return parts
+        trained = round_block(
+            starts,
+            lambda weights, batch: step.forward({**fixed, **weights}, batch),
+            step.target,
+            step.walk.solving,
+            None if self.metric is None else self.metric(step.index).to(self.decision.device),
+            seed=step.index,
+        )
+        return [
+            dataclasses.replace(part, solution=trained.solutions.get(part.linear.address, part.solution))
+            for part in parts
+        ]
 
     def _apart(self, linear: Linear, grid: Grid) -> str:
         """What else linears must have in common to be solved together: the tensor, where blocks of its rows count."""

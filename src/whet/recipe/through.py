@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,19 @@ from torch import Tensor
 
 from whet.measure.divergence import score_tokens
 from whet.recipe.alone import lost_alone
+from whet.recipe.curvature import measure_curvature, metric_of
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.solving import Solver
 from whet.scores import tied_metric
 from whet.text import batches
-from whet.walk import BlockStep, Walk
+from whet.walk import BlockStep, Walk, not_followed
 
 
 def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, Any]:
     """Embedding, blocks, rest, with hidden states flowing; returns the divergence on the verifying windows."""
     parts, checkpoint, device = decision.anatomy, decision.checkpoint, decision.device
     compute = getattr(torch, decision.recipe["compute"])
-    solve, verify = batches(decision.solve, BATCH_TOKENS), batches(decision.verify, BATCH_TOKENS)
+    solve, verify = batches(decision.solve, decision.batch), batches(decision.verify, BATCH_TOKENS)
     table = checkpoint.read(parts.embedding.parameter)
     moment = None
     if parts.tied and parts.embedding.address in decision.grids and not solver.finished("embedding"):
@@ -32,7 +34,10 @@ def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, An
         moment = tied_metric(_head_moment(before))
     lighter = solver.solve_table("embedding", parts.embedding, [], moment)
     decoded = table if lighter is None else lighter
-    walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute)
+    if decision.blockwise and not_followed(parts) is None:
+        measure_curvature(decision, run, solver.stage.on_event)
+        solver.metric = functools.partial(metric_of, run)
+    walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute, decision.blockwise)
     walk.go(_Chosen(decision, solver))
     rest = [n for n in parts.other_tensors if n not in (parts.embedding.parameter, parts.dropped)]
     head: Tensor | None

@@ -1,5 +1,6 @@
 """What each part of a model is worth, and what every scheme on it will cost: the figures a plan is made from."""
 
+from whet.scores.curvature import Curvature
 from whet.scores.gains import Seen, gains
 from whet.scores.outliers import SPIKE
 from whet.scores.prediction import linear_losses, pivots
@@ -11,6 +12,7 @@ __all__ = [
     "LOST",
     "SPIKE",
     "TEXT",
+    "Curvature",
     "PartScore",
     "Seen",
     "Sensitivity",

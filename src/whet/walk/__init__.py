@@ -1,6 +1,6 @@
 """The block loop, forward and in reverse: streams through a model one block at a time, second moments, the journal."""
 
-from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample, refuse_unscored
+from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample, not_followed, refuse_unscored
 from whet.walk.journal import Journal, alone
 from whet.walk.moments import STARVED, SecondMoments
 from whet.walk.swaps import ORIGINAL, Swaps
@@ -20,5 +20,6 @@ __all__ = [
     "Visitor",
     "Walk",
     "alone",
+    "not_followed",
     "refuse_unscored",
 ]

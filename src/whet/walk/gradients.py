@@ -56,12 +56,14 @@ class Sample:
 
 @dataclass
 class Flow:
-    """One sample in one block: hidden states `[b, L, hidden]` before and after it, inputs by what they are called in
-    the family's table, outputs and gradients by address, `[b, L, width]`, in the type the block computes in."""
+    """One sample in one block: hidden states `[b, L, hidden]` before and after it, the `slope` of what comes after,
+    inputs by what they are called in the family's table, outputs and gradients by address, `[b, L, width]`, in the type
+    the block computes in."""
 
     sample: Sample
     before: Tensor
     after: Tensor
+    slope: Tensor
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
@@ -213,7 +215,7 @@ class GradientWalk:
         sample: Sample,
     ) -> tuple[Flow, Tensor]:
         x = hidden.detach().clone().requires_grad_()
-        flow = Flow(sample, hidden, hidden)
+        flow = Flow(sample, hidden, hidden, gradient)
         with torch.enable_grad(), _listening(module, linears, prefix, flow):
             out = self.skeleton.run(module, x, call, self.compute)
             flow.after = out.detach()
@@ -224,19 +226,23 @@ class GradientWalk:
 
 def refuse_unscored(anatomy: Anatomy) -> None:
     """Raises UsageError for a model whose gradients this walk cannot follow."""
-    title = anatomy.family.title or anatomy.model_type
+    if (why := not_followed(anatomy)) is not None:
+        title = anatomy.family.title or anatomy.model_type
+        raise UsageError(
+            f"{title} cannot be scored, so there is no planning by budget for it: {why}. Give one scheme for all of it "
+            "(whet compress --scheme W4A16), or a plan of your own (--plan)."
+        )
+
+
+def not_followed(anatomy: Anatomy) -> str | None:
+    """Why this walk cannot follow a model's gradients; None where it can."""
     if any(linear.held.expert is not None for linear in anatomy.linears()):
-        why = "what an expert is worth depends on which tokens are sent to it, and that is not measured yet"
-    elif not anatomy.family.known:
-        why = "no table says what its parts are"
-    elif anatomy.task != "causal":
-        why = "scoring follows predictions of the next token, which it does not make"
-    else:
-        return
-    raise UsageError(
-        f"{title} cannot be scored, so there is no planning by budget for it: {why}. Give one scheme for all of it "
-        "(whet compress --scheme W4A16), or a plan of your own (--plan)."
-    )
+        return "what an expert is worth depends on which tokens are sent to it, and that is not measured yet"
+    if not anatomy.family.known:
+        return "no table says what its parts are"
+    if anatomy.task != "causal":
+        return "scoring follows predictions of the next token, which it does not make"
+    return None
 
 
 @contextmanager

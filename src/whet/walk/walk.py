@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
@@ -49,6 +50,23 @@ class BlockStep:
         """The original weights `[out, in]` of `linear`, float32."""
         return linear.held.of(self.module.get_parameter(linear.held.parameter.removeprefix(self.prefix)).data)
 
+    def forward(self, weights: Mapping[str, Tensor], batch: int, norms: Mapping[str, Tensor] | None = None) -> Tensor:
+        """What the block gives `[b, L, hidden]` for the lighter stream's solving batch, with other weights of its
+        linears, by address, and other parameters, by name inside the block (`norms`); gradients flow into both."""
+        parameters = dict(norms or {})
+        for linear in self.linears:
+            if linear.address in weights:
+                name = linear.held.parameter.removeprefix(self.prefix)
+                if name not in parameters:
+                    parameters[name] = self.module.get_parameter(name).detach().clone()
+                linear.held.of(parameters[name]).copy_(weights[linear.address])
+        return self.walk.run(self, self.walk.lighter[batch], batch, parameters)
+
+    def target(self, batch: int) -> Tensor:
+        """What the original block gives `[b, L, hidden]` for the original stream's solving batch; of a walk that
+        follows it."""
+        return self.walk.original[batch]
+
 
 class Visitor(Protocol):
     """What is done at each block. Returns the weights the lighter block has, by address; what is left out stays."""
@@ -79,6 +97,7 @@ class Walk:
     solve: batches the second moments are taken from. verify: batches that only flow, in both streams. original,
     lighter: embedding tables `[vocabulary, hidden]`. compute: type that products inside a block are computed in; hidden
     states and norms are float32 whatever it is. folder: where hidden states are spilled when there are too many.
+    follow: whether the original stream takes the solving batches along too, for visitors that ask for `target`.
     After `go`, `drift[i]` is the relative squared error of the lighter hidden states after block i on `verify`.
     """
 
@@ -93,9 +112,11 @@ class Walk:
         device: str,
         folder: Path | None = None,
         compute: torch.dtype = torch.float32,
+        follow: bool = False,
     ) -> None:
         self.skeleton = Skeleton(checkpoint, anatomy, device)
         self.solving = len(solve)
+        self.followed = len(solve) if follow else 0  # of the solving batches, how many the original stream has
         self.compute = compute
         self.drift: list[float] = []
         self._calls: dict[tuple[int, ...], list[Call]] = {}
@@ -105,7 +126,9 @@ class Walk:
         self._stands = {"original": Stand(), "lighter": Stand()}
         self._stream = self._stands["lighter"]
         with self.skeleton.embedding(original):
-            self.original = HiddenStates([self._enter(batch) for batch in verify])
+            self.original = HiddenStates(
+                [self._enter(batch) for batch in (*(solve if follow else ()), *verify)], folder
+            )
         with self.skeleton.embedding(lighter):
             self.lighter = HiddenStates([self._enter(batch) for batch in (*solve, *verify)], folder)
 
@@ -120,7 +143,7 @@ class Walk:
                 step = BlockStep(index, anatomy.block_prefix(index), module, linears, self)
                 self._stream = self._stands["original"]
                 for number in range(len(self.original)):
-                    hidden = self.run(step, self.original[number], self.solving + number)
+                    hidden = self.run(step, self.original[number], self._batch(number))
                     self.original.update(number, hidden)
                 self._stream = self._stands["lighter"]
                 weights = visitor.visit(step)
@@ -133,8 +156,10 @@ class Walk:
                 self.drift.append(self._drift())
                 self.skeleton.free_block(index)
 
-    def run(self, step: BlockStep, hidden: Tensor, batch: int) -> Tensor:
-        """The block's output `[b, L, hidden]` for one batch."""
+    def run(
+        self, step: BlockStep, hidden: Tensor, batch: int, parameters: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """The block's output `[b, L, hidden]` for one batch, with other `parameters` in place of its own."""
         shape = self._shapes[batch]
         args, kwargs = self._calls[shape][step.index]
         instead = self._stream.instead(shape, batch)
@@ -142,7 +167,7 @@ class Walk:
         kwargs = {name: instead.get(id(value), value) for name, value in kwargs.items()}
         kind = torch.device(self.skeleton.device).type
         with torch.autocast(kind, dtype=self.compute, enabled=self.compute != torch.float32):
-            out = step.module(hidden, *args, **kwargs)
+            out = functional_call(step.module, dict(parameters or {}), (hidden, *args), kwargs)
         if isinstance(out, Tensor):
             return out
         if self.skeleton.handed is not None and step.index in self.skeleton.starts:
@@ -160,8 +185,12 @@ class Walk:
         """Original and lighter hidden states of each verifying batch after the final norm."""
         norm = self.skeleton.load_norm()
         with torch.no_grad():
-            for number in range(len(self.original)):
-                yield norm(self.original[number]), norm(self.lighter[self.solving + number])
+            for number in range(self.followed, len(self.original)):
+                yield norm(self.original[number]), norm(self.lighter[self._batch(number)])
+
+    def _batch(self, number: int) -> int:
+        """The batch that the original stream holds as `number`: it may hold the verifying ones alone."""
+        return number + self.solving - self.followed
 
     def _enter(self, batch: Tensor) -> Tensor:
         hidden, calls = self.skeleton.enter(batch)
@@ -180,14 +209,14 @@ class Walk:
             stand = self._stands[name]
             stand.made.clear()
             for number in range(len(states)):
-                batch = number + (self.solving if name == "original" else 0)
+                batch = self._batch(number) if name == "original" else number
                 stand.ends[batch] = (self._ends[self._shapes[batch]], norm(states[number]))
                 states.update(number, self._entered[index][first + number])
 
     def _drift(self) -> float:
         error = norm = 0.0
-        for number in range(len(self.original)):
-            difference = self.lighter[self.solving + number] - self.original[number]
+        for number in range(self.followed, len(self.original)):
+            difference = self.lighter[self._batch(number)] - self.original[number]
             error += difference.double().square().sum().item()
             norm += self.original[number].double().square().sum().item()
         return error / norm if norm else 0.0

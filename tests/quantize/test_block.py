@@ -1,0 +1,170 @@
+"""Block rounding: starts are themselves, training helps on every grid and never harms, and the metric is heeded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from whet.checkpoint.modeling_whet import decode
+from whet.formats import stored_parts, table_entry
+from whet.grids import SMALL_FLOATS, IntegerGrid, parse_scheme
+from whet.quantize import Start, gptq, nearest, pull, round_block
+from whet.quantize.block import _Relaxed
+
+SCHEMES = ["int2-g16", "int3s-g24", "int4z-g20", "int4", "int8s", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "Q4_0", "Q5_1"]
+SCHEMES += ["IQ4_NL", "IQ4_XS", "nf4-g20", *(name for name in SMALL_FLOATS if name != "nf4")]
+
+
+class Toy:
+    """`x + W₂ silu(W₁ x)` with an input that was disturbed: weights by name, a forward, what it should give."""
+
+    def __init__(self, wide: bool = False, seed: int = 0, batches: int = 3) -> None:
+        chance = torch.Generator().manual_seed(seed)
+        hidden, middle = (256, 256) if wide else (40, 48)
+        self.w = {
+            "up": torch.randn(middle, hidden, generator=chance) / hidden**0.5,
+            "down": torch.randn(hidden, middle, generator=chance) / middle**0.5,
+        }
+        mix = torch.randn(hidden, hidden, generator=chance) / hidden**0.5
+        self.x = [torch.randn(2, 40, hidden, generator=chance) @ mix for _ in range(batches)]
+        self.wanted = [self.block(self.w, x) for x in self.x]
+        self.x = [x + 0.05 * torch.randn(x.shape, generator=chance) for x in self.x]
+
+    @staticmethod
+    def block(w, x):
+        return x + torch.nn.functional.silu(x @ w["up"].t()) @ w["down"].t()
+
+    def forward(self, weights, batch):
+        return self.block({**self.w, **weights}, self.x[batch])
+
+    def moments(self):
+        x = torch.cat([x.flatten(0, 1) for x in self.x])
+        middle = torch.nn.functional.silu(x @ self.w["up"].t())
+        return {"up": x.t() @ x / len(x), "down": middle.t() @ middle / len(x)}
+
+    def starts(self, grid, solver=gptq, mask=None):
+        found = {}
+        for name, h in self.moments().items():
+            solution = solver(self.w[name], h, grid, None if mask is None else mask[name])
+            rounded = grid.decode(solution.codes, solution.params)
+            found[name] = Start(solution, grid, pull(self.w[name], rounded, h), None if mask is None else mask[name])
+        return found
+
+    def loss(self, solutions, grid, metric=None):
+        w = {name: grid.decode(s.codes, s.params) for name, s in solutions.items()}
+        total = 0.0
+        for batch, wanted in enumerate(self.wanted):
+            error = (self.forward(w, batch) - wanted).flatten(0, 1).double()
+            total += float((error @ (torch.eye(error.shape[1]) if metric is None else metric).double() * error).sum())
+        return total
+
+
+def scheme(name):
+    return parse_scheme(name), Toy(wide="_" in name)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_start_is_the_solution_it_was_made_of(name):
+    grid, toy = scheme(name)
+    for start in toy.starts(grid).values():
+        relaxed = _Relaxed(start)
+        codes, params = relaxed.state()
+        assert torch.equal(codes, start.solution.codes)
+        assert all(torch.equal(params[k], v) and params[k].dtype == v.dtype for k, v in start.solution.params.items())
+        rounded = grid.decode(start.solution.codes, start.solution.params)
+        assert torch.allclose(relaxed.weight(), rounded, rtol=1e-5, atol=1e-6 * float(rounded.abs().max()))
+
+
+@pytest.mark.parametrize("solver", [nearest, gptq])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_training_a_block_helps_on_every_grid_and_says_what_it_lost(name, solver):
+    grid, toy = scheme(name)
+    starts = toy.starts(grid, solver)
+    trained = round_block(starts, toy.forward, lambda i: toy.wanted[i], 3, steps=60)
+    before = toy.loss({name: start.solution for name, start in starts.items()}, grid)
+    after = toy.loss(trained.solutions, grid)
+    energy = sum(float(wanted.double().square().sum()) for wanted in toy.wanted)
+    assert trained.before == pytest.approx(before / energy, rel=1e-3)
+    assert trained.after == pytest.approx(after / energy, rel=1e-3)
+    assert after < before * (0.999 if grid.bits == 8 else 0.97)
+    for name, start in starts.items():
+        found = trained.solutions[name]
+        assert found.codes.dtype == torch.uint8 and int(found.codes.max()) < 2**grid.bits
+        assert {k: (v.dtype, v.shape) for k, v in found.params.items()} == {
+            k: (v.dtype, v.shape) for k, v in start.solution.params.items()
+        }
+        # and it is what a file holds
+        parts = stored_parts(found.codes, found.params, grid)
+        read = decode(parts, table_entry(grid, "float32"), torch.float32)
+        assert torch.equal(read, grid.decode(found.codes, found.params))
+
+
+def test_nothing_is_ever_worse_than_the_start():
+    """Steps so large that they only harm: what comes back is the start, bit for bit."""
+    grid, toy = scheme("int3-g16")
+    starts = toy.starts(grid)
+    trained = round_block(starts, toy.forward, lambda i: toy.wanted[i], 3, steps=2, rate=5.0)
+    assert trained.after == trained.before
+    for name, start in starts.items():
+        assert torch.equal(trained.solutions[name].codes, start.solution.codes)
+        assert all(torch.equal(trained.solutions[name].params[k], v) for k, v in start.solution.params.items())
+
+
+def test_a_block_without_loss_or_error_stays_as_it_is():
+    toy = Toy()
+    grid = IntegerGrid(8, 0, "none", torch.float32)
+    for w in toy.w.values():
+        w.zero_()
+    starts = toy.starts(grid)
+    exact = [x.clone() for x in toy.x]
+    trained = round_block(starts, toy.forward, lambda i: exact[i], 3, steps=5)
+    assert trained.before == trained.after == 0
+    assert all(torch.equal(trained.solutions[n].codes, s.solution.codes) for n, s in starts.items())
+
+
+def test_the_same_seed_gives_the_same_and_another_does_not():
+    grid, toy = scheme("int2-g16")
+    codes = [
+        round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], 3, steps=20, seed=seed)
+        .solutions["up"]
+        .codes
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(codes[0], codes[1])
+    assert not torch.equal(codes[0], codes[2])
+
+
+def test_errors_go_where_the_metric_says_that_they_cost_little():
+    grid, toy = scheme("int2-g16")
+    metric = torch.diag(torch.cat([torch.full((20,), 1.95), torch.full((20,), 0.05)]))
+    plain = round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], 3, steps=100).solutions
+    heeded = round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], 3, metric, steps=100).solutions
+    assert toy.loss(heeded, grid, metric) < 0.95 * toy.loss(plain, grid, metric)
+    assert toy.loss(plain, grid) < toy.loss(heeded, grid)
+
+
+def test_masked_weights_stay_zero():
+    grid, toy = scheme("int3-g16")
+    chance = torch.Generator().manual_seed(5)
+    mask = {name: torch.rand(w.shape, generator=chance) > 0.5 for name, w in toy.w.items()}
+    starts = toy.starts(grid, mask=mask)
+    trained = round_block(starts, toy.forward, lambda i: toy.wanted[i], 3, steps=60)
+    assert trained.after < trained.before
+    for name, found in trained.solutions.items():
+        assert (grid.decode(found.codes, found.params)[~mask[name]] == 0).all()
+    after = toy.loss(trained.solutions, grid) / sum(float(w.double().square().sum()) for w in toy.wanted)
+    assert trained.after == pytest.approx(after, rel=1e-3)
+
+
+def test_gradients_reach_places_and_scales_as_finite_differences_do():
+    """With codes held, a scale's factor moves the weight as the values of its codes say."""
+    grid, toy = scheme("int4-g16")
+    start = toy.starts(grid)["up"]
+    relaxed = _Relaxed(start)
+    direction = torch.randn(start.solution.codes.shape, generator=torch.Generator().manual_seed(3))
+    (relaxed.weight() * direction).sum().backward()
+    rounded = grid.decode(start.solution.codes, start.solution.params)
+    by_group = torch.nn.functional.pad(rounded * direction, (0, 8)).unflatten(1, (3, 16)).sum(-1)
+    assert torch.allclose(relaxed.factors["scale"].grad, by_group, rtol=1e-3, atol=1e-4)
+    steps = start.solution.params["scale"].float().abs().repeat_interleave(16, 1)[:, :40]
+    assert torch.allclose(relaxed.place.grad.flatten(1)[:, :40], direction * steps, rtol=1e-4, atol=1e-6)
