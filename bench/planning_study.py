@@ -25,7 +25,7 @@ from whet.grids import parse_scheme
 from whet.recipe.decide import decide, scale_dtype
 from whet.recipe.scoring import score
 
-PLANNING = ("budget", "scores")  # what a plan depends on besides quantization.ROOMS
+PLANNING = ("budget",)  # what a plan depends on besides quantization.ROOMS
 ROW = 48  # of the starter's documents behind each other: about nine windows
 ASKING = ("measure", "engines", "starter")  # and what answers to questions do
 

@@ -1,4 +1,4 @@
-"""whet's GPTQ against GPTQModel's and llm-compressor's: same model, same calibration draws, same evaluation.
+"""whet's solvers against GPTQModel, llm-compressor and auto-round: same model, same calibration draws, same evaluation.
 
 Makes the calibration windows once (every program reads them from the same files), runs each quantizer in its own
 environment, decodes every result to a plain folder and measures it with ``evaluation.py``. Prints, per width, the
@@ -37,7 +37,7 @@ from evaluation import Ratio, cut, paired_ratio, table, window_scores
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 # The rooms of whet that its quantized weights depend on.
-ROOMS = ("anatomy", "checkpoint", "text", "grids", "targets", "walk", "quantize", "formats", "recipe")
+ROOMS = ("anatomy", "checkpoint", "text", "grids", "targets", "walk", "quantize", "scores", "formats", "recipe")
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,16 @@ class Method:
 
 
 GPTQMODEL = ("run_gptqmodel.py", "env_gptqmodel", ("gptqmodel", "torch", "transformers"))
+AUTOROUND = ("run_autoround.py", "env_autoround", ("auto_round", "torch", "transformers"))
 LLMCOMPRESSOR = ("run_llmcompressor.py", "env_llmcompressor", ("llmcompressor", "compressed_tensors", "torch"))
 PEERS = {
     "GPTQModel": Method(*GPTQMODEL),
     "GPTQModel mse=2.4": Method(*GPTQMODEL, options=("--mse", "2.4")),
     "llm-compressor": Method(*LLMCOMPRESSOR),
+    "auto-round": Method(*AUTOROUND),
+    "auto-round 1000 steps": Method(*AUTOROUND, options=("--iters", "1000")),
+    "auto-round alg_ext": Method(*AUTOROUND, options=("--alg-ext",)),
+    "auto-round 1000 alg_ext": Method(*AUTOROUND, options=("--iters", "1000", "--alg-ext")),
 }
 # The same where a format is given instead of bits.
 FORMAT_PEERS = {
@@ -64,7 +69,11 @@ FORMAT_PEERS = {
     "llm-compressor": Method(*LLMCOMPRESSOR),
     "llm-compressor mse": Method(*LLMCOMPRESSOR, options=("--observer", "memoryless_mse")),
 }
-OURS = {"whet": Method("run_whet.py", None, ())}
+OURS = {
+    "whet": Method("run_whet.py", None, ()),
+    "whet block": Method("run_whet.py", None, (), ("--solver", "block")),
+    "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
+}
 METHODS = PEERS | FORMAT_PEERS | OURS
 
 
@@ -98,6 +107,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--eval", required=True, help="UTF-8 text for the report")
     parser.add_argument("--env-gptqmodel", help="folder of a virtual environment with gptqmodel")
     parser.add_argument("--env-llmcompressor", help="folder of a virtual environment with llmcompressor")
+    parser.add_argument("--env-autoround", help="folder of a virtual environment with auto-round")
     parser.add_argument("--bits", type=lambda text: text.split(","), default=["4", "3", "2"])
     parser.add_argument("--schemes", type=lambda text: text.split(","), help="FP8, NVFP4, MXFP4 instead of bits")
     parser.add_argument("--group", type=int, default=32)

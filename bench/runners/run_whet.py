@@ -16,6 +16,7 @@ from whet.checkpoint import load_model
 
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
+    parser.add_argument("--solver", default="gptq", help="one of whet's")
     parser.add_argument("--time-only", action="store_true", help="write result.json alone")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -34,6 +35,7 @@ def main() -> None:
         args.model,
         lighter,
         scheme=args.scheme or f"int{args.bits}{'s' if args.symmetric else ''}-g{args.group}",
+        solver=args.solver,
         text=args.windows,
         device="cpu",
         on_event=listen,

@@ -186,12 +186,12 @@ def test_families_that_store_their_linears_otherwise_hold_small_floats(tmp_path,
     assert torch.equal(theirs(TOKENS).logits, mine(TOKENS).logits)
 
 
-@pytest.mark.parametrize("scheme", ["fp8-tensor", "NVFP4", "nf4-g32"])
+@pytest.mark.parametrize("scheme", ["FP8", "fp8-tensor", "NVFP4", "MXFP4", "nf4-g32"])
 @torch.no_grad()
-def test_trained_blocks_of_small_floats_load_as_they_were_solved(tmp_path, scheme):
+def test_trained_small_floats_load_as_they_were_solved(tmp_path, scheme):
     """In a family that stores several linears as one tensor, of which some have a number in common."""
     original = models.make(tmp_path / "model", "phi3", dtype=torch.bfloat16)
-    result = compress(original, tmp_path / "out", scheme=scheme, solver="block", text=WINDOWS)
+    result = compress(original, tmp_path / "out", scheme=scheme, solver="tuned", text=WINDOWS)
     mine, theirs = load_model(tmp_path / "out"), stock(tmp_path / "out", result["container"])
     assert torch.equal(theirs(TOKENS).logits, mine(TOKENS).logits)
 
@@ -261,10 +261,37 @@ def test_gptq_keeps_more_than_nearest_and_trained_blocks_more_than_gptq(tmp_path
         solver: compress(
             original, tmp_path / solver, scheme="int3-g32", solver=solver, text=text, samples=100, window=48
         )["kl"]
-        for solver in ("nearest", "gptq", "block")
+        for solver in ("nearest", "gptq", "block", "tuned")
     }
     assert kl["gptq"] < kl["nearest"]
     assert kl["block"] < 0.95 * kl["gptq"]
+    assert kl["tuned"] < 0.99 * kl["block"]
+
+
+def test_an_effort_is_a_solver_and_a_dry_run_tells_what_each_takes(tmp_path):
+    original = models.make(tmp_path / "model")
+    text = {"text": models.documents(80), "samples": 24, "window": 48}
+    told = compress(original, tmp_path / "out", scheme="int3-g32", solver="best", dry_run=True, **text)
+    assert told["solver"] == "tuned" and list(told["efforts"]) == ["fast", "good", "best"]
+    assert told["efforts"]["fast"] < told["efforts"]["good"] < told["efforts"]["best"] == told["seconds"]
+    plain = compress(original, tmp_path / "out", scheme="int3-g32", solver="good", dry_run=True, **text)
+    assert plain["solver"] == "gptq" and plain["memory"] < told["memory"]
+    assert compress(original, tmp_path / "out", scheme="int8s", solver="fast")["solver"] == "nearest"
+    with pytest.raises(UsageError, match=r"Did you mean best\?.*best for tuned"):
+        compress(original, tmp_path / "other", scheme="int8s", solver="bets", **text)
+
+
+def test_where_gradients_cannot_be_followed_blocks_are_trained_all_the_same_and_it_is_said(tmp_path):
+    original = models.make(tmp_path / "model", "mixtral")
+    result = compress(
+        original, tmp_path / "out", scheme="int3-g32", solver="tuned", text=models.documents(80), samples=8, window=48
+    )
+    assert any("every error of their output weighed alike" in note for note in result["notes"])
+    plain = compress(
+        original, tmp_path / "plain", scheme="int3-g32", solver="gptq", text=models.documents(80), samples=8, window=48
+    )
+    # of 384 tokens little can be learnt that helps elsewhere; then a block stays as it was
+    assert result["kl"] <= plain["kl"] and not any("weighed alike" in note for note in plain["notes"])
 
 
 def test_the_same_call_gives_the_same_bytes(tmp_path):

@@ -87,7 +87,7 @@ def test_every_family_that_both_know_compresses_to_a_proved_file(case, tmp_path)
     assert told["bytes"]["planned"] == told["bytes"]["tensors"]
 
 
-@pytest.mark.parametrize("solver", ["nearest", "gptq"])
+@pytest.mark.parametrize("solver", ["nearest", "gptq", "tuned"])
 @pytest.mark.parametrize("scheme,embed", [("Q4_K", "Q6_K"), ("q3_k", "Q2_K"), ("IQ4_XS", "iq4_nl"), ("Q5_K", None)])
 def test_block_types_of_two_levels_are_solved_stored_and_proved(tmp_path, scheme, embed, solver):
     models.make(tmp_path / "model", tied=True, dtype=torch.bfloat16, hidden_size=256, intermediate_size=320)

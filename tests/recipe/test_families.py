@@ -151,7 +151,7 @@ def test_what_loads_is_what_was_solved(made):
 def test_training_reaches_every_linear_of_a_block(made, tmp_path):
     _, original, lighter, _ = made
     result = compress(
-        original, tmp_path / "out", scheme="int4s-g32", solver="block", text=DOCUMENTS, samples=8, window=20
+        original, tmp_path / "out", scheme="int4s-g32", solver="tuned", text=DOCUMENTS, samples=8, window=20
     )
     assert 0 <= result["kl"] < 0.5
     checkpoint = Checkpoint(original)

@@ -152,11 +152,17 @@ def atomic(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
-            os.replace(temporary, path)
+            replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+
+
+def replace(made: Path, path: Path) -> None:
+    """Give a whole file the name `path`, on the same disk, so that a power cut leaves the one or the other there."""
+    with disk_errors(path):
+        os.replace(made, path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -49,7 +49,10 @@ def run(
         typer.Option(help="All of this as a .yaml file, or a preset: w8, w4, balanced, smallest. Options go over it."),
     ] = None,
     solver: Annotated[
-        str | None, typer.Option(help="gptq, or nearest, which needs no text.", show_default="gptq")
+        str | None,
+        typer.Option(
+            help="fast, good or best; or by name: nearest (needs no text), gptq, block, tuned.", show_default="good"
+        ),
     ] = None,
     target: Annotated[
         str | None,

@@ -58,6 +58,7 @@ def needs(result: dict[str, Any]) -> Sheet:
     sheet = Sheet(say("needs"), ["", ""])
     sheet.rows = [
         [say("time"), duration(result["seconds"])],
+        *([say("effort", name=name), duration(seconds)] for name, seconds in result.get("efforts", {}).items()),
         [say("memory"), size(result["memory"])],
         [say("disk"), size(result["disk"])],
     ]

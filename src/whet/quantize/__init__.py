@@ -1,7 +1,7 @@
 """Solvers: given a linear's weights, its second moment, a grid and a mask, which codes and parameters to store.
 
 All have the signature `(w, h, grid, mask) -> Solution`, so every solver works with every grid. Those in BLOCKWISE go on
-from there with all linears of a block at once (`round_block`).
+from there with all linears of a block at once (`round_block`), and `tuned` with the whole model.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
     "nearest": nearest,
     "gptq": gptq,
     "block": gptq,
+    "tuned": gptq,
 }
-BLOCKWISE = frozenset({"block"})
+# What a user may say instead: seconds, the usual, and the closest there is.
+EFFORTS = {"fast": "nearest", "good": "gptq", "best": "tuned"}
+BLOCKWISE = frozenset({"block", "tuned"})
 
 __all__ = [
     "BLOCKWISE",
+    "EFFORTS",
     "SOLVERS",
     "Solution",
     "Start",

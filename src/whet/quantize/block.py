@@ -14,7 +14,7 @@ a weight starts on and the nearer of its neighbours, which for evenly spaced lev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -34,8 +34,8 @@ _SCALES = 0.2  # rate of scales over that of places
 _BETAS, _EPSILON = (0.9, 0.95), 1e-16
 # How far from its value a weight starts at most, in gaps: at half a gap rounding would move it.
 _NEAR = 0.49
-# Shares of the steps after which everything is measured and the best iterate kept.
-_LOOKS = (0.6, 0.8, 1.0)
+_LOOKS = 5  # times that other batches tell on the way how good it is
+_JUDGES = 16  # batches at most that tell it where there are no others
 
 Forward = Callable[[Mapping[str, Tensor], int], Tensor]
 
@@ -53,7 +53,7 @@ class Start:
 
 @dataclass
 class Trained:
-    """New solutions by address, and the loss of the block's output before and after, relative to its own energy."""
+    """New solutions by address, and what judges lose of the block's output before and after, over its own energy."""
 
     solutions: dict[str, Solution]
     before: float
@@ -79,6 +79,7 @@ def round_block(
     batches: int,
     metric: Tensor | None = None,
     *,
+    judges: Sequence[int] = (),
     steps: int | None = None,
     rate: float = 0.01,
     seed: int = 0,
@@ -86,32 +87,34 @@ def round_block(
     """Train `starts` (by address) on what their block gives.
 
     forward(weights, i): the block's output `[b, L, hidden]` for batch i with `weights` (by address, `[out, in]`),
-    differentiable. target(i): what it should be. metric: `[hidden, hidden]`, positive definite, what an error of the
-    output costs; None: the same in every direction. steps: of Adam, one batch each; `usual_steps` unless given. rate:
-    gaps that a weight moves in a step at first, and five times the share that a scale does; both fall to nothing along
-    a line. seed: of the order of batches. The best iterate is kept, and the start is one of them.
+    differentiable. target(i): what it should be. batches: how many are trained on. metric: `[hidden, hidden]`, positive
+    definite, what an error of the output costs; None: the same in every direction. judges: numbers of other batches,
+    which tell the best of the iterates; without them some that are trained on do. steps: of Adam, one batch each;
+    `usual_steps` unless given. rate: gaps that a weight moves in a step at first, and five times the share that a scale
+    does; both fall to nothing along a line. seed: of the order of batches. The start is one of the iterates.
     """
     steps = usual_steps(batches) if steps is None else steps
+    looks = {round(step * steps / _LOOKS) for step in range(1, _LOOKS + 1)} if judges else {steps}
+    judges = judges or range(min(batches, _JUDGES))
     root = None if metric is None else torch.linalg.cholesky(metric.double()).float()
     linears = {address: _Relaxed(start) for address, start in starts.items()}
     order = torch.Generator().manual_seed(seed)
 
-    def loss(batch: int) -> Tensor:
-        error = forward({address: x.weight() for address, x in linears.items()}, batch) - target(batch)
+    def size(error: Tensor) -> Tensor:
         return (error if root is None else error @ root).square().sum()
 
-    def measured() -> float:
+    def loss(batch: int) -> Tensor:
+        weights = {address: x.weight() for address, x in linears.items()}
+        return size(forward(weights, batch) - target(batch))
+
+    def judged() -> float:
         with torch.no_grad():
-            return sum(loss(batch).double().item() for batch in range(batches))
+            return sum(loss(batch).double().item() for batch in judges)
 
     with torch.no_grad():
-        energy = 0.0
-        for batch in range(batches):
-            wanted = target(batch)
-            energy += (wanted if root is None else wanted @ root).double().square().sum().item()
-    before = least = measured()
+        energy = sum(size(target(batch)).double().item() for batch in judges)
+    before = least = judged()
     best = {address: x.state() for address, x in linears.items()}
-    looks = {max(1, round(share * steps)) for share in _LOOKS}
     places = [x.place for x in linears.values()]
     factors = [factor for x in linears.values() for factor in x.factors.values()]
     rates = [(places, rate), (factors, _SCALES * rate)]
@@ -128,7 +131,7 @@ def round_block(
         optimizer.step()
         for x in linears.values():
             x.stay()
-        if step in looks and (now := measured()) < least:
+        if step in looks and (now := judged()) < least:
             least, best = now, {address: x.state() for address, x in linears.items()}
     found = {address: x.solution(best[address]) for address, x in linears.items()}
     return Trained(found, before / energy if energy else 0.0, least / energy if energy else 0.0)

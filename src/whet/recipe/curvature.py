@@ -14,7 +14,7 @@ from whet.scores import TEXT, Curvature
 from whet.text import batches
 from whet.walk import GradientWalk, Sample
 
-CURVATURE_TOKENS = 8192  # whose slopes are taken; hidden states of all blocks are kept for them
+SLOPE_TOKENS = 8192  # whose slopes are taken; hidden states of all blocks are kept for them
 _BATCH = 2048  # tokens; a block's activations of one batch are in memory together
 
 
@@ -25,7 +25,7 @@ def measure_curvature(decision: Decision, run: Path, on_event: OnEvent) -> None:
         return
     windows, taken = [], 0
     for window in decision.solve:
-        if taken and taken + len(window) > CURVATURE_TOKENS:
+        if taken and taken + len(window) > SLOPE_TOKENS:
             break
         windows.append(window)
         taken += len(window)

@@ -24,15 +24,16 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.quantize import BLOCKWISE, SOLVERS
+from whet.quantize import BLOCKWISE, EFFORTS, SOLVERS
 from whet.recipe.self_written import check_fits
 from whet.targets import Storage, Target, check_family, find_target, no_file_yet, stand_in, storage, tied
 from whet.text import fingerprint, read_documents, render_chat, split, windows
+from whet.walk import not_followed
 
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
 _SHORT = 16  # times as many, where documents are shorter than a window
 BATCH_TOKENS = 4096
-_STEP_TOKENS = 2048  # in a batch, where each is a step of a solver that trains blocks
+STEP_TOKENS = 2048  # in a batch, where each is a step of a solver that trains blocks
 SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
 
 
@@ -82,9 +83,14 @@ class Decision:
         return self.recipe["solver"] in BLOCKWISE
 
     @property
+    def tuned(self) -> bool:
+        """Whether scales are trained end to end once every block is solved."""
+        return self.recipe["solver"] == "tuned" and not_followed(self.anatomy) is None
+
+    @property
     def batch(self) -> int:
         """Tokens that go through a block together, at most, where something is solved on them."""
-        return _STEP_TOKENS if self.blockwise else BATCH_TOKENS
+        return STEP_TOKENS if self.blockwise else BATCH_TOKENS
 
     @property
     def fingerprint(self) -> str:
@@ -256,10 +262,12 @@ def decide(
         parse_scheme(scheme)
         if embed is not None:
             parse_scheme(embed)
-    solver, asked = solver or SOLVER, solver
+    solver, asked = EFFORTS.get(solver or SOLVER, solver or SOLVER), solver
     if solver not in SOLVERS:
+        efforts = ", ".join(f"{effort} for {name}" for effort, name in EFFORTS.items())
         raise UsageError(
-            f"Solver {solver!r} is not known.{did_you_mean(solver, SOLVERS)} Solvers: {', '.join(SOLVERS)}."
+            f"Solver {solver!r} is not known.{did_you_mean(solver, [*SOLVERS, *EFFORTS])} Solvers: "
+            f"{', '.join(SOLVERS)}; or say {efforts}."
         )
     runtime = find_target(target or TARGET)
     if samples < 1 or window < 8:
@@ -278,7 +286,7 @@ def decide(
             f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
             + (
                 " (the solver and text that were given have no use here)"
-                if asked not in (None, "nearest") or text
+                if EFFORTS.get(asked or "nearest", asked) != "nearest" or text
                 else ""
             )
         )
@@ -334,6 +342,10 @@ def decide(
         notes.append(f"copied unchanged, as no table names them: {', '.join(parts.unnamed)}")
     if parts.dropped:
         notes.append(f"{parts.dropped} left out: it is a copy of the embedding, to which config.json ties it")
+    if solver in BLOCKWISE and (why := not_followed(parts)) is not None:
+        notes.append(
+            f"blocks are trained with every error of their output weighed alike, and nothing after them: {why}"
+        )
     if text is not None and not verify:
         notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
     recipe = {

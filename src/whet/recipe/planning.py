@@ -83,7 +83,7 @@ def plan(
     _must_be_possible(decision, budget)
     decision.recipe["model_sha256"] = decision.checkpoint.examine()
     scores = _score(decision, [], None, seed, on_event)
-    found = make_plan(scores, find_target(target), budget, solver=solver)
+    found = make_plan(scores, find_target(target), budget, solver=decision.recipe["solver"])
     found["model"]["sha256"] = decision.recipe["model_sha256"]
     if out is not None:
         write_plan(out, found)
@@ -170,7 +170,7 @@ def budgeted(
                 "bits": bits,
                 "quality": quality,
                 "skills": skills,
-                "solver": solver,
+                "solver": decision.recipe["solver"],
                 "target": target,
                 "text": text,
                 "eval_text": eval_text,

@@ -13,15 +13,17 @@ import torch
 from whet.anatomy import Linear
 from whet.budget import tensor_bytes
 from whet.errors import MachineError, UsageError
-from whet.quantize import usual_steps
-from whet.recipe.curvature import CURVATURE_TOKENS
-from whet.recipe.decide import BATCH_TOKENS, Decision
+from whet.quantize import BLOCKWISE, EFFORTS, usual_steps
+from whet.recipe.curvature import SLOPE_TOKENS
+from whet.recipe.decide import BATCH_TOKENS, STEP_TOKENS, Decision
 from whet.recipe.memory import available_memory
+from whet.recipe.tuning import tuning_steps
 from whet.walk import hidden as hidden_states
 
 # Bytes that training a block takes for each of its weights (places, their gradient, two averages of it, values, gaps
 # and what rounding leaves on the way), and how many times a block's activations are there while it is trained.
 _TRAINED, _KEPT = 56, 4
+_STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
 # What Python, torch and transformers take before any model is read, measured on Linux x86-64.
 _BASE_MEMORY = 700 * 2**20
 
@@ -34,7 +36,6 @@ def estimate(decision: Decision) -> dict[str, Any]:
     chosen = decision.chosen(parts.linears())
     widest = max((linear.shape[1] for linear in chosen), default=0)
     largest = max((linear.shape[0] * linear.shape[1] for linear in chosen), default=0)
-    table = parts.embedding.shape[0] * parts.embedding.shape[1]
     tokens = decision.tokens
     hidden = 4 * parts.embedding.shape[1] * (tokens + 2 * sum(len(w) for w in decision.verify))
     moments = max(_moments(decision, block) for block in parts.blocks)
@@ -47,23 +48,38 @@ def estimate(decision: Decision) -> dict[str, Any]:
         solving = moments + max(solving - moments, trained)
     memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding) + hidden
     spilled = hidden if hidden > hidden_states.SPILL else 0
-    multiply = _multiplications_per_second()
-    weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
-    flops = 4.0 * weights * tokens
-    if tokens:
-        flops += sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
-        flops += sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
     if decision.blockwise:
-        size = decision.batch
-        flops += 6.0 * weights * size * usual_steps(-(-tokens // size)) + 12.0 * weights * min(tokens, CURVATURE_TOKENS)
-    seconds = flops / multiply + (weights + table) * (1e-7 if tokens else 5e-8)
+        width, count = parts.embedding.shape[1], len(parts.blocks)
+        slopes = 4 * width * min(tokens, SLOPE_TOKENS) * (count + 1)
+        spilled += 4 * width**2 * count + (slopes if slopes > hidden_states.SPILL else 0)
+    multiply = _multiplications_per_second()
     return {
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
         "memory": int(memory),
         # llama.cpp's own file holds the weights once more
         "disk": int(after["total"] * 1.02) * (2 if decision.storage.blocks else 1) + 2**20 + spilled,
-        "seconds": seconds,
+        "seconds": _seconds(decision, decision.recipe["solver"], multiply),
+        "efforts": {effort: _seconds(decision, solver, multiply) for effort, solver in EFFORTS.items()},
     }
+
+
+def _seconds(decision: Decision, solver: str, multiply: float) -> float:
+    """About how long the run takes with a solver, at so many multiplications and additions a second."""
+    parts = decision.anatomy
+    chosen, tokens = decision.chosen(parts.linears()), decision.tokens
+    weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
+    table = parts.embedding.shape[0] * parts.embedding.shape[1]
+    flops = 4.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
+    if not tokens:
+        return (weights + table) * 5e-8
+    if solver != "nearest":
+        flops += sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+    if solver in BLOCKWISE:
+        size = min(STEP_TOKENS, tokens)
+        flops += _STEP * weights * size * usual_steps(-(-tokens // size)) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
+    if solver == "tuned":
+        flops += (_STEP + 2) * weights * size * tuning_steps(-(-tokens // size))
+    return flops / multiply + (weights + table) * 1e-7
 
 
 def check_room(out: Path, needs: dict[str, Any]) -> None:

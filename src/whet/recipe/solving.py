@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Linear, Piece
-from whet.checkpoint import read_header, read_tensor, write_tensors
+from whet.checkpoint import read_header, read_tensor, replace, write_tensors
 from whet.checkpoint.modeling_whet import PARTS, decode
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
@@ -152,6 +152,7 @@ class Solver:
             step.target,
             step.walk.solving,
             None if self.metric is None else self.metric(step.index).to(self.decision.device),
+            judges=range(step.walk.solving, len(step.walk.lighter)),
             seed=step.index,
         )
         return [
@@ -161,7 +162,7 @@ class Solver:
 
     def _apart(self, linear: Linear, grid: Grid) -> str:
         """What else linears must have in common to be solved together: the tensor, where blocks of its rows count."""
-        if not isinstance(grid, SmallFloatGrid) or grid.rows in (0, 1):
+        if grid.rows in (0, 1):
             return ""
         return next(piece.address for piece in self.decision.pieces if linear in piece.linears)
 
@@ -237,6 +238,21 @@ class Solver:
             tensors = {name: self.decision.checkpoint.read(name) for name in names}
             self._finish(unit, tensors, {}, [], time.monotonic())
 
+    def retune(self, tuned: Mapping[str, Tensor]) -> None:
+        """Write every unit that holds any of `tuned` (by stored name) once more, with those in place of its own."""
+        for unit in self.units():
+            entry = self.journal.entries[unit]
+            stored = read_header(self.file_of(unit))
+            mine = {name: tuned[name] for name in stored if name in tuned}
+            if not mine or entry.get("tuned"):
+                continue
+            made = self.journal.path.with_name("retuned.safetensors")
+            write_tensors(made, {name: mine.get(name, read_tensor(info)) for name, info in stored.items()})
+            told = {key: value for key, value in entry.items() if key not in ("unit", "file", "sha256", "bytes")}
+            # the line first: a run that is killed in between finds the file that was there, and its own line
+            self.journal.record(unit, self.file_of(unit), made, **{**told, "tuned": True})
+            replace(made, self.file_of(unit))
+
     def weights(self, unit: str, linears: list[Linear]) -> dict[str, Tensor]:
         """The lighter weights of `linears`, float32, decoded from the file of `unit` as the target computes them."""
         stored = read_header(self.file_of(unit))
@@ -248,7 +264,7 @@ class Solver:
             grid = self.decision.grids[piece.linears[0].address]
             names = {part: f"{piece.address}.{part}" for part in (*PARTS, "weight")}
             parts = {p: read_tensor(stored[n]).to(self.decision.device) for p, n in names.items() if n in stored}
-            whole = decode(parts, self._entry(grid), self.decision.dtype).float()
+            whole = decode(parts, self.entry(grid), self.decision.dtype).float()
             row = 0
             for linear in piece.linears:
                 weights[linear.address] = whole[row : row + linear.shape[0]]
@@ -260,19 +276,20 @@ class Solver:
             return grid
         return dataclasses.replace(grid, scale_dtype=safe_scale_dtype(w, grid))
 
-    def _entry(self, grid: Grid) -> dict[str, Any]:
+    def entry(self, grid: Grid) -> dict[str, Any]:
+        """How a linear on `grid` is read."""
         return table_entry(grid, self.decision.storage.decode)
 
     def _values(self, solution: Solution, grid: Grid) -> Tensor:
         """The weights as readers of the container will compute them, as float32."""
         computed = {"scale": grid.scale_dtype, "float32": torch.float32}
-        dtype = computed.get(self._entry(grid)["decode"], self.decision.dtype)
+        dtype = computed.get(self.entry(grid)["decode"], self.decision.dtype)
         return grid.decode(solution.codes, solution.params, dtype).to(self.decision.dtype).float()
 
     def _store(self, linear: Piece, solution: Solution, grid: Grid, values: Tensor) -> dict[str, Tensor]:
         """The stored tensors of `solution`, proved to decode to `values` (float32), which were solved."""
         parts = stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()}, grid)
-        again = decode(parts, self._entry(grid), self.decision.dtype)
+        again = decode(parts, self.entry(grid), self.decision.dtype)
         if not torch.isfinite(again).all():
             raise UsageError(
                 f"{linear.address}: its weights as {grid.name} exceed what {self.decision.dtype} holds. Convert the "
@@ -292,6 +309,7 @@ class Solver:
         write_tensors(file, tensors)
         seconds = time.monotonic() - started
         self.journal.record(unit, file, linears=report, seconds=seconds)
+        self._done.add(unit)
         self.stage.step(unit=unit, seconds=seconds)
         return self.weights(unit, linears)
 

@@ -16,6 +16,7 @@ from whet.recipe.alone import lost_alone
 from whet.recipe.curvature import measure_curvature, metric_of
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.solving import Solver
+from whet.recipe.tuning import tune, tuned_file, tuned_tensors
 from whet.scores import tied_metric
 from whet.text import batches
 from whet.walk import BlockStep, Walk, not_followed
@@ -23,9 +24,31 @@ from whet.walk import BlockStep, Walk, not_followed
 
 def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, Any]:
     """Embedding, blocks, rest, with hidden states flowing; returns the divergence on the verifying windows."""
+    parts, checkpoint = decision.anatomy, decision.checkpoint
+    solve, verify = batches(decision.solve, decision.batch), batches(decision.verify, BATCH_TOKENS)
+    if decision.tuned:
+        if not tuned_file(run).is_file():
+            walk, lighter, head = _solve(decision, solver, run, solve, verify)
+            tune(decision, solver, walk, solve, verify, lighter, head, run)
+            del walk
+        solver.retune(tuned_tensors(run))
+        solve = []  # all is done; what is left is to verify
+    walk, lighter, head = _solve(decision, solver, run, solve, verify)
+    if parts.task != "causal":
+        return _difference(walk, verify, lighter)
+    found = _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, decision.device)
+    if decision.alone:
+        del walk
+        found["alone"] = lost_alone(decision, solver, lighter)
+    return found
+
+
+def _solve(
+    decision: Decision, solver: Solver, run: Path, solve: list[Tensor], verify: list[Tensor]
+) -> tuple[Walk, Tensor | None, Tensor | None]:
+    """Solves what is not solved yet; returns the walk at its end, and the lighter embedding and head if they are."""
     parts, checkpoint, device = decision.anatomy, decision.checkpoint, decision.device
     compute = getattr(torch, decision.recipe["compute"])
-    solve, verify = batches(decision.solve, decision.batch), batches(decision.verify, BATCH_TOKENS)
     table = checkpoint.read(parts.embedding.parameter)
     moment = None
     if parts.tied and parts.embedding.address in decision.grids and not solver.finished("embedding"):
@@ -40,22 +63,14 @@ def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, An
     walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute, decision.blockwise)
     walk.go(_Chosen(decision, solver))
     rest = [n for n in parts.other_tensors if n not in (parts.embedding.parameter, parts.dropped)]
-    head: Tensor | None
     if parts.head is None:
         solver.copy_rest("rest", rest)
-        head = lighter
-    else:
-        moment = None
-        if parts.head.address in decision.grids and not solver.finished("rest"):
-            moment = _head_moment(walk)
-        head = solver.solve_table("rest", parts.head, [n for n in rest if n != parts.head.parameter], moment)
-    if parts.task != "causal":
-        return _difference(walk, verify, lighter)
-    found = _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, device)
-    if decision.alone:
-        del walk
-        found["alone"] = lost_alone(decision, solver, lighter)
-    return found
+        return walk, lighter, lighter
+    moment = None
+    if parts.head.address in decision.grids and not solver.finished("rest"):
+        moment = _head_moment(walk)
+    head = solver.solve_table("rest", parts.head, [n for n in rest if n != parts.head.parameter], moment)
+    return walk, lighter, head
 
 
 def round_only(decision: Decision, solver: Solver) -> dict[str, Any]:

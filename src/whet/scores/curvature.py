@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from whet.anatomy import Linear
 from whet.walk import Flow, Sample
 
-# Share of the metric that is the same in every direction. What 8,192 tokens show of a curvature is not all of it, and
-# later blocks answer to changes as large as these otherwise than the slope says: with none of it the embedded model's
-# blocks lost more at 3 bits than with a tenth.
+# Share of the metric that is the same in every direction: what a few thousand tokens show of a curvature is not all of
+# it. Blocks of a model of a million parameters, trained at 3 bits on 8,192 tokens: KL on other text 0.0422 where every
+# direction weighed alike, 0.0388 with half of that, 0.0342 with a tenth, 0.0357 with a fiftieth.
 _EVEN = 0.1
 
 

@@ -33,11 +33,16 @@ def alone(run: Path) -> Iterator[None]:
 
 
 class Journal:
-    """Append-only lines `{"unit": name, "file": …, "sha256": …, …}` in `folder/journal.jsonl`."""
+    """Append-only lines `{"unit": name, "file": …, "sha256": …, …}` in `folder/journal.jsonl`.
+
+    `entries` are the last line of each unit. A unit whose file is to be replaced has a line of what it will be before
+    that, and whichever of its lines tells of the file that is there counts.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "journal.jsonl"
         self.entries: dict[str, dict[str, Any]] = {}
+        self._lines: dict[str, list[dict[str, Any]]] = {}
         whole = 0
         if self.path.exists():
             data = self.path.read_bytes()
@@ -47,7 +52,7 @@ class Journal:
                     break
                 try:
                     entry = json.loads(line)
-                    self.entries[entry["unit"]] = entry
+                    self._add(entry)
                 except (ValueError, TypeError, KeyError):
                     break  # a power cut may leave zeros where a line was; what follows is done again
                 whole += len(line)
@@ -57,15 +62,17 @@ class Journal:
 
     def finished(self, unit: str, folder: Path) -> dict[str, Any] | None:
         """The line of `unit` if its file in `folder` is there, whole and unchanged."""
-        entry = self.entries.get(unit)
-        if entry is None:
-            return None
-        file = folder / entry["file"]
-        return entry if file.is_file() and sha256(file) == entry["sha256"] else None
+        for entry in reversed(self._lines.get(unit, [])):
+            file = folder / entry["file"]
+            if file.is_file() and sha256(file) == entry["sha256"]:
+                self.entries[unit] = entry
+                return entry
+        return None
 
-    def record(self, unit: str, file: Path, **more: Any) -> dict[str, Any]:
-        """Note that `unit` is finished and lies in `file`; returns the line."""
-        entry = {"unit": unit, "file": file.name, "sha256": sha256(file), "bytes": file.stat().st_size, **more}
+    def record(self, unit: str, file: Path, now: Path | None = None, **more: Any) -> dict[str, Any]:
+        """Note that `unit` is finished and lies in `file`, or will when `now` is renamed to it; returns the line."""
+        made = file if now is None else now
+        entry = {"unit": unit, "file": file.name, "sha256": sha256(made), "bytes": made.stat().st_size, **more}
         with disk_errors(self.path):
             new = not self.path.exists()
             with self.path.open("ab") as stream:
@@ -74,5 +81,9 @@ class Journal:
                 os.fsync(stream.fileno())
             if new:
                 sync_folder(self.path.parent)
-        self.entries[unit] = entry
+        self._add(entry)
         return entry
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        self.entries[entry["unit"]] = entry
+        self._lines.setdefault(entry["unit"], []).append(entry)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from whet.anatomy import Anatomy
+from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint, empty_model
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -26,6 +27,23 @@ def give_back() -> None:
     that live on: 2 GB after a few blocks of a model of 1.1 B parameters walked in reverse."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def placed(
+    linears: Sequence[Linear], weights: Mapping[str, Tensor], block: nn.Module, prefix: str
+) -> dict[str, Tensor]:
+    """Parameters of `block` by their names in it, with `weights` (by address, `[out, in]`) where its `linears` are.
+
+    What else is in a parameter stays. Gradients flow into the weights.
+    """
+    parameters: dict[str, Tensor] = {}
+    for linear in linears:
+        if linear.address in weights:
+            name = linear.held.parameter.removeprefix(prefix)
+            if name not in parameters:
+                parameters[name] = block.get_parameter(name).detach().clone()
+            linear.held.of(parameters[name]).copy_(weights[linear.address])
+    return parameters
 
 
 class Skeleton:
@@ -172,12 +190,20 @@ class Skeleton:
         self.entered = entered
         return entered[0], calls
 
-    def run(self, module: nn.Module, hidden: Tensor, call: Call, compute: torch.dtype) -> Tensor:
-        """What a block gives for `hidden [b, L, hidden]`, with its products in the type `compute`."""
+    def run(
+        self,
+        module: nn.Module,
+        hidden: Tensor,
+        call: Call,
+        compute: torch.dtype,
+        parameters: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """What a block gives for `hidden [b, L, hidden]`, with its products in the type `compute`, and with other
+        `parameters` in place of its own."""
         args, kwargs = call
         kind = torch.device(self.device).type
         with torch.autocast(kind, dtype=compute, enabled=compute != torch.float32):
-            out = module(hidden, *args, **kwargs)
+            out = functional_call(module, dict(parameters or {}), (hidden, *args), kwargs)
         return out if isinstance(out, Tensor) else out[0]
 
     def _norms(self) -> list[str]:

@@ -21,7 +21,7 @@ from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
 from whet.walk.hidden import HiddenStates
 from whet.walk.moments import HeardEnough, SecondMoments
-from whet.walk.skeleton import Call, Skeleton
+from whet.walk.skeleton import Call, Skeleton, placed
 
 
 @dataclass
@@ -51,20 +51,14 @@ class BlockStep:
         return linear.held.of(self.module.get_parameter(linear.held.parameter.removeprefix(self.prefix)).data)
 
     def forward(self, weights: Mapping[str, Tensor], batch: int, norms: Mapping[str, Tensor] | None = None) -> Tensor:
-        """What the block gives `[b, L, hidden]` for the lighter stream's solving batch, with other weights of its
-        linears, by address, and other parameters, by name inside the block (`norms`); gradients flow into both."""
-        parameters = dict(norms or {})
-        for linear in self.linears:
-            if linear.address in weights:
-                name = linear.held.parameter.removeprefix(self.prefix)
-                if name not in parameters:
-                    parameters[name] = self.module.get_parameter(name).detach().clone()
-                linear.held.of(parameters[name]).copy_(weights[linear.address])
+        """What the block gives `[b, L, hidden]` for the lighter stream's batch, with other weights of its linears, by
+        address, and other parameters, by name inside the block (`norms`); gradients flow into both."""
+        parameters = {**(norms or {}), **placed(self.linears, weights, self.module, self.prefix)}
         return self.walk.run(self, self.walk.lighter[batch], batch, parameters)
 
     def target(self, batch: int) -> Tensor:
-        """What the original block gives `[b, L, hidden]` for the original stream's solving batch; of a walk that
-        follows it."""
+        """What the original block gives `[b, L, hidden]` for the original stream's batch; of a walk that follows it on
+        the solving ones, after which the verifying ones come."""
         return self.walk.original[batch]
 
 

@@ -1,0 +1,221 @@
+"""End-to-end tuning: scales and real zeros of every block trained on KL(original ‖ lighter) with the codes frozen.
+
+What is trained on each block's own output need not be what the last one's predictions want. Here a step goes forward
+through the whole lighter model, from the files that were just written, and back, a block at a time: what is kept is
+the hidden states between blocks of one batch, and for each scale its factor and Adam's two averages. As EfficientQAT's
+second phase (Chen et al. 2024, arXiv 2407.11062), with the original's predictions for targets in place of the text.
+
+A weight is a product of its scale and what its code stands for, so the one definition of its value, `decode`, gives the
+gradient for every grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from whet.anatomy import Piece
+from whet.checkpoint import read_header, read_tensor, write_tensors
+from whet.checkpoint.modeling_whet import decode
+from whet.events import Stage
+from whet.recipe.decide import Decision
+from whet.recipe.solving import Solver
+from whet.walk import Walk, placed
+
+# Steps at most, and times at most that each batch is seen; share that a scale moves in a step at first.
+_STEPS, _EPOCHS, _RATE = 100, 25, 1e-3
+_BETAS, _EPSILON = (0.9, 0.95), 1e-16
+_JUDGES = 16  # batches at most that tell whether it helped where there is no text for that
+_LOGITS = 1 << 24  # logits looked at together
+_TRAINED = ("weight_scale", "weight_offset")
+
+
+def tuning_steps(batches: int) -> int:
+    """Steps that a model is tuned for."""
+    return min(_STEPS, _EPOCHS * batches)
+
+
+def tuned_file(run: Path) -> Path:
+    """Where what was trained is kept until every block has it."""
+    return run / "tuned.safetensors"
+
+
+def tuned_tensors(run: Path) -> dict[str, Tensor]:
+    """What `tune` wrote, by stored name."""
+    return {name: read_tensor(info) for name, info in read_header(tuned_file(run)).items()}
+
+
+def tune(
+    decision: Decision,
+    solver: Solver,
+    walk: Walk,
+    batches: Sequence[Tensor],
+    judges: Sequence[Tensor],
+    lighter: Tensor | None,
+    head: Tensor | None,
+    run: Path,
+) -> None:
+    """Train, and write into the folder `run` what blocks are to have instead of what they have.
+
+    walk: at its end, with the original stream on `batches`, which are trained on, and after them on `judges`, which
+    tell whether that helped (without them some of the others do): where not, nothing is to be changed. lighter, head:
+    the lighter embedding and head, None where they are the original's.
+    """
+    tuning = _Tuning(decision, solver, walk, lighter, head)
+    if not tuning.factors:  # plain floats, or scales that stay as they are
+        write_tensors(tuned_file(run), {})
+        return
+    steps = tuning_steps(len(batches))
+    stage = Stage(solver.stage.on_event, "tune", steps)
+    optimizer = torch.optim.Adam(tuning.factors.values(), lr=_RATE, betas=_BETAS, eps=_EPSILON)
+    order = torch.Generator().manual_seed(decision.recipe["seed"])
+    judging = dict(enumerate(judges, len(batches)) if judges else enumerate(batches[:_JUDGES]))
+    before = tuning.measured(judging)
+    left: list[int] = []
+    for step in range(steps):
+        left = left or torch.randperm(len(batches), generator=order).tolist()
+        number = left.pop()
+        optimizer.zero_grad()
+        tuning.back(number, batches[number])
+        optimizer.param_groups[0]["lr"] = _RATE * (1 - step / steps)
+        optimizer.step()
+        stage.step()
+    write_tensors(tuned_file(run), tuning.stored() if tuning.measured(judging) < before else {})
+
+
+class _Tuning:
+    """The lighter model as its files have it, with a factor for everything in them that is trained."""
+
+    def __init__(
+        self, decision: Decision, solver: Solver, walk: Walk, lighter: Tensor | None, head: Tensor | None
+    ) -> None:
+        self.decision, self.solver, self.walk, self.skeleton = decision, solver, walk, walk.skeleton
+        parts, read = decision.anatomy, decision.checkpoint.read
+        self.table = read(parts.embedding.parameter) if lighter is None else lighter
+        self.first = read((parts.head or parts.embedding).parameter).to(decision.device, torch.float32)
+        self.second = self.first if head is None else head.to(decision.device, torch.float32)
+        self.norm = self.skeleton.load_norm()
+        self.compute = getattr(torch, decision.recipe["compute"])
+        self.pieces: list[list[Piece]] = []
+        self.factors: dict[str, Tensor] = {}
+        for index, linears in enumerate(decision.anatomy.blocks):
+            mine = {linear.address for linear in decision.chosen(linears)}
+            self.pieces.append([piece for piece in decision.pieces if piece.linears[0].address in mine])
+            for name, tensor in self._trained(index).items():
+                self.factors[name] = torch.ones_like(tensor, dtype=torch.float32).requires_grad_()
+
+    def _read(self, index: int) -> dict[str, Tensor]:
+        """The stored tensors of the linears of block `index` that have scales."""
+        stored = read_header(self.solver.file_of(f"block {index}"))
+        names = [
+            name
+            for piece in self.pieces[index]
+            if f"{piece.address}.weight_scale" in stored
+            for name in stored
+            if name.rpartition(".")[0] == piece.address
+        ]
+        return {name: read_tensor(stored[name]).to(self.decision.device) for name in names}
+
+    def _trained(self, index: int) -> dict[str, Tensor]:
+        """What of that is trained. Powers of two are too coarse, and what rows share may be in other linears too."""
+        rows = {p.address: self.decision.grids[p.linears[0].address].rows for p in self.pieces[index]}
+        return {
+            name: tensor
+            for name, tensor in self._read(index).items()
+            if name.endswith(_TRAINED) and tensor.is_floating_point() and rows[name.rpartition(".")[0]] == 1
+        }
+
+    def weights(self, index: int) -> dict[str, Tensor]:
+        """The weights of block `index` by address, float32; gradients reach the factors."""
+        stored = self._read(index)
+        fixed = [piece for piece in self.pieces[index] if f"{piece.address}.weight_scale" not in stored]
+        found = self.solver.weights(f"block {index}", [linear for piece in fixed for linear in piece.linears])
+        for piece in self.pieces[index]:
+            parts = {n.rpartition(".")[2]: t for n, t in stored.items() if n.rpartition(".")[0] == piece.address}
+            if not parts:
+                continue
+            for part in _TRAINED:
+                if (name := f"{piece.address}.{part}") in self.factors:
+                    exact = parts[part].float() * self.factors[name]  # and rounded to its type straight through
+                    parts[part] = exact + (_stored(exact, parts[part].dtype).float() - exact).detach()
+            entry = self.solver.entry(self.decision.grids[piece.linears[0].address]) | {"decode": "float32"}
+            whole = decode(parts, entry, torch.float32)
+            rows = whole.split([linear.shape[0] for linear in piece.linears])
+            found |= {linear.address: part for linear, part in zip(piece.linears, rows, strict=True)}
+        return found
+
+    def stored(self) -> dict[str, Tensor]:
+        """What was trained, as it is to be stored."""
+        found: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for index in range(len(self.pieces)):
+                for name, tensor in self._trained(index).items():
+                    found[name] = _stored(tensor.float() * self.factors[name], tensor.dtype).cpu()
+        return found
+
+    def measured(self, batches: Mapping[int, Tensor]) -> float:
+        """KL(original ‖ lighter), summed over batches that the walk holds under these numbers."""
+        return sum(self._head(n, tokens, self._forward(tokens)[0][-1])[0] for n, tokens in batches.items())
+
+    def back(self, number: int, tokens: Tensor) -> None:
+        """Add the gradient of one batch to the factors'."""
+        states, calls = self._forward(tokens)
+        gradient = self._head(number, tokens, states.pop())[1]
+        for index in reversed(range(len(self.pieces))):
+            x = states.pop().requires_grad_()
+            with torch.enable_grad():
+                self._run(index, x, calls[index]).backward(gradient)
+            assert x.grad is not None
+            gradient = x.grad
+
+    def _forward(self, tokens: Tensor):  # type: ignore[no-untyped-def]
+        """Hidden states before each block and after the last, and every block's other arguments."""
+        with torch.no_grad():
+            with self.skeleton.embedding(self.table):
+                hidden, calls = self.skeleton.enter(tokens)
+            states = [hidden]
+            for index in range(len(self.pieces)):
+                states.append(self._run(index, states[-1], calls[index]))
+        return states, calls
+
+    def _run(self, index: int, hidden: Tensor, call):  # type: ignore[no-untyped-def]
+        linears = self.decision.anatomy.blocks[index]
+        module = self.skeleton.load_block(index)
+        parameters = placed(linears, self.weights(index), module, self.decision.anatomy.block_prefix(index))
+        out = self.skeleton.run(module, hidden, call, self.compute, parameters)
+        self.skeleton.free_block(index)
+        return out
+
+    def _head(self, number: int, tokens: Tensor, last: Tensor) -> tuple[float, Tensor]:
+        """The KL of one batch, summed up, and its mean's gradient in the last hidden states."""
+        x = last.detach().requires_grad_()
+        with torch.enable_grad():
+            normed = self.norm(x)
+        gradient, total = torch.zeros_like(normed), 0.0
+        with torch.no_grad():
+            original = self.norm(self.walk.original[number])
+            count = tokens.shape[0] * (tokens.shape[1] - 1)
+            step = max(1, _LOGITS // len(self.second))
+            for row in range(len(tokens)):
+                for start in range(0, tokens.shape[1] - 1, step):
+                    span = slice(start, min(start + step, tokens.shape[1] - 1))
+                    before = self.skeleton.cap(original[row, span] @ self.first.t()).log_softmax(-1)
+                    logits = self.skeleton.cap(normed[row, span] @ self.second.t())
+                    after = logits.log_softmax(-1)
+                    total += (before.exp() * (before - after)).double().sum().item()
+                    error = (after.exp() - before.exp()) / count
+                    if self.skeleton.bound is not None:
+                        error *= 1 - (logits / self.skeleton.bound).square()
+                    gradient[row, span] = error @ self.second
+        normed.backward(gradient)
+        assert x.grad is not None
+        return total, x.grad
+
+
+def _stored(exact: Tensor, dtype: torch.dtype) -> Tensor:
+    """The nearest of the type, its ends where it holds no more: a float8 would be no number there."""
+    ends = torch.finfo(dtype)
+    return exact.detach().clamp(ends.min, ends.max).to(dtype)
