@@ -8,7 +8,7 @@ import torch
 from whet.checkpoint.modeling_whet import decode
 from whet.formats import stored_parts, table_entry
 from whet.grids import SMALL_FLOATS, IntegerGrid, parse_scheme
-from whet.quantize import Start, gptq, nearest, pull, round_block
+from whet.quantize import STEP_TOKENS, Start, gptq, nearest, pull, round_block, steps_of, usual_steps
 from whet.quantize.block import _Relaxed
 
 SCHEMES = ["int2-g16", "int3s-g24", "int4z-g20", "int4", "int8s", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "Q4_0", "Q5_1"]
@@ -29,6 +29,10 @@ class Toy:
         self.x = [torch.randn(2, 40, hidden, generator=chance) @ mix for _ in range(batches)]
         self.wanted = [self.block(self.w, x) for x in self.x]
         self.x = [x + 0.05 * torch.randn(x.shape, generator=chance) for x in self.x]
+
+    @property
+    def sizes(self):
+        return [x.shape[0] * x.shape[1] for x in self.x]
 
     @staticmethod
     def block(w, x):
@@ -80,7 +84,7 @@ def test_a_start_is_the_solution_it_was_made_of(name):
 def test_training_a_block_helps_on_every_grid_and_says_what_it_lost(name, solver):
     grid, toy = scheme(name)
     starts = toy.starts(grid, solver)
-    trained = round_block(starts, toy.forward, lambda i: toy.wanted[i], 3, steps=60)
+    trained = round_block(starts, toy.forward, lambda i: toy.wanted[i], toy.sizes, steps=60)
     before = toy.loss({name: start.solution for name, start in starts.items()}, grid)
     after = toy.loss(trained.solutions, grid)
     energy = sum(float(wanted.double().square().sum()) for wanted in toy.wanted)
@@ -103,7 +107,7 @@ def test_nothing_is_ever_worse_than_the_start():
     """Steps so large that they only harm: what comes back is the start, bit for bit."""
     grid, toy = scheme("int3-g16")
     starts = toy.starts(grid)
-    trained = round_block(starts, toy.forward, lambda i: toy.wanted[i], 3, steps=2, rate=5.0)
+    trained = round_block(starts, toy.forward, lambda i: toy.wanted[i], toy.sizes, steps=2, rate=5.0)
     assert trained.after == trained.before
     for name, start in starts.items():
         assert torch.equal(trained.solutions[name].codes, start.solution.codes)
@@ -117,7 +121,7 @@ def test_a_block_without_loss_or_error_stays_as_it_is():
         w.zero_()
     starts = toy.starts(grid)
     exact = [x.clone() for x in toy.x]
-    trained = round_block(starts, toy.forward, lambda i: exact[i], 3, steps=5)
+    trained = round_block(starts, toy.forward, lambda i: exact[i], toy.sizes, steps=5)
     assert trained.before == trained.after == 0
     assert all(torch.equal(trained.solutions[n].codes, s.solution.codes) for n, s in starts.items())
 
@@ -125,7 +129,7 @@ def test_a_block_without_loss_or_error_stays_as_it_is():
 def test_the_same_seed_gives_the_same_and_another_does_not():
     grid, toy = scheme("int2-g16")
     codes = [
-        round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], 3, steps=20, seed=seed)
+        round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], [2048] * 3, steps=20, seed=seed)
         .solutions["up"]
         .codes
         for seed in (1, 1, 2)
@@ -137,8 +141,8 @@ def test_the_same_seed_gives_the_same_and_another_does_not():
 def test_errors_go_where_the_metric_says_that_they_cost_little():
     grid, toy = scheme("int2-g16")
     metric = torch.diag(torch.cat([torch.full((20,), 1.95), torch.full((20,), 0.05)]))
-    plain = round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], 3, steps=100).solutions
-    heeded = round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], 3, metric, steps=100).solutions
+    plain = round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], toy.sizes, steps=100).solutions
+    heeded = round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], toy.sizes, metric, steps=100).solutions
     assert toy.loss(heeded, grid, metric) < 0.95 * toy.loss(plain, grid, metric)
     assert toy.loss(plain, grid) < toy.loss(heeded, grid)
 
@@ -148,7 +152,7 @@ def test_masked_weights_stay_zero():
     chance = torch.Generator().manual_seed(5)
     mask = {name: torch.rand(w.shape, generator=chance) > 0.5 for name, w in toy.w.items()}
     starts = toy.starts(grid, mask=mask)
-    trained = round_block(starts, toy.forward, lambda i: toy.wanted[i], 3, steps=60)
+    trained = round_block(starts, toy.forward, lambda i: toy.wanted[i], toy.sizes, steps=60)
     assert trained.after < trained.before
     for name, found in trained.solutions.items():
         assert (grid.decode(found.codes, found.params)[~mask[name]] == 0).all()
@@ -168,3 +172,29 @@ def test_gradients_reach_places_and_scales_as_finite_differences_do():
     assert torch.allclose(relaxed.factors["scale"].grad, by_group, rtol=1e-3, atol=1e-4)
     steps = start.solution.params["scale"].float().abs().repeat_interleave(16, 1)[:, :40]
     assert torch.allclose(relaxed.place.grad.flatten(1)[:, :40], direction * steps, rtol=1e-4, atol=1e-6)
+
+
+def test_steps_take_batches_together_until_they_are_large_and_see_all_of_them_alike():
+    small = [100, 900, 30, 500, 2048, 700, 5000]
+    steps = list(steps_of(small, 40, seed=1))
+    assert steps == list(steps_of(small, 40, seed=1)) != list(steps_of(small, 40, seed=2))
+    assert all(len(taken) == 1 or sum(small[i] for i in taken) <= STEP_TOKENS for taken in steps)
+    assert any(len(taken) > 2 for taken in steps)
+    seen = [number for taken in steps for number in taken]
+    rounds = [sorted(seen[i : i + 7]) for i in range(0, len(seen) - 6, 7)]
+    assert len(rounds) > 5 and all(one == list(range(7)) for one in rounds)
+    assert [usual_steps(tokens) for tokens in (1, 2048, 2049, 8192, 10**6)] == [25, 25, 50, 100, 200]
+    assert usual_steps(10**6, 60) == 60
+
+
+def test_other_text_judges_the_iterates():
+    """What only harms on the judges' text is not kept, however much it helps on the text that is trained on."""
+    grid, toy = scheme("int3-g16")
+    sizes, starts = toy.sizes[:2], toy.starts(grid)
+    rounded = {name: grid.decode(s.solution.codes, s.solution.params) for name, s in starts.items()}
+    wanted = [*toy.wanted[:2], toy.forward(rounded, 2)]  # the third batch wants the start itself
+    judged = round_block(starts, toy.forward, lambda i: wanted[i], sizes, judges=[2], steps=30)
+    assert judged.before == judged.after == pytest.approx(0, abs=1e-9)
+    crude = toy.starts(grid, nearest)
+    trained = round_block(crude, toy.forward, lambda i: toy.wanted[i], sizes, judges=[2], steps=60)
+    assert trained.after < 0.97 * trained.before

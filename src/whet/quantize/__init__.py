@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from whet.quantize.block import Start, Trained, pull, round_block, usual_steps
+from whet.quantize.block import STEP_TOKENS, Start, Trained, pull, round_block, steps_of, usual_steps
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import Solution, second_moment_error
@@ -27,6 +27,7 @@ __all__ = [
     "BLOCKWISE",
     "EFFORTS",
     "SOLVERS",
+    "STEP_TOKENS",
     "Solution",
     "Start",
     "Trained",
@@ -35,5 +36,6 @@ __all__ = [
     "pull",
     "round_block",
     "second_moment_error",
+    "steps_of",
     "usual_steps",
 ]

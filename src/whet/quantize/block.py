@@ -14,7 +14,7 @@ a weight starts on and the nearer of its neighbours, which for evenly spaced lev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +29,7 @@ from whet.quantize.solution import Solution, masked_codes
 # a model of a million parameters, 3 bits trained on 8,192 tokens, KL on other text was 0.0348 after 25 times and 0.0376
 # after 50, and on the same text it still fell.
 _STEPS, _EPOCHS = 200, 25
+STEP_TOKENS = 2048
 _SCALES = 0.2  # rate of scales over that of places
 # Losses are shares of the first; the gradient of one weight of many millions is still far above this epsilon.
 _BETAS, _EPSILON = (0.9, 0.95), 1e-16
@@ -67,16 +68,28 @@ def pull(w: Tensor, rounded: Tensor, h: Tensor) -> Tensor:
     return (w - rounded) @ h / torch.where(diagonal > 0, diagonal, torch.inf)
 
 
-def usual_steps(batches: int) -> int:
-    """Steps that a block is trained for."""
-    return min(_STEPS, _EPOCHS * batches)
+def usual_steps(tokens: int, most: int = _STEPS) -> int:
+    """Steps that something is trained for on so many tokens, at `most`."""
+    return min(most, _EPOCHS * -(-tokens // STEP_TOKENS))
+
+
+def steps_of(sizes: Sequence[int], steps: int, seed: int) -> Iterator[list[int]]:
+    """The numbers of the batches of each step, of `sizes` tokens: shuffled anew each time all were seen, and as many
+    together as make up STEP_TOKENS."""
+    order, left = torch.Generator().manual_seed(seed), list[int]()
+    for _ in range(steps):
+        taken: list[int] = []
+        while not taken or (left and sum(sizes[i] for i in (*taken, left[-1])) <= STEP_TOKENS):
+            left = left or torch.randperm(len(sizes), generator=order).tolist()
+            taken.append(left.pop())
+        yield taken
 
 
 def round_block(
     starts: Mapping[str, Start],
     forward: Forward,
     target: Callable[[int], Tensor],
-    batches: int,
+    sizes: Sequence[int],
     metric: Tensor | None = None,
     *,
     judges: Sequence[int] = (),
@@ -87,18 +100,17 @@ def round_block(
     """Train `starts` (by address) on what their block gives.
 
     forward(weights, i): the block's output `[b, L, hidden]` for batch i with `weights` (by address, `[out, in]`),
-    differentiable. target(i): what it should be. batches: how many are trained on. metric: `[hidden, hidden]`, positive
-    definite, what an error of the output costs; None: the same in every direction. judges: numbers of other batches,
-    which tell the best of the iterates; without them some that are trained on do. steps: of Adam, one batch each;
+    differentiable. target(i): what it should be. sizes: tokens of the batches that are trained on. metric: `[hidden,
+    hidden]`, positive definite, what an error of the output costs; None: the same in every direction. judges: numbers
+    of other batches, which tell the best of the iterates; without them some that are trained on do. steps: of Adam;
     `usual_steps` unless given. rate: gaps that a weight moves in a step at first, and five times the share that a scale
     does; both fall to nothing along a line. seed: of the order of batches. The start is one of the iterates.
     """
-    steps = usual_steps(batches) if steps is None else steps
+    steps = usual_steps(sum(sizes)) if steps is None else steps
     looks = {round(step * steps / _LOOKS) for step in range(1, _LOOKS + 1)} if judges else {steps}
-    judges = judges or range(min(batches, _JUDGES))
+    judges = judges or range(min(len(sizes), _JUDGES))
     root = None if metric is None else torch.linalg.cholesky(metric.double()).float()
     linears = {address: _Relaxed(start) for address, start in starts.items()}
-    order = torch.Generator().manual_seed(seed)
 
     def size(error: Tensor) -> Tensor:
         return (error if root is None else error @ root).square().sum()
@@ -119,13 +131,11 @@ def round_block(
     factors = [factor for x in linears.values() for factor in x.factors.values()]
     rates = [(places, rate), (factors, _SCALES * rate)]
     optimizer = torch.optim.Adam([{"params": some, "lr": first} for some, first in rates], betas=_BETAS, eps=_EPSILON)
-    left: list[int] = []
-    for step in range(1, steps + 1 if before else 1):
-        left = left or torch.randperm(batches, generator=order).tolist()
-        with torch.enable_grad():
-            lost = loss(left.pop()) / before
-            optimizer.zero_grad()
-            lost.backward()
+    for step, taken in enumerate(steps_of(sizes, steps if before else 0, seed), 1):
+        optimizer.zero_grad()
+        for batch in taken:
+            with torch.enable_grad():
+                (loss(batch) / before).backward()
         for (_, first), group in zip(rates, optimizer.param_groups, strict=True):
             group["lr"] = first * (1 - (step - 1) / steps)
         optimizer.step()

@@ -24,7 +24,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.quantize import BLOCKWISE, EFFORTS, SOLVERS
+from whet.quantize import BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS
 from whet.recipe.self_written import check_fits
 from whet.targets import Storage, Target, check_family, find_target, no_file_yet, stand_in, storage, tied
 from whet.text import fingerprint, read_documents, render_chat, split, windows
@@ -33,7 +33,6 @@ from whet.walk import not_followed
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
 _SHORT = 16  # times as many, where documents are shorter than a window
 BATCH_TOKENS = 4096
-STEP_TOKENS = 2048  # in a batch, where each is a step of a solver that trains blocks
 SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
 
 

@@ -13,11 +13,11 @@ import torch
 from whet.anatomy import Linear
 from whet.budget import tensor_bytes
 from whet.errors import MachineError, UsageError
-from whet.quantize import BLOCKWISE, EFFORTS, usual_steps
+from whet.quantize import BLOCKWISE, EFFORTS, STEP_TOKENS, usual_steps
 from whet.recipe.curvature import SLOPE_TOKENS
-from whet.recipe.decide import BATCH_TOKENS, STEP_TOKENS, Decision
+from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.memory import available_memory
-from whet.recipe.tuning import tuning_steps
+from whet.recipe.tuning import TUNING_STEPS
 from whet.walk import hidden as hidden_states
 
 # Bytes that training a block takes for each of its weights (places, their gradient, two averages of it, values, gaps
@@ -76,9 +76,9 @@ def _seconds(decision: Decision, solver: str, multiply: float) -> float:
         flops += sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
     if solver in BLOCKWISE:
         size = min(STEP_TOKENS, tokens)
-        flops += _STEP * weights * size * usual_steps(-(-tokens // size)) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
+        flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
     if solver == "tuned":
-        flops += (_STEP + 2) * weights * size * tuning_steps(-(-tokens // size))
+        flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
     return flops / multiply + (weights + table) * 1e-7
 
 

@@ -150,7 +150,7 @@ class Solver:
             starts,
             lambda weights, batch: step.forward({**fixed, **weights}, batch),
             step.target,
-            step.walk.solving,
+            step.walk.sizes,
             None if self.metric is None else self.metric(step.index).to(self.decision.device),
             judges=range(step.walk.solving, len(step.walk.lighter)),
             seed=step.index,

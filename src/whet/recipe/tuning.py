@@ -21,21 +21,17 @@ from whet.anatomy import Piece
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.checkpoint.modeling_whet import decode
 from whet.events import Stage
+from whet.quantize import steps_of, usual_steps
 from whet.recipe.decide import Decision
 from whet.recipe.solving import Solver
 from whet.walk import Walk, placed
 
-# Steps at most, and times at most that each batch is seen; share that a scale moves in a step at first.
-_STEPS, _EPOCHS, _RATE = 100, 25, 1e-3
+# Steps at most; share that a scale moves in a step at first.
+TUNING_STEPS, _RATE = 100, 1e-3
 _BETAS, _EPSILON = (0.9, 0.95), 1e-16
 _JUDGES = 16  # batches at most that tell whether it helped where there is no text for that
 _LOGITS = 1 << 24  # logits looked at together
 _TRAINED = ("weight_scale", "weight_offset")
-
-
-def tuning_steps(batches: int) -> int:
-    """Steps that a model is tuned for."""
-    return min(_STEPS, _EPOCHS * batches)
 
 
 def tuned_file(run: Path) -> Path:
@@ -68,18 +64,16 @@ def tune(
     if not tuning.factors:  # plain floats, or scales that stay as they are
         write_tensors(tuned_file(run), {})
         return
-    steps = tuning_steps(len(batches))
+    sizes = [tokens.numel() for tokens in batches]
+    steps = usual_steps(sum(sizes), TUNING_STEPS)
     stage = Stage(solver.stage.on_event, "tune", steps)
     optimizer = torch.optim.Adam(tuning.factors.values(), lr=_RATE, betas=_BETAS, eps=_EPSILON)
-    order = torch.Generator().manual_seed(decision.recipe["seed"])
     judging = dict(enumerate(judges, len(batches)) if judges else enumerate(batches[:_JUDGES]))
     before = tuning.measured(judging)
-    left: list[int] = []
-    for step in range(steps):
-        left = left or torch.randperm(len(batches), generator=order).tolist()
-        number = left.pop()
+    for step, taken in enumerate(steps_of(sizes, steps, decision.recipe["seed"])):
         optimizer.zero_grad()
-        tuning.back(number, batches[number])
+        for number in taken:
+            tuning.back(number, batches[number])
         optimizer.param_groups[0]["lr"] = _RATE * (1 - step / steps)
         optimizer.step()
         stage.step()
@@ -190,14 +184,13 @@ class _Tuning:
         return out
 
     def _head(self, number: int, tokens: Tensor, last: Tensor) -> tuple[float, Tensor]:
-        """The KL of one batch, summed up, and its mean's gradient in the last hidden states."""
+        """The KL of one batch, summed up, and its gradient in the last hidden states."""
         x = last.detach().requires_grad_()
         with torch.enable_grad():
             normed = self.norm(x)
         gradient, total = torch.zeros_like(normed), 0.0
         with torch.no_grad():
             original = self.norm(self.walk.original[number])
-            count = tokens.shape[0] * (tokens.shape[1] - 1)
             step = max(1, _LOGITS // len(self.second))
             for row in range(len(tokens)):
                 for start in range(0, tokens.shape[1] - 1, step):
@@ -206,7 +199,7 @@ class _Tuning:
                     logits = self.skeleton.cap(normed[row, span] @ self.second.t())
                     after = logits.log_softmax(-1)
                     total += (before.exp() * (before - after)).double().sum().item()
-                    error = (after.exp() - before.exp()) / count
+                    error = after.exp() - before.exp()
                     if self.skeleton.bound is not None:
                         error *= 1 - (logits / self.skeleton.bound).square()
                     gradient[row, span] = error @ self.second

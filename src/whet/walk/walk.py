@@ -8,6 +8,7 @@ windows kept for verifying, which tells how far the lighter has drifted on text 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +150,11 @@ class Walk:
                     self.lighter.update(batch, self.run(step, self.lighter[batch], batch))
                 self.drift.append(self._drift())
                 self.skeleton.free_block(index)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Tokens of each solving batch."""
+        return [math.prod(shape) for shape in self._shapes[: self.solving]]
 
     def run(
         self, step: BlockStep, hidden: Tensor, batch: int, parameters: Mapping[str, Tensor] | None = None
