@@ -5,6 +5,9 @@ environment, decodes every result to a plain folder and measures it with ``evalu
 mean KL over the draws, and the paired ratio of whet to the best peer, i.e. the one with the lowest mean KL at that
 width. Runs are cached by the content of everything they depend on, so a second call costs nothing.
 
+``--schemes NVFP4,MXFP4,FP8`` compares float formats, weight-only: the peers are llm-compressor's data-free rounding and
+its GPTQ, each with the scales of the largest weight and with those of least error.
+
 The training text is split before use: calibration draws come from its first 90 %, and ``--on tail`` evaluates on the
 held-back rest. Tune with ``--on tail``; open the evaluation text (``--on eval``) for the report.
 """
@@ -59,12 +62,19 @@ PEERS = {
     "auto-round alg_ext": Method(*AUTOROUND, options=("--alg-ext",)),
     "auto-round 1000 alg_ext": Method(*AUTOROUND, options=("--iters", "1000", "--alg-ext")),
 }
+# The same where a format is given instead of bits.
+FORMAT_PEERS = {
+    "llm-compressor nearest": Method(*LLMCOMPRESSOR, options=("--nearest",)),
+    "llm-compressor nearest mse": Method(*LLMCOMPRESSOR, options=("--nearest", "--observer", "memoryless_mse")),
+    "llm-compressor": Method(*LLMCOMPRESSOR),
+    "llm-compressor mse": Method(*LLMCOMPRESSOR, options=("--observer", "memoryless_mse")),
+}
 OURS = {
     "whet": Method("run_whet.py", None, ()),
     "whet block": Method("run_whet.py", None, (), ("--solver", "block")),
     "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
 }
-METHODS = PEERS | OURS
+METHODS = PEERS | FORMAT_PEERS | OURS
 
 
 def main() -> None:
@@ -79,8 +89,10 @@ def main() -> None:
     for split in ["tail", "eval"] if args.on == "both" else [args.on]:
         windows = load_file(files[split])["windows"]
         results = {}
-        for bits in args.bits:
+        for bits in args.widths:
             for name in chosen:
+                if name not in ((PEERS if bits.isdigit() else FORMAT_PEERS) | OURS):
+                    continue
                 runs = [one_run(args, name, bits, files[f"draw-{draw}"], out) for draw in range(args.draws)]
                 scores = [measured(run, split, original, windows) for run in runs]
                 results[bits, name] = runs, scores
@@ -96,7 +108,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--env-gptqmodel", help="folder of a virtual environment with gptqmodel")
     parser.add_argument("--env-llmcompressor", help="folder of a virtual environment with llmcompressor")
     parser.add_argument("--env-autoround", help="folder of a virtual environment with auto-round")
-    parser.add_argument("--bits", type=lambda text: [int(b) for b in text.split(",")], default=[4, 3, 2])
+    parser.add_argument("--bits", type=lambda text: text.split(","), default=["4", "3", "2"])
+    parser.add_argument("--schemes", type=lambda text: text.split(","), help="FP8, NVFP4, MXFP4 instead of bits")
     parser.add_argument("--group", type=int, default=32)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--samples", type=int, default=32, help="windows in a calibration draw")
@@ -108,6 +121,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", default="bench-out/quantization", help="windows, runs and their cache")
     args = parser.parse_args()
+    args.widths = args.schemes or args.bits
     torch.set_num_threads(args.threads)
     return args
 
@@ -148,12 +162,13 @@ def digest(*parts: bytes | str | Path) -> str:
     return total.hexdigest()
 
 
-def one_run(args: argparse.Namespace, name: str, bits: int, windows: Path, out: Path) -> Path:
+def one_run(args: argparse.Namespace, name: str, bits: str, windows: Path, out: Path) -> Path:
     """Run one quantizer unless the same run is in the cache; returns its folder (dequant/, result.json)."""
     method = METHODS[name]
     environment = getattr(args, method.environment) if method.environment else None
     python = str(Path(environment) / "bin" / "python") if environment else sys.executable
-    options = ["--bits", str(bits), "--group", str(args.group), "--threads", str(args.threads), *method.options]
+    what = ["--bits", bits, "--group", str(args.group)] if bits.isdigit() else ["--scheme", bits]
+    options = [*what, "--threads", str(args.threads), *method.options]
     depends = [*sorted(Path(args.model).glob("*.safetensors")), Path(args.model) / "config.json", windows]
     depends += [RUNNERS / "common.py", RUNNERS / method.script]
     versions: list[str] = []
@@ -163,7 +178,7 @@ def one_run(args: argparse.Namespace, name: str, bits: int, windows: Path, out: 
     else:
         depends += [path for room in ROOMS for path in sorted((Path(whet.__file__).parent / room).rglob("*.py"))]
     key = digest(*depends, *options, *versions)[:16]
-    folder = out / "runs" / f"{name.replace(' ', '-')}-{bits}bit-{windows.stem}-{key}"
+    folder = out / "runs" / f"{name.replace(' ', '-')}-{label(bits).replace(' ', '')}-{windows.stem}-{key}"
     if (folder / "result.json").exists():
         return folder
     command = [python, str(RUNNERS / method.script), "--model", args.model, "--windows", str(windows)]
@@ -172,9 +187,19 @@ def one_run(args: argparse.Namespace, name: str, bits: int, windows: Path, out: 
         code = subprocess.run([*command, *options, "--out", str(folder)], stdout=log, stderr=log).returncode
     if code:
         tail = "\n".join((folder / "log.txt").read_text(errors="replace").splitlines()[-15:])
-        raise SystemExit(f"{name}, {bits} bits, {windows.stem}: exit code {code}\n{tail}")
-    print(f"ran: {name}, {bits} bits, {windows.stem}: {result(folder)['seconds']:.1f} s", flush=True)
+        raise SystemExit(f"{name}, {label(bits)}, {windows.stem}: exit code {code}\n{tail}")
+    print(f"ran: {name}, {label(bits)}, {windows.stem}: {result(folder)['seconds']:.1f} s", flush=True)
     return folder
+
+
+def label(bits: str) -> str:
+    return f"{bits} bits" if bits.isdigit() else bits
+
+
+def stored_bits(facts: dict, bits: str, group: int) -> float:
+    """Stored bits a weight: as counted, or of integers with a float16 scale and an integer zero a group."""
+    formats = {"NVFP4": 4.5, "MXFP4": 4.25, "FP8": 8.0}
+    return facts.get("bits_per_weight") or formats.get(bits) or int(bits) + (16 + int(bits)) / group
 
 
 def result(folder: Path) -> dict:
@@ -196,9 +221,9 @@ def summary(args: argparse.Namespace, results: dict) -> str:
     header = ["bits", "method", "KL", "sd over draws", "KL / best peer", "95 % crossed", "95 % over draws",
               "perplexity", "top-1", "bits/weight", "seconds", "peak MB"]  # fmt: skip
     rows = []
-    for bits in args.bits:
+    for bits in args.widths:
         kl = {name: np.stack([s["kl"] for s in scores]) for (b, name), (_, scores) in results.items() if b == bits}
-        peers = [name for name in kl if name in PEERS]
+        peers = [name for name in kl if name not in OURS]
         best = min(peers, key=lambda name: kl[name].mean(), default=None)
         for name in kl:
             runs, scores = results[bits, name]
@@ -207,14 +232,14 @@ def summary(args: argparse.Namespace, results: dict) -> str:
             ratio = paired_ratio(kl[name], kl[best]) if best and name != best else None
             rows.append(
                 [
-                    str(bits),
+                    bits,
                     name + (" (best peer)" if name == best else ""),
                     f"{per_draw.mean():.5f}",
                     f"{per_draw.std(ddof=1):.5f}" if args.draws > 1 else "",
                     *ratio_cells(ratio),
                     f"{np.mean([np.exp(s['nll'].mean()) for s in scores]):.4f}",
                     f"{np.mean([s['top1'].mean() for s in scores]):.4f}",
-                    f"{facts[0].get('bits_per_weight', bits + (16 + bits) / args.group):.3f}",
+                    f"{stored_bits(facts[0], bits, args.group):.3f}",
                     f"{np.mean([f['seconds'] for f in facts]):.1f}",
                     f"{max(f['peak_rss_bytes'] for f in facts) / 1e6:.0f}",
                 ]

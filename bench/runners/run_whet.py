@@ -34,7 +34,7 @@ def main() -> None:
     result = whet.compress(
         args.model,
         lighter,
-        scheme=f"int{args.bits}{'s' if args.symmetric else ''}-g{args.group}",
+        scheme=args.scheme or f"int{args.bits}{'s' if args.symmetric else ''}-g{args.group}",
         solver=args.solver,
         text=args.windows,
         device="cpu",

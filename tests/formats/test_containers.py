@@ -38,6 +38,24 @@ def test_compressed_tensors_takes_what_is_written():
         assert weights.symmetric == (parse_scheme(scheme).zero == "none")
 
 
+def test_compressed_tensors_takes_small_floats_as_its_own_presets():
+    """Its weight-only NVFP4A16 and MXFP4A16, and the weights of its FP8 presets."""
+    from compressed_tensors.quantization.quant_scheme import FP8, FP8_BLOCK, FP8_DYNAMIC, MXFP4A16, NVFP4A16
+
+    presets = {"FP8": FP8_DYNAMIC, "fp8-tensor": FP8, "fp8-block": FP8_BLOCK, "NVFP4": NVFP4A16, "MXFP4": MXFP4A16}
+    every = quantization_config({name: parse_scheme(name) for name in presets}, [], "embed", dequantize=False)
+    assert every["format"] == "mixed-precision"
+    every.pop("quant_method")
+    groups = {group.targets[0]: group for group in QuantizationConfig.model_validate(every).config_groups.values()}
+    for name, preset in presets.items():
+        mine, theirs = groups[name].weights, preset["weights"]
+        for field in ("num_bits", "type", "symmetric", "strategy", "group_size", "block_structure", "scale_dtype"):
+            assert getattr(mine, field) == getattr(theirs, field), (name, field)
+        assert groups[name].input_activations is None
+        alone = quantization_config({name: parse_scheme(name)}, [], "embed", dequantize=False)
+        assert alone["format"] == alone["config_groups"]["group_0"]["format"] != "pack-quantized"
+
+
 def test_the_table_of_the_modelling_file_has_every_linear():
     shapes = {"model.embed_tokens.weight": (8, 64), "model.norm.weight": (64,)}
     ffn = ("gate_proj", "up_proj", "down_proj")

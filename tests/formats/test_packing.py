@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
 from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32, unpack_from_int32
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whet.checkpoint.modeling_whet import decode, unpack
-from whet.formats import pack, stored_parts, table_entry
-from whet.grids import IntegerGrid
+from whet.checkpoint.modeling_whet import decode, parts_of, unpack
+from whet.errors import GateError
+from whet.formats import pack, quantization_config, stored_parts, table_entry
+from whet.grids import SMALL_FLOATS, IntegerGrid, parse_scheme
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 bits_ = st.integers(2, 8)
@@ -79,3 +81,62 @@ def test_what_is_stored_decodes_to_what_was_solved(bits, kind, group, columns):
     for dequantize, dtype in ((False, torch.float32), (False, torch.bfloat16), (True, torch.float16)):
         computed = grid.decode(codes, params, dtype if not dequantize else grid.scale_dtype).to(dtype)
         assert torch.equal(decode(parts, table_entry(grid, "scale" if dequantize else "model"), dtype), computed)
+
+
+@pytest.mark.parametrize("name", [*SMALL_FLOATS, "nf4-g40"])
+@pytest.mark.parametrize("shape", [(11, 96), (200, 250), (1, 2), (130, 128)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_small_float_is_stored_as_it_was_solved(name, shape, dtype):
+    scales = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
+    grid, w = parse_scheme(name, scales), torch.randn(shape, generator=torch.Generator().manual_seed(shape[1]))
+    params = grid.fit(w)
+    codes = grid.encode(w, params)
+    parts, entry = stored_parts(codes, params, grid), table_entry(grid, "model")
+    assert set(parts) == parts_of(entry) and all(part.is_contiguous() for part in parts.values())
+    computed = torch.float32 if entry["decode"] == "float32" else dtype
+    assert torch.equal(decode(parts, entry, dtype), grid.decode(codes, params, computed).to(dtype))
+
+
+@pytest.mark.parametrize("name", ["FP8", "fp8-tensor", "fp8-block", "NVFP4", "MXFP4"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_small_float_is_what_compressed_tensors_computes(name, dtype):
+    grid, w = parse_scheme(name, dtype), torch.randn(200, 256, generator=torch.Generator().manual_seed(1)) * 0.05
+    params = grid.fit(w)
+    parts = stored_parts(grid.encode(w, params), params, grid)
+    group = quantization_config({"a": grid}, [], "embed", dequantize=False)["config_groups"]["group_0"]
+    compressor = BaseCompressor.get_value_from_registry(group["format"])
+    scheme = QuantizationScheme.model_validate(group)
+    theirs = compressor.decompress(dict(parts), scheme)["weight"]
+    assert torch.equal(decode(parts, table_entry(grid, "model"), dtype), theirs.to(dtype))
+    # and what it writes of these weights on these scales
+    state = {"weight": theirs.float(), "weight_scale": parts["weight_scale"].float()}
+    if grid.scales:
+        state["weight_scale"] = params["scale"]
+    if name == "NVFP4":
+        state["weight_global_scale"] = parts["weight_global_scale"]
+    again = compressor.compress(state, scheme)
+    coded = "weight_packed" if grid.scales else "weight"
+    assert torch.equal(again[coded].view(torch.uint8), parts[coded].view(torch.uint8))
+
+
+def test_every_power_of_two_is_read_as_compressed_tensors_reads_it():
+    grid = SMALL_FLOATS["MXFP4"]
+    scale = torch.exp2(torch.arange(-126, 127, dtype=torch.float32))[:, None]
+    codes = torch.full((253, 32), 9, dtype=torch.uint8)
+    parts = stored_parts(codes, {"scale": scale}, grid)
+    assert parts["weight_scale"].flatten().tolist() == list(range(1, 254))
+    scheme = QuantizationScheme(
+        targets=["Linear"], weights=QuantizationArgs(num_bits=4, type="float", strategy="group", group_size=32)
+    )
+    theirs = BaseCompressor.get_value_from_registry("mxfp4-pack-quantized").decompress(dict(parts), scheme)["weight"]
+    assert torch.equal(theirs.float(), scale.expand(253, 32))
+    assert torch.equal(decode(parts, table_entry(grid, "model"), torch.float32), scale.expand(253, 32))
+
+
+def test_parts_of_one_tensor_that_do_not_agree_are_refused():
+    codes = torch.zeros(4, 16, dtype=torch.uint8)
+    with pytest.raises(GateError, match="rows that share a scale"):
+        stored_parts(codes, {"scale": torch.arange(4.0)[:, None]}, SMALL_FLOATS["fp8-tensor"])
+    with pytest.raises(GateError, match="several divisors"):
+        params = {"scale": torch.ones(4, 1), "divisor": torch.tensor([[1.0], [1.0], [2.0], [2.0]])}
+        stored_parts(codes, params, SMALL_FLOATS["NVFP4"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from whet.errors import UsageError
-from whet.grids import BLOCKS, IntegerGrid, parse_scheme
+from whet.grids import BLOCKS, SMALL_FLOATS, IntegerGrid, SmallFloatGrid, TableGrid, parse_scheme
 from whet.grids.schemes import PRESETS
 
 
@@ -32,6 +32,9 @@ def test_presets_are_symmetric_as_in_the_field():
         ("int4g32", "int4-g32"),
         ("it4-g128", "int4-g128"),
         ("int4zz-g64", "int4z-g64"),
+        ("fp4", "FP8|NVFP4|MXFP4|nf4"),
+        ("NVFP8", "NVFP4"),
+        ("nf5", "nf4"),
         ("int9-g32", "int3-g32|int4-g32|int2-g32|int8-g32"),
     ],
 )
@@ -41,7 +44,9 @@ def test_a_wrong_name_is_told_the_nearest(wrong, near):
     assert wrong in str(raised.value) and "2 to 8 bits" in str(raised.value)
 
 
-@pytest.mark.parametrize("wrong", ["", "int4-g0", "int4-g-1", "int1-g32", "int04-g32", "four bits", "int4-g32 int8"])
+@pytest.mark.parametrize(
+    "wrong", ["", "int4-g0", "int4-g-1", "int1-g32", "int04-g32", "four bits", "int4-g32 int8", "nf4-g0", "fp8-row"]
+)
 def test_what_is_no_scheme_is_refused(wrong):
     with pytest.raises(UsageError, match="is not known"):
         parse_scheme(wrong)
@@ -52,6 +57,16 @@ def test_a_block_type_has_float16_scales_whatever_the_model_has(dtype):
     grid = parse_scheme("q5_1", dtype)
     assert (grid.name, grid.bits, grid.group, grid.zero, grid.scale_dtype) == ("Q5_1", 5, 32, "real", torch.float16)
     assert grid == parse_scheme("int5z-g32", dtype)
+
+
+@pytest.mark.parametrize("name", [*SMALL_FLOATS, "nf4-g32", "nf4-g100"])
+def test_the_name_of_a_float_or_table_parses_to_it(name):
+    grid = parse_scheme(name.upper(), torch.bfloat16)
+    kind = TableGrid if name.startswith("nf4") else SmallFloatGrid
+    assert type(grid) is kind and grid.name == name and parse_scheme(grid.name) == grid
+    stored = {"NVFP4": torch.float8_e4m3fn, "MXFP4": torch.float8_e8m0fnu}
+    assert grid.scale_dtype == stored.get(name, torch.bfloat16)
+    assert parse_scheme("nf4-g64") == parse_scheme("nf4") and parse_scheme("nf4-g64").name == "nf4"
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from whet.grids import IntegerGrid, parse_scheme
+from whet.checkpoint.modeling_whet import decode
+from whet.formats import stored_parts, table_entry
+from whet.grids import SMALL_FLOATS, IntegerGrid, parse_scheme
 from whet.quantize import STEP_TOKENS, Start, gptq, nearest, pull, round_block, steps_of, usual_steps
 from whet.quantize.block import _Relaxed
 
 SCHEMES = ["int2-g16", "int3s-g24", "int4z-g20", "int4", "int8s", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "Q4_0", "Q5_1"]
-SCHEMES += ["IQ4_NL", "IQ4_XS"]
+SCHEMES += ["IQ4_NL", "IQ4_XS", "nf4-g20", *(name for name in SMALL_FLOATS if name != "nf4")]
 
 
 class Toy:
@@ -95,6 +97,10 @@ def test_training_a_block_helps_on_every_grid_and_says_what_it_lost(name, solver
         assert {k: (v.dtype, v.shape) for k, v in found.params.items()} == {
             k: (v.dtype, v.shape) for k, v in start.solution.params.items()
         }
+        # and it is what a file holds
+        parts = stored_parts(found.codes, found.params, grid)
+        read = decode(parts, table_entry(grid, "float32"), torch.float32)
+        assert torch.equal(read, grid.decode(found.codes, found.params))
 
 
 def test_nothing_is_ever_worse_than_the_start():

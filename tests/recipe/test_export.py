@@ -33,6 +33,7 @@ def folders(tmp_path_factory):
     models.make(base / "original", tied=True, dtype=torch.bfloat16)
     compress(base / "original", base / "lighter", scheme="q4_0", embed="Q5_1")
     whet.compress(base / "original", base / "other", scheme="int3s-g32", solver="nearest")
+    whet.compress(base / "original", base / "floats", scheme="FP8", solver="nearest")
     return base
 
 
@@ -194,7 +195,12 @@ def test_a_budget_mixes_block_types_of_two_levels_where_they_fit(tmp_path):
 
 
 REFUSED = {
-    "scheme": ("other", {}, r"no type of ggml holds int3s-g32 \(14 linears, first .*Compress with --for llama\.cpp"),
+    "scheme": (
+        "other",
+        {},
+        r"no type of ggml that whet writes holds int3s-g32 \(14 linears, first .*Compress with --for llama\.cpp",
+    ),
+    "floats": ("floats", {}, r"no type of ggml that whet writes holds FP8 \(14 linears, first"),
     "type": ("lighter", {"kind": "f16"}, "its types were decided when it was made.*Leave --type out"),
     "a type that is none": ("original", {"kind": "q4_0"}, "Q4_0 is no type for an original"),
     "format": ("lighter", {"to": "ggml"}, r"Format 'ggml' is not known\. Did you mean gguf\?"),

@@ -86,6 +86,20 @@ CASES = {
         ("compressed-tensors", True),
     ),
     "the embedding alone": ({}, {}, {"embedding": "int8s"}, "transformers", ("compressed-tensors", True)),
+    "floats beside integers": (
+        {"q": "FP8", "k": "fp8-tensor", "v": "keep", "o": "int4s-g32", "down": "FP8"},
+        {"gate": "fp8-tensor", "up": "fp8-tensor", "q": "int8s"},
+        {},
+        "transformers",
+        ("compressed-tensors", False),
+    ),
+    "floats and tables that compressed-tensors lacks": (
+        {"q": "nf4-g32", "k": "NVFP4", "v": "fp8e5m2", "o": "int4-g32", "up": "fp8-block"},
+        {"down": "nf4-g40"},
+        {"embedding": "MXFP4"},
+        "whet",
+        ("whet", False),
+    ),
     "integer zeros, mixed": (
         {"q": "int4-g32", "k": "int3s-g32", "v": "keep", "down": "int8s"},
         {"gate": "int2-g16", "up": "int4z-g32"},
@@ -140,7 +154,7 @@ def examine(original, out, value, case, result):
     expected = {name for name in source.tensors if name.removesuffix(".weight") not in chosen}
     assert all(torch.equal(written.read(name), source.read(name)) for name in expected)
     others = {name.rpartition(".") for name in set(written.tensors) - expected}
-    assert {address for address, _, _ in others} == chosen and {part for _, _, part in others} <= set(PARTS)
+    assert {address for address, _, _ in others} == chosen and {part for _, _, part in others} <= {*PARTS, "weight"}
     # kept weights are what the readers compute with, too
     assert all(torch.equal(mine.get_parameter(f"{a}.weight"), source.read(f"{a}.weight")) for a in kept)
 
@@ -191,6 +205,29 @@ def test_every_mix_loads_as_it_was_solved(tmp_path, name, tied):
 def test_without_text_too(tmp_path, family, name):
     original = models.make(tmp_path / "model", family, shards=True)
     run(original, tmp_path / "out", name, solver="nearest")
+
+
+FP4 = {"q": "NVFP4", "k": "NVFP4", "v": "MXFP4", "o": "FP8", "gate": "int4s-g32"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_fp4_mixed_is_stock_where_the_model_is_bfloat16(tmp_path, dtype):
+    original = models.make(tmp_path / "model", dtype=dtype)
+    container = "compressed-tensors" if dtype == torch.bfloat16 else "whet"
+    value = plan(original, FP4, {"down": "MXFP4", "up": "keep"})
+    result = compress(original, tmp_path / "out", plan=value, text=WINDOWS)
+    examine(original, tmp_path / "out", value, (None, None, None, None, (container, False)), result)
+
+
+def test_vllm_reads_one_divisor_for_what_it_fuses(tmp_path):
+    """It takes the largest of those of q, k and v, and of gate and up, which is right where they are equal."""
+    original = models.make(tmp_path / "model", dtype=torch.bfloat16)
+    result = compress(original, tmp_path / "out", scheme="NVFP4", target="vllm", text=WINDOWS)
+    assert result["container"] == "compressed-tensors"
+    written = Checkpoint(tmp_path / "out")
+    for block in ("model.layers.0", "model.layers.1"):
+        for fused in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
+            assert len({written.read(f"{block}.{name}.weight_global_scale").item() for name in fused}) == 1
 
 
 def test_linears_that_share_an_input_are_solved_as_if_alone(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import models
 from whet.anatomy import anatomy
@@ -12,7 +13,10 @@ from whet.grids import parse_scheme
 from whet.targets import TARGETS, check_family, find_target, no_file_yet, stand_in, storage, tie, tied
 
 TABLES = frozenset({"embed", "head"})
-SHAPES = {"a": (64, 64), "b": (96, 64), "c": (64, 96), "embed": (264, 64), "head": (264, 64)}
+SHAPES = {
+    **{"a": (64, 64), "b": (96, 64), "c": (64, 96), "wide": (96, 128), "long": (64, 256), "odd": (64, 37)},
+    **{"embed": (264, 64), "head": (264, 64)},
+}
 
 
 def choose(target="transformers", **schemes):
@@ -35,11 +39,34 @@ def choose(target="transformers", **schemes):
         # these it cannot store
         ({"a": "int4z-g32", "b": "int4z-g32"}, "whet", False),
         ({"a": "int4s-g32", "b": "int4z-g32"}, "whet", False),
+        # small floats: those of compressed-tensors mix with each other and with symmetric integers
+        ({"a": "FP8", "b": "FP8"}, "compressed-tensors", False),
+        ({"a": "NVFP4", "b": "NVFP4"}, "compressed-tensors", True),
+        ({"a": "NVFP4", "b": "FP8", "c": "MXFP4"}, "compressed-tensors", False),
+        ({"a": "fp8-tensor", "b": "int4s-g32"}, "compressed-tensors", False),
+        ({"a": "FP8", "embed": "FP8"}, "compressed-tensors", True),
+        ({"a": "NVFP4", "b": "int4-g32"}, "whet", False),
+        ({"a": "NVFP4", "embed": "FP8"}, "whet", False),
+        ({"a": "FP8", "b": "fp8e5m2"}, "whet", False),
+        ({"a": "nf4", "b": "NVFP4"}, "whet", False),
     ],
 )
 def test_each_mix_gets_the_container_that_holds_it(schemes, container, dequantize):
     made = choose(**schemes)
     assert (made.container, made.dequantize) == (container, dequantize) and made.reason
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_fp4_beside_others_needs_a_bfloat16_model(dtype):
+    """compressed-tensors computes weights of FP4 in bfloat16, which the products of another type refuse."""
+    grids = {"a": parse_scheme("NVFP4"), "b": parse_scheme("MXFP4")}
+    made = storage(find_target("transformers"), grids, SHAPES, TABLES, dtype=dtype)
+    assert made.container == ("compressed-tensors" if dtype == torch.bfloat16 else "whet")
+    alone = storage(find_target("transformers"), {"a": grids["a"]}, SHAPES, TABLES, dtype=dtype)
+    assert (alone.container, alone.dequantize) == ("compressed-tensors", True)
+    if dtype != torch.bfloat16:
+        with pytest.raises(UsageError, match=r"in bfloat16.*Convert the original"):
+            storage(find_target("vllm"), grids, SHAPES, TABLES, dtype=dtype)
 
 
 def test_whets_own_target_takes_everything():
@@ -86,10 +113,20 @@ REFUSED = {
         "Use 2 or 4 or 8 bits",
     ),
     "onnx, group": ("onnx", {"a": "int4-g96"}, "onnx takes no group of 96", "group of 16, 32, 64, 128, 256, or none"),
+    "onnx, a table": ("onnx", {"a": "IQ4_NL"}, "onnx reads no block types of ggml", "--for llama.cpp"),
+    "onnx, floats": ("onnx", {"a": "FP8"}, "as FP8: onnx holds integers", "--for whet"),
+    "openvino, two levels": ("openvino", {"long": "IQ4_XS"}, "openvino reads no block types of ggml", "int4s-g128"),
     "onnx, real zero": ("onnx", {"a": "int4z-g32"}, "onnx holds no real zeros", "int4-g128"),
     "openvino, bits": ("openvino", {"a": "int2s-g32"}, "openvino has no 2-bit kernel", "Use 4 or 8 bits"),
     "openvino, real zero": ("openvino", {"embed": "int4z-g32"}, "openvino holds no real zeros", "int4-g128"),
     "openvino, divides": ("openvino", {"c": "int4-g64"}, "64 does not divide 96", "such as 48"),
+    "a foreign table": ("vllm", {"a": "nf4"}, r"a \(64 x 64\) as nf4: vllm holds FP8, fp8-tensor", "--for whet"),
+    "a table's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "such as 48"),
+    "a table's row": ("transformers", {"odd": "nf4"}, "64 does not divide 37", "Use FP8, which has one scale"),
+    "a block of floats": ("transformers", {"a": "fp8-block"}, "128 does not divide 64", "Use FP8, which has one scale"),
+    "blocks of what is fused": ("vllm", {"wide": "fp8-block"}, "blocks of 128 rows do not divide 96", "Use FP8"),
+    "an embedding of floats": ("vllm", {"embed": "FP8"}, "embed .* loads no quantized embedding", "Leave out --embed"),
+    "one scale for an embedding": ("whet", {"embed": "fp8-tensor"}, "some thousand rows at a time", "Use FP8"),
     "too wide": ("transformers", {"a": "int4s-g128"}, "128 does not divide 64", "such as 64"),
 }
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from whet.anatomy import Anatomy, Linear, Piece
 from whet.checkpoint import TensorInfo
 from whet.errors import UsageError, did_you_mean
-from whet.grids import FloatGrid, Grid
+from whet.grids import FloatGrid, Grid, SmallFloatGrid
 
-# A quantized linear also stores its shape, two 64-bit integers.
+# A linear whose codes are packed densely also stores its shape, two 64-bit integers.
 _SHAPE_BYTES = 16
 _SIZE = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)\s*(%|[A-Za-z]*)")
 _UNITS = {
@@ -31,7 +31,8 @@ def linear_bytes(grid: Grid, shape: tuple[int, int], first: bool = True) -> int:
 
     first: whether it is not stored together with rows above it, which have the shape of all.
     """
-    return grid.nbytes(*shape) + (0 if isinstance(grid, FloatGrid) else _SHAPE_BYTES * first)
+    shaped = first and not isinstance(grid, (SmallFloatGrid, FloatGrid))
+    return grid.nbytes(*shape) + _SHAPE_BYTES * shaped
 
 
 def tensor_bytes(anatomy: Anatomy, tensors: Mapping[str, TensorInfo], grids: Mapping[str, Grid]) -> dict[str, int]:

@@ -16,12 +16,21 @@ Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, grou
 
 A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). On two levels scales
 are `scale * number` and offsets `−offset * number`, numbers of a symmetric grid counted from the middle too. What codes
-stand for may be a table (`values`). `whet.json`, or the `whet` entry of config.json, says for each linear how many
-bits, which group and zero, and in which type it is computed: the model's (`"decode": "model"`), that of the stored
-scales (`"scale"`) or float32 (`"float32"`), as the container's readers do. A linear that was only stored in fewer bytes
-(`"plain"`) is a plain tensor, `name.weight`. Where a linear is not a parameter of its own, `into` says of which
-`parameter` it is which `rows`, which `expert` of a stack, and whether that is `transposed`; without `bits` it is stored
-as it was, as `name.weight`.
+stand for may be a table (`values`).
+
+A linear on floats of 8 or 4 bits (`"float"`) is stored as other formats have it, and a weight is `scale * value`:
+
+- `e4m3`, `e5m2`: `name.weight` in that 8-bit float; `name.weight_scale` `[out, 1]`, `[1]`, or one for each block of
+  `"rows"` rows and `"group"` columns;
+- `e2m1`: `name.weight_packed` uint8 `[out, in / 2]`, of two values the first in the lower half; `name.weight_scale`
+  `[out, groups]`, either float8_e4m3fn and divided by `name.weight_global_scale` float32 `[1]` (`"scales": "e4m3"`), or
+  uint8 exponents of 2, 127 more than they mean (`"e8m0"`).
+
+`whet.json`, or the `whet` entry of config.json, says for each linear how many bits, which group and zero, and in which
+type it is computed: the model's (`"decode": "model"`), that of the stored scales (`"scale"`) or float32 (`"float32"`),
+as the container's readers do. A linear that was only stored in fewer bytes (`"plain"`) is a plain tensor,
+`name.weight`. Where a linear is not a parameter of its own, `into` says of which `parameter` it is which `rows`, which
+`expert` of a stack, and whether that is `transposed`; without `bits` it is stored as it was, as `name.weight`.
 """
 
 from __future__ import annotations
@@ -36,7 +45,24 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_parts", "weight_shape")
+PARTS = (
+    *("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_parts", "weight_shape"),
+    "weight_global_scale",
+)
+# FP4's values by their stored codes, as in the OCP Microscaling formats.
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+
+
+def parts_of(entry: dict) -> set[str]:
+    """What a linear with this table `entry` is stored as; nothing where it is a plain tensor."""
+    if "bits" not in entry or entry["decode"] == "plain":
+        return set()
+    if entry.get("float") in ("e4m3", "e5m2"):
+        return {"weight", "weight_scale"}
+    if "float" in entry:
+        return {"weight_packed", "weight_scale"} | ({"weight_global_scale"} if entry["scales"] == "e4m3" else set())
+    more = {"none": set(), "int": {"weight_zero_point"}, "real": {"weight_offset"}}[entry["zero"]]
+    return {"weight_packed", "weight_scale", "weight_shape"} | more | ({"weight_parts"} if "part" in entry else set())
 
 
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
@@ -63,6 +89,8 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     """The weights `[out, in]` of one linear, in `model_dtype`, from its stored parts and its table `entry`."""
     if entry["decode"] == "plain":
         return parts["weight"].to(model_dtype)
+    if "float" in entry:
+        return _small_floats(parts, entry, model_dtype)
     bits, group, zero = entry["bits"], entry["group"], entry["zero"]
     computed = {"scale": parts["weight_scale"].dtype, "float32": torch.float32}
     dtype = computed.get(entry["decode"], model_dtype)
@@ -86,6 +114,28 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     return ((codes.to(dtype) - 2 ** (bits - 1)) * scale).to(model_dtype)
 
 
+def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
+    scale = parts["weight_scale"]
+    if scale.dtype == torch.uint8:  # powers of two, by the bits of a float32
+        scale = (scale.int() << 23).view(torch.float32)
+    dtype = {"scale": scale.dtype, "float32": torch.float32}.get(entry["decode"], model_dtype)
+    scale = scale.to(dtype)
+    if "weight_global_scale" in parts:
+        scale = scale / parts["weight_global_scale"].to(dtype)
+    if "weight" in parts:
+        values = parts["weight"].to(dtype)
+    else:
+        packed = parts["weight_packed"]
+        codes = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1).int()
+        values = torch.tensor(E2M1, dtype=dtype, device=codes.device)[codes]
+    rows, columns = values.shape
+    scale = scale.reshape(-1, scale.shape[-1])
+    row = torch.arange(rows, device=values.device) // (entry.get("rows", 1) or rows)
+    column = torch.arange(columns, device=values.device) // (entry["group"] or columns)
+    scale = scale[row] if len(scale) > 1 else scale
+    return (values * (scale[:, column] if scale.shape[1] > 1 else scale)).to(model_dtype)
+
+
 def weights(
     folder: Path, files: list[str], table: dict[str, dict], dtype: torch.dtype, device: str
 ) -> Iterator[tuple[str, Tensor]]:
@@ -97,11 +147,12 @@ def weights(
                 address, _, part = key.rpartition(".")
                 value = shard.get_tensor(key)
                 entry = table.get(address, {})
-                if "bits" not in entry or part not in PARTS:
+                wanted = parts_of(entry)
+                if part not in wanted:
                     yield key, value
                     continue
                 waiting.setdefault(address, {})[part] = value
-                if len(waiting[address]) == 3 + (entry["zero"] != "none") + ("part" in entry):
+                if len(waiting[address]) == len(wanted):
                     yield f"{address}.weight", decode(waiting.pop(address), entry, dtype)
 
 

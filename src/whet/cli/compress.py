@@ -29,7 +29,8 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")] = None,
     scheme: Annotated[
-        str | None, typer.Option(help="W4A16, W8A16, int4-g32, int3z-g64, int4s-g128, Q4_K, ...", show_default="W4A16")
+        str | None,
+        typer.Option(help="W4A16, int4-g32, int3z-g64, FP8, NVFP4, MXFP4, nf4, Q4_K, ...", show_default="W4A16"),
     ] = None,
     embed: Annotated[
         str | None, typer.Option(help="The scheme of embedding and head; without it they stay as they are.")

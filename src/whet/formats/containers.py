@@ -1,7 +1,7 @@
 """What config.json says of a lighter folder, for each of the two containers; pure functions of what was decided.
 
-`compressed-tensors` (pack-quantized) is what stock transformers and vLLM load. `whet` is for what it cannot hold; the
-folder then carries one modelling file.
+`compressed-tensors` (pack-quantized, and for FP8, NVFP4 and MXFP4 formats of their own) is what stock transformers and
+vLLM load. `whet` is for what it cannot hold; the folder then carries one modelling file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.anatomy import AUTO, Anatomy
-from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, TableGrid
+from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, SmallFloatGrid, TableGrid
 
 CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
@@ -20,15 +20,20 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
     """How one linear is read (see `checkpoint.modeling_whet`).
 
     decode: the type its weights are multiplied out in: the model's (`model`), that of the stored scales (`scale`, as
-    compressed-tensors does when it dequantizes) or `float32` (as ggml does, and whoever reads its types of two levels).
-    A linear on a plain float is a plain tensor, with nothing to decode.
+    compressed-tensors does when it dequantizes) or `float32` (as ggml does, and whoever reads its types of two levels;
+    bitsandbytes for NF4; weights of FP4 are exact in any type). A linear on a plain float is a plain tensor, with
+    nothing to decode.
     """
-    told = "plain" if isinstance(grid, FloatGrid) else "float32" if isinstance(grid, NestedGrid) else decode
+    wide = isinstance(grid, (NestedGrid, TableGrid)) or (isinstance(grid, SmallFloatGrid) and grid.bits < 8)
+    told = "plain" if isinstance(grid, FloatGrid) else "float32" if wide else decode
     entry: dict[str, Any] = {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": told}
     if isinstance(grid, NestedGrid):
         entry |= {"part": grid.part, "part_bits": grid.part_bits}
     if isinstance(grid, (NestedGrid, TableGrid)) and grid.values:
         entry["values"] = list(grid.values)
+    if isinstance(grid, SmallFloatGrid):
+        entry |= {"float": grid.values} | ({"rows": grid.rows} if grid.rows != 1 else {})
+        entry |= {"scales": grid.scales} if grid.scales else {}
     return entry
 
 
@@ -65,9 +70,9 @@ def quantization_config(
     dense: addresses of linears that stay as they are. embedding: address of the embedding. dequantize: ask transformers
     to compute the weights at load; needed for integer zeros and quantized embeddings, right only for one scheme.
     """
-    by_grid: dict[IntegerGrid, list[str]] = {}
+    by_grid: dict[IntegerGrid | SmallFloatGrid, list[str]] = {}
     for address, grid in grids.items():
-        if isinstance(grid, IntegerGrid):
+        if isinstance(grid, (IntegerGrid, SmallFloatGrid)):
             by_grid.setdefault(grid, []).append(address)
     groups: dict[str, Any] = {}
     for number, (grid, addresses) in enumerate(by_grid.items()):
@@ -76,19 +81,13 @@ def quantization_config(
             targets = ["Linear", "Embedding"] if embedding in addresses else ["Linear"]
         groups[f"group_{number}"] = {
             "targets": targets,
-            "format": "pack-quantized",
-            "weights": {
-                "num_bits": grid.bits,
-                "type": "int",
-                "symmetric": grid.zero == "none",
-                "strategy": "group" if grid.group else "channel",
-                "group_size": grid.group or None,
-                "dynamic": False,
-            },
+            "format": _format(grid),
+            "weights": _weights(grid),
         }
+    formats = {group["format"] for group in groups.values()}
     config: dict[str, Any] = {
         "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
+        "format": formats.pop() if len(formats) == 1 else "mixed-precision",
         "quantization_status": "compressed",
         "ignore": dense,
         "config_groups": groups,
@@ -105,3 +104,35 @@ def whet_config(parts: Anatomy, grids: Mapping[str, Grid], decode: str = "model"
         "auto_map": {AUTO[parts.task]: "modeling_whet.WhetForCausalLM"},
         "whet": {"format": 1, **reading(parts, grids, decode)},
     }
+
+
+def _format(grid: IntegerGrid | SmallFloatGrid) -> str:
+    """What compressed-tensors calls the way `grid` is stored."""
+    if isinstance(grid, IntegerGrid):
+        return "pack-quantized"
+    if grid.values == "e2m1":
+        return {"e4m3": "nvfp4-pack-quantized", "e8m0": "mxfp4-pack-quantized"}[grid.scales]
+    return "float-quantized"
+
+
+def _weights(grid: IntegerGrid | SmallFloatGrid) -> dict[str, Any]:
+    """The `weights` of a config group: weight-only, whatever the inputs are."""
+    if isinstance(grid, IntegerGrid):
+        strategy = "group" if grid.group else "channel"
+    elif grid.bits == 8:
+        strategy = {0: "tensor", 1: "channel"}.get(grid.rows, "block")
+    else:
+        strategy = "tensor_group" if grid.scales == "e4m3" else "group"
+    said: dict[str, Any] = {
+        "num_bits": grid.bits,
+        "type": "int" if isinstance(grid, IntegerGrid) else "float",
+        "symmetric": grid.zero == "none",
+        "strategy": strategy,
+        "group_size": grid.group if "group" in strategy else None,
+        "dynamic": False,
+    }
+    if strategy == "block" and isinstance(grid, SmallFloatGrid):
+        said["block_structure"] = [grid.rows, grid.group]
+    if isinstance(grid, SmallFloatGrid) and grid.scales:
+        said["scale_dtype"] = {"e4m3": "torch.float8_e4m3fn", "e8m0": "torch.uint8"}[grid.scales]
+    return said

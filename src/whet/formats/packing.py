@@ -1,12 +1,13 @@
-"""Codes into the bit stream that compressed-tensors (0.18 and later) and whet's own container store."""
+"""Codes into what files store: the bit stream of compressed-tensors (0.18 and later), bytes of FP8, halves of FP4."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from whet.grids import FloatGrid, Grid, NestedGrid
-from whet.grids.integer import Params
+from whet.errors import GateError
+from whet.grids import FloatGrid, Grid, NestedGrid, SmallFloatGrid
+from whet.grids.grouped import Params
 
 # Codes packed at a time: the working copy takes eight bytes a code.
 _AT_ONCE = 1 << 22
@@ -40,6 +41,8 @@ def stored_parts(codes: Tensor, params: Params, grid: Grid) -> dict[str, Tensor]
     """The tensors of one linear, by the names in `checkpoint.modeling_whet`, for codes `[out, in]`."""
     if isinstance(grid, FloatGrid):
         return {"weight": codes.contiguous()}
+    if isinstance(grid, SmallFloatGrid):
+        return _float_parts(codes, params, grid)
     parts = {
         "weight_packed": pack(codes, grid.bits),
         "weight_scale": params["scale"].contiguous(),
@@ -53,3 +56,31 @@ def stored_parts(codes: Tensor, params: Params, grid: Grid) -> dict[str, Tensor]
     elif grid.zero == "real":
         parts["weight_offset"] = params["offset"].contiguous()
     return parts
+
+
+def pack_halves(codes: Tensor) -> Tensor:
+    """Codes below 16 uint8 `[rows, columns]`, two in a byte, the first in its lower half: `[rows, columns / 2]`."""
+    padded = torch.nn.functional.pad(codes, (0, codes.shape[1] % 2))
+    return padded[:, ::2] | padded[:, 1::2] << 4
+
+
+def _float_parts(codes: Tensor, params: Params, grid: SmallFloatGrid) -> dict[str, Tensor]:
+    book, scale = grid.book(codes.device), params["scale"]
+    raw = book.stored[codes.int()]
+    if book.dtype is not None:
+        size = grid.rows or len(scale)
+        kept = scale[::size].contiguous()
+        if not torch.equal(kept.repeat_interleave(size, 0)[: len(scale)], scale):
+            raise GateError(f"{grid.name}: rows that share a scale have several. This is a defect of whet; report it.")
+        return {"weight": raw.view(book.dtype), "weight_scale": kept if grid.rows else kept.flatten()}
+    if grid.scales == "e8m0":  # a power of two is its exponent
+        exponents = (scale.contiguous().view(torch.int32) >> 23).to(torch.uint8)
+        return {"weight_packed": pack_halves(raw), "weight_scale": exponents}
+    divisors = params["divisor"].unique()
+    if len(divisors) != 1:
+        raise GateError(f"{grid.name}: parts of one tensor have several divisors. This is a defect of whet; report it.")
+    return {
+        "weight_packed": pack_halves(raw),
+        "weight_scale": scale.to(grid.scale_dtype).contiguous(),
+        "weight_global_scale": divisors,
+    }

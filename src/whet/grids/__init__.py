@@ -1,19 +1,24 @@
 """Grids: where numbers may land, as pure tensor maths. One file a grid."""
 
 from whet.grids.floats import FloatGrid
-from whet.grids.integer import IntegerGrid, safe_scale_dtype
+from whet.grids.grouped import GroupedGrid, safe_scale_dtype
+from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
-from whet.grids.schemes import BLOCKS, FLOATS, CodedGrid, Grid, parse_scheme
+from whet.grids.schemes import BLOCKS, FLOATS, SMALL_FLOATS, CodedGrid, Grid, parse_scheme
+from whet.grids.small_floats import SmallFloatGrid
 from whet.grids.table import TableGrid
 
 __all__ = [
     "BLOCKS",
     "FLOATS",
+    "SMALL_FLOATS",
     "CodedGrid",
     "FloatGrid",
     "Grid",
+    "GroupedGrid",
     "IntegerGrid",
     "NestedGrid",
+    "SmallFloatGrid",
     "TableGrid",
     "parse_scheme",
     "safe_scale_dtype",

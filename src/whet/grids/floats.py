@@ -22,6 +22,7 @@ class FloatGrid:
 
     dtype: torch.dtype
     group = 0
+    rows = 1
     zero: Literal["none"] = "none"
 
     @property

@@ -16,7 +16,6 @@ Everything is elementwise or a sum over a group: no loop over rows or groups, on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,24 +23,20 @@ import torch
 from torch import Tensor
 
 from whet.errors import UsageError
+from whet.grids.grouped import GroupedGrid, Params
 from whet.grids.least_squares import Quadratic, errors, sums, usable
 from whet.grids.levels import Levels, inverse
 
-Params = dict[str, Tensor]
 Zero = Literal["none", "int", "real"]
 
 # Shrink factors of the range tried by `fit`. Fewer bits want a smaller range and a finer search: at 2 bits the best
 # symmetric range of Gaussian groups of 128 is about half the largest weight.
 _SHRINK = {2: (0.35, 1.1, 26), 3: (0.5, 1.08, 20), 4: (0.62, 1.06, 12), 5: (0.74, 1.04, 10)}
 _SHRINK_WIDE = (0.86, 1.02, 8)
-# Weights fitted at once: few enough for a candidate's intermediate tensors to stay in cache, and enough for operations
-# on one number a group not to count (with half as many the search takes a seventh longer).
-_CACHED = 1 << 17
-_FP16_NORMAL = (2.0**-14, 65504.0)
 
 
 @dataclass(frozen=True)
-class IntegerGrid:
+class IntegerGrid(GroupedGrid):
     """Where a linear's weights may land.
 
     bits: 2 to 8. group: weights along a row that share a scale; 0 means the whole row (per channel).
@@ -79,10 +74,11 @@ class IntegerGrid:
         """Code of zero in the symmetric grid."""
         return 2 ** (self.bits - 1)
 
-    def groups(self, columns: int) -> list[tuple[int, int]]:
-        """Start and end column of every group of a row of `columns` weights."""
-        size = self.group or columns
-        return [(start, min(start + size, columns)) for start in range(0, columns, size)]
+    @property
+    def extent(self) -> tuple[float, float]:
+        """How many scales the largest weight is, and how many lie between it and the one farthest from it, or zero."""
+        # a real zero is as large as the weights themselves
+        return (1.0 if self.zero == "real" else self.half), self.top
 
     def nbytes(self, rows: int, columns: int) -> int:
         """Exact bytes of codes and parameters of a `[rows, columns]` matrix as `formats.packing` stores them.
@@ -111,10 +107,6 @@ class IntegerGrid:
         zero = params["zero"].float() if self.zero == "int" else torch.full_like(scale, self.half)
         return Levels(steps, zero, scale, -zero * scale, self.top)
 
-    def quantize(self, x: Tensor, params: Params) -> Tensor:
-        """Nearest codes (as floats) of `x`; `params` broadcast against `x`. NaN never comes out of finite input."""
-        return self.bind(params).codes(x.float())
-
     def dequantize(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values of `codes`, in the type the target computes in: parameters are converted first, then multiplied."""
         scale = params["scale"].to(dtype)
@@ -131,76 +123,6 @@ class IntegerGrid:
             return params["zero"].float()
         return torch.full_like(params["scale"], self.half, dtype=torch.float32)
 
-    # -- whole matrices -------------------------------------------------------------------------------------------
-
-    def encode(self, w: Tensor, params: Params) -> Tensor:
-        """Nearest codes, uint8, of `w [out, in]` given `params` of shape `[out, groups]`."""
-        codes = torch.empty(w.shape, dtype=torch.uint8, device=w.device)
-        for piece, columns, part in self._pieces(w, params):
-            codes[:, columns] = self.quantize(piece, part).to(torch.uint8).reshape(w.shape[0], -1)
-        return codes
-
-    def decode(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The matrix `[out, in]` that `codes` and `params` stand for, computed in `dtype`."""
-        w = torch.empty(codes.shape, dtype=dtype, device=codes.device)
-        for piece, columns, part in self._pieces(codes, params):
-            w[:, columns] = self.dequantize(piece, part, dtype).reshape(codes.shape[0], -1)
-        return w
-
-    def fit(self, w: Tensor, importance: Tensor | None = None) -> Params:
-        """Parameters that bring nearest rounding of `w [out, in]` closest, in importance-weighted squares.
-
-        importance: `[in]` (a diagonal second moment) or `[out, in]`, non-negative; None weighs all columns alike.
-        Returns `scale [out, groups]` in the stored type, with `zero` (uint8) or `offset` (stored type).
-        """
-        rows, columns = w.shape
-        parts: list[Params] = []
-        size = self.group or columns
-        whole = columns // size * size
-        for start, end, group in ((0, whole, size), (whole, columns, columns - whole)):
-            if start == end:
-                continue
-            weight = None
-            if importance is not None:
-                weight = importance[..., start:end].expand(rows, end - start).reshape(-1, group)
-            found = self.candidates(w[:, start:end].reshape(-1, group), weight, keep=1)
-            parts.append({k: v[0].reshape(rows, -1) for k, v in found.items()})
-        return {k: torch.cat([p[k] for p in parts], dim=1) for k in parts[0]}
-
-    def shared(self, w: Tensor, importance: Tensor | None = None) -> Params:
-        """Parameters that several groups share, which are chosen before those of a group: there are none."""
-        return {}
-
-    def blocks(self, columns: int) -> dict[int, tuple[int, int, int]]:
-        """Columns whose groups share parameters: there are none."""
-        return {}
-
-    def group_params(self, params: Params, index: int) -> Params:
-        """Those of group `index`, of `params` that have groups along their first dimension."""
-        return {k: v[index] for k, v in params.items()}
-
-    def candidates(self, w: Tensor, importance: Tensor | None, keep: int, shared: Params | None = None) -> Params:
-        """The `keep` best parameter sets of each row of `w [n, group]` under nearest rounding, best first.
-
-        importance: `[group]`, `[n, group]` or None. Candidates are shrunken ranges, each improved by weighted least
-        squares given its codes (the closed form of llama.cpp's K-quants), and differ as far as there are enough. A
-        single one is chosen by the error of the codes that it gives as stored; several, which the caller will compare
-        by a better measure, by what least squares leaves. shared: as of this group (`shared`). Returns `[keep, n]`.
-        """
-        if importance is None:
-            importance = w.new_ones(w.shape[1], dtype=torch.float32)
-        size = max(1, _CACHED // w.shape[1])
-        # Turned, so that the parameters of many groups meet contiguous rows of weights.
-        parts = [
-            self._candidates(
-                w[i : i + size].float().t().contiguous(),
-                (importance if importance.dim() == 1 else importance[i : i + size]).t().float(),
-                keep,
-            )
-            for i in range(0, len(w), size)
-        ]
-        return {k: torch.cat([part[k] for part in parts], dim=1) for k in parts[0]}
-
     # -- given codes ----------------------------------------------------------------------------------------------
 
     def refit(self, codes: Tensor, gradient: Tensor, h: Tensor, params: Params) -> tuple[Params, Tensor] | None:
@@ -209,17 +131,16 @@ class IntegerGrid:
         h: second moment of the group's inputs. gradient: h's product with what rounding leaves, all columns counted.
         None where no row gains.
         """
-        stored = params["scale"].dtype
         real = self.zero == "real"
         along = self.bind(params).along(codes.clone())
         told = Quadratic.of_moments(along, torch.ones_like(along[:, :1]) if real else None, gradient, h)
         scale = params["scale"].float()
-        new = {"scale": (scale + told.step()).to(stored)}
+        new = {"scale": self.stored(scale + told.step())}
         step = new["scale"].float() - scale
         lift = torch.zeros_like(step)
         if real:
             offset = params["offset"].float()
-            new["offset"] = (offset + told.lift(step)).to(stored)
+            new["offset"] = self.stored(offset + told.lift(step))
             lift = new["offset"].float() - offset
         gain = told.gain(step, lift)
         better = (gain > 0) & torch.isfinite(gain) & (real | (new["scale"] != 0))
@@ -227,15 +148,16 @@ class IntegerGrid:
             return None
         return {k: torch.where(better, v, params[k]) for k, v in new.items()}, torch.where(better, gain, 0.0).sum()
 
-    def refit_shared(
-        self, codes: Tensor, gradient: Tensor, h: Tensor, params: Params, index: int
-    ) -> tuple[Params, Tensor] | None:
-        """Nothing is shared, so nothing gains."""
-        return None
-
     # -- the search's parts, on weights `x [group, n]` of importance `[group]` or `[group, n]` -----------------------
 
     def _candidates(self, x: Tensor, weight: Tensor, keep: int) -> Params:
+        """The `keep` best parameter sets `[keep, n]`, best first.
+
+        They are shrunken ranges, each improved by weighted least squares given its codes (the closed form of
+        llama.cpp's K-quants), and differ as far as there are enough. A single one is chosen by the error of the codes
+        that it gives as stored; several, which the caller will compare by a better measure, by what least squares
+        leaves.
+        """
         weight = usable(weight)
         starts = self._starts(x)
         tried, losses = self._least_squares(x, weight, starts)
@@ -284,7 +206,7 @@ class IntegerGrid:
             # all codes equal: any scale does, the offset takes the mean
             ideal = torch.where(flat, starts["scale"], told.step())
             saved = torch.where(flat, told.flat_slope.square() / told.flat, told.gain(ideal, told.lift(ideal)))
-            scale = ideal.to(self.scale_dtype).float()
+            scale = self.stored(ideal).float()
             # the offset makes up for the scale's rounding
             return {"scale": scale, "offset": told.lift(scale)}, -saved
         scale = torch.where(told.curve > 0, told.step(), starts["scale"])
@@ -292,26 +214,7 @@ class IntegerGrid:
 
     def _stored(self, params: Params) -> Params:
         """Parameters rounded to the types they are stored in."""
-        stored = {"scale": params["scale"].to(self.scale_dtype)}
-        if self.zero == "int":
-            stored["zero"] = params["zero"].to(torch.uint8)
-        if self.zero == "real":
-            stored["offset"] = params["offset"].to(self.scale_dtype)
-        return stored
-
-    def _pieces(self, x: Tensor, params: Params) -> Iterator[tuple[Tensor, slice, Params]]:
-        """Whole groups as `[out, groups, group]` and the ragged last one, with their parameters `[out, groups, 1]`."""
-        rows, columns = x.shape
-        size = self.group or columns
-        count = columns // size
-        if count:
-            yield (
-                x[:, : count * size].reshape(rows, count, size),
-                slice(0, count * size),
-                {k: v[:, :count, None] for k, v in params.items()},
-            )
-        if columns % size:
-            yield x[:, count * size :], slice(count * size, columns), {k: v[:, -1:] for k, v in params.items()}
+        return {k: v.to(torch.uint8) if k == "zero" else self.stored(v) for k, v in params.items()}
 
 
 def shrunken(x: Tensor, bits: int) -> Tensor:
@@ -321,7 +224,7 @@ def shrunken(x: Tensor, bits: int) -> Tensor:
 
 
 def signed_starts(x: Tensor, bits: int, least: float, most: float) -> Tensor:
-    """Unrounded scales `[starts, n]` for weights `x [group, n]` on levels from `least` to `most`, -least > most > 0.
+    """Unrounded scales `[starts, n]` for weights `x [group, n]` on levels from `least` to `most`, -least >= most > 0.
 
     The farther end of a group lies on the least level, whatever its sign; shrunken, the other way round too.
     """
@@ -344,20 +247,3 @@ def ranged_starts(lowest: Tensor, highest: Tensor, bits: int) -> tuple[Tensor, T
     fixed = torch.cat([both.new_full(both.shape, 0.5), torch.zeros_like(one), torch.ones_like(one)])
     span = highest - lowest
     return span / (2**bits - 1) * factors, lowest + span * (1 - factors) * fixed
-
-
-def safe_scale_dtype(w: Tensor, grid: IntegerGrid) -> torch.dtype:
-    """The stored type of scales that holds those of `w`: the grid's own, or float32 where float16 would lose them.
-
-    float16 scales of weights below about 1e-4 are subnormal and erase precision (hqq 0.2.8 erases such layers
-    altogether), and above 65504 they are infinite.
-    """
-    if grid.scale_dtype != torch.float16 or grid.block:
-        return grid.scale_dtype
-    largest = max((w[:, a:b].abs().amax().item() for a, b in grid.groups(w.shape[1])), default=0.0)
-    peak = w.abs().amax(1)
-    smallest = peak[peak > 0].min().item() if (peak > 0).any() else 1.0
-    # a real zero is as large as the weights themselves
-    biggest = largest if grid.zero == "real" else largest / grid.half
-    fits = biggest < _FP16_NORMAL[1] and smallest / grid.top > _FP16_NORMAL[0] / 16
-    return torch.float16 if fits else torch.float32

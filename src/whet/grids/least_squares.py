@@ -111,5 +111,14 @@ def weighted(x: Tensor, weight: Tensor) -> Tensor:
     return torch.mv(x.t(), weight) if weight.dim() == 1 else (x * weight).sum(0)
 
 
+def pooled(x: Tensor, rows: int) -> Tensor:
+    """Sums of `x [..., out]` over every `rows` rows, 0 for all of them: for each row what its like have together."""
+    if rows == 1:
+        return x
+    size = rows or x.shape[-1]
+    padded = torch.nn.functional.pad(x, (0, -x.shape[-1] % size))
+    return padded.unflatten(-1, (-1, size)).sum(-1).repeat_interleave(size, -1)[..., : x.shape[-1]]
+
+
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(b > 0, a / torch.where(b > 0, b, 1.0), 0.0)

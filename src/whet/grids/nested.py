@@ -22,10 +22,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from whet.grids.integer import Params, ranged_starts, signed_starts
+from whet.grids.books import BookLevels, book
+from whet.grids.grouped import CACHED, Params
+from whet.grids.integer import ranged_starts, signed_starts
 from whet.grids.least_squares import Quadratic, errors, sums, usable
 from whet.grids.levels import Levels, inverse
-from whet.grids.table import TableLevels
 
 _LARGEST, _SMALLEST_NORMAL = 65504.0, 2.0**-14
 # Sizes of a shared number that are tried, over the one that puts its largest group on the largest whole number. Whole
@@ -38,8 +39,6 @@ _TRIED = 4  # whole numbers of a group that are tried on the weights themselves
 _ROUNDS = 3
 # Where no column of a group matters to a block in which others do, its weights are still rounded sensibly.
 _DEAD = 1e-9
-# Weights fitted at once: few enough for a candidate's intermediate tensors to stay in cache.
-_CACHED = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ class NestedGrid:
     group: int = 256
 
     scale_dtype = torch.float16
+    rows = 1
 
     @property
     def parts(self) -> int:
@@ -110,6 +110,10 @@ class NestedGrid:
         """The code whose value is exactly 0 (broadcastable like `params`), or None where the grid has none."""
         return None if self._real or self.values else torch.full_like(params["scale"], self.half, dtype=torch.float32)
 
+    def stored(self, x: Tensor) -> Tensor:
+        """What blocks share as it will be stored: float16, the largest of it where it holds no more."""
+        return x.clamp(-_LARGEST, _LARGEST).to(self.scale_dtype)
+
     def encode(self, w: Tensor, params: Params) -> Tensor:
         """Nearest codes, uint8, of `w [out, in]` given its params."""
         return self._spread(params).codes(w.float().reshape(len(w), -1, self.part)).to(torch.uint8).reshape(w.shape)
@@ -130,7 +134,7 @@ class NestedGrid:
         rows = len(w)
         blocks = w.float().reshape(-1, self.group)
         weight = None if importance is None else importance.expand(w.shape).reshape(-1, self.group)
-        size = max(1, _CACHED // self.group)
+        size = max(1, CACHED // self.group)
         found = []
         for start in range(0, len(blocks), size):
             x = blocks[start : start + size]
@@ -189,11 +193,11 @@ class NestedGrid:
         whole = spread["part_scale"].float() - self.part_zero
         flat = -spread["part_offset"].float() if self._real else None
         told = Quadratic.of_moments(self.bind(spread).along(codes.clone()).mul_(whole), flat, gradient, h)
-        new = {"scale": _halves(params["scale"].float() + told.step())}
+        new = {"scale": self.stored(params["scale"].float() + told.step())}
         step = new["scale"].float() - params["scale"].float()
         lift = torch.zeros_like(step)
         if self._real:
-            new["offset"] = _halves((params["offset"].float() + told.lift(step)).clamp_min(0))
+            new["offset"] = self.stored((params["offset"].float() + told.lift(step)).clamp_min(0))
             lift = new["offset"].float() - params["offset"].float()
         gain = told.gain(step, lift)
         better = gain > 0
@@ -209,7 +213,7 @@ class NestedGrid:
 
     def _levels(self, scale: Tensor, offset: Tensor | None) -> Levels:
         if self.values:
-            return TableLevels.of(self.values, scale)
+            return BookLevels.of(book(self.values, scale.device), scale)
         steps = inverse(scale)
         if offset is None:
             return Levels(steps, torch.full_like(scale, self.half), scale, -self.half * scale, 2**self.bits - 1)
@@ -301,7 +305,7 @@ class NestedGrid:
         best, most = torch.zeros_like(extreme, dtype=torch.float16), torch.full_like(extreme, -torch.inf)
         for end in (highest, -self.part_zero) if self.part_zero else (highest,):
             for factor in factors:
-                number = _halves(extreme / end * factor)
+                number = self.stored(extreme / end * factor)
                 gain = self._best(told, shared | {name: number}, reach=(0.5,))[2]
                 best, most = torch.where(gain > most, number, best), torch.maximum(gain, most)
         return best
@@ -335,9 +339,9 @@ class NestedGrid:
             told.cross * whole * down,
         )
         block = Quadratic(*(self._total(v[0]) for v in each))
-        found = {"scale": _halves(block.step())}
+        found = {"scale": self.stored(block.step())}
         if self._real:
-            found["offset"] = _halves(block.lift(found["scale"].float()).clamp_min(0))
+            found["offset"] = self.stored(block.lift(found["scale"].float()).clamp_min(0))
         return found
 
     def _total(self, x: Tensor) -> Tensor:
@@ -366,11 +370,6 @@ def _different(gain: Tensor, key: Tensor, keep: int) -> Tensor:
     for i in range(1, len(key)):
         gain[i].masked_fill_((key[i] == key[:i]).any(0), -torch.inf)
     return order.gather(0, gain.topk(min(keep, len(gain)), 0).indices)
-
-
-def _halves(x: Tensor) -> Tensor:
-    """Rounded to float16, the largest of it where it holds no more."""
-    return x.clamp(-_LARGEST, _LARGEST).to(torch.float16)
 
 
 def _over(x: Tensor, unit: Tensor) -> Tensor:

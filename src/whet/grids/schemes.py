@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import torch
 
@@ -10,9 +11,10 @@ from whet.errors import UsageError, did_you_mean
 from whet.grids.floats import FloatGrid
 from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
-from whet.grids.table import IQ4, TableGrid
+from whet.grids.small_floats import SmallFloatGrid
+from whet.grids.table import IQ4, NF4, TableGrid
 
-CodedGrid = IntegerGrid | NestedGrid
+CodedGrid = IntegerGrid | NestedGrid | SmallFloatGrid
 Grid = CodedGrid | FloatGrid
 
 _INTEGER = re.compile(r"int([2-8])([sz]?)(?:-g([1-9][0-9]*))?")
@@ -41,6 +43,23 @@ BLOCKS: dict[str, CodedGrid] = {
     )
 }
 FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16}
+# Floats of 8 and 4 bits under a scale, of a row, of all (`-tensor`), of a block of 128 x 128 (`-block`) or of a group;
+# NormalFloat is a table.
+SMALL_FLOATS: dict[str, SmallFloatGrid | TableGrid] = {
+    grid.name: grid
+    for grid in (
+        SmallFloatGrid("FP8", "e4m3"),
+        SmallFloatGrid("fp8-tensor", "e4m3", rows=0),
+        SmallFloatGrid("fp8-block", "e4m3", group=128, rows=128),
+        SmallFloatGrid("fp8e5m2", "e5m2"),
+        SmallFloatGrid("fp8e5m2-tensor", "e5m2", rows=0),
+        SmallFloatGrid("fp8e5m2-block", "e5m2", group=128, rows=128),
+        SmallFloatGrid("NVFP4", "e2m1", group=16, scale_dtype=torch.float8_e4m3fn),
+        SmallFloatGrid("MXFP4", "e2m1", group=32, scale_dtype=torch.float8_e8m0fnu),
+        TableGrid(4, 64, "none", values=NF4, table="nf4"),
+    )
+}
+_NF4 = re.compile(r"nf4-g([1-9][0-9]*)")
 
 
 def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
@@ -48,23 +67,34 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
 
     `int<bits><kind>[-g<group>]`: bits 2 to 8; kind nothing (integer zero), `s` (symmetric, signed scale) or `z` (real
     zero); without a group, one scale per row. Or a preset, W2A16 to W8A16; a block type of ggml (BLOCKS), whose scales
-    are float16 whatever `scale_dtype` says; or F16 and BF16. Case does not matter.
+    are float16 whatever `scale_dtype` says; F16 and BF16; FP8 (E4M3, a scale for each row), fp8-tensor, fp8-block, the
+    same of E5M2 (fp8e5m2 …), NVFP4, MXFP4; nf4 (in groups of 64) or nf4-g<group>. Case does not matter.
     """
     said = scheme.strip().lower()
-    named: dict[str, Grid] = {**BLOCKS, **{name: FloatGrid(dtype) for name, dtype in FLOATS.items()}}
+    named: dict[str, Grid] = {
+        **BLOCKS,
+        **{name: FloatGrid(dtype) for name, dtype in FLOATS.items()},
+        # scales of 8 bits belong to the scheme
+        **{
+            name: grid if grid.scale_dtype.itemsize == 1 else replace(grid, scale_dtype=scale_dtype)
+            for name, grid in SMALL_FLOATS.items()
+        },
+    }
     for name, grid in named.items():
         if name.lower() == said:
             return grid
+    if (table := _NF4.fullmatch(said)) is not None:
+        return replace(SMALL_FLOATS["nf4"], group=int(table[1]), scale_dtype=scale_dtype)
     known = {name.lower(): text for name, text in PRESETS.items()}
     match = _INTEGER.fullmatch(known.get(said, said))
     if match is None:
         examples = [*PRESETS, *(f"int{b}{k}-g{g}" for b in range(2, 9) for k in ("", "s", "z") for g in (32, 64, 128))]
-        examples += [*BLOCKS, *FLOATS]
+        examples += [*BLOCKS, *FLOATS, *SMALL_FLOATS, *(f"nf4-g{g}" for g in (32, 128))]
         raise UsageError(
             f"Scheme {scheme!r} is not known.{did_you_mean(scheme, examples)} A scheme is int<bits><kind>-g<group> "
             "with 2 to 8 bits, kind nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: "
-            f"one scale per row), for example int4-g32, int3z-g64, int4s-g128; or one of {', '.join(PRESETS)}; or, for "
-            f"llama.cpp, one of {', '.join((*BLOCKS, *FLOATS))}."
+            f"one scale per row), for example int4-g32, int3z-g64, int4s-g128; or one of {', '.join(PRESETS)}; "
+            f"{', '.join(SMALL_FLOATS)} or nf4-g<group>; or, for llama.cpp, one of {', '.join((*BLOCKS, *FLOATS))}."
         )
     bits, kind, group = match.groups()
     return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scale_dtype)  # type: ignore[arg-type]

@@ -1,71 +1,75 @@
-"""Levels that are entries of a table times a scale: IQ4_NL, ggml's sixteen values that are denser near zero.
+"""Levels that are entries of a table of sixteen values times a scale, which may be negative: IQ4_NL and NF4.
 
-A group of 32 weights has a float16 scale, which may be negative. The same values on two levels are IQ4_XS (`nested`).
+Both are denser near zero, and NF4 has one value more above zero than below:
+
+- IQ4_NL: ggml's values, in groups of 32 with float16 scales. The same on two levels are IQ4_XS (`nested`);
+- NF4: NormalFloat, as QLoRA defines it (Dettmers et al. 2023, arXiv 2305.14314, appendix E) and bitsandbytes has it,
+  with scales in float16 or bfloat16, which are not quantized once more.
+
+A table is stored, and its scales are searched, as a symmetric integer grid's: all that is different is what codes stand
+for. Floats of 8 and 4 bits (`small_floats`) are stored as others have them, and some of their scales are too coarse for
+a closed form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from whet.grids.integer import IntegerGrid, Params, signed_starts
-from whet.grids.levels import Levels, inverse
+from whet.grids.books import Book, BookLevels, book
+from whet.grids.grouped import Params
+from whet.grids.integer import IntegerGrid, signed_starts
 
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-
-
-@dataclass(frozen=True)
-class TableLevels(Levels):
-    """Levels anywhere: `values`, ascending, times the scale; `middles` lie between each two."""
-
-    values: Tensor = field(default_factory=lambda: torch.empty(0))
-    middles: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    @classmethod
-    def of(cls, values: Sequence[int], scale: Tensor) -> TableLevels:
-        """The entries of a table under `scale`, float32."""
-        steps = inverse(scale)
-        table = torch.tensor(values, dtype=torch.float32, device=scale.device)
-        return cls(steps, steps, scale, steps, len(values) - 1, values=table, middles=(table[1:] + table[:-1]) / 2)
-
-    def __getitem__(self, index: int) -> TableLevels:
-        """The levels of one of several parameter sets stacked along the first dimension."""
-        return replace(self, inverse=self.inverse[index], scale=self.scale[index])
-
-    def codes(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Nearest codes of `x`, as floats."""
-        found = torch.bucketize((x * self.inverse).contiguous(), self.middles)
-        return found.to(torch.float32) if out is None else out.copy_(found)
-
-    def value(self, codes: Tensor) -> Tensor:
-        """What `codes` stand for."""
-        return self.values[codes.long()] * self.scale
-
-    def along(self, codes: Tensor) -> Tensor:
-        """What the scale multiplies, in the place of `codes`."""
-        return codes.copy_(self.values[codes.long()])
+NF4 = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+# The group of a table whose name says none.
+_GROUP = 64
 
 
 @dataclass(frozen=True)
 class TableGrid(IntegerGrid):
-    """Where a linear's weights may land: a symmetric grid whose codes stand for entries of a table, `values`."""
+    """Where a linear's weights may land: a symmetric grid whose codes stand for entries of a table, `values`.
 
-    values: tuple[int, ...] = IQ4
+    table: what a user types for it where it is no block type, followed by a group unless that is 64.
+    """
 
-    def bind(self, params: Params) -> Levels:
+    values: tuple[float, ...] = IQ4
+    table: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        """The scheme a user would type for it, e.g. `nf4-g32`."""
+        return self.block or self.table + (f"-g{self.group}" if self.group != _GROUP else "")
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """How many scales the largest weight is, and how many lie between it and the one farthest from it, or zero."""
+        largest = max(-self.values[0], self.values[-1])
+        return largest, largest
+
+    def book(self, device: torch.device | str = "cpu") -> Book:
+        """The values, on `device`."""
+        return book(self.values, torch.device(device))
+
+    def bind(self, params: Params) -> BookLevels:
         """The grid's levels under `params`, float32."""
-        return TableLevels.of(self.values, params["scale"].float())
+        return BookLevels.of(self.book(params["scale"].device), params["scale"].float())
 
     def dequantize(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values of `codes`, in the type the target computes in."""
-        return torch.tensor(self.values, dtype=dtype, device=codes.device)[codes.long()] * params["scale"].to(dtype)
+        return self.book(codes.device).value(codes, dtype) * params["scale"].to(dtype)
 
     def zero_value(self, params: Params) -> Tensor | None:
-        """None: no entry of the table is 0."""
-        return None
+        """The code whose value is exactly 0 (broadcastable like `params`), or None where no entry of the table is 0."""
+        zero = self.book(params["scale"].device).zero
+        return None if zero < 0 else torch.full_like(params["scale"], zero, dtype=torch.float32)
 
     def _starts(self, x: Tensor) -> Params:
         return {"scale": signed_starts(x, self.bits, self.values[0], self.values[-1])}

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whet.grids.integer import Params
+from whet.grids.grouped import Params
 from whet.grids.levels import Levels
 from whet.grids.schemes import CodedGrid
 from whet.quantize.solution import Solution, masked_codes
@@ -150,8 +150,8 @@ class _Relaxed:
     """A rounded linear whose codes and parameters gradients can reach.
 
     Everything is `[out, groups, size]`, the last group of a ragged row filled up, parameters `[out, groups, 1]`. A
-    weight's place says where it is: `place` gaps from the value it started on. `factors` are what the parameters that
-    are floating-point numbers are multiplied by; the whole numbers stay.
+    weight's place says where it is: `place` gaps from the value it started on. `factors` are what scales and real zeros
+    are multiplied by, where a row has them for itself; whole numbers stay, and so does a divisor.
     """
 
     def __init__(self, start: Start) -> None:
@@ -168,7 +168,8 @@ class _Relaxed:
         self.gap = self._gaps(codes)
         wanted = self._grouped(start.pull) / torch.where(self.gap > 0, self.gap, torch.inf)
         self.place = wanted.clamp_(-_NEAR, _NEAR).requires_grad_()
-        tuned = {k: v for k, v in self.params.items() if v.is_floating_point()}
+        # what rows share would have to move with all of them, some of which may be in other linears
+        tuned = {k: v for k, v in self.params.items() if k in ("scale", "offset") and self.grid.rows == 1}
         self.factors = {k: torch.ones_like(v, dtype=torch.float32).requires_grad_() for k, v in tuned.items()}
         self.stay()
 
@@ -195,7 +196,7 @@ class _Relaxed:
         """Codes `uint8 [out, in]` and parameters as they would be stored now."""
         with torch.no_grad():
             codes = self.start.codes(torch.addcmul(self.value, self.place, self.gap)).flatten(1)[:, : self.columns]
-            kept = {k: (self.params[k].float() * f).to(self.params[k].dtype) for k, f in self.factors.items()}
+            kept = {k: self.grid.stored(self.params[k].float() * f) for k, f in self.factors.items()}
         return codes.to(torch.uint8), {**self.params, **kept}
 
     def solution(self, state: tuple[Tensor, Params]) -> Solution:
@@ -223,7 +224,7 @@ class _Relaxed:
         for k, factor in factors.items():
             exact = self.params[k].float() * factor
             with torch.no_grad():
-                away = exact.to(self.params[k].dtype).float() - exact
+                away = self.grid.stored(exact).float() - exact
             found[k] = exact + away
         return found
 

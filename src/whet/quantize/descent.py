@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whet.grids.integer import Params
+from whet.grids.grouped import Params
 from whet.grids.schemes import CodedGrid
 from whet.quantize.solution import COLUMNS, Solution
 from whet.quantize.steering import LARGE, steering_type

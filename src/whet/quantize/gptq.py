@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from whet.grids.floats import FloatGrid
-from whet.grids.integer import Params
+from whet.grids.grouped import Params
+from whet.grids.least_squares import pooled
 from whet.grids.schemes import CodedGrid, Grid
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
@@ -192,6 +193,6 @@ def _round_columns(
             torch.sub(target[c], value.view(count, rows), out=residual[c].view(count, rows))
             off = value.sub_(x)
             loss.addcmul_(off, off, value=weights[c])
-    best = loss.view(count, rows).argmin(0)
+    best = pooled(loss.view(count, rows), grid.rows).argmin(0)
     pick = best * rows + torch.arange(rows, device=best.device)
     return codes[:, pick].to(torch.uint8), residual[:, pick], best

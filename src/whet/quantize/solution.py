@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from whet.errors import UsageError
-from whet.grids.integer import Params
+from whet.grids.grouped import Params
 from whet.grids.schemes import CodedGrid
 
 # Columns that go one at a time between two matrix products: what is fed forward from further back arrives in a product,

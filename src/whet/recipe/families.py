@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from whet.anatomy import FAMILIES, Family
 from whet.grids import parse_scheme
-from whet.targets import TARGETS, Target
+from whet.targets import EVERY_FORMAT, TARGETS, Target
 
 _TASKS = {
     "causal": "continues text",
@@ -53,7 +53,16 @@ def support(target: Target, name: str) -> str:
 
 def targets_table() -> str:
     """One Markdown row a target: what it stores of a weight, what must be alike, and how far that is checked."""
-    head = ["`--for`", "bits", "groups", "zeros", "embedding and head", "one scheme in a block for", "how far checked"]
+    head = [
+        "`--for`",
+        "bits",
+        "groups",
+        "zeros",
+        "floats, tables, two levels",
+        "embedding and head",
+        "one scheme in a block for",
+        "how far checked",
+    ]
     return _markdown(head, (_holds(target) for target in TARGETS.values()))
 
 
@@ -89,6 +98,7 @@ def _holds(target: Target) -> list[str]:
         _bits(target),
         _groups(target),
         ", ".join(zero for zero, held in zeros.items() if held),
+        _formats(target),
         "yes" if target.embedding else "no",
         "; ".join(alike) or "–",
         target.checked + (", a linear at a time; no file yet" if target.unwritten else ""),
@@ -103,6 +113,12 @@ def _bits(target: Target) -> str:
         return ", ".join(f"{bits} ({', '.join(schemes)})" for bits, schemes in sorted(named.items()))
     low, high = target.bits[0], target.bits[-1]
     return f"{low}–{high}" if target.bits == tuple(range(low, high + 1)) else ", ".join(map(str, target.bits))
+
+
+def _formats(target: Target) -> str:
+    if target.schemes:
+        return "as named"
+    return "all" if target.formats == EVERY_FORMAT else ", ".join(f"`{name}`" for name in target.formats) or "none"
 
 
 def _groups(target: Target) -> str:

@@ -19,7 +19,7 @@ from whet.checkpoint.modeling_whet import PARTS, decode
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.formats import stored_parts, table_entry
-from whet.grids import FloatGrid, Grid, IntegerGrid, safe_scale_dtype
+from whet.grids import FloatGrid, Grid, GroupedGrid, SmallFloatGrid, safe_scale_dtype
 from whet.quantize import SOLVERS, Solution, Start, nearest, pull, round_block, second_moment_error
 from whet.recipe.decide import Decision
 from whet.walk import BlockStep, Journal, SecondMoments
@@ -115,11 +115,12 @@ class Solver:
         self, linears: list[Linear], weight: Callable[[Linear], Tensor], moments: SecondMoments | None
     ) -> Iterator[_Part]:
         """Each linear rounded by itself; those that share an input and a grid are solved in one."""
-        by_input: dict[tuple[str, Grid], list[Linear]] = {}
+        by_input: dict[tuple[str, Grid, str], list[Linear]] = {}
         for linear in linears:
-            by_input.setdefault((linear.reads, self.decision.grids[linear.address]), []).append(linear)
-        left = Counter(reads for reads, _ in by_input)
-        for (reads, grid), together in by_input.items():
+            grid = self.decision.grids[linear.address]
+            by_input.setdefault((linear.reads, grid, self._apart(linear, grid)), []).append(linear)
+        left = Counter(reads for reads, *_ in by_input)
+        for (reads, grid, _), together in by_input.items():
             # several schemes may read one input: its second moment goes with the last of them
             h = None if moments is None else moments.mean(reads)
             left[reads] -= 1
@@ -162,6 +163,12 @@ class Solver:
             for part in parts
         ]
         return found, [trained.before, trained.after]
+
+    def _apart(self, linear: Linear, grid: Grid) -> str:
+        """What else linears must have in common to be solved together: the tensor, where blocks of its rows count."""
+        if grid.rows in (0, 1):
+            return ""
+        return next(piece.address for piece in self.decision.pieces if linear in piece.linears)
 
     def _pieces(self, index: int, solved: Mapping[str, Solved]) -> dict[str, Tensor]:
         """The tensors of block `index`: what was solved as it is stored, and everything else as it was."""
@@ -207,6 +214,8 @@ class Solver:
         else:
             table = self.decision.checkpoint.read(linear.parameter)
             parts = [slice(start, start + _ROWS) for start in range(0, len(table), _ROWS)]
+            if isinstance(grid, SmallFloatGrid):
+                grid = grid.suited(table)
             kinds = [self._grid(table[rows].float(), grid) for rows in parts]
             grid = next((kind for kind in kinds if kind.scale_dtype == torch.float32), kinds[0])
             solutions, lost, size = [], 0.0, 0.0
@@ -267,7 +276,7 @@ class Solver:
         return {address: w for address, w in weights.items() if address in wanted}
 
     def _grid(self, w: Tensor, grid: Grid) -> Grid:
-        if self.decision.dtype != torch.float32 or not isinstance(grid, IntegerGrid):
+        if self.decision.dtype != torch.float32 or not isinstance(grid, GroupedGrid):
             return grid
         return dataclasses.replace(grid, scale_dtype=safe_scale_dtype(w, grid))
 
@@ -278,7 +287,7 @@ class Solver:
     def _values(self, solution: Solution, grid: Grid) -> Tensor:
         """The weights as readers of the container will compute them, as float32."""
         computed = {"scale": grid.scale_dtype, "float32": torch.float32}
-        dtype = computed.get(self.decision.storage.decode, self.decision.dtype)
+        dtype = computed.get(self.entry(grid)["decode"], self.decision.dtype)
         return grid.decode(solution.codes, solution.params, dtype).to(self.decision.dtype).float()
 
     def _store(self, linear: Piece, solution: Solution, grid: Grid, values: Tensor) -> dict[str, Tensor]:

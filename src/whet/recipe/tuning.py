@@ -61,7 +61,7 @@ def tune(
     the lighter embedding and head, None where they are the original's.
     """
     tuning = _Tuning(decision, solver, walk, lighter, head)
-    if not tuning.factors:  # plain floats everywhere
+    if not tuning.factors:  # plain floats, or scales that stay as they are
         write_tensors(tuned_file(run), {})
         return
     sizes = [tokens.numel() for tokens in batches]
@@ -98,51 +98,56 @@ class _Tuning:
         for index, linears in enumerate(decision.anatomy.blocks):
             mine = {linear.address for linear in decision.chosen(linears)}
             self.pieces.append([piece for piece in decision.pieces if piece.linears[0].address in mine])
-            for name, tensor in self._read(index, _TRAINED).items():
+            for name, tensor in self._trained(index).items():
                 self.factors[name] = torch.ones_like(tensor, dtype=torch.float32).requires_grad_()
 
-    def _read(self, index: int, parts: Sequence[str] = ()) -> dict[str, Tensor]:
-        """The stored tensors of the linears of block `index` that are made of codes; only `parts` of them if given."""
+    def _read(self, index: int) -> dict[str, Tensor]:
+        """The stored tensors of the linears of block `index` that have scales."""
         stored = read_header(self.solver.file_of(f"block {index}"))
         names = [
             name
             for piece in self.pieces[index]
-            if f"{piece.address}.weight_packed" in stored
+            if f"{piece.address}.weight_scale" in stored
             for name in stored
-            if name.rpartition(".")[0] == piece.address and (not parts or name.rpartition(".")[2] in parts)
+            if name.rpartition(".")[0] == piece.address
         ]
         return {name: read_tensor(stored[name]).to(self.decision.device) for name in names}
+
+    def _trained(self, index: int) -> dict[str, Tensor]:
+        """What of that is trained. Powers of two are too coarse, and what rows share may be in other linears too."""
+        rows = {p.address: self.decision.grids[p.linears[0].address].rows for p in self.pieces[index]}
+        return {
+            name: tensor
+            for name, tensor in self._read(index).items()
+            if name.endswith(_TRAINED) and tensor.is_floating_point() and rows[name.rpartition(".")[0]] == 1
+        }
 
     def weights(self, index: int) -> dict[str, Tensor]:
         """The weights of block `index` by address, float32; gradients reach the factors."""
         stored = self._read(index)
-        fixed = [piece for piece in self.pieces[index] if f"{piece.address}.weight_packed" not in stored]
+        fixed = [piece for piece in self.pieces[index] if f"{piece.address}.weight_scale" not in stored]
         found = self.solver.weights(f"block {index}", [linear for piece in fixed for linear in piece.linears])
         for piece in self.pieces[index]:
             parts = {n.rpartition(".")[2]: t for n, t in stored.items() if n.rpartition(".")[0] == piece.address}
             if not parts:
                 continue
             for part in _TRAINED:
-                if part in parts:
-                    parts[part] = self._scaled(f"{piece.address}.{part}", parts[part])
+                if (name := f"{piece.address}.{part}") in self.factors:
+                    exact = parts[part].float() * self.factors[name]  # and rounded to its type straight through
+                    parts[part] = exact + (_stored(exact, parts[part].dtype).float() - exact).detach()
             entry = self.solver.entry(self.decision.grids[piece.linears[0].address]) | {"decode": "float32"}
             whole = decode(parts, entry, torch.float32)
             rows = whole.split([linear.shape[0] for linear in piece.linears])
             found |= {linear.address: part for linear, part in zip(piece.linears, rows, strict=True)}
         return found
 
-    def _scaled(self, name: str, stored: Tensor) -> Tensor:
-        """A stored tensor times its factor, rounded to its type straight through."""
-        exact = stored.float() * self.factors[name]
-        return exact + (exact.to(stored.dtype).float() - exact).detach()
-
     def stored(self) -> dict[str, Tensor]:
         """What was trained, as it is to be stored."""
         found: dict[str, Tensor] = {}
         with torch.no_grad():
             for index in range(len(self.pieces)):
-                for name, tensor in self._read(index, _TRAINED).items():
-                    found[name] = (tensor.float() * self.factors[name]).to(tensor.dtype).cpu()
+                for name, tensor in self._trained(index).items():
+                    found[name] = _stored(tensor.float() * self.factors[name], tensor.dtype).cpu()
         return found
 
     def measured(self, batches: Mapping[int, Tensor]) -> float:
@@ -201,3 +206,9 @@ class _Tuning:
         normed.backward(gradient)
         assert x.grad is not None
         return total, x.grad
+
+
+def _stored(exact: Tensor, dtype: torch.dtype) -> Tensor:
+    """The nearest of the type, its ends where it holds no more: a float8 would be no number there."""
+    ends = torch.finfo(dtype)
+    return exact.detach().clamp(ends.min, ends.max).to(dtype)

@@ -1,6 +1,7 @@
 """Runtimes as a table: what each stores and loads, and which container a plan therefore takes."""
 
 from whet.targets.table import (
+    EVERY_FORMAT,
     TARGETS,
     Storage,
     Target,
@@ -14,6 +15,7 @@ from whet.targets.table import (
 )
 
 __all__ = [
+    "EVERY_FORMAT",
     "TARGETS",
     "Storage",
     "Target",

@@ -5,6 +5,11 @@ zeros and quantized embeddings load only as one scheme with `dequantize: true`; 
 *silently wrong* (every layer is read with the first group's bits), so such combinations never reach that container.
 Groups that do not divide a row fail at the first forward.
 
+FP8, NVFP4 and MXFP4 load like symmetric grids, mixed with each other and with those, to the very weights that whet
+decodes. But weights of FP4 come out as bfloat16: in a model of another type the first forward fails, unless there is
+one scheme with `dequantize: true`. An FP8 weight is computed in the type of the module's scale, which is the model's;
+with that flag in that of the stored scale.
+
 Checked by running one linear at a time (`tests/targets`), on identities, against `grid.decode` in float32:
 
 onnxruntime 1.31: MatMulNBits takes 2, 4 and 8 bits in groups of 16 to 256, a power of two, and equals it bit for bit,
@@ -21,14 +26,17 @@ has no rows at all or the model does not compile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
-from whet.grids import BLOCKS, FloatGrid, Grid, NestedGrid, TableGrid, parse_scheme
+from whet.grids import BLOCKS, SMALL_FLOATS, FloatGrid, Grid, NestedGrid, SmallFloatGrid, TableGrid, parse_scheme
+
+# What is no integer grid: floats and tables under scales, and ggml's block types of a table or of two levels.
+EVERY_FORMAT = (*SMALL_FLOATS, *(name for name, grid in BLOCKS.items() if isinstance(grid, (NestedGrid, TableGrid))))
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,11 @@ class Target:
     `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
     `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme; with `whole` also
     linears that are rows of one stored tensor. `schemes`: the only ones it holds, where they are types of its own;
-    `simplest`: the one that holds any linear; `instead`: what stands in for a scheme whose blocks do not divide a row,
-    where something better does. `families`: the only ones it loads, None for any. `gguf`: it reads a file of that
-    format, which is written into the lighter folder. `unwritten`: what it reads, where whet does not write that yet:
-    plans hold to what it stores, and the folder is in whichever container fits, for transformers and whet. `checked`:
-    `run in tests`, `accepted by its parser` or `unsupported`.
+    `formats`: what it holds beside integers; `simplest`: the scheme that holds any linear; `instead`: what stands in
+    for a scheme whose blocks do not divide a row, where something better does. `families`: the only ones it loads, None
+    for any. `gguf`: it reads a file of that format, which is written into the lighter folder. `unwritten`: what it
+    reads, where whet does not write that yet: plans hold to what it stores, and the folder is in whichever container
+    fits, for transformers and whet. `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
     """
 
     name: str
@@ -56,6 +64,7 @@ class Target:
     ties: tuple[tuple[str, ...], ...] = ()
     whole: bool = False
     schemes: tuple[str, ...] = ()
+    formats: tuple[str, ...] = EVERY_FORMAT
     simplest: str = "int8s"
     instead: Mapping[str, str] = field(default_factory=dict, hash=False)
     families: tuple[str, ...] | None = None
@@ -88,6 +97,7 @@ TARGETS: dict[str, Target] = {
         real_zero=False,
         embedding=False,
         divides=True,
+        formats=("FP8", "fp8-tensor", "fp8-block", "NVFP4", "MXFP4"),
         ties=(("q", "k", "v"), ("gate", "up")),
         checked="accepted by its parser",
     ),
@@ -113,6 +123,7 @@ TARGETS: dict[str, Target] = {
         bits=(2, 4, 8),
         groups=(0, 16, 32, 64, 128, 256),
         real_zero=False,
+        formats=(),
         unwritten="an .onnx file",
         checked="accepted by its parser",
     ),
@@ -122,6 +133,7 @@ TARGETS: dict[str, Target] = {
         bits=(4, 8),
         real_zero=False,
         divides=True,
+        formats=(),
         unwritten="an .xml file with its .bin",
         checked="accepted by its parser",
     ),
@@ -236,6 +248,8 @@ def storage(
         )
     if any(isinstance(grid, (NestedGrid, TableGrid)) for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has neither scales of two levels nor tables of values")
+    if any(isinstance(grid, SmallFloatGrid) and grid.values == "e5m2" for grid in grids.values()):
+        return Storage("whet", False, "compressed-tensors has no FP8 of type E5M2")
     if any(grid.group and shapes[address][1] % grid.group for address, grid in grids.items()):
         return Storage("whet", False, "stock transformers needs groups that divide the row")
     beyond = None if parts is None else _beyond_stock(parts, grids, dtype)
@@ -246,7 +260,14 @@ def storage(
     if any(grid.zero == "real" for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has no real zeros")
     kinds = set(grids.values())
+    if len(kinds) > 1 and dtype not in (None, torch.bfloat16) and any(_fp4(grid) for grid in kinds):
+        kind = str(dtype).removeprefix("torch.")
+        beyond = f"stock transformers computes NVFP4 and MXFP4 in bfloat16, which beside others fails in {kind} models"
+        if not target.modelling_file:
+            raise UsageError(f"{target.name} cannot hold this: {beyond}. Convert the original to bfloat16 first.")
+        return Storage("whet", False, beyond)
     plain = all(grid.zero == "none" for grid in kinds) and not tables & set(grids)
+    plain = plain and (len(kinds) > 1 or not any(_fp4(grid) for grid in kinds))
     if plain and not (parts is not None and _experts(parts)):
         return Storage("compressed-tensors", False, "symmetric linears load in stock transformers, mixed or not")
     if len(kinds) == 1:
@@ -275,6 +296,8 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype 
     if not _experts(parts):
         return None
     kinds = set(grids.values())
+    if any(isinstance(grid, SmallFloatGrid) for grid in kinds):
+        return "transformers reads stacked experts of FP8 and FP4 in another type, or not at all"
     if dtype not in (None, *(grid.scale_dtype for grid in kinds)):
         return "transformers leaves experts in the type of the stored scales, which is not the model's float32"
     if (
@@ -284,6 +307,17 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype 
     ):
         return "transformers reads experts right only if all of them, and all else, have one symmetric scheme"
     return None
+
+
+def _format(grid: Grid) -> str | None:
+    """What a target's `formats` call `grid`, whatever its group; None where it is a plain integer grid."""
+    if isinstance(grid, TableGrid):
+        return grid.block or grid.table
+    return grid.name if isinstance(grid, (NestedGrid, SmallFloatGrid)) else None
+
+
+def _fp4(grid: Grid) -> bool:
+    return isinstance(grid, SmallFloatGrid) and grid.values == "e2m1"
 
 
 def _experts(parts: Anatomy) -> bool:
@@ -301,8 +335,14 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         raise refuse(f"holds {', '.join(target.schemes)} and nothing else", better)
     if isinstance(grid, FloatGrid):
         return
-    if isinstance(grid, (NestedGrid, TableGrid)) and not target.modelling_file:
-        raise refuse("reads no block types of ggml", "Use int4s-g128 or the like, or --for llama.cpp.")
+    called = _format(grid)
+    if called is not None and called not in target.formats:
+        if called in BLOCKS:
+            raise refuse("reads no block types of ggml", "Use int4s-g128 or the like, or --for llama.cpp.")
+        raise refuse(f"holds {', '.join((*target.formats, 'integers'))}", "Use one of them, or --for whet.")
+    if isinstance(grid, SmallFloatGrid):
+        _check_floats(target, grid, shape, table, refuse)
+        return
     if grid.bits not in target.bits:
         raise refuse(f"has no {grid.bits}-bit kernel", f"Use {' or '.join(map(str, target.bits))} bits, or --for whet.")
     if grid.zero == "real" and not target.real_zero:
@@ -315,7 +355,8 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
     if (target.divides or isinstance(grid, NestedGrid)) and grid.group and shape[1] % grid.group:
         sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
         fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
-        better = f"a group that divides every row, such as {max(fits)}" if fits else "one scale per row (leave out -g)"
+        row = "FP8, which has one scale per row" if called else "one scale per row (leave out -g)"
+        better = f"a group that divides every row, such as {max(fits)}" if fits else row
         if target.schemes or isinstance(grid, NestedGrid):
             better = stand_in(target, grid.name, shape[1])
             raise refuse(
@@ -325,4 +366,25 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         raise refuse(
             f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
             f"Use {better}, or --for whet, which keeps a shorter last group.",
+        )
+
+
+def _check_floats(
+    target: Target, grid: SmallFloatGrid, shape: tuple[int, int], table: bool, refuse: Callable[[str, str], UsageError]
+) -> None:
+    if table and not target.embedding:
+        raise refuse("loads no quantized embedding or head", "Leave out --embed (in a plan: keep).")
+    if table and not grid.rows:
+        raise refuse("is given tables some thousand rows at a time", "Use FP8, which has one scale per row.")
+    if target.ties and grid.rows > 1 and shape[0] % grid.rows:
+        raise refuse(
+            f"fuses linears, and blocks of {grid.rows} rows do not divide {shape[0]}",
+            "Use FP8, which has one scale per row.",
+        )
+    if grid.values == "e2m1" and shape[1] % 2:
+        raise refuse("holds two weights in a byte, and the rows are odd", "Use FP8 or nf4.")
+    if target.divides and grid.group and shape[1] % grid.group:
+        raise refuse(
+            f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
+            "Use FP8, which has one scale per row, or --for whet, which keeps a shorter last group.",
         )

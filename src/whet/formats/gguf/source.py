@@ -41,6 +41,9 @@ class Source:
         lost: dict[str, list[str]] = {}
         for name, info in checkpoint.tensors.items():
             address, _, part = name.rpartition(".")
+            if "float" in linears.get(address, {}):
+                lost.setdefault(str(linears[address].get("grid", "its scheme")), []).append(address)
+                continue
             if part in PARTS and address in linears:
                 if part == "weight_packed":
                     kind = block_type(linears[address])
@@ -53,10 +56,10 @@ class Source:
                 continue  # masks and counters that old versions stored
             self.tensors[name] = Stored(FLOAT_TYPES[info.dtype], info.shape, coded=False, linear=address in linears)
         if lost:
-            told = "; ".join(f"{scheme} ({len(a)} linears, first {a[0]})" for scheme, a in lost.items())
+            told = "; ".join(f"{scheme} ({len(set(a))} linears, first {a[0]})" for scheme, a in lost.items())
             raise UsageError(
-                f"{checkpoint.path}: no type of ggml holds {told}, and rounding again would change the weights that "
-                "were judged. Compress with --for llama.cpp, which takes ggml's own types."
+                f"{checkpoint.path}: no type of ggml that whet writes holds {told}, and rounding again would change "
+                "the weights that were judged. Compress with --for llama.cpp, which takes ggml's own types."
             )
 
     def values(self, name: str) -> Tensor:

@@ -1,0 +1,92 @@
+"""Every solver on every kind of grid: finite, no worse than nearest where it should be better, masks kept, rows apart.
+
+The full product of solvers and grids is small enough to run whole.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from whet.grids import SMALL_FLOATS, Grid, parse_scheme
+from whet.quantize import SOLVERS, Solution, gptq, nearest, second_moment_error
+from whet.quantize.descent import descend
+
+SCHEMES = (*SMALL_FLOATS, "nf4-g40", "int2s-g16", "int3-g32", "int4z-g64", "int8s", "Q4_0", "F16")
+
+
+def problem(rows: int, columns: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and a second moment with correlated inputs of very different sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(rows, columns, generator=generator) * 0.1
+    x = torch.randn(600, columns, generator=generator) @ torch.randn(columns, columns, generator=generator)
+    x = x * torch.logspace(-1, 1, columns)[torch.randperm(columns, generator=generator)]
+    return w, x.t() @ x / 600
+
+
+def values(grid: Grid, solution: Solution) -> torch.Tensor:
+    return grid.decode(solution.codes, solution.params)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("columns", [128, 150])
+def test_every_solver_takes_every_grid(scheme, solver, columns):
+    grid, (w, h) = parse_scheme(scheme), problem(140, columns)
+    solution = SOLVERS[solver](w, h, grid)
+    rounded = values(grid, solution)
+    assert torch.isfinite(rounded).all() and solution.codes.shape == w.shape and solution.notes == []
+    assert second_moment_error(w, rounded, h) <= second_moment_error(w, values(grid, nearest(w, h, grid)), h)
+    # what was solved is on the grid: parameters as stored, codes the nearest of their own values
+    if solution.params:
+        assert torch.equal(values(grid, Solution(grid.encode(rounded, solution.params), solution.params)), rounded)
+    # taken apart and put together again
+    parts = [solution.rows(0, 40), solution.rows(40, 140)]
+    assert torch.equal(values(grid, Solution.of_rows(parts)), rounded)
+
+
+@pytest.mark.parametrize("scheme", SMALL_FLOATS)
+def test_gptq_and_descent_gain_on_small_floats(scheme):
+    grid, (w, h) = parse_scheme(scheme), problem(140, 256, 1)
+    plain = second_moment_error(w, values(grid, nearest(w, h, grid)), h)
+    only = gptq(w, h, grid, sweeps=0)
+    first = second_moment_error(w, values(grid, only), h)
+    descend(w, h, grid, only)
+    after = second_moment_error(w, values(grid, only), h)
+    assert after < first < 0.6 * plain
+
+
+@pytest.mark.parametrize("scheme", SMALL_FLOATS)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_mask_is_kept_exactly_on_small_floats(scheme, solver):
+    grid, (w, h) = parse_scheme(scheme), problem(24, 64)
+    mask = torch.rand(w.shape, generator=torch.Generator().manual_seed(2)) < 0.5
+    mask[3] = False
+    rounded = values(grid, SOLVERS[solver](w, h, grid, mask))
+    assert (rounded[~mask] == 0).all() and (rounded[mask] != 0).float().mean() > 0.4
+
+
+@pytest.mark.parametrize("scheme", ["FP8", "nf4", "MXFP4"])
+def test_a_row_does_not_see_its_neighbours_where_nothing_is_shared(scheme):
+    grid, (w, h) = parse_scheme(scheme, torch.float32), problem(18, 64)
+    others = torch.cat([w[:8], problem(10, 64, 1)[0] * 7])
+    for solve in (nearest, lambda *a: gptq(*a, sweeps=2)):
+        one, two = solve(w, h, grid).rows(0, 8), solve(others, h, grid).rows(0, 8)
+        assert torch.equal(one.codes, two.codes) and torch.equal(one.params["scale"], two.params["scale"])
+
+
+@pytest.mark.parametrize("scheme", SMALL_FLOATS)
+@pytest.mark.parametrize("case", ["few tokens", "all zero", "huge", "zero weights", "tiny weights"])
+def test_odd_problems_stay_harmless_on_small_floats(scheme, case):
+    grid, (w, h) = parse_scheme(scheme, torch.bfloat16), problem(24, 64)
+    if case == "few tokens":
+        x = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+        h = x.t() @ x
+    elif case == "all zero":
+        h = torch.zeros(64, 64)
+    elif case == "huge":
+        h = h * 1e12
+    else:
+        w = w * (0.0 if case == "zero weights" else 1e-12)
+    rounded = values(grid, gptq(w, h, grid))
+    assert torch.isfinite(rounded).all() and (rounded - w).abs().max() <= 3 * w.abs().max()
