@@ -200,6 +200,30 @@ def test_the_best_round_loses_least_as_a_whole_and_by_its_parts():
     assert rounds.best_of(unknown, budget, scores) is unknown[0]
 
 
+@pytest.mark.parametrize("quality", [0.9, 0.98, 0.995])
+@pytest.mark.parametrize("fragile", [0.1, 0.5, 2.0, 5.0])
+@pytest.mark.parametrize("noise", [0.0, 0.004])
+@pytest.mark.parametrize("off", [0.5, 1.0, 2.0])
+def test_the_search_for_a_quality_finds_it_however_fragile_a_skill_is(quality, fragile, noise, off):
+    """Skills that lose `fragile` times the 0.6th power of the KL, which is `off` times what was predicted."""
+    if noise > 0.5 * (1 - quality):
+        noise = 0.5 * (1 - quality)
+    made, limit = [], -math.log(quality)
+    for _ in range(rounds.QUALITY_ROUNDS):
+        kl = limit * off
+        kept = 1 - fragile * kl**0.6
+        told = {"predicted": {"kl": limit, "bytes": 1}}
+        made.append(rounds.Round(told, kl, 1.0, {"a": kept, "b": 1.0}, {"a": kept - noise, "b": 1 - noise}, {}))
+        if made[-1].keeps(quality) and made[-1].kl >= -0.8 * math.log(quality):
+            break
+        limit = rounds._next_limit(made, quality)
+        if limit is None:
+            break
+    best = max((one.kl for one in made if one.keeps(quality)), default=0)
+    most = min(-math.log(quality), ((1 - quality - noise) / fragile) ** (1 / 0.6))
+    assert 0.3 * most < best <= most
+
+
 def test_a_run_with_little_time_measures_blocks_and_with_less_nothing(original, tmp_path, monkeypatch):
     seen = []
     real = through.lost_alone
