@@ -242,7 +242,7 @@ def test_kl_is_that_of_the_finished_folder(tmp_path):
     )
     # the same windows once more, through whole models
     from whet.checkpoint import load_tokenizer
-    from whet.recipe.decide import verify_count
+    from whet.recipe.reading import verify_count
     from whet.text import split, windows
 
     held = split(models.documents(), 0).verify

@@ -18,8 +18,9 @@ import torch
 from whet.checkpoint import read_header, read_tensor
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
-from whet.recipe.decide import SOLVER, TARGET, check_asked, decide, verify_count
+from whet.recipe.decide import SOLVER, TARGET, check_asked, decide
 from whet.recipe.planning import budgeted, resume_budgeted
+from whet.recipe.reading import verify_count
 from whet.recipe.room import check_room, estimate
 from whet.recipe.running import PLAN, RUN, carry_out, choices, examine, go, refuse_other_files, same_run
 from whet.recipe.schema import resolved

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import FAMILIES, Anatomy, Linear, Piece, anatomy
+from whet.anatomy import Anatomy, Linear, Piece, anatomy
 from whet.budget import check_plan, plan_hash, read_plan, tables
-from whet.checkpoint import Checkpoint, empty_model, load_tokenizer, model_config
+from whet.checkpoint import Checkpoint, model_config
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
 from whet.quantize import BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS
+from whet.recipe.reading import read_windows
 from whet.recipe.self_written import check_fits
+from whet.recipe.stored import check_shapes, check_vocabulary, untie
 from whet.targets import Storage, Target, check_family, find_target, no_file_yet, stand_in, storage, tied
-from whet.text import fingerprint, read_documents, render_chat, split, windows
 from whet.walk import not_followed
 
-VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
-_SHORT = 16  # times as many, where documents are shorter than a window
 BATCH_TOKENS = 4096
 SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
 
@@ -124,11 +122,6 @@ def model_name(path: Path) -> str:
     return path.name
 
 
-def verify_count(samples: int) -> int:
-    """Windows that verify beside `samples` that solve."""
-    return min(VERIFY_WINDOWS, max(1, samples // 8))
-
-
 def compute_type(dtype: torch.dtype, device: str) -> torch.dtype:
     """The type a block's products are computed in: the model's own where the processor multiplies it fast, as the
     runtimes that serve it do; else float32."""
@@ -166,69 +159,6 @@ def check_asked(
         raise UsageError(f"bits {bits:g} is no budget: give the stored bits a parameter, such as 3.5.")
     if quality is not None and not 0 < quality <= 1:
         raise UsageError(f"quality {quality:g} is no share of the original's: give one between 0 and 1, such as 0.98.")
-
-
-def read_windows(
-    checkpoint: Checkpoint,
-    text: Any,
-    eval_text: Any,
-    *,
-    field: str,
-    chat: bool,
-    samples: int,
-    window: int,
-    seed: int,
-) -> tuple[list[Tensor], list[Tensor], dict[str, Any]]:
-    """Solving and verifying windows, and what the lineage says of the text.
-
-    text: a path or hub name, documents, or windows already cut (a list of int64 tensors, `[n, L]`, or a safetensors
-    file that holds `windows [n, L]`). Without `eval_text` the text is split 80/10/10 and only the first two parts are
-    used; with it, all of `text` solves and `eval_text` verifies.
-    """
-    ready = _ready_windows(text)
-    if ready is not None:
-        return ready, [], {"source": "windows given", "windows": len(ready)}
-    limit = checkpoint.config.get("max_position_embeddings")
-    if limit and window > limit:
-        window = int(limit)
-    tokenizer = load_tokenizer(checkpoint.path)
-    source = str(text) if isinstance(text, (str, Path)) else "documents given"
-    documents = _documents(text, field, chat, tokenizer)
-    about: dict[str, Any] = {
-        "source": Path(source).name,
-        "fingerprint": fingerprint(documents),
-        "seed": seed,
-        "window": window,
-    }
-    if eval_text is None:
-        parts = split(documents, seed)
-        solving, verifying = parts.solve, parts.verify
-        about |= {"split": parts.how, "shares": [0.8, 0.1, 0.1]}
-    else:
-        solving = documents
-        verifying = _documents(eval_text, field, chat, tokenizer)
-        about |= {"split": "eval given", "eval_fingerprint": fingerprint(verifying)}
-    solve = windows(solving, tokenizer, samples, window, seed, source)
-    try:
-        verify = _verifying(verifying, tokenizer, verify_count(samples), window, seed, source)
-    except UsageError:
-        if eval_text is not None:
-            raise
-        verify = []  # a tenth of a short text may be less than a window; the run goes on without a verifying stream
-    about |= {"windows": len(solve), "tokens": sum(len(w) for w in solve), "verify_windows": len(verify)}
-    return solve, verify, about
-
-
-def _verifying(
-    documents: Sequence[str], tokenizer: Any, count: int, window: int, seed: int, source: str
-) -> list[Tensor]:
-    """`count` windows, or where documents are short as many as hold the tokens of `count` full ones."""
-    found = windows(documents, tokenizer, count, window, seed, source)
-    tokens = sum(len(one) for one in found)
-    if len(found) == count and tokens < count * window:
-        more = min(_SHORT * count, count * count * window // tokens)
-        found = windows(documents, tokenizer, more, window, seed, source)
-    return found
 
 
 def decide(
@@ -273,7 +203,7 @@ def decide(
         raise UsageError(f"{samples} windows of {window} tokens is too little: give at least 1 window of 8 tokens.")
     place = resolve_device(device)
     checkpoint = Checkpoint(model)
-    untied = _untie(checkpoint)
+    untied = untie(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
     check_family(runtime, parts.model_type, str(checkpoint.path))
     if runtime.gguf:
@@ -290,7 +220,7 @@ def decide(
             )
         )
         solver, text, eval_text = "nearest", None, None
-    _check_shapes(checkpoint, parts)
+    check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
     checked = None
     if plan is not None:
@@ -327,7 +257,7 @@ def decide(
         solve, verify, about = read_windows(
             checkpoint, text, eval_text, field=field, chat=chat, samples=samples, window=window, seed=seed
         )
-        _check_vocabulary(checkpoint, parts, (*solve, *verify))
+        check_vocabulary(checkpoint, parts, (*solve, *verify))
     if untied:
         notes.append(
             f"{parts.family.head}.weight differs from the embedding although config.json ties the two: both are kept, "
@@ -402,118 +332,3 @@ def _target_of(plan: Mapping[str, Any], target: str | None) -> str:
             "what one runtime holds another may not."
         )
     return str(plan["target"])
-
-
-def _documents(text: Any, field: str, chat: bool, tokenizer: Any) -> list[str]:
-    if isinstance(text, (str, Path)):
-        return read_documents(text, field, chat=chat, tokenizer=tokenizer)
-    return [render_chat(d, tokenizer, "the documents given") for d in text] if chat else list(text)
-
-
-def _ready_windows(text: Any) -> list[Tensor] | None:
-    if isinstance(text, (str, Path)) and str(text).endswith(".safetensors"):
-        from whet.checkpoint import read_header, read_tensor
-
-        path = Path(text)
-        if not path.is_file():
-            raise UsageError(f"{path} does not exist. Give a safetensors file that holds int64 windows [n, L].")
-        found = read_header(path)
-        if "windows" not in found or len(found["windows"].shape) != 2:
-            raise UsageError(
-                f"{path} holds no tensor `windows` of shape [n, L]. Write the token windows under that name."
-            )
-        text = read_tensor(found["windows"])
-    if isinstance(text, Tensor):
-        text = list(text)
-    if isinstance(text, list) and text and isinstance(text[0], Tensor):
-        return [window.to(torch.int64).cpu().contiguous() for window in text]
-    return None
-
-
-def _untie(checkpoint: Checkpoint) -> bool:
-    """Whether config.json ties a stored head to an embedding of other values; its entry is then set right in memory.
-
-    transformers keeps both tensors in that case, whatever the config says.
-    """
-    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
-    if family is None or not checkpoint.config.get("tie_word_embeddings"):
-        return False
-    wanted = {f"{family.head}.weight", f"{family.embedding}.weight"}
-    names = [name for name in checkpoint.tensors if family.module_name(name) in wanted]
-    if len(names) != 2:
-        return False
-    same = torch.equal(*(checkpoint.read(name) for name in names))
-    if not same:
-        checkpoint.config["tie_word_embeddings"] = False
-    return not same
-
-
-def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
-    """The stored shapes must be those the config's architecture has, tensor by tensor."""
-    model = empty_model(checkpoint, torch.float32)
-    if not parts.family.known:
-        # files may hold other tensors than the model, which transformers makes its own of; those it has must fit
-        for name, parameter in model.named_parameters():
-            stored = checkpoint.tensors.get(name)
-            if stored is not None and stored.shape != tuple(parameter.shape):
-                raise UsageError(
-                    f"{checkpoint.path}: tensor {name} has shape {list(stored.shape)}, config.json asks for "
-                    f"{list(parameter.shape)}. Weights and config are of different models; download the folder again."
-                )
-        return
-    stored_as = {parts.name(stored): stored for stored in checkpoint.tensors}
-    expected = {stored_as.get(n, n): tuple(p.shape) for n, p in model.named_parameters()}
-    expected = _unstacked(checkpoint, parts, expected)
-    for name, shape in expected.items():
-        stored = checkpoint.tensors.get(name)
-        if stored is None:
-            if parts.head is None and name == f"{parts.family.head}.weight":
-                continue
-            raise UsageError(
-                f"{checkpoint.path}: tensor {name} is missing, which config.json asks for. The folder is incomplete or "
-                "its config is another model's; download it again."
-            )
-        if stored.shape != shape:
-            raise UsageError(
-                f"{checkpoint.path}: tensor {name} has shape {list(stored.shape)}, config.json asks for {list(shape)}. "
-                "Weights and config are of different models; download the folder again."
-            )
-    known = set(parts.unnamed) | set(expected) | {f"{parts.family.head}.weight"}
-    extra = [n for names in parts.block_tensors for n in names if n not in known]
-    if extra:
-        raise UsageError(
-            f"{checkpoint.path}: {len(extra)} tensors in blocks that config.json's architecture does not have (first "
-            f"{extra[0]}). Weights and config are of different models; download the folder again."
-        )
-
-
-def _unstacked(
-    checkpoint: Checkpoint, parts: Anatomy, expected: dict[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
-    """`expected` with the stacks of experts taken apart as files have them; refuses other numbers than the config's."""
-    elsewhere = parts.moved()
-    moved = [linear for linear in parts.linears() if linear.address in elsewhere]
-    sizes: dict[str, int] = {}
-    for linear in moved:
-        sizes[linear.held.parameter] = sizes.get(linear.held.parameter, 0) + linear.shape[0] * linear.shape[1]
-    for linear in moved:
-        shape = expected.get(linear.held.parameter)
-        if shape is None or sizes[linear.held.parameter] != math.prod(shape) or shape[-1] != linear.shape[1]:
-            raise UsageError(
-                f"{checkpoint.path}: the experts stored as {linear.parameter} and so on do not make up "
-                f"{linear.held.parameter} {list(shape or ())}, which config.json asks for. Weights and config are of "
-                "different models; download the folder again."
-            )
-    left = {name: shape for name, shape in expected.items() if name not in sizes}
-    return left | {linear.parameter: linear.shape for linear in moved}
-
-
-def _check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor, ...]) -> None:
-    if any(window.dim() != 1 or len(window) < 2 or int(window.min()) < 0 for window in cut):
-        raise UsageError("The windows given must be rows of at least two token numbers, none of them negative.")
-    largest = max((int(window.max()) for window in cut), default=0)
-    if largest >= parts.embedding.shape[0]:
-        raise UsageError(
-            f"{checkpoint.path}: the tokenizer makes token {largest}, the embedding has {parts.embedding.shape[0]} "
-            "rows. The tokenizer belongs to another model."
-        )

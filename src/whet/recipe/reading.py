@@ -1,0 +1,109 @@
+"""The text of a run, as the windows it solves on and those it verifies with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.checkpoint import Checkpoint, load_tokenizer, read_header, read_tensor
+from whet.errors import UsageError
+from whet.text import fingerprint, read_documents, render_chat, split, windows
+
+VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
+_SHORT = 16  # times as many, where documents are shorter than a window
+
+
+def verify_count(samples: int) -> int:
+    """Windows that verify beside `samples` that solve."""
+    return min(VERIFY_WINDOWS, max(1, samples // 8))
+
+
+def read_windows(
+    checkpoint: Checkpoint,
+    text: Any,
+    eval_text: Any,
+    *,
+    field: str,
+    chat: bool,
+    samples: int,
+    window: int,
+    seed: int,
+) -> tuple[list[Tensor], list[Tensor], dict[str, Any]]:
+    """Solving and verifying windows, and what the lineage says of the text.
+
+    text: a path or hub name, documents, or windows already cut (a list of int64 tensors, `[n, L]`, or a safetensors
+    file that holds `windows [n, L]`). Without `eval_text` the text is split 80/10/10 and only the first two parts are
+    used; with it, all of `text` solves and `eval_text` verifies.
+    """
+    ready = _ready_windows(text)
+    if ready is not None:
+        return ready, [], {"source": "windows given", "windows": len(ready)}
+    limit = checkpoint.config.get("max_position_embeddings")
+    if limit and window > limit:
+        window = int(limit)
+    tokenizer = load_tokenizer(checkpoint.path)
+    source = str(text) if isinstance(text, (str, Path)) else "documents given"
+    documents = _documents(text, field, chat, tokenizer)
+    about: dict[str, Any] = {
+        "source": Path(source).name,
+        "fingerprint": fingerprint(documents),
+        "seed": seed,
+        "window": window,
+    }
+    if eval_text is None:
+        parts = split(documents, seed)
+        solving, verifying = parts.solve, parts.verify
+        about |= {"split": parts.how, "shares": [0.8, 0.1, 0.1]}
+    else:
+        solving = documents
+        verifying = _documents(eval_text, field, chat, tokenizer)
+        about |= {"split": "eval given", "eval_fingerprint": fingerprint(verifying)}
+    solve = windows(solving, tokenizer, samples, window, seed, source)
+    try:
+        verify = _verifying(verifying, tokenizer, verify_count(samples), window, seed, source)
+    except UsageError:
+        if eval_text is not None:
+            raise
+        verify = []  # a tenth of a short text may be less than a window; the run goes on without a verifying stream
+    about |= {"windows": len(solve), "tokens": sum(len(w) for w in solve), "verify_windows": len(verify)}
+    return solve, verify, about
+
+
+def _verifying(
+    documents: Sequence[str], tokenizer: Any, count: int, window: int, seed: int, source: str
+) -> list[Tensor]:
+    """`count` windows, or where documents are short as many as hold the tokens of `count` full ones."""
+    found = windows(documents, tokenizer, count, window, seed, source)
+    tokens = sum(len(one) for one in found)
+    if len(found) == count and tokens < count * window:
+        more = min(_SHORT * count, count * count * window // tokens)
+        found = windows(documents, tokenizer, more, window, seed, source)
+    return found
+
+
+def _documents(text: Any, field: str, chat: bool, tokenizer: Any) -> list[str]:
+    if isinstance(text, (str, Path)):
+        return read_documents(text, field, chat=chat, tokenizer=tokenizer)
+    return [render_chat(d, tokenizer, "the documents given") for d in text] if chat else list(text)
+
+
+def _ready_windows(text: Any) -> list[Tensor] | None:
+    if isinstance(text, (str, Path)) and str(text).endswith(".safetensors"):
+        path = Path(text)
+        if not path.is_file():
+            raise UsageError(f"{path} does not exist. Give a safetensors file that holds int64 windows [n, L].")
+        found = read_header(path)
+        if "windows" not in found or len(found["windows"].shape) != 2:
+            raise UsageError(
+                f"{path} holds no tensor `windows` of shape [n, L]. Write the token windows under that name."
+            )
+        text = read_tensor(found["windows"])
+    if isinstance(text, Tensor):
+        text = list(text)
+    if isinstance(text, list) and text and isinstance(text[0], Tensor):
+        return [window.to(torch.int64).cpu().contiguous() for window in text]
+    return None

@@ -1,0 +1,101 @@
+"""Whether what is stored is the model that config.json tells of."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from whet.anatomy import FAMILIES, Anatomy
+from whet.checkpoint import Checkpoint, empty_model
+from whet.errors import UsageError
+
+
+def untie(checkpoint: Checkpoint) -> bool:
+    """Whether config.json ties a stored head to an embedding of other values; its entry is then set right in memory.
+
+    transformers keeps both tensors in that case, whatever the config says.
+    """
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
+    if family is None or not checkpoint.config.get("tie_word_embeddings"):
+        return False
+    wanted = {f"{family.head}.weight", f"{family.embedding}.weight"}
+    names = [name for name in checkpoint.tensors if family.module_name(name) in wanted]
+    if len(names) != 2:
+        return False
+    same = torch.equal(*(checkpoint.read(name) for name in names))
+    if not same:
+        checkpoint.config["tie_word_embeddings"] = False
+    return not same
+
+
+def check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
+    """The stored shapes must be those the config's architecture has, tensor by tensor."""
+    model = empty_model(checkpoint, torch.float32)
+    if not parts.family.known:
+        # files may hold other tensors than the model, which transformers makes its own of; those it has must fit
+        for name, parameter in model.named_parameters():
+            stored = checkpoint.tensors.get(name)
+            if stored is not None and stored.shape != tuple(parameter.shape):
+                raise UsageError(
+                    f"{checkpoint.path}: tensor {name} has shape {list(stored.shape)}, config.json asks for "
+                    f"{list(parameter.shape)}. Weights and config are of different models; download the folder again."
+                )
+        return
+    stored_as = {parts.name(stored): stored for stored in checkpoint.tensors}
+    expected = {stored_as.get(n, n): tuple(p.shape) for n, p in model.named_parameters()}
+    expected = _unstacked(checkpoint, parts, expected)
+    for name, shape in expected.items():
+        stored = checkpoint.tensors.get(name)
+        if stored is None:
+            if parts.head is None and name == f"{parts.family.head}.weight":
+                continue
+            raise UsageError(
+                f"{checkpoint.path}: tensor {name} is missing, which config.json asks for. The folder is incomplete or "
+                "its config is another model's; download it again."
+            )
+        if stored.shape != shape:
+            raise UsageError(
+                f"{checkpoint.path}: tensor {name} has shape {list(stored.shape)}, config.json asks for {list(shape)}. "
+                "Weights and config are of different models; download the folder again."
+            )
+    known = set(parts.unnamed) | set(expected) | {f"{parts.family.head}.weight"}
+    extra = [n for names in parts.block_tensors for n in names if n not in known]
+    if extra:
+        raise UsageError(
+            f"{checkpoint.path}: {len(extra)} tensors in blocks that config.json's architecture does not have (first "
+            f"{extra[0]}). Weights and config are of different models; download the folder again."
+        )
+
+
+def _unstacked(
+    checkpoint: Checkpoint, parts: Anatomy, expected: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """`expected` with the stacks of experts taken apart as files have them; refuses other numbers than the config's."""
+    elsewhere = parts.moved()
+    moved = [linear for linear in parts.linears() if linear.address in elsewhere]
+    sizes: dict[str, int] = {}
+    for linear in moved:
+        sizes[linear.held.parameter] = sizes.get(linear.held.parameter, 0) + linear.shape[0] * linear.shape[1]
+    for linear in moved:
+        shape = expected.get(linear.held.parameter)
+        if shape is None or sizes[linear.held.parameter] != math.prod(shape) or shape[-1] != linear.shape[1]:
+            raise UsageError(
+                f"{checkpoint.path}: the experts stored as {linear.parameter} and so on do not make up "
+                f"{linear.held.parameter} {list(shape or ())}, which config.json asks for. Weights and config are of "
+                "different models; download the folder again."
+            )
+    left = {name: shape for name, shape in expected.items() if name not in sizes}
+    return left | {linear.parameter: linear.shape for linear in moved}
+
+
+def check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor, ...]) -> None:
+    if any(window.dim() != 1 or len(window) < 2 or int(window.min()) < 0 for window in cut):
+        raise UsageError("The windows given must be rows of at least two token numbers, none of them negative.")
+    largest = max((int(window.max()) for window in cut), default=0)
+    if largest >= parts.embedding.shape[0]:
+        raise UsageError(
+            f"{checkpoint.path}: the tokenizer makes token {largest}, the embedding has {parts.embedding.shape[0]} "
+            "rows. The tokenizer belongs to another model."
+        )
