@@ -1,6 +1,7 @@
 """What `make bench` runs: nearest rounding against GPTQ on the embedded model, and the peers where they are installed.
 
-Needs no download: model, calibration text and evaluation text are whet's own. Takes a few minutes on two cores.
+Needs no download: model, calibration text and evaluation text are whet's own. Takes a few minutes on two cores. With
+`--schemes every --solvers every` it is every solver on every grid, which takes a night.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ import whet
 from evaluation import clustered_error, cut, table, window_scores
 from whet import starter
 from whet.checkpoint import load_model, load_tokenizer, size_on_disk
+from whet.grids import BLOCKS, SMALL_FLOATS
+from whet.quantize import SOLVERS
 
 BENCH = Path(__file__).resolve().parent
+SOLVED = ("nearest", "gptq")
 SCHEMES = ("W8A16", "W4A16", "int4-g32", "int4s-g32", "int3-g32", "int3s-g32", "int2-g32")
 
 
@@ -52,7 +56,7 @@ def main() -> None:
     )
     rows = []
     for scheme in args.schemes:
-        for solver in ("nearest", "gptq"):
+        for solver in args.solvers:
             lighter = out / "lighter"
             shutil.rmtree(lighter, ignore_errors=True)
             start = time.perf_counter()
@@ -92,14 +96,23 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env-gptqmodel", help="folder of a virtual environment with gptqmodel")
     parser.add_argument("--env-llmcompressor", help="folder of a virtual environment with llmcompressor")
-    parser.add_argument("--schemes", nargs="+", default=SCHEMES)
+    parser.add_argument("--schemes", nargs="+", default=SCHEMES, help="`every`: one of each grid, in every width")
+    parser.add_argument("--solvers", nargs="+", default=SOLVED, help="`every`: all of them")
     parser.add_argument("--documents", type=int, default=2000, help="documents generated to calibrate on")
     parser.add_argument("--samples", type=int, default=64, help="calibration windows")
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", default="bench-out/starter")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.schemes == ["every"]:
+        integers = [
+            f"int{bits}{kind}-g{group}" for bits in range(2, 9) for kind in ("", "s", "z") for group in (32, 128)
+        ]
+        args.schemes = [*integers, *BLOCKS, *SMALL_FLOATS]
+    if args.solvers == ["every"]:
+        args.solvers = list(SOLVERS)
+    return args
 
 
 def peers(args: argparse.Namespace, model: Path, out: Path) -> None:
