@@ -114,13 +114,16 @@ def round_block(
     def size(error: Tensor) -> Tensor:
         return (error if root is None else error @ root).square().sum()
 
-    def loss(batch: int) -> Tensor:
-        weights = {address: x.weight() for address, x in linears.items()}
-        return size(forward(weights, batch) - target(batch))
+    def weights() -> dict[str, Tensor]:
+        return {address: x.weight() for address, x in linears.items()}
+
+    def loss(now: Mapping[str, Tensor], batch: int) -> Tensor:
+        return size(forward(now, batch) - target(batch))
 
     def judged() -> float:
         with torch.no_grad():
-            return sum(loss(batch).double().item() for batch in judges)
+            now = weights()
+            return sum(loss(now, batch).double().item() for batch in judges)
 
     with torch.no_grad():
         energy = sum(size(target(batch)).double().item() for batch in judges)
@@ -132,9 +135,13 @@ def round_block(
     optimizer = torch.optim.Adam([{"params": some, "lr": first} for some, first in rates], betas=_BETAS, eps=_EPSILON)
     for step, taken in enumerate(steps_of(sizes, steps if before else 0, seed), 1):
         optimizer.zero_grad()
-        for batch in taken:
-            with torch.enable_grad():
-                (loss(batch) / before).backward()
+        with torch.enable_grad():
+            rounded = weights()
+            leaves = {address: w.detach().requires_grad_() for address, w in rounded.items()}
+            for batch in taken:
+                (loss(leaves, batch) / before).backward()
+        slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves.values()]
+        torch.autograd.backward(list(rounded.values()), slopes)
         for (_, first), group in zip(rates, optimizer.param_groups, strict=True):
             group["lr"] = first * (1 - (step - 1) / steps)
         optimizer.step()

@@ -2,7 +2,7 @@
 
 What is trained on each block's own output need not be what the last one's predictions want. Here a step goes forward
 through the whole lighter model, from the files that were just written, and back, a block at a time: what is kept is
-the hidden states between blocks of one batch, and for each scale its factor and Adam's two averages. As EfficientQAT's
+the hidden states between blocks of one step, and for each scale its factor and Adam's two averages. As EfficientQAT's
 second phase (Chen et al. 2024, arXiv 2407.11062), with the original's predictions for targets in place of the text.
 
 A weight is a product of its scale and what its code stands for, so the one definition of its value, `decode`, gives the
@@ -11,8 +11,10 @@ gradient for every grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,8 +74,7 @@ def tune(
     before = tuning.measured(judging)
     for step, taken in enumerate(steps_of(sizes, steps, decision.recipe["seed"])):
         optimizer.zero_grad()
-        for number in taken:
-            tuning.back(number, batches[number])
+        tuning.back({number: batches[number] for number in taken})
         optimizer.param_groups[0]["lr"] = _RATE * (1 - step / steps)
         optimizer.step()
         stage.step()
@@ -152,36 +153,48 @@ class _Tuning:
 
     def measured(self, batches: Mapping[int, Tensor]) -> float:
         """KL(original ‖ lighter), summed over batches that the walk holds under these numbers."""
-        return sum(self._head(n, tokens, self._forward(tokens)[0][-1])[0] for n, tokens in batches.items())
+        states = self._forward(batches, keep=False)[0]
+        return sum(self._head(n, tokens, states[n][-1])[0] for n, tokens in batches.items())
 
-    def back(self, number: int, tokens: Tensor) -> None:
-        """Add the gradient of one batch to the factors'."""
-        states, calls = self._forward(tokens)
-        gradient = self._head(number, tokens, states.pop())[1]
+    def back(self, batches: Mapping[int, Tensor]) -> None:
+        """Add the gradient of some batches to the factors'; each block is brought in once for all of them."""
+        states, calls = self._forward(batches)
+        gradients = {n: self._head(n, tokens, states[n].pop())[1] for n, tokens in batches.items()}
         for index in reversed(range(len(self.pieces))):
-            x = states.pop().requires_grad_()
-            with torch.enable_grad():
-                self._run(index, x, calls[index]).backward(gradient)
-            assert x.grad is not None
-            gradient = x.grad
+            with torch.enable_grad(), self._block(index) as run:
+                given = {n: some.pop().requires_grad_() for n, some in states.items()}
+                outs = [run(x, calls[n][index]) for n, x in given.items()]
+                torch.autograd.backward(outs, list(gradients.values()))
+            gradients = {n: x.grad for n, x in given.items() if x.grad is not None}
 
-    def _forward(self, tokens: Tensor):  # type: ignore[no-untyped-def]
-        """Hidden states before each block and after the last, and every block's other arguments."""
+    def _forward(
+        self, batches: Mapping[int, Tensor], keep: bool = True
+    ) -> tuple[dict[int, list[Tensor]], dict[int, list[Any]]]:
+        """By number the hidden states before each block (if they are to be kept) and after the last, and every block's
+        other arguments."""
+        states: dict[int, list[Tensor]] = {}
+        calls: dict[int, list[Any]] = {}
         with torch.no_grad():
             with self.skeleton.embedding(self.table):
-                hidden, calls = self.skeleton.enter(tokens)
-            states = [hidden]
+                for n, tokens in batches.items():
+                    hidden, calls[n] = self.skeleton.enter(tokens)
+                    states[n] = [hidden]
             for index in range(len(self.pieces)):
-                states.append(self._run(index, states[-1], calls[index]))
+                with self._block(index) as run:
+                    for n, some in states.items():
+                        some.append(run(some[-1], calls[n][index]))
+                        if not keep:
+                            del some[:-1]
         return states, calls
 
-    def _run(self, index: int, hidden: Tensor, call):  # type: ignore[no-untyped-def]
+    @contextlib.contextmanager
+    def _block(self, index: int) -> Iterator[Callable[[Tensor, Any], Tensor]]:
+        """Block `index` with its lighter weights, as a function of hidden states and other arguments."""
         linears = self.decision.anatomy.blocks[index]
         module = self.skeleton.load_block(index)
         parameters = placed(linears, self.weights(index), module, self.decision.anatomy.block_prefix(index))
-        out = self.skeleton.run(module, hidden, call, self.compute, parameters)
+        yield lambda hidden, call: self.skeleton.run(module, hidden, call, self.compute, parameters)
         self.skeleton.free_block(index)
-        return out
 
     def _head(self, number: int, tokens: Tensor, last: Tensor) -> tuple[float, Tensor]:
         """The KL of one batch, summed up, and its gradient in the last hidden states."""
