@@ -22,7 +22,7 @@ from whet.walk import hidden as hidden_states
 
 # Bytes that training a block takes for each of its weights (places, their gradient, two averages of it, values, gaps
 # and what rounding leaves on the way), and how many times a block's activations are there while it is trained.
-_TRAINED, _KEPT = 56, 4
+_TRAINED, _KEPT = 68, 4
 _STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
 # What Python, torch and transformers take before any model is read, measured on Linux x86-64.
 _BASE_MEMORY = 700 * 2**20
