@@ -10,7 +10,7 @@ import models
 from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
-from whet.walk import SecondMoments, Walk, hidden
+from whet.walk import SecondMoments, Walk, hidden, placed
 
 # two lengths, both longer than Mistral's window of 6
 GENERATOR = torch.Generator().manual_seed(0)
@@ -88,7 +88,9 @@ class Disturbed:
         given = {address: w.clone().requires_grad_() for address, w in weights.items()}
         scale = step.module.get_parameter(norm).detach().clone().requires_grad_()
         with torch.enable_grad():
-            out = step.forward(given, 1, {norm: scale})
+            parameters = {norm: scale, **placed(step.linears, given, step.module, step.prefix)}
+            out = self.walk.run(step, self.walk.lighter[1], 1, parameters)
+            assert torch.equal(out, step.forward(given, 1))
             (out * torch.randn(out.shape, generator=chance)).sum().backward()
         assert (
             all(w.grad.abs().amax(1).gt(0).float().mean() > 0.5 for w in given.values()) and scale.grad.abs().sum() > 0

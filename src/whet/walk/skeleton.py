@@ -198,13 +198,24 @@ class Skeleton:
         compute: torch.dtype,
         parameters: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """What a block gives for `hidden [b, L, hidden]`, with its products in the type `compute`, and with other
+        """What a block gives for `hidden [b, L, hidden]`: the first of what is `returned`."""
+        out = self.returned(module, hidden, call, compute, parameters)
+        return out if isinstance(out, Tensor) else out[0]
+
+    def returned(
+        self,
+        module: nn.Module,
+        hidden: Tensor,
+        call: Call,
+        compute: torch.dtype,
+        parameters: Mapping[str, Tensor] | None = None,
+    ) -> Any:
+        """All a block returns for `hidden [b, L, hidden]`, with its products in the type `compute`, and with other
         `parameters` in place of its own."""
         args, kwargs = call
         kind = torch.device(self.device).type
         with torch.autocast(kind, dtype=compute, enabled=compute != torch.float32):
-            out = functional_call(module, dict(parameters or {}), (hidden, *args), kwargs)
-        return out if isinstance(out, Tensor) else out[0]
+            return functional_call(module, dict(parameters or {}), (hidden, *args), kwargs)
 
     def _norms(self) -> list[str]:
         """Names of the norms that end the stacks."""

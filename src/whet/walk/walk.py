@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
@@ -51,10 +50,10 @@ class BlockStep:
         """The original weights `[out, in]` of `linear`, float32."""
         return linear.held.of(self.module.get_parameter(linear.held.parameter.removeprefix(self.prefix)).data)
 
-    def forward(self, weights: Mapping[str, Tensor], batch: int, norms: Mapping[str, Tensor] | None = None) -> Tensor:
+    def forward(self, weights: Mapping[str, Tensor], batch: int) -> Tensor:
         """What the block gives `[b, L, hidden]` for the lighter stream's batch, with other weights of its linears, by
-        address, and other parameters, by name inside the block (`norms`); gradients flow into both."""
-        parameters = {**(norms or {}), **placed(self.linears, weights, self.module, self.prefix)}
+        address; gradients flow into them."""
+        parameters = placed(self.linears, weights, self.module, self.prefix)
         return self.walk.run(self, self.walk.lighter[batch], batch, parameters)
 
     def target(self, batch: int) -> Tensor:
@@ -165,9 +164,7 @@ class Walk:
         instead = self._stream.instead(shape, batch)
         args = tuple(instead.get(id(value), value) for value in args)
         kwargs = {name: instead.get(id(value), value) for name, value in kwargs.items()}
-        kind = torch.device(self.skeleton.device).type
-        with torch.autocast(kind, dtype=self.compute, enabled=self.compute != torch.float32):
-            out = functional_call(step.module, dict(parameters or {}), (hidden, *args), kwargs)
+        out = self.skeleton.returned(step.module, hidden, (args, kwargs), self.compute, parameters)
         if isinstance(out, Tensor):
             return out
         if self.skeleton.handed is not None and step.index in self.skeleton.starts:
