@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from whet.quantize.block import STEP_TOKENS, Start, Trained, pull, round_block, steps_of, usual_steps
+from whet.quantize.block import (
+    JUDGES,
+    STEP_TOKENS,
+    Start,
+    Trained,
+    adam,
+    pull,
+    round_block,
+    steps_of,
+    take_step,
+    usual_steps,
+)
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import Solution, second_moment_error
@@ -26,16 +37,19 @@ BLOCKWISE = frozenset({"block", "tuned"})
 __all__ = [
     "BLOCKWISE",
     "EFFORTS",
+    "JUDGES",
     "SOLVERS",
     "STEP_TOKENS",
     "Solution",
     "Start",
     "Trained",
+    "adam",
     "gptq",
     "nearest",
     "pull",
     "round_block",
     "second_moment_error",
     "steps_of",
+    "take_step",
     "usual_steps",
 ]

@@ -36,7 +36,7 @@ _BETAS, _EPSILON = (0.9, 0.95), 1e-16
 # How far from its value a weight starts at most, in gaps: at half a gap rounding would move it.
 _NEAR = 0.49
 _LOOKS = 5  # times that other batches tell on the way how good it is
-_JUDGES = 16  # batches at most that tell it where there are no others
+JUDGES = 16  # batches at most that tell it where there are no others
 
 Forward = Callable[[Mapping[str, Tensor], int], Tensor]
 
@@ -84,6 +84,19 @@ def steps_of(sizes: Sequence[int], steps: int, seed: int) -> Iterator[list[int]]
         yield taken
 
 
+def adam(rates: Sequence[tuple[Sequence[Tensor], float]]) -> torch.optim.Adam:
+    """What trains some tensors, each at a rate of its own at first."""
+    groups = [{"params": list(some), "lr": first, "first": first} for some, first in rates]
+    return torch.optim.Adam(groups, betas=_BETAS, eps=_EPSILON)
+
+
+def take_step(optimizer: torch.optim.Adam, done: float) -> None:
+    """A step by the gradients as they are, at rates that fall to nothing along a line; `done`: share of the steps."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["first"] * (1 - done)
+    optimizer.step()
+
+
 def round_block(
     starts: Mapping[str, Start],
     forward: Forward,
@@ -107,7 +120,7 @@ def round_block(
     """
     steps = usual_steps(sum(sizes)) if steps is None else steps
     looks = {round(step * steps / _LOOKS) for step in range(1, _LOOKS + 1)} if judges else {steps}
-    judges = judges or range(min(len(sizes), _JUDGES))
+    judges = judges or range(min(len(sizes), JUDGES))
     root = None if metric is None else torch.linalg.cholesky(metric.double()).float()
     linears = {address: _Relaxed(start) for address, start in starts.items()}
 
@@ -132,7 +145,7 @@ def round_block(
     places = [x.place for x in linears.values()]
     factors = [factor for x in linears.values() for factor in x.factors.values()]
     rates = [(places, rate), (factors, _SCALES * rate)]
-    optimizer = torch.optim.Adam([{"params": some, "lr": first} for some, first in rates], betas=_BETAS, eps=_EPSILON)
+    optimizer = adam(rates)
     for step, taken in enumerate(steps_of(sizes, steps if before else 0, seed), 1):
         optimizer.zero_grad()
         with torch.enable_grad():
@@ -142,9 +155,7 @@ def round_block(
                 (loss(leaves, batch) / before).backward()
         slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves.values()]
         torch.autograd.backward(list(rounded.values()), slopes)
-        for (_, first), group in zip(rates, optimizer.param_groups, strict=True):
-            group["lr"] = first * (1 - (step - 1) / steps)
-        optimizer.step()
+        take_step(optimizer, (step - 1) / steps)
         for x in linears.values():
             x.stay()
         if step in looks and (now := judged()) < least:

@@ -23,15 +23,13 @@ from whet.anatomy import Piece
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.checkpoint.modeling_whet import decode
 from whet.events import Stage
-from whet.quantize import steps_of, usual_steps
+from whet.quantize import JUDGES, adam, steps_of, take_step, usual_steps
 from whet.recipe.decide import Decision
 from whet.recipe.solving import Solver
 from whet.walk import Walk, placed
 
 # Steps at most; share that a scale moves in a step at first.
 TUNING_STEPS, _RATE = 100, 1e-3
-_BETAS, _EPSILON = (0.9, 0.95), 1e-16
-_JUDGES = 16  # batches at most that tell whether it helped where there is no text for that
 _LOGITS = 1 << 24  # logits looked at together
 _TRAINED = ("weight_scale", "weight_offset")
 
@@ -69,14 +67,13 @@ def tune(
     sizes = [tokens.numel() for tokens in batches]
     steps = usual_steps(sum(sizes), TUNING_STEPS)
     stage = Stage(solver.stage.on_event, "tune", steps)
-    optimizer = torch.optim.Adam(tuning.factors.values(), lr=_RATE, betas=_BETAS, eps=_EPSILON)
-    judging = dict(enumerate(judges, len(batches)) if judges else enumerate(batches[:_JUDGES]))
+    optimizer = adam([(list(tuning.factors.values()), _RATE)])
+    judging = dict(enumerate(judges, len(batches)) if judges else enumerate(batches[:JUDGES]))
     before = tuning.measured(judging)
     for step, taken in enumerate(steps_of(sizes, steps, decision.recipe["seed"])):
         optimizer.zero_grad()
         tuning.back({number: batches[number] for number in taken})
-        optimizer.param_groups[0]["lr"] = _RATE * (1 - step / steps)
-        optimizer.step()
+        take_step(optimizer, step / steps)
         stage.step()
     write_tensors(tuned_file(run), tuning.stored() if tuning.measured(judging) < before else {})
 
