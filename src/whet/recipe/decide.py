@@ -191,7 +191,8 @@ def decide(
         parse_scheme(scheme)
         if embed is not None:
             parse_scheme(embed)
-    solver, asked = EFFORTS.get(solver or SOLVER, solver or SOLVER), solver
+    asked = EFFORTS.get(solver, solver) if solver else None
+    solver = asked or SOLVER
     if solver not in SOLVERS:
         efforts = ", ".join(f"{effort} for {name}" for effort, name in EFFORTS.items())
         raise UsageError(
@@ -215,7 +216,7 @@ def decide(
             f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
             + (
                 " (the solver and text that were given have no use here)"
-                if EFFORTS.get(asked or "nearest", asked) != "nearest" or text
+                if asked not in (None, "nearest") or text
                 else ""
             )
         )
