@@ -1,9 +1,10 @@
-"""whet's solvers against GPTQModel, llm-compressor and auto-round: same model, same calibration draws, same evaluation.
+"""whet's solvers against GPTQModel, llm-compressor, auto-round, HQQ and torchao on the same draws and windows.
 
 Makes the calibration windows once (every program reads them from the same files), runs each quantizer in its own
 environment, decodes every result to a plain folder and measures it with ``evaluation.py``. Prints, per width, the
 mean KL over the draws, and the paired ratio of whet to the best peer, i.e. the one with the lowest mean KL at that
-width. Runs are cached by the content of everything they depend on, so a second call costs nothing.
+width; draws KL against processor seconds in ``quantization.svg``. Runs are cached by the content of everything they
+depend on, so a second call costs nothing.
 
 ``--schemes NVFP4,MXFP4,FP8`` compares float formats, weight-only: the peers are llm-compressor's data-free rounding and
 its GPTQ, each with the scales of the largest weight and with those of least error.
@@ -34,6 +35,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import whet
 from evaluation import Ratio, cut, paired_ratio, table, window_scores
+from frontier import Dot, Panel, frontier_plot
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 # The rooms of whet that its quantized weights depend on.
@@ -52,6 +54,8 @@ class Method:
 
 GPTQMODEL = ("run_gptqmodel.py", "env_gptqmodel", ("gptqmodel", "torch", "transformers"))
 AUTOROUND = ("run_autoround.py", "env_autoround", ("auto_round", "torch", "transformers"))
+HQQ = ("run_hqq.py", "env_free", ("hqq", "torch", "transformers"))
+TORCHAO = ("run_torchao.py", "env_free", ("torchao", "torch", "transformers"))
 LLMCOMPRESSOR = ("run_llmcompressor.py", "env_llmcompressor", ("llmcompressor", "compressed_tensors", "torch"))
 PEERS = {
     "GPTQModel": Method(*GPTQMODEL),
@@ -61,6 +65,9 @@ PEERS = {
     "auto-round 1000 steps": Method(*AUTOROUND, options=("--iters", "1000")),
     "auto-round alg_ext": Method(*AUTOROUND, options=("--alg-ext",)),
     "auto-round 1000 alg_ext": Method(*AUTOROUND, options=("--iters", "1000", "--alg-ext")),
+    "HQQ": Method(*HQQ),
+    "torchao": Method(*TORCHAO),
+    "torchao hqq": Method(*TORCHAO, options=("--hqq",)),
 }
 # The same where a format is given instead of bits.
 FORMAT_PEERS = {
@@ -70,6 +77,7 @@ FORMAT_PEERS = {
     "llm-compressor mse": Method(*LLMCOMPRESSOR, options=("--observer", "memoryless_mse")),
 }
 OURS = {
+    "whet nearest": Method("run_whet.py", None, (), ("--solver", "nearest")),
     "whet": Method("run_whet.py", None, ()),
     "whet block": Method("run_whet.py", None, (), ("--solver", "block")),
     "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
@@ -98,6 +106,9 @@ def main() -> None:
                 results[bits, name] = runs, scores
         print(f"\n{split}: {len(windows)} windows of {args.window} tokens, {args.draws} calibration draws\n")
         print(summary(args, results))
+        plot = out / f"quantization-{split}.svg"
+        plot.write_text(frontier_plot([panel(args, results, bits) for bits in args.widths]), encoding="utf-8")
+        print(f"\n{plot}")
 
 
 def arguments() -> argparse.Namespace:
@@ -108,6 +119,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--env-gptqmodel", help="folder of a virtual environment with gptqmodel")
     parser.add_argument("--env-llmcompressor", help="folder of a virtual environment with llmcompressor")
     parser.add_argument("--env-autoround", help="folder of a virtual environment with auto-round")
+    parser.add_argument("--env-free", help="folder of a virtual environment with hqq and torchao, which need no data")
     parser.add_argument("--bits", type=lambda text: text.split(","), default=["4", "3", "2"])
     parser.add_argument("--schemes", type=lambda text: text.split(","), help="FP8, NVFP4, MXFP4 instead of bits")
     parser.add_argument("--group", type=int, default=32)
@@ -188,7 +200,7 @@ def one_run(args: argparse.Namespace, name: str, bits: str, windows: Path, out: 
     if code:
         tail = "\n".join((folder / "log.txt").read_text(errors="replace").splitlines()[-15:])
         raise SystemExit(f"{name}, {label(bits)}, {windows.stem}: exit code {code}\n{tail}")
-    print(f"ran: {name}, {label(bits)}, {windows.stem}: {result(folder)['seconds']:.1f} s", flush=True)
+    print(f"ran: {name}, {label(bits)}, {windows.stem}: {result(folder)['cpu_seconds']:.1f} processor s", flush=True)
     return folder
 
 
@@ -219,7 +231,7 @@ def measured(folder: Path, split: str, original: torch.nn.Module, windows: torch
 def summary(args: argparse.Namespace, results: dict) -> str:
     """The table: one row per width and method; ratios are to the peer with the lowest mean KL at that width."""
     header = ["bits", "method", "KL", "sd over draws", "KL / best peer", "95 % crossed", "95 % over draws",
-              "perplexity", "top-1", "bits/weight", "seconds", "peak MB"]  # fmt: skip
+              "perplexity", "top-1", "bits/weight", "processor s", "MB over imports"]  # fmt: skip
     rows = []
     for bits in args.widths:
         kl = {name: np.stack([s["kl"] for s in scores]) for (b, name), (_, scores) in results.items() if b == bits}
@@ -240,11 +252,29 @@ def summary(args: argparse.Namespace, results: dict) -> str:
                     f"{np.mean([np.exp(s['nll'].mean()) for s in scores]):.4f}",
                     f"{np.mean([s['top1'].mean() for s in scores]):.4f}",
                     f"{stored_bits(facts[0], bits, args.group):.3f}",
-                    f"{np.mean([f['seconds'] for f in facts]):.1f}",
-                    f"{max(f['peak_rss_bytes'] for f in facts) / 1e6:.0f}",
+                    f"{processor_seconds(facts):.1f}",
+                    f"{max(f['peak_rss_bytes'] - f['imported_rss_bytes'] for f in facts) / 1e6:.0f}",
                 ]
             )
     return table(header, rows)
+
+
+def panel(args: argparse.Namespace, results: dict, bits: str) -> Panel:
+    """What the plot shows of one width."""
+    dots = []
+    for (width, name), (runs, scores) in results.items():
+        if width == bits:
+            per_draw = np.array([s["kl"].mean() for s in scores])
+            spread = float(per_draw.std(ddof=1)) if len(per_draw) > 1 else 0.0
+            facts = [result(run) for run in runs]
+            stored = stored_bits(facts[0], bits, args.group)
+            dots.append(Dot(name, processor_seconds(facts), float(per_draw.mean()), spread, stored, name in OURS))
+    return Panel(label(bits), dots)
+
+
+def processor_seconds(facts: list[dict]) -> float:
+    """Of the least busy draw: other work on a machine makes the same instructions take longer, never shorter."""
+    return min(fact["cpu_seconds"] for fact in facts)
 
 
 def ratio_cells(ratio: Ratio | None) -> list[str]:

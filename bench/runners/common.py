@@ -5,16 +5,20 @@ the others. Every runner reads the same calibration windows from the same file a
 
 - ``OUT/dequant/``: the original Hugging Face folder in fp32 with the rounded linears swapped in, so that one
   measuring program can read the results of all of them;
-- ``OUT/result.json``: seconds of the quantizer alone (no imports, no saving), peak resident memory, versions.
+- ``OUT/result.json``: seconds of the quantizer alone (no imports, no loading, no saving) on the wall's clock and on the
+  processor's, peak resident memory of the process and what it has after its imports, versions.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import resource
+import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -51,6 +55,12 @@ def samples(windows: torch.Tensor) -> list[dict[str, list[int]]]:
     return [{"input_ids": row.tolist(), "attention_mask": [1] * len(row)} for row in windows]
 
 
+def linears(model: torch.nn.Module) -> dict[str, torch.nn.Linear]:
+    """The linears of the blocks, by name."""
+    every = model.named_modules()
+    return {name: one for name, one in every if isinstance(one, torch.nn.Linear) and name != "lm_head"}
+
+
 def save_dequantized(model: str, out: str, weights: dict[str, torch.Tensor]) -> int:
     """Write ``OUT/dequant``: the original in fp32 with ``weights`` (module name -> [out, in]) swapped in.
 
@@ -80,15 +90,38 @@ def save_dequantized(model: str, out: str, weights: dict[str, torch.Tensor]) -> 
     return changed
 
 
-def record(out: str, packages: list[str], seconds: float, **more: object) -> None:
-    """Write ``OUT/result.json``."""
-    result = {
-        "seconds": round(seconds, 3),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in ["torch", "transformers", *packages]},
-        **more,
-    }
-    Path(out).mkdir(parents=True, exist_ok=True)
-    (Path(out) / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+class Run:
+    """One run of a quantizer: made after the imports, whose memory it notes; sets threads and the seed.
+
+    The processor's seconds are those of all threads. On a machine with other work they are steadier than the wall's,
+    and with one thread they are what the wall would show on an idle machine.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.out = Path(args.out)
+        self.imported = 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+        self.seconds = self.cpu_seconds = 0.0
+        torch.set_num_threads(args.threads)
+        torch.manual_seed(0)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """What is done inside is the quantizer's."""
+        wall, processor = time.perf_counter(), time.process_time()
+        yield
+        self.seconds, self.cpu_seconds = time.perf_counter() - wall, time.process_time() - processor
+
+    def record(self, packages: list[str], **more: object) -> None:
+        """Write ``OUT/result.json``."""
+        result = {
+            "seconds": round(self.seconds, 3),
+            "cpu_seconds": round(self.cpu_seconds, 3),
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "imported_rss_bytes": self.imported,
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in ["torch", "transformers", *packages]},
+            **more,
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

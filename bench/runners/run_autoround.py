@@ -6,8 +6,6 @@ decoded. They are what its codes stand for under the scales it stores.
 
 from __future__ import annotations
 
-import time
-
 import common
 import torch
 from auto_round import AutoRound
@@ -19,11 +17,10 @@ def main() -> None:
     parser.add_argument("--iters", type=int, default=200, help="steps of sign descent a block")
     parser.add_argument("--alg-ext", action="store_true", help="its own extension of the algorithm")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-
+    run = common.Run(args)
     windows = common.read_windows(args.windows)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    names = list(common.linears(model))
     tuner = AutoRound(
         model,
         AutoTokenizer.from_pretrained(args.model),
@@ -39,17 +36,15 @@ def main() -> None:
         enable_torch_compile=False,
         enable_alg_ext=args.alg_ext,
     )
-    start = time.perf_counter()
-    tuned, layers = tuner.quantize()
-    seconds = time.perf_counter() - start
-    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    with run.timed():
+        tuned, layers = tuner.quantize()
     modules = dict(tuned.named_modules())
-    weights = {name: modules[name].weight.detach().float() for name in names if name != "lm_head"}
+    weights = {name: modules[name].weight.detach().float() for name in names}
     changed = common.save_dequantized(args.model, args.out, weights)
     first = next(iter(layers.values()))
     settings = {name: str(first.get(name)) for name in ("bits", "group_size", "sym", "scale_dtype")}
     settings |= {"iters": str(args.iters), "enable_alg_ext": str(args.alg_ext), "batch_size": "8"}
-    common.record(args.out, ["auto-round"], seconds, linears=changed, settings=settings)
+    run.record(["auto-round"], linears=changed, settings=settings)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ to fp16 once more), which favours the peer slightly.
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 # 7.7.0 asks for two loader workers and refuses to start where it counts fewer cores.
@@ -23,18 +22,15 @@ def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     parser.add_argument("--mse", type=float, default=0.0, help="0: min-max scales; 2.4: the shrink search")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-
+    run = common.Run(args)
     config = QuantizeConfig(
         bits=args.bits, group_size=args.group, sym=args.symmetric, desc_act=False, mse=args.mse, device="cpu"
     )
     rows = common.samples(common.read_windows(args.windows))
     # Its packed linears accept fp16 and bf16 only, so the original is read in fp16.
     model = GPTQModel.load(args.model, config, dtype=torch.float16)
-    start = time.perf_counter()
-    model.quantize(rows, batch_size=4)
-    seconds = time.perf_counter() - start
+    with run.timed():
+        model.quantize(rows, batch_size=4)
     native = str(Path(args.out) / "native")
     model.save(native)
 
@@ -49,7 +45,7 @@ def main() -> None:
     changed = common.save_dequantized(args.model, args.out, weights)
     names = ["damp_percent", "act_group_aware", "desc_act", "mse", "sym", "format"]
     settings = {name: str(getattr(config, name)) for name in names}
-    common.record(args.out, ["gptqmodel"], seconds, linears=changed, scale_types=sorted(scale_types), settings=settings)
+    run.record(["gptqmodel"], linears=changed, scale_types=sorted(scale_types), settings=settings)
 
 
 if __name__ == "__main__":

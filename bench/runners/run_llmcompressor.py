@@ -8,7 +8,6 @@ their scales (FP8: that of the model). ``--nearest`` is its data-free way, ``--o
 from __future__ import annotations
 
 import argparse
-import time
 
 import common
 import torch
@@ -36,9 +35,7 @@ def main() -> None:
     parser.add_argument("--nearest", action="store_true", help="round to nearest, without data")
     parser.add_argument("--observer", help="of its own, such as memoryless_mse; its default otherwise")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-
+    run = common.Run(args)
     windows = common.read_windows(args.windows)
     data = Dataset.from_list(common.samples(windows))
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=args.dtype).eval()
@@ -56,18 +53,15 @@ def main() -> None:
     kind = QuantizationModifier if args.nearest else GPTQModifier
     modifier = kind(config_groups={"group_0": {"targets": ["Linear"], "weights": numbers}}, ignore=["lm_head"])
     entered = watch_blocks(model)
-    start = time.perf_counter()
     some = {} if args.nearest else {"dataset": data, "num_calibration_samples": len(data)}
-    oneshot(model=model, recipe=[modifier], max_seq_length=windows.shape[1], **some)
-    seconds = time.perf_counter() - start
+    with run.timed():
+        oneshot(model=model, recipe=[modifier], max_seq_length=windows.shape[1], **some)
 
     linears = None
     if not args.time_only:
         linears = common.save_dequantized(args.model, args.out, decoded(model, args))
-    common.record(
-        args.out,
+    run.record(
         ["llmcompressor", "compressed-tensors"],
-        seconds,
         linears=linears,
         scales=args.scales,
         dtype=str(model.dtype),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 import common
@@ -19,7 +18,7 @@ def main() -> None:
     parser.add_argument("--solver", default="gptq", help="one of whet's")
     parser.add_argument("--time-only", action="store_true", help="write result.json alone")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    run = common.Run(args)
     lighter = Path(args.out) / "lighter"
     shutil.rmtree(lighter, ignore_errors=True)  # an interrupted run
     lighter.parent.mkdir(parents=True, exist_ok=True)
@@ -30,17 +29,16 @@ def main() -> None:
         if str(event.get("unit", "")).startswith("block "):
             finished.mark()
 
-    start = time.perf_counter()
-    result = whet.compress(
-        args.model,
-        lighter,
-        scheme=args.scheme or f"int{args.bits}{'s' if args.symmetric else ''}-g{args.group}",
-        solver=args.solver,
-        text=args.windows,
-        device="cpu",
-        on_event=listen,
-    )
-    seconds = time.perf_counter() - start
+    with run.timed():
+        result = whet.compress(
+            args.model,
+            lighter,
+            scheme=args.scheme or f"int{args.bits}{'s' if args.symmetric else ''}-g{args.group}",
+            solver=args.solver,
+            text=args.windows,
+            device="cpu",
+            on_event=listen,
+        )
     facts = {**finished.between(), "result": result}
     if not args.time_only:
         modules = dict(load_model(lighter, dtype=torch.float32).named_modules())
@@ -48,7 +46,7 @@ def main() -> None:
         facts["linears"] = common.save_dequantized(args.model, args.out, weights)
         numbers = sum(weight.numel() for weight in weights.values())
         facts["bits_per_weight"] = 8 * result["sizes"]["lighter"]["linears"] / numbers
-    common.record(args.out, ["whet"], seconds, **facts)
+    run.record(["whet"], **facts)
 
 
 if __name__ == "__main__":

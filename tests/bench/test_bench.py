@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,6 +24,13 @@ def evaluation():
         yield evaluation
     finally:
         sys.path.remove(str(BENCH))
+
+
+@pytest.fixture(scope="module")
+def frontier(evaluation):
+    import frontier
+
+    return frontier
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +87,14 @@ def test_intervals_cover_the_ratio_about_as_often_as_they_say(evaluation):
         hits += [low <= 1 <= high for low, high in (ratio.crossed, ratio.draws)]
     assert hits[0] / rounds > 0.8  # the bootstrap is known to be narrow with five draws
     assert hits[1] / rounds > 0.9
+
+
+def test_the_frontier_is_what_nothing_is_faster_and_closer_than(frontier):
+    dots = [frontier.Dot(name, seconds, kl, 0.0, 4.6, name == "a") for name, seconds, kl in [
+        ("a", 10.0, 0.1), ("slower, further", 11.0, 0.2), ("fast & far", 1.0, 0.5), ("as fast, further", 10.0, 0.3),
+        ("slow and closest", 100.0, 0.05),
+    ]]  # fmt: skip
+    assert [dot.name for dot in frontier.frontier(dots)] == ["fast & far", "a", "slow and closest"]
+    drawn = ElementTree.fromstring(frontier.frontier_plot([frontier.Panel("4 bits", dots)] * 2))
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == 10
+    assert {"a", "fast & far"} <= {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
