@@ -3,14 +3,15 @@
 Makes the calibration windows once (every program reads them from the same files), runs each quantizer in its own
 environment, decodes every result to a plain folder and measures it with ``evaluation.py``. Prints, per width, the
 mean KL over the draws, and the paired ratio of whet to the best peer, i.e. the one with the lowest mean KL at that
-width; draws KL against processor seconds in ``quantization.svg``. Runs are cached by the content of everything they
-depend on, so a second call costs nothing.
+width; draws KL against processor seconds in ``quantization-eval.svg``. Runs are cached by the content of everything
+they depend on, so a second call costs nothing.
 
 ``--schemes NVFP4,MXFP4,FP8`` compares float formats, weight-only: the peers are llm-compressor's data-free rounding and
 its GPTQ, each with the scales of the largest weight and with those of least error.
 
 The training text is split before use: calibration draws come from its first 90 %, and ``--on tail`` evaluates on the
-held-back rest. Tune with ``--on tail``; open the evaluation text (``--on eval``) for the report.
+held-back rest. Tune with ``--on tail``; open the evaluation text (``--on eval``) for the report. The embedded model
+comes with its own texts: documents one behind the other, as in its training.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import whet
 from evaluation import Ratio, cut, paired_ratio, table, window_scores
 from frontier import Dot, Panel, frontier_plot
+from whet import starter
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
+DOCUMENTS = 12  # of the embedded model's for a window of 256 tokens, with some to spare
 # The rooms of whet that its quantized weights depend on.
 ROOMS = ("anatomy", "checkpoint", "text", "grids", "targets", "walk", "quantize", "scores", "formats", "recipe")
 
@@ -113,9 +116,9 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="Hugging Face folder")
-    parser.add_argument("--train", required=True, help="UTF-8 text for calibration (first 90 %%) and tuning (the rest)")
-    parser.add_argument("--eval", required=True, help="UTF-8 text for the report")
+    parser.add_argument("--model", default="starter", help="Hugging Face folder, or starter (the embedded model)")
+    parser.add_argument("--train", help="UTF-8 text for calibration (first 90 %%) and tuning (the rest)")
+    parser.add_argument("--eval", help="UTF-8 text for the report")
     parser.add_argument("--env-gptqmodel", help="folder of a virtual environment with gptqmodel")
     parser.add_argument("--env-llmcompressor", help="folder of a virtual environment with llmcompressor")
     parser.add_argument("--env-autoround", help="folder of a virtual environment with auto-round")
@@ -127,6 +130,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=32, help="windows in a calibration draw")
     parser.add_argument("--window", type=int, default=256, help="tokens in a window")
     parser.add_argument("--tail-windows", type=int, default=40)
+    parser.add_argument("--held-out", type=int, default=500, help="documents the embedded model is evaluated on")
     parser.add_argument("--on", choices=["tail", "eval", "both"], default="eval")
     parser.add_argument("--only", action="append", choices=list(METHODS), help="run only this method (repeatable)")
     parser.add_argument("--seed", type=int, default=0)
@@ -134,6 +138,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", default="bench-out/quantization", help="windows, runs and their cache")
     args = parser.parse_args()
     args.widths = args.schemes or args.bits
+    if args.model != "starter" and not (args.train and args.eval):
+        parser.error("give --train and --eval with a model of your own")
+    args.own = args.model == "starter"
+    args.model = str(starter.path()) if args.own else args.model
     torch.set_num_threads(args.threads)
     return args
 
@@ -145,19 +153,24 @@ def make_windows(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
     """
     tokenizer = AutoTokenizer.from_pretrained(args.model)
 
-    def tokens(path: str) -> torch.Tensor:
-        text = Path(path).read_text(encoding="utf-8")
+    def tokens(text: str) -> torch.Tensor:
         return tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False).input_ids[0]
 
-    train = tokens(args.train)
+    if args.own:
+        many = DOCUMENTS * args.draws * args.samples
+        kinds = starter.documents(args.seed, many), starter.held_out(args.seed, args.held_out)
+        texts = ["".join(f"{one}{tokenizer.eos_token}" for one in kind) for kind in kinds]
+    else:
+        texts = [Path(path).read_text(encoding="utf-8") for path in (args.train, args.eval)]
+    train = tokens(texts[0])
     border = len(train) * 9 // 10
     pool = cut(train[:border], args.window)
     if len(pool) < args.draws * args.samples:
-        raise SystemExit(f"{args.train} has {len(pool)} windows, {args.draws} draws need {args.draws * args.samples}")
+        raise SystemExit(f"the training text has {len(pool)} windows, not the {args.draws * args.samples} of the draws")
     order = torch.from_numpy(np.random.default_rng(args.seed).permutation(len(pool)))
     sets = {f"draw-{d}": pool[order[d * args.samples : (d + 1) * args.samples]] for d in range(args.draws)}
     sets["tail"] = cut(train[border:], args.window)[: args.tail_windows]
-    sets["eval"] = cut(tokens(args.eval), args.window)
+    sets["eval"] = cut(tokens(texts[1]), args.window)
     folder.mkdir(parents=True, exist_ok=True)
     for name, windows in sets.items():
         save_file({"windows": windows.contiguous()}, folder / f"{name}.safetensors")
