@@ -217,8 +217,6 @@ def scores() -> dict[str, Any]:
         "parts": parts,
         "blocks": blocks,
         "skills": list(SKILLS),
-        "warnings": ["down_proj of block 1 spikes 412× on <|bos|>: keep its inputs above 8 bits."],
-        "advice": ["Embedding and head hold 23 % of the bytes: quantizing them buys disk, not speed."],
     }
 
 

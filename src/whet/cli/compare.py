@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.console import Console
 from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, Text
-from whet.cli.phrases import language, say
+from whet.cli.phrases import language, say, sentence
 from whet.cli.starter import is_starter, resolve
 from whet.cli.tables import comparison, needs
 from whet.errors import UsageError
@@ -104,7 +104,7 @@ def report(console: Console, result: dict[str, Any]) -> None:
     """The tables, the notes and the verdict."""
     console.show(*(sheet.rich() for sheet in comparison(result)))
     for note in result["notes"]:
-        console.show(f"{say('note')}: {note}")
+        console.show(f"{say('note')}: {sentence(note)}")
     console.show(say(f"verdict.{result['verdict']}"))
 
 

@@ -11,7 +11,7 @@ import whet
 from whet.cli.console import Console
 from whet.cli.export import proved
 from whet.cli.options import RUNTIMES, Bits, Chat, Debug, Device, Field, Fit, Json, Quality, Seed, Text, Window
-from whet.cli.phrases import say, size
+from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import by_part, needs
 from whet.errors import UsageError
@@ -136,7 +136,7 @@ def plan(console: Console, result: dict[str, Any]) -> None:
     console.show(by_part(result["bytes"]["before"], result["bytes"]["after"], "sum").rich(), needs(result).rich())
     foretold(console, result)
     for note in result["notes"]:
-        console.show(f"{say('note')}: {note}")
+        console.show(f"{say('note')}: {sentence(note)}")
 
 
 def foretold(console: Console, result: dict[str, Any]) -> None:

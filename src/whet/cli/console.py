@@ -19,7 +19,7 @@ from rich.console import Console as RichConsole
 from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from whet.cli.phrases import duration, say, size, stage_name
+from whet.cli.phrases import duration, say, sentence, size, stage_name
 from whet.events import Event
 
 _PLAIN_EVERY = 10.0
@@ -86,7 +86,7 @@ class Console:
         if kind == "progress":
             self._progress(event)
         elif kind in ("note", "warning"):
-            self.line(f"{say(kind)}: {event['message']}")
+            self.line(f"{say(kind)}: {sentence(event['message'])}")
         elif kind == "plan":
             needs = {"time": duration(event["seconds"]), "memory": size(event["memory"]), "disk": size(event["disk"])}
             self.line(say("plan", **needs))

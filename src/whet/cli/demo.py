@@ -18,7 +18,7 @@ import whet
 from whet.cli import compare, compress
 from whet.cli.console import Console, plain
 from whet.cli.options import Debug, Device, Json, Seed
-from whet.cli.phrases import say, size
+from whet.cli.phrases import say, sentence, size
 from whet.cli.picture import skills_svg
 from whet.cli.starter import calibration
 from whet.cli.tables import Sheet, comparison
@@ -133,7 +133,7 @@ def page(made: dict[str, Any], result: dict[str, Any], samples: Sheet, stories: 
     ]
     for sheet in comparison(result):
         parts += [f"## {sheet.title}", sheet.markdown()]
-    parts += [f"- {note}" for note in result["notes"]]
+    parts += [f"- {sentence(note)}" for note in result["notes"]]
     parts += [f"## {say('demo.samples')}", samples.markdown(), f"### {say('demo.stories')}"]
     for story in stories:
         parts += [f"> **{story['prompt']}**", *(f"{say(who)}: {story[who]}" for who in ("original", "lighter"))]

@@ -1,7 +1,7 @@
 """What the command line says, in English and Korean, in one table.
 
 `say(key, **values)` answers in the language of `WHET_LANG`, else of the locale; anything but Korean is English.
-Errors and notes from the rooms below pass through as they are, in English.
+Notes from the rooms below are English; `sentence` has their Korean. Errors pass through as they are, in English.
 """
 
 from __future__ import annotations
@@ -193,6 +193,15 @@ def language() -> str:
 def say(key: str, **values: object) -> str:
     """The phrase `key` in the user's language with `values` filled in."""
     return PHRASES[key][language() == "ko"].format(**values)
+
+
+def sentence(english: str) -> str:
+    """A note of the rooms below in the user's language, where there is one."""
+    if language() != "ko":
+        return english
+    from whet.report.sentences import in_korean
+
+    return in_korean(english)
 
 
 def stage_name(stage: str) -> str:

@@ -11,7 +11,7 @@ import typer
 import whet
 from whet.cli.console import Console
 from whet.cli.options import RUNTIMES, Bits, Chat, Debug, Device, Field, Fit, Json, Model, Quality, Seed, Text, Window
-from whet.cli.phrases import say, size
+from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import Sheet
 
@@ -59,7 +59,7 @@ def run(
         )
         console.show(by_role(plan).rich(), beside(plan).rich())
         for line in (*plan["left_out"], *plan["notes"]):
-            console.show(f"{say('note')}: {line}")
+            console.show(f"{say('note')}: {sentence(line)}")
         console.show(say("gap", gap=f"{100 * plan['gap']['relative']:.2g} %"), say("wrote", files=out))
         console.show(say("replay", command=f"whet compress {model} OUT --plan {out}"))
         console.result(plan)

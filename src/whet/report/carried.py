@@ -1,4 +1,4 @@
-"""What the page shows of scores: the map from blocks to skills and languages, outliers, warnings and advice."""
+"""What the page shows of scores: the map from blocks to skills and languages, outliers, findings."""
 
 from __future__ import annotations
 
@@ -43,8 +43,6 @@ def scores(found: Mapping[str, Any], say: Words) -> dict[str, Any] | None:
         "about": about,
         "outliers": _outliers(blocks, say),
         "findings": told(found, say),
-        "warnings": found.get("warnings") or [],
-        "advice": found.get("advice") or [],
     }
 
 

@@ -73,7 +73,7 @@ def view(facts: Mapping[str, Any], say: Words) -> dict[str, Any]:
         "rounds": rates.rounds(facts, say),
         "cost": _cost(facts, say),
         "loading": [_loading(entry, say) for entry in facts.get("loading") or ()],
-        "notes": _notes(facts),
+        "notes": [say.sentence(note) for note in _notes(facts)],
     }
     if compare:
         verdict = compare["verdict"]
@@ -156,7 +156,7 @@ def _loading(entry: Mapping[str, str], say: Words) -> dict[str, str]:
     checked = entry["checked"]
     ran = checked in ("run in tests", "run here")
     css = "pass" if ran else "not-judged" if checked == "unsupported" else "inconclusive"
-    return {**entry, "css": css, "word": say.known(f"checked.{checked}", checked)}
+    return {**entry, "how": say.sentence(entry["how"]), "css": css, "word": say.known(f"checked.{checked}", checked)}
 
 
 def _notes(facts: Mapping[str, Any]) -> list[str]:

@@ -1,9 +1,11 @@
 """What the page says, in English and Korean, in one table. The page holds both; its reader chooses.
 
-Sentences that come from elsewhere (notes, warnings, reasons, how to load) pass through as they are, in English.
+Sentences that come from elsewhere (notes, reasons) are made in English; their Korean is in `report.sentences`.
 """
 
 from __future__ import annotations
+
+from whet.report.sentences import in_korean
 
 LANGUAGES = ("en", "ko")
 
@@ -234,8 +236,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "가중치 양자화는 디스크와 메모리를 줄입니다. 빨라지는 것은 커널이 있는 런타임(vLLM)에서이고, "
         "transformers는 불러올 때 가중치를 계산하므로 속도는 그대로입니다.",
     ),
-    "warnings": ("Warnings", "경고"),
-    "advice": ("Advice", "조언"),
     # schemes
     "schemes": ("The scheme of each part", "부분마다의 형식"),
     "schemes.map": ("Scheme by block and role", "블록과 역할별 형식"),
@@ -404,6 +404,10 @@ class Words:
     def known(self, key: str, otherwise: str, **values: object) -> str:
         """The words of `key` where the table has it, else `otherwise` as it stands."""
         return self(key, **values) if key in WORDS else otherwise
+
+    def sentence(self, english: str) -> str:
+        """A sentence of the rooms below in this language, where there is one."""
+        return in_korean(english) if self.language == "ko" else english
 
     def duration(self, seconds: float) -> str:
         """`4.2 s`, `42 s`, `3 min 5 s`, `2 h 10 min`."""
