@@ -22,6 +22,7 @@ from whet.walk import ORIGINAL, Swaps
 
 # Blocks that are run on a token while solving: two streams, the second moments' pass, and as much again for the solver.
 _SOLVING = 6
+_SLOWER = 2.3  # times that float32 takes as long as the type a run computes in, measured for bfloat16 on x86-64
 _ROOM = 2**31  # bytes of hidden states that are followed
 _FEWEST = 1024  # tokens below which a measured loss says less than a predicted one
 
@@ -88,7 +89,8 @@ def _affordable(decision: Decision, swaps: dict[str, list[Linear]]) -> Sequence[
     place = {x.address: index for index, linears in enumerate(anatomy.blocks) for x in linears}
     blocks = len(anatomy.blocks)
     followed = sum(blocks - place.get(mine[0].address, 0) for mine in swaps.values())
-    time = _SOLVING * blocks * decision.tokens / max(1, followed)
+    slower = 1.0 if decision.recipe["compute"] == "float32" else _SLOWER
+    time = _SOLVING * blocks * decision.tokens / (slower * max(1, followed))
     left = min(time, _ROOM / (4 * anatomy.embedding.shape[1] * (len(swaps) + 1)))
     taken: list[Tensor] = []
     for window in (*decision.verify, *decision.solve):
