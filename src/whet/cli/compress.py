@@ -16,6 +16,7 @@ from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import by_part, needs
 from whet.errors import UsageError
 from whet.events import Event
+from whet.report.numbers import figure
 
 EXAMPLE = "Example: whet compress MODEL lighter --scheme W4A16 --text corpus.jsonl --field text"
 ITEMS = 400  # of each of the embedded model's skills, to keep a quality by
@@ -143,7 +144,7 @@ def foretold(console: Console, result: dict[str, Any]) -> None:
     """What the plan said beforehand, where there is one that says anything."""
     said = (result.get("plan") or {}).get("predicted")
     if said is not None and said["kl"] is not None:
-        console.show(say("foretold", bits=f"{said['bits']:.2f}", size=size(said["bytes"]), kl=f"{said['kl']:.4f}"))
+        console.show(say("foretold", bits=f"{said['bits']:.2f}", size=size(said["bytes"]), kl=figure(said["kl"])))
 
 
 def made(console: Console, result: dict[str, Any], model: Path | None = None) -> None:
@@ -151,7 +152,7 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     console.show(by_part(result["sizes"]["original"], result["sizes"]["lighter"], "size").rich())
     foretold(console, result)
     if "kl" in result:
-        console.show(say("verified", kl=f"{result['kl']:.4f}", top1=f"{100 * result['top1']:.1f} %"))
+        console.show(say("verified", kl=figure(result["kl"]), top1=f"{100 * result['top1']:.1f} %"))
     console.show(say("made", out=result["out"]), say(f"loads.{result['loads_in']}"))
     if (written := (result.get("check") or {}).get("gguf")) is not None:
         console.show(*proved(written))

@@ -14,6 +14,7 @@ from whet.cli.options import RUNTIMES, Chat, Debug, Device, Field, Json, Model, 
 from whet.cli.phrases import language, say, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import Sheet
+from whet.report.numbers import figure
 
 EXAMPLE = "Example: whet inspect MODEL --text corpus.txt --skills skills.jsonl --report inspect.html"
 ITEMS = 64  # of each of the embedded model's skills
@@ -135,6 +136,6 @@ def points(found: dict[str, Any]) -> Sheet:
     for point in found["points"]:
         embed = "" if point["embed"] in (None, "keep") else f", --embed {point['embed']}"
         sheet.rows.append(
-            [f"{point['plan']}{embed}", f"{point['bits']:.2f}", size(point["bytes"]), f"{point['kl']:.5f}"]
+            [f"{point['plan']}{embed}", f"{point['bits']:.2f}", size(point["bytes"]), figure(point["kl"])]
         )
     return sheet

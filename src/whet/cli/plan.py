@@ -14,6 +14,7 @@ from whet.cli.options import RUNTIMES, Bits, Chat, Debug, Device, Field, Fit, Js
 from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import Sheet
+from whet.report.numbers import figure
 
 EXAMPLE = "Example: whet plan MODEL plan.json --fit 25% --text corpus.txt"
 
@@ -90,5 +91,5 @@ def beside(plan: dict[str, Any]) -> Sheet:
     if equals:
         best = min(equals, key=lambda point: point["bytes"])
         rows.append((say("plan.equal", scheme=best["scheme"], embed=best["embed"]), best))
-    sheet.rows = [[name, f"{p['bits']:.2f}", size(p["bytes"]), f"{p['kl']:.5f}"] for name, p in rows]
+    sheet.rows = [[name, f"{p['bits']:.2f}", size(p["bytes"]), figure(p["kl"])] for name, p in rows]
     return sheet

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from whet.cli.phrases import duration, say, size
+from whet.report.numbers import with_error
 
 PARTS = ("weights", "linears", "embedding", "head", "other", "tokenizer")
 
@@ -77,7 +78,7 @@ def overview(result: dict[str, Any]) -> Sheet:
     sheet.title = say("whole")
     measured = result["divergence"]
     kl, top1, perplexity = measured["kl"], measured["top1"], measured["perplexity"]
-    sheet.rows.append([say("kl"), "", _with_error(kl["mean"], kl["standard_error"], 4), ""])
+    sheet.rows.append([say("kl"), "", with_error(kl["mean"], kl["standard_error"]), ""])
     sheet.rows.append([say("top1"), "", f"{100 * top1['mean']:.1f} %", ""])
     ratio = perplexity["ratio"]["value"]
     sheet.rows.append(
@@ -125,10 +126,6 @@ def limits(result: dict[str, Any]) -> Sheet:
         name = f"{entry['limit']} {entry['at']:g}" + (f", {entry['of']}" if entry["of"] else "")
         sheet.rows.append([name, _with_interval(entry["value"], entry["interval"]), say(entry["verdict"])])
     return sheet
-
-
-def _with_error(value: float, error: float | None, digits: int) -> str:
-    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None else "")
 
 
 def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:

@@ -266,7 +266,7 @@ def figures(one: Round) -> dict[str, Any]:
 
 
 def _told(one: Round, number: int) -> str:
-    return f"round {number + 1}: {one.bytes:,} bytes, KL {one.kl:.4f} (predicted {one.predicted:.4f}){worst(one)}"
+    return f"round {number + 1}: {one.bytes:,} bytes, KL {one.kl:.3g} (predicted {one.predicted:.3g}){worst(one)}"
 
 
 def worst(one: Round) -> str:
