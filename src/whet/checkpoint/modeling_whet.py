@@ -6,7 +6,9 @@ uses it; without `trust_remote_code` loading fails with an error, because the we
 
 Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, groups of g columns:
 
-- `name.weight_packed` int32 `[out, ceil(in * b / 32)]`: codes 0 … 2^b − 1, a dense little-endian bit stream per row;
+- `name.weight_packed` int32 `[out, ceil(in * b / 32)]`: codes 0 … 2^b − 1, a dense little-endian bit stream per row; or
+  (`"in_byte": 5`) uint8 `[out, groups * ceil(g / 5)]`: codes 0, 1 and 2, five in a byte as digits to base 3, the first
+  the lowest, each group from a new byte on;
 - `name.weight_scale` `[out, groups]`;
 - `name.weight_zero_point` int32 `[ceil(out * b / 32), groups]` (integer zeros, packed along rows) or
   `name.weight_offset` `[out, groups]` (real zeros);
@@ -85,6 +87,22 @@ def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
     return codes.view(rows, count * 32)[:, :columns]
 
 
+def digit_places(columns: int, group: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The byte of a row in which each column's digit is, and the power of 3 there, where five digits make a byte."""
+    column = torch.arange(columns, device=device)
+    inside = column % group
+    return column // group * -(-group // 5) + inside // 5, inside % 5
+
+
+def codes_of(packed: Tensor, entry: dict, columns: int) -> Tensor:
+    """Codes uint8 `[rows, columns]` from `weight_packed` of a linear with this table `entry`."""
+    if "in_byte" not in entry:
+        return unpack(packed, entry["bits"], columns)
+    place, digit = digit_places(columns, entry["group"], packed.device)
+    powers = torch.tensor([1, 3, 9, 27, 81], dtype=torch.uint8, device=packed.device)
+    return packed[:, place].div_(powers[digit], rounding_mode="floor").remainder_(3)
+
+
 def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
     """The weights `[out, in]` of one linear, in `model_dtype`, from its stored parts and its table `entry`."""
     if entry["decode"] == "plain":
@@ -95,7 +113,7 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     computed = {"scale": parts["weight_scale"].dtype, "float32": torch.float32}
     dtype = computed.get(entry["decode"], model_dtype)
     rows, columns = (int(n) for n in parts["weight_shape"])
-    codes = unpack(parts["weight_packed"], bits, columns)
+    codes = codes_of(parts["weight_packed"], entry, columns)
     index = torch.arange(columns, device=codes.device) // (group or columns)
     scale = parts["weight_scale"].to(dtype)[:, index]
     offset = parts["weight_offset"].to(dtype)[:, index] if zero == "real" else None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.anatomy import AUTO, Anatomy
-from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, SmallFloatGrid, TableGrid
+from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, SmallFloatGrid, TableGrid, TernaryGrid
 
 CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
@@ -31,6 +31,8 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
         entry |= {"part": grid.part, "part_bits": grid.part_bits}
     if isinstance(grid, (NestedGrid, TableGrid)) and grid.values:
         entry["values"] = list(grid.values)
+    if isinstance(grid, TernaryGrid) and grid.in_byte == 5:
+        entry["in_byte"] = grid.in_byte
     if isinstance(grid, SmallFloatGrid):
         entry |= {"float": grid.values} | ({"rows": grid.rows} if grid.rows != 1 else {})
         entry |= {"scales": grid.scales} if grid.scales else {}

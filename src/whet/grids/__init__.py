@@ -7,6 +7,7 @@ from whet.grids.nested import NestedGrid
 from whet.grids.schemes import BLOCKS, FLOATS, SMALL_FLOATS, CodedGrid, Grid, parse_scheme
 from whet.grids.small_floats import SmallFloatGrid
 from whet.grids.table import TableGrid
+from whet.grids.ternary import TernaryGrid
 
 __all__ = [
     "BLOCKS",
@@ -20,6 +21,7 @@ __all__ = [
     "NestedGrid",
     "SmallFloatGrid",
     "TableGrid",
+    "TernaryGrid",
     "parse_scheme",
     "safe_scale_dtype",
 ]

@@ -13,6 +13,7 @@ from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
 from whet.grids.small_floats import SmallFloatGrid
 from whet.grids.table import IQ4, NF4, TableGrid
+from whet.grids.ternary import TernaryGrid
 
 CodedGrid = IntegerGrid | NestedGrid | SmallFloatGrid
 Grid = CodedGrid | FloatGrid
@@ -24,7 +25,7 @@ _ZERO = {"s": "none", "": "int", "z": "real"}
 PRESETS = {"W8A16": "int8s", "W4A16": "int4s-g128", "W3A16": "int3s-g128", "W2A16": "int2s-g128"}
 # ggml's block types. Of one level, 32 weights: a float16 scale, in the types that end in 1 also a float16 minimum (a
 # real zero). Q4_0 and Q5_0 count from the middle code, and so does Q8_0, whose codes ggml stores signed. Of two levels,
-# 256 weights, of which 16 or 32 have a scale that is a whole number.
+# 256 weights, of which 16 or 32 have a scale that is a whole number. The ternary ones have one float16 for 256 weights.
 BLOCKS: dict[str, CodedGrid] = {
     grid.name: grid
     for grid in (
@@ -40,6 +41,8 @@ BLOCKS: dict[str, CodedGrid] = {
         NestedGrid("Q6_K", bits=6, zero="none", part=16, part_bits=8),
         TableGrid(4, 32, "none", block="IQ4_NL"),
         NestedGrid("IQ4_XS", bits=4, zero="none", part=32, part_bits=6, values=IQ4),
+        TernaryGrid(2, 256, "none", block="TQ1_0", in_byte=5),
+        TernaryGrid(2, 256, "none", block="TQ2_0"),
     )
 }
 FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16}

@@ -113,7 +113,10 @@ TARGETS: dict[str, Target] = {
         schemes=(*BLOCKS, "F16", "BF16"),
         simplest="F16",
         # llama-quantize's own choice (llama.cpp, `tensor_type_fallback`)
-        instead={"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"},
+        instead={
+            **{"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"},
+            **{"TQ1_0": "Q4_0", "TQ2_0": "Q4_0"},
+        },
         families=GGUF_FAMILIES,
         gguf=True,
     ),
