@@ -120,6 +120,7 @@ REFUSED = {
     "openvino, bits": ("openvino", {"a": "int2s-g32"}, "openvino has no 2-bit kernel", "Use 4 or 8 bits"),
     "openvino, real zero": ("openvino", {"embed": "int4z-g32"}, "openvino holds no real zeros", "int4-g128"),
     "openvino, divides": ("openvino", {"c": "int4-g64"}, "64 does not divide 96", "such as 48"),
+    "a foreign float": ("vllm", {"a": "fp4m2-g32"}, r"as fp4m2-g32: vllm holds FP8, fp8-tensor", "--for whet"),
     "a foreign table": ("vllm", {"a": "nf4"}, r"a \(64 x 64\) as nf4: vllm holds FP8, fp8-tensor", "--for whet"),
     "a table's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "such as 48"),
     "a table's row": ("transformers", {"odd": "nf4"}, "64 does not divide 37", "Use FP8, which has one scale"),

@@ -25,8 +25,9 @@ A linear on floats of 8 or 4 bits (`"float"`) is stored as other formats have it
 - `e4m3`, `e5m2`: `name.weight` in that 8-bit float; `name.weight_scale` `[out, 1]`, `[1]`, or one for each block of
   `"rows"` rows and `"group"` columns;
 - `e2m1`: `name.weight_packed` uint8 `[out, in / 2]`, of two values the first in the lower half; `name.weight_scale`
-  `[out, groups]`, either float8_e4m3fn and divided by `name.weight_global_scale` float32 `[1]` (`"scales": "e4m3"`), or
-  uint8 exponents of 2, 127 more than they mean (`"e8m0"`).
+  `[out, groups]`, float8_e4m3fn and divided by `name.weight_global_scale` float32 `[1]` (`"scales": "e4m3"`), uint8
+  exponents of 2, 127 more than they mean (`"e8m0"`), or a plain float; or `[out, 1]` and divided by 2 to the power of
+  each group's number of `"shift_bits"` bits in `name.weight_parts`, packed along rows.
 
 `whet.json`, or the `whet` entry of config.json, says for each linear how many bits, which group and zero, and in which
 type it is computed: the model's (`"decode": "model"`), that of the stored scales (`"scale"`) or float32 (`"float32"`),
@@ -62,7 +63,8 @@ def parts_of(entry: dict) -> set[str]:
     if entry.get("float") in ("e4m3", "e5m2"):
         return {"weight", "weight_scale"}
     if "float" in entry:
-        return {"weight_packed", "weight_scale"} | ({"weight_global_scale"} if entry["scales"] == "e4m3" else set())
+        more = {"weight_global_scale"} if entry.get("scales") == "e4m3" else set()
+        return {"weight_packed", "weight_scale"} | more | ({"weight_parts"} if "shift_bits" in entry else set())
     more = {"none": set(), "int": {"weight_zero_point"}, "real": {"weight_offset"}}[entry["zero"]]
     return {"weight_packed", "weight_scale", "weight_shape"} | more | ({"weight_parts"} if "part" in entry else set())
 
@@ -147,6 +149,9 @@ def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtyp
         codes = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1).int()
         values = torch.tensor(E2M1, dtype=dtype, device=codes.device)[codes]
     rows, columns = values.shape
+    if "shift_bits" in entry:
+        shifts = unpack(parts["weight_parts"].t().contiguous(), entry["shift_bits"], rows).t().int()
+        scale = scale * ((127 - shifts) << 23).view(torch.float32).to(dtype)
     scale = scale.reshape(-1, scale.shape[-1])
     row = torch.arange(rows, device=values.device) // (entry.get("rows", 1) or rows)
     column = torch.arange(columns, device=values.device) // (entry["group"] or columns)

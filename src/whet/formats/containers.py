@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.anatomy import AUTO, Anatomy
-from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, SmallFloatGrid, TableGrid, TernaryGrid
+from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, ShiftedGrid, SmallFloatGrid, TableGrid, TernaryGrid
+from whet.grids.shifted import SHIFT_BITS
 
 CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
@@ -21,8 +22,8 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
 
     decode: the type its weights are multiplied out in: the model's (`model`), that of the stored scales (`scale`, as
     compressed-tensors does when it dequantizes) or `float32` (as ggml does, and whoever reads its types of two levels;
-    bitsandbytes for NF4; weights of FP4 are exact in any type). A linear on a plain float is a plain tensor, with
-    nothing to decode.
+    bitsandbytes for NF4; weights of NVFP4 and MXFP4 are exact in any type). A linear on a plain float is a plain
+    tensor, with nothing to decode.
     """
     wide = isinstance(grid, (NestedGrid, TableGrid)) or (isinstance(grid, SmallFloatGrid) and grid.bits < 8)
     told = "plain" if isinstance(grid, FloatGrid) else "float32" if wide else decode
@@ -36,6 +37,7 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
     if isinstance(grid, SmallFloatGrid):
         entry |= {"float": grid.values} | ({"rows": grid.rows} if grid.rows != 1 else {})
         entry |= {"scales": grid.scales} if grid.scales else {}
+        entry |= {"shift_bits": SHIFT_BITS} if isinstance(grid, ShiftedGrid) else {}
     return entry
 
 

@@ -9,6 +9,7 @@ from whet.checkpoint.modeling_whet import digit_places
 from whet.errors import GateError
 from whet.grids import FloatGrid, Grid, NestedGrid, SmallFloatGrid, TernaryGrid
 from whet.grids.grouped import Params
+from whet.grids.shifted import SHIFT_BITS
 
 # Codes packed at a time: the working copy takes eight bytes a code.
 _AT_ONCE = 1 << 22
@@ -89,6 +90,11 @@ def _float_parts(codes: Tensor, params: Params, grid: SmallFloatGrid) -> dict[st
     if grid.scales == "e8m0":  # a power of two is its exponent
         exponents = (scale.contiguous().view(torch.int32) >> 23).to(torch.uint8)
         return {"weight_packed": pack_halves(raw), "weight_scale": exponents}
+    if not grid.scales:
+        parts = {"weight_packed": pack_halves(raw), "weight_scale": scale.contiguous()}
+        if "shift" in params:
+            parts["weight_parts"] = pack(params["shift"].t().contiguous(), SHIFT_BITS).t().contiguous()
+        return parts
     divisors = params["divisor"].unique()
     if len(divisors) != 1:
         raise GateError(f"{grid.name}: parts of one tensor have several divisors. This is a defect of whet; report it.")

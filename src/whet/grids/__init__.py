@@ -5,6 +5,7 @@ from whet.grids.grouped import GroupedGrid, safe_scale_dtype
 from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
 from whet.grids.schemes import BLOCKS, FLOATS, SMALL_FLOATS, CodedGrid, Grid, parse_scheme
+from whet.grids.shifted import ShiftedGrid
 from whet.grids.small_floats import SmallFloatGrid
 from whet.grids.table import TableGrid
 from whet.grids.ternary import TernaryGrid
@@ -19,6 +20,7 @@ __all__ = [
     "GroupedGrid",
     "IntegerGrid",
     "NestedGrid",
+    "ShiftedGrid",
     "SmallFloatGrid",
     "TableGrid",
     "TernaryGrid",
