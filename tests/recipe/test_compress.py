@@ -199,7 +199,9 @@ def test_trained_small_floats_load_as_they_were_solved(tmp_path, scheme):
     assert torch.equal(theirs(TOKENS).logits, mine(TOKENS).logits)
 
 
-@pytest.mark.parametrize("scheme", ["int4s-g32", "int4-g32", "int3z-g32", "FP8", "NVFP4", "MXFP4", "nf4-g32", "fp4m2-g32"])
+@pytest.mark.parametrize(
+    "scheme", ["int4s-g32", "int4-g32", "int3z-g32", "FP8", "NVFP4", "MXFP4", "nf4-g32", "fp4m2-g32"]
+)
 @torch.no_grad()
 def test_a_bfloat16_folder_computes_the_same_in_float32(tmp_path, scheme):
     original = models.make(tmp_path / "model", dtype=torch.bfloat16)
