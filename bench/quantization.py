@@ -72,6 +72,7 @@ FORMAT_PEERS = {
 OURS = {
     "whet": Method("run_whet.py", None, ()),
     "whet block": Method("run_whet.py", None, (), ("--solver", "block")),
+    "whet gptaq": Method("run_whet.py", None, (), ("--solver", "gptaq")),
     "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
 }
 METHODS = PEERS | FORMAT_PEERS | OURS

@@ -266,9 +266,10 @@ def test_gptq_keeps_more_than_nearest_and_trained_blocks_more_than_gptq(tmp_path
         solver: compress(
             original, tmp_path / solver, scheme="int3-g32", solver=solver, text=text, samples=100, window=48
         )["kl"]
-        for solver in ("nearest", "gptq", "block", "tuned")
+        for solver in ("nearest", "gptq", "gptaq", "block", "tuned")
     }
     assert kl["gptq"] < kl["nearest"]
+    assert kl["gptaq"] < 0.98 * kl["gptq"]
     assert kl["block"] < 0.95 * kl["gptq"]
     assert kl["tuned"] < 0.99 * kl["block"]
 
@@ -279,7 +280,11 @@ def test_an_effort_is_a_solver_and_a_dry_run_tells_what_each_takes(tmp_path):
     told = compress(original, tmp_path / "out", scheme="int3-g32", solver="best", dry_run=True, **text)
     assert told["solver"] == "tuned" and list(told["efforts"]) == ["fast", "good", "best"]
     assert told["efforts"]["fast"] < told["efforts"]["good"] < told["efforts"]["best"] == told["seconds"]
-    plain = compress(original, tmp_path / "out", scheme="int3-g32", solver="good", dry_run=True, **text)
+    plain, other = (
+        compress(original, tmp_path / "out", scheme="int3-g32", solver=solver, dry_run=True, **text)
+        for solver in ("good", "gptaq")
+    )
+    assert plain["memory"] < other["memory"]
     assert plain["solver"] == "gptq" and plain["memory"] < told["memory"]
     assert compress(original, tmp_path / "out", scheme="int8s", solver="fast")["solver"] == "nearest"
     with pytest.raises(UsageError, match=r"Did you mean best\?.*best for tuned"):
