@@ -37,7 +37,7 @@ from whet.measure.divergence import score_tokens
 # llama_ftype; the K-quants' are those of their small mixes, which `--pure` makes one type throughout
 FILE_TYPES = {
     **{"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "IQ4_NL": 25, "IQ4_XS": 30},
-    **{"Q2_K": 10, "Q3_K": 11, "Q4_K": 14, "Q5_K": 16, "Q6_K": 18},
+    **{"Q2_K": 10, "Q3_K": 11, "Q4_K": 14, "Q5_K": 16, "Q6_K": 18, "TQ1_0": 36, "TQ2_0": 37},
 }
 RIVALS = {"llama-quantize": False, "llama-quantize, embedding weighed too": True}
 

@@ -83,6 +83,7 @@ OURS = {
     "whet nearest": Method("run_whet.py", None, (), ("--solver", "nearest")),
     "whet": Method("run_whet.py", None, ()),
     "whet block": Method("run_whet.py", None, (), ("--solver", "block")),
+    "whet gptaq": Method("run_whet.py", None, (), ("--solver", "gptaq")),
     "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
 }
 METHODS = PEERS | FORMAT_PEERS | OURS

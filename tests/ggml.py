@@ -40,6 +40,11 @@ def dequantize(rows: torch.Tensor, kind: str) -> torch.Tensor:
 
 def quantized(w: torch.Tensor, kind: str, importance: torch.Tensor | None = None) -> torch.Tensor:
     """What ggml makes of `w [out, in]`, given an importance of each column or none."""
+    return dequantize(packed(w, kind, importance), kind)
+
+
+def packed(w: torch.Tensor, kind: str, importance: torch.Tensor | None = None) -> torch.Tensor:
+    """The rows of bytes that ggml makes of `w [out, in]`."""
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
     w = w.float().contiguous()
     weight = None if importance is None else importance.float().contiguous()
@@ -52,4 +57,4 @@ def quantized(w: torch.Tensor, kind: str, importance: torch.Tensor | None = None
         *w.shape,
         None if weight is None else weight.data_ptr(),
     )
-    return dequantize(rows, kind)
+    return rows

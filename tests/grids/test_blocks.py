@@ -16,7 +16,8 @@ from whet.quantize.descent import descend
 from whet.starter import path
 
 NESTED = {name: grid for name, grid in BLOCKS.items() if isinstance(grid, NestedGrid)}
-kinds_ = st.sampled_from([*NESTED, "IQ4_NL"])
+FLAT = ("IQ4_NL", "TQ1_0", "TQ2_0")
+kinds_ = st.sampled_from([*NESTED, *FLAT])
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 
 
@@ -55,7 +56,7 @@ def matrices() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("kind", [*NESTED, "IQ4_NL"])
+@pytest.mark.parametrize("kind", [*NESTED, *FLAT])
 def test_rounding_to_nearest_is_no_worse_than_ggmls_quantizer(kind, weighted):
     ratios = {}
     for name, w in matrices().items():
@@ -110,7 +111,7 @@ def test_doubling_the_weights_doubles_the_values(kind, power, seed):
     assert torch.equal(rounded(grid, w * 2.0**power), rounded(grid, w) * 2.0**power)
 
 
-@pytest.mark.parametrize("kind", [*NESTED, "IQ4_NL"])
+@pytest.mark.parametrize("kind", [*NESTED, *FLAT])
 def test_odd_blocks_are_finite_and_close(kind):
     grid = BLOCKS[kind]
     plain = torch.randn(8, 256, generator=torch.Generator().manual_seed(1))
@@ -119,8 +120,8 @@ def test_odd_blocks_are_finite_and_close(kind):
     one = torch.nn.functional.one_hot(torch.arange(8), 256) * 1.0
     blocks = {
         "zero": (torch.zeros(8, 256), 0.0),
-        "constant": (torch.full((8, 256), 0.37), 1e-3 if kind == "IQ4_NL" else 1e-5),
-        "constant, below zero": (torch.full((8, 256), -0.37), 1e-3 if kind == "IQ4_NL" else 1e-5),
+        "constant": (torch.full((8, 256), 0.37), 1e-3 if kind in FLAT else 1e-5),
+        "constant, below zero": (torch.full((8, 256), -0.37), 1e-3 if kind in FLAT else 1e-5),
         "positive": (plain.abs() + 0.05, usual),
         "negative": (-plain.abs() - 0.05, usual),
         "small": (plain * 1e-3, usual),
@@ -133,7 +134,7 @@ def test_odd_blocks_are_finite_and_close(kind):
         "a part of zeros": (plain * (torch.arange(256) >= 32), usual),
         "parts of very different sizes": (plain * torch.logspace(-4, 0, 256), usual),
     }
-    if kind == "IQ4_NL":
+    if kind in FLAT:
         del blocks["huge"]  # the scales of types of one level are infinite then, and whoever stores them refuses
     for name, (w, bound) in blocks.items():
         params = grid.fit(w)

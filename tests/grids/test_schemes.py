@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from whet.errors import UsageError
-from whet.grids import BLOCKS, SMALL_FLOATS, IntegerGrid, SmallFloatGrid, TableGrid, parse_scheme
+from whet.grids import BLOCKS, SMALL_FLOATS, IntegerGrid, ShiftedGrid, SmallFloatGrid, TableGrid, parse_scheme
 from whet.grids.schemes import PRESETS
 
 
@@ -32,7 +32,9 @@ def test_presets_are_symmetric_as_in_the_field():
         ("int4g32", "int4-g32"),
         ("it4-g128", "int4-g128"),
         ("int4zz-g64", "int4z-g64"),
-        ("fp4", "FP8|NVFP4|MXFP4|nf4"),
+        ("fp5", "FP8|NVFP4|MXFP4|nf4|fp4"),
+        ("fp4m3", "fp4|fp4m1|fp4m2"),
+        ("fp4m2g32", "fp4m2-g32"),
         ("NVFP8", "NVFP4"),
         ("nf5", "nf4"),
         ("int9-g32", "int3-g32|int4-g32|int2-g32|int8-g32"),
@@ -45,7 +47,8 @@ def test_a_wrong_name_is_told_the_nearest(wrong, near):
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "int4-g0", "int4-g-1", "int1-g32", "int04-g32", "four bits", "int4-g32 int8", "nf4-g0", "fp8-row"]
+    "wrong",
+    ["", "int4-g0", "int4-g-1", "int1-g32", "int04-g32", "four bits", "int4-g32 int8", "nf4-g0", "fp8-row", "fp4-g0"],
 )
 def test_what_is_no_scheme_is_refused(wrong):
     with pytest.raises(UsageError, match="is not known"):
@@ -59,14 +62,18 @@ def test_a_block_type_has_float16_scales_whatever_the_model_has(dtype):
     assert grid == parse_scheme("int5z-g32", dtype)
 
 
-@pytest.mark.parametrize("name", [*SMALL_FLOATS, "nf4-g32", "nf4-g100"])
+@pytest.mark.parametrize("name", [*SMALL_FLOATS, "nf4-g32", "nf4-g100", "fp4-g32", "fp4m1-g128", "fp4m2-g16"])
 def test_the_name_of_a_float_or_table_parses_to_it(name):
     grid = parse_scheme(name.upper(), torch.bfloat16)
-    kind = TableGrid if name.startswith("nf4") else SmallFloatGrid
+    kind = TableGrid if name.startswith("nf4") else ShiftedGrid if name.startswith("fp4m2") else SmallFloatGrid
     assert type(grid) is kind and grid.name == name and parse_scheme(grid.name) == grid
-    stored = {"NVFP4": torch.float8_e4m3fn, "MXFP4": torch.float8_e8m0fnu}
-    assert grid.scale_dtype == stored.get(name, torch.bfloat16)
+    stored = {"NVFP4": torch.float8_e4m3fn, "MXFP4": torch.float8_e8m0fnu, "fp4m1": torch.float8_e8m0fnu}
+    assert grid.scale_dtype == stored.get(name.partition("-g")[0], torch.bfloat16)
     assert parse_scheme("nf4-g64") == parse_scheme("nf4") and parse_scheme("nf4-g64").name == "nf4"
+
+
+def test_powers_of_two_in_groups_of_32_are_mxfp4():
+    assert parse_scheme("fp4m1-g32") == SMALL_FLOATS["MXFP4"] and parse_scheme("FP4M1-G64").name == "fp4m1"
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import whet.starter
 from whet.checkpoint import Checkpoint
 from whet.formats import stored_parts
-from whet.grids import SMALL_FLOATS, SmallFloatGrid, TableGrid, parse_scheme, safe_scale_dtype
+from whet.grids import SMALL_FLOATS, ShiftedGrid, SmallFloatGrid, TableGrid, parse_scheme, safe_scale_dtype
 from whet.grids.least_squares import pooled
 
 NAMES = tuple(SMALL_FLOATS)
@@ -52,8 +52,14 @@ def usual(grid: SmallFloatGrid | TableGrid, w: torch.Tensor) -> dict:
     size, tall, top = grid.group or columns, grid.rows or rows, grid.book().top
     padded = torch.nn.functional.pad(w.abs(), (0, -columns % size, 0, -rows % tall))
     peak = padded.view(-1, tall, padded.shape[1] // size, size).amax((1, 3)).repeat_interleave(tall, 0)[:rows]
+    if grid.name.startswith("fp4m1"):  # ZeroQuant-FP's M1: up to the next power of two
+        return {"scale": torch.exp2((peak / top).clamp_min(1e-30).log2().ceil())}
     if scales(grid) == "e8m0":  # the specification's: the exponent of the largest, less that of 6
         return {"scale": torch.exp2(peak.clamp_min(1e-30).log2().floor() - 2)}
+    if isinstance(grid, ShiftedGrid):  # its M2: up to the next of the row's largest over a power of two
+        row = (peak / top).amax(1, keepdim=True).to(grid.scale_dtype)
+        shift = (row / (peak / top).clamp_min(1e-30)).log2().floor().clamp(0, 14)
+        return {"scale": row, "shift": shift.to(torch.uint8)}
     if scales(grid) == "e4m3":
         divisor = generate_gparam(-w.abs().max(), w.abs().max())
         scale = (peak / top * divisor).clamp(2.0**-9, 448).to(torch.float8_e4m3fn).float()
@@ -67,7 +73,8 @@ def test_encoding_what_was_decoded_changes_nothing(name, dtype, rows, columns, s
     grid, w = parse_scheme(name, dtype), weights(rows, columns, seed)
     params = grid.fit(w)
     count = math.ceil(columns / (grid.group or columns))
-    assert all(v.shape == (rows, 1 if name == "divisor" else count) for name, v in params.items())
+    whole = ("divisor", "scale") if isinstance(grid, ShiftedGrid) else ("divisor",)
+    assert all(v.shape == (rows, 1 if name in whole else count) for name, v in params.items())
     assert params["scale"].dtype == (torch.float32 if scales(grid) else dtype)
     codes = grid.encode(w, params)
     assert codes.dtype == torch.uint8 and int(codes.max()) < len(grid.book().values)
@@ -137,7 +144,7 @@ def test_candidates_differ_and_the_best_is_among_them(name):
     shared = grid.group_params({k: v.t() for k, v in grid.shared(w).items()}, 0)
     found = grid.candidates(w, None, 4, shared)
     assert all(v.shape == (4, 256) for v in found.values())
-    scale = found["scale"]
+    scale = found["scale"] * torch.exp2(-found["shift"].float()) if "shift" in found else found["scale"]
     assert ((scale[1:] == scale[:-1]).float().mean() < 0.1).all()
     losses = []
     for i in range(4):

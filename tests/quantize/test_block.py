@@ -12,7 +12,7 @@ from whet.quantize import STEP_TOKENS, Start, gptq, nearest, pull, round_block, 
 from whet.quantize.block import _Relaxed
 
 SCHEMES = ["int2-g16", "int3s-g24", "int4z-g20", "int4", "int8s", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "Q4_0", "Q5_1"]
-SCHEMES += ["IQ4_NL", "IQ4_XS", "nf4-g20", *(name for name in SMALL_FLOATS if name != "nf4")]
+SCHEMES += ["IQ4_NL", "IQ4_XS", "TQ1_0", "nf4-g20", *(name for name in SMALL_FLOATS if name != "nf4")]
 
 
 class Toy:

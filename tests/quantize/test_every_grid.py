@@ -12,7 +12,7 @@ from whet.grids import SMALL_FLOATS, Grid, parse_scheme
 from whet.quantize import SOLVERS, Solution, gptq, nearest, second_moment_error
 from whet.quantize.descent import descend
 
-SCHEMES = (*SMALL_FLOATS, "nf4-g40", "int2s-g16", "int3-g32", "int4z-g64", "int8s", "Q4_0", "F16")
+SCHEMES = (*SMALL_FLOATS, "nf4-g40", "int2s-g16", "int3-g32", "int4z-g64", "int8s", "Q4_0", "TQ1_0", "F16")
 
 
 def problem(rows: int, columns: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

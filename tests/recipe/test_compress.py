@@ -47,6 +47,9 @@ SMALL_FLOATS = {
     "MXFP4": ({"scheme": "MXFP4"}, torch.bfloat16, "compressed-tensors", True),
     "MXFP4, float32": ({"scheme": "mxfp4"}, torch.float32, "compressed-tensors", True),
     "mixed with a table": ({"scheme": "MXFP4", "embed": "FP8"}, torch.bfloat16, "whet", False),
+    "any scale": ({"scheme": "fp4-g32"}, torch.bfloat16, "whet", False),
+    "powers of two": ({"scheme": "fp4m1"}, torch.float16, "whet", False),
+    "ratios of powers of two, tables too": ({"scheme": "fp4m2-g32", "embed": "fp4m2"}, torch.bfloat16, "whet", False),
     "E5M2": ({"scheme": "fp8e5m2"}, torch.bfloat16, "whet", False),
     "NF4": ({"scheme": "nf4"}, torch.bfloat16, "whet", False),
     "NF4, float32, tables too": ({"scheme": "nf4-g32", "embed": "nf4"}, torch.float32, "whet", False),
@@ -175,7 +178,7 @@ def test_small_floats_load_as_they_were_solved(tmp_path, name):
 
 
 @pytest.mark.parametrize("family", ["phi3", "gpt2", "mixtral", "opt"])
-@pytest.mark.parametrize("scheme", ["fp8-tensor", "fp8-block", "NVFP4", "MXFP4", "nf4-g32"])
+@pytest.mark.parametrize("scheme", ["fp8-tensor", "fp8-block", "NVFP4", "MXFP4", "nf4-g32", "fp4m2-g32"])
 @torch.no_grad()
 def test_families_that_store_their_linears_otherwise_hold_small_floats(tmp_path, family, scheme):
     """Fused, transposed or stacked tensors, with blocks that end inside of them."""
@@ -186,7 +189,7 @@ def test_families_that_store_their_linears_otherwise_hold_small_floats(tmp_path,
     assert torch.equal(theirs(TOKENS).logits, mine(TOKENS).logits)
 
 
-@pytest.mark.parametrize("scheme", ["FP8", "fp8-tensor", "NVFP4", "MXFP4", "nf4-g32"])
+@pytest.mark.parametrize("scheme", ["FP8", "fp8-tensor", "NVFP4", "MXFP4", "nf4-g32", "fp4m2-g32"])
 @torch.no_grad()
 def test_trained_small_floats_load_as_they_were_solved(tmp_path, scheme):
     """In a family that stores several linears as one tensor, of which some have a number in common."""
@@ -196,7 +199,9 @@ def test_trained_small_floats_load_as_they_were_solved(tmp_path, scheme):
     assert torch.equal(theirs(TOKENS).logits, mine(TOKENS).logits)
 
 
-@pytest.mark.parametrize("scheme", ["int4s-g32", "int4-g32", "int3z-g32", "FP8", "NVFP4", "MXFP4", "nf4-g32"])
+@pytest.mark.parametrize(
+    "scheme", ["int4s-g32", "int4-g32", "int3z-g32", "FP8", "NVFP4", "MXFP4", "nf4-g32", "fp4m2-g32"]
+)
 @torch.no_grad()
 def test_a_bfloat16_folder_computes_the_same_in_float32(tmp_path, scheme):
     original = models.make(tmp_path / "model", dtype=torch.bfloat16)
@@ -261,9 +266,10 @@ def test_gptq_keeps_more_than_nearest_and_trained_blocks_more_than_gptq(tmp_path
         solver: compress(
             original, tmp_path / solver, scheme="int3-g32", solver=solver, text=text, samples=100, window=48
         )["kl"]
-        for solver in ("nearest", "gptq", "block", "tuned")
+        for solver in ("nearest", "gptq", "gptaq", "block", "tuned")
     }
     assert kl["gptq"] < kl["nearest"]
+    assert kl["gptaq"] < 0.98 * kl["gptq"]
     assert kl["block"] < 0.95 * kl["gptq"]
     assert kl["tuned"] < 0.99 * kl["block"]
 
@@ -274,7 +280,11 @@ def test_an_effort_is_a_solver_and_a_dry_run_tells_what_each_takes(tmp_path):
     told = compress(original, tmp_path / "out", scheme="int3-g32", solver="best", dry_run=True, **text)
     assert told["solver"] == "tuned" and list(told["efforts"]) == ["fast", "good", "best"]
     assert told["efforts"]["fast"] < told["efforts"]["good"] < told["efforts"]["best"] == told["seconds"]
-    plain = compress(original, tmp_path / "out", scheme="int3-g32", solver="good", dry_run=True, **text)
+    plain, other = (
+        compress(original, tmp_path / "out", scheme="int3-g32", solver=solver, dry_run=True, **text)
+        for solver in ("good", "gptaq")
+    )
+    assert plain["memory"] < other["memory"]
     assert plain["solver"] == "gptq" and plain["memory"] < told["memory"]
     assert compress(original, tmp_path / "out", scheme="int8s", solver="fast")["solver"] == "nearest"
     with pytest.raises(UsageError, match=r"Did you mean best\?.*best for tuned"):

@@ -19,6 +19,7 @@ from whet.checkpoint import Checkpoint, load_model, write_tensors
 from whet.checkpoint.gguf import read_gguf
 from whet.errors import GateError, MachineError, UsageError
 from whet.formats.gguf import plan_gguf
+from whet.targets import find_target
 
 TEXT = models.documents(60)
 
@@ -88,11 +89,14 @@ def test_every_family_that_both_know_compresses_to_a_proved_file(case, tmp_path)
 
 
 @pytest.mark.parametrize("solver", ["nearest", "gptq", "tuned"])
-@pytest.mark.parametrize("scheme,embed", [("Q4_K", "Q6_K"), ("q3_k", "Q2_K"), ("IQ4_XS", "iq4_nl"), ("Q5_K", None)])
-def test_block_types_of_two_levels_are_solved_stored_and_proved(tmp_path, scheme, embed, solver):
+@pytest.mark.parametrize(
+    "scheme,embed",
+    [("Q4_K", "Q6_K"), ("q3_k", "Q2_K"), ("IQ4_XS", "iq4_nl"), ("Q5_K", None), ("tq1_0", "TQ2_0")],
+)
+def test_block_types_of_256_weights_are_solved_stored_and_proved(tmp_path, scheme, embed, solver):
     models.make(tmp_path / "model", tied=True, dtype=torch.bfloat16, hidden_size=256, intermediate_size=320)
     made = compress(tmp_path / "model", tmp_path / "out", scheme=scheme, embed=embed, solver=solver)
-    instead = {"Q4_K": "Q5_0", "Q3_K": "Q4_0", "IQ4_XS": "IQ4_NL", "Q5_K": "Q5_1"}[scheme.upper()]
+    instead = find_target("llama.cpp").instead[scheme.upper()]
     assert f"{instead} instead of {scheme.upper()}, because their rows do not divide by 256" in made["notes"][0]
     told = made["check"]["gguf"]
     expected = {scheme.upper(): 12, instead: 2}

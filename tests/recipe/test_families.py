@@ -163,6 +163,27 @@ def test_training_reaches_every_linear_of_a_block(made, tmp_path):
         assert torch.nn.functional.mse_loss(w, trained) < 0.02 * w.square().mean()
 
 
+def test_inputs_that_have_drifted_are_made_up_for(made, tmp_path):
+    """The first block's have not, if the embedding is the original's, so it is as gptq leaves it; the last one's have.
+    Experts' are not followed."""
+    _, original, lighter, plain = made
+    text = {"scheme": "int4s-g32", "text": DOCUMENTS, "samples": 8, "window": 20}
+    result = compress(original, tmp_path / "out", solver="gptaq", **text)
+    assert 0 <= result["kl"] < 0.5 and plain["kl"] >= 0
+    checkpoint = Checkpoint(original)
+    parts = anatomy(checkpoint.config, checkpoint.shapes)
+    before, after = load_model(lighter, dtype=torch.float32), load_model(tmp_path / "out", dtype=torch.float32)
+
+    def same(linear) -> bool:
+        one, two = (linear.held.of(model.get_parameter(linear.held.parameter)) for model in (before, after))
+        return torch.equal(one, two)
+
+    assert all(same(linear) for linear in parts.blocks[0])
+    assert not any(same(linear) for linear in parts.blocks[-1] if linear.held.expert is None)
+    sparse = any(linear.held.expert is not None for linear in parts.linears())
+    assert any(note.startswith("experts are rounded as by gptq") for note in result["notes"]) == sparse
+
+
 @torch.no_grad()
 def test_a_cache_changes_nothing(made):
     case, _, lighter, _ = made

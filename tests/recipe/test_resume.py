@@ -27,6 +27,7 @@ WINDOWS = torch.randint(0, 264, (6, 16), generator=torch.Generator().manual_seed
 CHOICES = {
     "one scheme": {"scheme": "int4-g32", "embed": "int4-g32", "solver": "nearest"},
     "mixed": {"scheme": "int3s-g32", "embed": "int6z-g16", "solver": "gptq"},
+    "asymmetric": {"scheme": "int3-g16", "solver": "gptaq"},
     "trained": {"scheme": "int2-g16", "embed": "int6z-g16", "solver": "tuned"},
 }
 
@@ -163,7 +164,8 @@ def counted(original, out, choices):
 
 
 @pytest.mark.parametrize(
-    "name,number,of", [("mixed", i, 12) for i in range(12)] + [("trained", i, 8) for i in range(8)]
+    "name,number,of",
+    [(name, i, of) for name, of in (("mixed", 12), ("asymmetric", 4), ("trained", 8)) for i in range(of)],
 )
 def test_killed_at_seeded_moments(tmp_path, original, undisturbed, ticks, name, number, of):
     # one in every twelfth (or eighth) of the run, so that early and late moments are there

@@ -9,7 +9,7 @@ import models
 from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
-from whet.grids import parse_scheme
+from whet.grids import TernaryGrid, parse_scheme
 from whet.targets import TARGETS, check_family, find_target, no_file_yet, stand_in, storage, tie, tied
 
 TABLES = frozenset({"embed", "head"})
@@ -120,6 +120,7 @@ REFUSED = {
     "openvino, bits": ("openvino", {"a": "int2s-g32"}, "openvino has no 2-bit kernel", "Use 4 or 8 bits"),
     "openvino, real zero": ("openvino", {"embed": "int4z-g32"}, "openvino holds no real zeros", "int4-g128"),
     "openvino, divides": ("openvino", {"c": "int4-g64"}, "64 does not divide 96", "such as 48"),
+    "a foreign float": ("vllm", {"a": "fp4m2-g32"}, r"as fp4m2-g32: vllm holds FP8, fp8-tensor", "--for whet"),
     "a foreign table": ("vllm", {"a": "nf4"}, r"a \(64 x 64\) as nf4: vllm holds FP8, fp8-tensor", "--for whet"),
     "a table's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "such as 48"),
     "a table's row": ("transformers", {"odd": "nf4"}, "64 does not divide 37", "Use FP8, which has one scale"),
@@ -191,8 +192,8 @@ def test_llama_cpp_takes_nothing_else_and_no_ragged_rows():
         choose("transformers", a="F16")
 
 
-@pytest.mark.parametrize("scheme", ["Q2_K", "Q3_K", "q4_k", "Q5_K", "Q6_K", "IQ4_XS", "iq4_nl"])
-def test_block_types_of_two_levels_go_wherever_rows_divide(scheme):
+@pytest.mark.parametrize("scheme", ["Q2_K", "Q3_K", "q4_k", "Q5_K", "Q6_K", "IQ4_XS", "iq4_nl", "tq1_0", "TQ2_0"])
+def test_block_types_of_other_levels_go_wherever_rows_divide(scheme):
     shapes, grids = {"a": (64, 512)}, {"a": parse_scheme(scheme)}
     assert storage(find_target("llama.cpp"), grids, shapes, TABLES).decode == "float32"
     for name in ("transformers", "whet"):
@@ -203,13 +204,16 @@ def test_block_types_of_two_levels_go_wherever_rows_divide(scheme):
 
 
 STAND_INS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+STAND_INS |= {"TQ1_0": "Q4_0", "TQ2_0": "Q4_0"}
 
 
 @pytest.mark.parametrize("scheme", STAND_INS)
 def test_rows_that_do_not_divide_take_what_llama_quantize_takes(scheme):
     target = find_target("llama.cpp")
     assert [stand_in(target, scheme, n) for n in (512, 96, 100)] == [scheme, STAND_INS[scheme], "F16"]
-    for name in ("llama.cpp", "whet"):
+    ternary = isinstance(parse_scheme(scheme), TernaryGrid)  # of one level: elsewhere the last group may be shorter
+    assert not ternary or storage(find_target("whet"), {"a": parse_scheme(scheme)}, {"a": (64, 96)}, TABLES)
+    for name in ("llama.cpp",) if ternary else ("llama.cpp", "whet"):
         with pytest.raises(UsageError, match=r"needs rows that divide by 256, and 96 does not\. Give this part"):
             storage(find_target(name), {"a": parse_scheme(scheme)}, {"a": (64, 96)}, TABLES)
 

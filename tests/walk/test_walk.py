@@ -116,6 +116,64 @@ def test_a_block_is_run_with_other_weights_and_gradients_reach_them(folder):
     assert not torch.allclose(first, second) and min(walk.drift) > 1e-4
 
 
+@torch.no_grad()
+def test_drifts_are_those_of_brute_force_whatever_runs_first(folder):
+    """Of each input from the original's, on a lighter stream that the blocks before have moved; and the streams end
+    where they do without them."""
+    checkpoint, parts = opened(folder)
+    table = checkpoint.read(parts.embedding.parameter)
+
+    class Moved:
+        def __init__(self, drifts):
+            self.drifts, self.found, self.moments = drifts, {}, {}
+
+        def visit(self, step):
+            if self.drifts:
+                moments = step.second_moments(drifts=True)
+                self.found |= {x.address: moments.drift(x.reads) for x in step.linears}
+                self.moments |= {x.address: moments.mean(x.reads) for x in step.linears}
+                assert all(torch.equal(step.target(i), step.walk.original[i]) for i in range(step.walk.solving))
+            return {x.address: step.weight(x) * 1.05 for x in step.linears}
+
+    walks = []
+    for drifts in (True, False):
+        visitor = Moved(drifts)
+        walks.append(Walk(checkpoint, parts, SOLVE, VERIFY, table, table, "cpu", follow=True))
+        walks[-1].go(visitor)
+        if drifts:
+            asked = visitor
+    for mine, other in ((walks[0].original, walks[1].original), (walks[0].lighter, walks[1].lighter)):
+        assert all(torch.equal(mine[i], other[i]) for i in range(len(mine)))
+
+    def inputs(moved):
+        """What goes into every linear, of a model with blocks before its own moved."""
+        model, heard = whole(folder), {}
+        for index, block in enumerate(parts.blocks):
+            for linear in block:
+                kept = model.get_submodule(linear.address)
+                kept.register_forward_pre_hook(
+                    lambda _m, args, a=linear.address: heard.setdefault(a, []).append(args[0].flatten(0, -2))
+                )
+            if moved and index == moved - 1:
+                break
+        for block in parts.blocks[: moved - 1] if moved else ():
+            for linear in block:
+                linear.held.of(model.get_parameter(linear.held.parameter).data).mul_(1.05)
+        for batch in SOLVE:
+            model(batch)
+        return {address: torch.cat(some) for address, some in heard.items()}
+
+    original = inputs(0)
+    for index, block in enumerate(parts.blocks):
+        lighter = inputs(index + 1)
+        for linear in block:
+            x, before = lighter[linear.address].double(), original[linear.address].double()
+            expected = (before - x).t() @ x / len(x)
+            size = asked.moments[linear.address].max().item()
+            assert torch.allclose(asked.found[linear.address].double(), expected, rtol=1e-3, atol=2e-5 * size)
+    assert asked.found[parts.blocks[0][0].address].abs().max() == 0
+
+
 VARIANTS = {
     "biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "heads wider than the model": ("llama", {"head_dim": 24}),

@@ -6,7 +6,9 @@ uses it; without `trust_remote_code` loading fails with an error, because the we
 
 Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, groups of g columns:
 
-- `name.weight_packed` int32 `[out, ceil(in * b / 32)]`: codes 0 … 2^b − 1, a dense little-endian bit stream per row;
+- `name.weight_packed` int32 `[out, ceil(in * b / 32)]`: codes 0 … 2^b − 1, a dense little-endian bit stream per row; or
+  (`"in_byte": 5`) uint8 `[out, groups * ceil(g / 5)]`: codes 0, 1 and 2, five in a byte as digits to base 3, the first
+  the lowest, each group from a new byte on;
 - `name.weight_scale` `[out, groups]`;
 - `name.weight_zero_point` int32 `[ceil(out * b / 32), groups]` (integer zeros, packed along rows) or
   `name.weight_offset` `[out, groups]` (real zeros);
@@ -23,8 +25,9 @@ A linear on floats of 8 or 4 bits (`"float"`) is stored as other formats have it
 - `e4m3`, `e5m2`: `name.weight` in that 8-bit float; `name.weight_scale` `[out, 1]`, `[1]`, or one for each block of
   `"rows"` rows and `"group"` columns;
 - `e2m1`: `name.weight_packed` uint8 `[out, in / 2]`, of two values the first in the lower half; `name.weight_scale`
-  `[out, groups]`, either float8_e4m3fn and divided by `name.weight_global_scale` float32 `[1]` (`"scales": "e4m3"`), or
-  uint8 exponents of 2, 127 more than they mean (`"e8m0"`).
+  `[out, groups]`, float8_e4m3fn and divided by `name.weight_global_scale` float32 `[1]` (`"scales": "e4m3"`), uint8
+  exponents of 2, 127 more than they mean (`"e8m0"`), or a plain float; or `[out, 1]` and divided by 2 to the power of
+  each group's number of `"shift_bits"` bits in `name.weight_parts`, packed along rows.
 
 `whet.json`, or the `whet` entry of config.json, says for each linear how many bits, which group and zero, and in which
 type it is computed: the model's (`"decode": "model"`), that of the stored scales (`"scale"`) or float32 (`"float32"`),
@@ -60,7 +63,8 @@ def parts_of(entry: dict) -> set[str]:
     if entry.get("float") in ("e4m3", "e5m2"):
         return {"weight", "weight_scale"}
     if "float" in entry:
-        return {"weight_packed", "weight_scale"} | ({"weight_global_scale"} if entry["scales"] == "e4m3" else set())
+        more = {"weight_global_scale"} if entry.get("scales") == "e4m3" else set()
+        return {"weight_packed", "weight_scale"} | more | ({"weight_parts"} if "shift_bits" in entry else set())
     more = {"none": set(), "int": {"weight_zero_point"}, "real": {"weight_offset"}}[entry["zero"]]
     return {"weight_packed", "weight_scale", "weight_shape"} | more | ({"weight_parts"} if "part" in entry else set())
 
@@ -85,6 +89,22 @@ def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
     return codes.view(rows, count * 32)[:, :columns]
 
 
+def digit_places(columns: int, group: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The byte of a row in which each column's digit is, and the power of 3 there, where five digits make a byte."""
+    column = torch.arange(columns, device=device)
+    inside = column % group
+    return column // group * -(-group // 5) + inside // 5, inside % 5
+
+
+def codes_of(packed: Tensor, entry: dict, columns: int) -> Tensor:
+    """Codes uint8 `[rows, columns]` from `weight_packed` of a linear with this table `entry`."""
+    if "in_byte" not in entry:
+        return unpack(packed, entry["bits"], columns)
+    place, digit = digit_places(columns, entry["group"], packed.device)
+    powers = torch.tensor([1, 3, 9, 27, 81], dtype=torch.uint8, device=packed.device)
+    return packed[:, place].div_(powers[digit], rounding_mode="floor").remainder_(3)
+
+
 def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
     """The weights `[out, in]` of one linear, in `model_dtype`, from its stored parts and its table `entry`."""
     if entry["decode"] == "plain":
@@ -95,7 +115,7 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     computed = {"scale": parts["weight_scale"].dtype, "float32": torch.float32}
     dtype = computed.get(entry["decode"], model_dtype)
     rows, columns = (int(n) for n in parts["weight_shape"])
-    codes = unpack(parts["weight_packed"], bits, columns)
+    codes = codes_of(parts["weight_packed"], entry, columns)
     index = torch.arange(columns, device=codes.device) // (group or columns)
     scale = parts["weight_scale"].to(dtype)[:, index]
     offset = parts["weight_offset"].to(dtype)[:, index] if zero == "real" else None
@@ -129,6 +149,9 @@ def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtyp
         codes = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1).int()
         values = torch.tensor(E2M1, dtype=dtype, device=codes.device)[codes]
     rows, columns = values.shape
+    if "shift_bits" in entry:
+        shifts = unpack(parts["weight_parts"].t().contiguous(), entry["shift_bits"], rows).t().int()
+        scale = scale * ((127 - shifts) << 23).view(torch.float32).to(dtype)
     scale = scale.reshape(-1, scale.shape[-1])
     row = torch.arange(rows, device=values.device) // (entry.get("rows", 1) or rows)
     column = torch.arange(columns, device=values.device) // (entry["group"] or columns)

@@ -52,7 +52,8 @@ def run(
     solver: Annotated[
         str | None,
         typer.Option(
-            help="fast, good or best; or by name: nearest (needs no text), gptq, block, tuned.", show_default="good"
+            help="fast, good or best; or by name: nearest (needs no text), gptq, gptaq, block, tuned.",
+            show_default="good",
         ),
     ] = None,
     target: Annotated[

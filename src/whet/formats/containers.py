@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.anatomy import AUTO, Anatomy
-from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, SmallFloatGrid, TableGrid
+from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, ShiftedGrid, SmallFloatGrid, TableGrid, TernaryGrid
+from whet.grids.shifted import SHIFT_BITS
 
 CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
@@ -21,8 +22,8 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
 
     decode: the type its weights are multiplied out in: the model's (`model`), that of the stored scales (`scale`, as
     compressed-tensors does when it dequantizes) or `float32` (as ggml does, and whoever reads its types of two levels;
-    bitsandbytes for NF4; weights of FP4 are exact in any type). A linear on a plain float is a plain tensor, with
-    nothing to decode.
+    bitsandbytes for NF4; weights of NVFP4 and MXFP4 are exact in any type). A linear on a plain float is a plain
+    tensor, with nothing to decode.
     """
     wide = isinstance(grid, (NestedGrid, TableGrid)) or (isinstance(grid, SmallFloatGrid) and grid.bits < 8)
     told = "plain" if isinstance(grid, FloatGrid) else "float32" if wide else decode
@@ -31,9 +32,12 @@ def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
         entry |= {"part": grid.part, "part_bits": grid.part_bits}
     if isinstance(grid, (NestedGrid, TableGrid)) and grid.values:
         entry["values"] = list(grid.values)
+    if isinstance(grid, TernaryGrid) and grid.in_byte == 5:
+        entry["in_byte"] = grid.in_byte
     if isinstance(grid, SmallFloatGrid):
         entry |= {"float": grid.values} | ({"rows": grid.rows} if grid.rows != 1 else {})
         entry |= {"scales": grid.scales} if grid.scales else {}
+        entry |= {"shift_bits": SHIFT_BITS} if isinstance(grid, ShiftedGrid) else {}
     return entry
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from whet.checkpoint.modeling_whet import digit_places
 from whet.errors import GateError
-from whet.grids import FloatGrid, Grid, NestedGrid, SmallFloatGrid
+from whet.grids import FloatGrid, Grid, NestedGrid, SmallFloatGrid, TernaryGrid
 from whet.grids.grouped import Params
+from whet.grids.shifted import SHIFT_BITS
 
 # Codes packed at a time: the working copy takes eight bytes a code.
 _AT_ONCE = 1 << 22
@@ -43,8 +45,9 @@ def stored_parts(codes: Tensor, params: Params, grid: Grid) -> dict[str, Tensor]
         return {"weight": codes.contiguous()}
     if isinstance(grid, SmallFloatGrid):
         return _float_parts(codes, params, grid)
+    five = isinstance(grid, TernaryGrid) and grid.in_byte == 5
     parts = {
-        "weight_packed": pack(codes, grid.bits),
+        "weight_packed": pack_digits(codes, grid.group) if five else pack(codes, grid.bits),
         "weight_scale": params["scale"].contiguous(),
         "weight_shape": torch.tensor(codes.shape, dtype=torch.int64),
     }
@@ -56,6 +59,17 @@ def stored_parts(codes: Tensor, params: Params, grid: Grid) -> dict[str, Tensor]
     elif grid.zero == "real":
         parts["weight_offset"] = params["offset"].contiguous()
     return parts
+
+
+def pack_digits(codes: Tensor, group: int) -> Tensor:
+    """Codes below 3 uint8 `[rows, columns]`, five in a byte as digits to base 3, the first the lowest, each group of
+    `group` columns from a new byte on: uint8 `[rows, bytes]`."""
+    place, digit = digit_places(codes.shape[1], group, codes.device)
+    packed = codes.new_zeros(len(codes), int(place[-1]) + 1)
+    for power in range(5):
+        mine = digit == power
+        packed[:, place[mine]] += codes[:, mine] * 3**power
+    return packed
 
 
 def pack_halves(codes: Tensor) -> Tensor:
@@ -76,6 +90,11 @@ def _float_parts(codes: Tensor, params: Params, grid: SmallFloatGrid) -> dict[st
     if grid.scales == "e8m0":  # a power of two is its exponent
         exponents = (scale.contiguous().view(torch.int32) >> 23).to(torch.uint8)
         return {"weight_packed": pack_halves(raw), "weight_scale": exponents}
+    if not grid.scales:
+        parts = {"weight_packed": pack_halves(raw), "weight_scale": scale.contiguous()}
+        if "shift" in params:
+            parts["weight_parts"] = pack(params["shift"].t().contiguous(), SHIFT_BITS).t().contiguous()
+        return parts
     divisors = params["divisor"].unique()
     if len(divisors) != 1:
         raise GateError(f"{grid.name}: parts of one tensor have several divisors. This is a defect of whet; report it.")

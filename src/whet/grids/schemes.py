@@ -11,8 +11,10 @@ from whet.errors import UsageError, did_you_mean
 from whet.grids.floats import FloatGrid
 from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
+from whet.grids.shifted import ShiftedGrid
 from whet.grids.small_floats import SmallFloatGrid
 from whet.grids.table import IQ4, NF4, TableGrid
+from whet.grids.ternary import TernaryGrid
 
 CodedGrid = IntegerGrid | NestedGrid | SmallFloatGrid
 Grid = CodedGrid | FloatGrid
@@ -24,7 +26,7 @@ _ZERO = {"s": "none", "": "int", "z": "real"}
 PRESETS = {"W8A16": "int8s", "W4A16": "int4s-g128", "W3A16": "int3s-g128", "W2A16": "int2s-g128"}
 # ggml's block types. Of one level, 32 weights: a float16 scale, in the types that end in 1 also a float16 minimum (a
 # real zero). Q4_0 and Q5_0 count from the middle code, and so does Q8_0, whose codes ggml stores signed. Of two levels,
-# 256 weights, of which 16 or 32 have a scale that is a whole number.
+# 256 weights, of which 16 or 32 have a scale that is a whole number. The ternary ones have one float16 for 256 weights.
 BLOCKS: dict[str, CodedGrid] = {
     grid.name: grid
     for grid in (
@@ -40,6 +42,8 @@ BLOCKS: dict[str, CodedGrid] = {
         NestedGrid("Q6_K", bits=6, zero="none", part=16, part_bits=8),
         TableGrid(4, 32, "none", block="IQ4_NL"),
         NestedGrid("IQ4_XS", bits=4, zero="none", part=32, part_bits=6, values=IQ4),
+        TernaryGrid(2, 256, "none", block="TQ1_0", in_byte=5),
+        TernaryGrid(2, 256, "none", block="TQ2_0"),
     )
 }
 FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16}
@@ -57,9 +61,13 @@ SMALL_FLOATS: dict[str, SmallFloatGrid | TableGrid] = {
         SmallFloatGrid("NVFP4", "e2m1", group=16, scale_dtype=torch.float8_e4m3fn),
         SmallFloatGrid("MXFP4", "e2m1", group=32, scale_dtype=torch.float8_e8m0fnu),
         TableGrid(4, 64, "none", values=NF4, table="nf4"),
+        SmallFloatGrid("fp4", "e2m1", group=64),
+        SmallFloatGrid("fp4m1", "e2m1", group=64, scale_dtype=torch.float8_e8m0fnu),
+        ShiftedGrid("fp4m2", "e2m1", group=64),
     )
 }
-_NF4 = re.compile(r"nf4-g([1-9][0-9]*)")
+# Those that any group may be added to.
+_GROUPED = re.compile(r"(nf4|fp4|fp4m1|fp4m2)-g([1-9][0-9]*)")
 
 
 def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
@@ -68,7 +76,8 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
     `int<bits><kind>[-g<group>]`: bits 2 to 8; kind nothing (integer zero), `s` (symmetric, signed scale) or `z` (real
     zero); without a group, one scale per row. Or a preset, W2A16 to W8A16; a block type of ggml (BLOCKS), whose scales
     are float16 whatever `scale_dtype` says; F16 and BF16; FP8 (E4M3, a scale for each row), fp8-tensor, fp8-block, the
-    same of E5M2 (fp8e5m2 …), NVFP4, MXFP4; nf4 (in groups of 64) or nf4-g<group>. Case does not matter.
+    same of E5M2 (fp8e5m2 …), NVFP4, MXFP4; nf4, fp4, fp4m1 and fp4m2 in groups of 64 or with -g<group>, of which
+    fp4m1-g32 is MXFP4. Case does not matter.
     """
     said = scheme.strip().lower()
     named: dict[str, Grid] = {
@@ -83,18 +92,32 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
     for name, grid in named.items():
         if name.lower() == said:
             return grid
-    if (table := _NF4.fullmatch(said)) is not None:
-        return replace(SMALL_FLOATS["nf4"], group=int(table[1]), scale_dtype=scale_dtype)
+    if (grouped := _GROUPED.fullmatch(said)) is not None:
+        return _in_groups(named[grouped[1]], int(grouped[2]))
     known = {name.lower(): text for name, text in PRESETS.items()}
     match = _INTEGER.fullmatch(known.get(said, said))
     if match is None:
         examples = [*PRESETS, *(f"int{b}{k}-g{g}" for b in range(2, 9) for k in ("", "s", "z") for g in (32, 64, 128))]
-        examples += [*BLOCKS, *FLOATS, *SMALL_FLOATS, *(f"nf4-g{g}" for g in (32, 128))]
+        examples += [*BLOCKS, *FLOATS, *SMALL_FLOATS]
+        examples += [f"{kind}-g{g}" for kind in ("nf4", "fp4", "fp4m1", "fp4m2") for g in (32, 128)]
         raise UsageError(
             f"Scheme {scheme!r} is not known.{did_you_mean(scheme, examples)} A scheme is int<bits><kind>-g<group> "
             "with 2 to 8 bits, kind nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: "
             f"one scale per row), for example int4-g32, int3z-g64, int4s-g128; or one of {', '.join(PRESETS)}; "
-            f"{', '.join(SMALL_FLOATS)} or nf4-g<group>; or, for llama.cpp, one of {', '.join((*BLOCKS, *FLOATS))}."
+            f"{', '.join(SMALL_FLOATS)}, the last four with -g<group> too; or, for llama.cpp, one of "
+            f"{', '.join((*BLOCKS, *FLOATS))}."
         )
     bits, kind, group = match.groups()
     return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scale_dtype)  # type: ignore[arg-type]
+
+
+def _in_groups(grid: Grid, group: int) -> Grid:
+    """A grid of floats or of a table with another group; MXFP4 is what is it already."""
+    if isinstance(grid, TableGrid):
+        return replace(grid, group=group)
+    assert isinstance(grid, SmallFloatGrid)
+    if grid.group == group:
+        return grid
+    if grid.scales == "e8m0" and group == SMALL_FLOATS["MXFP4"].group:
+        return SMALL_FLOATS["MXFP4"]
+    return replace(grid, group=group, name=f"{grid.name}-g{group}")

@@ -6,7 +6,9 @@ They differ in the float (`books`), in how many weights share a scale, and in th
 - NVFP4: E2M1 in groups of 16 with E4M3 scales, all of which are divided by one float32 of the tensor. whet takes a
   power of two for it: every weight is then the same number whether a reader divides by it (compressed-tensors) or
   multiplies by its inverse (vLLM), and exact in bfloat16;
-- MXFP4: E2M1 in groups of 32 with powers of two for scales (E8M0, OCP Microscaling formats 1.0).
+- MXFP4: E2M1 in groups of 32 with powers of two for scales (E8M0, OCP Microscaling formats 1.0);
+- fp4: E2M1 in any groups with float16 or bfloat16 scales, fp4m1 with E8M0 ones (ZeroQuant-FP's M1, arXiv 2307.09782;
+  in groups of 32 that is MXFP4), fp4m2 with the scale of the row over powers of two (`shifted`).
 
 Scales are rounded to their stored type before codes are chosen. Where that is an 8-bit type they are held as the
 float32 of the same value, because torch has few operations on those.
@@ -44,7 +46,7 @@ class SmallFloatGrid(GroupedGrid):
 
     name: the scheme. values: of `books`. group: weights along a row that share a scale, 0 for the whole row. rows: how
     many rows share it too, 0 for all. scale_dtype: stored type of scales; float8_e4m3fn and float8_e8m0fnu belong to
-    NVFP4 and MXFP4. divisor: what NVFP4's scales are divided by, 0 until a tensor is known (`suited`).
+    NVFP4 and MXFP4 or fp4m1. divisor: what NVFP4's scales are divided by, 0 until a tensor is known (`suited`).
     """
 
     name: str
@@ -177,7 +179,7 @@ class SmallFloatGrid(GroupedGrid):
             best = self.stored(sums(self.bind({"scale": scales}), x, weight).step())
             scales = torch.cat([scales[:1], torch.where((best == 0) | ~best.isfinite(), scales, best)])
         # in units near the largest weight: squares of very small ones would all be 0
-        unit = _power(peak.frexp().exponent)
+        unit = power(peak.frexp().exponent)
         levels = self.bind({"scale": scales.float() / ((self.divisor or 1.0) * unit)})
         losses = errors(levels, x / unit, weight).nan_to_num(torch.inf)
         losses, order = losses.sort(dim=0, stable=True)
@@ -192,7 +194,7 @@ class SmallFloatGrid(GroupedGrid):
         if self.scales == "e8m0":
             usual = peak.frexp().exponent - 1 - int(math.log2(top))
             powers = usual + torch.tensor(_E8M0, dtype=torch.int32, device=peak.device)[:, None]
-            return _power(powers)
+            return power(powers)
         usual = peak / top * (self.divisor or 1.0)
         if self.scales == "e4m3":
             e4m3 = book("e4m3", peak.device)
@@ -211,6 +213,6 @@ def _scale(params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
     return params["scale"].to(dtype)
 
 
-def _power(exponent: Tensor) -> Tensor:
+def power(exponent: Tensor) -> Tensor:
     """2 to the `exponent` int32, as far as that is a normal float32; exact."""
     return ((exponent.clamp(-126, 126) + 127) << 23).view(torch.float32)

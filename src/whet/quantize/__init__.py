@@ -1,7 +1,8 @@
 """Solvers: given a linear's weights, its second moment, a grid and a mask, which codes and parameters to store.
 
-All have the signature `(w, h, grid, mask) -> Solution`, so every solver works with every grid. Those in BLOCKWISE go on
-from there with all linears of a block at once (`round_block`), and `tuned` with the whole model.
+All have the signature `(w, h, grid, mask) -> Solution`, so every solver works with every grid. Those in ASYMMETRIC are
+given other weights to round than the original's, for inputs that are not the original's (`asymmetric_target`). Those in
+BLOCKWISE go on from there with all linears of a block at once (`round_block`), and `tuned` with the whole model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from whet.quantize.block import (
     take_step,
     usual_steps,
 )
+from whet.quantize.gptaq import asymmetric_target
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import Solution, second_moment_error
@@ -27,14 +29,17 @@ from whet.quantize.solution import Solution, second_moment_error
 SOLVERS: dict[str, Callable[..., Solution]] = {
     "nearest": nearest,
     "gptq": gptq,
+    "gptaq": gptq,
     "block": gptq,
     "tuned": gptq,
 }
 # What a user may say instead: seconds, the usual, and the closest there is.
 EFFORTS = {"fast": "nearest", "good": "gptq", "best": "tuned"}
 BLOCKWISE = frozenset({"block", "tuned"})
+ASYMMETRIC = frozenset({"gptaq"})
 
 __all__ = [
+    "ASYMMETRIC",
     "BLOCKWISE",
     "EFFORTS",
     "JUDGES",
@@ -44,6 +49,7 @@ __all__ = [
     "Start",
     "Trained",
     "adam",
+    "asymmetric_target",
     "gptq",
     "nearest",
     "pull",

@@ -59,9 +59,10 @@ def compress(
     the most stored bits a parameter, everything counted. quality: the share of the original's to keep, at the fewest
     bytes; skills: items it is to hold for, a path or a list (with fit, bits and quality, which make a plan first).
 
-    solver: `gptq` (the default; or say `good`), `nearest` (`fast`), which needs no text, `block`, which then trains the
-    linears of each block together, or `tuned` (`best`), which tunes all scales on top of that. target: the runtime that
-    is to load it (`transformers` unless given; a plan names its own).
+    solver: `gptq` (the default; or say `good`), `nearest` (`fast`), which needs no text, `gptaq`, which makes up for
+    what the blocks before a linear did to its inputs, `block`, which goes on from `gptq` and trains the linears of each
+    block together, or `tuned` (`best`), which tunes all scales on top of that. target: the runtime that is to load it
+    (`transformers` unless given; a plan names its own).
     text: a path or hub name, a list of documents, or int64 windows `[n, L]`; eval_text: text that verifies instead of a
     tenth of `text`. samples, window: windows solved on and their tokens. dry_run: check and estimate, write nothing.
 

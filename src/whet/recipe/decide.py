@@ -23,7 +23,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.quantize import BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS
+from whet.quantize import ASYMMETRIC, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS
 from whet.recipe.reading import read_windows
 from whet.recipe.self_written import check_fits
 from whet.recipe.stored import check_shapes, check_vocabulary, untie
@@ -78,6 +78,11 @@ class Decision:
     def blockwise(self) -> bool:
         """Whether the linears of a block are trained together once they were rounded one by one."""
         return self.recipe["solver"] in BLOCKWISE
+
+    @property
+    def asymmetric(self) -> bool:
+        """Whether linears make up for what the blocks before them did to their inputs."""
+        return self.recipe["solver"] in ASYMMETRIC
 
     @property
     def tuned(self) -> bool:
@@ -276,6 +281,8 @@ def decide(
         notes.append(
             f"blocks are trained with every error of their output weighed alike, and nothing after them: {why}"
         )
+    if solver in ASYMMETRIC and any(linear.held.expert is not None for linear in parts.linears()):
+        notes.append("experts are rounded as by gptq: the original and the lighter model send them different tokens")
     if text is not None and not verify:
         notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
     recipe = {

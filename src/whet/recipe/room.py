@@ -13,7 +13,7 @@ import torch
 from whet.anatomy import Linear
 from whet.budget import tensor_bytes
 from whet.errors import MachineError, UsageError
-from whet.quantize import BLOCKWISE, EFFORTS, STEP_TOKENS, usual_steps
+from whet.quantize import ASYMMETRIC, BLOCKWISE, EFFORTS, STEP_TOKENS, usual_steps
 from whet.recipe.curvature import SLOPE_TOKENS
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.memory import available_memory
@@ -42,6 +42,10 @@ def estimate(decision: Decision) -> dict[str, Any]:
     solving = 8 * widest**2 * 3 + moments + 40 * largest if tokens else 20 * largest
     activations = 4 * BATCH_TOKENS * max(linear.shape[0] for linear in parts.linears()) * 3
     embedding = tensors[parts.embedding.parameter].nbytes * (3 if parts.embedding.address in decision.grids else 1)
+    if decision.asymmetric:  # a drift for each second moment, a batch of the original's inputs, and its hidden states
+        inputs = max(sum(width for _, width in _inputs(decision, block)) for block in parts.blocks)
+        solving += moments + 4 * BATCH_TOKENS * inputs
+        hidden += 4 * parts.embedding.shape[1] * tokens
     if decision.blockwise:
         hidden += 4 * parts.embedding.shape[1] * tokens
         trained = _TRAINED * block + _KEPT * activations * decision.batch // BATCH_TOKENS
@@ -74,6 +78,8 @@ def _seconds(decision: Decision, solver: str, multiply: float) -> float:
         return (weights + table) * 5e-8
     if solver != "nearest":
         flops += sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+    if solver in ASYMMETRIC:
+        flops += 2.0 * weights * tokens + sum(2.0 * (tokens + 2 * x.shape[0]) * x.shape[1] ** 2 for x in chosen)
     if solver in BLOCKWISE:
         size = min(STEP_TOKENS, tokens)
         flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
@@ -105,8 +111,12 @@ def check_room(out: Path, needs: dict[str, Any]) -> None:
 
 def _moments(decision: Decision, block: list[Linear]) -> int:
     """Bytes of the second moments of one block: one an input."""
-    inputs = {(linear.reads, linear.shape[1]) for linear in decision.chosen(block)}
-    return sum(4 * width**2 for _, width in inputs)
+    return sum(4 * width**2 for _, width in _inputs(decision, block))
+
+
+def _inputs(decision: Decision, block: list[Linear]) -> set[tuple[str, int]]:
+    """What the linears of a block that are rounded read, and how wide it is."""
+    return {(linear.reads, linear.shape[1]) for linear in decision.chosen(block)}
 
 
 def _multiplications_per_second() -> float:

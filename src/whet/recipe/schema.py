@@ -51,7 +51,7 @@ class Quantize(Strict):
     quality: float | None = Field(default=None, description="The share of the original's quality to keep, such as 0.98")
     skills: str | None = Field(default=None, description="With a budget: a file of items whose skills it is to keep")
     solver: str | None = Field(
-        default=None, description="fast, good or best; or nearest (needs no text), gptq, block, tuned"
+        default=None, description="fast, good or best; or nearest (needs no text), gptq, gptaq, block, tuned"
     )
     target: str | None = Field(
         default=None, alias="for", description=f"The runtime that is to load it: {', '.join(TARGETS)}"

@@ -20,7 +20,7 @@ from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.formats import stored_parts, table_entry
 from whet.grids import FloatGrid, Grid, GroupedGrid, SmallFloatGrid, safe_scale_dtype
-from whet.quantize import SOLVERS, Solution, Start, nearest, pull, round_block, second_moment_error
+from whet.quantize import SOLVERS, Solution, Start, asymmetric_target, nearest, pull, round_block, second_moment_error
 from whet.recipe.decide import Decision
 from whet.walk import BlockStep, Journal, SecondMoments
 
@@ -72,7 +72,7 @@ class Solver:
         if unit in self._done:
             return self.weights(unit, step.linears)
         started = time.monotonic()
-        moments = step.second_moments()
+        moments = step.second_moments(self.decision.asymmetric)
         return self._round_block(step.index, step.linears, step.weight, moments, started, step)
 
     def round_block(self, index: int, linears: list[Linear]) -> None:
@@ -128,7 +128,9 @@ class Solver:
                 moments.sums.pop(reads)
             w = torch.cat([weight(linear) for linear in together])
             grid = self._grid(w, grid)
-            solution = SOLVERS[self.decision.recipe["solver"]](w, h, grid)
+            drift = None if moments is None else moments.drift(reads)
+            aim = w if h is None or drift is None else asymmetric_target(w, h, drift)
+            solution = SOLVERS[self.decision.recipe["solver"]](aim, h, grid)
             share = None if moments is None else moments.starved.get(reads)
             row = 0
             for linear in together:

@@ -60,7 +60,8 @@ def _solve(
     if decision.blockwise and not_followed(parts) is None:
         measure_curvature(decision, run, solver.stage.on_event)
         solver.metric = functools.partial(metric_of, run)
-    walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute, decision.blockwise)
+    follow = decision.blockwise or decision.asymmetric
+    walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute, follow)
     walk.go(_Chosen(decision, solver))
     rest = [n for n in parts.other_tensors if n not in (parts.embedding.parameter, parts.dropped)]
     if parts.head is None:

@@ -113,7 +113,10 @@ TARGETS: dict[str, Target] = {
         schemes=(*BLOCKS, "F16", "BF16"),
         simplest="F16",
         # llama-quantize's own choice (llama.cpp, `tensor_type_fallback`)
-        instead={"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"},
+        instead={
+            **{"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"},
+            **{"TQ1_0": "Q4_0", "TQ2_0": "Q4_0"},
+        },
         families=GGUF_FAMILIES,
         gguf=True,
     ),
@@ -252,6 +255,8 @@ def storage(
         return Storage("whet", False, "compressed-tensors has no FP8 of type E5M2")
     if any(grid.group and shapes[address][1] % grid.group for address, grid in grids.items()):
         return Storage("whet", False, "stock transformers needs groups that divide the row")
+    if any(_fp4(grid) and grid.name not in ("NVFP4", "MXFP4") for grid in grids.values()):
+        return Storage("whet", False, "compressed-tensors has FP4 as NVFP4 and MXFP4 only")
     beyond = None if parts is None else _beyond_stock(parts, grids, dtype)
     if beyond is not None:
         if not target.modelling_file:
@@ -313,7 +318,7 @@ def _format(grid: Grid) -> str | None:
     """What a target's `formats` call `grid`, whatever its group; None where it is a plain integer grid."""
     if isinstance(grid, TableGrid):
         return grid.block or grid.table
-    return grid.name if isinstance(grid, (NestedGrid, SmallFloatGrid)) else None
+    return grid.name.partition("-g")[0] if isinstance(grid, (NestedGrid, SmallFloatGrid)) else None
 
 
 def _fp4(grid: Grid) -> bool:

@@ -32,6 +32,8 @@ class SecondMoments:
     """
 
     def __init__(self, linears: list[Linear], prefix: str) -> None:
+        self.drifts: dict[str, Tensor] = {}  # sums of (x̃ − x) xᵀ, x̃ the original's inputs, where they were heard
+        self.before: dict[str, Tensor] = {}  # of the batch at hand
         self.prefix = prefix
         self.first: dict[str, Linear] = {}
         for linear in linears:
@@ -62,6 +64,36 @@ class SecondMoments:
         finally:
             for handle in handles:
                 handle.remove()
+
+    @contextlib.contextmanager
+    def listening_before(self, block: nn.Module) -> Iterator[None]:
+        """Keep what flows into the linears of `block` (x̃) for the same batch of the lighter model, which comes next.
+
+        Not for experts: the two streams do not send the same tokens to them.
+        """
+
+        def hook(reads: str):  # type: ignore[no-untyped-def]
+            def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+                # a copy: without a norm before it this is the stream itself, which goes on
+                self.before[reads] = args[0].reshape(-1, args[0].shape[-1]).to(torch.float32, copy=True)
+
+            return keep
+
+        handles = [
+            block.get_submodule(self._module(x)).register_forward_pre_hook(hook(reads))
+            for reads, x in self.first.items()
+            if x.held.expert is None
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def drift(self, reads: str) -> Tensor | None:
+        """E[(x̃ − x) xᵀ] `[in, in]` of one input, x̃ the original's; None where that was not heard."""
+        found = self.drifts.get(reads)
+        return None if found is None else found / max(self.counts.get(reads, self.tokens), 1)
 
     def settle(self) -> None:
         """Experts that saw too few of the tokens take the mean of their block, and are named in `starved`.
@@ -127,6 +159,10 @@ class SecondMoments:
             x = args[0].reshape(-1, args[0].shape[-1])
             self.add(reads, x)
             self.counts[reads] = self.counts.get(reads, 0) + len(x)
+            if reads in self.before:
+                x = x.float()
+                total = self.drifts.setdefault(reads, x.new_zeros(x.shape[1], x.shape[1]))
+                total.addmm_((self.before.pop(reads) - x).t(), x)
             self._heard(ears)
 
         return hook

@@ -34,11 +34,18 @@ class BlockStep:
     linears: list[Linear]
     walk: Walk
 
-    def second_moments(self) -> SecondMoments:
-        """H of every input of this block's linears, on the lighter stream with the block itself still original."""
+    def second_moments(self, drifts: bool = False) -> SecondMoments:
+        """H of every input of this block's linears, on the lighter stream with the block itself still original.
+
+        drifts: of how far each input is from the original's too (`SecondMoments.drift`), which takes a walk that
+        follows it, and is asked for before any `target`.
+        """
         moments = SecondMoments(self.linears, self.prefix)
-        with moments.listening(self.module):
-            for batch in range(self.walk.solving):
+        for batch in range(self.walk.solving):
+            if drifts:
+                with moments.listening_before(self.module):
+                    self.walk.advance(self, batch)
+            with moments.listening(self.module):
                 hidden = self.walk.lighter[batch]
                 with contextlib.suppress(HeardEnough):
                     self.walk.run(self, hidden, batch)
@@ -59,6 +66,7 @@ class BlockStep:
     def target(self, batch: int) -> Tensor:
         """What the original block gives `[b, L, hidden]` for the original stream's batch; of a walk that follows it on
         the solving ones, after which the verifying ones come."""
+        self.walk.advance(self, batch)
         return self.walk.original[batch]
 
 
@@ -119,6 +127,7 @@ class Walk:
         self._ends: dict[tuple[int, ...], Tensor] = {}
         self._stands = {"original": Stand(), "lighter": Stand()}
         self._stream = self._stands["lighter"]
+        self._passed = -1  # the solving batch of the original stream that went through this block last
         with self.skeleton.embedding(original):
             self.original = HiddenStates(
                 [self._enter(batch) for batch in (*(solve if follow else ()), *verify)], folder
@@ -135,12 +144,11 @@ class Walk:
                     self._next_stack(index)
                 module = self.skeleton.load_block(index)
                 step = BlockStep(index, anatomy.block_prefix(index), module, linears, self)
-                self._stream = self._stands["original"]
-                for number in range(len(self.original)):
-                    hidden = self.run(step, self.original[number], self._batch(number))
-                    self.original.update(number, hidden)
-                self._stream = self._stands["lighter"]
+                self._passed = -1
+                for number in range(self.followed, len(self.original)):
+                    self._follow(step, number)
                 weights = visitor.visit(step)
+                self.advance(step, self.followed - 1)  # those that nobody asked for
                 # into the block itself, which is given back right after
                 for linear in linears:
                     if linear.address in weights:
@@ -170,6 +178,19 @@ class Walk:
         if self.skeleton.handed is not None and step.index in self.skeleton.starts:
             self._stream.made[shape] = dict(zip(map(id, self.skeleton.handed), out[1:], strict=True))
         return out[0]
+
+    def advance(self, step: BlockStep, batch: int) -> None:
+        """The original stream's solving batches up to `batch` through the block, those that are not yet."""
+        with torch.no_grad():
+            for number in range(self._passed + 1, min(batch + 1, self.followed)):
+                self._follow(step, number)
+                self._passed = number
+
+    def _follow(self, step: BlockStep, number: int) -> None:
+        """The batch that the original stream holds as `number` through the block, which is the original's."""
+        self._stream = self._stands["original"]
+        self.original.update(number, self.run(step, self.original[number], self._batch(number)))
+        self._stream = self._stands["lighter"]
 
     def final(self) -> Iterator[Tensor]:
         """Lighter hidden states of each solving batch after the final norm: what the head reads."""

@@ -13,7 +13,7 @@ from whet.errors import UsageError
 from whet.formats import table_entry
 from whet.formats.gguf import block_type, blocks
 from whet.formats.gguf.blocks import float_rows, row_bytes
-from whet.grids import BLOCKS, FLOATS, NestedGrid, parse_scheme
+from whet.grids import BLOCKS, FLOATS, NestedGrid, TernaryGrid, parse_scheme
 
 
 def theirs(rows, kind):
@@ -35,8 +35,9 @@ def random_params(grid, rows, columns, generator):
 def test_every_code_and_scale_reads_back(kind):
     grid = parse_scheme(kind)
     generator = torch.Generator().manual_seed(len(kind) + grid.bits)
-    codes = torch.randint(0, 2**grid.bits, (32, 768), generator=generator, dtype=torch.uint8)
-    codes[0, :256], codes[1, :256] = 0, 2**grid.bits - 1
+    count = 3 if isinstance(grid, TernaryGrid) else 2**grid.bits
+    codes = torch.randint(0, count, (32, 768), generator=generator, dtype=torch.uint8)
+    codes[0, :256], codes[1, :256] = 0, count - 1
     params = random_params(grid, 32, 768, generator)
     packed = blocks(codes, params, kind, "a")
     assert packed.shape == (32, row_bytes(kind, 768)) and packed.nbytes == grid.nbytes(32, 768)
@@ -55,6 +56,20 @@ def test_what_a_solver_gives_is_what_ggml_reads(kind):
     assert torch.equal(theirs(packed, kind), grid.decode(codes, params))
     assert packed.nbytes == grid.nbytes(16, 512)
     assert block_type(table_entry(grid, "float32")) == kind
+
+
+@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
+def test_ternary_bytes_are_those_ggml_writes(kind):
+    """Every digit in every place of a byte, and the whole block: ggml's own quantizer on weights that are ternary."""
+    grid = parse_scheme(kind)
+    codes = torch.randint(0, 3, (243, 256), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    every = torch.arange(243)[:, None] // 3 ** torch.arange(5) % 3
+    codes[:, :160:32], codes[:, 160:240:16], codes[:, 240::4] = every.byte(), every.byte(), every[:, :4].byte()
+    codes[:, 1] = 2  # the largest weight, which ggml takes for the scale
+    values = grid.decode(codes, {"scale": torch.full((243, 1), 0.25).half()})
+    assert torch.equal(blocks(codes, {"scale": torch.full((243, 1), 0.25)}, kind, "a"), ggml.packed(values, kind))
+    theirs = torch.from_numpy(gguf.quantize(values.numpy(), GGMLQuantizationType[kind]))
+    assert torch.equal(theirs, ggml.packed(values, kind))
 
 
 @pytest.mark.parametrize("kind", [*BLOCKS, "F16", "BF16", "F32"])

@@ -5,7 +5,8 @@ byte holds the same place of several runs of weights, the lowest bits of the fir
 
 One level: a float16 scale d, in the types that end in 1 a float16 minimum m, then the codes, of which the fifth bit of
 5-bit ones lies in a little-endian word of 32 before them. Q8_0 stores its codes signed, as differences from 128. Two
-levels: where the float16 numbers, the whole numbers and the planes lie differs from type to type (`_NESTED`).
+levels: where the float16 numbers, the whole numbers and the planes lie differs from type to type (`_NESTED`). Ternary:
+TQ2_0 has its codes in planes of two bits, TQ1_0 as digits to base 3 (`_digits`), the scale after them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from whet.grids import BLOCKS
 BLOCK_BYTES = {
     **{"Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34)},
     **{"Q2_K": (256, 84), "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210)},
-    **{"IQ4_NL": (32, 18), "IQ4_XS": (256, 136)},
+    **{"IQ4_NL": (32, 18), "IQ4_XS": (256, 136), "TQ1_0": (256, 54), "TQ2_0": (256, 66)},
 }
 FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 FLOAT_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -63,6 +64,11 @@ def blocks(codes: Tensor, params: Mapping[str, Tensor], kind: str, address: str)
             params[name].reshape(*grouped.shape[:2], -1) for name in ("part_scale", "part_offset") if name in params
         ]
         parts = _NESTED[kind](grouped, torch.cat([scale, *offset], dim=2), *numbers)
+    elif kind == "TQ2_0":
+        parts = [_planes(grouped, 2), scale]
+    elif kind == "TQ1_0":
+        runs = grouped.split([160, 80, 16], dim=2)
+        parts = [*(_digits(codes, run) for codes, run in zip(runs, (32, 16, 4), strict=True)), scale]
     elif kind == "Q8_0":
         parts = [scale, grouped ^ 128]
     else:
@@ -81,7 +87,7 @@ def float_rows(values: Tensor, kind: str, address: str) -> Tensor:
 
 
 # What of a table entry tells one block type from another.
-_TOLD = ("bits", "group", "zero", "part", "part_bits", "values")
+_TOLD = ("bits", "group", "zero", "part", "part_bits", "values", "in_byte")
 
 
 def _planes(codes: Tensor, bits: int, run: int = 32) -> Tensor:
@@ -92,6 +98,17 @@ def _planes(codes: Tensor, bits: int, run: int = 32) -> Tensor:
     runs = codes.reshape(*codes.shape[:2], -1, 8 // bits, run)
     shift = torch.arange(0, 8, bits, dtype=torch.uint8, device=codes.device)[:, None]
     return (runs << shift).sum(-2, dtype=torch.uint8).flatten(2)
+
+
+def _digits(codes: Tensor, run: int) -> Tensor:
+    """Codes `[out, blocks, n]` below 3 as bytes `[out, blocks, run]`: a byte holds the same place of up to five runs.
+
+    They are the digits of a fraction to base 3, the first run's behind the point, of which the byte is 256 times,
+    rounded up: a digit is what goes over 256 when the byte is multiplied by 3 as often as its place says.
+    """
+    runs = codes.reshape(*codes.shape[:2], -1, run).int()
+    powers = 3 ** torch.arange(4, 4 - runs.shape[2], -1, dtype=torch.int32, device=codes.device)
+    return ((runs * powers[:, None]).sum(2) * 256).add_(242).div_(243, rounding_mode="floor").to(torch.uint8)
 
 
 def _q2_k(codes: Tensor, halves: Tensor, scale: Tensor, offset: Tensor) -> list[Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from whet.checkpoint import Checkpoint
-from whet.checkpoint.modeling_whet import PARTS, decode, unpack
+from whet.checkpoint.modeling_whet import PARTS, codes_of, decode, unpack
 from whet.errors import UsageError
 from whet.formats.gguf.blocks import FLOAT_TYPES, block_type, blocks, float_rows
 
@@ -78,7 +78,7 @@ class Source:
             return float_rows(self.checkpoint.read(name), kind, name)
         address = name.removesuffix(".weight")
         entry = self.linears[address]
-        codes = unpack(self.checkpoint.read(f"{address}.weight_packed"), entry["bits"], stored.shape[1])
+        codes = codes_of(self.checkpoint.read(f"{address}.weight_packed"), dict(entry), stored.shape[1])
         params = {"scale": self.checkpoint.read(f"{address}.weight_scale")}
         if entry["zero"] == "real":
             params["offset"] = self.checkpoint.read(f"{address}.weight_offset")

@@ -41,6 +41,7 @@ from whet.formats.gguf.tokenizers import fitting_name, vocabulary
 _FILE_TYPES = {
     **{"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32},
     **{"Q2_K": 10, "Q3_K": 11, "Q4_K": 14, "Q5_K": 16, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30},
+    **{"TQ1_0": 36, "TQ2_0": 37},
 }
 # Read in float32 by llama.cpp whatever the file says, or too small to be worth less: router and learned positions.
 _PLAIN = ("ffn_gate_inp.weight", "position_embd.weight")
