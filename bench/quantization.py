@@ -9,7 +9,8 @@ width. Runs are cached by the content of everything they depend on, so a second 
 its GPTQ, each with the scales of the largest weight and with those of least error.
 
 The training text is split before use: calibration draws come from its first 90 %, and ``--on tail`` evaluates on the
-held-back rest. Tune with ``--on tail``; open the evaluation text (``--on eval``) for the report.
+held-back rest. ``whet auto`` chooses its transforms on windows that are in no draw and in no evaluation. Tune with
+``--on tail``; open the evaluation text (``--on eval``) for the report.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import whet
 from evaluation import Ratio, cut, paired_ratio, table, window_scores
+from whet.quantize import TRANSFORMS
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 # The rooms of whet that its quantized weights depend on.
@@ -73,6 +75,7 @@ OURS = {
     "whet": Method("run_whet.py", None, ()),
     "whet block": Method("run_whet.py", None, (), ("--solver", "block")),
     "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
+    **{f"whet {name}": Method("run_whet.py", None, (), ("--transform", name)) for name in TRANSFORMS},
 }
 METHODS = PEERS | FORMAT_PEERS | OURS
 
@@ -114,6 +117,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--samples", type=int, default=32, help="windows in a calibration draw")
     parser.add_argument("--window", type=int, default=256, help="tokens in a window")
+    parser.add_argument("--verify-windows", type=int, default=16, help="on which `auto` chooses")
     parser.add_argument("--tail-windows", type=int, default=40)
     parser.add_argument("--on", choices=["tail", "eval", "both"], default="eval")
     parser.add_argument("--only", action="append", choices=list(METHODS), help="run only this method (repeatable)")
@@ -127,7 +131,7 @@ def arguments() -> argparse.Namespace:
 
 
 def make_windows(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    """Write ``draw-0`` ..., ``tail`` and ``eval`` as safetensors files with the tensor ``windows`` int64 [n, L].
+    """Write ``draw-0`` ..., ``verify``, ``tail``, ``eval``: safetensors files with the tensor ``windows`` int64 [n, L].
 
     The draws are disjoint sets of the windows of the first 90 % of the training tokens, shuffled with ``--seed``.
     """
@@ -140,10 +144,13 @@ def make_windows(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
     train = tokens(args.train)
     border = len(train) * 9 // 10
     pool = cut(train[:border], args.window)
-    if len(pool) < args.draws * args.samples:
-        raise SystemExit(f"{args.train} has {len(pool)} windows, {args.draws} draws need {args.draws * args.samples}")
+    needed = args.draws * args.samples + args.verify_windows
+    if len(pool) < needed:
+        raise SystemExit(f"{args.train} has {len(pool)} windows, {args.draws} draws and verifying need {needed}")
     order = torch.from_numpy(np.random.default_rng(args.seed).permutation(len(pool)))
     sets = {f"draw-{d}": pool[order[d * args.samples : (d + 1) * args.samples]] for d in range(args.draws)}
+    rest = order[args.draws * args.samples :]
+    sets["verify"] = pool[rest[: args.verify_windows]]
     sets["tail"] = cut(train[border:], args.window)[: args.tail_windows]
     sets["eval"] = cut(tokens(args.eval), args.window)
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +176,9 @@ def one_run(args: argparse.Namespace, name: str, bits: str, windows: Path, out: 
     python = str(Path(environment) / "bin" / "python") if environment else sys.executable
     what = ["--bits", bits, "--group", str(args.group)] if bits.isdigit() else ["--scheme", bits]
     options = [*what, "--threads", str(args.threads), *method.options]
+    verify = windows.with_name("verify.safetensors") if "auto" in method.options else None
     depends = [*sorted(Path(args.model).glob("*.safetensors")), Path(args.model) / "config.json", windows]
+    depends += [verify] if verify else []
     depends += [RUNNERS / "common.py", RUNNERS / method.script]
     versions: list[str] = []
     if environment:
@@ -182,6 +191,7 @@ def one_run(args: argparse.Namespace, name: str, bits: str, windows: Path, out: 
     if (folder / "result.json").exists():
         return folder
     command = [python, str(RUNNERS / method.script), "--model", args.model, "--windows", str(windows)]
+    command += ["--verify", str(verify)] if verify else []
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("w") as log:
         code = subprocess.run([*command, *options, "--out", str(folder)], stdout=log, stderr=log).returncode
@@ -217,14 +227,15 @@ def measured(folder: Path, split: str, original: torch.nn.Module, windows: torch
 
 
 def summary(args: argparse.Namespace, results: dict) -> str:
-    """The table: one row per width and method; ratios are to the peer with the lowest mean KL at that width."""
+    """The table: one row per width and method; ratios are to the peer with the lowest mean KL at that width, or where
+    none was run to whet without options."""
     header = ["bits", "method", "KL", "sd over draws", "KL / best peer", "95 % crossed", "95 % over draws",
               "perplexity", "top-1", "bits/weight", "seconds", "peak MB"]  # fmt: skip
     rows = []
     for bits in args.widths:
         kl = {name: np.stack([s["kl"] for s in scores]) for (b, name), (_, scores) in results.items() if b == bits}
         peers = [name for name in kl if name not in OURS]
-        best = min(peers, key=lambda name: kl[name].mean(), default=None)
+        best = min(peers, key=lambda name: kl[name].mean(), default="whet" if "whet" in kl else None)
         for name in kl:
             runs, scores = results[bits, name]
             facts = [result(run) for run in runs]
@@ -233,7 +244,7 @@ def summary(args: argparse.Namespace, results: dict) -> str:
             rows.append(
                 [
                     bits,
-                    name + (" (best peer)" if name == best else ""),
+                    name + (" (best peer)" if name == best and peers else ""),
                     f"{per_draw.mean():.5f}",
                     f"{per_draw.std(ddof=1):.5f}" if args.draws > 1 else "",
                     *ratio_cells(ratio),

@@ -17,6 +17,8 @@ from whet.checkpoint import load_model
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     parser.add_argument("--solver", default="gptq", help="one of whet's")
+    parser.add_argument("--transform", help="one of whet's")
+    parser.add_argument("--verify", help="safetensors file with windows that solve nothing")
     parser.add_argument("--time-only", action="store_true", help="write result.json alone")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -36,7 +38,9 @@ def main() -> None:
         lighter,
         scheme=args.scheme or f"int{args.bits}{'s' if args.symmetric else ''}-g{args.group}",
         solver=args.solver,
+        transform=args.transform,
         text=args.windows,
+        eval_text=args.verify,
         device="cpu",
         on_event=listen,
     )

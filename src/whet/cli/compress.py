@@ -54,6 +54,10 @@ def run(
             help="fast, good or best; or by name: nearest (needs no text), gptq, block, tuned.", show_default="good"
         ),
     ] = None,
+    transform: Annotated[
+        str | None,
+        typer.Option(help="What is folded into the original first, exactly: smooth, awq, rotate, or auto."),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option("--for", help=f"What is to load it: {RUNTIMES}.", show_default="transformers"),
@@ -86,6 +90,7 @@ def run(
         "skills": skills,
         "plan": plan_file,
         "solver": solver,
+        "transform": transform,
         "target": target,
         "text": text,
         "field": field,

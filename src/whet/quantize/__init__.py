@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from whet.quantize.awq import awq
 from whet.quantize.block import (
     JUDGES,
     STEP_TOKENS,
@@ -22,7 +23,10 @@ from whet.quantize.block import (
 )
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
+from whet.quantize.rotation import random_hadamard
+from whet.quantize.smooth import smooth
 from whet.quantize.solution import Solution, second_moment_error
+from whet.quantize.transform import Reader, Settle, balanced, loss
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
     "nearest": nearest,
@@ -33,22 +37,34 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
 # What a user may say instead: seconds, the usual, and the closest there is.
 EFFORTS = {"fast": "nearest", "good": "gptq", "best": "tuned"}
 BLOCKWISE = frozenset({"block", "tuned"})
+# What may be folded into the original before anything is rounded, and what of that needs no text.
+TRANSFORMS = ("smooth", "awq", "rotate", "auto")
+BLIND = frozenset({"rotate"})
 
 __all__ = [
+    "BLIND",
     "BLOCKWISE",
     "EFFORTS",
     "JUDGES",
     "SOLVERS",
     "STEP_TOKENS",
+    "TRANSFORMS",
+    "Reader",
+    "Settle",
     "Solution",
     "Start",
     "Trained",
     "adam",
+    "awq",
+    "balanced",
     "gptq",
+    "loss",
     "nearest",
     "pull",
+    "random_hadamard",
     "round_block",
     "second_moment_error",
+    "smooth",
     "steps_of",
     "take_step",
     "usual_steps",

@@ -34,11 +34,14 @@ class BlockStep:
     linears: list[Linear]
     walk: Walk
 
-    def second_moments(self) -> SecondMoments:
-        """H of every input of this block's linears, on the lighter stream with the block itself still original."""
-        moments = SecondMoments(self.linears, self.prefix)
+    def second_moments(self, batches: Sequence[int] | None = None, ranges: bool = False) -> SecondMoments:
+        """H of every input of this block's linears, on the lighter stream with the block itself still original.
+
+        batches: numbers of those to take it from, the solving ones unless given. ranges: the largest inputs too.
+        """
+        moments = SecondMoments(self.linears, self.prefix, ranges)
         with moments.listening(self.module):
-            for batch in range(self.walk.solving):
+            for batch in range(self.walk.solving) if batches is None else batches:
                 hidden = self.walk.lighter[batch]
                 with contextlib.suppress(HeardEnough):
                     self.walk.run(self, hidden, batch)
