@@ -47,9 +47,11 @@ def main() -> None:
     seconds = time.perf_counter() - start
     facts = {**finished.between(), "result": result}
     if not args.time_only:
-        modules = dict(load_model(lighter, dtype=torch.float32).named_modules())
+        model = load_model(lighter, dtype=torch.float32)
+        modules = dict(model.named_modules())
         weights = {name: modules[name].weight for name in result["linears"]}
-        facts["linears"] = common.save_dequantized(args.model, args.out, weights)
+        beside = dict(model.named_parameters()) if args.transform else None
+        facts["linears"] = common.save_dequantized(args.model, args.out, weights, beside)
         numbers = sum(weight.numel() for weight in weights.values())
         facts["bits_per_weight"] = 8 * result["sizes"]["lighter"]["linears"] / numbers
     common.record(args.out, ["whet"], seconds, **facts)

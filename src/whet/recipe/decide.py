@@ -230,7 +230,7 @@ def decide(
             f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
             + (
                 " (the solver and text that were given have no use here)"
-                if asked not in (None, "nearest") or text
+                if asked not in (None, "nearest") or text is not None
                 else ""
             )
         )

@@ -201,7 +201,7 @@ def resume_budgeted(out: Path, on_event: OnEvent) -> dict[str, Any]:
         [read_tensor(stored[n]) for n in sorted(stored) if n.startswith(kind)] for kind in ("solve", "verify")
     )
     decision = _material(
-        recipe["model_path"], recipe["target"], recipe["solver"], solve, None, "text", False, len(solve), 8,
+        recipe["model_path"], recipe["target"], recipe["solver"], solve, verify or None, "text", False, len(solve), 8,
         recipe["seed"], recipe["device"], recipe["transform"],
     )  # fmt: skip
     decision.verify, decision.notes, decision.asked = verify, kept["notes"], kept["asked"]

@@ -49,7 +49,8 @@ def transformed(decision: Decision, run: Path, on_event: OnEvent) -> Decision:
     folder.mkdir(exist_ok=True)
     journal = Journal(folder)
     maker = _Maker(decision, folder, journal, on_event)
-    if not journal.finished(_REST, folder):
+    units = [*map(_unit, range(len(decision.anatomy.blocks))), _REST]
+    if not all(journal.finished(unit, folder) for unit in units):
         maker.make(run)
     checkpoint = Checkpoint(folder)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(decision.checkpoint.path))
@@ -425,12 +426,14 @@ def _summary(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | Non
     counts: dict[str, int] = {}
     for told in found.values():
         counts[told["transform"]] = counts.get(told["transform"], 0) + 1
-    parts = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    parts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     shares = [told["loss"] for told in found.values() if told.get("loss", 0) > 0]
-    mean = math.exp(math.fsum(map(math.log, shares)) / len(shares)) if shares else None
-    how = "the run's solver, on the verifying text" if kind == "auto" else "rounding to nearest"
-    lost = "" if mean is None else f"; what {how} loses is {mean:.3f} of what it was (mean over groups)"
-    apart = "" if gap is None else f"; KL of the original to the transformed {gap:.1e} nats per token"
+    how = "the solver, on the verifying text," if kind == "auto" else "rounding to nearest"
+    lost = ""
+    if shares:
+        mean = math.exp(math.fsum(map(math.log, shares)) / len(shares))
+        lost = f"; {how} loses {mean:.3f} of what it lost before, linear by linear (geometric mean)"
+    apart = "" if gap is None else f"; before any rounding, KL to the original is {gap:.1e} nats per token"
     return f"transform {kind}: of {len(found)} groups of linears {parts}{lost}{apart}"
 
 
