@@ -49,7 +49,9 @@ def estimate(decision: Decision) -> dict[str, Any]:
         hidden += 4 * parts.embedding.shape[1] * tokens
         trained = _TRAINED * block + _KEPT * activations * decision.batch // BATCH_TOKENS
         solving = moments + max(solving - moments, trained)
-    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding) + hidden
+    # a block as it runs, in float64 and as it is written, and what its inputs are on two texts
+    folding = 16 * block + 2 * moments + 16 * widest**2 if decision.recipe["transform"] is not None else 0
+    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding) + hidden
     spilled = hidden if hidden > hidden_states.SPILL else 0
     if decision.blockwise:
         width, count = parts.embedding.shape[1], len(parts.blocks)
