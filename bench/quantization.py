@@ -10,8 +10,9 @@ they depend on, so a second call costs nothing.
 its GPTQ, each with the scales of the largest weight and with those of least error.
 
 The training text is split before use: calibration draws come from its first 90 %, and ``--on tail`` evaluates on the
-held-back rest. Tune with ``--on tail``; open the evaluation text (``--on eval``) for the report. The embedded model
-comes with its own texts: documents one behind the other, as in its training.
+held-back rest. ``whet auto`` chooses its transforms on windows that are in no draw and in no evaluation. Tune with
+``--on tail``; open the evaluation text (``--on eval``) for the report. The embedded model comes with its own texts:
+documents one behind the other, as in its training.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ import whet
 from evaluation import Ratio, cut, paired_ratio, table, window_scores
 from frontier import Dot, Panel, frontier_plot
 from whet import starter
+from whet.quantize import TRANSFORMS
 
 RUNNERS = Path(__file__).resolve().parent / "runners"
 DOCUMENTS = 12  # of the embedded model's for a window of 256 tokens, with some to spare
@@ -85,6 +87,7 @@ OURS = {
     "whet block": Method("run_whet.py", None, (), ("--solver", "block")),
     "whet gptaq": Method("run_whet.py", None, (), ("--solver", "gptaq")),
     "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
+    **{f"whet {name}": Method("run_whet.py", None, (), ("--transform", name)) for name in TRANSFORMS},
 }
 METHODS = PEERS | FORMAT_PEERS | OURS
 
@@ -130,6 +133,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--samples", type=int, default=32, help="windows in a calibration draw")
     parser.add_argument("--window", type=int, default=256, help="tokens in a window")
+    parser.add_argument("--verify-windows", type=int, default=16, help="on which `auto` chooses")
     parser.add_argument("--tail-windows", type=int, default=40)
     parser.add_argument("--held-out", type=int, default=500, help="documents the embedded model is evaluated on")
     parser.add_argument("--on", choices=["tail", "eval", "both"], default="eval")
@@ -148,7 +152,7 @@ def arguments() -> argparse.Namespace:
 
 
 def make_windows(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    """Write ``draw-0`` ..., ``tail`` and ``eval`` as safetensors files with the tensor ``windows`` int64 [n, L].
+    """Write ``draw-0`` ..., ``verify``, ``tail``, ``eval``: safetensors files with the tensor ``windows`` int64 [n, L].
 
     The draws are disjoint sets of the windows of the first 90 % of the training tokens, shuffled with ``--seed``.
     """
@@ -166,10 +170,13 @@ def make_windows(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
     train = tokens(texts[0])
     border = len(train) * 9 // 10
     pool = cut(train[:border], args.window)
-    if len(pool) < args.draws * args.samples:
-        raise SystemExit(f"the training text has {len(pool)} windows, not the {args.draws * args.samples} of the draws")
+    needed = args.draws * args.samples + args.verify_windows
+    if len(pool) < needed:
+        raise SystemExit(f"the training text has {len(pool)} windows; {args.draws} draws and verifying need {needed}")
     order = torch.from_numpy(np.random.default_rng(args.seed).permutation(len(pool)))
     sets = {f"draw-{d}": pool[order[d * args.samples : (d + 1) * args.samples]] for d in range(args.draws)}
+    rest = order[args.draws * args.samples :]
+    sets["verify"] = pool[rest[: args.verify_windows]]
     sets["tail"] = cut(train[border:], args.window)[: args.tail_windows]
     sets["eval"] = cut(tokens(texts[1]), args.window)
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +202,9 @@ def one_run(args: argparse.Namespace, name: str, bits: str, windows: Path, out: 
     python = str(Path(environment) / "bin" / "python") if environment else sys.executable
     what = ["--bits", bits, "--group", str(args.group)] if bits.isdigit() else ["--scheme", bits]
     options = [*what, "--threads", str(args.threads), *method.options]
+    verify = windows.with_name("verify.safetensors") if "auto" in method.options else None
     depends = [*sorted(Path(args.model).glob("*.safetensors")), Path(args.model) / "config.json", windows]
+    depends += [verify] if verify else []
     depends += [RUNNERS / "common.py", RUNNERS / method.script]
     versions: list[str] = []
     if environment:
@@ -208,6 +217,7 @@ def one_run(args: argparse.Namespace, name: str, bits: str, windows: Path, out: 
     if (folder / "result.json").exists():
         return folder
     command = [python, str(RUNNERS / method.script), "--model", args.model, "--windows", str(windows)]
+    command += ["--verify", str(verify)] if verify else []
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("w") as log:
         code = subprocess.run([*command, *options, "--out", str(folder)], stdout=log, stderr=log).returncode
@@ -243,14 +253,15 @@ def measured(folder: Path, split: str, original: torch.nn.Module, windows: torch
 
 
 def summary(args: argparse.Namespace, results: dict) -> str:
-    """The table: one row per width and method; ratios are to the peer with the lowest mean KL at that width."""
+    """The table: one row per width and method; ratios are to the peer with the lowest mean KL at that width, or where
+    none was run to whet without options."""
     header = ["bits", "method", "KL", "sd over draws", "KL / best peer", "95 % crossed", "95 % over draws",
               "perplexity", "top-1", "bits/weight", "processor s", "MB over imports"]  # fmt: skip
     rows = []
     for bits in args.widths:
         kl = {name: np.stack([s["kl"] for s in scores]) for (b, name), (_, scores) in results.items() if b == bits}
         peers = [name for name in kl if name not in OURS]
-        best = min(peers, key=lambda name: kl[name].mean(), default=None)
+        best = min(peers, key=lambda name: kl[name].mean(), default="whet" if "whet" in kl else None)
         for name in kl:
             runs, scores = results[bits, name]
             facts = [result(run) for run in runs]
@@ -259,7 +270,7 @@ def summary(args: argparse.Namespace, results: dict) -> str:
             rows.append(
                 [
                     bits,
-                    name + (" (best peer)" if name == best else ""),
+                    name + (" (best peer)" if name == best and peers else ""),
                     f"{per_draw.mean():.5f}",
                     f"{per_draw.std(ddof=1):.5f}" if args.draws > 1 else "",
                     *ratio_cells(ratio),

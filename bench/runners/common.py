@@ -61,8 +61,11 @@ def linears(model: torch.nn.Module) -> dict[str, torch.nn.Linear]:
     return {name: one for name, one in every if isinstance(one, torch.nn.Linear) and name != "lm_head"}
 
 
-def save_dequantized(model: str, out: str, weights: dict[str, torch.Tensor]) -> int:
-    """Write ``OUT/dequant``: the original in fp32 with ``weights`` (module name -> [out, in]) swapped in.
+def save_dequantized(
+    model: str, out: str, weights: dict[str, torch.Tensor], beside: dict[str, torch.Tensor] | None = None
+) -> int:
+    """Write ``OUT/dequant``: the original in fp32 with ``weights`` (module name -> [out, in]) swapped in, and what a
+    transform changed ``beside`` them (parameter name -> values).
 
     Returns how many linears differ from the original. Exits if a peer returned the original weights, which has
     happened (auto-round 0.16.1 restores them when it saves an fp32 checkpoint, and scores as lossless), or if a
@@ -77,9 +80,12 @@ def save_dequantized(model: str, out: str, weights: dict[str, torch.Tensor]) -> 
             target = modules[name].weight
             if value.shape != target.shape:
                 raise SystemExit(f"{name}: decoded as {tuple(value.shape)}, the original is {tuple(target.shape)}")
-            worst = max(worst, ((value - target).norm() / target.norm()).item())
+            if beside is None:  # columns that were scaled may be far from what they were
+                worst = max(worst, ((value - target).norm() / target.norm()).item())
             changed += not torch.equal(target, value.to(target))
             target.copy_(value)
+        for name, value in (beside or {}).items():
+            original.get_parameter(name).copy_(value)
     if changed != len(weights) or not weights:
         raise SystemExit(f"only {changed} of {len(weights)} linears differ from the original: nothing was quantized")
     if worst > 1:

@@ -16,6 +16,8 @@ from whet.checkpoint import load_model
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     parser.add_argument("--solver", default="gptq", help="one of whet's")
+    parser.add_argument("--transform", help="one of whet's")
+    parser.add_argument("--verify", help="safetensors file with windows that solve nothing")
     parser.add_argument("--time-only", action="store_true", help="write result.json alone")
     args = parser.parse_args()
     run = common.Run(args)
@@ -35,15 +37,19 @@ def main() -> None:
             lighter,
             scheme=args.scheme or f"int{args.bits}{'s' if args.symmetric else ''}-g{args.group}",
             solver=args.solver,
+            transform=args.transform,
             text=args.windows,
+            eval_text=args.verify,
             device="cpu",
             on_event=listen,
         )
     facts = {**finished.between(), "result": result}
     if not args.time_only:
-        modules = dict(load_model(lighter, dtype=torch.float32).named_modules())
+        model = load_model(lighter, dtype=torch.float32)
+        modules = dict(model.named_modules())
         weights = {name: modules[name].weight for name in result["linears"]}
-        facts["linears"] = common.save_dequantized(args.model, args.out, weights)
+        beside = dict(model.named_parameters()) if args.transform else None
+        facts["linears"] = common.save_dequantized(args.model, args.out, weights, beside)
         numbers = sum(weight.numel() for weight in weights.values())
         facts["bits_per_weight"] = 8 * result["sizes"]["lighter"]["linears"] / numbers
     run.record(["whet"], **facts)

@@ -21,11 +21,13 @@ from whet.budget import tensor_bytes
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.engines.torch import cached_outputs, open_model, outputs
 from whet.errors import UsageError
+from whet.events import ignore
 from whet.grids import parse_scheme
 from whet.recipe.compare import compare
 from whet.recipe.compress import compress, resume
-from whet.recipe.decide import scale_dtype
+from whet.recipe.decide import decide, scale_dtype
 from whet.recipe.families import support
+from whet.recipe.transforming import check_transform, transformed
 from whet.targets import TARGETS, storage, tied
 from whet.walk import Walk
 
@@ -146,6 +148,45 @@ def test_what_loads_is_what_was_solved(made):
     plain = not family.packed and not any(name.transposed for name in family.every)
     plain &= case.dtype != torch.float32 or not any(name.held for name in family.every)
     assert result["container"] == ("compressed-tensors" if plain else "whet")
+
+
+# What each family leaves alone, whatever the transform: every other input of every linear takes factors.
+ALONE = {
+    "olmo2": {"attention input", "ffn input"},
+    "gpt2": {"ffn middle"},
+    "gpt_neox": {"attention output", "ffn middle"},
+    "bert": {"attention input", "ffn input", "ffn middle"},
+    "bert classifier": {"attention input", "ffn input", "ffn middle"},
+    "distilbert": {"attention input", "ffn input", "ffn middle"},
+    "distilbert classifier": {"attention input", "ffn input", "ffn middle"},
+    "t5": {"encoder output"},
+    "t5 gated": {"encoder output"},
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("transform", ["awq", "rotate"])
+def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path):
+    case, original, _, _ = made
+    name = next(name for name, one in CASES.items() if one is case)
+    settings = {"text": DOCUMENTS, "eval_text": None, "field": "text", "chat": False, "samples": 8, "window": 20}
+    decision = decide(original, scheme="int3s-g32", transform=transform, **settings, seed=0, device="cpu")
+    refused = {"gpt_neox": "rows of v alternate", "qwen2_moe": "16 bits do not hold"}
+    if transform == "rotate" and name in refused:
+        with pytest.raises(UsageError, match=rf"folds into nothing of original.*{refused[name]}"):
+            check_transform(decision)
+        return
+    check_transform(decision)
+    result = transformed(decision, tmp_path, ignore)
+    theirs, mine = (stock(case, f, dtype=torch.float32) for f in (original, tmp_path / "transformed"))
+    before, after = outputs(theirs, TOKENS), outputs(mine, TOKENS)
+    assert (before - after).abs().max() < 2e-5 * before.abs().max().clamp_min(1)
+    done = [told["transform"] for told in result.transforms.values()]
+    assert set(done) <= {"none", transform} and set(done) != {"none"}
+    alone = {note.partition("no transform of the ")[2].partition(" (")[0] for note in decision.notes} - {""}
+    assert alone == (set() if transform == "rotate" else ALONE.get(name, set()))
+    changed = [n for n, p in mine.named_parameters() if not torch.equal(p, theirs.get_parameter(n))]
+    assert changed and not any("embed" in n and "layer_norm" not in n.lower() for n in changed)
 
 
 def test_training_reaches_every_linear_of_a_block(made, tmp_path):

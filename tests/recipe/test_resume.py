@@ -28,6 +28,7 @@ CHOICES = {
     "one scheme": {"scheme": "int4-g32", "embed": "int4-g32", "solver": "nearest"},
     "mixed": {"scheme": "int3s-g32", "embed": "int6z-g16", "solver": "gptq"},
     "asymmetric": {"scheme": "int3-g16", "solver": "gptaq"},
+    "transformed": {"scheme": "int3s-g32", "transform": "auto", "eval_text": WINDOWS.flip(1)},
     "trained": {"scheme": "int2-g16", "embed": "int6z-g16", "solver": "tuned"},
 }
 
@@ -165,7 +166,11 @@ def counted(original, out, choices):
 
 @pytest.mark.parametrize(
     "name,number,of",
-    [(name, i, of) for name, of in (("mixed", 12), ("asymmetric", 4), ("trained", 8)) for i in range(of)],
+    [
+        (name, i, of)
+        for name, of in (("mixed", 12), ("asymmetric", 4), ("trained", 8), ("transformed", 8))
+        for i in range(of)
+    ],
 )
 def test_killed_at_seeded_moments(tmp_path, original, undisturbed, ticks, name, number, of):
     # one in every twelfth (or eighth) of the run, so that early and late moments are there
@@ -279,6 +284,7 @@ def test_a_finished_shard_that_was_damaged_is_made_again(stopped, undisturbed):
         ({"text": WINDOWS[:5]}, "text was|its text is another"),
         ({"text": WINDOWS.flip(0)}, "its text is another"),
         ({"solver": "gptq"}, "solver was 'nearest' and is 'gptq'"),
+        ({"transform": "awq"}, "transform was None and is 'awq'"),
     ],
 )
 def test_other_choices_are_refused_and_named(stopped, original, change, what):

@@ -1,6 +1,7 @@
 """What a model is made of: families as data, blocks, linears as views, who shares an input, ties."""
 
 from whet.anatomy.families import AUTO, FAMILIES, TASKS, Family, LinearName, architecture_of, task_of
+from whet.anatomy.folds import Group, Unfolded, fold_groups
 from whet.anatomy.model import Anatomy, Linear, Piece, View, anatomy
 from whet.anatomy.unknown import described
 
@@ -10,12 +11,15 @@ __all__ = [
     "TASKS",
     "Anatomy",
     "Family",
+    "Group",
     "Linear",
     "LinearName",
     "Piece",
+    "Unfolded",
     "View",
     "anatomy",
     "architecture_of",
     "described",
+    "fold_groups",
     "task_of",
 ]

@@ -58,6 +58,28 @@ class LinearName:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Where a factor for each channel of an input folds in exactly: what gives the channels is divided by it, and every
+    linear that reads one of `reads` is multiplied.
+
+    norm: the module in the block that gives them; of several, the first that the block has. by: or the role of the
+    linear whose rows give them. kept: modules beside the linears that read the norm too. heads: config entry with how
+    many heads `by` gives, each read by as many heads of the readers as there are more of those. act: config entry with
+    the activation in between where no gate stands beside it; only ReLU lets positive factors through. only: config
+    entry that must not be false. why: why nothing folds in, where nothing does.
+    """
+
+    reads: tuple[str, ...]
+    norm: tuple[str, ...] = ()
+    by: str = ""
+    kept: tuple[str, ...] = ()
+    heads: str = ""
+    act: str = ""
+    only: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Family:
     """`architectures` that the row describes, and module names: the list of `blocks`, embedding, final norm, head.
 
@@ -69,8 +91,9 @@ class Family:
     module's. softcap: config entry with c where logits z become c tanh(z / c).
     packed: why stock transformers loads no packed linears of it, if so. shared: other modules that are the embedding
     too. returns: how many values a block gives; what comes after hidden
-    states is made by the first block of a stack and handed to the next ones (position biases). known: False for what
-    was found out without a row.
+    states is made by the first block of a stack and handed to the next ones (position biases). folds: what becomes of
+    factors for each channel of every input that linears read. norm_adds: what norms add to their stored weights.
+    known: False for what was found out without a row.
     """
 
     architectures: tuple[str, ...]
@@ -92,6 +115,8 @@ class Family:
     packed: str = ""
     shared: tuple[str, ...] = ()
     returns: int = 1
+    folds: tuple[Fold, ...] = ()
+    norm_adds: float = 0.0
     known: bool = True
 
     @property
@@ -127,6 +152,26 @@ _FFN = (
     LinearName("mlp.down_proj", "down", "ffn middle"),
 )
 _GATED = (*_ATTENTION, *_FFN)
+
+_RESIDUAL = "it is the residual stream itself, with no norm in between"
+_AFTER = "the norm before it is the residual stream too"
+_INTO_ATTENTION = Fold(("attention input",), norm=("input_layernorm",))
+_INTO_FFN = Fold(("ffn input",), norm=("post_attention_layernorm",))
+_OUT_OF_ATTENTION = Fold(("attention output",), by="v", heads="num_key_value_heads")
+_IN_FFN = Fold(("ffn middle",), by="up", act="hidden_act")
+_GATED_FOLDS = (_INTO_ATTENTION, _INTO_FFN, _OUT_OF_ATTENTION, _IN_FFN)
+_GEMMA_FOLDS = (
+    _INTO_ATTENTION,
+    Fold(("ffn input",), norm=("pre_feedforward_layernorm",)),
+    _OUT_OF_ATTENTION,
+    _IN_FFN,
+)
+
+
+def _sparse_folds(*beside: str, dense: tuple[Fold, ...] = ()) -> tuple[Fold, ...]:
+    """Of blocks with experts; what else reads the norm before those is `beside`."""
+    experts = Fold(("expert {} input", "ffn input"), norm=("post_attention_layernorm",), kept=beside)
+    return (_INTO_ATTENTION, experts, _OUT_OF_ATTENTION, Fold(("expert {} middle",), by="expert up"), *dense)
 
 
 def _experts(gate: str, up: str, down: str) -> tuple[LinearName, ...]:
@@ -172,14 +217,35 @@ def _t5_ffn(layer: int, gated: bool) -> tuple[LinearName, ...]:
 
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family(("LlamaForCausalLM",), _GATED, "Llama"),
-    "mistral": Family(("MistralForCausalLM",), _GATED, "Mistral"),
-    "qwen2": Family(("Qwen2ForCausalLM",), _GATED, "Qwen2"),
-    "qwen3": Family(("Qwen3ForCausalLM",), _GATED, "Qwen3"),
-    "gemma2": Family(("Gemma2ForCausalLM",), _GATED, "Gemma 2", ties=True, softcap="final_logit_softcapping"),
-    "gemma3_text": Family(("Gemma3ForCausalLM",), _GATED, "Gemma 3", ties=True, softcap="final_logit_softcapping"),
-    "olmo2": Family(("Olmo2ForCausalLM",), _GATED, "OLMo 2"),
-    "smollm3": Family(("SmolLM3ForCausalLM",), _GATED, "SmolLM3", ties=True),
+    "llama": Family(("LlamaForCausalLM",), _GATED, "Llama", folds=_GATED_FOLDS),
+    "mistral": Family(("MistralForCausalLM",), _GATED, "Mistral", folds=_GATED_FOLDS),
+    "qwen2": Family(("Qwen2ForCausalLM",), _GATED, "Qwen2", folds=_GATED_FOLDS),
+    "qwen3": Family(("Qwen3ForCausalLM",), _GATED, "Qwen3", folds=_GATED_FOLDS),
+    "gemma2": Family(
+        ("Gemma2ForCausalLM",),
+        _GATED,
+        "Gemma 2",
+        ties=True,
+        softcap="final_logit_softcapping",
+        folds=_GEMMA_FOLDS,
+        norm_adds=1.0,
+    ),
+    "gemma3_text": Family(
+        ("Gemma3ForCausalLM",),
+        _GATED,
+        "Gemma 3",
+        ties=True,
+        softcap="final_logit_softcapping",
+        folds=_GEMMA_FOLDS,
+        norm_adds=1.0,
+    ),
+    "olmo2": Family(
+        ("Olmo2ForCausalLM",),
+        _GATED,
+        "OLMo 2",
+        folds=(Fold(("attention input", "ffn input"), why=_RESIDUAL), _OUT_OF_ATTENTION, _IN_FFN),
+    ),
+    "smollm3": Family(("SmolLM3ForCausalLM",), _GATED, "SmolLM3", ties=True, folds=_GATED_FOLDS),
     "phi3": Family(
         ("Phi3ForCausalLM",),
         (
@@ -192,6 +258,7 @@ FAMILIES: dict[str, Family] = {
             LinearName("mlp.down_proj", "down", "ffn middle"),
         ),
         "Phi-3",
+        folds=_GATED_FOLDS,
     ),
     "mixtral": Family(
         ("MixtralForCausalLM",),
@@ -200,6 +267,7 @@ FAMILIES: dict[str, Family] = {
         alternatives=(_experts("w1", "w3", "w2"),),
         kept=("mlp.gate",),
         renames=((r"\.block_sparse_moe\.", ".mlp."),),
+        folds=_sparse_folds("mlp.gate"),
     ),
     "qwen2_moe": Family(
         ("Qwen2MoeForCausalLM",),
@@ -207,6 +275,9 @@ FAMILIES: dict[str, Family] = {
         "Qwen2-MoE",
         alternatives=((*_NAMED_EXPERTS, *_SHARED), _FFN),
         kept=("mlp.gate", "mlp.shared_expert_gate"),
+        folds=_sparse_folds(
+            "mlp.gate", "mlp.shared_expert_gate", dense=(Fold(("shared middle",), by="shared up"), _IN_FFN)
+        ),
     ),
     "qwen3_moe": Family(
         ("Qwen3MoeForCausalLM",),
@@ -214,6 +285,7 @@ FAMILIES: dict[str, Family] = {
         "Qwen3-MoE",
         alternatives=(_NAMED_EXPERTS, _FFN),
         kept=("mlp.gate",),
+        folds=_sparse_folds("mlp.gate", dense=(_IN_FFN,)),
     ),
     "gpt2": Family(
         ("GPT2LMHeadModel",),
@@ -235,6 +307,12 @@ FAMILIES: dict[str, Family] = {
         computed=(".attn.bias", ".attn.masked_bias"),
         # the first checkpoints have no prefix
         renames=((r"^(?=(h|wte|wpe|ln_f)\.)", "transformer."),),
+        folds=(
+            Fold(("attention input",), norm=("ln_1",)),
+            Fold(("ffn input",), norm=("ln_2",)),
+            Fold(("attention output",), by="v", heads="n_head"),
+            Fold(("ffn middle",), by="up", act="activation_function"),
+        ),
     ),
     "gpt_neox": Family(
         ("GPTNeoXForCausalLM",),
@@ -251,6 +329,12 @@ FAMILIES: dict[str, Family] = {
         norm="gpt_neox.final_layer_norm",
         computed=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
         renames=((r"^embed_out\.", "lm_head."),),
+        folds=(
+            _INTO_ATTENTION,
+            _INTO_FFN,
+            Fold(("attention output",), why="the rows of v alternate with those of q and k, head by head"),
+            _IN_FFN,
+        ),
     ),
     "opt": Family(
         ("OPTForCausalLM",),
@@ -267,6 +351,12 @@ FAMILIES: dict[str, Family] = {
         beside=("model.decoder.embed_positions",),
         ties=True,
         renames=((r"^decoder\.", "model.decoder."),),
+        folds=(
+            Fold(("attention input",), norm=("self_attn_layer_norm",), only="do_layer_norm_before"),
+            Fold(("ffn input",), norm=("final_layer_norm",), only="do_layer_norm_before"),
+            Fold(("attention output",), by="v", heads="num_attention_heads"),
+            Fold(("ffn middle",), by="up", act="activation_function"),
+        ),
     ),
     "bert": Family(
         ("BertForMaskedLM", "BertForSequenceClassification"),
@@ -288,6 +378,11 @@ FAMILIES: dict[str, Family] = {
         beside=("bert.embeddings", "bert.pooler", "cls", "classifier"),
         ties=True,
         renames=((r"\.gamma$", ".weight"), (r"\.beta$", ".bias")),
+        folds=(
+            Fold(("attention input", "ffn input"), why=_AFTER),
+            Fold(("attention output",), by="v", heads="num_attention_heads"),
+            Fold(("ffn middle",), by="up", act="hidden_act"),
+        ),
     ),
     "distilbert": Family(
         ("DistilBertForMaskedLM", "DistilBertForSequenceClassification"),
@@ -316,6 +411,11 @@ FAMILIES: dict[str, Family] = {
         ),
         count=("n_layers",),
         ties=True,
+        folds=(
+            Fold(("attention input", "ffn input"), why=_AFTER),
+            Fold(("attention output",), by="v", heads="n_heads"),
+            Fold(("ffn middle",), by="up", act="activation"),
+        ),
     ),
     "t5": Family(
         ("T5ForConditionalGeneration",),
@@ -335,5 +435,14 @@ FAMILIES: dict[str, Family] = {
         shared=("encoder.embed_tokens", "decoder.embed_tokens"),
         packed="transformers makes up the weights of a T5 before it loads them, and packed linears have none",
         returns=3,
+        folds=(
+            Fold(("attention input",), norm=("layer.0.layer_norm",)),
+            Fold(("ffn input",), norm=("layer.2.layer_norm", "layer.1.layer_norm")),
+            Fold(("cross input",), norm=("layer.1.layer_norm",)),
+            Fold(("encoder output",), why="every block of the decoder reads it"),
+            Fold(("attention output",), by="v", heads="num_heads"),
+            Fold(("cross output",), by="cross v", heads="num_heads"),
+            Fold(("ffn middle",), by="up", act="feed_forward_proj"),
+        ),
     ),
 }

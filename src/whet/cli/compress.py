@@ -56,6 +56,10 @@ def run(
             show_default="good",
         ),
     ] = None,
+    transform: Annotated[
+        str | None,
+        typer.Option(help="What is folded into the original first, exactly: smooth, awq, rotate, or auto."),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option("--for", help=f"What is to load it: {RUNTIMES}.", show_default="transformers"),
@@ -88,6 +92,7 @@ def run(
         "skills": skills,
         "plan": plan_file,
         "solver": solver,
+        "transform": transform,
         "target": target,
         "text": text,
         "field": field,

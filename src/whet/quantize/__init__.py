@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from whet.quantize.awq import awq
 from whet.quantize.block import (
     JUDGES,
     STEP_TOKENS,
@@ -24,7 +25,10 @@ from whet.quantize.block import (
 from whet.quantize.gptaq import asymmetric_target
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
+from whet.quantize.rotation import random_hadamard
+from whet.quantize.smooth import smooth
 from whet.quantize.solution import Solution, second_moment_error
+from whet.quantize.transform import Reader, Settle, balanced, loss
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
     "nearest": nearest,
@@ -37,24 +41,36 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
 EFFORTS = {"fast": "nearest", "good": "gptq", "best": "tuned"}
 BLOCKWISE = frozenset({"block", "tuned"})
 ASYMMETRIC = frozenset({"gptaq"})
+# What may be folded into the original before anything is rounded, and what of that needs no text.
+TRANSFORMS = ("smooth", "awq", "rotate", "auto")
+BLIND = frozenset({"rotate"})
 
 __all__ = [
     "ASYMMETRIC",
+    "BLIND",
     "BLOCKWISE",
     "EFFORTS",
     "JUDGES",
     "SOLVERS",
     "STEP_TOKENS",
+    "TRANSFORMS",
+    "Reader",
+    "Settle",
     "Solution",
     "Start",
     "Trained",
     "adam",
     "asymmetric_target",
+    "awq",
+    "balanced",
     "gptq",
+    "loss",
     "nearest",
     "pull",
+    "random_hadamard",
     "round_block",
     "second_moment_error",
+    "smooth",
     "steps_of",
     "take_step",
     "usual_steps",

@@ -25,6 +25,7 @@ from whet.recipe.room import check_room, estimate
 from whet.recipe.running import PLAN, RUN, carry_out, choices, examine, go, refuse_other_files, same_run
 from whet.recipe.schema import resolved
 from whet.recipe.self_written import self_written
+from whet.recipe.transforming import check_transform
 
 
 def compress(
@@ -39,6 +40,7 @@ def compress(
     quality: float | None = None,
     skills: Any = None,
     solver: str | None = None,
+    transform: str | None = None,
     target: str | None = None,
     text: Any = None,
     eval_text: Any = None,
@@ -61,7 +63,9 @@ def compress(
 
     solver: `gptq` (the default; or say `good`), `nearest` (`fast`), which needs no text, `gptaq`, which makes up for
     what the blocks before a linear did to its inputs, `block`, which goes on from `gptq` and trains the linears of each
-    block together, or `tuned` (`best`), which tunes all scales on top of that. target: the runtime that is to load it
+    block together, or `tuned` (`best`), which tunes all scales on top of that. transform: what is folded into the
+    original first, so that it computes the same and rounds otherwise: `smooth`, `awq`, `rotate`, or `auto`, which keeps
+    for each group of linears what loses least on the verifying text. target: the runtime that is to load it
     (`transformers` unless given; a plan names its own).
     text: a path or hub name, a list of documents, or int64 windows `[n, L]`; eval_text: text that verifies instead of a
     tenth of `text`. samples, window: windows solved on and their tokens. dry_run: check and estimate, write nothing.
@@ -82,6 +86,7 @@ def compress(
             skills=skills,
             target=target or TARGET,
             solver=solver or SOLVER,
+            transform=transform,
             text=text,
             eval_text=eval_text,
             field=field,
@@ -99,6 +104,7 @@ def compress(
         embed=embed,
         plan=plan,
         solver=solver,
+        transform=transform,
         target=target,
         text=text,
         eval_text=eval_text,
@@ -116,6 +122,7 @@ def compress(
             "embed": embed,
             "plan": plan,
             "solver": decision.recipe["solver"],
+            "transform": transform,
             "target": decision.recipe["target"],
             "text": text,
             "eval_text": eval_text,
@@ -127,6 +134,7 @@ def compress(
         },
     )
     refuse_other_files(out, decision)
+    check_transform(decision)
     needs = estimate(decision)
     on_event({"event": "plan", **needs})
     check_room(out, needs)
@@ -168,9 +176,10 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
         embed=recipe["embed"],
         plan=run / PLAN if recipe["plan"] else None,
         solver=recipe["solver"],
+        transform=recipe["transform"],
         target=recipe["target"],
         text=solve or None,
-        eval_text=None,
+        eval_text=verify or None,
         field="text",
         chat=False,
         samples=max(1, len(solve)),

@@ -23,7 +23,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.quantize import ASYMMETRIC, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS
+from whet.quantize import ASYMMETRIC, BLIND, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS, TRANSFORMS
 from whet.recipe.reading import read_windows
 from whet.recipe.self_written import check_fits
 from whet.recipe.stored import check_shapes, check_vocabulary, untie
@@ -42,7 +42,8 @@ class Decision:
     `solve` and `verify` are windows of tokens; `to_write` counts tokens the model will write itself for want of
     text. `alone` asks what each part loses by itself, which the next plan is made from; nothing written depends on
     it. `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into the
-    folder.
+    folder. Once a transform is folded in, `checkpoint` and `anatomy` are those of the transformed original,
+    `transforms` tells by group what was done, and `source` is the original itself.
     """
 
     recipe: dict[str, Any]
@@ -59,6 +60,13 @@ class Decision:
     plan: dict[str, Any] | None = None
     alone: bool = False
     asked: dict[str, Any] | None = None
+    transforms: dict[str, dict[str, Any]] | None = None
+    source: Checkpoint | None = None
+
+    @property
+    def original(self) -> Checkpoint:
+        """The original, which `checkpoint` is too unless a transform is folded into that."""
+        return self.source or self.checkpoint
 
     def chosen(self, linears: list[Linear]) -> list[Linear]:
         """Those of `linears` that have a grid."""
@@ -173,6 +181,7 @@ def decide(
     embed: str | None = None,
     plan: str | Path | Mapping[str, Any] | None = None,
     solver: str | None = None,
+    transform: str | None = None,
     target: str | None = None,
     text: Any,
     eval_text: Any,
@@ -204,6 +213,11 @@ def decide(
             f"Solver {solver!r} is not known.{did_you_mean(solver, [*SOLVERS, *EFFORTS])} Solvers: "
             f"{', '.join(SOLVERS)}; or say {efforts}."
         )
+    if transform is not None and transform not in TRANSFORMS:
+        raise UsageError(
+            f"Transform {transform!r} is not known.{did_you_mean(transform, TRANSFORMS)} Transforms: "
+            f"{', '.join(TRANSFORMS)}."
+        )
     runtime = find_target(target or TARGET)
     if samples < 1 or window < 8:
         raise UsageError(f"{samples} windows of {window} tokens is too little: give at least 1 window of 8 tokens.")
@@ -221,11 +235,16 @@ def decide(
             f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
             + (
                 " (the solver and text that were given have no use here)"
-                if asked not in (None, "nearest") or text
+                if asked not in (None, "nearest") or text is not None
                 else ""
             )
         )
         solver, text, eval_text = "nearest", None, None
+        if transform is not None:
+            raise UsageError(
+                f"whet has no table of the family {parts.model_type}, so it does not know where --transform "
+                f"{transform} folds in. Leave it out."
+            )
     check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
     checked = None
@@ -245,11 +264,12 @@ def decide(
             )
         notes += _without_ragged(runtime, grids, every)
         stored = storage(runtime, grids, every, among, tied(runtime, parts), parts, dtype)
-    writes_itself = text is None and solver != "nearest"
+    writes_itself = text is None and (solver != "nearest" or transform not in (None, *BLIND))
     if writes_itself and parts.task != "causal":
+        without = "" if transform is None else f" without --transform {transform}"
         raise UsageError(
             f"No text was given, and {checkpoint.path.name} does not write any by itself. Give --text FILE of the kind "
-            "the model is used for, or --solver nearest, which needs none."
+            f"the model is used for, or --solver nearest{without}, which needs none."
         )
     if writes_itself:
         check_fits(checkpoint)
@@ -264,6 +284,11 @@ def decide(
             checkpoint, text, eval_text, field=field, chat=chat, samples=samples, window=window, seed=seed
         )
         check_vocabulary(checkpoint, parts, (*solve, *verify))
+    if transform == "auto" and not writes_itself and not verify:
+        raise UsageError(
+            "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
+            "or --eval FILE."
+        )
     if untied:
         notes.append(
             f"{parts.family.head}.weight differs from the embedding although config.json ties the two: both are kept, "
@@ -293,6 +318,7 @@ def decide(
         "embed": embed,
         "plan": None if checked is None else plan_hash(checked),
         "solver": solver,
+        "transform": transform,
         "target": runtime.name,
         "container": stored.container,
         "seed": seed,

@@ -26,6 +26,7 @@ def families_table() -> str:
         "kept as they are",
         "stock transformers loads",
         "budgets",
+        "no transform of",
     ]
     return _markdown(head, (_row(name, family) for name, family in FAMILIES.items()))
 
@@ -82,7 +83,18 @@ def _row(name: str, family: Family) -> list[str]:
         stock = "yes"
     planned = "no: experts" if sparse else "yes" if "continues text" in tasks else "no: no next token"
     kept = ", ".join(f"`{module}`" for module in family.kept) or "–"
-    return [family.title, f"`{name}`", ", ".join(tasks), ", ".join(linears), kept, stock, planned]
+    return [family.title, f"`{name}`", ", ".join(tasks), ", ".join(linears), kept, stock, planned, _unfolded(family)]
+
+
+def _unfolded(family: Family) -> str:
+    """The inputs of linears that factors fold into nothing of."""
+    gated = any(linear.role.endswith("gate") for linear in family.every)
+    found = [
+        ", ".join(fold.reads) + ("" if fold.why else " (unless ReLU)")
+        for fold in family.folds
+        if fold.why or (fold.act and not gated)
+    ]
+    return ", ".join(found) or "–"
 
 
 def _beyond_stock(family: Family) -> bool:

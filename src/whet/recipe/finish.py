@@ -53,7 +53,7 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
     packed = decision.storage.container == "compressed-tensors"
     _write_index(out, solver, "model" if packed else "whet")
     _write_config(out, decision, packed)
-    for file in copied_files(decision.checkpoint.path):
+    for file in copied_files(decision.original.path):
         with atomic(out / file.name) as temporary:
             shutil.copyfile(file, temporary)
     if decision.plan is not None:
@@ -80,6 +80,7 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
             a: {**entry, **report[a]} for a, entry in linear_table(decision.grids, decision.storage.decode).items()
         },
         **_reading(decision),
+        **({} if decision.transforms is None else {"transforms": decision.transforms}),
         "copied": [n for n in decision.anatomy.unnamed],
         "dropped": decision.anatomy.dropped,
         "verify": {k: verified[k] for k in ("kl", "top1") if k in verified},
@@ -207,8 +208,8 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
 
 def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], notes: list[str]) -> str:
     """The folder's README.md: the original's licence and tags, what was done, and how to load it."""
-    recipe, checkpoint = decision.recipe, decision.checkpoint
-    inherited = _front_matter(checkpoint.path / "README.md")
+    recipe = decision.recipe
+    inherited = _front_matter(decision.original.path / "README.md")
     tags = list(dict.fromkeys([*_listed(inherited.get("tags")), "whet", "quantized"]))
     front = {k: inherited[k] for k in _CARD_FIELDS if k in inherited} | {
         "base_model": recipe["model"],
@@ -216,13 +217,14 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], n
         "tags": tags,
     }
     errors = sorted(report.items(), key=lambda item: -item[1]["error"])[:5]
+    folded = f" after `{recipe['transform']}` was folded in" if decision.transforms is not None else ""
     lines = [
         "---",
         yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(),
         "---",
         f"# {recipe['model']}, made lighter by whet",
         "",
-        f"Quantized from `{recipe['model']}` with `{recipe['solver']}`: {_done(decision, report)}.",
+        f"Quantized from `{recipe['model']}` with `{recipe['solver']}`{folded}: {_done(decision, report)}.",
     ]
     if decision.plan is not None:
         lines += ["", "`plan.json` holds the scheme of every part; `whet compress --plan` replays it."]

@@ -45,11 +45,13 @@ from whet.recipe.rounds import QUALITY_ROUNDS, ROUNDS, Round, best_of, figures, 
 from whet.recipe.running import RUN, choices, refuse_other_files
 from whet.recipe.schema import resolved
 from whet.recipe.scoring import score, unscored
+from whet.recipe.transforming import check_transform, transformed, transformed_bytes
 from whet.report import card_section, page
 from whet.targets import find_target
 from whet.walk import alone
 
 CARD = "## What was planned"
+_TYPICAL = 4  # bits of a quality's mix, before there is one
 
 
 def plan(
@@ -117,6 +119,7 @@ def budgeted(
     skills: str | Path | Sequence[Mapping[str, Any]] | None = None,
     target: str = "transformers",
     solver: str = "gptq",
+    transform: str | None = None,
     text: Any = None,
     eval_text: Any = None,
     field: str = "text",
@@ -135,7 +138,7 @@ def budgeted(
     """
     out = Path(out)
     items = read_skills(skills) if skills is not None else []
-    decision = _material(model, target, solver, text, eval_text, field, chat, samples, window, seed, device)
+    decision = _material(model, target, solver, text, eval_text, field, chat, samples, window, seed, device, transform)
     budget = budget_of(decision.checkpoint, fit, bits, quality)
     if budget.kind == "quality" and not decision.verify:
         raise UsageError(
@@ -146,6 +149,7 @@ def budgeted(
         raise UsageError(f"{budget.asked} is no less than the original takes already: nothing has to be made lighter.")
     _must_be_possible(decision, budget)
     begun = refuse_other_files(out, decision, "budget.json")
+    check_transform(decision)
     needs = _needs(decision, budget)
     on_event({"event": "plan", **needs})
     check_room(out, needs)
@@ -171,6 +175,7 @@ def budgeted(
                 "quality": quality,
                 "skills": skills,
                 "solver": decision.recipe["solver"],
+                "transform": transform,
                 "target": target,
                 "text": text,
                 "eval_text": eval_text,
@@ -196,8 +201,8 @@ def resume_budgeted(out: Path, on_event: OnEvent) -> dict[str, Any]:
         [read_tensor(stored[n]) for n in sorted(stored) if n.startswith(kind)] for kind in ("solve", "verify")
     )
     decision = _material(
-        recipe["model_path"], recipe["target"], recipe["solver"], solve, None, "text", False, len(solve), 8,
-        recipe["seed"], recipe["device"],
+        recipe["model_path"], recipe["target"], recipe["solver"], solve, verify or None, "text", False, len(solve), 8,
+        recipe["seed"], recipe["device"], recipe["transform"],
     )  # fmt: skip
     decision.verify, decision.notes, decision.asked = verify, kept["notes"], kept["asked"]
     decision.recipe |= {key: recipe[key] for key in ("text", "compute")}
@@ -218,6 +223,8 @@ def _go(out: Path, decision: Decision, budget: Budget, items: Sequence[Item], on
     for note in decision.notes:
         on_event({"event": "note", "message": note})
     with alone(run):
+        made = transformed(dataclasses.replace(decision, grids=_typical(decision, budget)), run, on_event)
+        decision = dataclasses.replace(made, grids=decision.grids)
         scores = _scored(run, decision, items, on_event)
         decision = dataclasses.replace(decision, alone=True)
         rounds = search(run, decision, budget, scores, items, on_event)
@@ -248,6 +255,7 @@ def _material(
     window: int,
     seed: int,
     device: str,
+    transform: str | None = None,
 ) -> Decision:
     """The model and the text, checked, with nothing planned yet."""
     if text is None:
@@ -255,11 +263,23 @@ def _material(
             "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
         )
     decision = decide(
-        model, scheme=find_target(target).simplest, solver=solver, target=target, text=text, eval_text=eval_text,
-        field=field, chat=chat, samples=samples, window=window, seed=seed, device=device,
+        model, scheme=find_target(target).simplest, solver=solver, transform=transform, target=target, text=text,
+        eval_text=eval_text, field=field, chat=chat, samples=samples, window=window, seed=seed, device=device,
     )  # fmt: skip
     decision.recipe |= {"scheme": None}
     return decision
+
+
+def _typical(decision: Decision, budget: Budget) -> dict[str, Grid]:
+    """For each linear of the blocks the scheme that the target offers with about the bits of the budget: what a
+    transform is judged on before there is a plan."""
+    every = sum(math.prod(info.shape) for info in decision.checkpoint.tensors.values())
+    bits = {"bits": budget.value, "bytes": 8 * budget.value / every}.get(budget.kind, _TYPICAL)
+    schemes = _schemes(decision)
+    return {
+        linear.address: min(schemes(linear), key=lambda grid: abs(grid.bits - bits))
+        for linear in decision.anatomy.linears()
+    }
 
 
 def _must_be_possible(decision: Decision, budget: Budget) -> None:
@@ -304,7 +324,7 @@ def _needs(decision: Decision, budget: Budget) -> dict[str, Any]:
     after = min(after, whole)
     return needs | {
         "bytes": {"before": before, "after": {"total": after}, "ratio": after / whole},
-        "disk": rounds * after + 2**20,
+        "disk": rounds * after + 2**20 + transformed_bytes(decision),
         "seconds": needs["seconds"] * (2 * rounds + 1),  # what parts lose alone takes about what solving does
     }
 
@@ -384,7 +404,7 @@ def _adopt(
         "out": str(out),
         **choices(decision),
         "container": manifest["container"],
-        "sizes": {"original": size_on_disk(decision.checkpoint.path), "lighter": size_on_disk(out)},
+        "sizes": {"original": size_on_disk(decision.original.path), "lighter": size_on_disk(out)},
         "loads_in": "transformers" if manifest["container"] == "compressed-tensors" else "modelling file",
         "kl": best.kl,
         "top1": best.top1,

@@ -36,12 +36,12 @@ def read_windows(
     """Solving and verifying windows, and what the lineage says of the text.
 
     text: a path or hub name, documents, or windows already cut (a list of int64 tensors, `[n, L]`, or a safetensors
-    file that holds `windows [n, L]`). Without `eval_text` the text is split 80/10/10 and only the first two parts are
-    used; with it, all of `text` solves and `eval_text` verifies.
+    file that holds `windows [n, L]`), with which eval_text is windows too. Without `eval_text` the text is split
+    80/10/10 and only the first two parts are used; with it, all of `text` solves and `eval_text` verifies.
     """
     ready = _ready_windows(text)
     if ready is not None:
-        return ready, [], {"source": "windows given", "windows": len(ready)}
+        return ready, _ready_windows(eval_text) or [], {"source": "windows given", "windows": len(ready)}
     limit = checkpoint.config.get("max_position_embeddings")
     if limit and window > limit:
         window = int(limit)

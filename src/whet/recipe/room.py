@@ -13,10 +13,11 @@ import torch
 from whet.anatomy import Linear
 from whet.budget import tensor_bytes
 from whet.errors import MachineError, UsageError
-from whet.quantize import ASYMMETRIC, BLOCKWISE, EFFORTS, STEP_TOKENS, usual_steps
+from whet.quantize import ASYMMETRIC, BLIND, BLOCKWISE, EFFORTS, STEP_TOKENS, usual_steps
 from whet.recipe.curvature import SLOPE_TOKENS
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.memory import available_memory
+from whet.recipe.transforming import transformed_bytes
 from whet.recipe.tuning import TUNING_STEPS
 from whet.walk import hidden as hidden_states
 
@@ -24,6 +25,8 @@ from whet.walk import hidden as hidden_states
 # and what rounding leaves on the way), and how many times a block's activations are there while it is trained.
 _TRAINED, _KEPT = 68, 4
 _STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
+# Candidates that a search for factors rounds some rows with, and what `auto` tries with the run's own solver.
+_CANDIDATES, _TRIED = 20, 0.5
 # What Python, torch and transformers take before any model is read, measured on Linux x86-64.
 _BASE_MEMORY = 700 * 2**20
 
@@ -50,7 +53,9 @@ def estimate(decision: Decision) -> dict[str, Any]:
         hidden += 4 * parts.embedding.shape[1] * tokens
         trained = _TRAINED * block + _KEPT * activations * decision.batch // BATCH_TOKENS
         solving = moments + max(solving - moments, trained)
-    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding) + hidden
+    # a block as it runs, in float64 and as it is written, and what its inputs are on two texts
+    folding = 16 * block + 2 * moments + 16 * widest**2 if decision.recipe["transform"] is not None else 0
+    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding) + hidden
     spilled = hidden if hidden > hidden_states.SPILL else 0
     if decision.blockwise:
         width, count = parts.embedding.shape[1], len(parts.blocks)
@@ -61,7 +66,10 @@ def estimate(decision: Decision) -> dict[str, Any]:
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
         "memory": int(memory),
         # llama.cpp's own file holds the weights once more
-        "disk": int(after["total"] * 1.02) * (2 if decision.storage.blocks else 1) + 2**20 + spilled,
+        "disk": int(after["total"] * 1.02) * (2 if decision.storage.blocks else 1)
+        + 2**20
+        + spilled
+        + transformed_bytes(decision),
         "seconds": _seconds(decision, decision.recipe["solver"], multiply),
         "efforts": {effort: _seconds(decision, solver, multiply) for effort, solver in EFFORTS.items()},
     }
@@ -85,7 +93,19 @@ def _seconds(decision: Decision, solver: str, multiply: float) -> float:
         flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
     if solver == "tuned":
         flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
-    return flops / multiply + (weights + table) * 1e-7
+    return flops / multiply + (weights + table) * 1e-7 + _searching(decision, flops / multiply, multiply)
+
+
+def _searching(decision: Decision, solving: float, multiply: float) -> float:
+    """About how long finding a transform takes: another walk, and what candidates cost beside it."""
+    kind, tokens = decision.recipe["transform"], decision.tokens
+    if kind is None or kind in BLIND:
+        return 0.0
+    chosen = decision.chosen(decision.anatomy.linears())
+    weights = sum(linear.shape[0] * linear.shape[1] for linear in chosen)
+    walk = 2.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
+    search = sum(_CANDIDATES * min(linear.shape[0], 128) * linear.shape[1] for linear in chosen) * 1e-6
+    return walk / multiply + search + (_TRIED * solving if kind == "auto" else 0.0)
 
 
 def check_room(out: Path, needs: dict[str, Any]) -> None:

@@ -209,7 +209,7 @@ def _made(
     retention: dict[str, float] = {}
     lower: dict[str, float] = {}
     if items:
-        original = _answers(run / "original.json", decision.checkpoint.path, decision, items, on_event)
+        original = _answers(run / "original.json", decision.original.path, decision, items, on_event)
         lighter = _answers(None, folder, decision, items, on_event)
         for entry in compare_skills(items, original, lighter, 0):
             kept_share = entry["retention"]

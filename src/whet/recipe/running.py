@@ -17,6 +17,7 @@ from whet.recipe.decide import Decision
 from whet.recipe.finish import finish
 from whet.recipe.solving import Solver
 from whet.recipe.through import round_only, solve_through
+from whet.recipe.transforming import transformed
 from whet.walk import Journal, alone
 
 RUN = ".whet"
@@ -39,6 +40,7 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
     for note in decision.notes:
         on_event({"event": "note", "message": note})
     with alone(run):
+        decision = transformed(decision, run, on_event)
         journal = Journal(run)
         solver = Solver(decision, out, journal, on_event)
         verified = solve_through(decision, solver, run) if decision.solve else round_only(decision, solver)
@@ -49,7 +51,7 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
     return {
         "out": str(out),
         **choices(decision),
-        "sizes": {"original": size_on_disk(decision.checkpoint.path), "lighter": size_on_disk(out)},
+        "sizes": {"original": size_on_disk(decision.original.path), "lighter": size_on_disk(out)},
         "loads_in": "transformers" if decision.storage.container == "compressed-tensors" else "modelling file",
         **verified,
         "linears": summary["report"],
@@ -64,8 +66,10 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
 
 def choices(decision: Decision) -> dict[str, Any]:
     """What was chosen, as the result tells it."""
-    keys = ("scheme", "embed", "solver", "target", "container", "seed", "text")
+    keys = ("scheme", "embed", "solver", "transform", "target", "container", "seed", "text")
     made = {"plan": decision.plan, "dequantize": decision.storage.dequantize}
+    if decision.transforms is not None:
+        made["transforms"] = decision.transforms
     return {k: decision.recipe[k] for k in keys} | made
 
 

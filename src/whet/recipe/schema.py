@@ -21,6 +21,7 @@ from pydantic import Field, field_validator
 from whet.budget import Strict, checked
 from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, ignore
+from whet.quantize import TRANSFORMS
 from whet.recipe.decide import TARGET, check_asked
 from whet.targets import TARGETS, find_target
 
@@ -52,6 +53,9 @@ class Quantize(Strict):
     skills: str | None = Field(default=None, description="With a budget: a file of items whose skills it is to keep")
     solver: str | None = Field(
         default=None, description="fast, good or best; or nearest (needs no text), gptq, gptaq, block, tuned"
+    )
+    transform: str | None = Field(
+        default=None, description=f"What is folded into the original first: {', '.join(TRANSFORMS)}"
     )
     target: str | None = Field(
         default=None, alias="for", description=f"The runtime that is to load it: {', '.join(TARGETS)}"

@@ -72,7 +72,7 @@ class Solver:
         if unit in self._done:
             return self.weights(unit, step.linears)
         started = time.monotonic()
-        moments = step.second_moments(self.decision.asymmetric)
+        moments = step.second_moments(drifts=self.decision.asymmetric)
         return self._round_block(step.index, step.linears, step.weight, moments, started, step)
 
     def round_block(self, index: int, linears: list[Linear]) -> None:

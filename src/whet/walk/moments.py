@@ -29,12 +29,14 @@ class SecondMoments:
 
     Only the lower triangle is summed up; `mean` mirrors it. Experts have one each, over the tokens that were sent to
     them; after `settle`, `starved` tells by input the share of the tokens of experts that saw too few for one.
+    `largest` has the largest absolute value of each channel `[in]`, by input, where `ranges` are asked for.
     """
 
-    def __init__(self, linears: list[Linear], prefix: str) -> None:
+    def __init__(self, linears: list[Linear], prefix: str, ranges: bool = False) -> None:
+        self.prefix, self.ranges = prefix, ranges
+        self.largest: dict[str, Tensor] = {}
         self.drifts: dict[str, Tensor] = {}  # sums of (x̃ − x) xᵀ, x̃ the original's inputs, where they were heard
         self.before: dict[str, Tensor] = {}  # of the batch at hand
-        self.prefix = prefix
         self.first: dict[str, Linear] = {}
         for linear in linears:
             self.first.setdefault(linear.reads, linear)
@@ -149,6 +151,9 @@ class SecondMoments:
                 "or the config is not its own. Try other text (--text), then another download."
             )
         _add_lower(self.sums[reads], x)
+        if self.ranges and len(x):
+            most = x.abs().amax(0)
+            self.largest[reads] = torch.maximum(self.largest.get(reads, most), most)
 
     def mean(self, reads: str) -> Tensor:
         """H of one input."""

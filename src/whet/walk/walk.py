@@ -34,14 +34,17 @@ class BlockStep:
     linears: list[Linear]
     walk: Walk
 
-    def second_moments(self, drifts: bool = False) -> SecondMoments:
+    def second_moments(
+        self, batches: Sequence[int] | None = None, drifts: bool = False, ranges: bool = False
+    ) -> SecondMoments:
         """H of every input of this block's linears, on the lighter stream with the block itself still original.
 
-        drifts: of how far each input is from the original's too (`SecondMoments.drift`), which takes a walk that
-        follows it, and is asked for before any `target`.
+        batches: numbers of those to take it from, the solving ones unless given. drifts: of how far each input is from
+        the original's too (`SecondMoments.drift`), which takes a walk that follows it, and is asked for before any
+        `target`. ranges: the largest inputs too.
         """
-        moments = SecondMoments(self.linears, self.prefix)
-        for batch in range(self.walk.solving):
+        moments = SecondMoments(self.linears, self.prefix, ranges)
+        for batch in range(self.walk.solving) if batches is None else batches:
             if drifts:
                 with moments.listening_before(self.module):
                     self.walk.advance(self, batch)

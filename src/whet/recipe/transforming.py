@@ -1,0 +1,442 @@
+"""The transformed original: a checkpoint in the run's folder that computes what the original does and rounds better.
+
+Each group of linears that read one input takes the factors, or the rotation, that its transform finds for it, and what
+gives the input takes the inverse (`whet.anatomy.folds`). Folds are computed in float64. What is rounded afterwards is
+written in float32, so that nothing is lost in between. What stays is written in the type it had, and where that has 16
+bits the factors give way: to those that make a norm's weights exact, or to powers of two where more than one tensor has
+to be. So everything that comes after works on this checkpoint as it would on the original.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.anatomy import Group, Linear, Unfolded, anatomy, fold_groups
+from whet.checkpoint import Checkpoint, atomic, read_header, write_json, write_tensors
+from whet.errors import GateError, UsageError
+from whet.events import OnEvent, Stage
+from whet.grids import Grid
+from whet.measure.divergence import score_tokens
+from whet.quantize import BLIND, SOLVERS, Reader, awq, loss, random_hadamard, smooth
+from whet.recipe.decide import BATCH_TOKENS, Decision
+from whet.recipe.finish import copied_files
+from whet.text import batches
+from whet.walk import BlockStep, Journal, SecondMoments, Walk
+
+FOLDER = "transformed"
+_REST = "rest"
+ATTENDED = "attention output"  # the input that a rotation of heads is of
+# Rows that `auto` rounds with the run's own solver to tell what a transform keeps.
+_ROWS = 512
+# KL, in nats a token, between the original and the transformed that no rounding of 16 bits makes.
+_DEFECT = 1e-3
+
+
+def transformed(decision: Decision, run: Path, on_event: OnEvent) -> Decision:
+    """`decision` about the transformed original, which is made in the folder `run` or gone on with there."""
+    if decision.recipe["transform"] is None or decision.transforms is not None:
+        return decision
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    journal = Journal(folder)
+    maker = _Maker(decision, folder, journal, on_event)
+    units = [*map(_unit, range(len(decision.anatomy.blocks))), _REST]
+    if not all(journal.finished(unit, folder) for unit in units):
+        maker.make(run)
+    checkpoint = Checkpoint(folder)
+    parts = anatomy(checkpoint.config, checkpoint.shapes, str(decision.checkpoint.path))
+    found = {
+        name: told
+        for index in range(len(parts.blocks))
+        for name, told in journal.entries[_unit(index)]["groups"].items()
+    }
+    gap = journal.entries[_REST]["kl"]
+    note = _summary(decision.recipe["transform"], found, gap)
+    on_event({"event": "note", "message": note})
+    return dataclasses.replace(
+        decision,
+        checkpoint=checkpoint,
+        anatomy=parts,
+        source=decision.original,
+        transforms=found,
+        notes=[*decision.notes, note],
+    )
+
+
+def check_transform(decision: Decision) -> None:
+    """Adds a note for everything that nothing folds into. Raises UsageError where that is all there is."""
+    kind = decision.recipe["transform"]
+    if kind is None:
+        return
+    notes = _left_alone(decision)
+    if not any(_groups(decision, index)[0] for index in range(len(decision.anatomy.blocks))):
+        why = "; ".join(notes) or f"{kind} needs attention with several heads whose v is rounded"
+        raise UsageError(f"--transform {kind} folds into nothing of {decision.recipe['model']}. Leave it out. ({why})")
+    decision.notes += notes
+
+
+def _left_alone(decision: Decision) -> list[str]:
+    """What nothing folds into, a sentence a reason."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for index in range(len(decision.anatomy.blocks)):
+        for one in _groups(decision, index)[1]:
+            reasons.setdefault((one.reads, one.why), []).append(one.address)
+    told = []
+    for (reads, why), addresses in reasons.items():
+        more = f" and {len(addresses) - 1} more" if addresses[1:] else ""
+        told.append(f"no transform of the {reads} ({addresses[0]}{more}): {why}")
+    return told
+
+
+def transformed_bytes(decision: Decision) -> int:
+    """Bytes of the transformed original on the disk, at most."""
+    if decision.recipe["transform"] is None:
+        return 0
+    types = _types(decision)
+    return sum(
+        info.nbytes // info.dtype.itemsize * types.get(name, info.dtype).itemsize
+        for name, info in decision.checkpoint.tensors.items()
+    )
+
+
+def _groups(decision: Decision, index: int) -> tuple[list[Group], list[Unfolded]]:
+    """The groups of a block that have anything to round, on grids whose rows are scaled apart."""
+    groups, left = fold_groups(decision.anatomy, decision.checkpoint.config, index)
+    found = []
+    if decision.recipe["transform"] == "rotate":
+        groups = [group for group in groups if group.heads[0] > 1]
+        left = [one for one in left if one.reads == ATTENDED]
+    for group in groups:
+        rounded = [linear for linear in (*group.readers, group.giver) if linear and linear.address in decision.grids]
+        shared = next((x for x in rounded if decision.grids[x.address].rows != 1), None)
+        if not any(linear.address in decision.grids for linear in group.readers):
+            continue
+        if shared is not None:
+            why = f"rows share scales in {decision.grids[shared.address].name}"
+        elif decision.recipe["transform"] == "rotate" and not _rotatable(decision, group):
+            why = "16 bits do not hold rotated what stays in them"
+        else:
+            found.append(group)
+            continue
+        left.append(Unfolded(group.readers[0].address, group.readers[0].reads, why))
+    return found, left
+
+
+def _rotatable(decision: Decision, group: Group) -> bool:
+    """Whether all that a rotation of a group's heads changes is written in a type that holds it."""
+    if group.heads[0] == 1 or group.giver is None:
+        return False
+    types = _types(decision)
+    names = [*(x.parameter for x in (*group.readers, group.giver)), *(name for name, _ in group.vectors)]
+    return all(types.get(name, decision.checkpoint.tensors[name].dtype).itemsize >= 4 for name in names)
+
+
+def _types(decision: Decision) -> dict[str, torch.dtype]:
+    """The types in which tensors of linears are written: float32 where all in them are rounded afterwards."""
+    kept = {x.parameter for x in decision.anatomy.linears() if x.address not in decision.grids}
+    return {
+        linear.parameter: decision.checkpoint.tensors[linear.parameter].dtype
+        if linear.parameter in kept
+        else torch.float32
+        for linear in decision.anatomy.linears()
+    }
+
+
+def _unit(index: int) -> str:
+    return f"block {index}"
+
+
+class _Maker:
+    """Writes the transformed original, a file a block."""
+
+    def __init__(self, decision: Decision, folder: Path, journal: Journal, on_event: OnEvent) -> None:
+        self.decision, self.folder, self.journal = decision, folder, journal
+        self.kind = decision.recipe["transform"]
+        self.count = len(decision.anatomy.blocks) + 1
+        self.types = _types(decision)
+        done = sum(journal.finished(_unit(i), folder) is not None for i in range(self.count - 1))
+        self.stage = Stage(on_event, "transform", self.count, done)
+        self.solve = batches(decision.solve, BATCH_TOKENS)
+        self.verify = batches(decision.verify, BATCH_TOKENS)
+
+    def make(self, run: Path) -> None:
+        """Everything that is not there yet."""
+        decision, parts = self.decision, self.decision.anatomy
+        if self.kind in BLIND:
+            for index in range(len(parts.blocks)):
+                self.block(index, None, None)
+        elif self.stage.done < self.count - 1:
+            table = decision.checkpoint.read(parts.embedding.parameter)
+            compute = getattr(torch, decision.recipe["compute"])
+            given = [*self.solve, *self.verify]
+            walk = Walk(decision.checkpoint, parts, given, [], table, table, decision.device, run, compute)
+            walk.go(self)
+        self._rest()
+
+    def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
+        """Transforms a block, which itself stays as it is."""
+        if not self.journal.finished(_unit(step.index), self.folder):
+            moments = step.second_moments(range(len(self.solve)), ranges=True)
+            judge = None
+            if self.kind == "auto":
+                judge = step.second_moments(range(len(self.solve), len(self.solve) + len(self.verify)))
+            self.block(step.index, moments, judge)
+        return {}
+
+    def block(self, index: int, moments: SecondMoments | None, judge: SecondMoments | None) -> None:
+        """Write block `index`."""
+        if self.journal.finished(_unit(index), self.folder):
+            return
+        started = time.monotonic()
+        held = _Held(self.decision, self.types, self.decision.anatomy.block_tensors[index])
+        told: dict[str, dict[str, Any]] = {}
+        for number, group in enumerate(_groups(self.decision, index)[0]):
+            # the seed of a rotation is its group's own, so that it does not matter what an earlier run had done
+            seed = self.decision.recipe["seed"] * 1_000_003 + index * 1009 + number
+            told[group.name] = _transform(self.kind, self.decision, held, group, moments, judge, seed)
+        file = self.folder / f"model-{index + 1:05d}-of-{self.count:05d}.safetensors"
+        write_tensors(file, held.finished())
+        self.journal.record(_unit(index), file, groups=told, seconds=time.monotonic() - started)
+        self.stage.step()
+
+    def _rest(self) -> None:
+        """Everything outside the blocks, index and config; then what the whole computes."""
+        decision = self.decision
+        file = self.folder / f"model-{self.count:05d}-of-{self.count:05d}.safetensors"
+        names = [name for name in decision.anatomy.other_tensors if name != decision.anatomy.dropped]
+        write_tensors(file, {name: decision.checkpoint.read(name) for name in names})
+        mapping = {
+            name: shard.name for shard in sorted(self.folder.glob("model-*.safetensors")) for name in read_header(shard)
+        }
+        write_json(self.folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": mapping})
+        # the tokenizer and the like: whoever reads a checkpoint reads these beside it
+        for beside in copied_files(decision.checkpoint.path):
+            with atomic(self.folder / beside.name) as temporary:
+                shutil.copyfile(beside, temporary)
+        write_json(self.folder / "config.json", decision.checkpoint.config)
+        gap = self._gap()
+        self.journal.record(_REST, file, kl=gap)
+        self.stage.step()
+
+    def _gap(self) -> float | None:
+        """KL(original ‖ transformed) in nats a token, over one batch of text. Raises GateError where it is a defect."""
+        decision = self.decision
+        given = (self.verify or self.solve)[:1]
+        if not given:
+            return None
+        after = Checkpoint(self.folder)
+        total, count = 0.0, 0
+        ends = []
+        for checkpoint in (decision.checkpoint, after):
+            parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
+            table = checkpoint.read(parts.embedding.parameter)
+            walk = Walk(checkpoint, parts, given, [], table, table, decision.device)
+            walk.go(_Untouched())
+            head = checkpoint.read((parts.head or parts.embedding).parameter).to(decision.device).float()
+            ends.append((walk.skeleton, head, next(walk.final())))
+        for row in range(len(given[0])):
+            if decision.anatomy.task == "causal":
+                before, later = (skeleton.next_logits(states[row], head) for skeleton, head, states in ends)
+            else:
+                tokens = given[0][row : row + 1]
+                both = [skeleton.outputs(tokens, states[row : row + 1]) for skeleton, _, states in ends]
+                before, later = (logits.reshape(1, -1, logits.shape[-1]) for logits in both)
+            nothing = torch.zeros(before.shape[1], dtype=torch.int64)[None]
+            kl = score_tokens(before, later, nothing)[0]
+            total, count = total + kl.double().sum().item(), count + kl.numel()
+        if not total / count < _DEFECT:
+            raise GateError(
+                f"{decision.recipe['model']}: with {self.kind} folded in it computes something else than before (KL "
+                f"{total / count:.3g} nats a token). This is a defect of whet; please report it with the model's "
+                "config.json, and go on without --transform."
+            )
+        return max(0.0, total / count)
+
+
+class _Held:
+    """The tensors of a block, in float64 once they are changed."""
+
+    def __init__(self, decision: Decision, types: Mapping[str, torch.dtype], names: Sequence[str]) -> None:
+        self.device = decision.device
+        self.tensors = {name: decision.checkpoint.read(name) for name in names}
+        self.types = {name: types.get(name, tensor.dtype) for name, tensor in self.tensors.items()}
+        self.changed: set[str] = set()
+
+    def weight(self, linear: Linear) -> Tensor:
+        """The weights `[out, in]` as they are by now, float32 on the device."""
+        return linear.view(self.tensors[linear.parameter]).to(self.device, torch.float32)
+
+    def exact(self, name: str) -> Tensor:
+        """A tensor to be changed in place, float64."""
+        if name not in self.changed:
+            self.changed.add(name)
+            self.tensors[name] = self.tensors[name].double()
+        return self.tensors[name]
+
+    def finished(self) -> dict[str, Tensor]:
+        """All as they are written; what was not changed has the type it had."""
+        return {
+            name: tensor.to(self.types[name]) if name in self.changed else tensor
+            for name, tensor in self.tensors.items()
+        }
+
+    def scale(self, group: Group, columns: Tensor) -> None:
+        """Fold factors `[in]`, float64, into a group."""
+        factors = torch.ones(group.given, dtype=torch.float64)
+        factors[group.source()] = columns
+        for linear in group.readers:
+            linear.view(self.exact(linear.parameter)).mul_(columns)
+        for name in group.kept:
+            self.exact(name).mul_(columns)
+        if group.giver is not None:
+            group.giver.view(self.exact(group.giver.parameter)).div_(factors[:, None])
+        for place, (name, rows) in enumerate(group.vectors):
+            adds = group.adds if place == 0 else 0.0
+            self.exact(name)[slice(*rows) if rows else slice(None)].add_(adds).div_(factors).sub_(adds)
+
+    def rotate(self, group: Group, basis: Tensor) -> None:
+        """Turn each head of a group by `basis [head, head]`, float64."""
+        size = len(basis)
+        for linear in group.readers:
+            w = linear.view(self.exact(linear.parameter))
+            w.copy_((w.reshape(len(w), -1, size) @ basis).reshape(w.shape))
+        assert group.giver is not None
+        w = group.giver.view(self.exact(group.giver.parameter))
+        w.copy_((basis.t() @ w.reshape(-1, size, w.shape[1])).reshape(w.shape))
+        for name, rows in group.vectors:
+            vector = self.exact(name)[slice(*rows) if rows else slice(None)]
+            vector.copy_((vector.reshape(-1, size) @ basis).reshape(vector.shape))
+
+    def settle(self, group: Group, columns: Tensor) -> Tensor:
+        """The factors `[in]`, float64, nearest to `columns [in]` that every tensor of a group holds in its type."""
+        source = torch.tensor(group.source())
+        factors = torch.zeros(group.given, dtype=torch.float64)
+        factors.index_add_(0, source, columns.cpu().double().log()).div_(group.heads[1]).exp_()
+        given = () if group.giver is None else (group.giver,)
+        matrices = [*(x.parameter for x in (*group.readers, *given)), *group.kept]
+        narrow = [name for name in (*matrices, *(name for name, _ in group.vectors)) if self.types[name].itemsize < 4]
+        if len(narrow) == len(group.vectors) == 1:
+            (name, rows), adds = group.vectors[0], group.adds
+            value = self.tensors[name][slice(*rows) if rows else slice(None)].double() + adds
+            stored = (value / factors - adds).to(self.types[name]).double() + adds
+            usable = (value != 0) & (stored != 0) & torch.isfinite(stored)
+            factors = torch.where(usable, value / torch.where(usable, stored, 1.0), 1.0)
+        elif narrow:
+            factors = factors.log2().round().exp2()
+        return factors[source]
+
+
+def _transform(
+    kind: str,
+    decision: Decision,
+    held: _Held,
+    group: Group,
+    moments: SecondMoments | None,
+    judge: SecondMoments | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Fold what `kind` finds for a group into it; returns what was done, and what rounding loses then as a share of
+    what it lost."""
+    basis = random_hadamard(group.given // group.heads[0], seed) if group.heads[0] > 1 else None
+    if kind == "rotate":
+        assert basis is not None
+        held.rotate(group, basis)
+        return {"transform": "rotate"}
+    assert moments is not None
+    readers = list(_readers(decision, held, group.readers, moments, judge))
+    solving = [dataclasses.replace(reader, judge=None) for reader in readers]
+
+    def settle(factors: Tensor) -> Tensor:
+        return held.settle(group, factors)
+
+    if kind != "auto":
+        if kind == "awq":
+            found = awq(solving, settle)
+            factors, share = found.factors, found.share
+        else:
+            factors = settle(smooth(solving))
+            share = _share(loss(solving, factors), loss(solving))
+        factors = factors.cpu().double()
+        if not (factors != 1).any():
+            return {"transform": "none", "loss": 1.0}
+        held.scale(group, factors)
+        return {"transform": kind, "loss": share}
+
+    solve = SOLVERS[decision.recipe["solver"]]
+    some = [reader.sampled(_ROWS) for reader in readers]
+    before = loss(some, solve=solve)
+    best, chosen, kept = 1.0, "none", torch.ones(0)
+    for name, factors in (("smooth", settle(smooth(solving))), ("awq", awq(solving, settle).factors)):
+        if (factors != 1).any() and (share := _share(loss(some, factors, solve), before)) < best:
+            best, chosen, kept = share, name, factors.cpu().double()
+    if basis is not None and group.giver is not None and _rotatable(decision, group):
+        (given,) = _readers(decision, held, [group.giver], moments, judge)
+        turned = torch.block_diag(*[basis] * (group.heads[0] * group.heads[1])).to(given.w)
+        rows = torch.block_diag(*[basis] * group.heads[0]).to(given.w)
+        after = dataclasses.replace(given, w=rows.t() @ given.w)
+        read = _share(sum(one.rotated(turned).loss(solve) for one in some), before)
+        share = (read + _share(after.sampled(_ROWS).loss(solve), given.sampled(_ROWS).loss(solve))) / 2
+        if share < best:
+            held.rotate(group, basis)
+            return {"transform": "rotate", "loss": share}
+    if chosen != "none":
+        held.scale(group, kept)
+    return {"transform": chosen, "loss": best}
+
+
+def _readers(
+    decision: Decision,
+    held: _Held,
+    linears: Sequence[Linear],
+    moments: SecondMoments,
+    judge: SecondMoments | None,
+) -> Iterator[Reader]:
+    """Linears that are to be rounded, those of one input and one grid together."""
+    together: dict[tuple[str, Grid], list[Linear]] = {}
+    for linear in linears:
+        if (grid := decision.grids.get(linear.address)) is not None:
+            together.setdefault((linear.reads, grid), []).append(linear)
+    for (reads, grid), some in together.items():
+        h = moments.mean(reads)
+        yield Reader(
+            torch.cat([held.weight(linear) for linear in some]),
+            h,
+            grid,
+            moments.largest.get(reads, h.diagonal().sqrt()),
+            None if judge is None else judge.mean(reads),
+            moments.counts.get(reads, moments.tokens) / max(1, moments.tokens),
+        )
+
+
+def _share(after: float, before: float) -> float:
+    return after / before if before > 0 else 1.0
+
+
+def _summary(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | None) -> str:
+    """What was folded in, in a sentence."""
+    counts: dict[str, int] = {}
+    for told in found.values():
+        counts[told["transform"]] = counts.get(told["transform"], 0) + 1
+    parts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    shares = [told["loss"] for told in found.values() if told.get("loss", 0) > 0]
+    how = "the solver, on the verifying text," if kind == "auto" else "rounding to nearest"
+    lost = ""
+    if shares:
+        mean = math.exp(math.fsum(map(math.log, shares)) / len(shares))
+        lost = f"; {how} loses {mean:.3f} of what it lost before, linear by linear (geometric mean)"
+    apart = "" if gap is None else f"; before any rounding, KL to the original is {gap:.1e} nats per token"
+    return f"transform {kind}: of {len(found)} groups of linears {parts}{lost}{apart}"
+
+
+class _Untouched:
+    def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
+        return {}
