@@ -1,7 +1,7 @@
 """What a model is made of: families as data, blocks, linears as views, who shares an input, ties."""
 
 from whet.anatomy.families import AUTO, FAMILIES, TASKS, Family, LinearName, architecture_of, task_of
-from whet.anatomy.model import Anatomy, Linear, Piece, View, anatomy
+from whet.anatomy.model import Anatomy, Linear, Module, Piece, View, anatomy
 from whet.anatomy.unknown import described
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Family",
     "Linear",
     "LinearName",
+    "Module",
     "Piece",
     "View",
     "anatomy",

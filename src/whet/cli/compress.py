@@ -54,6 +54,12 @@ def run(
             help="fast, good or best; or by name: nearest (needs no text), gptq, block, tuned.", show_default="good"
         ),
     ] = None,
+    repair: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK", min=1, help="Put back what rounding lost as an adapter of this rank in OUT/adapter: 16."
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option("--for", help=f"What is to load it: {RUNTIMES}.", show_default="transformers"),
@@ -86,6 +92,7 @@ def run(
         "skills": skills,
         "plan": plan_file,
         "solver": solver,
+        "repair": repair,
         "target": target,
         "text": text,
         "field": field,
@@ -153,6 +160,8 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     if "kl" in result:
         console.show(say("verified", kl=f"{result['kl']:.4f}", top1=f"{100 * result['top1']:.1f} %"))
     console.show(say("made", out=result["out"]), say(f"loads.{result['loads_in']}"))
+    if result.get("repair"):
+        console.show(say("adapter", folder=f"{result['out']}/adapter"))
     if (written := (result.get("check") or {}).get("gguf")) is not None:
         console.show(*proved(written))
     lighter = f"{result['out']}/model.gguf" if written is not None else result["out"]

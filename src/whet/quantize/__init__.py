@@ -20,6 +20,7 @@ from whet.quantize.block import (
     take_step,
     usual_steps,
 )
+from whet.quantize.eora import eora
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import Solution, second_moment_error
@@ -44,6 +45,7 @@ __all__ = [
     "Start",
     "Trained",
     "adam",
+    "eora",
     "gptq",
     "nearest",
     "pull",

@@ -39,6 +39,7 @@ def compress(
     quality: float | None = None,
     skills: Any = None,
     solver: str | None = None,
+    repair: int | None = None,
     target: str | None = None,
     text: Any = None,
     eval_text: Any = None,
@@ -60,8 +61,9 @@ def compress(
     bytes; skills: items it is to hold for, a path or a list (with fit, bits and quality, which make a plan first).
 
     solver: `gptq` (the default; or say `good`), `nearest` (`fast`), which needs no text, `block`, which then trains the
-    linears of each block together, or `tuned` (`best`), which tunes all scales on top of that. target: the runtime that
-    is to load it (`transformers` unless given; a plan names its own).
+    linears of each block together, or `tuned` (`best`), which tunes all scales on top of that. repair: with scheme
+    and plan, the rank of an adapter that puts back what rounding lost of the blocks' linears, in `out`/adapter. target:
+    the runtime that is to load it (`transformers` unless given; a plan names its own).
     text: a path or hub name, a list of documents, or int64 windows `[n, L]`; eval_text: text that verifies instead of a
     tenth of `text`. samples, window: windows solved on and their tokens. dry_run: check and estimate, write nothing.
 
@@ -70,7 +72,9 @@ def compress(
     before the long part. A run that was stopped goes on with `resume(out)`, or by the same call again.
     """
     out = Path(out)
-    check_asked(scheme=scheme, embed=embed, plan=plan, fit=fit, bits=bits, quality=quality, skills=skills)
+    check_asked(
+        scheme=scheme, embed=embed, plan=plan, fit=fit, bits=bits, quality=quality, skills=skills, repair=repair
+    )
     if fit is not None or bits is not None or quality is not None:
         return budgeted(
             model,
@@ -98,6 +102,7 @@ def compress(
         embed=embed,
         plan=plan,
         solver=solver,
+        repair=repair,
         target=target,
         text=text,
         eval_text=eval_text,
@@ -115,6 +120,7 @@ def compress(
             "embed": embed,
             "plan": plan,
             "solver": decision.recipe["solver"],
+            "repair": repair,
             "target": decision.recipe["target"],
             "text": text,
             "eval_text": eval_text,
@@ -167,6 +173,7 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
         embed=recipe["embed"],
         plan=run / PLAN if recipe["plan"] else None,
         solver=recipe["solver"],
+        repair=recipe["repair"],
         target=recipe["target"],
         text=solve or None,
         eval_text=None,

@@ -64,7 +64,7 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
 
 def choices(decision: Decision) -> dict[str, Any]:
     """What was chosen, as the result tells it."""
-    keys = ("scheme", "embed", "solver", "target", "container", "seed", "text")
+    keys = ("scheme", "embed", "solver", "repair", "target", "container", "seed", "text")
     made = {"plan": decision.plan, "dequantize": decision.storage.dequantize}
     return {k: decision.recipe[k] for k in keys} | made
 

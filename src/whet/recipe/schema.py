@@ -30,9 +30,9 @@ RECIPE = "recipe.yaml"
 _LEAVES = {
     "scheme": ("skills",),
     "plan": ("embed", "skills"),
-    "fit": ("embed",),
-    "bits": ("embed",),
-    "quality": ("embed",),
+    "fit": ("embed", "repair"),
+    "bits": ("embed", "repair"),
+    "quality": ("embed", "repair"),
 }
 _WAYS = tuple(_LEAVES)
 # Keys of a recipe by the name the argument has in Python.
@@ -52,6 +52,9 @@ class Quantize(Strict):
     skills: str | None = Field(default=None, description="With a budget: a file of items whose skills it is to keep")
     solver: str | None = Field(
         default=None, description="fast, good or best; or nearest (needs no text), gptq, block, tuned"
+    )
+    repair: int | None = Field(
+        default=None, ge=1, description="The rank of an adapter that puts back what rounding lost, such as 16"
     )
     target: str | None = Field(
         default=None, alias="for", description=f"The runtime that is to load it: {', '.join(TARGETS)}"
@@ -113,7 +116,7 @@ def recipe_arguments(
     elif preset is not None:
         below = _preset(preset, f"{source}, steps[0].quantize.preset")
     try:
-        check_asked(**{name: said.get(name) for name in (*_WAYS, "embed", "skills")})
+        check_asked(**{name: said.get(name) for name in (*_WAYS, "embed", "skills", "repair")})
     except UsageError as error:
         raise UsageError(f"{source}, steps[0].quantize: {error}") from error
     said = _over(said, given)
