@@ -255,6 +255,16 @@ def test_no_rank_is_above_what_a_linear_has(tmp_path):
         assert torch.equal(model(TOKENS).logits, outputs(load_model(tmp_path / "o"), TOKENS))
 
 
+def test_weights_whose_scales_stay_in_float32_are_repaired_too(tmp_path):
+    original = models.make(tmp_path / "m", "phi3")
+    weights = load_file(original / "model.safetensors")
+    weights["model.layers.0.self_attn.qkv_proj.weight"] *= 1e-7
+    save_file(weights, original / "model.safetensors", metadata={"format": "pt"})
+    result = compress(original, tmp_path / "o", scheme="int3-g32", repair=6, **SETTINGS)
+    line = result["linears"]["model.layers.0.self_attn.qkv_proj.q"]
+    assert line["error"] < line["unrepaired"] and "float32" in line["notes"][0]
+
+
 # -- refused before anything is written --------------------------------------------------------------------------------
 
 
@@ -293,6 +303,11 @@ def test_stacked_experts_are_refused(tmp_path, family):
         compress(models.make(tmp_path / "m", family), tmp_path / "o", scheme="int4s-g32", repair=4, **SETTINGS)
 
 
+def test_a_family_without_a_table_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"no table of the family stablelm.*Leave repair out"):
+        compress(models.make(tmp_path / "m", "stablelm"), tmp_path / "o", scheme="int4s-g32", repair=4, **SETTINGS)
+
+
 def test_a_plan_that_keeps_the_experts_is_taken(tmp_path):
     original = models.make(tmp_path / "m", "mixtral", dtype=torch.bfloat16)
     parts = anatomy(Checkpoint(original).config, Checkpoint(original).shapes)
@@ -322,7 +337,7 @@ def test_compare_counts_and_runs_it(original, lighter):
     assert result["divergence"]["kl"]["mean"] < 3 * lost
 
 
-@pytest.mark.parametrize("damage", ["missing", "half", "another", "odd"])
+@pytest.mark.parametrize("damage", ["missing", "half", "another", "odd", "narrow"])
 def test_a_damaged_adapter_is_an_error_and_no_other_model(lighter, damage):
     file = lighter / "adapter" / "adapter_model.safetensors"
     stored = load_file(file)
@@ -333,10 +348,14 @@ def test_a_damaged_adapter_is_an_error_and_no_other_model(lighter, damage):
         file.write_bytes(file.read_bytes()[:-40])
     elif damage == "another":
         save_file({name.replace("layers.0", "layers.9"): value for name, value in stored.items()}, file)
+    elif damage == "narrow":
+        save_file(
+            {name: value[:, :-1].contiguous() if "lora_A" in name else value for name, value in stored.items()}, file
+        )
     else:
         save_file({name: value for name, value in stored.items() if name != first}, file)
     what = {"missing": "is missing", "half": "safetensors", "another": "layers.9", "odd": "other tensors|no pair"}
-    with pytest.raises(UsageError, match=what[damage]):
+    with pytest.raises(UsageError, match=what.get(damage, "rows of")):
         load_model(lighter)
 
 

@@ -45,12 +45,17 @@ def read_factors(file: Path) -> dict[str, tuple[Tensor, Tensor]]:
 def attach(model: nn.Module, factors: dict[str, tuple[Tensor, Tensor]], device: str) -> None:
     """Have the modules of `model` named in `factors` (module -> B, A) give what the adapter adds too.
 
-    Raises UsageError for a module that the model does not have.
+    Raises UsageError for a module that the model does not have, or not in that shape.
     """
     modules = dict(model.named_modules())
     for name, (b, a) in factors.items():
         if name not in modules:
             raise UsageError(f"The adapter names {name}, which the model does not have. Download the folder again.")
+        if sorted(modules[name].weight.shape) != sorted((len(b), a.shape[1])):
+            raise UsageError(
+                f"The adapter of {name} is for {len(b)} rows of {a.shape[1]}, which the model's are not. Download the "
+                "folder again."
+            )
         modules[name].register_forward_hook(_hook(b.to(device).float(), a.to(device).float()))
 
 

@@ -65,7 +65,11 @@ def estimate(decision: Decision) -> dict[str, Any]:
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
         "memory": int(memory),
         # llama.cpp's own file holds the weights once more
-        "disk": int(after["total"] * 1.02) * (2 if decision.storage.blocks else 1) + 2**20 + spilled,
+        "disk": int(after["total"] * 1.02) * (2 if decision.storage.blocks else 1)
+        + 2**20
+        + spilled
+        # adapters lie block by block in the run's folder until they become one
+        + after.get("adapter", 0),
         "seconds": _seconds(decision, decision.recipe["solver"], multiply),
         "efforts": {effort: _seconds(decision, solver, multiply) for effort, solver in EFFORTS.items()},
     }
@@ -78,12 +82,13 @@ def _seconds(decision: Decision, solver: str, multiply: float) -> float:
     weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
     table = parts.embedding.shape[0] * parts.embedding.shape[1]
     flops = 4.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
-    if not tokens:
-        return (weights + table) * 5e-8
     rounds = 1 + (ROUNDS if decision.repaired else 0)
+    repairs = rounds * sum(_EIGEN * min(module.shape) ** 3 for module in decision.repaired)
+    if not tokens:
+        return (weights + table) * 5e-8 * rounds + repairs / multiply
     if solver != "nearest":
         flops += rounds * sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
-    flops += rounds * sum(_EIGEN * min(module.shape) ** 3 for module in decision.repaired)
+    flops += repairs
     if solver in BLOCKWISE:
         size = min(STEP_TOKENS, tokens)
         flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)

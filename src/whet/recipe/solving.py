@@ -48,9 +48,9 @@ class _Part:
     factors: tuple[Tensor, Tensor] | None = None
 
     @property
-    def added(self) -> Tensor | float:
-        """What its repair adds, `[out, in]`, float32; 0 where there is none."""
-        return 0.0 if self.factors is None else self.factors[0].float() @ self.factors[1].float()
+    def added(self) -> Tensor:
+        """What its repair adds, `[out, in]`, float32; one 0 where there is none."""
+        return self.w.new_zeros(()) if self.factors is None else self.factors[0].float() @ self.factors[1].float()
 
 
 class Solver:
@@ -168,14 +168,18 @@ class Solver:
         """`parts`, which are all that read one input, each with its repair, and rounded anew to what that leaves for as
         long as both together lose less."""
         best = self._with_factors(parts)
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS if any(part.factors is not None for part in best) else 0):
             kinds: dict[tuple[Grid, str], list[_Part]] = {}
             for part in best:
-                kinds.setdefault((part.grid, self._apart(part.linear, part.grid)), []).append(part)
+                grid = self.decision.grids[part.linear.address]
+                kinds.setdefault((grid, self._apart(part.linear, grid)), []).append(part)
             again: list[_Part] = []
             for (grid, _), together in kinds.items():
-                _, solutions = self._in_one([part.w - part.added for part in together], together[0].h, grid)
-                again += [dataclasses.replace(p, solution=s) for p, s in zip(together, solutions, strict=True)]
+                grid, solutions = self._in_one([part.w - part.added for part in together], together[0].h, grid)
+                again += [
+                    dataclasses.replace(part, grid=grid, solution=solution)
+                    for part, solution in zip(together, solutions, strict=True)
+                ]
             again = self._with_factors(again)
             if not sum(map(self._lost, again)) < sum(map(self._lost, best)):
                 break
@@ -210,7 +214,7 @@ class Solver:
         """
         fixed: dict[str, Tensor] = {}
         starts: dict[str, Start] = {}
-        added = {part.linear.address: part.added for part in parts}
+        added = {part.linear.address: part.added for part in parts if part.factors is not None}
         for part in parts:
             rounded = part.grid.decode(part.solution.codes, part.solution.params)
             if isinstance(part.grid, FloatGrid) or part.h is None:
@@ -223,7 +227,7 @@ class Solver:
             return parts, None
         trained = round_block(
             starts,
-            lambda weights, batch: step.forward({a: w + added[a] for a, w in {**fixed, **weights}.items()}, batch),
+            lambda weights, batch: step.forward(_sum({**fixed, **weights}, added), batch),
             step.target,
             step.walk.sizes,
             None if self.metric is None else self.metric(step.index).to(self.decision.device),
@@ -382,7 +386,7 @@ class Solver:
                 row += linear.shape[0]
         kind, _, number = unit.partition(" ")
         added = self.added(int(number)) if kind == "block" else {}
-        return {a: w + added[a] if a in added else w for a, w in weights.items() if a in wanted}
+        return _sum({address: w for address, w in weights.items() if address in wanted}, added)
 
     def _grid(self, w: Tensor, grid: Grid) -> Grid:
         if self.decision.dtype != torch.float32 or not isinstance(grid, GroupedGrid):
@@ -440,6 +444,11 @@ def _line(linear: Linear, grid: Grid, solution: Solution, error: float) -> dict[
     if grid.scale_dtype == torch.float32:
         line.setdefault("notes", []).append("scales kept in float32: float16 would lose them")
     return line
+
+
+def _sum(weights: Mapping[str, Tensor], added: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by address with what repairs add to them."""
+    return {address: w + added[address] if address in added else w for address, w in weights.items()}
 
 
 def _adapter(index: int) -> str:
