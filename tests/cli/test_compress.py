@@ -47,6 +47,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         (("--plan", "p.json"), "plan", Path("p.json")),
         (("--skills", "s.jsonl", "--bits", "3"), "skills", "s.jsonl"),
         (("--for", "vllm"), "target", "vllm"),
+        (("--repair", "16"), "repair", 16),
+        ((), "repair", None),
         ((), "scheme", None),
         ((), "samples", 128),
     ],
@@ -141,3 +143,21 @@ def test_schemas_are_printed(command: Callable, document: str, schema: Callable)
 def test_a_document_that_has_no_schema(command: Callable) -> None:
     ended = command("schema", "scores")
     assert ended.code == 2 and "'plan', 'recipe'" in ended.err and len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", ["adapter", "PeftModel"]), ("ko", ["어댑터", "PeftModel"])])
+def test_the_adapter_is_told(
+    command: Callable, monkeypatch: pytest.MonkeyPatch, language: str, words: list[str]
+) -> None:
+    lighter = {**SIZES, "adapter": 7}
+    result = RESULT | {"repair": 4, "sizes": {"original": SIZES, "lighter": lighter}}
+    monkeypatch.setitem(vars(whet), "compress", lambda *args, **kwargs: result)
+    monkeypatch.setenv("WHET_LANG", language)
+    said = command("compress", "model", "out", "--repair", "4").out
+    assert all(word in said for word in words) and "lighter/adapter" in said
+    before = {part: size for part, size in SIZES.items() if part != "tokenizer"}
+    planned = {"bytes": {"before": before, "after": before | {"adapter": 7}, "ratio": 1.0}, "seconds": 1.0}
+    planned |= {"memory": 1, "disk": 1, "notes": [], "plan": None}
+    monkeypatch.setitem(vars(whet), "compress", lambda *args, **kwargs: planned)
+    assert words[0] in command("compress", "model", "out", "--repair", "4", "--dry-run").out
+    assert command("compress", "model", "out", "--repair", "0").code == 2

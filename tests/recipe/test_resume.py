@@ -30,6 +30,7 @@ CHOICES = {
     "asymmetric": {"scheme": "int3-g16", "solver": "gptaq"},
     "transformed": {"scheme": "int3s-g32", "transform": "auto", "eval_text": WINDOWS.flip(1)},
     "trained": {"scheme": "int2-g16", "embed": "int6z-g16", "solver": "tuned"},
+    "repaired": {"scheme": "int2-g16", "solver": "tuned", "repair": 3},
 }
 
 
@@ -168,7 +169,7 @@ def counted(original, out, choices):
     "name,number,of",
     [
         (name, i, of)
-        for name, of in (("mixed", 12), ("asymmetric", 4), ("trained", 8), ("transformed", 8))
+        for name, of in (("mixed", 12), ("asymmetric", 4), ("trained", 8), ("transformed", 8), ("repaired", 8))
         for i in range(of)
     ],
 )
@@ -193,6 +194,25 @@ def test_killed_inside_the_training_of_a_block_or_of_all_scales(tmp_path, origin
     assert len(list(out.glob("whet-*.safetensors"))) == shards
     gone_on_with(original, out, choices)
     assert hashes(out) == undisturbed["trained"]
+
+
+@pytest.mark.parametrize("line", [2, 3, 5])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_killed_between_a_block_and_its_adapter(tmp_path, original, undisturbed, line, damaged):
+    """Lines of the journal: embedding, adapter and block 0, adapter and block 1, rest."""
+    out, choices = tmp_path / "out", CHOICES["repaired"]
+    killed(
+        lambda: compress(original, out, text=WINDOWS, **choices),
+        lambda: after(Journal, "record", line, kill_before=True),
+    )
+    kept = sorted((out / ".whet").glob("adapter-*.safetensors"))
+    assert len(kept) == line // 2
+    if damaged:
+        data = bytearray(kept[0].read_bytes())
+        data[-1] ^= 1
+        kept[0].write_bytes(data)
+    resume(out)
+    assert hashes(out) == undisturbed["repaired"]
 
 
 def test_killed_while_the_finished_run_is_cleared_away(tmp_path, original, undisturbed):

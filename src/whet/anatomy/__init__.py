@@ -2,7 +2,7 @@
 
 from whet.anatomy.families import AUTO, FAMILIES, TASKS, Family, LinearName, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups
-from whet.anatomy.model import Anatomy, Linear, Piece, View, anatomy
+from whet.anatomy.model import Anatomy, Linear, Module, Piece, View, anatomy
 from whet.anatomy.unknown import described
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Group",
     "Linear",
     "LinearName",
+    "Module",
     "Piece",
     "Unfolded",
     "View",

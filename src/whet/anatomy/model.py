@@ -98,6 +98,16 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Module:
+    """A module of the model's blocks called `name`, whose weight of `shape` (out, in) has `linears` for rows, in order;
+    those that stay as they were among them."""
+
+    name: str
+    linears: tuple[Linear, ...]
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """A model's parts.
 
@@ -161,6 +171,21 @@ class Anatomy:
             else:
                 found += [Piece(linear.address, (linear,), linear.shape, linear.held) for linear in linears]
         return found
+
+    def modules(self, schemes: Mapping[str, Any]) -> list[Module]:
+        """The modules of the blocks, in order, in which some linear has one of `schemes` (by address).
+
+        Stacked experts are parameters and no modules: nothing of theirs is among them.
+        """
+        sharing: dict[str, list[Linear]] = {}
+        for linear in self.linears():
+            if linear.held.expert is None:
+                sharing.setdefault(linear.held.parameter, []).append(linear)
+        return [
+            Module(name.removesuffix(".weight"), tuple(rows), (sum(x.shape[0] for x in rows), rows[0].shape[1]))
+            for name, rows in sharing.items()
+            if any(linear.address in schemes for linear in rows)
+        ]
 
     def moved(self) -> dict[str, View]:
         """Linears that the model does not hold as a whole tensor of its own although files do, such as experts."""

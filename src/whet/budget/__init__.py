@@ -11,7 +11,7 @@ from whet.budget.plan import (
     schemes_hash,
     write_plan,
 )
-from whet.budget.sizes import linear_bytes, parse_size, tables, tensor_bytes
+from whet.budget.sizes import adapted, adapter_bytes, linear_bytes, parse_size, tables, tensor_bytes
 from whet.budget.strict import Strict, checked
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "Infeasible",
     "Option",
     "Strict",
+    "adapted",
+    "adapter_bytes",
     "check_model",
     "check_plan",
     "checked",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from whet.anatomy import Anatomy, Linear, Piece
+from whet.anatomy import Anatomy, Linear, Module, Piece
 from whet.checkpoint import TensorInfo
 from whet.errors import UsageError, did_you_mean
 from whet.grids import FloatGrid, Grid, SmallFloatGrid
@@ -35,10 +35,23 @@ def linear_bytes(grid: Grid, shape: tuple[int, int], first: bool = True) -> int:
     return grid.nbytes(*shape) + _SHAPE_BYTES * shaped
 
 
-def tensor_bytes(anatomy: Anatomy, tensors: Mapping[str, TensorInfo], grids: Mapping[str, Grid]) -> dict[str, int]:
+def adapted(anatomy: Anatomy, grids: Mapping[str, Grid]) -> list[Module]:
+    """The modules of the blocks that a repair has an adapter for: those with a linear that was rounded to codes."""
+    return anatomy.modules({address: grid for address, grid in grids.items() if not isinstance(grid, FloatGrid)})
+
+
+def adapter_bytes(anatomy: Anatomy, grids: Mapping[str, Grid], rank: int) -> int:
+    """Bytes of the tensors of an adapter of `rank`: two matrices a module, 16 bits a number."""
+    return sum(2 * min(rank, *module.shape) * sum(module.shape) for module in adapted(anatomy, grids))
+
+
+def tensor_bytes(
+    anatomy: Anatomy, tensors: Mapping[str, TensorInfo], grids: Mapping[str, Grid], repair: int | None = None
+) -> dict[str, int]:
     """Bytes of tensor data by part (`linears`, `embedding`, `head`, `other`, `total`) with `grids` by address.
 
-    What has no grid keeps its stored bytes. A head that the config ties to the embedding is not stored.
+    What has no grid keeps its stored bytes. A head that the config ties to the embedding is not stored. repair: the
+    rank of what is added to rounded linears of the blocks, which is then the part `adapter`.
     """
     parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
     roles = {linear.parameter: linear.role for linear in (*anatomy.linears(), *tables(anatomy))}
@@ -56,6 +69,8 @@ def tensor_bytes(anatomy: Anatomy, tensors: Mapping[str, TensorInfo], grids: Map
             grid = grids.get(piece.linears[0].address)
             kept = piece.shape[0] * piece.shape[1] * info.dtype.itemsize
             parts[part] += kept if grid is None else linear_bytes(grid, piece.shape)
+    if repair:
+        parts["adapter"] = adapter_bytes(anatomy, grids, repair)
     return {**parts, "total": sum(parts.values())}
 
 

@@ -1,5 +1,6 @@
 """Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
 
+from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_tensors, attach, read_factors
 from whet.checkpoint.files import (
     TensorInfo,
     atomic,
@@ -15,6 +16,7 @@ from whet.checkpoint.files import (
 )
 from whet.checkpoint.folder import Checkpoint, find_folder, read_whet
 from whet.checkpoint.loading import (
+    adapter_file,
     empty_model,
     load_lighter,
     load_model,
@@ -26,9 +28,15 @@ from whet.checkpoint.loading import (
 )
 
 __all__ = [
+    "ADAPTER",
+    "CONFIG",
+    "WEIGHTS",
     "Checkpoint",
     "TensorInfo",
+    "adapter_file",
+    "adapter_tensors",
     "atomic",
+    "attach",
     "disk_errors",
     "empty_model",
     "find_folder",
@@ -38,6 +46,7 @@ __all__ = [
     "model_class",
     "model_config",
     "quiet_transformers",
+    "read_factors",
     "read_header",
     "read_tensor",
     "read_whet",

@@ -36,6 +36,8 @@ _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4"
 # arrays that a native reader walks by the length of another
 _PER_TOKEN = {"tokenizer.ggml.scores": "<f4", "tokenizer.ggml.token_type": "<i4"}
 _TOKENS = "tokenizer.ggml.tokens"
+# The name of the file beside a model's whose adapter is a part of it.
+ADAPTER_KEY = "whet.adapter"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,24 @@ class GgufFile:
             matrix = name.startswith("blk.") and name.endswith(".weight") and len(tensor.shape) > 1
             parts[named or ("linears" if matrix else "other")] += tensor.nbytes
         whole = self.path.stat().st_size
+        if self.adapter is not None:
+            parts["adapter"] = read_gguf(self.adapter).nbytes
+            whole += self.adapter.stat().st_size
         return {**parts, "weights": whole, "tokenizer": 0, "total": whole}
+
+    @property
+    def adapter(self) -> Path | None:
+        """The file beside this one whose adapter is a part of the model, if whet wrote one. Raises UsageError where it
+        is not there any more."""
+        name = self.metadata.get(ADAPTER_KEY)
+        if name is None:
+            return None
+        if not isinstance(name, str) or Path(name).name != name or not (self.path.parent / name).is_file():
+            raise UsageError(
+                f"{self.path} was made to run with the adapter {name!r} beside it, which is not there. Put it into "
+                f"{self.path.parent}, or export the folder again."
+            )
+        return self.path.parent / name
 
 
 def is_gguf(path: str | Path) -> bool:

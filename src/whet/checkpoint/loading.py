@@ -15,6 +15,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.utils import logging
 
 from whet.anatomy import AUTO, FAMILIES, Family, architecture_of, described, task_of
+from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
+from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint, find_folder
 from whet.checkpoint.modeling_whet import PARTS, converted, fill
 from whet.errors import UsageError
@@ -81,7 +83,8 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     """A causal language model in evaluation mode from an original or a lighter folder.
 
     dtype: type to compute in; None takes the one config.json names. Weights of a lighter folder are computed from its
-    codes by the one definition in `modeling_whet`, whatever container it has. No remote code is run.
+    codes by the one definition in `modeling_whet`, whatever container it has, and what whet.json names as its adapter
+    runs beside them. No remote code is run.
     """
     checkpoint = Checkpoint(folder)
     config = model_config(checkpoint)
@@ -95,9 +98,23 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     if checkpoint.whet is None:
         raise UsageError(f"{checkpoint.path} was quantized by another tool. whet loads originals and its own folders.")
     reading = checkpoint.whet.get("reading") or checkpoint.whet
-    return load_lighter(
+    model = load_lighter(
         checkpoint, reading["linears"], dtype, device, reading.get("names"), reading.get("convert", False)
     )
+    if "adapter" in checkpoint.whet:
+        attach(model, read_factors(adapter_file(checkpoint.path)), device)
+    return model
+
+
+def adapter_file(folder: Path) -> Path:
+    """The weights of the adapter in a lighter folder. Raises UsageError where they are missing."""
+    file = folder / ADAPTER / WEIGHTS
+    if not file.is_file():
+        raise UsageError(
+            f"{folder}: whet.json names an adapter, and {ADAPTER}/{WEIGHTS} is missing. Copy the folder again, with "
+            "the folders in it."
+        )
+    return file
 
 
 def load_lighter(
@@ -143,14 +160,17 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
 
 def size_on_disk(folder: str | Path) -> dict[str, int]:
-    """Bytes by part: `linears`, `embedding`, `head`, `other` (tensor data with scales and zeros), `weights` (the weight
-    files whole, headers too), `tokenizer`, and `total` of the folder."""
+    """Bytes by part: `linears`, `embedding`, `head`, `other` (tensor data with scales and zeros), `adapter` if it has
+    one, `weights` (the weight files whole, headers too), `tokenizer`, and `total` of the folder."""
     checkpoint = Checkpoint(folder)
     family = FAMILIES.get(str(checkpoint.config.get("model_type", ""))) or described(checkpoint.config)
     parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
     for name, info in checkpoint.tensors.items():
         parts[_part_of(name, family)] += info.nbytes
     files = {info.file for info in checkpoint.tensors.values()}
+    if checkpoint.whet is not None and "adapter" in checkpoint.whet:
+        files.add(adapter_file(checkpoint.path))
+        parts["adapter"] = sum(info.nbytes for info in read_header(adapter_file(checkpoint.path)).values())
     everything = [p for p in checkpoint.path.rglob("*") if p.is_file() and ".whet" not in p.parts]
     return {
         **parts,

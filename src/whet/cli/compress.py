@@ -60,6 +60,12 @@ def run(
         str | None,
         typer.Option(help="What is folded into the original first, exactly: smooth, awq, rotate, or auto."),
     ] = None,
+    repair: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK", min=1, help="Put back what rounding lost as an adapter of this rank in OUT/adapter: 16."
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option("--for", help=f"What is to load it: {RUNTIMES}.", show_default="transformers"),
@@ -93,6 +99,7 @@ def run(
         "plan": plan_file,
         "solver": solver,
         "transform": transform,
+        "repair": repair,
         "target": target,
         "text": text,
         "field": field,
@@ -160,6 +167,8 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     if "kl" in result:
         console.show(say("verified", kl=figure(result["kl"]), top1=f"{100 * result['top1']:.1f} %"))
     console.show(say("made", out=result["out"]), say(f"loads.{result['loads_in']}"))
+    if result.get("repair"):
+        console.show(say("adapter", folder=f"{result['out']}/adapter"))
     if (written := (result.get("check") or {}).get("gguf")) is not None:
         console.show(*proved(written))
     lighter = f"{result['out']}/model.gguf" if written is not None else result["out"]

@@ -50,6 +50,9 @@ def proved(result: dict[str, Any]) -> list[str]:
     """What the file holds and what was found of it, one line each."""
     types = ", ".join(f"{count} × {kind}" for kind, count in sorted(result["types"].items()))
     lines = [say("export.types", types=types, size=size(result["bytes"]["tensors"]))]
+    if "adapter" in result:
+        about = result["adapter"]
+        lines.append(say("export.adapter", file=about["file"], size=size(about["bytes"])))
     check = result["check"]
     if "llama.cpp" in check:
         return [*lines, say("export.unchecked", why=check["llama.cpp"])]

@@ -72,7 +72,15 @@ PHRASES: dict[str, tuple[str, str]] = {
         "Stock transformers loads it through its own modelling file (trust_remote_code=True); whet loads it without.",
         "transformers는 폴더의 모델링 파일로 불러오고 (trust_remote_code=True), whet은 그것 없이 불러옵니다.",
     ),
+    "adapter": (
+        "Its adapter is a part of it: model = peft.PeftModel.from_pretrained(model, {folder})",
+        "어댑터까지가 이 모델입니다: model = peft.PeftModel.from_pretrained(model, {folder})",
+    ),
     "export.types": ("Matrices: {types}; {size} of tensors.", "행렬: {types}; 텐서 {size}."),
+    "export.adapter": (
+        "Its adapter is beside it, in {file} ({size}): give llama.cpp --lora {file} too.",
+        "어댑터는 그 옆의 {file}입니다 ({size}). llama.cpp에 --lora {file}도 주십시오.",
+    ),
     "export.checked": (
         "llama.cpp loads it: the same tokens for {tokens} texts, KL {kl} nats per token, the same text after {same} of "
         "{of} prompts.",
@@ -150,6 +158,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "size.embedding": ("– embedding", "– 임베딩"),
     "size.head": ("– head", "– 출력층"),
     "size.other": ("– other tensors", "– 나머지 텐서"),
+    "size.adapter": ("– adapter", "– 어댑터"),
     "size.tokenizer": ("tokenizer files", "토크나이저 파일"),
     "kl": ("KL per token, nats", "토큰당 KL (nat)"),
     "top1": ("same first choice", "1순위 토큰 일치"),

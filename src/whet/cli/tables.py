@@ -12,7 +12,7 @@ from rich.table import Table
 from whet.cli.phrases import duration, say, size
 from whet.report.numbers import with_error
 
-PARTS = ("weights", "linears", "embedding", "head", "other", "tokenizer")
+PARTS = ("weights", "linears", "embedding", "head", "other", "adapter", "tokenizer")
 
 
 @dataclass
@@ -47,9 +47,10 @@ def by_part(before: dict[str, int], after: dict[str, int], total: str) -> Sheet:
     sheet = Sheet(say("tensors"), ["", say("original"), say("lighter"), say("ratio")])
     for part in ("total", *PARTS):
         if part in after and (before.get(part) or after[part]):
-            ratio = f"{after[part] / before[part]:.3f}" if before[part] else ""
+            first = before.get(part, 0)
+            ratio = f"{after[part] / first:.3f}" if first else ""
             sheet.rows.append(
-                [say(total if part == "total" else f"size.{part}"), size(before[part]), size(after[part]), ratio]
+                [say(total if part == "total" else f"size.{part}"), size(first), size(after[part]), ratio]
             )
     return sheet
 

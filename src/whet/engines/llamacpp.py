@@ -124,7 +124,7 @@ def vocabulary(file: GgufFile) -> dict[str, int]:
 
 
 class LlamaEngine:
-    """A model in llama.cpp. What each method promises is said in `Engine`."""
+    """A model in llama.cpp, with the adapter that its file names. What each method promises is said in `Engine`."""
 
     name = "llama.cpp"
     dtype = "its own"
@@ -143,6 +143,14 @@ class LlamaEngine:
         self._room = (0, 0, 0)
         if not self._model:
             raise UsageError(f"llama.cpp does not load {self.folder}: {'; '.join(_told) or 'it does not say why'}.")
+        self._adapter: Any = None
+        if file.adapter is not None:
+            read_gguf(file.adapter)
+            self._adapter = native.llama_adapter_lora_init(self._model, str(file.adapter).encode())
+            if not self._adapter:
+                raise UsageError(
+                    f"llama.cpp does not load {file.adapter}: {'; '.join(_told) or 'it does not say why'}."
+                )
         self._words = native.llama_model_get_vocab(self._model)
         self.vocabulary = int(native.llama_vocab_n_tokens(self._words))
         self.context: int | None = int(native.llama_model_n_ctx_train(self._model))
@@ -290,6 +298,9 @@ class LlamaEngine:
                 f"{self.folder}: llama.cpp has no room for {rows} sequences of {length} tokens. Ask for shorter or "
                 "fewer windows, or close other programs."
             )
+        if self._adapter:
+            adapters, strengths = (self.native.llama_adapter_lora_p_ctypes * 1)(self._adapter), (ctypes.c_float * 1)(1)
+            self.native.llama_set_adapters_lora(self._context, adapters, 1, strengths)
         self._room = wanted
 
     def _forget(self) -> None:

@@ -22,6 +22,7 @@ from whet.quantize.block import (
     take_step,
     usual_steps,
 )
+from whet.quantize.eora import eora
 from whet.quantize.gptaq import asymmetric_target
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
@@ -63,6 +64,7 @@ __all__ = [
     "asymmetric_target",
     "awq",
     "balanced",
+    "eora",
     "gptq",
     "loss",
     "nearest",

@@ -41,6 +41,7 @@ def compress(
     skills: Any = None,
     solver: str | None = None,
     transform: str | None = None,
+    repair: int | None = None,
     target: str | None = None,
     text: Any = None,
     eval_text: Any = None,
@@ -65,8 +66,9 @@ def compress(
     what the blocks before a linear did to its inputs, `block`, which goes on from `gptq` and trains the linears of each
     block together, or `tuned` (`best`), which tunes all scales on top of that. transform: what is folded into the
     original first, so that it computes the same and rounds otherwise: `smooth`, `awq`, `rotate`, or `auto`, which keeps
-    for each group of linears what loses least on the verifying text. target: the runtime that is to load it
-    (`transformers` unless given; a plan names its own).
+    for each group of linears what loses least on the verifying text. repair: with scheme and plan, the rank of an
+    adapter that puts back what rounding lost of the blocks' linears, in `out`/adapter. target: the runtime that is to
+    load it (`transformers` unless given; a plan names its own).
     text: a path or hub name, a list of documents, or int64 windows `[n, L]`; eval_text: text that verifies instead of a
     tenth of `text`. samples, window: windows solved on and their tokens. dry_run: check and estimate, write nothing.
 
@@ -75,7 +77,9 @@ def compress(
     before the long part. A run that was stopped goes on with `resume(out)`, or by the same call again.
     """
     out = Path(out)
-    check_asked(scheme=scheme, embed=embed, plan=plan, fit=fit, bits=bits, quality=quality, skills=skills)
+    check_asked(
+        scheme=scheme, embed=embed, plan=plan, fit=fit, bits=bits, quality=quality, skills=skills, repair=repair
+    )
     if fit is not None or bits is not None or quality is not None:
         return budgeted(
             model,
@@ -105,6 +109,7 @@ def compress(
         plan=plan,
         solver=solver,
         transform=transform,
+        repair=repair,
         target=target,
         text=text,
         eval_text=eval_text,
@@ -123,6 +128,7 @@ def compress(
             "plan": plan,
             "solver": decision.recipe["solver"],
             "transform": transform,
+            "repair": repair,
             "target": decision.recipe["target"],
             "text": text,
             "eval_text": eval_text,
@@ -177,6 +183,7 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
         plan=run / PLAN if recipe["plan"] else None,
         solver=recipe["solver"],
         transform=recipe["transform"],
+        repair=recipe["repair"],
         target=recipe["target"],
         text=solve or None,
         eval_text=verify or None,

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Anatomy, Linear, Piece, anatomy
-from whet.budget import check_plan, plan_hash, read_plan, tables
+from whet.anatomy import Anatomy, Linear, Module, Piece, anatomy
+from whet.budget import adapted, check_plan, plan_hash, read_plan, tables
 from whet.checkpoint import Checkpoint, model_config
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
@@ -27,7 +27,18 @@ from whet.quantize import ASYMMETRIC, BLIND, BLOCKWISE, EFFORTS, SOLVERS, STEP_T
 from whet.recipe.reading import read_windows
 from whet.recipe.self_written import check_fits
 from whet.recipe.stored import check_shapes, check_vocabulary, untie
-from whet.targets import Storage, Target, check_family, find_target, no_file_yet, stand_in, storage, tied
+from whet.targets import (
+    TARGETS,
+    Storage,
+    Target,
+    beside_adapter,
+    check_family,
+    find_target,
+    no_file_yet,
+    stand_in,
+    storage,
+    tied,
+)
 from whet.walk import not_followed
 
 BATCH_TOKENS = 4096
@@ -76,6 +87,16 @@ class Decision:
     def pieces(self) -> list[Piece]:
         """What is stored by itself."""
         return self.anatomy.pieces(self.grids)
+
+    @functools.cached_property
+    def repaired(self) -> list[Module]:
+        """The modules of the blocks that get a low-rank repair; none unless it is asked for."""
+        return adapted(self.anatomy, self.grids) if self.recipe.get("repair") else []
+
+    @property
+    def adapter_dtype(self) -> torch.dtype:
+        """The type of 16 bits that repairs are stored in."""
+        return scale_dtype(self.dtype)
 
     @property
     def tokens(self) -> int:
@@ -153,6 +174,7 @@ def check_asked(
     bits: float | None,
     quality: float | None,
     skills: Any,
+    repair: int | None = None,
 ) -> None:
     """Raises UsageError unless at most one of the ways to say what to do was taken, and only with what goes with it."""
     ways = {"scheme": scheme, "plan": plan, "fit": fit, "bits": bits, "quality": quality}
@@ -168,6 +190,13 @@ def check_asked(
         raise UsageError(
             "skills tell what a budget is to keep: give fit, bits or quality with them, or leave them out."
         )
+    if repair is not None and (not isinstance(repair, int) or isinstance(repair, bool) or repair < 1):
+        raise UsageError(f"repair {repair!r} is no rank: give a whole number from 1 on, such as 16, or leave it out.")
+    if repair is not None and {"fit", "bits", "quality"} & set(given):
+        raise UsageError(
+            f"repair goes with scheme and plan: what {given[0]} plans does not know what a repair of rank {repair} "
+            "wins back. Leave repair out, or make a plan for fewer bytes first (whet plan) and give it with --plan."
+        )
     if bits is not None and not 0 < bits <= 32:
         raise UsageError(f"bits {bits:g} is no budget: give the stored bits a parameter, such as 3.5.")
     if quality is not None and not 0 < quality <= 1:
@@ -182,6 +211,7 @@ def decide(
     plan: str | Path | Mapping[str, Any] | None = None,
     solver: str | None = None,
     transform: str | None = None,
+    repair: int | None = None,
     target: str | None = None,
     text: Any,
     eval_text: Any,
@@ -264,6 +294,10 @@ def decide(
             )
         notes += _without_ragged(runtime, grids, every)
         stored = storage(runtime, grids, every, among, tied(runtime, parts), parts, dtype)
+    if repair is not None:
+        stored = beside_adapter(stored, grids)
+        if checked is not None and checked["predicted"] is not None:
+            notes.append("the plan's prediction is of its schemes alone, without what repair adds in bytes and wins")
     writes_itself = text is None and (solver != "nearest" or transform not in (None, *BLIND))
     if writes_itself and parts.task != "causal":
         without = "" if transform is None else f" without --transform {transform}"
@@ -319,6 +353,7 @@ def decide(
         "plan": None if checked is None else plan_hash(checked),
         "solver": solver,
         "transform": transform,
+        "repair": repair,
         "target": runtime.name,
         "container": stored.container,
         "seed": seed,
@@ -327,7 +362,7 @@ def decide(
         "compute": str(compute_type(dtype, place)).removeprefix("torch."),
         "text": about,
     }
-    return Decision(
+    decision = Decision(
         recipe,
         checkpoint,
         parts,
@@ -341,6 +376,9 @@ def decide(
         samples * window if writes_itself else 0,
         checked,
     )
+    if repair is not None:
+        _check_repair(decision, runtime)
+    return decision
 
 
 def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[str]:
@@ -366,3 +404,26 @@ def _target_of(plan: Mapping[str, Any], target: str | None) -> str:
             "what one runtime holds another may not."
         )
     return str(plan["target"])
+
+
+def _check_repair(decision: Decision, target: Target) -> None:
+    """Raises UsageError where no adapter can name what is to be repaired, or the target takes none."""
+    parts = decision.anatomy
+    if not target.adapters:
+        takes = ", ".join(name for name, other in TARGETS.items() if other.adapters)
+        raise UsageError(
+            f"repair makes an adapter, and with {target.name} whet has run none. Leave repair out, or give a runtime "
+            f"that takes it: {takes}."
+        )
+    if not parts.family.known:
+        raise UsageError(
+            f"whet has no table of the family {parts.model_type}, so it does not know its modules, which an adapter "
+            "has to name. Leave repair out."
+        )
+    if any(linear.held.expert is not None for linear in decision.chosen(parts.linears())):
+        raise UsageError(
+            f"{parts.family.title} stacks its experts in one parameter, which is no module that an adapter could name. "
+            "Leave repair out, or give a plan that keeps the experts as they are."
+        )
+    if not decision.repaired:
+        raise UsageError("repair has nothing to repair: no linear of the blocks is rounded to codes. Leave repair out.")

@@ -21,7 +21,7 @@ from gguf.constants import GGMLQuantizationType
 from torch import Tensor
 
 from whet.checkpoint import find_folder
-from whet.checkpoint.gguf import GgufFile
+from whet.checkpoint.gguf import ADAPTER_KEY, GgufFile
 from whet.engines.llamacpp import LlamaEngine, available, open_gguf
 from whet.engines.torch import TorchEngine, open_model
 from whet.errors import GateError, MachineError, UsageError, did_you_mean
@@ -70,8 +70,9 @@ def export(
     what the file is checked on, as `compress` takes it; a few built-in sentences unless given.
 
     Returns a JSON-able dict: `out`, `types` (how many matrices have each), `bytes` (`planned` and `tensors`, of tensor
-    data, and `file`), `check`, `notes`, `seconds`. Raises UsageError before anything is written for what the format
-    cannot express, and GateError, leaving no file, where a proof fails.
+    data, and `file`), `adapter` (its `file` beside `out`, where the folder has one), `check`, `notes`, `seconds`.
+    Raises UsageError before anything is written for what the format cannot express, and GateError, leaving no file,
+    where a proof fails.
     """
     started = time.monotonic()
     if to not in FORMATS:
@@ -101,12 +102,18 @@ def write_verified(
 
     open_mine: opens the folder the file was made from, in float32.
     """
+    beside = adapter_beside(target)
     try:
+        if layout.adapter is not None:
+            layout.entries[ADAPTER_KEY] = beside.name
+            _prove_weights(layout.adapter, write_gguf(layout.adapter, beside))
         file = write_gguf(layout, target)
         check: dict[str, Any] = {"header": "valid", "weights": _prove_weights(layout, file)}
         check |= _prove_running(layout, file, open_mine, documents)
     except GateError:
         target.unlink(missing_ok=True)
+        if layout.adapter is not None:
+            beside.unlink(missing_ok=True)
         raise
     for note in layout.notes:
         on_event({"event": "note", "message": note})
@@ -117,14 +124,21 @@ def write_verified(
         "architecture": layout.architecture,
         "types": layout.types,
         "bytes": {"planned": layout.nbytes, "tensors": file.nbytes, "file": target.stat().st_size},
+        **({} if layout.adapter is None else {"adapter": {"file": beside.name, "bytes": beside.stat().st_size}}),
         "check": check,
         "notes": layout.notes,
     }
 
 
+def adapter_beside(target: Path) -> Path:
+    """The file of the adapter of the model in the file `target`."""
+    return target.with_name(f"{target.stem}-adapter.gguf")
+
+
 def _must_be_free(target: Path, layout: Layout) -> None:
-    if target.exists():
-        raise UsageError(f"{target} is there already. Name another file with --out, or remove it.")
+    for file in (target,) if layout.adapter is None else (target, adapter_beside(target)):
+        if file.exists():
+            raise UsageError(f"{file} is there already. Name another file with --out, or remove it.")
     if not target.parent.is_dir():
         raise UsageError(f"{target} cannot be made: {target.parent} is no folder. Make it first, or name another file.")
     free = shutil.disk_usage(target.parent).free
@@ -212,7 +226,8 @@ def _same_odds(
         kl, *_ = score_tokens(ours[:, :-1, :width], other[:, :-1, :width], batch[:, 1:])
         total, count = total + kl.double().sum().item(), count + kl.numel()
         largest = max(largest, (ours[..., :width] - other[..., :width]).abs().max().item())
-    most = max(_most_kl(kind) for kind in layout.types)
+    kinds = [*layout.types, *(() if layout.adapter is None else layout.adapter.types)]
+    most = max(map(_most_kl, kinds))
     if not total / count <= most:
         raise GateError(
             f"{path}: llama.cpp's odds on the next token differ from the folder's by KL {total / count:.3g} nats a "

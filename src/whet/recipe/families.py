@@ -62,6 +62,7 @@ def targets_table() -> str:
         "floats, tables, two levels",
         "embedding and head",
         "one scheme in a block for",
+        "`--repair`",
         "how far checked",
     ]
     return _markdown(head, (_holds(target) for target in TARGETS.values()))
@@ -113,6 +114,7 @@ def _holds(target: Target) -> list[str]:
         _formats(target),
         "yes" if target.embedding else "no",
         "; ".join(alike) or "–",
+        "yes" if target.adapters else "no",
         target.checked + (", a linear at a time; no file yet" if target.unwritten else ""),
     ]
 

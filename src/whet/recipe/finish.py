@@ -16,25 +16,33 @@ from whet import __version__
 from whet.anatomy import AUTO
 from whet.budget import tables, write_plan
 from whet.checkpoint import (
+    ADAPTER,
+    CONFIG,
+    WEIGHTS,
     Checkpoint,
+    adapter_file,
+    adapter_tensors,
     atomic,
+    attach,
     empty_model,
     load_lighter,
     load_tokenizer,
     model_class,
     modeling_whet,
     quiet_transformers,
+    read_factors,
     read_header,
     sha256,
     write_bytes,
     write_json,
+    write_tensors,
 )
 from whet.engines.torch import TorchEngine, cached_outputs, outputs
 from whet.errors import GateError
-from whet.formats import linear_table, quantization_config, reading, whet_config
+from whet.formats import adapter_config, linear_table, quantization_config, reading, whet_config
 from whet.formats.gguf import plan_gguf
 from whet.recipe.decide import Decision
-from whet.recipe.export import FILE, write_verified
+from whet.recipe.export import FILE, adapter_beside, write_verified
 from whet.recipe.schema import RECIPE, recipe_text
 from whet.recipe.solving import Solver
 from whet.targets import TARGETS, no_file_yet
@@ -53,6 +61,8 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
     packed = decision.storage.container == "compressed-tensors"
     _write_index(out, solver, "model" if packed else "whet")
     _write_config(out, decision, packed)
+    if decision.repaired:
+        _write_adapter(out, decision, solver)
     for file in copied_files(decision.original.path):
         with atomic(out / file.name) as temporary:
             shutil.copyfile(file, temporary)
@@ -81,6 +91,7 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
         },
         **_reading(decision),
         **({} if decision.transforms is None else {"transforms": decision.transforms}),
+        **({"adapter": _adapter(out, decision)} if decision.repaired else {}),
         "copied": [n for n in decision.anatomy.unnamed],
         "dropped": decision.anatomy.dropped,
         "verify": {k: verified[k] for k in ("kl", "top1") if k in verified},
@@ -92,11 +103,37 @@ def finish(out: Path, decision: Decision, journal: Journal, solver: Solver, veri
     write_bytes(out / "README.md", card(decision, report, verified, notes).encode())
     # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
     names = sorted(
-        p.name for p in out.iterdir() if p.is_file() and p.name != "whet.json" and not p.name.startswith(".")
+        str(p.relative_to(out))
+        for p in (*out.iterdir(), *(out / ADAPTER).glob("*"))
+        if p.is_file() and p.name != "whet.json" and not p.name.startswith(".")
     )
     files = {n: {"bytes": (out / n).stat().st_size, "sha256": sha256(out / n)} for n in names}
     write_json(out / "whet.json", {**manifest, "files": files})
     return {"report": report, "check": check, "notes": notes}
+
+
+def _write_adapter(out: Path, decision: Decision, solver: Solver) -> None:
+    """The adapters of all blocks as one that PEFT loads."""
+    modules, tensors = decision.repaired, dict[str, torch.Tensor]()
+    for index in range(len(decision.anatomy.blocks)):
+        for name, (b, a) in solver.factors(index).items():
+            tensors |= adapter_tensors(name, b, a)
+    (out / ADAPTER).mkdir(exist_ok=True)
+    write_tensors(out / ADAPTER / WEIGHTS, tensors)
+    write_json(out / ADAPTER / CONFIG, adapter_config(modules, decision.recipe["repair"], decision.anatomy.task))
+
+
+def _adapter(out: Path, decision: Decision) -> dict[str, Any]:
+    """What whet.json tells of the adapter."""
+    size = sum(info.nbytes for info in read_header(adapter_file(out)).values())
+    return {"rank": decision.recipe["repair"], "modules": len(decision.repaired), "bytes": size}
+
+
+def _repair(out: Path, decision: Decision, model: Any, device: str) -> Any:
+    """`model`, which was loaded from `out`, with its adapter beside it, if it has one."""
+    if decision.repaired:
+        attach(model, read_factors(adapter_file(out)), device)
+    return model
 
 
 def untrained(decision: Decision, journal: Journal) -> list[str]:
@@ -140,11 +177,13 @@ def _write_gguf(out: Path, manifest: dict[str, Any], notes: list[str]) -> dict[s
     def mine() -> TorchEngine:
         how = manifest.get("reading") or manifest
         model = load_lighter(Checkpoint(out), how["linears"], torch.float32, "cpu", how.get("names"))
+        if "adapter" in manifest:
+            attach(model, read_factors(adapter_file(out)), "cpu")
         return TorchEngine(model, load_tokenizer(out), str(out))
 
     made = write_verified(layout, out / FILE, mine)
     notes += [note for note in layout.notes if note not in notes]
-    return {key: made[key] for key in ("architecture", "types", "bytes", "check")}
+    return {key: made[key] for key in ("architecture", "types", "bytes", "check", "adapter") if key in made}
 
 
 def copied_files(original: Path) -> list[Path]:
@@ -176,6 +215,7 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
     tokens = (decision.solve or [torch.arange(16) % decision.anatomy.embedding.shape[0]])[0][None, :64]
     how = reading(decision.anatomy, decision.grids, decision.storage.decode)
     own = load_lighter(written, how["linears"], decision.dtype, decision.device, how.get("names"), "convert" in how)
+    own = _repair(out, decision, own, decision.device)
     with torch.no_grad(), quiet_transformers():
         logits = outputs(own, tokens)
         if not torch.isfinite(logits).all():
@@ -195,7 +235,7 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
             )
         if decision.storage.container == "compressed-tensors":
             stock = model_class(written).from_pretrained(out, local_files_only=True).eval()
-            theirs = outputs(stock.to(decision.device), tokens)
+            theirs = outputs(_repair(out, decision, stock.to(decision.device), decision.device), tokens)
             difference = (theirs.float() - logits.float()).abs().max().item()
             if not difference <= tolerance * 0.1:  # not a number is no agreement either
                 raise GateError(
@@ -234,16 +274,32 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], n
             f"On text that was kept out of solving: KL to the original {verified['kl']:.5f} nats per token, "
             f"the same first token at {verified['top1']:.2%} of positions.",
         ]
+    if decision.repaired:
+        lines += [
+            "",
+            f"Beside its linears runs an adapter of rank {recipe['repair']}, in `{ADAPTER}/`, which puts back a part "
+            "of what rounding lost. It is a part of the model that was measured: load it too.",
+        ]
     lines += ["", "## Loading", ""]
+    beside = f" --lora THIS_FOLDER/{adapter_beside(Path(FILE)).name}" if decision.repaired else ""
     if decision.storage.blocks:
         lines += [
             f"`{FILE}` is the file for llama.cpp and what is built on it (Ollama, LM Studio):",
             "",
             "```sh",
-            f"llama-cli -m THIS_FOLDER/{FILE}",
+            f"llama-cli -m THIS_FOLDER/{FILE}" + beside,
             "```",
             "",
         ]
+    adapter = [
+        "",
+        "The adapter goes with it (`pip install peft`):",
+        "",
+        "```python",
+        "from peft import PeftModel",
+        f'model = PeftModel.from_pretrained(model, "THIS_FOLDER/{ADAPTER}")',
+        "```",
+    ]
     unwritten = no_file_yet(TARGETS[recipe["target"]])
     for sentence in unwritten:
         lines += [sentence, ""]
@@ -268,6 +324,7 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], n
             f'model = {AUTO[decision.anatomy.task]}.from_pretrained("THIS_FOLDER", trust_remote_code=True)',
             "```",
         ]
+    lines += adapter if decision.repaired else []
     lines += ["", "## Largest relative errors of linears", "", "| linear | grid | error |", "|---|---|---:|"]
     lines += [f"| {a} | {line['grid']} | {line['error']:.2e} |" for a, line in errors]
     if more := [note for note in notes if note not in unwritten]:

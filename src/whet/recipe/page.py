@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from whet.checkpoint import Checkpoint
+from whet.checkpoint import ADAPTER, Checkpoint
 from whet.checkpoint.gguf import is_gguf
 from whet.recipe.compare import environment
+from whet.recipe.export import FILE
 from whet.targets import TARGETS, no_file_yet
 
 
@@ -52,18 +53,23 @@ def loading(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
     if not manifest:
         return []
     stock = manifest["container"] == "compressed-tensors"
+    beside = ""
+    if "adapter" in manifest:
+        beside = f'\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "FOLDER/{ADAPTER}")'
     trust = "" if stock else ", trust_remote_code=True"
     found = [
         {
             "runtime": "transformers",
             "checked": TARGETS["transformers"].checked,
             "how": "from transformers import AutoModelForCausalLM\n"
-            f'model = AutoModelForCausalLM.from_pretrained("FOLDER"{trust})',
+            f'model = AutoModelForCausalLM.from_pretrained("FOLDER"{trust}){beside}',
         },
         {"runtime": "whet", "checked": TARGETS["whet"].checked, "how": 'whet generate FOLDER "PROMPT"'},
     ]
     if manifest["target"] == "llama.cpp":
-        how = "llama-cli -m FOLDER/model.gguf"
+        how = f"llama-cli -m FOLDER/{FILE}"
+        if "adapter" in manifest:
+            how += f" --lora FOLDER/{manifest['gguf']['adapter']['file']}"
         found.insert(0, {"runtime": "llama.cpp", "checked": TARGETS["llama.cpp"].checked, "how": how})
     if manifest["target"] == "vllm":
         found.append({"runtime": "vllm", "checked": TARGETS["vllm"].checked, "how": "vllm serve FOLDER"})

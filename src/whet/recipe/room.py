@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -17,6 +18,7 @@ from whet.quantize import ASYMMETRIC, BLIND, BLOCKWISE, EFFORTS, STEP_TOKENS, us
 from whet.recipe.curvature import SLOPE_TOKENS
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.memory import available_memory
+from whet.recipe.solving import ROUNDS
 from whet.recipe.transforming import transformed_bytes
 from whet.recipe.tuning import TUNING_STEPS
 from whet.walk import hidden as hidden_states
@@ -27,14 +29,17 @@ _TRAINED, _KEPT = 68, 4
 _STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
 # Candidates that a search for factors rounds some rows with, and what `auto` tries with the run's own solver.
 _CANDIDATES, _TRIED = 20, 0.5
+# Multiplications and additions that repairing a module takes, over its smaller side cubed: eigenvectors, one or two
+# times, in double precision.
+_EIGEN = 100.0
 # What Python, torch and transformers take before any model is read, measured on Linux x86-64.
 _BASE_MEMORY = 700 * 2**20
 
 
 def estimate(decision: Decision) -> dict[str, Any]:
     """What the run will take: `bytes` by part before and after, peak `memory`, `disk`, `seconds` (a rough guess)."""
-    parts, tensors = decision.anatomy, decision.checkpoint.tensors
-    before, after = tensor_bytes(parts, tensors, {}), tensor_bytes(parts, tensors, decision.grids)
+    parts, tensors, repair = decision.anatomy, decision.checkpoint.tensors, decision.recipe["repair"]
+    before, after = tensor_bytes(parts, tensors, {}), tensor_bytes(parts, tensors, decision.grids, repair)
     block = max(sum(tensors[n].nbytes // tensors[n].dtype.itemsize for n in names) for names in parts.block_tensors)
     chosen = decision.chosen(parts.linears())
     widest = max((linear.shape[1] for linear in chosen), default=0)
@@ -43,6 +48,9 @@ def estimate(decision: Decision) -> dict[str, Any]:
     hidden = 4 * parts.embedding.shape[1] * (tokens + 2 * sum(len(w) for w in decision.verify))
     moments = max(_moments(decision, block) for block in parts.blocks)
     solving = 8 * widest**2 * 3 + moments + 40 * largest if tokens else 20 * largest
+    if repair:  # the error and what is made of it in float64, and an eigenvalue problem of its smaller side
+        solving += 32 * max(math.prod(m.shape) for m in decision.repaired)
+        solving += 24 * max(min(m.shape) for m in decision.repaired) ** 2
     activations = 4 * BATCH_TOKENS * max(linear.shape[0] for linear in parts.linears()) * 3
     embedding = tensors[parts.embedding.parameter].nbytes * (3 if parts.embedding.address in decision.grids else 1)
     if decision.asymmetric:  # a drift for each second moment, a batch of the original's inputs, and its hidden states
@@ -69,7 +77,9 @@ def estimate(decision: Decision) -> dict[str, Any]:
         "disk": int(after["total"] * 1.02) * (2 if decision.storage.blocks else 1)
         + 2**20
         + spilled
-        + transformed_bytes(decision),
+        + transformed_bytes(decision)
+        # adapters lie block by block in the run's folder until they become one
+        + after.get("adapter", 0),
         "seconds": _seconds(decision, decision.recipe["solver"], multiply),
         "efforts": {effort: _seconds(decision, solver, multiply) for effort, solver in EFFORTS.items()},
     }
@@ -82,12 +92,15 @@ def _seconds(decision: Decision, solver: str, multiply: float) -> float:
     weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
     table = parts.embedding.shape[0] * parts.embedding.shape[1]
     flops = 4.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
+    rounds = 1 + (ROUNDS if decision.repaired else 0)
+    repairs = rounds * sum(_EIGEN * min(module.shape) ** 3 for module in decision.repaired)
     if not tokens:
-        return (weights + table) * 5e-8
+        return (weights + table) * 5e-8 * rounds + repairs / multiply
     if solver != "nearest":
-        flops += sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+        flops += rounds * sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
     if solver in ASYMMETRIC:
         flops += 2.0 * weights * tokens + sum(2.0 * (tokens + 2 * x.shape[0]) * x.shape[1] ** 2 for x in chosen)
+    flops += repairs
     if solver in BLOCKWISE:
         size = min(STEP_TOKENS, tokens)
         flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)

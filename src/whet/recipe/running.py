@@ -66,7 +66,7 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
 
 def choices(decision: Decision) -> dict[str, Any]:
     """What was chosen, as the result tells it."""
-    keys = ("scheme", "embed", "solver", "transform", "target", "container", "seed", "text")
+    keys = ("scheme", "embed", "solver", "transform", "repair", "target", "container", "seed", "text")
     made = {"plan": decision.plan, "dequantize": decision.storage.dequantize}
     if decision.transforms is not None:
         made["transforms"] = decision.transforms

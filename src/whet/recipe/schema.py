@@ -31,9 +31,9 @@ RECIPE = "recipe.yaml"
 _LEAVES = {
     "scheme": ("skills",),
     "plan": ("embed", "skills"),
-    "fit": ("embed",),
-    "bits": ("embed",),
-    "quality": ("embed",),
+    "fit": ("embed", "repair"),
+    "bits": ("embed", "repair"),
+    "quality": ("embed", "repair"),
 }
 _WAYS = tuple(_LEAVES)
 # Keys of a recipe by the name the argument has in Python.
@@ -56,6 +56,9 @@ class Quantize(Strict):
     )
     transform: str | None = Field(
         default=None, description=f"What is folded into the original first: {', '.join(TRANSFORMS)}"
+    )
+    repair: int | None = Field(
+        default=None, ge=1, description="The rank of an adapter that puts back what rounding lost, such as 16"
     )
     target: str | None = Field(
         default=None, alias="for", description=f"The runtime that is to load it: {', '.join(TARGETS)}"
@@ -117,7 +120,7 @@ def recipe_arguments(
     elif preset is not None:
         below = _preset(preset, f"{source}, steps[0].quantize.preset")
     try:
-        check_asked(**{name: said.get(name) for name in (*_WAYS, "embed", "skills")})
+        check_asked(**{name: said.get(name) for name in (*_WAYS, "embed", "skills", "repair")})
     except UsageError as error:
         raise UsageError(f"{source}, steps[0].quantize: {error}") from error
     said = _over(said, given)

@@ -125,6 +125,7 @@ class _Tuning:
         stored = self._read(index)
         fixed = [piece for piece in self.pieces[index] if f"{piece.address}.weight_scale" not in stored]
         found = self.solver.weights(f"block {index}", [linear for piece in fixed for linear in piece.linears])
+        added, more = self.solver.added(index), dict[str, Tensor]()
         for piece in self.pieces[index]:
             parts = {n.rpartition(".")[2]: t for n, t in stored.items() if n.rpartition(".")[0] == piece.address}
             if not parts:
@@ -137,7 +138,9 @@ class _Tuning:
             whole = decode(parts, entry, torch.float32)
             rows = whole.split([linear.shape[0] for linear in piece.linears])
             found |= {linear.address: part for linear, part in zip(piece.linears, rows, strict=True)}
-        return found
+            # of those that are fixed the solver's weights have it already
+            more |= {linear.address: added[linear.address] for linear in piece.linears if linear.address in added}
+        return found | {address: found[address] + part for address, part in more.items()}
 
     def stored(self) -> dict[str, Tensor]:
         """What was trained, as it is to be stored."""

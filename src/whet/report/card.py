@@ -11,7 +11,7 @@ from markupsafe import Markup
 from whet.report.compared import key_figures, limits, quality, skills
 from whet.report.findings import findings
 from whet.report.numbers import figure, size
-from whet.report.planned import parts_of
+from whet.report.planned import parts_of, repair
 from whet.report.tables import Table
 from whet.report.words import Words
 
@@ -46,6 +46,7 @@ def card_section(facts: Mapping[str, Any], language: str = "en") -> str:
     if roles:
         rows = [[say.known(f"role.{role}", role), ", ".join(_counted(found, say))] for role, found in roles.items()]
         parts += [f"## {say('schemes')}", _table([say("part"), say("scheme")], rows)]
+    parts += repair(facts, say)
     if facts.get("loading"):
         parts.append(f"## {say('loading')}")
     for entry in facts.get("loading") or ():

@@ -12,7 +12,7 @@ from whet.report.scales import Axis, fitted
 from whet.report.tables import Row, Table, two_lines, verdict_badge
 from whet.report.words import Words
 
-PARTS = ("linears", "embedding", "head", "other", "tokenizer")
+PARTS = ("linears", "embedding", "head", "other", "adapter", "tokenizer")
 
 
 def key_figures(compare: Mapping[str, Any], say: Words) -> list[dict[str, str]]:

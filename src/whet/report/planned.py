@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from whet.report.numbers import NONE, bits_of, figure, percent
+from whet.report.numbers import NONE, bits_of, figure, percent, size
 from whet.report.tables import Row, Table
 from whet.report.words import Words
 
@@ -48,7 +48,7 @@ def schemes(facts: Mapping[str, Any], say: Words) -> dict[str, Any] | None:
         legend.append({"text": say("keep"), "css": _css(None)})
     return {
         "lede": say("schemes.lede", count=len(parts), kinds=len(kinds)),
-        "facts": _sentences(plan, say),
+        "facts": [*_sentences(plan, say), *repair(facts, say)],
         "roles": roles,
         "rows": rows,
         "outside": outside,
@@ -87,6 +87,14 @@ def _cell(scheme: str, say: Words) -> dict[str, str]:
 def _css(bits: int | None) -> str:
     """The style sheet has a colour for 2 to 8 bits and one for what is kept."""
     return "bits-keep" if bits is None else f"bits-{min(8, max(2, bits))}"
+
+
+def repair(facts: Mapping[str, Any], say: Words) -> list[str]:
+    """The sentence on the adapter that goes with the folder, if one does."""
+    about = (facts.get("lighter") or {}).get("adapter")
+    if about is None:
+        return []
+    return [say("repair", count=about["modules"], rank=about["rank"], size=size(about["bytes"]))]
 
 
 def _sentences(plan: Mapping[str, Any], say: Words) -> list[str]:

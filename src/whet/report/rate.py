@@ -12,7 +12,7 @@ from whet.report.tables import Row, Table, two_lines
 from whet.report.words import Words
 
 _DEPTH, _LEAST = 1e4, 1e-9  # the plot reaches so far below its highest KL, and never under what fp32 can tell from 0
-_TENSORS = ("linears", "embedding", "head", "other")  # what of a folder's bytes the bits of a plan count
+_TENSORS = ("linears", "embedding", "head", "other", "adapter")  # what of a folder's bytes the bits of a plan count
 
 
 def parameters(plan: Mapping[str, Any]) -> float:

@@ -135,6 +135,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "size.embedding": ("Embedding", "임베딩"),
     "size.head": ("Head", "출력층"),
     "size.other": ("Other tensors", "나머지 텐서"),
+    "size.adapter": ("Adapter", "어댑터"),
     "size.tokenizer": ("Tokenizer files", "토크나이저 파일"),
     "size.rest": ("File headers, other files", "파일 머리글과 그 밖"),
     "divergence": ("Predictions against the original's", "원본과 견준 예측"),
@@ -372,6 +373,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "environment.gpu": ("GPU", "GPU"),
     "environment.dtype": ("Computed in", "계산한 형식"),
     "none": ("none", "없음"),
+    "repair": (
+        "Beside {count} modules of the blocks runs an adapter of rank {rank} ({size}), which puts back a part of what "
+        "rounding lost. It is a part of the model that was measured: whoever loads the folder loads it too.",
+        "블록의 모듈 {count}개 옆에서 랭크 {rank}의 어댑터({size})가 함께 돌며 반올림에서 잃은 것의 일부를 되돌립니다. "
+        "측정한 모델의 일부이므로 폴더를 불러올 때 함께 불러와야 합니다.",
+    ),
     # loading and notes
     "loading": ("How to load it", "불러오는 법"),
     "checked.run in tests": ("run in tests", "테스트에서 실행함"),

@@ -50,7 +50,8 @@ class Target:
     for a scheme whose blocks do not divide a row, where something better does. `families`: the only ones it loads, None
     for any. `gguf`: it reads a file of that format, which is written into the lighter folder. `unwritten`: what it
     reads, where whet does not write that yet: plans hold to what it stores, and the folder is in whichever container
-    fits, for transformers and whet. `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
+    fits, for transformers and whet. `adapters`: it runs low-rank adapters beside what it stores. `checked`: `run in
+    tests`, `accepted by its parser` or `unsupported`.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Target:
     families: tuple[str, ...] | None = None
     gguf: bool = False
     unwritten: str = ""
+    adapters: bool = False
     checked: str = "run in tests"
 
 
@@ -88,7 +90,7 @@ GGUF_FAMILIES = (
 )
 
 TARGETS: dict[str, Target] = {
-    "transformers": Target("transformers", modelling_file=True, divides=True),
+    "transformers": Target("transformers", modelling_file=True, divides=True, adapters=True),
     "vllm": Target(
         "vllm",
         modelling_file=False,
@@ -119,6 +121,7 @@ TARGETS: dict[str, Target] = {
         },
         families=GGUF_FAMILIES,
         gguf=True,
+        adapters=True,
     ),
     "onnx": Target(
         "onnx",
@@ -140,7 +143,7 @@ TARGETS: dict[str, Target] = {
         unwritten="an .xml file with its .bin",
         checked="accepted by its parser",
     ),
-    "whet": Target("whet", modelling_file=True),
+    "whet": Target("whet", modelling_file=True, adapters=True),
 }
 
 
@@ -285,6 +288,18 @@ def storage(
             "integer zeros. Use symmetric schemes (int4s-g128), or one scheme throughout."
         )
     return Storage("whet", False, "stock transformers would load this mix of schemes silently wrong")
+
+
+def beside_adapter(stored: Storage, grids: Mapping[str, Grid]) -> Storage:
+    """`stored`, or what takes its place where an adapter goes with it: PEFT (0.21) puts none beside packed linears, so
+    transformers has to compute the weights at load, which it does right for one scheme only."""
+    if stored.container != "compressed-tensors" or stored.dequantize:
+        return stored
+    if len(set(grids.values())) == 1:
+        return Storage("compressed-tensors", True, "PEFT adapts no packed linears: weights are computed at load")
+    return Storage(
+        "whet", False, "PEFT adapts no packed linears, and transformers computes weights for one scheme only"
+    )
 
 
 def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype | None) -> str | None:

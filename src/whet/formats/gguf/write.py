@@ -20,7 +20,15 @@ from gguf.constants import GGMLQuantizationType
 from torch import Tensor
 
 from whet import __version__
-from whet.checkpoint import Checkpoint, atomic, load_tokenizer, model_config, quiet_transformers
+from whet.checkpoint import (
+    Checkpoint,
+    adapter_file,
+    atomic,
+    load_tokenizer,
+    model_config,
+    quiet_transformers,
+    read_factors,
+)
 from whet.checkpoint.gguf import GgufFile, read_gguf
 from whet.errors import GateError, UsageError
 from whet.formats.gguf.architectures import (
@@ -33,7 +41,7 @@ from whet.formats.gguf.architectures import (
     settings_of,
     tensor_name,
 )
-from whet.formats.gguf.blocks import FLOAT_BYTES, float_rows, row_bytes
+from whet.formats.gguf.blocks import FLOAT_BYTES, FLOAT_TYPES, float_rows, row_bytes
 from whet.formats.gguf.source import Source
 from whet.formats.gguf.tokenizers import fitting_name, vocabulary
 
@@ -73,13 +81,15 @@ class Placed:
 
 @dataclass
 class Layout:
-    """All of a file before it is written: entries, tensors, and remarks."""
+    """All of a file before it is written: entries, tensors, and remarks; and of the file of its adapter, if the folder
+    has one."""
 
     architecture: str
     entries: dict[str, Any]
     tensors: list[Placed]
     source: Source
     notes: list[str] = field(default_factory=list)
+    adapter: Layout | None = None
 
     @property
     def nbytes(self) -> int:
@@ -89,7 +99,7 @@ class Layout:
     def values(self, tensor: Placed) -> Tensor:
         """What a tensor of the file must decode to, float32, by the folder's own definition of its weights."""
         if tensor.value is not None:
-            return tensor.value
+            return tensor.value.float()
         parts = []
         for name in tensor.sources:
             value = self.source.values(name)
@@ -158,7 +168,34 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     named = fitting_name((known.get("base_model") or {}).get("name") or checkpoint.path.resolve().name, words)
     layout.notes = [*words.notes, *layout.notes]
     layout.entries = {**_general(layout, known, named), **settings, **words.entries}
+    if "adapter" in known:
+        layout.adapter = _adapter(layout, row, config)
     return layout
+
+
+def _adapter(layout: Layout, row: Architecture, config: Any) -> Layout:
+    """The file of the folder's adapter: `NAME.lora_a` `[r, in]` and `NAME.lora_b` `[out, r]`, bit for bit.
+
+    llama.cpp divides by each tensor's own rank unless alpha is 0, and adds the product as it is then.
+    """
+    folder, find = layout.source.checkpoint.path, tensor_name(row, config.num_hidden_layers)
+    tensors: list[Placed] = []
+    for module, (b, a) in read_factors(adapter_file(folder)).items():
+        name = find(f"{module}.weight")
+        if name is None:
+            raise UsageError(f"{folder}: its adapter names {module}, which has no place in {row.name} of llama.cpp.")
+        order = _order(row, config, name, len(b))  # as the rows of the tensor that it is added to
+        kind = FLOAT_TYPES[a.dtype]
+        for part, value in (("lora_a", a), ("lora_b", b if order is None else b[order])):
+            tensors.append(Placed(f"{name}.{part}", kind, tuple(value.shape), value=value))
+    entries = {
+        "general.type": "adapter",
+        "adapter.type": "lora",
+        "adapter.lora.alpha": 0.0,
+        "general.name": f"{layout.entries['general.name']}, its adapter",
+        "whet.version": __version__,
+    }
+    return Layout(layout.architecture, entries, tensors, layout.source)
 
 
 def write_gguf(layout: Layout, path: str | Path) -> GgufFile:
