@@ -16,7 +16,7 @@ from whet.report.sentences import SENTENCES, in_korean
 
 SOURCE = Path(whet.__file__).parent
 # Functions that return sentences, and what they gather them in.
-RETURN = {"no_file_yet", "left_out", "_without_ragged", "not_followed"}
+RETURN = {"no_file_yet", "left_out", "_without_ragged", "not_followed", "_left_alone", "_summary"}
 HANGUL = re.compile("[가-힣]")
 
 
@@ -37,7 +37,7 @@ def made(node: ast.AST) -> Iterator[str]:
             said = each.value
         else:
             continue
-        if said.count(" ") >= 3 and not said.startswith((" ", ",")):  # those are ends of others
+        if said.count(" ") >= 3 and not said.startswith((" ", ",", ";")):  # those are ends of others
             yield said
 
 

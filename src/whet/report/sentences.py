@@ -121,6 +121,40 @@ SENTENCES: dict[str, str] = {
     ),
     "damping raised from {old} to {new}": "감쇠를 {old}에서 {new}(으)로 올렸습니다",
     "scales kept in float32: float16 would lose them": "스케일을 float32로 둡니다. float16이면 사라집니다",
+    # transforms and repairs
+    "transform {kind}: of {count} groups of linears {parts}; {how} loses {mean} of what it lost before, linear by "
+    "linear (geometric mean); before any rounding, KL to the original is {gap} nats per token": (
+        "변환 {kind}: 선형층 {count}묶음 가운데 {parts}; {how} 잃는 것은 선형층마다 전의 {mean}배 (기하 평균); 반올림 "
+        "전 원본과의 KL은 토큰당 {gap} nat"
+    ),
+    "transform {kind}: of {count} groups of linears {parts}; {how} loses {mean} of what it lost before, linear by "
+    "linear (geometric mean)": (
+        "변환 {kind}: 선형층 {count}묶음 가운데 {parts}; {how} 잃는 것은 선형층마다 전의 {mean}배 (기하 평균)"
+    ),
+    "transform {kind}: of {count} groups of linears {parts}; before any rounding, KL to the original is {gap} "
+    "nats per token": "변환 {kind}: 선형층 {count}묶음 가운데 {parts}; 반올림 전 원본과의 KL은 토큰당 {gap} nat",
+    "transform {kind}: of {count} groups of linears {parts}": "변환 {kind}: 선형층 {count}묶음 가운데 {parts}",
+    "the solver, on the verifying text,": "검증 글에서 풀이가",
+    "rounding to nearest": "가장 가까운 값으로 반올림해",
+    "no transform of the {reads} ({names}): {why}": "{reads} ({names})에는 변환이 없습니다: {why}",
+    "it is the residual stream itself, with no norm in between": "사이에 norm이 없는 잔차 흐름 그 자체입니다",
+    "the norm before it is the residual stream too": "앞의 norm이 잔차 흐름이기도 합니다",
+    "the norm comes after, so what is read is the residual stream ({entry} is false)": (
+        "norm이 뒤에 오므로 읽는 것이 잔차 흐름입니다 ({entry}이(가) false)"
+    ),
+    "the rows of v alternate with those of q and k, head by head": "v의 행이 헤드마다 q와 k의 행과 번갈아 놓입니다",
+    "every block of the decoder reads it": "디코더의 모든 블록이 읽습니다",
+    "whet has no table of what gives it": "무엇이 그것을 내는지 whet에 표가 없습니다",
+    "its norm ({names}) has no weight": "그 norm({names})에 가중치가 없습니다",
+    "{act} stands in between": "사이에 {act}이(가) 있습니다",
+    "rows share scales in {grid}": "{grid}에서는 행들이 스케일을 나눠 씁니다",
+    "16 bits do not hold rotated what stays in them": "16비트로 남는 것은 회전한 값을 담지 못합니다",
+    "experts are rounded as by gptq: the original and the lighter model send them different tokens": (
+        "전문가는 gptq처럼 반올림합니다. 원본과 경량본이 서로 다른 토큰을 보내기 때문입니다"
+    ),
+    "the plan's prediction is of its schemes alone, without what repair adds in bytes and wins": (
+        "계획의 예측은 방식만의 것으로, 복구가 더하는 바이트와 이득은 들어 있지 않습니다"
+    ),
     # comparing
     "A masked model: at every position it is asked for the token that stands there, which it sees.": (
         "마스크 모델: 자리마다 거기 있는 토큰을 물으며, 모델은 그것을 봅니다."
