@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
+from itertools import pairwise, product
 
 from whet.report.plots import power
 from whet.report.scales import Axis, fitted
 
-WIDTH, HEIGHT, LEFT, TOP, GAP = 560, 300, 64, 36, 84
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, GAP = 560, 300, 64, 96, 36, 84
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #1f2328; } .tick { fill: #59636e; } .name { font-weight: 600; }
 .halo { paint-order: stroke; stroke: #fff; stroke-width: 4px; }
@@ -20,6 +20,9 @@ line { stroke: #d1d9e0; } .frontier { stroke: #1a7f37; stroke-width: 2; } .sprea
   line { stroke: #3d444d; } .frontier { stroke: #3fb950; } .ours { fill: #3fb950; } .peer { fill: #f0883e; }
   .halo { stroke: #0d1117; } }
 """
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def frontier_plot(panels: Sequence[Panel]) -> str:
     body = []
     for number, panel in enumerate(panels):
         body.append(f'<g transform="translate({LEFT} {number * (TOP + HEIGHT + GAP) + TOP})">{_panel(panel)}</g>')
-    size = f'width="{LEFT + WIDTH + 24}" height="{height}" viewBox="0 0 {LEFT + WIDTH + 24} {height}"'
+    size = f'width="{LEFT + WIDTH + RIGHT}" height="{height}" viewBox="0 0 {LEFT + WIDTH + RIGHT} {height}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>KL against processor seconds</title>'
         f"<style>{STYLE}</style>{''.join(body)}</svg>\n"
@@ -77,21 +80,35 @@ def _panel(panel: Panel) -> str:
     parts.append(_text("processor seconds", WIDTH, HEIGHT + 38, "tick", "end"))
     best = [(WIDTH * seconds.at(dot.seconds), _down(kl, dot.kl)) for dot in frontier(panel.dots)]
     parts += [_line(*a, *b, "frontier") for a, b in pairwise(best)]
-    placed: list[tuple[float, float]] = []
-    for dot in sorted(panel.dots, key=lambda dot: (not dot.ours, dot.kl)):
-        x, y = WIDTH * seconds.at(dot.seconds), _down(kl, dot.kl)
+    places = [(WIDTH * seconds.at(dot.seconds), _down(kl, dot.kl)) for dot in panel.dots]
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
+    for dot, (x, y) in sorted(zip(panel.dots, places, strict=True), key=lambda one: (not one[0].ours, one[0].kl)):
         low = max(dot.kl - dot.spread, kl.low)
         parts.append(_line(x, _down(kl, dot.kl + dot.spread), x, _down(kl, low), "spread"))
         told = escape(f"{dot.name}: KL {dot.kl:.5f} ± {dot.spread:.5f}, {dot.seconds:.1f} s, {dot.bits:.3f} bits")
         css = "ours" if dot.ours else "peer"
         parts.append(f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{told}</title></circle>')
-        end, beside = ("end", x - 9) if x > WIDTH * 0.72 else ("start", x + 9)
-        row = y + 4
-        while any(abs(row - other) < 13 and abs(beside - column) < 150 for column, other in placed):
-            row += 13
-        placed.append((beside, row))
-        parts.append(_text(dot.name, beside, row, "halo", end))
+        parts.append(_label(dot.name, x, y, taken))
     return "".join(parts)
+
+
+def _label(name: str, x: float, y: float, taken: list[Box]) -> str:
+    """The name near its dot, where it covers the least of what is `taken`, to which it is added."""
+    width = 6.8 * len(name)
+    found: list[tuple[float, int, Box, str]] = []
+    for number, (side, up) in enumerate(product((1, -1), (0, -13, 13, -26, 26))):
+        left = x + 9 if side > 0 else x - 9 - width
+        box = (left, y + up - 7, left + width, y + up + 7)
+        inside = left >= 0 and left + width <= WIDTH + RIGHT and box[1] >= 0 and box[3] <= HEIGHT
+        covered = sum(_overlap(box, other) for other in taken) + 3 * abs(up) + (0 if inside else 1e6)
+        found.append((covered, number, box, "start" if side > 0 else "end"))
+    _, _, box, end = min(found)
+    taken.append(box)
+    return _text(name, box[0] if end == "start" else box[2], (box[1] + box[3]) / 2 + 4, "halo", end)
+
+
+def _overlap(a: Box, b: Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _down(axis: Axis, value: float) -> float:
