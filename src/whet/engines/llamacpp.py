@@ -129,7 +129,6 @@ class LlamaEngine:
     name = "llama.cpp"
     dtype = "its own"
     task = "causal"
-    task = "causal"
 
     def __init__(self, file: GgufFile, native: Any, threads: int) -> None:
         self.file, self.native, self.threads = file, native, threads

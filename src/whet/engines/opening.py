@@ -46,8 +46,6 @@ def generate(
     (new,) = engine.continue_ids([ids], max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     if engine.task == "seq2seq":
         return engine.decode(new)  # an answer to the prompt, not what comes after it
-    if engine.task == "seq2seq":
-        return engine.decode(new)  # an answer to the prompt, not what comes after it
     # decoded together, because what a token says can depend on the one before it (a space, half a Korean syllable)
     before, whole = engine.decode(ids), engine.decode([*ids, *new])
     return whole[len(before) :] if whole.startswith(before) else engine.decode(new)
