@@ -1,6 +1,6 @@
 """Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
 
-from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_tensors, attach, read_factors
+from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_tensors, read_factors
 from whet.checkpoint.files import (
     TensorInfo,
     atomic,
@@ -17,6 +17,8 @@ from whet.checkpoint.files import (
 from whet.checkpoint.folder import Checkpoint, find_folder, read_whet
 from whet.checkpoint.loading import (
     adapter_file,
+    adapter_size,
+    attach_adapter,
     empty_model,
     load_lighter,
     load_model,
@@ -34,9 +36,10 @@ __all__ = [
     "Checkpoint",
     "TensorInfo",
     "adapter_file",
+    "adapter_size",
     "adapter_tensors",
     "atomic",
-    "attach",
+    "attach_adapter",
     "disk_errors",
     "empty_model",
     "find_folder",

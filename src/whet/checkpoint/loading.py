@@ -102,8 +102,18 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
         checkpoint, reading["linears"], dtype, device, reading.get("names"), reading.get("convert", False)
     )
     if "adapter" in checkpoint.whet:
-        attach(model, read_factors(adapter_file(checkpoint.path)), device)
+        attach_adapter(model, checkpoint.path, device)
     return model
+
+
+def attach_adapter(model: PreTrainedModel, folder: Path, device: str) -> None:
+    """Have `model`, which was loaded from a lighter folder, give what the adapter in it adds too."""
+    attach(model, read_factors(adapter_file(folder)), device)
+
+
+def adapter_size(folder: Path) -> int:
+    """Bytes of the tensors of the adapter in a lighter folder."""
+    return sum(info.nbytes for info in read_header(adapter_file(folder)).values())
 
 
 def adapter_file(folder: Path) -> Path:
@@ -170,7 +180,7 @@ def size_on_disk(folder: str | Path) -> dict[str, int]:
     files = {info.file for info in checkpoint.tensors.values()}
     if checkpoint.whet is not None and "adapter" in checkpoint.whet:
         files.add(adapter_file(checkpoint.path))
-        parts["adapter"] = sum(info.nbytes for info in read_header(adapter_file(checkpoint.path)).values())
+        parts["adapter"] = adapter_size(checkpoint.path)
     everything = [p for p in checkpoint.path.rglob("*") if p.is_file() and ".whet" not in p.parts]
     return {
         **parts,

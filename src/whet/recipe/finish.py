@@ -20,17 +20,16 @@ from whet.checkpoint import (
     CONFIG,
     WEIGHTS,
     Checkpoint,
-    adapter_file,
+    adapter_size,
     adapter_tensors,
     atomic,
-    attach,
+    attach_adapter,
     empty_model,
     load_lighter,
     load_tokenizer,
     model_class,
     modeling_whet,
     quiet_transformers,
-    read_factors,
     read_header,
     sha256,
     write_bytes,
@@ -125,15 +124,7 @@ def _write_adapter(out: Path, decision: Decision, solver: Solver) -> None:
 
 def _adapter(out: Path, decision: Decision) -> dict[str, Any]:
     """What whet.json tells of the adapter."""
-    size = sum(info.nbytes for info in read_header(adapter_file(out)).values())
-    return {"rank": decision.recipe["repair"], "modules": len(decision.repaired), "bytes": size}
-
-
-def _repair(out: Path, decision: Decision, model: Any, device: str) -> Any:
-    """`model`, which was loaded from `out`, with its adapter beside it, if it has one."""
-    if decision.repaired:
-        attach(model, read_factors(adapter_file(out)), device)
-    return model
+    return {"rank": decision.recipe["repair"], "modules": len(decision.repaired), "bytes": adapter_size(out)}
 
 
 def untrained(decision: Decision, journal: Journal) -> list[str]:
@@ -178,7 +169,7 @@ def _write_gguf(out: Path, manifest: dict[str, Any], notes: list[str]) -> dict[s
         how = manifest.get("reading") or manifest
         model = load_lighter(Checkpoint(out), how["linears"], torch.float32, "cpu", how.get("names"))
         if "adapter" in manifest:
-            attach(model, read_factors(adapter_file(out)), "cpu")
+            attach_adapter(model, out, "cpu")
         return TorchEngine(model, load_tokenizer(out), str(out))
 
     made = write_verified(layout, out / FILE, mine)
@@ -215,7 +206,8 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
     tokens = (decision.solve or [torch.arange(16) % decision.anatomy.embedding.shape[0]])[0][None, :64]
     how = reading(decision.anatomy, decision.grids, decision.storage.decode)
     own = load_lighter(written, how["linears"], decision.dtype, decision.device, how.get("names"), "convert" in how)
-    own = _repair(out, decision, own, decision.device)
+    if decision.repaired:
+        attach_adapter(own, out, decision.device)
     with torch.no_grad(), quiet_transformers():
         logits = outputs(own, tokens)
         if not torch.isfinite(logits).all():
@@ -234,8 +226,10 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
                 f"{out}: generation with a cache differs from generation without by {gap:.3g} in the logits."
             )
         if decision.storage.container == "compressed-tensors":
-            stock = model_class(written).from_pretrained(out, local_files_only=True).eval()
-            theirs = outputs(_repair(out, decision, stock.to(decision.device), decision.device), tokens)
+            stock = model_class(written).from_pretrained(out, local_files_only=True).eval().to(decision.device)
+            if decision.repaired:
+                attach_adapter(stock, out, decision.device)
+            theirs = outputs(stock, tokens)
             difference = (theirs.float() - logits.float()).abs().max().item()
             if not difference <= tolerance * 0.1:  # not a number is no agreement either
                 raise GateError(

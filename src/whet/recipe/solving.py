@@ -89,10 +89,10 @@ class Solver:
 
     def _adapted(self, unit: str) -> bool:
         """Whether an earlier run kept the adapter of `unit`, if it is to have one."""
-        kind, _, number = unit.partition(" ")
-        if kind != "block" or not self.decision.repaired:
+        index = _block_of(unit)
+        if index is None or not self.decision.repaired:
             return True
-        return self.journal.finished(_adapter(int(number)), self.journal.path.parent) is not None
+        return self.journal.finished(_adapter(index), self.journal.path.parent) is not None
 
     def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
         """Round the linears of a block together where they share an input; returns the lighter weights."""
@@ -150,8 +150,7 @@ class Solver:
         """Each linear rounded by itself; those that share an input and a grid are solved in one."""
         by_input: dict[str, dict[tuple[Grid, str], list[Linear]]] = {}
         for linear in linears:
-            grid = self.decision.grids[linear.address]
-            by_input.setdefault(linear.reads, {}).setdefault((grid, self._apart(linear, grid)), []).append(linear)
+            by_input.setdefault(linear.reads, {}).setdefault(self._kind(linear), []).append(linear)
         for reads, kinds in by_input.items():
             h = None if moments is None else moments.mean(reads)
             drift = None if moments is None else moments.drift(reads)
@@ -188,8 +187,7 @@ class Solver:
         for _ in range(ROUNDS if any(part.factors is not None for part in best) else 0):
             kinds: dict[tuple[Grid, str], list[_Part]] = {}
             for part in best:
-                grid = self.decision.grids[part.linear.address]
-                kinds.setdefault((grid, self._apart(part.linear, grid)), []).append(part)
+                kinds.setdefault(self._kind(part.linear), []).append(part)
             again: list[_Part] = []
             for (grid, _), together in kinds.items():
                 grid, solutions = self._in_one([part.aim - part.added for part in together], together[0].h, grid)
@@ -244,7 +242,7 @@ class Solver:
             return parts, None
         trained = round_block(
             starts,
-            lambda weights, batch: step.forward(_sum({**fixed, **weights}, added), batch),
+            lambda weights, batch: step.forward(summed({**fixed, **weights}, added), batch),
             step.target,
             step.walk.sizes,
             None if self.metric is None else self.metric(step.index).to(self.decision.device),
@@ -257,11 +255,13 @@ class Solver:
         ]
         return found, [trained.before, trained.after]
 
-    def _apart(self, linear: Linear, grid: Grid) -> str:
-        """What else linears must have in common to be solved together: the tensor, where blocks of its rows count."""
+    def _kind(self, linear: Linear) -> tuple[Grid, str]:
+        """What linears that read one input must have in common to be solved together: the grid, and where blocks of
+        its rows count, the tensor."""
+        grid = self.decision.grids[linear.address]
         if grid.rows in (0, 1):
-            return ""
-        return next(piece.address for piece in self.decision.pieces if linear in piece.linears)
+            return grid, ""
+        return grid, next(piece.address for piece in self.decision.pieces if linear in piece.linears)
 
     def _pieces(self, index: int, solved: Mapping[str, Solved]) -> dict[str, Tensor]:
         """The tensors of block `index`: what was solved as it is stored, and everything else as it was."""
@@ -387,6 +387,8 @@ class Solver:
 
     def weights(self, unit: str, linears: list[Linear]) -> dict[str, Tensor]:
         """The lighter weights of `linears`, float32, decoded from the file of `unit` as the target computes them."""
+        if not linears:
+            return {}
         stored = read_header(self.file_of(unit))
         wanted = {linear.address for linear in linears}
         weights = {}
@@ -401,9 +403,9 @@ class Solver:
             for linear in piece.linears:
                 weights[linear.address] = whole[row : row + linear.shape[0]]
                 row += linear.shape[0]
-        kind, _, number = unit.partition(" ")
-        added = self.added(int(number)) if kind == "block" else {}
-        return _sum({address: w for address, w in weights.items() if address in wanted}, added)
+        index = _block_of(unit)
+        added = {} if index is None else self.added(index)
+        return summed({address: w for address, w in weights.items() if address in wanted}, added)
 
     def _grid(self, w: Tensor, grid: Grid) -> Grid:
         if self.decision.dtype != torch.float32 or not isinstance(grid, GroupedGrid):
@@ -463,9 +465,15 @@ def _line(linear: Linear, grid: Grid, solution: Solution, error: float) -> dict[
     return line
 
 
-def _sum(weights: Mapping[str, Tensor], added: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def summed(weights: Mapping[str, Tensor], added: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights by address with what repairs add to them."""
     return {address: w + added[address] if address in added else w for address, w in weights.items()}
+
+
+def _block_of(unit: str) -> int | None:
+    """The number of the block that a unit is; None for embedding and rest."""
+    kind, _, number = unit.partition(" ")
+    return int(number) if kind == "block" else None
 
 
 def _adapter(index: int) -> str:

@@ -25,7 +25,7 @@ from whet.checkpoint.modeling_whet import decode
 from whet.events import Stage
 from whet.quantize import JUDGES, adam, steps_of, take_step, usual_steps
 from whet.recipe.decide import Decision
-from whet.recipe.solving import Solver
+from whet.recipe.solving import Solver, summed
 from whet.walk import Walk, placed
 
 # Steps at most; share that a scale moves in a step at first.
@@ -124,8 +124,9 @@ class _Tuning:
         """The weights of block `index` by address, float32; gradients reach the factors."""
         stored = self._read(index)
         fixed = [piece for piece in self.pieces[index] if f"{piece.address}.weight_scale" not in stored]
+        # what repairs add to those that are fixed is in the solver's weights already
         found = self.solver.weights(f"block {index}", [linear for piece in fixed for linear in piece.linears])
-        added, more = self.solver.added(index), dict[str, Tensor]()
+        added = self.solver.added(index)
         for piece in self.pieces[index]:
             parts = {n.rpartition(".")[2]: t for n, t in stored.items() if n.rpartition(".")[0] == piece.address}
             if not parts:
@@ -137,10 +138,8 @@ class _Tuning:
             entry = self.solver.entry(self.decision.grids[piece.linears[0].address]) | {"decode": "float32"}
             whole = decode(parts, entry, torch.float32)
             rows = whole.split([linear.shape[0] for linear in piece.linears])
-            found |= {linear.address: part for linear, part in zip(piece.linears, rows, strict=True)}
-            # of those that are fixed the solver's weights have it already
-            more |= {linear.address: added[linear.address] for linear in piece.linears if linear.address in added}
-        return found | {address: found[address] + part for address, part in more.items()}
+            found |= summed({x.address: part for x, part in zip(piece.linears, rows, strict=True)}, added)
+        return found
 
     def stored(self) -> dict[str, Tensor]:
         """What was trained, as it is to be stored."""
