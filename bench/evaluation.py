@@ -26,6 +26,18 @@ def cut(ids: torch.Tensor, length: int) -> torch.Tensor:
     return ids[: count * length].view(count, length).clone()
 
 
+def cut_sets(
+    ids: torch.Tensor, length: int, sizes: Sequence[int], seed: int
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Disjoint sets of so many windows of the first 90 % of a text, shuffled, and all windows of the rest."""
+    border = len(ids) * 9 // 10
+    pool = cut(ids[:border], length)
+    if len(pool) < sum(sizes):
+        raise SystemExit(f"the training text has {len(pool)} windows of {length} tokens; {sum(sizes)} are needed")
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(pool)))
+    return [pool[one] for one in order[: sum(sizes)].split(list(sizes))], cut(ids[border:], length)
+
+
 @torch.inference_mode()
 def window_scores(
     original: PreTrainedModel, lighter: PreTrainedModel, windows: torch.Tensor, batch: int = 8

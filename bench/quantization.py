@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import whet
-from evaluation import Ratio, cut, paired_ratio, table, window_scores
+from evaluation import Ratio, cut, cut_sets, paired_ratio, table, window_scores
 from frontier import Dot, Panel, frontier_plot
 from whet import starter
 from whet.quantize import TRANSFORMS
@@ -168,16 +168,10 @@ def make_windows(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
     else:
         texts = [Path(path).read_text(encoding="utf-8") for path in (args.train, args.eval)]
     train = tokens(texts[0])
-    border = len(train) * 9 // 10
-    pool = cut(train[:border], args.window)
-    needed = args.draws * args.samples + args.verify_windows
-    if len(pool) < needed:
-        raise SystemExit(f"the training text has {len(pool)} windows; {args.draws} draws and verifying need {needed}")
-    order = torch.from_numpy(np.random.default_rng(args.seed).permutation(len(pool)))
-    sets = {f"draw-{d}": pool[order[d * args.samples : (d + 1) * args.samples]] for d in range(args.draws)}
-    rest = order[args.draws * args.samples :]
-    sets["verify"] = pool[rest[: args.verify_windows]]
-    sets["tail"] = cut(train[border:], args.window)[: args.tail_windows]
+    sizes = [args.samples] * args.draws + [args.verify_windows]
+    (*draws, verify), tail = cut_sets(train, args.window, sizes, args.seed)
+    sets = {f"draw-{number}": draw for number, draw in enumerate(draws)}
+    sets |= {"verify": verify, "tail": tail[: args.tail_windows]}
     sets["eval"] = cut(tokens(texts[1]), args.window)
     folder.mkdir(parents=True, exist_ok=True)
     for name, windows in sets.items():

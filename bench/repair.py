@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import whet
-from evaluation import clustered_error, cut, table, window_scores
+from evaluation import clustered_error, cut, cut_sets, table, window_scores
 from whet.checkpoint import load_model
 
 POINTS = (
@@ -81,14 +81,9 @@ def windows_of(args: argparse.Namespace) -> tuple[list[torch.Tensor], torch.Tens
         text = Path(path).read_text(encoding="utf-8")
         return tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False).input_ids[0]
 
-    train = tokens(args.train)
-    border = len(train) * 9 // 10
-    pool = cut(train[:border], args.window)
-    if len(pool) < args.draws * args.samples:
-        raise SystemExit(f"{args.train} has {len(pool)} windows, {args.draws} draws need {args.draws * args.samples}")
-    order = torch.from_numpy(np.random.default_rng(args.seed).permutation(len(pool)))
-    draws = [pool[order[d * args.samples : (d + 1) * args.samples]] for d in range(args.draws)]
-    return draws, cut(tokens(args.eval) if args.eval else train[border:], args.window)[: args.windows]
+    draws, tail = cut_sets(tokens(args.train), args.window, [args.samples] * args.draws, args.seed)
+    measured = cut(tokens(args.eval), args.window) if args.eval else tail
+    return draws, measured[: args.windows]
 
 
 def shown(rows: list[dict]):
