@@ -87,6 +87,7 @@ OURS = {
     "whet block": Method("run_whet.py", None, (), ("--solver", "block")),
     "whet gptaq": Method("run_whet.py", None, (), ("--solver", "gptaq")),
     "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
+    "whet best": Method("run_whet.py", None, (), ("--solver", "best")),
     **{f"whet {name}": Method("run_whet.py", None, (), ("--transform", name)) for name in TRANSFORMS},
 }
 METHODS = PEERS | FORMAT_PEERS | OURS

@@ -66,6 +66,14 @@ def run(
             metavar="RANK", min=1, help="Put back what rounding lost as an adapter of this rank in OUT/adapter: 16."
         ),
     ] = None,
+    synthetic: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TOKENS",
+            min=0,
+            help="Text that the original writes beside yours; best has some where yours is little.",
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option("--for", help=f"What is to load it: {RUNTIMES}.", show_default="transformers"),
@@ -100,6 +108,7 @@ def run(
         "solver": solver,
         "transform": transform,
         "repair": repair,
+        "synthetic": synthetic,
         "target": target,
         "text": text,
         "field": field,

@@ -139,8 +139,10 @@ class TorchEngine:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        past_ends: bool = False,
     ) -> list[list[int]]:
-        """As in `Engine`. Sampling draws prompt number i from seed + i, whatever it is batched with.
+        """As in `Engine`. Sampling draws prompt number i from seed + i, whatever it is batched with. past_ends: write
+        on where a text ends, as in windows that hold one document behind the other.
 
         Raises UsageError for numbers out of range, an empty prompt, one that leaves no room in the context, or logits
         that are not finite.
@@ -165,7 +167,7 @@ class TorchEngine:
                 chosen = sample(logits, temperature, top_p, samplers) if samplers else logits.argmax(-1)
                 for row in list(open_rows):
                     token = int(chosen[row])
-                    if token in self.ends:
+                    if token in self.ends and not past_ends:
                         open_rows.discard(row)
                         continue
                     answers[group[row]].append(token)

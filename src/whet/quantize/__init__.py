@@ -40,6 +40,7 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
 }
 # What a user may say instead: seconds, the usual, and the closest there is.
 EFFORTS = {"fast": "nearest", "good": "gptq", "best": "tuned"}
+BEST = "best"  # which also has the original write more text to learn from
 BLOCKWISE = frozenset({"block", "tuned"})
 ASYMMETRIC = frozenset({"gptaq"})
 # What may be folded into the original before anything is rounded, and what of that needs no text.
@@ -48,6 +49,7 @@ BLIND = frozenset({"rotate"})
 
 __all__ = [
     "ASYMMETRIC",
+    "BEST",
     "BLIND",
     "BLOCKWISE",
     "EFFORTS",

@@ -20,11 +20,10 @@ from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.recipe.decide import SOLVER, TARGET, check_asked, decide
 from whet.recipe.planning import budgeted, resume_budgeted
-from whet.recipe.reading import verify_count
 from whet.recipe.room import check_room, estimate
 from whet.recipe.running import PLAN, RUN, carry_out, choices, examine, go, refuse_other_files, same_run
 from whet.recipe.schema import resolved
-from whet.recipe.self_written import self_written
+from whet.recipe.self_written import write_text
 from whet.recipe.transforming import check_transform
 
 
@@ -42,6 +41,7 @@ def compress(
     solver: str | None = None,
     transform: str | None = None,
     repair: int | None = None,
+    synthetic: int | None = None,
     target: str | None = None,
     text: Any = None,
     eval_text: Any = None,
@@ -64,11 +64,12 @@ def compress(
 
     solver: `gptq` (the default; or say `good`), `nearest` (`fast`), which needs no text, `gptaq`, which makes up for
     what the blocks before a linear did to its inputs, `block`, which goes on from `gptq` and trains the linears of each
-    block together, or `tuned` (`best`), which tunes all scales on top of that. transform: what is folded into the
-    original first, so that it computes the same and rounds otherwise: `smooth`, `awq`, `rotate`, or `auto`, which keeps
-    for each group of linears what loses least on the verifying text. repair: with scheme and plan, the rank of an
-    adapter that puts back what rounding lost of the blocks' linears, in `out`/adapter. target: the runtime that is to
-    load it (`transformers` unless given; a plan names its own).
+    block together, or `tuned`, which tunes all scales on top of that; `best` is `tuned` with text from the original
+    beside yours, where yours is little. synthetic: tokens of such text; with any solver, 0 for none. transform: what
+    is folded into the original first, so that it computes the same and rounds otherwise: `smooth`, `awq`, `rotate`, or
+    `auto`, which keeps for each group of linears what loses least on the verifying text. repair: with scheme and plan,
+    the rank of an adapter that puts back what rounding lost of the blocks' linears, in `out`/adapter. target: the
+    runtime that is to load it (`transformers` unless given; a plan names its own).
     text: a path or hub name, a list of documents, or int64 windows `[n, L]`; eval_text: text that verifies instead of a
     tenth of `text`. samples, window: windows solved on and their tokens. dry_run: check and estimate, write nothing.
 
@@ -91,6 +92,7 @@ def compress(
             target=target or TARGET,
             solver=solver or SOLVER,
             transform=transform,
+            synthetic=synthetic,
             text=text,
             eval_text=eval_text,
             field=field,
@@ -110,6 +112,7 @@ def compress(
         solver=solver,
         transform=transform,
         repair=repair,
+        synthetic=synthetic,
         target=target,
         text=text,
         eval_text=eval_text,
@@ -129,6 +132,7 @@ def compress(
             "solver": decision.recipe["solver"],
             "transform": transform,
             "repair": repair,
+            "synthetic": decision.recipe["synthetic"],
             "target": decision.recipe["target"],
             "text": text,
             "eval_text": eval_text,
@@ -147,12 +151,7 @@ def compress(
     if dry_run:
         return {"dry_run": True, "out": str(out), **choices(decision), **needs, "notes": decision.notes}
     examine(decision)
-    if decision.to_write:
-        count = samples + verify_count(samples)
-        own = self_written(
-            decision.checkpoint, count, decision.recipe["text"]["window"], seed, decision.device, on_event
-        )
-        decision.solve, decision.verify, decision.to_write = own[:samples], own[samples:], 0
+    write_text(decision, samples, on_event)
     return carry_out(out, decision, on_event)
 
 
@@ -195,7 +194,7 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
         device=recipe["device"],
     )
     decision.verify = verify
-    decision.recipe |= {k: recipe[k] for k in ("text", "compute")}
+    decision.recipe |= {k: recipe[k] for k in ("text", "compute", "synthetic")}
     decision.notes = recipe["notes"]
     examine(decision)
     decision.asked = same_run(run, decision)["asked"]

@@ -23,9 +23,9 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.quantize import ASYMMETRIC, BLIND, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS, TRANSFORMS
+from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS, TRANSFORMS
+from whet.recipe.memory import check_fits, lacking
 from whet.recipe.reading import read_windows
-from whet.recipe.self_written import check_fits
 from whet.recipe.stored import check_shapes, check_vocabulary, untie
 from whet.targets import (
     TARGETS,
@@ -42,6 +42,8 @@ from whet.targets import (
 from whet.walk import not_followed
 
 BATCH_TOKENS = 4096
+# Tokens that training is given, at the least, where the original may write some (`whet.recipe.self_written`).
+ENOUGH = 1 << 16
 SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
 
 
@@ -50,9 +52,9 @@ class Decision:
     """What a run does: the recipe as plain JSON, and the objects it stands for.
 
     `grids` is by address; what has none stays as it is. `plan` is where they came from, if not from one scheme.
-    `solve` and `verify` are windows of tokens; `to_write` counts tokens the model will write itself for want of
-    text. `alone` asks what each part loses by itself, which the next plan is made from; nothing written depends on
-    it. `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into the
+    `solve` and `verify` are windows of tokens; `to_write` counts tokens the model will write itself, for want of
+    text or beside it. `alone` asks what each part loses by itself, which the next plan is made from; nothing written
+    depends on it. `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into the
     folder. Once a transform is folded in, `checkpoint` and `anatomy` are those of the transformed original,
     `transforms` tells by group what was done, and `source` is the original itself.
     """
@@ -101,7 +103,7 @@ class Decision:
     @property
     def tokens(self) -> int:
         """Tokens the run solves on, those the model is still to write itself among them."""
-        return self.to_write or sum(len(window) for window in self.solve)
+        return self.to_write + sum(len(window) for window in self.solve)
 
     @property
     def blockwise(self) -> bool:
@@ -212,6 +214,7 @@ def decide(
     solver: str | None = None,
     transform: str | None = None,
     repair: int | None = None,
+    synthetic: int | None = None,
     target: str | None = None,
     text: Any,
     eval_text: Any,
@@ -224,6 +227,7 @@ def decide(
 ) -> Decision:
     """Check every argument against the model and the target; raises UsageError or MachineError before anything runs.
 
+    synthetic: tokens that the model is to write beside the text; None leaves it to the solver (`best` has some).
     scheme, embed: one grid throughout, `W4A16` and none unless given; or plan: a grid for each part, with the solver
     and the target that it names.
     """
@@ -235,6 +239,7 @@ def decide(
         parse_scheme(scheme)
         if embed is not None:
             parse_scheme(embed)
+    best = solver == BEST
     asked = EFFORTS.get(solver, solver) if solver else None
     solver = asked or SOLVER
     if solver not in SOLVERS:
@@ -342,6 +347,8 @@ def decide(
         )
     if solver in ASYMMETRIC and any(linear.held.expert is not None for linear in parts.linears()):
         notes.append("experts are rounded as by gptq: the original and the lighter model send them different tokens")
+    beside, alone = _beside(checkpoint, parts, solve, synthetic, best and solver == EFFORTS[BEST])
+    notes += alone
     if text is not None and not verify:
         notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
     recipe = {
@@ -354,6 +361,7 @@ def decide(
         "solver": solver,
         "transform": transform,
         "repair": repair,
+        "synthetic": beside,
         "target": runtime.name,
         "container": stored.container,
         "seed": seed,
@@ -373,12 +381,39 @@ def decide(
         solve,
         verify,
         notes,
-        samples * window if writes_itself else 0,
+        samples * window if writes_itself else beside,
         checked,
     )
     if repair is not None:
         _check_repair(decision, runtime)
     return decision
+
+
+def _beside(
+    checkpoint: Checkpoint, parts: Anatomy, solve: list[Tensor], asked: int | None, best: bool
+) -> tuple[int, list[str]]:
+    """Tokens that the model is to write beside the text `solve`, and what to say. Raises UsageError where it cannot."""
+    if asked is not None and asked < 0:
+        raise UsageError(f"synthetic {asked} is no number of tokens. Give 0 for none, or how many, such as {ENOUGH}.")
+    if not solve:
+        if asked:
+            raise UsageError(
+                f"synthetic {asked} asks for text beside yours, and none is solved on. Give --text FILE too, or leave "
+                "synthetic out: without any text the model writes all of it, where the solver needs some."
+            )
+        return 0, []
+    tokens = (max(0, ENOUGH - sum(map(len, solve))) if best else 0) if asked is None else asked
+    if not tokens:
+        return 0, []
+    why = "does not write any" if parts.task != "causal" else lacking(checkpoint)
+    if not why:
+        return tokens, []
+    if asked:
+        raise UsageError(
+            f"synthetic {asked} asks for text that the original writes, but {checkpoint.path.name} {why}. Leave it out "
+            "and give more text (--text, --samples)."
+        )
+    return 0, [f"solved on the text given alone, of which `best` would have more from the original, but it {why}"]
 
 
 def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[str]:

@@ -1,8 +1,14 @@
-"""How much memory is free."""
+"""How much memory is free, and whether a model fits into it as a whole."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from whet.checkpoint import Checkpoint
+from whet.errors import UsageError
+
+# Loading needs the weights and the largest of them once more; the cache and activations of a few sequences come on top.
+_ROOM = 1.5
 
 
 def available_memory() -> int | None:
@@ -14,3 +20,20 @@ def available_memory() -> int | None:
     except OSError:
         pass
     return None
+
+
+def lacking(checkpoint: Checkpoint) -> str:
+    """How much memory a model needs as a whole to write text, and how much is free; empty where that is enough."""
+    free, needs = available_memory(), int(checkpoint.nbytes * _ROOM)
+    if free is None or needs <= free:
+        return ""
+    return f"needs about {needs / 1e9:.1f} GB of memory for that and {free / 1e9:.1f} GB are free"
+
+
+def check_fits(checkpoint: Checkpoint) -> None:
+    """Raises UsageError asking for text where the model does not fit in memory to write any."""
+    if why := lacking(checkpoint):
+        raise UsageError(
+            f"No text was given. {checkpoint.path.name} could write its own, but {why}. Give --text FILE (txt, jsonl, "
+            "parquet or hub data) in the languages the model is used in, or --solver nearest, which needs none."
+        )

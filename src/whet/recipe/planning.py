@@ -45,6 +45,7 @@ from whet.recipe.rounds import QUALITY_ROUNDS, ROUNDS, Round, best_of, figures, 
 from whet.recipe.running import RUN, choices, refuse_other_files
 from whet.recipe.schema import resolved
 from whet.recipe.scoring import score, unscored
+from whet.recipe.self_written import write_text
 from whet.recipe.transforming import check_transform, transformed, transformed_bytes
 from whet.report import card_section, page
 from whet.targets import find_target
@@ -120,6 +121,7 @@ def budgeted(
     target: str = "transformers",
     solver: str = "gptq",
     transform: str | None = None,
+    synthetic: int | None = None,
     text: Any = None,
     eval_text: Any = None,
     field: str = "text",
@@ -138,7 +140,21 @@ def budgeted(
     """
     out = Path(out)
     items = read_skills(skills) if skills is not None else []
-    decision = _material(model, target, solver, text, eval_text, field, chat, samples, window, seed, device, transform)
+    decision = _material(
+        model,
+        target,
+        solver,
+        text,
+        eval_text,
+        field,
+        chat,
+        samples,
+        window,
+        seed,
+        device,
+        transform,
+        synthetic,
+    )
     budget = budget_of(decision.checkpoint, fit, bits, quality)
     if budget.kind == "quality" and not decision.verify:
         raise UsageError(
@@ -156,6 +172,7 @@ def budgeted(
     if dry_run:
         return {"dry_run": True, "out": str(out), **choices(decision), **needs, "notes": decision.notes}
     decision.recipe["model_sha256"] = decision.checkpoint.examine()
+    write_text(decision, samples, on_event)
     run = out / RUN
     mark = _mark(decision, budget, items)
     if begun:
@@ -176,6 +193,7 @@ def budgeted(
                 "skills": skills,
                 "solver": decision.recipe["solver"],
                 "transform": transform,
+                "synthetic": decision.recipe["synthetic"],
                 "target": target,
                 "text": text,
                 "eval_text": eval_text,
@@ -205,7 +223,7 @@ def resume_budgeted(out: Path, on_event: OnEvent) -> dict[str, Any]:
         recipe["seed"], recipe["device"], recipe["transform"],
     )  # fmt: skip
     decision.verify, decision.notes, decision.asked = verify, kept["notes"], kept["asked"]
-    decision.recipe |= {key: recipe[key] for key in ("text", "compute")}
+    decision.recipe |= {key: recipe[key] for key in ("text", "compute", "synthetic")}
     decision.recipe["model_sha256"] = decision.checkpoint.examine()
     items = [parse_item(record, f"skill item {i}") for i, record in enumerate(kept["items"])]
     budget = Budget(**kept["budget"])
@@ -256,6 +274,7 @@ def _material(
     seed: int,
     device: str,
     transform: str | None = None,
+    synthetic: int | None = None,
 ) -> Decision:
     """The model and the text, checked, with nothing planned yet."""
     if text is None:
@@ -263,8 +282,9 @@ def _material(
             "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
         )
     decision = decide(
-        model, scheme=find_target(target).simplest, solver=solver, transform=transform, target=target, text=text,
-        eval_text=eval_text, field=field, chat=chat, samples=samples, window=window, seed=seed, device=device,
+        model, scheme=find_target(target).simplest, solver=solver, transform=transform, synthetic=synthetic,
+        target=target, text=text, eval_text=eval_text, field=field, chat=chat, samples=samples, window=window,
+        seed=seed, device=device,
     )  # fmt: skip
     decision.recipe |= {"scheme": None}
     return decision

@@ -14,9 +14,9 @@ import torch
 from whet.anatomy import Linear
 from whet.budget import tensor_bytes
 from whet.errors import MachineError, UsageError
-from whet.quantize import ASYMMETRIC, BLIND, BLOCKWISE, EFFORTS, STEP_TOKENS, usual_steps
+from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, STEP_TOKENS, usual_steps
 from whet.recipe.curvature import SLOPE_TOKENS
-from whet.recipe.decide import BATCH_TOKENS, Decision
+from whet.recipe.decide import BATCH_TOKENS, ENOUGH, Decision
 from whet.recipe.memory import available_memory
 from whet.recipe.solving import ROUNDS
 from whet.recipe.transforming import transformed_bytes
@@ -27,6 +27,8 @@ from whet.walk import hidden as hidden_states
 # and what rounding leaves on the way), and how many times a block's activations are there while it is trained.
 _TRAINED, _KEPT = 68, 4
 _STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
+# The same for a token that the original writes, which goes through it by itself: two, and waiting for the weights.
+_WRITING = 8.0
 # Candidates that a search for factors rounds some rows with, and what `auto` tries with the run's own solver.
 _CANDIDATES, _TRIED = 20, 0.5
 # Multiplications and additions that repairing a module takes, over its smaller side cubed: eigenvectors, one or two
@@ -80,15 +82,19 @@ def estimate(decision: Decision) -> dict[str, Any]:
         + transformed_bytes(decision)
         # adapters lie block by block in the run's folder until they become one
         + after.get("adapter", 0),
-        "seconds": _seconds(decision, decision.recipe["solver"], multiply),
-        "efforts": {effort: _seconds(decision, solver, multiply) for effort, solver in EFFORTS.items()},
+        "seconds": _seconds(decision, decision.recipe["solver"], multiply, tokens),
+        "efforts": {
+            effort: _seconds(decision, solver, multiply, max(tokens, ENOUGH) if effort == BEST and tokens else tokens)
+            for effort, solver in EFFORTS.items()
+        },
     }
 
 
-def _seconds(decision: Decision, solver: str, multiply: float) -> float:
-    """About how long the run takes with a solver, at so many multiplications and additions a second."""
+def _seconds(decision: Decision, solver: str, multiply: float, tokens: int) -> float:
+    """About how long the run takes with a solver on so many tokens, at `multiply` multiplications and additions a
+    second."""
     parts = decision.anatomy
-    chosen, tokens = decision.chosen(parts.linears()), decision.tokens
+    chosen = decision.chosen(parts.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
     table = parts.embedding.shape[0] * parts.embedding.shape[1]
     flops = 4.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
@@ -96,6 +102,7 @@ def _seconds(decision: Decision, solver: str, multiply: float) -> float:
     repairs = rounds * sum(_EIGEN * min(module.shape) ** 3 for module in decision.repaired)
     if not tokens:
         return (weights + table) * 5e-8 * rounds + repairs / multiply
+    flops += _WRITING * (weights + table) * (tokens - sum(map(len, decision.solve)))
     if solver != "nearest":
         flops += rounds * sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
     if solver in ASYMMETRIC:

@@ -60,6 +60,9 @@ class Quantize(Strict):
     repair: int | None = Field(
         default=None, ge=1, description="The rank of an adapter that puts back what rounding lost, such as 16"
     )
+    synthetic: int | None = Field(
+        default=None, ge=0, description="Tokens of text that the original writes beside the text given; 0 for none"
+    )
     target: str | None = Field(
         default=None, alias="for", description=f"The runtime that is to load it: {', '.join(TARGETS)}"
     )

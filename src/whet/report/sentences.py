@@ -53,6 +53,12 @@ SENTENCES: dict[str, str] = {
         "글이 주어지지 않아 모델이 스스로 {tokens}토큰을 씁니다 (약 {seconds}초). 쓰시는 글이 있으면 --text로 주는 "
         "편이 낫습니다."
     ),
+    "the original writes {tokens} tokens beside the text, going on from pieces of it": (
+        "원본이 주어진 글의 조각을 이어 {tokens}토큰을 더 씁니다"
+    ),
+    "solved on the text given alone, of which `best` would have more from the original, but it {why}": (
+        "주어진 글만으로 풀었습니다. `best`는 원본이 쓴 글을 더하지만, 원본이 {why}"
+    ),
     # plans
     "{target} loads no quantized embedding or head: {preset} leaves them as they are": (
         "{target}은(는) 양자화된 임베딩이나 헤드를 열지 못합니다. {preset}은(는) 그대로 둡니다"
