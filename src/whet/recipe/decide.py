@@ -54,8 +54,8 @@ class Decision:
     `grids` is by address; what has none stays as it is. `plan` is where they came from, if not from one scheme.
     `solve` and `verify` are windows of tokens; `to_write` counts tokens the model will write itself, for want of
     text or beside it. `alone` asks what each part loses by itself, which the next plan is made from; nothing written
-    depends on it. `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into the
-    folder. Once a transform is folded in, `checkpoint` and `anatomy` are those of the transformed original,
+    depends on it. `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into
+    the folder. Once a transform is folded in, `checkpoint` and `anatomy` are those of the transformed original,
     `transforms` tells by group what was done, and `source` is the original itself.
     """
 
