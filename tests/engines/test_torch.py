@@ -68,6 +68,7 @@ def test_generation_stops_at_an_end_token_or_at_a_line_end(engine, monkeypatch):
     before = free[: free.index(later)]
     monkeypatch.setattr(engine, "ends", {later})
     assert engine.continue_ids([prompt], 20) == [before]
+    assert engine.continue_ids([prompt], 20, past_ends=True) == [free]
     monkeypatch.setattr(engine, "ends", set())
     monkeypatch.setattr(engine, "_newline", dict.fromkeys(range(258), False) | {later: True})
     assert engine.continue_ids([prompt], 20, stop_at_newline=True) == [[*before, later]]

@@ -31,6 +31,7 @@ CHOICES = {
     "transformed": {"scheme": "int3s-g32", "transform": "auto", "eval_text": WINDOWS.flip(1)},
     "trained": {"scheme": "int2-g16", "embed": "int6z-g16", "solver": "tuned"},
     "repaired": {"scheme": "int2-g16", "solver": "tuned", "repair": 3},
+    "written": {"scheme": "int3-g32", "synthetic": 64},
 }
 
 
@@ -169,7 +170,14 @@ def counted(original, out, choices):
     "name,number,of",
     [
         (name, i, of)
-        for name, of in (("mixed", 12), ("asymmetric", 4), ("trained", 8), ("transformed", 8), ("repaired", 8))
+        for name, of in (
+            ("mixed", 12),
+            ("asymmetric", 4),
+            ("trained", 8),
+            ("transformed", 8),
+            ("repaired", 8),
+            ("written", 4),
+        )
         for i in range(of)
     ],
 )

@@ -72,6 +72,8 @@ def estimate(decision: Decision) -> dict[str, Any]:
         slopes = 4 * width * min(tokens, SLOPE_TOKENS) * (count + 1)
         spilled += 4 * width**2 * count + (slopes if slopes > hidden_states.SPILL else 0)
     multiply = _multiplications_per_second()
+    given = tokens - decision.recipe["synthetic"]
+    most = max(given, ENOUGH) if decision.solve and parts.task == "causal" else given
     return {
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
         "memory": int(memory),
@@ -84,7 +86,7 @@ def estimate(decision: Decision) -> dict[str, Any]:
         + after.get("adapter", 0),
         "seconds": _seconds(decision, decision.recipe["solver"], multiply, tokens),
         "efforts": {
-            effort: _seconds(decision, solver, multiply, max(tokens, ENOUGH) if effort == BEST and tokens else tokens)
+            effort: _seconds(decision, solver, multiply, most if effort == BEST else given)
             for effort, solver in EFFORTS.items()
         },
     }
