@@ -40,6 +40,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     what.add_argument("--scheme", choices=["FP8", "NVFP4", "MXFP4"], help="a float format instead of an integer grid")
     result.add_argument("--group", type=int, default=0, help="weights that share a scale of an integer grid")
     result.add_argument("--symmetric", action="store_true", help="no zero point (default: an integer zero)")
+    result.add_argument("--keep", default="", help="linears with this in their names stay as they are: mlp")
     result.add_argument("--threads", type=int, default=1)
     result.add_argument("--out", required=True)
     return result
@@ -55,24 +56,35 @@ def samples(windows: torch.Tensor) -> list[dict[str, list[int]]]:
     return [{"input_ids": row.tolist(), "attention_mask": [1] * len(row)} for row in windows]
 
 
-def linears(model: torch.nn.Module) -> dict[str, torch.nn.Linear]:
-    """The linears of the blocks, by name."""
+def linears(model: torch.nn.Module, keep: str = "") -> dict[str, torch.nn.Linear]:
+    """The linears of the blocks, by name, but for those with ``keep`` in it."""
     every = model.named_modules()
-    return {name: one for name, one in every if isinstance(one, torch.nn.Linear) and name != "lm_head"}
+    found = {name: one for name, one in every if isinstance(one, torch.nn.Linear) and name != "lm_head"}
+    return {name: one for name, one in found.items() if not keep or keep not in name}
 
 
 def save_dequantized(
-    model: str, out: str, weights: dict[str, torch.Tensor], beside: dict[str, torch.Tensor] | None = None
+    args: argparse.Namespace, weights: dict[str, torch.Tensor], beside: dict[str, torch.Tensor] | None = None
 ) -> int:
     """Write ``OUT/dequant``: the original in fp32 with ``weights`` (module name -> [out, in]) swapped in, and what a
     transform changed ``beside`` them (parameter name -> values).
 
-    Returns how many linears differ from the original. Exits if a peer returned the original weights, which has
-    happened (auto-round 0.16.1 restores them when it saves an fp32 checkpoint, and scores as lossless), or if a
-    linear came back further from the original than zeros would be (a transposed square matrix).
+    Returns how many linears differ from the original. Exits if a peer left any that it was to round as they were
+    (auto-round 0.16.1 puts all back when it saves an fp32 checkpoint, and leaves out those with a side that 32 does not
+    divide; both score as nearly lossless), if groups hold more values than there are codes, or if a linear came back
+    further from the original than zeros would be (a transposed square matrix).
     """
-    original = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    original = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     modules = dict(original.named_modules())
+    asked = linears(original, args.keep)
+    if missing := sorted(asked.keys() - weights.keys()):
+        raise SystemExit(f"{len(missing)} of {len(asked)} linears were not rounded: {missing[0]}, ...")
+    weights = {name: weights[name] for name in asked}
+    if args.bits and (left := [name for name, value in weights.items() if values(value, args.group) > 2**args.bits]):
+        raise SystemExit(
+            f"{len(left)} of {len(asked)} linears hold more than {2**args.bits} values in a group, so they were not "
+            f"rounded to {args.bits} bits: {left[0]} ({list(weights[left[0]].shape)}), ..."
+        )
     changed = 0
     worst = 0.0
     with torch.no_grad():
@@ -90,10 +102,17 @@ def save_dequantized(
         raise SystemExit(f"only {changed} of {len(weights)} linears differ from the original: nothing was quantized")
     if worst > 1:
         raise SystemExit(f"a decoded linear is {worst:.2f} times its own norm away from the original: decoded wrongly")
-    folder = Path(out) / "dequant"
+    folder = Path(args.out) / "dequant"
     original.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(args.model).save_pretrained(folder)
     return changed
+
+
+def values(w: torch.Tensor, group: int) -> int:
+    """The most distinct values in any group of ``w [out, in]`` (a short last one aside; 0: groups are whole rows)."""
+    size = min(group or w.shape[1], w.shape[1])
+    groups = w[:, : w.shape[1] // size * size].unflatten(1, (-1, size)).sort(-1).values
+    return int((groups.diff(dim=-1) != 0).sum(-1).max()) + 1
 
 
 class Run:

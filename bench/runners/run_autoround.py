@@ -20,7 +20,8 @@ def main() -> None:
     run = common.Run(args)
     windows = common.read_windows(args.windows)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
-    names = list(common.linears(model))
+    names = list(common.linears(model, args.keep))
+    kept = common.linears(model).keys() - set(names)
     tuner = AutoRound(
         model,
         AutoTokenizer.from_pretrained(args.model),
@@ -35,12 +36,13 @@ def main() -> None:
         device_map="cpu",
         enable_torch_compile=False,
         enable_alg_ext=args.alg_ext,
+        layer_config={name: {"bits": 16} for name in sorted(kept)},
     )
     with run.timed():
         tuned, layers = tuner.quantize()
     modules = dict(tuned.named_modules())
     weights = {name: modules[name].weight.detach().float() for name in names}
-    changed = common.save_dequantized(args.model, args.out, weights)
+    changed = common.save_dequantized(args, weights)
     first = next(iter(layers.values()))
     settings = {name: str(first.get(name)) for name in ("bits", "group_size", "sym", "scale_dtype")}
     settings |= {"iters": str(args.iters), "enable_alg_ext": str(args.alg_ext), "batch_size": "8"}

@@ -24,7 +24,13 @@ def main() -> None:
     args = parser.parse_args()
     run = common.Run(args)
     config = QuantizeConfig(
-        bits=args.bits, group_size=args.group, sym=args.symmetric, desc_act=False, mse=args.mse, device="cpu"
+        bits=args.bits,
+        group_size=args.group,
+        sym=args.symmetric,
+        desc_act=False,
+        mse=args.mse,
+        device="cpu",
+        dynamic={f"-:.*{args.keep}.*": {}} if args.keep else None,
     )
     rows = common.samples(common.read_windows(args.windows))
     # Its packed linears accept fp16 and bf16 only, so the original is read in fp16.
@@ -42,7 +48,7 @@ def main() -> None:
         scale_types.add(str(module.scales.dtype))
         module.scales = module.scales.float()
         weights[name] = module.dequantize_weight().T.float().contiguous()  # it returns [in, out]
-    changed = common.save_dequantized(args.model, args.out, weights)
+    changed = common.save_dequantized(args, weights)
     names = ["damp_percent", "act_group_aware", "desc_act", "mse", "sym", "format"]
     settings = {name: str(getattr(config, name)) for name in names}
     run.record(["gptqmodel"], linears=changed, scale_types=sorted(scale_types), settings=settings)

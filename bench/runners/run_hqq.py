@@ -17,7 +17,7 @@ def main() -> None:
     run = common.Run(args)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     config = BaseQuantizeConfig(nbits=args.bits, group_size=args.group, axis=1)
-    linears = common.linears(model)
+    linears = common.linears(model, args.keep)
     with run.timed():
         packed = {
             name: HQQLinear(module, config, compute_dtype=torch.float32, device="cpu", del_orig=False)
@@ -28,7 +28,7 @@ def main() -> None:
         for part in ("scale", "zero"):
             one.meta[part] = one.meta[part].half().float()  # what a checkpoint in 16 bits would store
         weights[name] = one.dequantize().float()
-    changed = common.save_dequantized(args.model, args.out, weights)
+    changed = common.save_dequantized(args, weights)
     settings = {"axis": "1", **{name: str(value) for name, value in config["weight_quant_params"].items()}}
     run.record(["hqq"], linears=changed, bits_per_weight=args.bits + 32 / args.group, settings=settings)
 

@@ -51,7 +51,10 @@ def main() -> None:
     if args.observer:
         numbers["observer"] = args.observer
     kind = QuantizationModifier if args.nearest else GPTQModifier
-    modifier = kind(config_groups={"group_0": {"targets": ["Linear"], "weights": numbers}}, ignore=["lm_head"])
+    modifier = kind(
+        config_groups={"group_0": {"targets": ["Linear"], "weights": numbers}},
+        ignore=["lm_head", *([f"re:.*{args.keep}.*"] if args.keep else [])],
+    )
     entered = watch_blocks(model)
     some = {} if args.nearest else {"dataset": data, "num_calibration_samples": len(data)}
     with run.timed():
@@ -59,7 +62,7 @@ def main() -> None:
 
     linears = None
     if not args.time_only:
-        linears = common.save_dequantized(args.model, args.out, decoded(model, args))
+        linears = common.save_dequantized(args, decoded(model, args))
     run.record(
         ["llmcompressor", "compressed-tensors"],
         linears=linears,

@@ -26,11 +26,11 @@ def main() -> None:
         scale_dtype=torch.float16,
         **({"intx_choose_qparams_algorithm": "hqq_scale_only"} if args.hqq else {}),
     )
-    linears = common.linears(model)
+    linears = common.linears(model, args.keep)
     with run.timed():
         quantize_(model, config, filter_fn=lambda _, name: name in linears)
     weights = {name: model.get_submodule(name).weight.dequantize().float() for name in linears}
-    changed = common.save_dequantized(args.model, args.out, weights)
+    changed = common.save_dequantized(args, weights)
     run.record(["torchao"], linears=changed, settings={"hqq": str(args.hqq), "scale_dtype": "float16"})
 
 

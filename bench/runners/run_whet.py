@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def main() -> None:
         result = whet.compress(
             args.model,
             lighter,
-            scheme=args.scheme or f"int{args.bits}{'s' if args.symmetric else ''}-g{args.group}",
+            **what(args),
             solver=args.solver,
             transform=args.transform,
             text=args.windows,
@@ -49,10 +50,22 @@ def main() -> None:
         modules = dict(model.named_modules())
         weights = {name: modules[name].weight for name in result["linears"]}
         beside = dict(model.named_parameters()) if args.transform else None
-        facts["linears"] = common.save_dequantized(args.model, args.out, weights, beside)
+        facts["linears"] = common.save_dequantized(args, weights, beside)
         numbers = sum(weight.numel() for weight in weights.values())
         facts["bits_per_weight"] = 8 * result["sizes"]["lighter"]["linears"] / numbers
     run.record(["whet"], **facts)
+
+
+def what(args: argparse.Namespace) -> dict[str, object]:
+    """The scheme, or the plan that gives it to all linears but those that stay as they are."""
+    scheme = args.scheme or f"int{args.bits}{'s' if args.symmetric else ''}-g{args.group}"
+    if not args.keep:
+        return {"scheme": scheme}
+    model = load_model(args.model)
+    tables = ["model.embed_tokens", *([] if model.config.tie_word_embeddings else ["lm_head"])]
+    schemes = dict.fromkeys([*common.linears(model), *tables], "keep")
+    schemes |= dict.fromkeys(common.linears(model, args.keep), scheme)
+    return {"plan": {"format": "whet.plan", "version": 1, "target": "whet", "schemes": schemes}}
 
 
 if __name__ == "__main__":
