@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import models
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
@@ -98,3 +101,41 @@ def test_the_frontier_is_what_nothing_is_faster_and_closer_than(frontier):
     drawn = ElementTree.fromstring(frontier.frontier_plot([frontier.Panel("4 bits", dots)] * 2))
     assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == 10
     assert {"a", "fast & far"} <= {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+
+
+@pytest.fixture(scope="module")
+def runners():
+    sys.path.insert(0, str(BENCH / "runners"))
+    try:
+        import common
+
+        yield common
+    finally:
+        sys.path.remove(str(BENCH / "runners"))
+
+
+def test_what_was_not_rounded_is_no_result(runners, tmp_path):
+    """Every linear rounded to four values in a group passes, those that are to stay aside; one left as it was fails."""
+    folder = models.make(tmp_path / "model")
+    original = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    args = argparse.Namespace(model=str(folder), out=str(tmp_path / "out"), bits=2, group=32, keep="mlp")
+    rounded = {}
+    for name, module in runners.linears(original, "mlp").items():
+        groups = module.weight.detach().unflatten(1, (-1, 32))
+        scale = groups.abs().amax(-1, keepdim=True) / 2
+        rounded[name] = ((groups / scale).round().clamp(-2, 1) * scale).flatten(1)
+    assert rounded and not any("mlp" in name for name in rounded)
+    assert runners.save_dequantized(args, rounded) == len(rounded)
+    name = next(iter(rounded))
+    with pytest.raises(
+        SystemExit, match=r"1 of 8 linears hold more than 4 values in a group, .* not rounded to 2 bits"
+    ):
+        runners.save_dequantized(args, {**rounded, name: original.get_submodule(name).weight.detach() * 1.001})
+    with pytest.raises(SystemExit, match=f"1 of 8 linears were not rounded: {name}"):
+        runners.save_dequantized(args, {k: v for k, v in rounded.items() if k != name})
+
+
+def test_values_are_counted_within_groups(runners):
+    w = torch.tensor([[0.0, 0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 6.0, 7.0]])
+    assert runners.values(w, 2) == 2
+    assert runners.values(w, 0) == 4
