@@ -29,6 +29,7 @@ from whet.quantize.nearest import nearest
 from whet.quantize.rotation import random_hadamard
 from whet.quantize.smooth import smooth
 from whet.quantize.solution import Solution, second_moment_error
+from whet.quantize.spinquant import Turned, pivots, spinquant
 from whet.quantize.transform import Reader, Settle, balanced, loss
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
@@ -42,9 +43,11 @@ SOLVERS: dict[str, Callable[..., Solution]] = {
 EFFORTS = {"fast": "nearest", "good": "gptq", "best": "tuned"}
 BLOCKWISE = frozenset({"block", "tuned"})
 ASYMMETRIC = frozenset({"gptaq"})
-# What may be folded into the original before anything is rounded, and what of that needs no text.
-TRANSFORMS = ("smooth", "awq", "rotate", "auto")
-BLIND = frozenset({"rotate"})
+# What may be folded into the original before anything is rounded; what of that needs no text; and what turns the
+# residual stream, for which the head has to be a tensor of its own.
+TRANSFORMS = ("smooth", "awq", "rotate", "quarot", "spinquant", "auto")
+BLIND = frozenset({"rotate", "quarot"})
+WHOLE = frozenset({"quarot", "spinquant"})
 
 __all__ = [
     "ASYMMETRIC",
@@ -55,11 +58,13 @@ __all__ = [
     "SOLVERS",
     "STEP_TOKENS",
     "TRANSFORMS",
+    "WHOLE",
     "Reader",
     "Settle",
     "Solution",
     "Start",
     "Trained",
+    "Turned",
     "adam",
     "asymmetric_target",
     "awq",
@@ -68,11 +73,13 @@ __all__ = [
     "gptq",
     "loss",
     "nearest",
+    "pivots",
     "pull",
     "random_hadamard",
     "round_block",
     "second_moment_error",
     "smooth",
+    "spinquant",
     "steps_of",
     "take_step",
     "usual_steps",

@@ -39,7 +39,10 @@ _BASE_MEMORY = 700 * 2**20
 def estimate(decision: Decision) -> dict[str, Any]:
     """What the run will take: `bytes` by part before and after, peak `memory`, `disk`, `seconds` (a rough guess)."""
     parts, tensors, repair = decision.anatomy, decision.checkpoint.tensors, decision.recipe["repair"]
-    before, after = tensor_bytes(parts, tensors, {}), tensor_bytes(parts, tensors, decision.grids, repair)
+    before, after = (
+        tensor_bytes(parts, decision.checkpoint.stored, {}),
+        tensor_bytes(parts, tensors, decision.grids, repair),
+    )
     block = max(sum(tensors[n].nbytes // tensors[n].dtype.itemsize for n in names) for names in parts.block_tensors)
     chosen = decision.chosen(parts.linears())
     widest = max((linear.shape[1] for linear in chosen), default=0)
