@@ -29,7 +29,7 @@ from whet.quantize.nearest import nearest
 from whet.quantize.rotation import random_hadamard
 from whet.quantize.smooth import smooth
 from whet.quantize.solution import Solution, second_moment_error
-from whet.quantize.spinquant import Turned, pivots, spinquant
+from whet.quantize.spinquant import LEARNING_STEPS, Turned, pivots, spinquant
 from whet.quantize.transform import Reader, Settle, balanced, loss
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
@@ -55,6 +55,7 @@ __all__ = [
     "BLOCKWISE",
     "EFFORTS",
     "JUDGES",
+    "LEARNING_STEPS",
     "SOLVERS",
     "STEP_TOKENS",
     "TRANSFORMS",

@@ -25,7 +25,7 @@ from torch import Tensor
 from whet.grids import Grid
 
 # Steps of descent, each on one block. How far the first step turns, in radians a channel; the last turns by nothing.
-STEPS = 750
+LEARNING_STEPS = 750
 _ANGLE, _MOMENTUM = 0.03, 0.9
 _DAMP = 0.01  # of the mean of H's diagonal, as in GPTQ
 
@@ -74,18 +74,24 @@ def pivots(h: Tensor) -> Tensor:
     """D `[in]` of `h [in, in]`, which is damped until it has one: the variance of each input given those after it."""
     damp = _DAMP * h.diagonal().mean().clamp_min(torch.finfo(h.dtype).tiny)
     while True:
-        lower, failed = torch.linalg.cholesky_ex((h + damp * torch.eye(len(h), dtype=h.dtype)).flip(0, 1))
+        lower, failed = torch.linalg.cholesky_ex((h + damp * torch.eye(len(h)).to(h)).flip(0, 1))
         if not failed:
             return lower.diagonal().flip(0).square()
         damp = damp * 10
 
 
 def spinquant(
-    block: Callable[[int], Sequence[Turned]], count: int, start: Mapping[str, Tensor], seed: int, steps: int = STEPS
+    block: Callable[[int], Sequence[Turned]],
+    count: int,
+    start: Mapping[str, Tensor],
+    seed: int,
+    steps: int = LEARNING_STEPS,
+    on_step: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
     """Rotations by name, learned from where they `start`, float64.
 
-    block: the linears of one of `count` blocks. seed: of the order in which blocks are taken.
+    block: the linears of one of `count` blocks. seed: of the order in which blocks are taken. on_step: called after
+    each of the `steps`.
     """
     found, speed = dict(start), {name: torch.zeros_like(basis) for name, basis in start.items()}
     with torch.no_grad():
@@ -103,6 +109,7 @@ def spinquant(
             slopes = torch.autograd.grad(torch.stack(lost).sum(), list(free.values())) if lost else ()
         for name, slope in zip(names, slopes, strict=False):
             found[name], speed[name] = _step(found[name], slope, speed[name], _ANGLE * (1 - step / steps))
+        on_step()
     return found
 
 
@@ -114,5 +121,5 @@ def _step(basis: Tensor, slope: Tensor, speed: Tensor, angle: float) -> tuple[Te
     if not size > 0:
         return basis, speed
     half = speed * (angle * len(basis) ** 0.5 / size / 2)
-    eye = torch.eye(len(basis), dtype=basis.dtype)
+    eye = torch.eye(len(basis)).to(basis)
     return basis @ torch.linalg.solve(eye + half, eye - half), speed

@@ -11,6 +11,11 @@ from whet.anatomy import Group, Linear
 from whet.recipe.decide import Decision
 
 
+def double_device(device: str) -> str:
+    """Where products in float64 are computed: on the device if it is a CUDA one, as others have no such type."""
+    return device if torch.device(device).type == "cuda" else "cpu"
+
+
 class Held:
     """The tensors of a block, in float64 once they are changed."""
 
@@ -91,7 +96,8 @@ class Held:
             vector.copy_(vector @ basis)
 
     def _product(self, w: Tensor, basis: Tensor) -> Tensor:
-        return (w.to(self.device) @ basis.to(self.device)).to(w.device)
+        place = double_device(self.device)
+        return (w.to(place) @ basis.to(place)).to(w.device)
 
     def settle(self, group: Group, columns: Tensor) -> Tensor:
         """The factors `[in]`, float64, nearest to `columns [in]` that every tensor of a group holds in its type."""

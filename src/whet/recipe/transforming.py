@@ -184,6 +184,7 @@ class _Maker:
         self.count = len(decision.anatomy.blocks) + 1
         self.types = _types(decision)
         done = sum(journal.finished(_unit(i), folder) is not None for i in range(self.count - 1))
+        self.on_event = on_event
         self.stage = Stage(on_event, "transform", self.count, done)
         self.solve = batches(decision.solve, BATCH_TOKENS)
         self.verify = batches(decision.verify, BATCH_TOKENS)
@@ -210,7 +211,7 @@ class _Maker:
         """Learn rotations, from a walk that keeps what is known of every block's inputs."""
         if self.journal.finished(LEARNED, self.folder) is None:
             self._walk(run)
-        self.rotations = learned(self.decision, self.folder, self.journal, self.heads)
+        self.rotations = learned(self.decision, self.folder, self.journal, self.heads, self.on_event)
 
     def _walk(self, run: Path) -> None:
         """Visit every block with what reaches it in the original."""
@@ -285,6 +286,10 @@ class _Maker:
         self.journal.record(_REST, file, kl=gap)
         self.stage.step()
 
+    def _narrow(self, table: Linear) -> bool:
+        """Whether an embedding or head that was turned is written in 16 bits."""
+        return self.types.get(table.parameter, torch.float32).itemsize < 4
+
     def _gap(self) -> float | None:
         """KL(original ‖ transformed) in nats a token, over one batch of text. Raises GateError where it is a defect."""
         decision = self.decision
@@ -312,6 +317,13 @@ class _Maker:
             kl = score_tokens(before, later, nothing)[0]
             total, count = total + kl.double().sum().item(), count + kl.numel()
         if not total / count < _DEFECT:
+            narrow = [table.role for table in tables(decision.anatomy) if self._narrow(table)]
+            if self.kind in WHOLE and narrow:
+                raise GateError(
+                    f"{decision.recipe['model']}: {self.kind} loses KL {total / count:.3g} nats a token before "
+                    f"anything is rounded to codes, as {' and '.join(narrow)} stay in 16 bits. Round them too (--embed "
+                    "with a scheme of 8 bits or fewer), or go on without --transform."
+                )
             raise GateError(
                 f"{decision.recipe['model']}: with {self.kind} folded in it computes something else than before (KL "
                 f"{total / count:.3g} nats a token). This is a defect of whet; please report it with the model's "

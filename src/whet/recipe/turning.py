@@ -18,8 +18,10 @@ from whet.anatomy import Group, stream
 from whet.budget import tables, tensor_bytes
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.errors import UsageError
-from whet.quantize import WHOLE, Turned, pivots, random_hadamard, spinquant
+from whet.events import OnEvent, Stage
+from whet.quantize import LEARNING_STEPS, WHOLE, Turned, pivots, random_hadamard, spinquant
 from whet.recipe.decide import Decision
+from whet.recipe.held import double_device
 from whet.walk import Journal, SecondMoments
 
 STREAM = "stream"
@@ -45,16 +47,14 @@ def check_turning(decision: Decision) -> None:
     head = parts.head
     assert head is not None  # `part` has seen to it
     if decision.parted:
-        stored = {head.parameter: decision.checkpoint.tensors[head.parameter]}
-        planned = decision.recipe["scheme"] is None and decision.plan is None
-        size = (
-            "as many bytes as its budget allows"
-            if planned
-            else f"{tensor_bytes(parts, stored, decision.grids)['head']:,} bytes"
-        )
+        if decision.recipe["scheme"] is None and decision.plan is None:
+            takes = "counts in the budget"
+        else:
+            stored = {head.parameter: decision.checkpoint.tensors[head.parameter]}
+            takes = f"takes {tensor_bytes(parts, stored, decision.grids)['head']:,} bytes more"
         decision.notes.append(
-            f"the head is stored apart from the embedding, to which config.json ties it, and takes {size} more: the "
-            "last norm's weights are folded into it"
+            f"the head is stored apart from the embedding, to which config.json ties it, and {takes}: the last norm's "
+            "weights are folded into it"
         )
 
 
@@ -102,16 +102,21 @@ def moment_bytes(decision: Decision) -> int:
     return 4 * sum(width**2 for width in inputs.values())
 
 
-def learned(decision: Decision, folder: Path, journal: Journal, heads: Sequence[Sequence[Group]]) -> dict[str, Tensor]:
+def learned(
+    decision: Decision, folder: Path, journal: Journal, heads: Sequence[Sequence[Group]], on_event: OnEvent
+) -> dict[str, Tensor]:
     """Rotations as `spinquant` learns them from the moments that were kept, or as an earlier run did."""
     file = folder / f"{LEARNED}.safetensors"
     if not journal.finished(LEARNED, folder):
         start = random_rotations(decision, heads)
-        count = len(decision.anatomy.blocks)
         found = spinquant(
-            lambda index: _turned(decision, folder, index, heads[index]), count, start, decision.recipe["seed"]
+            lambda index: _turned(decision, folder, index, heads[index]),
+            len(decision.anatomy.blocks),
+            {name: basis.to(double_device(decision.device)) for name, basis in start.items()},
+            decision.recipe["seed"],
+            on_step=Stage(on_event, "learn", LEARNING_STEPS).step,
         )
-        write_tensors(file, {name: basis.contiguous() for name, basis in found.items()})
+        write_tensors(file, {name: basis.cpu().contiguous() for name, basis in found.items()})
         journal.record(LEARNED, file)
     return {name: read_tensor(info) for name, info in read_header(file).items()}
 
@@ -130,18 +135,19 @@ def _turned(decision: Decision, folder: Path, index: int, heads: Sequence[Group]
     columns = _columns(decision, index, heads)
     rows = {linear.address: STREAM for linear in touched.writers}
     rows |= {group.giver.address: group.name for group in heads if group.giver is not None}
+    place = double_device(decision.device)
     norms = {
-        linear.address: checkpoint.read(group.vectors[0][0]).double() + group.adds
+        linear.address: checkpoint.read(group.vectors[0][0]).to(place, torch.float64) + group.adds
         for group in touched.read
         for linear in group.readers
     }
     stored = read_header(moments_file(folder, index))
-    moments = {name: read_tensor(info).double() for name, info in stored.items()}
+    moments = {name: read_tensor(info).to(place, torch.float64) for name, info in stored.items()}
     tensors: dict[str, Tensor] = {}
     found = []
     for linear in decision.chosen(decision.anatomy.blocks[index]):
         if linear.parameter not in tensors:
-            tensors[linear.parameter] = checkpoint.read(linear.parameter).double()
+            tensors[linear.parameter] = checkpoint.read(linear.parameter).to(place, torch.float64)
         w, h = linear.view(tensors[linear.parameter]), moments[linear.reads]
         if (norm := norms.get(linear.address)) is not None:
             inverse = torch.where(norm != 0, 1 / norm, 0.0)  # of a channel that nothing is read of nothing is known
