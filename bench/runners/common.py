@@ -72,6 +72,8 @@ def save_dequantized(
     linear came back further from the original than zeros would be (a transposed square matrix).
     """
     original = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    if set(beside or ()) - {name for name, _ in original.named_parameters()}:  # a head of its own, once tied
+        original = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, tie_word_embeddings=False)
     modules = dict(original.named_modules())
     changed = 0
     worst = 0.0
