@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 
 import gguf
 import pytest
@@ -276,6 +277,23 @@ def test_llama_cpp_reads_the_head_that_was_parted(tied, tmp_path, quick):
     result = compress(tied, tmp_path / "o", transform="spinquant", **settings)
     assert "output.weight" in {tensor.name for tensor in gguf.GGUFReader(tmp_path / "o" / "model.gguf").tensors}
     assert result["check"]["gguf"]["architecture"] == "llama" and result["kl"] < 0.01
+
+
+@torch.no_grad()
+def test_a_stored_copy_of_a_tied_head_becomes_the_head(tied, tmp_path):
+    """Files that hold a tied head once more, and those that do not, end in the same model."""
+    shutil.copytree(tied, tmp_path / "copied")
+    (file,) = (tmp_path / "copied").glob("*.safetensors")
+    tensors = load_file(file)
+    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, file, {"format": "pt"})
+    logits = []
+    for folder in (tied, tmp_path / "copied"):
+        out = tmp_path / f"o-{folder.name}"
+        result = compress(folder, out, scheme="int3s-g32", transform="quarot", text=WINDOWS, eval_text=OTHERS)
+        assert any(note.startswith("the head is stored apart") for note in result["notes"])
+        assert not any("left out" in note for note in result["notes"])
+        logits.append(outputs(load_model(out), TOKENS))
+    assert torch.equal(*logits)
 
 
 def test_tensors_without_a_name_may_read_the_stream(tmp_path):
