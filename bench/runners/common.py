@@ -75,6 +75,8 @@ def save_dequantized(
     further from the original than zeros would be (a transposed square matrix).
     """
     original = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    if set(beside or ()) - {name for name, _ in original.named_parameters()}:  # a head of its own, once tied
+        original = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, tie_word_embeddings=False)
     modules = dict(original.named_modules())
     asked = linears(original, args.keep)
     if missing := sorted(asked.keys() - weights.keys()):

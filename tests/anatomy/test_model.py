@@ -48,6 +48,18 @@ def test_tables_name_every_architecture_once():
     assert len(named) == len(set(named))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_residual_stream_is_turned_or_something_keeps_it(family):
+    """Who writes onto it is a linear of some block, and never one that a norm stands behind."""
+    row = FAMILIES[family]
+    assert bool(row.writes) != bool(row.still)
+    assert set(row.writes) <= {name.role for name in row.every}
+    if row.writes:
+        reads = {name.reads for name in row.every if name.role in row.writes}
+        assert not reads & {name for fold in row.folds if fold.norm for name in fold.reads}
+        assert all(fold.norm and not fold.why for fold in row.folds if not fold.by)
+
+
 def test_a_view_writes_into_its_parameter():
     fused = torch.arange(24.0).reshape(6, 4)
     linear = Linear("x", "x.weight", "k", (2, 4), rows=(2, 4))

@@ -139,6 +139,16 @@ def test_the_hash_sees_every_weight_the_config_and_nothing_else(folder):
     assert Checkpoint(folder).examine() != before
 
 
+def test_a_repeated_tensor_is_read_but_no_part_of_what_is_stored(folder):
+    checkpoint = Checkpoint(folder)
+    before = checkpoint.examine()
+    checkpoint.repeat("copy.weight", "lm_head.weight")
+    checkpoint.config["tie_word_embeddings"] = None
+    assert torch.equal(checkpoint.read("copy.weight"), checkpoint.read("lm_head.weight"))
+    assert set(checkpoint.tensors) - set(checkpoint.stored) == {"copy.weight"} == checkpoint.repeated
+    assert checkpoint.examine() == before
+
+
 def test_large_weights_that_sum_beyond_their_type_are_finite(tmp_path):
     folder = models.make(tmp_path / "m", dtype=torch.float16, with_tokenizer=False)
     tensors = load_file(folder / "model.safetensors")

@@ -17,6 +17,8 @@ import models
 from killing import Ticks, die, killed
 from whet.checkpoint import files
 from whet.errors import UsageError
+from whet.quantize import spinquant
+from whet.recipe import turning
 from whet.recipe.compress import compress, resume
 from whet.walk import Journal
 
@@ -29,10 +31,21 @@ CHOICES = {
     "mixed": {"scheme": "int3s-g32", "embed": "int6z-g16", "solver": "gptq"},
     "asymmetric": {"scheme": "int3-g16", "solver": "gptaq"},
     "transformed": {"scheme": "int3s-g32", "transform": "auto", "eval_text": WINDOWS.flip(1)},
+    "turned": {"scheme": "int3s-g32", "transform": "spinquant", "eval_text": WINDOWS.flip(1)},
     "trained": {"scheme": "int2-g16", "embed": "int6z-g16", "solver": "tuned"},
     "repaired": {"scheme": "int2-g16", "solver": "tuned", "repair": 3},
     "written": {"scheme": "int3-g32", "synthetic": 64},
 }
+
+LONGER = ("trained", "transformed", "turned", "repaired")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Rotations that are learned in a moment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turning, "spinquant", functools.partial(spinquant, steps=6))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +188,7 @@ def counted(original, out, choices):
             ("asymmetric", 4),
             ("trained", 8),
             ("transformed", 8),
+            ("turned", 8),
             ("repaired", 8),
             ("written", 4),
         )

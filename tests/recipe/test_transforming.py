@@ -5,20 +5,27 @@ That no family's logits change is in `test_families.py`, that killed runs end in
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
 
+import gguf
 import pytest
 import torch
-from safetensors.torch import load_file
+import transformers
+from safetensors.torch import load_file, save_file
 
 import models
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.engines.torch import outputs
-from whet.errors import UsageError
+from whet.errors import GateError, UsageError
 from whet.events import ignore
+from whet.quantize import spinquant
+from whet.recipe import transforming, turning
 from whet.recipe.compress import compress, resume
 from whet.recipe.decide import Decision, decide
 from whet.recipe.transforming import check_transform, transformed, transformed_bytes
+from whet.report.sentences import in_korean
 
 WINDOWS = torch.randint(2, 264, (6, 24), generator=torch.Generator().manual_seed(0))
 OTHERS = torch.randint(2, 264, (4, 24), generator=torch.Generator().manual_seed(1))
@@ -177,6 +184,126 @@ def test_a_plan_that_keeps_parts_leaves_them_exact(tmp_path):
     assert torch.equal(before.read(name.replace("q_", "o_")), after.read(name.replace("q_", "o_")))
 
 
+# -- the residual stream turned ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Rotations that are learned in a moment."""
+    monkeypatch.setattr(turning, "spinquant", functools.partial(spinquant, steps=12))
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory):
+    return models.make(tmp_path_factory.mktemp("m") / "model", tied=True, dtype=torch.bfloat16)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("embed", [None, "int8s-g32"])
+@pytest.mark.parametrize("kind", ["quarot", "spinquant"])
+def test_a_tied_head_is_stored_apart_and_counted(kind, embed, tied, tmp_path, quick):
+    settings = {"scheme": "int3s-g32", "embed": embed, "text": WINDOWS, "eval_text": OTHERS}
+    plain, dry = (compress(tied, tmp_path / "p", transform=t, dry_run=True, **settings) for t in (None, kind))
+    assert not (tmp_path / "p").exists()
+    result = compress(tied, tmp_path / "o", transform=kind, **settings)
+    assert dry["bytes"]["before"] == plain["bytes"]["before"]
+    assert dry["bytes"]["after"]["total"] == Checkpoint(tmp_path / "o").nbytes
+    grew = dry["bytes"]["after"]["total"] - plain["bytes"]["after"]["total"]
+    assert grew == dry["bytes"]["after"]["head"] > 0 == plain["bytes"]["after"]["head"]
+    (note,) = [note for note in result["notes"] if note.startswith("the head is stored apart")]
+    assert f"takes {grew:,} bytes more" in note and in_korean(note) != note
+    # the original is what it was, and the folder says what it is
+    manifest = json.loads((tmp_path / "o" / "whet.json").read_text())
+    assert manifest["base_model"]["sha256"] == Checkpoint(tied).examine()
+    assert result["sizes"]["original"] == size_on_disk(tied)
+    assert Checkpoint(tied).config["tie_word_embeddings"] is True
+    assert Checkpoint(tmp_path / "o").config["tie_word_embeddings"] is False
+    trust = {} if result["container"] == "compressed-tensors" else {"trust_remote_code": True}
+    stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "o", **trust).eval()
+    assert torch.equal(outputs(stock, TOKENS), outputs(load_model(tmp_path / "o"), TOKENS))
+    assert not torch.equal(stock.lm_head.weight, stock.model.embed_tokens.weight)
+
+
+@torch.no_grad()
+def test_what_stays_in_16_bits_is_turned_and_rounded_once(tied, tmp_path):
+    made = transformed(decided(tied, "quarot"), tmp_path, ignore)
+    names = ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight")
+    types = {name: made.checkpoint.tensors[name].dtype for name in names}
+    assert set(types.values()) == {torch.bfloat16}
+    assert made.checkpoint.tensors["model.layers.0.mlp.down_proj.weight"].dtype == torch.float32
+    table = Checkpoint(tied).read(names[0]).double()
+    turned = made.checkpoint.read(names[0]).double()
+    # lengths and angles stay but for the last bits of bfloat16
+    assert (turned @ turned.t() - table @ table.t()).abs().max() < 2**-8 * (table @ table.t()).abs().max()
+    assert (made.checkpoint.read(names[2]) == 1).all()
+    assert made.notes[-1].endswith("nats per token") and "before any rounding, KL to the original is" in made.notes[-1]
+
+
+@torch.no_grad()
+def test_too_much_lost_in_16_bits_stops_with_what_to_do(tied, tmp_path, monkeypatch):
+    monkeypatch.setattr(transforming, "_DEFECT", 1e-12)
+    with pytest.raises(GateError, match=r"embedding and head stay in 16 bits. Round them too \(--embed"):
+        compress(tied, tmp_path / "o", scheme="int3s-g32", transform="quarot", text=WINDOWS, eval_text=OTHERS)
+
+
+@pytest.mark.parametrize("kind", ["quarot", "spinquant"])
+def test_a_budget_counts_the_head_and_is_kept_to_the_byte(kind, tied, tmp_path, quick):
+    settings = {"text": models.documents(40, 30), "samples": 8, "window": 32}
+    result = compress(tied, tmp_path / "o", bits=9, transform=kind, **settings)
+    assert "lm_head" in result["plan"]["schemes"]
+    assert result["plan"]["predicted"]["bytes"] == Checkpoint(tmp_path / "o").nbytes
+    # bits are of the original's parameters, among which the head is not
+    assert 8 * Checkpoint(tmp_path / "o").nbytes <= 9 * Checkpoint(tied).nbytes / 2
+    assert any("counts in the budget" in note for note in result["notes"])
+    # its plan replays with the transform, and is refused by name without
+    compress(tied, tmp_path / "q", plan=tmp_path / "o" / "plan.json", transform=kind, text=WINDOWS)
+    with pytest.raises(UsageError, match=r"lm_head is tied to model.embed_tokens"):
+        compress(tied, tmp_path / "r", plan=tmp_path / "o" / "plan.json", text=WINDOWS)
+
+
+def test_a_plan_of_a_tied_head_is_refused_by_name(tied, tmp_path):
+    parts = decided(tied, "awq").anatomy
+    schemes = {linear.address: "int3s-g32" for linear in (*parts.linears(), parts.embedding)}
+    plan = {"format": "whet.plan", "version": 1, "target": "transformers", "solver": "gptq", "schemes": schemes}
+    with pytest.raises(UsageError, match=r"no scheme for lm_head. Give each one, or keep"):
+        compress(tied, tmp_path / "o", plan=plan, transform="quarot", text=WINDOWS)
+    schemes |= dict.fromkeys(schemes, "keep") | {"lm_head": "int8s-g32"}
+    with pytest.raises(UsageError, match="quarot has nothing to help: no linear of the blocks is rounded"):
+        compress(tied, tmp_path / "o", plan=plan, transform="quarot", text=WINDOWS)
+
+
+def test_llama_cpp_reads_the_head_that_was_parted(tied, tmp_path, quick):
+    settings = {"scheme": "Q8_0", "target": "llama.cpp", "text": WINDOWS, "eval_text": OTHERS}
+    result = compress(tied, tmp_path / "o", transform="spinquant", **settings)
+    assert "output.weight" in {tensor.name for tensor in gguf.GGUFReader(tmp_path / "o" / "model.gguf").tensors}
+    assert result["check"]["gguf"]["architecture"] == "llama" and result["kl"] < 0.01
+
+
+@torch.no_grad()
+def test_a_stored_copy_of_a_tied_head_becomes_the_head(tied, tmp_path):
+    """Files that hold a tied head once more, and those that do not, end in the same model."""
+    shutil.copytree(tied, tmp_path / "copied")
+    (file,) = (tmp_path / "copied").glob("*.safetensors")
+    tensors = load_file(file)
+    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, file, {"format": "pt"})
+    logits = []
+    for folder in (tied, tmp_path / "copied"):
+        out = tmp_path / f"o-{folder.name}"
+        result = compress(folder, out, scheme="int3s-g32", transform="quarot", text=WINDOWS, eval_text=OTHERS)
+        assert any(note.startswith("the head is stored apart") for note in result["notes"])
+        assert not any("left out" in note for note in result["notes"])
+        logits.append(outputs(load_model(out), TOKENS))
+    assert torch.equal(*logits)
+
+
+def test_tensors_without_a_name_may_read_the_stream(tmp_path):
+    original = models.make(tmp_path / "m")
+    (file,) = original.glob("*.safetensors")
+    save_file(load_file(file) | {"value_head.weight": torch.ones(1, 64)}, file, metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=r"no table names value_head.weight, which may read it"):
+        compress(original, tmp_path / "o", scheme="int3s-g32", transform="quarot", text=WINDOWS)
+
+
 # -- refused, by name -------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +313,7 @@ def test_a_plan_that_keeps_parts_leaves_them_exact(tmp_path):
         (
             "llama",
             {"transform": "awk"},
-            r"'awk' is not known. Did you mean awq\? Transforms: smooth, awq, rotate, auto",
+            r"'awk' is not known. Did you mean awq\? Transforms: smooth, awq, rotate, quarot, spinquant, auto",
         ),
         ("stablelm", {"transform": "awq"}, r"no table of the family stablelm.*where --transform awq folds in"),
         (
@@ -195,6 +322,12 @@ def test_a_plan_that_keeps_parts_leaves_them_exact(tmp_path):
             r"folds into nothing of m.*rows share scales in fp8-tensor",
         ),
         ("qwen2", {"transform": "rotate", "dtype": torch.bfloat16}, r"rotate folds into nothing.*16 bits do not hold"),
+        (
+            "gemma2",
+            {"transform": "quarot"},
+            r"quarot turns the residual stream, which the family Gemma 2 does not allow: norms weigh.*Take another",
+        ),
+        ("opt", {"transform": "spinquant"}, r"the family OPT does not allow: its LayerNorms take the mean"),
         ("gpt_neox", {"transform": "rotate"}, r"rotate folds into nothing of m. Leave it out.*alternate"),
     ],
 )

@@ -1,7 +1,7 @@
 """What a model is made of: families as data, blocks, linears as views, who shares an input, ties."""
 
 from whet.anatomy.families import AUTO, FAMILIES, TASKS, Family, LinearName, architecture_of, task_of
-from whet.anatomy.folds import Group, Unfolded, fold_groups
+from whet.anatomy.folds import Group, Stream, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece, View, anatomy
 from whet.anatomy.unknown import described
 
@@ -16,11 +16,13 @@ __all__ = [
     "LinearName",
     "Module",
     "Piece",
+    "Stream",
     "Unfolded",
     "View",
     "anatomy",
     "architecture_of",
     "described",
     "fold_groups",
+    "stream",
     "task_of",
 ]

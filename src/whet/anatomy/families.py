@@ -93,7 +93,8 @@ class Family:
     too. returns: how many values a block gives; what comes after hidden
     states is made by the first block of a stack and handed to the next ones (position biases). folds: what becomes of
     factors for each channel of every input that linears read. norm_adds: what norms add to their stored weights.
-    known: False for what was found out without a row.
+    writes: roles of the linears whose outputs are added to the residual stream, where nothing in between keeps that
+    from being turned as a whole; still: or what does. known: False for what was found out without a row.
     """
 
     architectures: tuple[str, ...]
@@ -117,6 +118,8 @@ class Family:
     returns: int = 1
     folds: tuple[Fold, ...] = ()
     norm_adds: float = 0.0
+    writes: tuple[str, ...] = ()
+    still: str = ""
     known: bool = True
 
     @property
@@ -155,6 +158,11 @@ _GATED = (*_ATTENTION, *_FFN)
 
 _RESIDUAL = "it is the residual stream itself, with no norm in between"
 _AFTER = "the norm before it is the residual stream too"
+# Why a residual stream cannot be turned.
+_CENTRED = "its LayerNorms take the mean over channels away, which is another one once they are turned"
+_WEIGHED = "norms weigh what its blocks write channel by channel, before the residual stream"
+_SHARED_STACKS = "two stacks and the position biases between them read one embedding, which whet has no table of"
+_WRITES = ("o", "down")
 _INTO_ATTENTION = Fold(("attention input",), norm=("input_layernorm",))
 _INTO_FFN = Fold(("ffn input",), norm=("post_attention_layernorm",))
 _OUT_OF_ATTENTION = Fold(("attention output",), by="v", heads="num_key_value_heads")
@@ -217,10 +225,10 @@ def _t5_ffn(layer: int, gated: bool) -> tuple[LinearName, ...]:
 
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family(("LlamaForCausalLM",), _GATED, "Llama", folds=_GATED_FOLDS),
-    "mistral": Family(("MistralForCausalLM",), _GATED, "Mistral", folds=_GATED_FOLDS),
-    "qwen2": Family(("Qwen2ForCausalLM",), _GATED, "Qwen2", folds=_GATED_FOLDS),
-    "qwen3": Family(("Qwen3ForCausalLM",), _GATED, "Qwen3", folds=_GATED_FOLDS),
+    "llama": Family(("LlamaForCausalLM",), _GATED, "Llama", folds=_GATED_FOLDS, writes=_WRITES),
+    "mistral": Family(("MistralForCausalLM",), _GATED, "Mistral", folds=_GATED_FOLDS, writes=_WRITES),
+    "qwen2": Family(("Qwen2ForCausalLM",), _GATED, "Qwen2", folds=_GATED_FOLDS, writes=_WRITES),
+    "qwen3": Family(("Qwen3ForCausalLM",), _GATED, "Qwen3", folds=_GATED_FOLDS, writes=_WRITES),
     "gemma2": Family(
         ("Gemma2ForCausalLM",),
         _GATED,
@@ -229,6 +237,7 @@ FAMILIES: dict[str, Family] = {
         softcap="final_logit_softcapping",
         folds=_GEMMA_FOLDS,
         norm_adds=1.0,
+        still=_WEIGHED,
     ),
     "gemma3_text": Family(
         ("Gemma3ForCausalLM",),
@@ -238,14 +247,16 @@ FAMILIES: dict[str, Family] = {
         softcap="final_logit_softcapping",
         folds=_GEMMA_FOLDS,
         norm_adds=1.0,
+        still=_WEIGHED,
     ),
     "olmo2": Family(
         ("Olmo2ForCausalLM",),
         _GATED,
         "OLMo 2",
         folds=(Fold(("attention input", "ffn input"), why=_RESIDUAL), _OUT_OF_ATTENTION, _IN_FFN),
+        still=_WEIGHED,
     ),
-    "smollm3": Family(("SmolLM3ForCausalLM",), _GATED, "SmolLM3", ties=True, folds=_GATED_FOLDS),
+    "smollm3": Family(("SmolLM3ForCausalLM",), _GATED, "SmolLM3", ties=True, folds=_GATED_FOLDS, writes=_WRITES),
     "phi3": Family(
         ("Phi3ForCausalLM",),
         (
@@ -259,6 +270,7 @@ FAMILIES: dict[str, Family] = {
         ),
         "Phi-3",
         folds=_GATED_FOLDS,
+        writes=_WRITES,
     ),
     "mixtral": Family(
         ("MixtralForCausalLM",),
@@ -268,6 +280,7 @@ FAMILIES: dict[str, Family] = {
         kept=("mlp.gate",),
         renames=((r"\.block_sparse_moe\.", ".mlp."),),
         folds=_sparse_folds("mlp.gate"),
+        writes=("o", "expert down"),
     ),
     "qwen2_moe": Family(
         ("Qwen2MoeForCausalLM",),
@@ -278,6 +291,7 @@ FAMILIES: dict[str, Family] = {
         folds=_sparse_folds(
             "mlp.gate", "mlp.shared_expert_gate", dense=(Fold(("shared middle",), by="shared up"), _IN_FFN)
         ),
+        writes=(*_WRITES, "expert down", "shared down"),
     ),
     "qwen3_moe": Family(
         ("Qwen3MoeForCausalLM",),
@@ -286,6 +300,7 @@ FAMILIES: dict[str, Family] = {
         alternatives=(_NAMED_EXPERTS, _FFN),
         kept=("mlp.gate",),
         folds=_sparse_folds("mlp.gate", dense=(_IN_FFN,)),
+        writes=(*_WRITES, "expert down"),
     ),
     "gpt2": Family(
         ("GPT2LMHeadModel",),
@@ -313,6 +328,7 @@ FAMILIES: dict[str, Family] = {
             Fold(("attention output",), by="v", heads="n_head"),
             Fold(("ffn middle",), by="up", act="activation_function"),
         ),
+        still=_CENTRED,
     ),
     "gpt_neox": Family(
         ("GPTNeoXForCausalLM",),
@@ -335,6 +351,7 @@ FAMILIES: dict[str, Family] = {
             Fold(("attention output",), why="the rows of v alternate with those of q and k, head by head"),
             _IN_FFN,
         ),
+        still=_CENTRED,
     ),
     "opt": Family(
         ("OPTForCausalLM",),
@@ -357,6 +374,7 @@ FAMILIES: dict[str, Family] = {
             Fold(("attention output",), by="v", heads="num_attention_heads"),
             Fold(("ffn middle",), by="up", act="activation_function"),
         ),
+        still=_CENTRED,
     ),
     "bert": Family(
         ("BertForMaskedLM", "BertForSequenceClassification"),
@@ -383,6 +401,7 @@ FAMILIES: dict[str, Family] = {
             Fold(("attention output",), by="v", heads="num_attention_heads"),
             Fold(("ffn middle",), by="up", act="hidden_act"),
         ),
+        still=_CENTRED,
     ),
     "distilbert": Family(
         ("DistilBertForMaskedLM", "DistilBertForSequenceClassification"),
@@ -416,6 +435,7 @@ FAMILIES: dict[str, Family] = {
             Fold(("attention output",), by="v", heads="n_heads"),
             Fold(("ffn middle",), by="up", act="activation"),
         ),
+        still=_CENTRED,
     ),
     "t5": Family(
         ("T5ForConditionalGeneration",),
@@ -444,5 +464,6 @@ FAMILIES: dict[str, Family] = {
             Fold(("cross output",), by="cross v", heads="num_heads"),
             Fold(("ffn middle",), by="up", act="feed_forward_proj"),
         ),
+        still=_SHARED_STACKS,
     ),
 }

@@ -52,6 +52,25 @@ class Unfolded:
     why: str
 
 
+@dataclass(frozen=True)
+class Stream:
+    """What of a block touches the residual stream. read: each norm with everything that reads it; writers: the linears
+    whose outputs are added to the stream; biases: stored names of theirs."""
+
+    read: tuple[Group, ...]
+    writers: tuple[Linear, ...]
+    biases: tuple[str, ...]
+
+
+def stream(parts: Anatomy, config: Mapping[str, Any], index: int) -> Stream:
+    """How block `index` touches the residual stream, for a family that says what `writes` onto it."""
+    stored = {parts.name(name): name for name in parts.block_tensors[index]}
+    writers = tuple(linear for linear in parts.blocks[index] if linear.role in parts.family.writes)
+    biases = (f"{linear.held.parameter.removesuffix('.weight')}.bias" for linear in writers)
+    read = tuple(group for group in fold_groups(parts, config, index)[0] if group.giver is None)
+    return Stream(read, writers, tuple(stored[name] for name in biases if name in stored))
+
+
 def fold_groups(parts: Anatomy, config: Mapping[str, Any], index: int) -> tuple[list[Group], list[Unfolded]]:
     """The groups of block `index`, and the inputs that are in none. config: the model's, by the names it stores."""
     return _Block(parts, config, index).found()

@@ -22,17 +22,19 @@ _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
 class Checkpoint:
     """A folder with config.json and safetensors shards.
 
-    path: the folder. config: config.json as a dict. tensors: name → `TensorInfo`, in the order of the files. Nothing is
-    read but headers until `read` is called. Raises UsageError naming the file for anything missing, cut off, or
-    pointing outside the folder.
+    path: the folder. config: config.json as a dict. tensors: name → `TensorInfo`, in the order of the files. repeated:
+    names among them that no file has (`repeat`). Nothing is read but headers until `read` is called. Raises UsageError
+    naming the file for anything missing, cut off, or pointing outside the folder.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = find_folder(path)
         self.config = _read_json(self.path / "config.json", f"{self.path} is not a model folder: it has no config.json")
         self.whet = read_whet(self.path)
+        self._said = json.dumps(self.config, sort_keys=True)
         files = self._weight_files()
         self.tensors: dict[str, TensorInfo] = {}
+        self.repeated: set[str] = set()
         for file in files:
             for name, info in read_header(file).items():
                 if name in self.tensors:
@@ -62,6 +64,17 @@ class Checkpoint:
         """Name → shape of every stored tensor."""
         return {name: info.shape for name, info in self.tensors.items()}
 
+    def repeat(self, name: str, other: str) -> None:
+        """From here on there is a tensor `name` with the values of `other`. In memory alone: the folder, and what
+        `examine` tells of it, stay as they are."""
+        self.tensors[name] = self.tensors[other]
+        self.repeated.add(name)
+
+    @property
+    def stored(self) -> dict[str, TensorInfo]:
+        """The tensors that the files hold."""
+        return {name: info for name, info in self.tensors.items() if name not in self.repeated}
+
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
@@ -76,9 +89,8 @@ class Checkpoint:
 
         Raises UsageError that names the first tensor with a NaN or an infinity and how many it has.
         """
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for name in sorted(self.tensors):
-            info = self.tensors[name]
+        digest = hashlib.sha256(self._said.encode())
+        for name, info in sorted(self.stored.items()):
             value = read_tensor(info)
             digest.update(name.encode() + str(info.shape).encode() + str(info.dtype).encode())
             digest.update(value.reshape(-1).view(torch.uint8).numpy().data)

@@ -58,7 +58,9 @@ def run(
     ] = None,
     transform: Annotated[
         str | None,
-        typer.Option(help="What is folded into the original first, exactly: smooth, awq, rotate, or auto."),
+        typer.Option(
+            help="What is folded into the original first, exactly: smooth, awq, rotate, quarot, spinquant, or auto."
+        ),
     ] = None,
     repair: Annotated[
         int | None,

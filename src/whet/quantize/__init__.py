@@ -29,6 +29,7 @@ from whet.quantize.nearest import nearest
 from whet.quantize.rotation import random_hadamard
 from whet.quantize.smooth import smooth
 from whet.quantize.solution import Solution, second_moment_error
+from whet.quantize.spinquant import LEARNING_STEPS, Turned, pivots, spinquant
 from whet.quantize.transform import Reader, Settle, balanced, loss
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
@@ -43,9 +44,11 @@ EFFORTS = {"fast": "nearest", "good": "gptq", "best": "tuned"}
 BEST = "best"  # which also has the original write more text to learn from
 BLOCKWISE = frozenset({"block", "tuned"})
 ASYMMETRIC = frozenset({"gptaq"})
-# What may be folded into the original before anything is rounded, and what of that needs no text.
-TRANSFORMS = ("smooth", "awq", "rotate", "auto")
-BLIND = frozenset({"rotate"})
+# What may be folded into the original before anything is rounded; what of that needs no text; and what turns the
+# residual stream, for which the head has to be a tensor of its own.
+TRANSFORMS = ("smooth", "awq", "rotate", "quarot", "spinquant", "auto")
+BLIND = frozenset({"rotate", "quarot"})
+WHOLE = frozenset({"quarot", "spinquant"})
 
 __all__ = [
     "ASYMMETRIC",
@@ -54,14 +57,17 @@ __all__ = [
     "BLOCKWISE",
     "EFFORTS",
     "JUDGES",
+    "LEARNING_STEPS",
     "SOLVERS",
     "STEP_TOKENS",
     "TRANSFORMS",
+    "WHOLE",
     "Reader",
     "Settle",
     "Solution",
     "Start",
     "Trained",
+    "Turned",
     "adam",
     "asymmetric_target",
     "awq",
@@ -70,11 +76,13 @@ __all__ = [
     "gptq",
     "loss",
     "nearest",
+    "pivots",
     "pull",
     "random_hadamard",
     "round_block",
     "second_moment_error",
     "smooth",
+    "spinquant",
     "steps_of",
     "take_step",
     "usual_steps",

@@ -23,10 +23,10 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS, TRANSFORMS
+from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS, TRANSFORMS, WHOLE
 from whet.recipe.memory import check_fits, lacking
 from whet.recipe.reading import read_windows
-from whet.recipe.stored import check_shapes, check_vocabulary, untie
+from whet.recipe.stored import check_shapes, check_vocabulary, part, untie
 from whet.targets import (
     TARGETS,
     Storage,
@@ -56,7 +56,8 @@ class Decision:
     text or beside it. `alone` asks what each part loses by itself, which the next plan is made from; nothing written
     depends on it. `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into
     the folder. Once a transform is folded in, `checkpoint` and `anatomy` are those of the transformed original,
-    `transforms` tells by group what was done, and `source` is the original itself.
+    `transforms` tells by group what was done, and `source` is the original itself. `parted`: whether the head is
+    a tensor of its own for the transform's sake, although config.json ties it to the embedding.
     """
 
     recipe: dict[str, Any]
@@ -75,6 +76,7 @@ class Decision:
     asked: dict[str, Any] | None = None
     transforms: dict[str, dict[str, Any]] | None = None
     source: Checkpoint | None = None
+    parted: bool = False
 
     @property
     def original(self) -> Checkpoint:
@@ -259,6 +261,7 @@ def decide(
     place = resolve_device(device)
     checkpoint = Checkpoint(model)
     untied = untie(checkpoint)
+    parted = transform in WHOLE and part(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
     check_family(runtime, parts.model_type, str(checkpoint.path))
     if runtime.gguf:
@@ -383,6 +386,7 @@ def decide(
         notes,
         samples * window if writes_itself else beside,
         checked,
+        parted=parted,
     )
     if repair is not None:
         _check_repair(decision, runtime)

@@ -27,6 +27,7 @@ def families_table() -> str:
         "stock transformers loads",
         "budgets",
         "no transform of",
+        "`quarot`, `spinquant`",
     ]
     return _markdown(head, (_row(name, family) for name, family in FAMILIES.items()))
 
@@ -83,8 +84,10 @@ def _row(name: str, family: Family) -> list[str]:
     else:
         stock = "yes"
     planned = "no: experts" if sparse else "yes" if "continues text" in tasks else "no: no next token"
+    turns = f"no: {family.still}" if family.still else "yes"
     kept = ", ".join(f"`{module}`" for module in family.kept) or "–"
-    return [family.title, f"`{name}`", ", ".join(tasks), ", ".join(linears), kept, stock, planned, _unfolded(family)]
+    beside = [kept, stock, planned, _unfolded(family), turns]
+    return [family.title, f"`{name}`", ", ".join(tasks), ", ".join(linears), *beside]
 
 
 def _unfolded(family: Family) -> str:

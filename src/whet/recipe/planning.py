@@ -293,7 +293,7 @@ def _material(
 def _typical(decision: Decision, budget: Budget) -> dict[str, Grid]:
     """For each linear of the blocks the scheme that the target offers with about the bits of the budget: what a
     transform is judged on before there is a plan."""
-    every = sum(math.prod(info.shape) for info in decision.checkpoint.tensors.values())
+    every = sum(math.prod(info.shape) for info in decision.checkpoint.stored.values())
     bits = {"bits": budget.value, "bytes": 8 * budget.value / every}.get(budget.kind, _TYPICAL)
     schemes = _schemes(decision)
     return {
@@ -334,12 +334,12 @@ def _needs(decision: Decision, budget: Budget) -> dict[str, Any]:
     """What a budget's run will take: a round is a whole compression, and rounds lie side by side on the disk."""
     needs = estimate(decision)
     rounds = QUALITY_ROUNDS if budget.kind == "quality" else ROUNDS
-    before = tensor_bytes(decision.anatomy, decision.checkpoint.tensors, {})
+    before = tensor_bytes(decision.anatomy, decision.checkpoint.stored, {})
     whole = before["total"]
     if budget.kind == "bytes":
         after = int(budget.value)
     else:
-        every = sum(math.prod(info.shape) for info in decision.checkpoint.tensors.values())
+        every = sum(math.prod(info.shape) for info in decision.checkpoint.stored.values())
         after = int(every * (budget.value if budget.kind == "bits" else 8) / 8)
     after = min(after, whole)
     return needs | {

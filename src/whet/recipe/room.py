@@ -14,7 +14,17 @@ import torch
 from whet.anatomy import Linear
 from whet.budget import tensor_bytes
 from whet.errors import MachineError, UsageError
-from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, STEP_TOKENS, usual_steps
+from whet.quantize import (
+    ASYMMETRIC,
+    BEST,
+    BLIND,
+    BLOCKWISE,
+    EFFORTS,
+    LEARNING_STEPS,
+    STEP_TOKENS,
+    WHOLE,
+    usual_steps,
+)
 from whet.recipe.curvature import SLOPE_TOKENS
 from whet.recipe.decide import BATCH_TOKENS, ENOUGH, Decision
 from whet.recipe.memory import available_memory
@@ -31,6 +41,9 @@ _STEP = 8.0  # multiplications and additions a weight and token of a training st
 _WRITING = 8.0
 # Candidates that a search for factors rounds some rows with, and what `auto` tries with the run's own solver.
 _CANDIDATES, _TRIED = 20, 0.5
+# Bytes that learning rotations takes for each weight of a block, and of a basis: in float64, turned, and what a
+# gradient needs. Multiplications and additions of a step: there, and two on the way back, in double precision.
+_LEARNED, _LEARNING = 64, 12.0
 # Multiplications and additions that repairing a module takes, over its smaller side cubed: eigenvectors, one or two
 # times, in double precision.
 _EIGEN = 100.0
@@ -41,7 +54,10 @@ _BASE_MEMORY = 700 * 2**20
 def estimate(decision: Decision) -> dict[str, Any]:
     """What the run will take: `bytes` by part before and after, peak `memory`, `disk`, `seconds` (a rough guess)."""
     parts, tensors, repair = decision.anatomy, decision.checkpoint.tensors, decision.recipe["repair"]
-    before, after = tensor_bytes(parts, tensors, {}), tensor_bytes(parts, tensors, decision.grids, repair)
+    before, after = (
+        tensor_bytes(parts, decision.checkpoint.stored, {}),
+        tensor_bytes(parts, tensors, decision.grids, repair),
+    )
     block = max(sum(tensors[n].nbytes // tensors[n].dtype.itemsize for n in names) for names in parts.block_tensors)
     chosen = decision.chosen(parts.linears())
     widest = max((linear.shape[1] for linear in chosen), default=0)
@@ -65,6 +81,10 @@ def estimate(decision: Decision) -> dict[str, Any]:
         solving = moments + max(solving - moments, trained)
     # a block as it runs, in float64 and as it is written, and what its inputs are on two texts
     folding = 16 * block + 2 * moments + 16 * widest**2 if decision.recipe["transform"] is not None else 0
+    if decision.recipe["transform"] in WHOLE:  # embedding and head as they were and as they are written
+        folding = max(folding, 16 * math.prod(parts.embedding.shape))
+    if decision.recipe["transform"] == "spinquant":
+        folding = max(folding, _LEARNED * block + 2 * moments + _LEARNED * parts.embedding.shape[1] ** 2)
     memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding) + hidden
     spilled = hidden if hidden > hidden_states.SPILL else 0
     if decision.blockwise:
@@ -121,12 +141,16 @@ def _seconds(decision: Decision, solver: str, multiply: float, tokens: int) -> f
 def _searching(decision: Decision, solving: float, multiply: float) -> float:
     """About how long finding a transform takes: another walk, and what candidates cost beside it."""
     kind, tokens = decision.recipe["transform"], decision.tokens
-    if kind is None or kind in BLIND:
-        return 0.0
+    width, count = decision.anatomy.embedding.shape[1], len(decision.anatomy.blocks)
     chosen = decision.chosen(decision.anatomy.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in chosen)
+    turning = 4.0 * weights * width / multiply if kind in WHOLE else 0.0
+    if kind is None or kind in BLIND:
+        return turning
     walk = 2.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
     search = sum(_CANDIDATES * min(linear.shape[0], 128) * linear.shape[1] for linear in chosen) * 1e-6
+    if kind == "spinquant":
+        return walk / multiply + turning + LEARNING_STEPS * _LEARNING * (weights / count + width**2) * width / multiply
     return walk / multiply + search + (_TRIED * solving if kind == "auto" else 0.0)
 
 

@@ -217,7 +217,8 @@ def _part(linear: Linear, block: int | None, decision: Decision) -> dict[str, An
         "role": linear.role,
         "block": block,
         "shape": list(linear.shape),
-        "parameters": size,
+        # a head with the embedding's values is none of the original's, whose parameters a budget's bits are of
+        "parameters": 0 if linear.parameter in decision.original.repeated else size,
         "bytes": size * stored.dtype.itemsize,
         # rows of one tensor take one scheme, so that they are stored as one
         **({"tensor": linear.parameter} if linear.rows is not None else {}),

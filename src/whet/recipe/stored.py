@@ -30,6 +30,24 @@ def untie(checkpoint: Checkpoint) -> bool:
     return not same
 
 
+def part(checkpoint: Checkpoint) -> bool:
+    """Whether config.json ties the head to the embedding; in memory it is then a tensor of its own, with equal values.
+
+    For transforms that change the two differently.
+    """
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
+    if family is None or not family.writes or not checkpoint.config.get("tie_word_embeddings", family.ties):
+        return False
+    stored = {family.module_name(name): name for name in checkpoint.tensors}
+    head, embedding = f"{family.head}.weight", f"{family.embedding}.weight"
+    if embedding not in stored:
+        return False  # which `anatomy` refuses by name
+    if head not in stored:
+        checkpoint.repeat(head, stored[embedding])
+    checkpoint.config["tie_word_embeddings"] = False
+    return True
+
+
 def check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
     """The stored shapes must be those the config's architecture has, tensor by tensor."""
     model = empty_model(checkpoint, torch.float32)

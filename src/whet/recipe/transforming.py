@@ -20,21 +20,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Group, Linear, Unfolded, anatomy, fold_groups
+from whet.anatomy import Group, Linear, Unfolded, anatomy, fold_groups, stream
+from whet.budget import tables
 from whet.checkpoint import Checkpoint, atomic, read_header, write_json, write_tensors
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.grids import Grid
 from whet.measure.divergence import score_tokens
-from whet.quantize import BLIND, SOLVERS, Reader, awq, loss, random_hadamard, smooth
+from whet.quantize import SOLVERS, WHOLE, Reader, awq, loss, random_hadamard, smooth
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.finish import copied_files
+from whet.recipe.held import Held
+from whet.recipe.turning import (
+    LEARNED,
+    STREAM,
+    check_turning,
+    keep_moments,
+    learned,
+    moment_bytes,
+    random_rotations,
+    turned_rest,
+)
 from whet.text import batches
 from whet.walk import BlockStep, Journal, SecondMoments, Walk
 
 FOLDER = "transformed"
 _REST = "rest"
 ATTENDED = "attention output"  # the input that a rotation of heads is of
+ROTATIONS = WHOLE | {"rotate"}
 # Rows that `auto` rounds with the run's own solver to tell what a transform keeps.
 _ROWS = 512
 # KL, in nats a token, between the original and the transformed that no rounding of 16 bits makes.
@@ -77,8 +90,10 @@ def check_transform(decision: Decision) -> None:
     kind = decision.recipe["transform"]
     if kind is None:
         return
+    if kind in WHOLE:
+        check_turning(decision)
     notes = _left_alone(decision)
-    if not any(_groups(decision, index)[0] for index in range(len(decision.anatomy.blocks))):
+    if kind not in WHOLE and not any(_groups(decision, index)[0] for index in range(len(decision.anatomy.blocks))):
         why = "; ".join(notes) or f"{kind} needs attention with several heads whose v is rounded"
         raise UsageError(f"--transform {kind} folds into nothing of {decision.recipe['model']}. Leave it out. ({why})")
     decision.notes += notes
@@ -102,7 +117,7 @@ def transformed_bytes(decision: Decision) -> int:
     if decision.recipe["transform"] is None:
         return 0
     types = _types(decision)
-    return sum(
+    return moment_bytes(decision) + sum(
         info.nbytes // info.dtype.itemsize * types.get(name, info.dtype).itemsize
         for name, info in decision.checkpoint.tensors.items()
     )
@@ -112,7 +127,8 @@ def _groups(decision: Decision, index: int) -> tuple[list[Group], list[Unfolded]
     """The groups of a block that have anything to round, on grids whose rows are scaled apart."""
     groups, left = fold_groups(decision.anatomy, decision.checkpoint.config, index)
     found = []
-    if decision.recipe["transform"] == "rotate":
+    turns = decision.recipe["transform"] in ROTATIONS
+    if turns:
         groups = [group for group in groups if group.heads[0] > 1]
         left = [one for one in left if one.reads == ATTENDED]
     for group in groups:
@@ -122,7 +138,7 @@ def _groups(decision: Decision, index: int) -> tuple[list[Group], list[Unfolded]
             continue
         if shared is not None:
             why = f"rows share scales in {decision.grids[shared.address].name}"
-        elif decision.recipe["transform"] == "rotate" and not _rotatable(decision, group):
+        elif turns and not _rotatable(decision, group):
             why = "16 bits do not hold rotated what stays in them"
         else:
             found.append(group)
@@ -141,13 +157,17 @@ def _rotatable(decision: Decision, group: Group) -> bool:
 
 
 def _types(decision: Decision) -> dict[str, torch.dtype]:
-    """The types in which tensors of linears are written: float32 where all in them are rounded afterwards."""
-    kept = {x.parameter for x in decision.anatomy.linears() if x.address not in decision.grids}
+    """The types in which tensors that a transform changes are written: float32 where all in them are rounded
+    afterwards."""
+    changed = decision.anatomy.linears()
+    if decision.recipe["transform"] in WHOLE:
+        changed += tables(decision.anatomy)
+    kept = {x.parameter for x in changed if x.address not in decision.grids}
     return {
         linear.parameter: decision.checkpoint.tensors[linear.parameter].dtype
         if linear.parameter in kept
         else torch.float32
-        for linear in decision.anatomy.linears()
+        for linear in changed
     }
 
 
@@ -164,27 +184,51 @@ class _Maker:
         self.count = len(decision.anatomy.blocks) + 1
         self.types = _types(decision)
         done = sum(journal.finished(_unit(i), folder) is not None for i in range(self.count - 1))
+        self.on_event = on_event
         self.stage = Stage(on_event, "transform", self.count, done)
         self.solve = batches(decision.solve, BATCH_TOKENS)
         self.verify = batches(decision.verify, BATCH_TOKENS)
+        self.rotations: dict[str, Tensor] = {}
+        self.heads: list[list[Group]] = []
+        if self.kind in ROTATIONS:
+            self.heads = [_groups(decision, index)[0] for index in range(self.count - 1)]
 
     def make(self, run: Path) -> None:
         """Everything that is not there yet."""
         decision, parts = self.decision, self.decision.anatomy
-        if self.kind in BLIND:
+        if self.kind == "spinquant":
+            self._learn(run)
+        elif self.kind in ROTATIONS:
+            self.rotations = random_rotations(decision, self.heads)
+        if self.kind in ROTATIONS:
             for index in range(len(parts.blocks)):
                 self.block(index, None, None)
         elif self.stage.done < self.count - 1:
-            table = decision.checkpoint.read(parts.embedding.parameter)
-            compute = getattr(torch, decision.recipe["compute"])
-            given = [*self.solve, *self.verify]
-            walk = Walk(decision.checkpoint, parts, given, [], table, table, decision.device, run, compute)
-            walk.go(self)
+            self._walk(run)
         self._rest()
+
+    def _learn(self, run: Path) -> None:
+        """Learn rotations, from a walk that keeps what is known of every block's inputs."""
+        if self.journal.finished(LEARNED, self.folder) is None:
+            self._walk(run)
+        self.rotations = learned(self.decision, self.folder, self.journal, self.heads, self.on_event)
+
+    def _walk(self, run: Path) -> None:
+        """Visit every block with what reaches it in the original."""
+        decision, parts = self.decision, self.decision.anatomy
+        table = decision.checkpoint.read(parts.embedding.parameter)
+        compute = getattr(torch, decision.recipe["compute"])
+        given = [*self.solve, *self.verify]
+        walk = Walk(decision.checkpoint, parts, given, [], table, table, decision.device, run, compute)
+        walk.go(self)
 
     def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
         """Transforms a block, which itself stays as it is."""
-        if not self.journal.finished(_unit(step.index), self.folder):
+        if self.kind == "spinquant":
+            if not self.journal.finished(f"moments {step.index}", self.folder):
+                moments = step.second_moments(range(len(self.solve)))
+                keep_moments(self.decision, self.folder, self.journal, step.index, moments, self.heads[step.index])
+        elif not self.journal.finished(_unit(step.index), self.folder):
             moments = step.second_moments(range(len(self.solve)), ranges=True)
             judge = None
             if self.kind == "auto":
@@ -197,9 +241,20 @@ class _Maker:
         if self.journal.finished(_unit(index), self.folder):
             return
         started = time.monotonic()
-        held = _Held(self.decision, self.types, self.decision.anatomy.block_tensors[index])
+        held = Held(self.decision, self.types, self.decision.anatomy.block_tensors[index])
         told: dict[str, dict[str, Any]] = {}
+        if self.kind in WHOLE:
+            touched = stream(self.decision.anatomy, self.decision.checkpoint.config, index)
+            for group in touched.read:
+                held.fold_norm(group)
+                held.turn_inputs(group, self.rotations[STREAM])
+                told[group.name] = {"transform": self.kind}
+            held.turn_outputs(touched.writers, touched.biases, self.rotations[STREAM])
         for number, group in enumerate(_groups(self.decision, index)[0]):
+            if self.kind in ROTATIONS:
+                held.rotate(group, self.rotations[group.name])
+                told[group.name] = {"transform": self.kind}
+                continue
             # the seed of a rotation is its group's own, so that it does not matter what an earlier run had done
             seed = self.decision.recipe["seed"] * 1_000_003 + index * 1009 + number
             told[group.name] = _transform(self.kind, self.decision, held, group, moments, judge, seed)
@@ -213,7 +268,11 @@ class _Maker:
         decision = self.decision
         file = self.folder / f"model-{self.count:05d}-of-{self.count:05d}.safetensors"
         names = [name for name in decision.anatomy.other_tensors if name != decision.anatomy.dropped]
-        write_tensors(file, {name: decision.checkpoint.read(name) for name in names})
+        if self.kind in WHOLE:
+            rest = turned_rest(decision, names, self.types, self.rotations[STREAM])
+        else:
+            rest = {name: decision.checkpoint.read(name) for name in names}
+        write_tensors(file, rest)
         mapping = {
             name: shard.name for shard in sorted(self.folder.glob("model-*.safetensors")) for name in read_header(shard)
         }
@@ -226,6 +285,10 @@ class _Maker:
         gap = self._gap()
         self.journal.record(_REST, file, kl=gap)
         self.stage.step()
+
+    def _narrow(self, table: Linear) -> bool:
+        """Whether an embedding or head that was turned is written in 16 bits."""
+        return self.types.get(table.parameter, torch.float32).itemsize < 4
 
     def _gap(self) -> float | None:
         """KL(original ‖ transformed) in nats a token, over one batch of text. Raises GateError where it is a defect."""
@@ -254,6 +317,13 @@ class _Maker:
             kl = score_tokens(before, later, nothing)[0]
             total, count = total + kl.double().sum().item(), count + kl.numel()
         if not total / count < _DEFECT:
+            narrow = [table.role for table in tables(decision.anatomy) if self._narrow(table)]
+            if self.kind in WHOLE and narrow:
+                raise GateError(
+                    f"{decision.recipe['model']}: {self.kind} loses KL {total / count:.3g} nats a token before "
+                    f"anything is rounded to codes, as {' and '.join(narrow)} stay in 16 bits. Round them too (--embed "
+                    "with a scheme of 8 bits or fewer), or go on without --transform."
+                )
             raise GateError(
                 f"{decision.recipe['model']}: with {self.kind} folded in it computes something else than before (KL "
                 f"{total / count:.3g} nats a token). This is a defect of whet; please report it with the model's "
@@ -262,83 +332,10 @@ class _Maker:
         return max(0.0, total / count)
 
 
-class _Held:
-    """The tensors of a block, in float64 once they are changed."""
-
-    def __init__(self, decision: Decision, types: Mapping[str, torch.dtype], names: Sequence[str]) -> None:
-        self.device = decision.device
-        self.tensors = {name: decision.checkpoint.read(name) for name in names}
-        self.types = {name: types.get(name, tensor.dtype) for name, tensor in self.tensors.items()}
-        self.changed: set[str] = set()
-
-    def weight(self, linear: Linear) -> Tensor:
-        """The weights `[out, in]` as they are by now, float32 on the device."""
-        return linear.view(self.tensors[linear.parameter]).to(self.device, torch.float32)
-
-    def exact(self, name: str) -> Tensor:
-        """A tensor to be changed in place, float64."""
-        if name not in self.changed:
-            self.changed.add(name)
-            self.tensors[name] = self.tensors[name].double()
-        return self.tensors[name]
-
-    def finished(self) -> dict[str, Tensor]:
-        """All as they are written; what was not changed has the type it had."""
-        return {
-            name: tensor.to(self.types[name]) if name in self.changed else tensor
-            for name, tensor in self.tensors.items()
-        }
-
-    def scale(self, group: Group, columns: Tensor) -> None:
-        """Fold factors `[in]`, float64, into a group."""
-        factors = torch.ones(group.given, dtype=torch.float64)
-        factors[group.source()] = columns
-        for linear in group.readers:
-            linear.view(self.exact(linear.parameter)).mul_(columns)
-        for name in group.kept:
-            self.exact(name).mul_(columns)
-        if group.giver is not None:
-            group.giver.view(self.exact(group.giver.parameter)).div_(factors[:, None])
-        for place, (name, rows) in enumerate(group.vectors):
-            adds = group.adds if place == 0 else 0.0
-            self.exact(name)[slice(*rows) if rows else slice(None)].add_(adds).div_(factors).sub_(adds)
-
-    def rotate(self, group: Group, basis: Tensor) -> None:
-        """Turn each head of a group by `basis [head, head]`, float64."""
-        size = len(basis)
-        for linear in group.readers:
-            w = linear.view(self.exact(linear.parameter))
-            w.copy_((w.reshape(len(w), -1, size) @ basis).reshape(w.shape))
-        assert group.giver is not None
-        w = group.giver.view(self.exact(group.giver.parameter))
-        w.copy_((basis.t() @ w.reshape(-1, size, w.shape[1])).reshape(w.shape))
-        for name, rows in group.vectors:
-            vector = self.exact(name)[slice(*rows) if rows else slice(None)]
-            vector.copy_((vector.reshape(-1, size) @ basis).reshape(vector.shape))
-
-    def settle(self, group: Group, columns: Tensor) -> Tensor:
-        """The factors `[in]`, float64, nearest to `columns [in]` that every tensor of a group holds in its type."""
-        source = torch.tensor(group.source())
-        factors = torch.zeros(group.given, dtype=torch.float64)
-        factors.index_add_(0, source, columns.cpu().double().log()).div_(group.heads[1]).exp_()
-        given = () if group.giver is None else (group.giver,)
-        matrices = [*(x.parameter for x in (*group.readers, *given)), *group.kept]
-        narrow = [name for name in (*matrices, *(name for name, _ in group.vectors)) if self.types[name].itemsize < 4]
-        if len(narrow) == len(group.vectors) == 1:
-            (name, rows), adds = group.vectors[0], group.adds
-            value = self.tensors[name][slice(*rows) if rows else slice(None)].double() + adds
-            stored = (value / factors - adds).to(self.types[name]).double() + adds
-            usable = (value != 0) & (stored != 0) & torch.isfinite(stored)
-            factors = torch.where(usable, value / torch.where(usable, stored, 1.0), 1.0)
-        elif narrow:
-            factors = factors.log2().round().exp2()
-        return factors[source]
-
-
 def _transform(
     kind: str,
     decision: Decision,
-    held: _Held,
+    held: Held,
     group: Group,
     moments: SecondMoments | None,
     judge: SecondMoments | None,
@@ -347,10 +344,6 @@ def _transform(
     """Fold what `kind` finds for a group into it; returns what was done, and what rounding loses then as a share of
     what it lost."""
     basis = random_hadamard(group.given // group.heads[0], seed) if group.heads[0] > 1 else None
-    if kind == "rotate":
-        assert basis is not None
-        held.rotate(group, basis)
-        return {"transform": "rotate"}
     assert moments is not None
     readers = list(_readers(decision, held, group.readers, moments, judge))
     solving = [dataclasses.replace(reader, judge=None) for reader in readers]
@@ -395,7 +388,7 @@ def _transform(
 
 def _readers(
     decision: Decision,
-    held: _Held,
+    held: Held,
     linears: Sequence[Linear],
     moments: SecondMoments,
     judge: SecondMoments | None,

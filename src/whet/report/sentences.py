@@ -142,6 +142,13 @@ SENTENCES: dict[str, str] = {
     "transform {kind}: of {count} groups of linears {parts}": "변환 {kind}: 선형층 {count}묶음 가운데 {parts}",
     "the solver, on the verifying text,": "검증 글에서 풀이가",
     "rounding to nearest": "가장 가까운 값으로 반올림해",
+    "the head is stored apart from the embedding, to which config.json ties it, and {takes}: the last norm's weights "
+    "are folded into it": (
+        "config.json은 출력층을 임베딩과 묶지만 마지막 norm의 가중치를 출력층에 접어 넣으므로 따로 저장합니다. "
+        "출력층은 {takes}"
+    ),
+    "takes {size} bytes more": "{size}바이트가 더 듭니다",
+    "counts in the budget": "예산에 들어갑니다",
     "no transform of the {reads} ({names}): {why}": "{reads} ({names})에는 변환이 없습니다: {why}",
     "it is the residual stream itself, with no norm in between": "사이에 norm이 없는 잔차 흐름 그 자체입니다",
     "the norm before it is the residual stream too": "앞의 norm이 잔차 흐름이기도 합니다",
