@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import shutil
@@ -17,6 +18,7 @@ from whet.errors import MachineError, UsageError
 from whet.quantize import ASYMMETRIC, BLIND, BLOCKWISE, EFFORTS, STEP_TOKENS, usual_steps
 from whet.recipe.curvature import SLOPE_TOKENS
 from whet.recipe.decide import BATCH_TOKENS, Decision
+from whet.recipe.judging import PROPOSED, judge_of, judging_bytes, judging_memory, judging_multiplications
 from whet.recipe.memory import available_memory
 from whet.recipe.solving import ROUNDS
 from whet.recipe.transforming import transformed_bytes
@@ -27,8 +29,8 @@ from whet.walk import hidden as hidden_states
 # and what rounding leaves on the way), and how many times a block's activations are there while it is trained.
 _TRAINED, _KEPT = 68, 4
 _STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
-# Candidates that a search for factors rounds some rows with, and what `auto` tries with the run's own solver.
-_CANDIDATES, _TRIED = 20, 0.5
+# Candidates that a search for factors rounds some rows with.
+_CANDIDATES = 20
 # Multiplications and additions that repairing a module takes, over its smaller side cubed: eigenvectors, one or two
 # times, in double precision.
 _EIGEN = 100.0
@@ -63,7 +65,8 @@ def estimate(decision: Decision) -> dict[str, Any]:
         solving = moments + max(solving - moments, trained)
     # a block as it runs, in float64 and as it is written, and what its inputs are on two texts
     folding = 16 * block + 2 * moments + 16 * widest**2 if decision.recipe["transform"] is not None else 0
-    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding) + hidden
+    judging = judging_memory(decision, block)
+    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding, judging) + hidden
     spilled = hidden if hidden > hidden_states.SPILL else 0
     if decision.blockwise:
         width, count = parts.embedding.shape[1], len(parts.blocks)
@@ -78,6 +81,7 @@ def estimate(decision: Decision) -> dict[str, Any]:
         + 2**20
         + spilled
         + transformed_bytes(decision)
+        + judging_bytes(decision, after["total"])
         # adapters lie block by block in the run's folder until they become one
         + after.get("adapter", 0),
         "seconds": _seconds(decision, decision.recipe["solver"], multiply),
@@ -106,11 +110,12 @@ def _seconds(decision: Decision, solver: str, multiply: float) -> float:
         flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
     if solver == "tuned":
         flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
-    return flops / multiply + (weights + table) * 1e-7 + _searching(decision, flops / multiply, multiply)
+    return flops / multiply + (weights + table) * 1e-7 + _searching(decision, solver, multiply)
 
 
-def _searching(decision: Decision, solving: float, multiply: float) -> float:
-    """About how long finding a transform takes: another walk, and what candidates cost beside it."""
+def _searching(decision: Decision, solver: str, multiply: float) -> float:
+    """About how long finding a transform takes: another walk, what candidates cost beside it, and what `auto` measures:
+    every proposal rounded and followed, and the whole rounded twice."""
     kind, tokens = decision.recipe["transform"], decision.tokens
     if kind is None or kind in BLIND:
         return 0.0
@@ -118,7 +123,13 @@ def _searching(decision: Decision, solving: float, multiply: float) -> float:
     weights = sum(linear.shape[0] * linear.shape[1] for linear in chosen)
     walk = 2.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
     search = sum(_CANDIDATES * min(linear.shape[0], 128) * linear.shape[1] for linear in chosen) * 1e-6
-    return walk / multiply + search + (_TRIED * solving if kind == "auto" else 0.0)
+    if kind == "auto":
+        rounded = dataclasses.replace(decision, recipe=decision.recipe | {"transform": None})
+        every = sum(linear.shape[0] * linear.shape[1] for linear in decision.anatomy.linears())
+        rounding = 12.0 * (PROPOSED + 1) * sum(linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+        walk += rounding + judging_multiplications(decision, every)
+        search += 2 * _seconds(rounded, judge_of(solver), multiply)
+    return walk / multiply + search
 
 
 def check_room(out: Path, needs: dict[str, Any]) -> None:
