@@ -44,6 +44,7 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
         journal = Journal(run)
         solver = Solver(decision, out, journal, on_event)
         verified = solve_through(decision, solver, run) if decision.solve else round_only(decision, solver)
+        verified.pop("windows", None)
         summary = finish(out, decision, journal, solver, verified)
         for note in summary["notes"][len(decision.notes) :]:
             on_event({"event": "note", "message": note})
