@@ -139,7 +139,7 @@ def test_proposals_are_the_original_but_for_rounding(family, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "stage,done", [("transform", 1), ("transform", 2), ("judge", 2), ("judge", 4), ("compress", 1)]
+    "stage,done", [("propose", 1), ("propose", 2), ("transform", 2), ("judge", 2), ("judge", 4), ("compress", 1)]
 )
 def test_stopped_anywhere_and_gone_on_with_the_bytes_are_the_same(outlying, tmp_path, stage, done):
     settings = {**SETTINGS, "scheme": "int3-g32", "solver": "nearest", "transform": "auto"}

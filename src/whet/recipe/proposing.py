@@ -49,7 +49,7 @@ class Proposals:
         self.types = stored_types(decision)
         self.solve, self.verify = batches(decision.solve, BATCH_TOKENS), batches(decision.verify, BATCH_TOKENS)
         self.count = len(decision.anatomy.blocks)
-        self.stage = Stage(on_event, "transform", self.count, sum(map(self._finished, range(self.count))))
+        self.stage = Stage(on_event, "propose", self.count, sum(map(self._finished, range(self.count))))
 
     def make(self, run: Path) -> None:
         """Those that an earlier run did not."""
