@@ -66,7 +66,7 @@ def compress(
     what the blocks before a linear did to its inputs, `block`, which goes on from `gptq` and trains the linears of each
     block together, or `tuned` (`best`), which tunes all scales on top of that. transform: what is folded into the
     original first, so that it computes the same and rounds otherwise: `smooth`, `awq`, `rotate`, or `auto`, which keeps
-    for each group of linears what loses least on the verifying text. repair: with scheme and plan, the rank of an
+    of them what loses less of the whole on the verifying text. repair: with scheme and plan, the rank of an
     adapter that puts back what rounding lost of the blocks' linears, in `out`/adapter. target: the runtime that is to
     load it (`transformers` unless given; a plan names its own).
     text: a path or hub name, a list of documents, or int64 windows `[n, L]`; eval_text: text that verifies instead of a
