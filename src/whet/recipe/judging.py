@@ -15,6 +15,7 @@ lost least linear by linear had 1.031 of the KL without any transform at 2 bits.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import shutil
@@ -41,6 +42,7 @@ from whet.walk import ORIGINAL, Journal, Swaps, not_followed
 JUDGING = "judging"  # the folder in the run's own
 TIMES = 4.0  # how long following all proposals may take, as a multiple of solving
 PROPOSED = 3  # transforms that may be proposed for a group
+_BOTH = ("with", "without")
 _PIECE = 128  # tokens whose mean KL is one observation, where a standard error is taken
 
 
@@ -57,30 +59,17 @@ def with_transform(decision: Decision, run: Path, on_event: OnEvent) -> Decision
     notes = [_told_by_group(judged)]
     made = dataclasses.replace(decision, transforms={name: _nothing() for name in kept})
     if any(one["transform"] != NONE for one in kept.values()):
-
-        def fold(index: int) -> dict[str, Fold]:
-            wanted = {name: kept[name] for name in proposals.told(index) if kept[name]["transform"] != NONE}
-            found = {name: proposals.fold(index, name, one["transform"]) for name, one in wanted.items()}
-            return {name: dataclasses.replace(one, told=wanted[name]) for name, one in found.items()}
-
-        def whole() -> dict[str, Any]:
-            folded = transformed(decision, run, _without_notes(on_event), fold)
-            each = {"without": decision, "with": folded}
-            found = {name: _rounded(one, folder / name, on_event) for name, one in each.items()}
-            gain = torch.tensor(found["without"]["windows"]) - torch.tensor(found["with"]["windows"])
-            noise = _noise(gain)
-            lower = found["with"]["kl"] < found["without"]["kl"]
-            return {name: one["kl"] for name, one in found.items()} | {
-                "noise": noise,
-                "stays": lower and gain.mean().item() > noise,
-            }
-
-        kl = _kept(folder / "whole.json", whole)
-        for name in ("without", "with"):
+        quiet = _without_notes(on_event)
+        folds = functools.partial(_folds, proposals, kept)
+        kl = _kept(
+            folder / "whole.json",
+            lambda: _by_whole(decision, transformed(decision, run, quiet, folds), folder, on_event),
+        )
+        for name in _BOTH:
             shutil.rmtree(folder / name, ignore_errors=True)
         notes.append(_told_of_whole(kl, judge_of(decision.recipe["solver"])))
         if kl["stays"]:
-            made = transformed(decision, run, _without_notes(on_event), fold)
+            made = transformed(decision, run, quiet, folds)
             notes = [*made.notes[len(decision.notes) :], *notes]
         else:
             shutil.rmtree(run / FOLDER, ignore_errors=True)
@@ -129,6 +118,24 @@ def _kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         write_json(file, make())
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
+
+
+def _folds(proposals: Proposals, kept: Mapping[str, dict[str, Any]], index: int) -> dict[str, Fold]:
+    """What the groups of block `index` take, those that take anything."""
+    wanted = {name: kept[name] for name in proposals.told(index) if kept[name]["transform"] != NONE}
+    return {
+        name: dataclasses.replace(proposals.fold(index, name, told["transform"]), told=told)
+        for name, told in wanted.items()
+    }
+
+
+def _by_whole(decision: Decision, folded: Decision, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+    """KL in nats a token `with` and `without` transforms, the standard error of the difference over windows as
+    `noise`, and whether they stay."""
+    found = [_rounded(one, folder / name, on_event) for one, name in zip((folded, decision), _BOTH, strict=True)]
+    gain = torch.tensor(found[1]["windows"], dtype=torch.float64) - torch.tensor(found[0]["windows"])
+    kl, noise = dict(zip(_BOTH, (one["kl"] for one in found), strict=True)), _noise(gain)
+    return {**kl, "noise": noise, "stays": kl["with"] < kl["without"] and gain.mean().item() > noise}
 
 
 def _rounded(decision: Decision, folder: Path, on_event: OnEvent) -> dict[str, Any]:
