@@ -10,9 +10,9 @@ they depend on, so a second call costs nothing.
 its GPTQ, each with the scales of the largest weight and with those of least error.
 
 The training text is split before use: calibration draws come from its first 90 %, and ``--on tail`` evaluates on the
-held-back rest. ``whet auto`` chooses its transforms on windows that are in no draw and in no evaluation. Tune with
-``--on tail``; open the evaluation text (``--on eval``) for the report. The embedded model comes with its own texts:
-documents one behind the other, as in its training.
+held-back rest. ``whet auto`` and ``whet nearest auto`` judge transforms on windows that are in no draw and in no
+evaluation. Tune with ``--on tail``; open the evaluation text (``--on eval``) for the report. The embedded model comes
+with its own texts: documents one behind the other, as in its training.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ OURS = {
     "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
     "whet best": Method("run_whet.py", None, (), ("--solver", "best")),
     **{f"whet {name}": Method("run_whet.py", None, (), ("--transform", name)) for name in TRANSFORMS},
+    "whet nearest auto": Method("run_whet.py", None, (), ("--solver", "nearest", "--transform", "auto")),
 }
 METHODS = PEERS | FORMAT_PEERS | OURS
 

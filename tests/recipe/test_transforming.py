@@ -24,6 +24,7 @@ from whet.quantize import spinquant
 from whet.recipe import transforming, turning
 from whet.recipe.compress import compress, resume
 from whet.recipe.decide import Decision, decide
+from whet.recipe.judging import judging_bytes
 from whet.recipe.transforming import check_transform, transformed, transformed_bytes
 from whet.report.sentences import in_korean
 
@@ -130,7 +131,10 @@ def test_a_dry_run_counts_the_transformed_original(tmp_path):
     original = models.make(tmp_path / "m", dtype=torch.bfloat16)
     settings = {"scheme": "int3s-g32", "text": WINDOWS, "eval_text": OTHERS, "dry_run": True}
     without, with_it = (compress(original, tmp_path / "o", transform=t, **settings) for t in (None, "auto"))
-    assert with_it["disk"] - without["disk"] == transformed_bytes(decided(original, "auto"))
+    judging = judging_bytes(decided(original, "auto"), without["bytes"]["after"]["total"])
+    assert with_it["disk"] - without["disk"] == transformed_bytes(decided(original, "auto")) + judging
+    assert judging > 2 * without["bytes"]["after"]["total"]  # the model rounded twice, beside what is proposed
+    assert with_it["seconds"] > 2 * without["seconds"] and with_it["memory"] >= without["memory"]
     assert transformed_bytes(decided(original, "auto")) > Checkpoint(original).nbytes  # in float32
     assert not (tmp_path / "o").exists()
 

@@ -17,6 +17,7 @@ from whet.report.sentences import SENTENCES, in_korean
 SOURCE = Path(whet.__file__).parent
 # Functions that return sentences, and what they gather them in.
 RETURN = {"no_file_yet", "left_out", "_without_ragged", "not_followed", "_left_alone", "_summary"}
+RETURN |= {"_told_by_group", "_told_of_whole"}
 HANGUL = re.compile("[가-힣]")
 
 

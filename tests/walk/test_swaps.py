@@ -22,13 +22,17 @@ def test_each_swap_is_the_model_with_that_part_changed(tmp_path, family) -> None
     lighter = {x.address: x.view(checkpoint.read(x.parameter).float()).mul(0.9) for x in parts.linears()}
     table = checkpoint.read(parts.embedding.parameter).float().mul(0.95)
     swaps = {x.address: [x] for x in parts.blocks[1]} | {"block 2": parts.blocks[2]}
+    swaps["halved"] = parts.blocks[1][:1]  # which another swap changes otherwise
     swaps[parts.embedding.address] = [parts.embedding]
     walk = Swaps(checkpoint, parts, batches, swaps, "cpu")
     asked = []
 
     def weights(index):
         asked.append(index)
-        return {x.address: lighter[x.address] for x in parts.blocks[index]}
+        here = {x.address: lighter[x.address] for x in parts.blocks[index]}
+        own = {name: {x.address: here[x.address] for x in mine if x.address in here} for name, mine in swaps.items()}
+        (first,) = parts.blocks[1][:1]
+        return {**own, "halved": {first.address: lighter[first.address] / 2}}
 
     walk.go(weights, table)
     assert asked == [1, 2]  # what is not swapped is not decoded
@@ -54,7 +58,7 @@ def test_each_swap_is_the_model_with_that_part_changed(tmp_path, family) -> None
             if linear is parts.embedding:
                 weight.copy_(table)
             else:
-                linear.held.of(weight).copy_(lighter[linear.address])
+                linear.held.of(weight).copy_(lighter[linear.address] / (2 if name == "halved" else 1))
         with torch.no_grad():
             same(name)
         for parameter, weight in before.items():

@@ -37,6 +37,8 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stage.compress": ("compressing", "압축하는 중"),
     "stage.transform": ("finding transforms", "변환 찾는 중"),
     "stage.learn": ("learning rotations", "회전 학습하는 중"),
+    "stage.propose": ("finding what transforms may help", "도움이 될 변환 찾는 중"),
+    "stage.judge": ("judging transforms by the whole", "변환을 전체로 판정하는 중"),
     "stage.tune": ("tuning scales", "스케일 조율하는 중"),
     "stage.score": ("scoring every part", "부분마다 점수 매기는 중"),
     "stage.divergence": ("comparing on text", "글로 비교하는 중"),

@@ -7,7 +7,7 @@ attention projections 0.4 to 0.8 times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,9 +21,9 @@ from whet.text import batches
 from whet.walk import ORIGINAL, Swaps
 
 # Blocks that are run on a token while solving: two streams, the second moments' pass, and as much again for the solver.
-_SOLVING = 6
+SOLVING = 6
 _SLOWER = 2.3  # times that float32 takes as long as the type a run computes in, measured for bfloat16 on x86-64
-_ROOM = 2**31  # bytes of hidden states that are followed
+ROOM = 2**31  # bytes of hidden states that are followed
 _FEWEST = 1024  # tokens below which a measured loss says less than a predicted one
 
 
@@ -37,7 +37,7 @@ def lost_alone(decision: Decision, solver: Solver, table: Tensor | None) -> dict
     """
     anatomy, device = decision.anatomy, decision.device
     for swaps in (_parts(decision), _blocks(decision)):
-        windows = _affordable(decision, swaps)
+        windows = affordable(decision, swaps)
         if windows:
             break
     else:
@@ -49,7 +49,9 @@ def lost_alone(decision: Decision, solver: Solver, table: Tensor | None) -> dict
     units = [f"block {index}" for index in range(len(anatomy.blocks))]
     chosen = [decision.chosen(linears) for linears in anatomy.blocks]
     own = anatomy.embedding.address
-    walk.go(lambda index: solver.weights(units[index], chosen[index]), table if own in swaps else None)
+    walk.go(
+        lambda index: dict.fromkeys(swaps, solver.weights(units[index], chosen[index])), table if own in swaps else None
+    )
 
     first = decision.checkpoint.read((anatomy.head or anatomy.embedding).parameter).to(device).float()
     lighter = {own: table} if anatomy.tied and table is not None else {}
@@ -83,15 +85,18 @@ def _blocks(decision: Decision) -> dict[str, list[Linear]]:
     return found
 
 
-def _affordable(decision: Decision, swaps: dict[str, list[Linear]]) -> Sequence[Tensor]:
-    """As many windows as there is time and room to follow all swaps on, verifying ones first; none if few."""
+def affordable(decision: Decision, swaps: Mapping[str, Sequence[Linear]], times: float = 1.0) -> Sequence[Tensor]:
+    """As many windows as there is time and room to follow all swaps on, verifying ones first; none if few.
+
+    times: how long that may take, as a multiple of what solving does.
+    """
     anatomy = decision.anatomy
     place = {x.address: index for index, linears in enumerate(anatomy.blocks) for x in linears}
     blocks = len(anatomy.blocks)
     followed = sum(blocks - place.get(mine[0].address, 0) for mine in swaps.values())
     slower = 1.0 if decision.recipe["compute"] == "float32" else _SLOWER
-    time = _SOLVING * blocks * decision.tokens / (slower * max(1, followed))
-    left = min(time, _ROOM / (4 * anatomy.embedding.shape[1] * (len(swaps) + 1)))
+    time = times * SOLVING * blocks * decision.tokens / (slower * max(1, followed))
+    left = min(time, ROOM / (4 * anatomy.embedding.shape[1] * (len(swaps) + 1)))
     taken: list[Tensor] = []
     for window in (*decision.verify, *decision.solve):
         left -= len(window)

@@ -67,10 +67,9 @@ def compress(
     block together, or `tuned`, which tunes all scales on top of that; `best` is `tuned` with text from the original
     beside yours, where yours is little. synthetic: tokens of such text; with any solver, 0 for none. transform: what
     is folded into the original first, so that it computes the same and rounds otherwise: `smooth`, `awq`, `rotate`,
-    `quarot`, `spinquant`, or `auto`, which of the first three keeps for each group of linears what loses least on the
-    verifying text. repair: with scheme and plan, the rank of an adapter that puts back what rounding lost of the
-    blocks' linears, in `out`/adapter. target: the runtime that is to load it (`transformers` unless given; a plan names
-    its own).
+    `quarot`, `spinquant`, or `auto`, which keeps of the first three what loses less of the whole on the verifying text.
+    repair: with scheme and plan, the rank of an adapter that puts back what rounding lost of the blocks' linears, in
+    `out`/adapter. target: the runtime that is to load it (`transformers` unless given; a plan names its own).
     text: a path or hub name, a list of documents, or int64 windows `[n, L]`; eval_text: text that verifies instead of a
     tenth of `text`. samples, window: windows solved on and their tokens. dry_run: check and estimate, write nothing.
 

@@ -251,7 +251,8 @@ def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], n
         "tags": tags,
     }
     errors = sorted(report.items(), key=lambda item: -item[1]["error"])[:5]
-    folded = f" after `{recipe['transform']}` was folded in" if decision.transforms is not None else ""
+    takes = any(told["transform"] != "none" for told in (decision.transforms or {}).values())
+    folded = f" after `{recipe['transform']}` was folded in" if takes else ""
     lines = [
         "---",
         yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(),

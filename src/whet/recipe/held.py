@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +16,15 @@ from whet.recipe.decide import Decision
 def double_device(device: str) -> str:
     """Where products in float64 are computed: on the device if it is a CUDA one, as others have no such type."""
     return device if torch.device(device).type == "cuda" else "cpu"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What is folded into a group, factors `[in]` or a basis `[head, head]`, float64, and what is told of it."""
+
+    told: dict[str, Any]
+    factors: Tensor | None = None
+    basis: Tensor | None = None
 
 
 class Held:
@@ -42,6 +53,13 @@ class Held:
             name: tensor.to(self.types[name]) if name in self.changed else tensor
             for name, tensor in self.tensors.items()
         }
+
+    def take(self, group: Group, fold: Fold) -> None:
+        """Fold into a group what was found for it."""
+        if fold.factors is not None:
+            self.scale(group, fold.factors)
+        if fold.basis is not None:
+            self.rotate(group, fold.basis)
 
     def scale(self, group: Group, columns: Tensor) -> None:
         """Fold factors `[in]`, float64, into a group."""

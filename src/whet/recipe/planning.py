@@ -39,6 +39,7 @@ from whet.events import OnEvent, ignore
 from whet.grids import Grid
 from whet.measure.skills import Item, parse_item, read_skills
 from whet.recipe.decide import Decision, decide, scale_dtype
+from whet.recipe.judging import judging_bytes, with_transform
 from whet.recipe.page import loading
 from whet.recipe.room import check_room, estimate
 from whet.recipe.rounds import QUALITY_ROUNDS, ROUNDS, Round, best_of, figures, search, worst
@@ -46,7 +47,7 @@ from whet.recipe.running import RUN, choices, refuse_other_files
 from whet.recipe.schema import resolved
 from whet.recipe.scoring import score, unscored
 from whet.recipe.self_written import write_text
-from whet.recipe.transforming import check_transform, transformed, transformed_bytes
+from whet.recipe.transforming import check_transform, transformed_bytes
 from whet.report import card_section, page
 from whet.targets import find_target
 from whet.walk import alone
@@ -241,8 +242,11 @@ def _go(out: Path, decision: Decision, budget: Budget, items: Sequence[Item], on
     for note in decision.notes:
         on_event({"event": "note", "message": note})
     with alone(run):
-        made = transformed(dataclasses.replace(decision, grids=_typical(decision, budget)), run, on_event)
-        decision = dataclasses.replace(made, grids=decision.grids)
+        # whatever grids it is, whet's own container holds them
+        storage = dataclasses.replace(decision.storage, container="whet", dequantize=False)
+        typical = dataclasses.replace(decision, grids=_typical(decision, budget), storage=storage)
+        made = with_transform(typical, run, on_event)
+        decision = dataclasses.replace(made, grids=decision.grids, storage=decision.storage)
         scores = _scored(run, decision, items, on_event)
         decision = dataclasses.replace(decision, alone=True)
         rounds = search(run, decision, budget, scores, items, on_event)
@@ -344,7 +348,7 @@ def _needs(decision: Decision, budget: Budget) -> dict[str, Any]:
     after = min(after, whole)
     return needs | {
         "bytes": {"before": before, "after": {"total": after}, "ratio": after / whole},
-        "disk": rounds * after + 2**20 + transformed_bytes(decision),
+        "disk": rounds * after + 2**20 + transformed_bytes(decision) + judging_bytes(decision, after),
         "seconds": needs["seconds"] * (2 * rounds + 1),  # what parts lose alone takes about what solving does
     }
 

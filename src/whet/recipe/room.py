@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import shutil
@@ -27,6 +28,7 @@ from whet.quantize import (
 )
 from whet.recipe.curvature import SLOPE_TOKENS
 from whet.recipe.decide import BATCH_TOKENS, ENOUGH, Decision
+from whet.recipe.judging import PROPOSED, judge_of, judging_bytes, judging_memory, judging_multiplications
 from whet.recipe.memory import available_memory
 from whet.recipe.solving import ROUNDS
 from whet.recipe.transforming import transformed_bytes
@@ -39,8 +41,8 @@ _TRAINED, _KEPT = 68, 4
 _STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
 # The same for a token that the original writes, which goes through it by itself: two, and waiting for the weights.
 _WRITING = 8.0
-# Candidates that a search for factors rounds some rows with, and what `auto` tries with the run's own solver.
-_CANDIDATES, _TRIED = 20, 0.5
+# Candidates that a search for factors rounds some rows with.
+_CANDIDATES = 20
 # Bytes that learning rotations takes for each weight of a block, and of a basis: in float64, turned, and what a
 # gradient needs. Multiplications and additions of a step: there, and two on the way back, in double precision.
 _LEARNED, _LEARNING = 64, 12.0
@@ -85,7 +87,8 @@ def estimate(decision: Decision) -> dict[str, Any]:
         folding = max(folding, 16 * math.prod(parts.embedding.shape))
     if decision.recipe["transform"] == "spinquant":
         folding = max(folding, _LEARNED * block + 2 * moments + _LEARNED * parts.embedding.shape[1] ** 2)
-    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding) + hidden
+    judging = judging_memory(decision, block)
+    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding, judging) + hidden
     spilled = hidden if hidden > hidden_states.SPILL else 0
     if decision.blockwise:
         width, count = parts.embedding.shape[1], len(parts.blocks)
@@ -102,6 +105,7 @@ def estimate(decision: Decision) -> dict[str, Any]:
         + 2**20
         + spilled
         + transformed_bytes(decision)
+        + judging_bytes(decision, after["total"])
         # adapters lie block by block in the run's folder until they become one
         + after.get("adapter", 0),
         "seconds": _seconds(decision, decision.recipe["solver"], multiply, tokens),
@@ -135,12 +139,13 @@ def _seconds(decision: Decision, solver: str, multiply: float, tokens: int) -> f
         flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
     if solver == "tuned":
         flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
-    return flops / multiply + (weights + table) * 1e-7 + _searching(decision, flops / multiply, multiply)
+    return flops / multiply + (weights + table) * 1e-7 + _searching(decision, solver, multiply, tokens)
 
 
-def _searching(decision: Decision, solving: float, multiply: float) -> float:
-    """About how long finding a transform takes: another walk, and what candidates cost beside it."""
-    kind, tokens = decision.recipe["transform"], decision.tokens
+def _searching(decision: Decision, solver: str, multiply: float, tokens: int) -> float:
+    """About how long finding a transform takes: another walk, what candidates cost beside it, and what `auto` measures:
+    every proposal rounded and followed, and the whole rounded twice."""
+    kind = decision.recipe["transform"]
     width, count = decision.anatomy.embedding.shape[1], len(decision.anatomy.blocks)
     chosen = decision.chosen(decision.anatomy.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in chosen)
@@ -151,7 +156,13 @@ def _searching(decision: Decision, solving: float, multiply: float) -> float:
     search = sum(_CANDIDATES * min(linear.shape[0], 128) * linear.shape[1] for linear in chosen) * 1e-6
     if kind == "spinquant":
         return walk / multiply + turning + LEARNING_STEPS * _LEARNING * (weights / count + width**2) * width / multiply
-    return walk / multiply + search + (_TRIED * solving if kind == "auto" else 0.0)
+    if kind == "auto":
+        rounded = dataclasses.replace(decision, recipe=decision.recipe | {"transform": None})
+        every = sum(linear.shape[0] * linear.shape[1] for linear in decision.anatomy.linears())
+        rounding = 12.0 * (PROPOSED + 1) * sum(linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+        walk += rounding + judging_multiplications(decision, every)
+        search += 2 * _seconds(rounded, judge_of(solver), multiply, tokens)
+    return walk / multiply + search
 
 
 def check_room(out: Path, needs: dict[str, Any]) -> None:

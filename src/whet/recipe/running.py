@@ -15,9 +15,9 @@ from whet.errors import UsageError
 from whet.events import OnEvent
 from whet.recipe.decide import Decision
 from whet.recipe.finish import finish
+from whet.recipe.judging import with_transform
 from whet.recipe.solving import Solver
 from whet.recipe.through import round_only, solve_through
-from whet.recipe.transforming import transformed
 from whet.walk import Journal, alone
 
 RUN = ".whet"
@@ -40,10 +40,11 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
     for note in decision.notes:
         on_event({"event": "note", "message": note})
     with alone(run):
-        decision = transformed(decision, run, on_event)
+        decision = with_transform(decision, run, on_event)
         journal = Journal(run)
         solver = Solver(decision, out, journal, on_event)
         verified = solve_through(decision, solver, run) if decision.solve else round_only(decision, solver)
+        verified.pop("windows", None)
         summary = finish(out, decision, journal, solver, verified)
         for note in summary["notes"][len(decision.notes) :]:
             on_event({"event": "note", "message": note})

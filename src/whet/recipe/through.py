@@ -23,7 +23,8 @@ from whet.walk import BlockStep, Walk, not_followed
 
 
 def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, Any]:
-    """Embedding, blocks, rest, with hidden states flowing; returns the divergence on the verifying windows."""
+    """Embedding, blocks, rest, with hidden states flowing; returns the divergence on the verifying windows, and the KL
+    of each as `windows`."""
     parts, checkpoint = decision.anatomy, decision.checkpoint
     solve, verify = batches(decision.solve, decision.batch), batches(decision.verify, BATCH_TOKENS)
     if decision.tuned:
@@ -129,13 +130,15 @@ def _difference(walk: Walk, verify: list[Tensor], table: Tensor | None) -> dict[
         return {}
     total = agree = 0.0
     count = 0
+    windows: list[float] = []
     for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
         first, second = walk.skeleton.outputs(batch, mine), walk.skeleton.outputs(batch, theirs, table)
         width = first.shape[-1]
         nothing = torch.zeros(first.numel() // width, dtype=torch.int64)[None]
         kl, same, _, _ = score_tokens(first.reshape(1, -1, width), second.reshape(1, -1, width), nothing)
         total, agree, count = total + kl.double().sum().item(), agree + same.sum().item(), count + kl.numel()
-    return {"kl": total / count, "top1": agree / count, "drift": walk.drift}
+        windows += kl.double().reshape(len(batch), -1).mean(1).tolist()
+    return {"kl": total / count, "top1": agree / count, "drift": walk.drift, "windows": windows}
 
 
 def _divergence(
@@ -146,6 +149,7 @@ def _divergence(
         return {}
     total = agree = 0.0
     count = 0
+    windows: list[float] = []
     first = original.to(device).float()
     second = first if lighter is None else lighter.to(device)
     for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
@@ -153,4 +157,5 @@ def _divergence(
             before, after = walk.skeleton.next_logits(mine[row], first), walk.skeleton.next_logits(theirs[row], second)
             kl, same, _, _ = score_tokens(before, after, batch[row, 1:][None])
             total, agree, count = total + kl.double().sum().item(), agree + same.sum().item(), count + kl.numel()
-    return {"kl": total / count, "top1": agree / count, "drift": walk.drift}
+            windows.append(kl.double().mean().item())
+    return {"kl": total / count, "top1": agree / count, "drift": walk.drift, "windows": windows}

@@ -13,7 +13,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.grids import Grid
 from whet.measure.divergence import score_tokens
-from whet.quantize import SOLVERS, WHOLE, Reader, awq, loss, random_hadamard, smooth
+from whet.quantize import WHOLE, Reader, awq, loss, smooth
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.finish import copied_files
-from whet.recipe.held import Held
+from whet.recipe.held import Fold, Held
 from whet.recipe.turning import (
     LEARNED,
     STREAM,
@@ -48,20 +48,24 @@ FOLDER = "transformed"
 _REST = "rest"
 ATTENDED = "attention output"  # the input that a rotation of heads is of
 ROTATIONS = WHOLE | {"rotate"}
-# Rows that `auto` rounds with the run's own solver to tell what a transform keeps.
-_ROWS = 512
 # KL, in nats a token, between the original and the transformed that no rounding of 16 bits makes.
 _DEFECT = 1e-3
 
 
-def transformed(decision: Decision, run: Path, on_event: OnEvent) -> Decision:
-    """`decision` about the transformed original, which is made in the folder `run` or gone on with there."""
+Chosen = Callable[[int], Mapping[str, Fold]]  # what the groups of a block take, by name; those left out take nothing
+
+
+def transformed(decision: Decision, run: Path, on_event: OnEvent, chosen: Chosen | None = None) -> Decision:
+    """`decision` about the transformed original, which is made in the folder `run` or gone on with there.
+
+    chosen: what each group takes, where it is known (`whet.recipe.judging`) and not to be found.
+    """
     if decision.recipe["transform"] is None or decision.transforms is not None:
         return decision
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     journal = Journal(folder)
-    maker = _Maker(decision, folder, journal, on_event)
+    maker = _Maker(decision, folder, journal, on_event, chosen)
     units = [*map(_unit, range(len(decision.anatomy.blocks))), _REST]
     if not all(journal.finished(unit, folder) for unit in units):
         maker.make(run)
@@ -93,7 +97,7 @@ def check_transform(decision: Decision) -> None:
     if kind in WHOLE:
         check_turning(decision)
     notes = _left_alone(decision)
-    if kind not in WHOLE and not any(_groups(decision, index)[0] for index in range(len(decision.anatomy.blocks))):
+    if kind not in WHOLE and not any(foldable(decision, index)[0] for index in range(len(decision.anatomy.blocks))):
         why = "; ".join(notes) or f"{kind} needs attention with several heads whose v is rounded"
         raise UsageError(f"--transform {kind} folds into nothing of {decision.recipe['model']}. Leave it out. ({why})")
     decision.notes += notes
@@ -103,7 +107,7 @@ def _left_alone(decision: Decision) -> list[str]:
     """What nothing folds into, a sentence a reason."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for index in range(len(decision.anatomy.blocks)):
-        for one in _groups(decision, index)[1]:
+        for one in foldable(decision, index)[1]:
             reasons.setdefault((one.reads, one.why), []).append(one.address)
     told = []
     for (reads, why), addresses in reasons.items():
@@ -116,14 +120,14 @@ def transformed_bytes(decision: Decision) -> int:
     """Bytes of the transformed original on the disk, at most."""
     if decision.recipe["transform"] is None:
         return 0
-    types = _types(decision)
+    types = stored_types(decision)
     return moment_bytes(decision) + sum(
         info.nbytes // info.dtype.itemsize * types.get(name, info.dtype).itemsize
         for name, info in decision.checkpoint.tensors.items()
     )
 
 
-def _groups(decision: Decision, index: int) -> tuple[list[Group], list[Unfolded]]:
+def foldable(decision: Decision, index: int) -> tuple[list[Group], list[Unfolded]]:
     """The groups of a block that have anything to round, on grids whose rows are scaled apart."""
     groups, left = fold_groups(decision.anatomy, decision.checkpoint.config, index)
     found = []
@@ -138,7 +142,7 @@ def _groups(decision: Decision, index: int) -> tuple[list[Group], list[Unfolded]
             continue
         if shared is not None:
             why = f"rows share scales in {decision.grids[shared.address].name}"
-        elif turns and not _rotatable(decision, group):
+        elif turns and not rotatable(decision, group):
             why = "16 bits do not hold rotated what stays in them"
         else:
             found.append(group)
@@ -147,16 +151,16 @@ def _groups(decision: Decision, index: int) -> tuple[list[Group], list[Unfolded]
     return found, left
 
 
-def _rotatable(decision: Decision, group: Group) -> bool:
+def rotatable(decision: Decision, group: Group) -> bool:
     """Whether all that a rotation of a group's heads changes is written in a type that holds it."""
     if group.heads[0] == 1 or group.giver is None:
         return False
-    types = _types(decision)
+    types = stored_types(decision)
     names = [*(x.parameter for x in (*group.readers, group.giver)), *(name for name, _ in group.vectors)]
     return all(types.get(name, decision.checkpoint.tensors[name].dtype).itemsize >= 4 for name in names)
 
 
-def _types(decision: Decision) -> dict[str, torch.dtype]:
+def stored_types(decision: Decision) -> dict[str, torch.dtype]:
     """The types in which tensors that a transform changes are written: float32 where all in them are rounded
     afterwards."""
     changed = decision.anatomy.linears()
@@ -178,11 +182,13 @@ def _unit(index: int) -> str:
 class _Maker:
     """Writes the transformed original, a file a block."""
 
-    def __init__(self, decision: Decision, folder: Path, journal: Journal, on_event: OnEvent) -> None:
-        self.decision, self.folder, self.journal = decision, folder, journal
+    def __init__(
+        self, decision: Decision, folder: Path, journal: Journal, on_event: OnEvent, chosen: Chosen | None
+    ) -> None:
+        self.decision, self.folder, self.journal, self.chosen = decision, folder, journal, chosen
         self.kind = decision.recipe["transform"]
         self.count = len(decision.anatomy.blocks) + 1
-        self.types = _types(decision)
+        self.types = stored_types(decision)
         done = sum(journal.finished(_unit(i), folder) is not None for i in range(self.count - 1))
         self.on_event = on_event
         self.stage = Stage(on_event, "transform", self.count, done)
@@ -191,7 +197,7 @@ class _Maker:
         self.rotations: dict[str, Tensor] = {}
         self.heads: list[list[Group]] = []
         if self.kind in ROTATIONS:
-            self.heads = [_groups(decision, index)[0] for index in range(self.count - 1)]
+            self.heads = [foldable(decision, index)[0] for index in range(self.count - 1)]
 
     def make(self, run: Path) -> None:
         """Everything that is not there yet."""
@@ -200,9 +206,9 @@ class _Maker:
             self._learn(run)
         elif self.kind in ROTATIONS:
             self.rotations = random_rotations(decision, self.heads)
-        if self.kind in ROTATIONS:
+        if self.kind in ROTATIONS or self.chosen is not None:
             for index in range(len(parts.blocks)):
-                self.block(index, None, None)
+                self.block(index, None)
         elif self.stage.done < self.count - 1:
             self._walk(run)
         self._rest()
@@ -218,25 +224,20 @@ class _Maker:
         decision, parts = self.decision, self.decision.anatomy
         table = decision.checkpoint.read(parts.embedding.parameter)
         compute = getattr(torch, decision.recipe["compute"])
-        given = [*self.solve, *self.verify]
-        walk = Walk(decision.checkpoint, parts, given, [], table, table, decision.device, run, compute)
+        walk = Walk(decision.checkpoint, parts, self.solve, [], table, table, decision.device, run, compute)
         walk.go(self)
 
     def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
         """Transforms a block, which itself stays as it is."""
         if self.kind == "spinquant":
             if not self.journal.finished(f"moments {step.index}", self.folder):
-                moments = step.second_moments(range(len(self.solve)))
+                moments = step.second_moments()
                 keep_moments(self.decision, self.folder, self.journal, step.index, moments, self.heads[step.index])
         elif not self.journal.finished(_unit(step.index), self.folder):
-            moments = step.second_moments(range(len(self.solve)), ranges=True)
-            judge = None
-            if self.kind == "auto":
-                judge = step.second_moments(range(len(self.solve), len(self.solve) + len(self.verify)))
-            self.block(step.index, moments, judge)
+            self.block(step.index, step.second_moments(ranges=True))
         return {}
 
-    def block(self, index: int, moments: SecondMoments | None, judge: SecondMoments | None) -> None:
+    def block(self, index: int, moments: SecondMoments | None) -> None:
         """Write block `index`."""
         if self.journal.finished(_unit(index), self.folder):
             return
@@ -250,14 +251,17 @@ class _Maker:
                 held.turn_inputs(group, self.rotations[STREAM])
                 told[group.name] = {"transform": self.kind}
             held.turn_outputs(touched.writers, touched.biases, self.rotations[STREAM])
-        for number, group in enumerate(_groups(self.decision, index)[0]):
-            if self.kind in ROTATIONS:
-                held.rotate(group, self.rotations[group.name])
-                told[group.name] = {"transform": self.kind}
-                continue
-            # the seed of a rotation is its group's own, so that it does not matter what an earlier run had done
-            seed = self.decision.recipe["seed"] * 1_000_003 + index * 1009 + number
-            told[group.name] = _transform(self.kind, self.decision, held, group, moments, judge, seed)
+        chosen = None if self.chosen is None else self.chosen(index)
+        for group in foldable(self.decision, index)[0]:
+            if chosen is not None:
+                fold = chosen.get(group.name, Fold({"transform": "none", "loss": 1.0}))
+            elif self.kind in ROTATIONS:
+                fold = Fold({"transform": self.kind}, basis=self.rotations[group.name])
+            else:
+                assert moments is not None
+                fold = _found(self.kind, self.decision, held, group, moments)
+            held.take(group, fold)
+            told[group.name] = fold.told
         file = self.folder / f"model-{index + 1:05d}-of-{self.count:05d}.safetensors"
         write_tensors(file, held.finished())
         self.journal.record(_unit(index), file, groups=told, seconds=time.monotonic() - started)
@@ -332,73 +336,43 @@ class _Maker:
         return max(0.0, total / count)
 
 
-def _transform(
-    kind: str,
-    decision: Decision,
-    held: Held,
-    group: Group,
-    moments: SecondMoments | None,
-    judge: SecondMoments | None,
-    seed: int,
-) -> dict[str, Any]:
-    """Fold what `kind` finds for a group into it; returns what was done, and what rounding loses then as a share of
-    what it lost."""
-    basis = random_hadamard(group.given // group.heads[0], seed) if group.heads[0] > 1 else None
-    assert moments is not None
-    readers = list(_readers(decision, held, group.readers, moments, judge))
-    solving = [dataclasses.replace(reader, judge=None) for reader in readers]
+def _found(kind: str, decision: Decision, held: Held, group: Group, moments: SecondMoments) -> Fold:
+    """What `kind` finds for a group, with what rounding to nearest loses then as a share of what it lost."""
+    readers = list(readers_of(decision, held, group.readers, moments))
 
     def settle(factors: Tensor) -> Tensor:
         return held.settle(group, factors)
 
-    if kind != "auto":
-        if kind == "awq":
-            found = awq(solving, settle)
-            factors, share = found.factors, found.share
-        else:
-            factors = settle(smooth(solving))
-            share = _share(loss(solving, factors), loss(solving))
-        factors = factors.cpu().double()
-        if not (factors != 1).any():
-            return {"transform": "none", "loss": 1.0}
-        held.scale(group, factors)
-        return {"transform": kind, "loss": share}
-
-    solve = SOLVERS[decision.recipe["solver"]]
-    some = [reader.sampled(_ROWS) for reader in readers]
-    before = loss(some, solve=solve)
-    best, chosen, kept = 1.0, "none", torch.ones(0)
-    for name, factors in (("smooth", settle(smooth(solving))), ("awq", awq(solving, settle).factors)):
-        if (factors != 1).any() and (share := _share(loss(some, factors, solve), before)) < best:
-            best, chosen, kept = share, name, factors.cpu().double()
-    if basis is not None and group.giver is not None and _rotatable(decision, group):
-        (given,) = _readers(decision, held, [group.giver], moments, judge)
-        turned = torch.block_diag(*[basis] * (group.heads[0] * group.heads[1])).to(given.w)
-        rows = torch.block_diag(*[basis] * group.heads[0]).to(given.w)
-        after = dataclasses.replace(given, w=rows.t() @ given.w)
-        read = _share(sum(one.rotated(turned).loss(solve) for one in some), before)
-        share = (read + _share(after.sampled(_ROWS).loss(solve), given.sampled(_ROWS).loss(solve))) / 2
-        if share < best:
-            held.rotate(group, basis)
-            return {"transform": "rotate", "loss": share}
-    if chosen != "none":
-        held.scale(group, kept)
-    return {"transform": chosen, "loss": best}
+    if kind == "awq":
+        found = awq(readers, settle)
+        factors, share = found.factors, found.share
+    else:
+        factors = settle(smooth(readers))
+        share = share_of(loss(readers, factors), loss(readers))
+    factors = factors.cpu().double()
+    if not (factors != 1).any():
+        return Fold({"transform": "none", "loss": 1.0})
+    return Fold({"transform": kind, "loss": share}, factors)
 
 
-def _readers(
+def together(decision: Decision, linears: Sequence[Linear]) -> dict[tuple[str, Grid], list[Linear]]:
+    """Those of `linears` that are to be rounded, by input and grid."""
+    found: dict[tuple[str, Grid], list[Linear]] = {}
+    for linear in linears:
+        if (grid := decision.grids.get(linear.address)) is not None:
+            found.setdefault((linear.reads, grid), []).append(linear)
+    return found
+
+
+def readers_of(
     decision: Decision,
     held: Held,
     linears: Sequence[Linear],
     moments: SecondMoments,
-    judge: SecondMoments | None,
+    judge: SecondMoments | None = None,
 ) -> Iterator[Reader]:
     """Linears that are to be rounded, those of one input and one grid together."""
-    together: dict[tuple[str, Grid], list[Linear]] = {}
-    for linear in linears:
-        if (grid := decision.grids.get(linear.address)) is not None:
-            together.setdefault((linear.reads, grid), []).append(linear)
-    for (reads, grid), some in together.items():
+    for (reads, grid), some in together(decision, linears).items():
         h = moments.mean(reads)
         yield Reader(
             torch.cat([held.weight(linear) for linear in some]),
@@ -410,7 +384,7 @@ def _readers(
         )
 
 
-def _share(after: float, before: float) -> float:
+def share_of(after: float, before: float) -> float:
     return after / before if before > 0 else 1.0
 
 

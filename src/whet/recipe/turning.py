@@ -58,15 +58,18 @@ def check_turning(decision: Decision) -> None:
         )
 
 
+def seed_of(decision: Decision, index: int, number: int) -> int:
+    """The seed of a rotation of block `index`, its own, so that it does not matter what an earlier run had done."""
+    return int(decision.recipe["seed"]) * 1_000_003 + index * 1009 + number
+
+
 def random_rotations(decision: Decision, heads: Sequence[Sequence[Group]]) -> dict[str, Tensor]:
     """Random Hadamard matrices, float64: of the stream where that is turned, and of `heads`, the groups by block."""
-    # the seed of a rotation is its own, so that it does not matter what an earlier run had done
-    seed = decision.recipe["seed"] * 1_000_003
     found = {}
     if decision.recipe["transform"] in WHOLE:
-        found[STREAM] = random_hadamard(decision.anatomy.embedding.shape[1], seed + 1_000_000)
+        found[STREAM] = random_hadamard(decision.anatomy.embedding.shape[1], seed_of(decision, 0, 1_000_000))
     return found | {
-        group.name: random_hadamard(group.given // group.heads[0], seed + index * 1009 + number)
+        group.name: random_hadamard(group.given // group.heads[0], seed_of(decision, index, number))
         for index, groups in enumerate(heads)
         for number, group in enumerate(groups)
     }

@@ -140,6 +140,27 @@ SENTENCES: dict[str, str] = {
     "transform {kind}: of {count} groups of linears {parts}; before any rounding, KL to the original is {gap} "
     "nats per token": "변환 {kind}: 선형층 {count}묶음 가운데 {parts}; 반올림 전 원본과의 KL은 토큰당 {gap} nat",
     "transform {kind}: of {count} groups of linears {parts}": "변환 {kind}: 선형층 {count}묶음 가운데 {parts}",
+    "transform auto, group by group: {kept} of {count} groups lose less with a transform where nothing else is "
+    "rounded, together {share} of their KL without, on {tokens} tokens": (
+        "변환 auto, 묶음마다: {count}묶음 가운데 {kept}묶음은 그 묶음만 반올림할 때 변환이 있으면 덜 잃어, 합한 KL이 "
+        "없을 때의 {share}배 ({tokens}토큰)"
+    ),
+    "transform auto, group by group: none of {count} groups loses less with a transform; none is kept": (
+        "변환 auto, 묶음마다: {count}묶음 가운데 변환으로 덜 잃는 것이 없어 하나도 두지 않습니다"
+    ),
+    "transform auto, group by group: judged linear by linear alone, because {why}": (
+        "변환 auto, 묶음마다: 선형층 하나하나로만 판정했습니다: {why}"
+    ),
+    "too few tokens could be followed in the time and memory of a run": (
+        "실행의 시간과 메모리로는 따라갈 수 있는 토큰이 너무 적습니다"
+    ),
+    "transform auto, the whole: rounded throughout with {solver}, KL on the verifying text is {after} nats per token "
+    "with these transforms and {before} without, a difference with a standard error of {noise}: {result}": (
+        "변환 auto, 전체: 모두 {solver}(으)로 반올림하면 검증 글의 KL은 이 변환들로 토큰당 {after} nat, 없이 {before} "
+        "nat이고 차이의 표준 오차는 {noise}: {result}"
+    ),
+    "they stay": "변환을 둡니다",
+    "none is kept": "하나도 두지 않습니다",
     "the solver, on the verifying text,": "검증 글에서 풀이가",
     "rounding to nearest": "가장 가까운 값으로 반올림해",
     "the head is stored apart from the embedding, to which config.json ties it, and {takes}: the last norm's weights "

@@ -46,11 +46,11 @@ class Swaps:
         shapes = [(*batch.shape, width) for _ in self.names for batch in batches]
         self.states = HiddenStates.empty(shapes, None, device)
 
-    def go(self, lighter: Callable[[int], Mapping[str, Tensor]], embedding: Tensor | None = None) -> None:
+    def go(self, lighter: Callable[[int], Mapping[str, Mapping[str, Tensor]]], embedding: Tensor | None = None) -> None:
         """Send everything through the blocks.
 
-        lighter: weights `[out, in]` by address, float32, of the lighter linears of a block. embedding: the lighter
-        table, where it is among the swaps.
+        lighter: of a block by swap the weights `[out, in]` by address, float32, of its linears (swaps may change the
+        same ones). embedding: the lighter table, where it is among the swaps.
         """
         anatomy, skeleton = self.anatomy, self.skeleton
         with torch.no_grad():
@@ -65,7 +65,7 @@ class Swaps:
                 leaving = [name for name, mine in self.swaps.items() if mine[0].address in here]
                 weights = lighter(index) if leaving else {}
                 for name in leaving:
-                    with _swapped(module, anatomy.block_prefix(index), self.swaps[name], weights):
+                    with _swapped(module, anatomy.block_prefix(index), self.swaps[name], weights[name]):
                         self._step(module, index, ORIGINAL, name)
                 for name in gone:
                     self._step(module, index, name, name)
