@@ -28,8 +28,9 @@ from whet.recipe.decide import Decision
 from whet.recipe.solving import Solver, summed
 from whet.walk import Walk, placed
 
-# Steps at most; share that a scale moves in a step at first.
-TUNING_STEPS, _RATE = 100, 1e-3
+# Steps at most; share that a scale moves in a step at first. KL of the embedded model on 2 bits, with 65,536 tokens:
+# 0.0330 after 100 steps, 0.0314 after 300. (Of little text each is seen 25 times at most, which is fewer steps.)
+TUNING_STEPS, _RATE = 200, 1e-3
 _LOGITS = 1 << 24  # logits looked at together
 _TRAINED = ("weight_scale", "weight_offset")
 
