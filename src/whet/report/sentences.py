@@ -165,8 +165,8 @@ SENTENCES: dict[str, str] = {
     "rounding to nearest": "가장 가까운 값으로 반올림해",
     "the head is stored apart from the embedding, to which config.json ties it, and {takes}: the last norm's weights "
     "are folded into it": (
-        "config.json은 출력층을 임베딩과 묶지만 마지막 norm의 가중치를 출력층에 접어 넣으므로 따로 저장합니다. "
-        "출력층은 {takes}"
+        "config.json은 출력층을 임베딩과 묶지만 마지막 norm의 가중치를 출력층에 접어 넣으므로 따로 두며, 출력층은 "
+        "{takes}"
     ),
     "takes {size} bytes more": "{size}바이트가 더 듭니다",
     "counts in the budget": "예산에 들어갑니다",
