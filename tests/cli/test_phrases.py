@@ -79,7 +79,7 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
 
 
 # Stages named by a literal, and those that are put together.
-STAGES = {*re.findall(r'\bStage\([^,"]+, "([^"]+)"', SOURCE), "skills, original", "skills, lighter"}
+STAGES = {*re.findall(r'\bStage\([^,"]+, "([^"]+)"', SOURCE), "skills, original", "skills, lighter", "judge"}
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))

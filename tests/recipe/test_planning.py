@@ -230,7 +230,7 @@ def test_a_run_with_little_time_measures_blocks_and_with_less_nothing(original, 
     monkeypatch.setattr(through, "lost_alone", lambda *a: seen.append(real(*a)) or seen[-1])
     monkeypatch.setattr(rounds, "ROUNDS", 1)
     for number, share in enumerate((14, 1.9, 0.002)):  # in bfloat16, of which less than half is left
-        monkeypatch.setattr(alone, "_SOLVING", share)
+        monkeypatch.setattr(alone, "SOLVING", share)
         compress(original, tmp_path / str(number), bits=4.5, **SETTINGS)
     parts, blocks, nothing = seen
     assert {len(part["addresses"]) for part in parts["parts"]} == {1}
