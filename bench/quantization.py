@@ -88,6 +88,7 @@ OURS = {
     "whet gptaq": Method("run_whet.py", None, (), ("--solver", "gptaq")),
     "whet tuned": Method("run_whet.py", None, (), ("--solver", "tuned")),
     "whet best": Method("run_whet.py", None, (), ("--solver", "best")),
+    "whet best spinquant": Method("run_whet.py", None, (), ("--solver", "best", "--transform", "spinquant")),
     **{f"whet {name}": Method("run_whet.py", None, (), ("--transform", name)) for name in TRANSFORMS},
     "whet nearest auto": Method("run_whet.py", None, (), ("--solver", "nearest", "--transform", "auto")),
 }
