@@ -52,7 +52,8 @@ def main() -> None:
         beside = dict(model.named_parameters()) if args.transform else None
         facts["linears"] = common.save_dequantized(args, weights, beside)
         numbers = sum(weight.numel() for weight in weights.values())
-        facts["bits_per_weight"] = 8 * result["sizes"]["lighter"]["linears"] / numbers
+        if not args.keep:  # whose bytes are among them
+            facts["bits_per_weight"] = 8 * result["sizes"]["lighter"]["linears"] / numbers
     run.record(["whet"], **facts)
 
 
