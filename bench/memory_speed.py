@@ -6,8 +6,9 @@ is one whole turn of the loop (calibrate, quantize, run again), from one block t
 head are in neither; the median is taken. Seconds are given on the wall's clock and on the processor's: where other
 work shares the machine, compare the latter, with one thread.
 
-Memory: ``whet compress`` as a user types it, on the whole model, as a process of its own; the peak is the kernel's
-own account of that process (``ru_maxrss``, which counts mapped pages of the model's files too).
+Memory: of both, what the process had at its peak over what its imports take; with ``--blocks`` of the whole model's
+number, that of the whole model. And ``whet compress`` as a user types it, on the whole model, as a process of its own.
+The peak is the kernel's own account of a process (``ru_maxrss``, which counts mapped pages of the model's files too).
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def main() -> None:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     if args.env_llmcompressor and args.rounds:
-        header = "round, program, s/block, processor s/block, whole run s, peak MB, wall / peer, processor / peer"
+        header = "round, program, s/block, processor s/block, whole run s, MB over imports"
+        header += ", wall / peer, processor / peer, MB / peer"
         print(table(header.split(", "), speed(args, out)), flush=True)
     elif not args.env_llmcompressor:
         print("skipped: time per block (no --env-llmcompressor)")
@@ -89,7 +91,7 @@ def speed(args: argparse.Namespace, out: Path) -> list[list[str]]:
     } | {"whet": [sys.executable, str(RUNNERS / "run_whet.py")]}
     rows = []
     for turn in range(1, args.rounds + 1):
-        medians: dict[str, list[float]] = {}
+        measured: dict[str, list[float]] = {}
         for name, command in programs.items():
             folder = out / f"round-{turn}-{name.replace(' ', '-')}"
             shutil.rmtree(folder, ignore_errors=True)
@@ -100,16 +102,14 @@ def speed(args: argparse.Namespace, out: Path) -> list[list[str]]:
             with (folder / "log.txt").open("w") as log:
                 subprocess.run(command, env=environment(args.threads), stdout=log, stderr=log, check=True)
             facts = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-            medians[name] = [statistics.median(facts[key]) for key in ("seconds_per_block", "cpu_seconds_per_block")]
-            best = [min(peer) for peer in zip(*(m for other, m in medians.items() if other != "whet"), strict=True)]
-            row = [str(turn), name, *(f"{seconds:.1f}" for seconds in medians[name])]
-            row += [f"{facts['seconds']:.0f}", f"{facts['peak_rss_bytes'] / 1e6:.0f}"]
-            if name == "whet":
-                row += [f"{mine / peer:.2f}" for mine, peer in zip(medians[name], best, strict=True)]
-            else:
-                row += ["", ""]
+            block = [statistics.median(facts[key]) for key in ("seconds_per_block", "cpu_seconds_per_block")]
+            measured[name] = [*block, (facts["peak_rss_bytes"] - facts["imported_rss_bytes"]) / 1e6]
+            best = [min(peer) for peer in zip(*(m for other, m in measured.items() if other != "whet"), strict=True)]
+            row = [str(turn), name, *(f"{seconds:.1f}" for seconds in block)]
+            row += [f"{facts['seconds']:.0f}", f"{measured[name][-1]:.0f}"]
+            row += [f"{m / b:.2f}" for m, b in zip(measured[name], best, strict=True)] if name == "whet" else [""] * 3
             rows.append(row)
-            print(f"round {turn}: {name}: {medians[name][0]:.1f} s per block", flush=True)
+            print(f"round {turn}: {name}: {block[0]:.1f} s per block", flush=True)
     return rows
 
 

@@ -7,6 +7,7 @@ Needs no download: model, calibration text and evaluation text are whet's own. T
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import subprocess
 import sys
@@ -54,41 +55,24 @@ def main() -> None:
         f"original: {before:,} bytes, perplexity {perplexity:.4f} on {len(windows['eval'])} windows of {args.window}",
         flush=True,
     )
-    rows = []
-    for scheme in args.schemes:
-        for solver in args.solvers:
-            lighter = out / "lighter"
-            shutil.rmtree(lighter, ignore_errors=True)
-            start = time.perf_counter()
-            whet.compress(
-                model,
-                lighter,
-                scheme=scheme,
-                solver=solver,
-                target="whet",
-                text=str(out / "calibration.safetensors"),
-                samples=len(calibration),
-                window=args.window,
-                device="cpu",
-            )
-            seconds = time.perf_counter() - start
-            scores = window_scores(original, load_model(lighter, dtype=torch.float32), windows["eval"])
-            size = size_on_disk(lighter)["total"]
-            rows.append(
-                [
-                    scheme,
-                    solver,
-                    f"{scores['kl'].mean():.5f} ± {clustered_error(scores['kl']):.5f}",
-                    f"{scores['top1'].mean():.4f}",
-                    f"{torch.from_numpy(scores['nll']).mean().exp().item():.4f}",
-                    f"{size:,}",
-                    f"{size / before:.3f}",
-                    f"{seconds:.1f}",
-                ]
-            )
-            print(f"{scheme} {solver}: KL {rows[-1][2]}", flush=True)
+    rows, failed = [], []
+    for scheme, solver in itertools.product(args.schemes, args.solvers):
+        try:
+            size, seconds = compressed(args, scheme, solver, out)
+            scores = window_scores(original, load_model(out / "lighter", dtype=torch.float32), windows["eval"])
+        except Exception as error:  # one of hundreds of pairs: the others are still worth their time
+            failed.append(f"{scheme} {solver}: {type(error).__name__}: {error}")
+            print(f"failed: {failed[-1]}", flush=True)
+            continue
+        kl = f"{scores['kl'].mean():.5f} ± {clustered_error(scores['kl']):.5f}"
+        perplexity = torch.from_numpy(scores["nll"]).mean().exp().item()
+        row = [scheme, solver, kl, f"{scores['top1'].mean():.4f}", f"{perplexity:.4f}"]
+        rows.append([*row, f"{size:,}", f"{size / before:.3f}", f"{seconds:.1f}"])
+        print(f"{scheme} {solver}: KL {kl}", flush=True)
     header = ["scheme", "solver", "KL ± error", "top-1", "perplexity", "bytes", "of original", "seconds"]
     print(table(header, rows), flush=True)
+    if failed:
+        raise SystemExit("\n".join([f"{len(failed)} of {len(failed) + len(rows)} pairs failed:", *failed]))
     peers(args, model, out)
 
 
@@ -113,6 +97,25 @@ def arguments() -> argparse.Namespace:
     if args.solvers == ["every"]:
         args.solvers = list(SOLVERS)
     return args
+
+
+def compressed(args: argparse.Namespace, scheme: str, solver: str, out: Path) -> tuple[int, float]:
+    """Make the lighter model in ``out/lighter``; its bytes, and the seconds it took."""
+    lighter = out / "lighter"
+    shutil.rmtree(lighter, ignore_errors=True)
+    start = time.perf_counter()
+    whet.compress(
+        starter.path(),
+        lighter,
+        scheme=scheme,
+        solver=solver,
+        target="whet",
+        text=str(out / "calibration.safetensors"),
+        samples=args.samples,
+        window=args.window,
+        device="cpu",
+    )
+    return size_on_disk(lighter)["total"], time.perf_counter() - start
 
 
 def peers(args: argparse.Namespace, model: Path, out: Path) -> None:
