@@ -17,6 +17,7 @@ from whet.errors import MachineError, UsageError, did_you_mean
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
+_EXAMINED = 1 << 20  # weights looked at together: as float64, a large embedding takes four times its size
 
 
 class Checkpoint:
@@ -96,10 +97,10 @@ class Checkpoint:
             digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
             if value.is_floating_point():
                 # a sum is finite only if every addend is; the exact count is worth its time only when it is not
-                bad = not torch.isfinite(value.float().sum(dtype=torch.float64)) and int(
-                    (~value.float().isfinite()).sum()
-                )
-                if bad:
+                pieces = value.reshape(-1).split(_EXAMINED)
+                sums = torch.stack([piece.float().sum(dtype=torch.float64) for piece in pieces])
+                if not torch.isfinite(sums).all():
+                    bad = sum(int((~piece.float().isfinite()).sum()) for piece in pieces)
                     raise UsageError(
                         f"{info.file.name}: tensor {name} has {bad} weights that are NaN or infinite. Such a model "
                         "computes nothing; download the file again, or ask whoever trained it."

@@ -6,19 +6,21 @@ a group's scale by d along its centred codes u changes it by −2 d (u·P) + d²
 closed form, taken only if it still helps after being rounded to its stored type. Nothing here can make a row worse.
 
 Gradients are left-looking: one matrix product per block of columns, and inside the block only columns already moved are
-added; all rows move together. The first sweep computes them from the residual, in float32. Later sweeps correct what
-they were by the latest move of every column, a small change, for which a large linear may take bfloat16 (`steering`);
-groups of several blocks, and groups that share parameters with others, are computed anew each time.
+added; the rows of a slice move together. The first sweep computes them from the residual, in float32. Later sweeps
+correct what they were by the latest move of every column, a small change, for which a large linear may take bfloat16
+(`steering`); groups of several blocks, and groups that share parameters with others, are computed anew each time.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor
 
 from whet.grids.grouped import Params
 from whet.grids.schemes import CodedGrid
-from whet.quantize.solution import COLUMNS, Solution
+from whet.quantize.solution import COLUMNS, Solution, row_slices
 from whet.quantize.steering import LARGE, steering_type
 
 _BLOCK = 128
@@ -33,9 +35,33 @@ def descend(
     """Improve `solution` of `w [out, in]` in place; returns by how much each sweep lowered tr(R H Rᵀ).
 
     h: `[in, in]` float32, used undamped. mask: bool `[out, in]`, False where the weight stays exactly 0. sweeps: at
-    most so many; one that gains less than 1 % of the objective (4.5 % in linears of over two
-    million weights) is the last.
+    most so many of each slice of rows; one that gains less than 1 % of the objective (4.5 % in linears of over two
+    million weights) is its last.
     """
+    steering, large = steering_type(w), w.numel() > LARGE
+    coarse = h.to(steering)
+    parts: list[Solution] = []
+    gained: list[list[float]] = []
+    for rows in row_slices(w, grid.rows):
+        parts.append(solution.rows(rows.start, rows.stop))
+        own = None if mask is None else mask[rows]
+        gained.append(_descend(w[rows], h, coarse, grid, parts[-1], own, sweeps, _ENOUGH_LARGE if large else _ENOUGH))
+    whole = Solution.of_rows(parts) if len(parts) > 1 else parts[0]
+    solution.codes, solution.params = whole.codes, whole.params
+    return [sum(each) for each in itertools.zip_longest(*gained, fillvalue=0.0)]
+
+
+def _descend(
+    w: Tensor,
+    h: Tensor,
+    coarse: Tensor,
+    grid: CodedGrid,
+    solution: Solution,
+    mask: Tensor | None,
+    sweeps: int,
+    enough: float,
+) -> list[float]:
+    """`descend` on some rows, until a sweep gains less than a share `enough`; coarse: `h` in the type that steers."""
     target = w.float().t().contiguous()
     codes = solution.codes.t().contiguous().float()
     params = {k: v.t().contiguous() for k, v in solution.params.items()}
@@ -45,8 +71,7 @@ def descend(
         residual[a:b] = target[a:b] - grid.dequantize(codes[a:b], grid.group_params(params, index))
     blocks = grid.blocks(w.shape[1])
     gradients = torch.empty_like(target)  # each block's as it was when last visited, before it moved
-    moves = torch.empty_like(target, dtype=steering_type(w))
-    coarse = h.to(moves.dtype)
+    moves = torch.empty_like(target, dtype=coarse.dtype)
     gains: list[float] = []
     objective = target.new_zeros(())
     for _ in range(sweeps):
@@ -83,7 +108,7 @@ def descend(
             if index in blocks:
                 gain += _move_shared(h, grid, params, codes, target, residual, blocks[index])
         gains.append(gain.item())
-        if gains[-1] < (_ENOUGH_LARGE if w.numel() > LARGE else _ENOUGH) * objective.item():
+        if gains[-1] < enough * objective.item():
             break
     solution.codes = codes.t().contiguous().to(torch.uint8)
     solution.params = {k: v.t().contiguous() for k, v in params.items()}

@@ -12,7 +12,7 @@ Notable:
 - Scales are fresh and joint: when a group is reached, several candidate parameter sets are carried through its columns
   side by side, and each row keeps the one with the least loss actually paid.
 - Afterwards `descent` moves single codes and refits scales in closed form on the same objective.
-- Every row and candidate moves at once; the only loop is over columns.
+- The rows of a slice of some million weights move at once, with all their candidates; the other loop is over columns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from whet.grids.least_squares import pooled
 from whet.grids.schemes import CodedGrid, Grid
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
-from whet.quantize.solution import COLUMNS, Solution, masked_codes
+from whet.quantize.solution import COLUMNS, Solution, masked_codes, row_slices
 from whet.quantize.steering import steering_type
 
 # Wider groups take their scale from the weighted fit alone: it hardly depends on the few errors fed forward.
@@ -37,6 +37,7 @@ _BLOCK = 128
 _WIDE = 4096
 # Candidates times columns carried through a group: wider groups gain less from the choice and take fewer.
 _CARRIED = 512
+_TURNED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -84,54 +85,87 @@ def gptq(
         solution = nearest(w, h, grid, mask)
         solution.notes.append("second moment could not be factorised at any damping: rounded to nearest")
         return solution
-    notes = [] if factor.damping == damp else [f"damping raised from {damp:g} to {factor.damping:g}"]
-    kept = None if mask is None else mask.t()[factor.order]
-    target = w.t().contiguous()[factor.order]
-    residual = torch.zeros_like(target, dtype=steering_type(w))
-    feed = factor.feed.to(residual.dtype)
-    codes = torch.empty_like(target, dtype=torch.uint8)
+    damping = factor.damping
     costs = factor.by_column()
-    shared = {k: v.t() for k, v in grid.shared(w, costs if mask is None else costs * mask).items()}
-    chosen: dict[int, Params] = {}
-    position = 0
-    for index in factor.visit:
-        size = groups[index][1] - groups[index][0]
-        end = position + size
-        joint = size <= _JOINT_GROUP
-        aim = target[position:end]
-        if joint:
-            aim = aim + feed[:position, position:end].t() @ residual[:position]
-        importance = factor.pivots[position:end]
-        if kept is not None:
-            importance = importance * kept[position:end].t()
-        count = min(candidates, max(1, _CARRIED // size)) if joint else 1
-        params = grid.candidates(aim.t(), importance, count, grid.group_params(shared, index))
-        for start in range(position, end, size if joint else _BLOCK):
-            stop = min(start + (size if joint else _BLOCK), end)
-            if not joint:
-                aim = target[start:stop] + feed[:start, start:stop].t() @ residual[:start]
-            found = _round_columns(
-                target[start:stop],
-                aim,
-                factor.feed[start:stop, start:stop],
-                factor.pivots[start:stop],
-                grid,
-                params,
-                None if kept is None else kept[start:stop],
-            )
-            codes[start:stop], residual[start:stop], best = found
-        chosen[index] = {k: v.gather(0, best[None])[0] for k, v in params.items()}
-        position = end
-    unordered = torch.empty_like(codes)
-    unordered[factor.order] = codes
-    parameters = {k: torch.stack([chosen[g][k] for g in range(len(groups))], dim=1) for k in chosen[0]}
-    parameters |= {k: v.t().contiguous() for k, v in shared.items()}
-    solution = Solution(unordered.t().contiguous(), parameters, notes)
+    shared = grid.shared(w, costs if mask is None else costs * mask)
+    forward = _Forward(grid, groups, factor, steering_type(w), candidates)
+    del factor  # and the better half of its memory
+    parts = [
+        forward(w[rows], {k: v[rows] for k, v in shared.items()}, None if mask is None else mask[rows])
+        for rows in row_slices(w, grid.rows)
+    ]
+    del forward
+    solution = Solution.of_rows(parts)
+    if damping > damp:
+        solution.notes.append(f"damping raised from {damp:g} to {damping:g}")
     if sweeps:
-        if factor.damping > damp:  # an h that is not definite would send descent away from w for ever
-            h = h + factor.damping * h.diagonal().mean() * torch.eye(columns, device=h.device)
+        if damping > damp:  # an h that is not definite would send descent away from w for ever
+            h = h + damping * h.diagonal().mean() * torch.eye(columns, device=h.device)
         descend(w, h, grid, solution, mask, sweeps=sweeps)
     return solution
+
+
+class _Forward:
+    """GPTQ itself, a slice of rows at a time: columns rounded one after another, their errors fed forward.
+
+    Of M it keeps what is within the columns that are rounded together as it is, all of it in the type that steers.
+    """
+
+    def __init__(
+        self, grid: CodedGrid, groups: list[tuple[int, int]], factor: Factor, steering: torch.dtype, candidates: int
+    ) -> None:
+        self.grid, self.groups, self.candidates = grid, groups, candidates
+        self.order, self.visit, self.pivots = factor.order, factor.visit, factor.pivots
+        self.feed = factor.feed.to(steering)
+        self.spans: dict[int, list[tuple[int, int]]] = {}  # of each group in visiting order, what is rounded together
+        position = 0
+        for index in self.visit:
+            size = groups[index][1] - groups[index][0]
+            step = size if size <= _JOINT_GROUP else _BLOCK
+            end = position + size
+            self.spans[index] = [(start, min(start + step, end)) for start in range(position, end, step)]
+            position = end
+        self.within = {a: factor.feed[a:b, a:b].clone() for spans in self.spans.values() for a, b in spans}
+
+    def __call__(self, w: Tensor, shared: Params, mask: Tensor | None) -> Solution:
+        """`w [out, in]` rounded; shared: what groups share, `[out, ...]`."""
+        grid, feed = self.grid, self.feed
+        kept = None if mask is None else mask.t()[self.order]
+        target = w.t().contiguous()[self.order]
+        residual = torch.zeros_like(target, dtype=feed.dtype)
+        codes = torch.empty_like(target, dtype=torch.uint8)
+        shared = {k: v.t() for k, v in shared.items()}
+        chosen: dict[int, Params] = {}
+        for index in self.visit:
+            spans = self.spans[index]
+            position, end = spans[0][0], spans[-1][1]
+            size, joint = end - position, len(spans) == 1
+            aim = target[position:end]
+            if joint:
+                aim = aim + feed[:position, position:end].t() @ residual[:position]
+            importance = self.pivots[position:end]
+            if kept is not None:
+                importance = importance * kept[position:end].t()
+            count = min(self.candidates, max(1, _CARRIED // size)) if joint else 1
+            params = grid.candidates(aim.t(), importance, count, grid.group_params(shared, index))
+            for start, stop in spans:
+                if not joint:
+                    aim = target[start:stop] + feed[:start, start:stop].t() @ residual[:start]
+                codes[start:stop], residual[start:stop], best = _round_columns(
+                    target[start:stop],
+                    aim,
+                    self.within[start],
+                    self.pivots[start:stop],
+                    grid,
+                    params,
+                    None if kept is None else kept[start:stop],
+                )
+            chosen[index] = {k: v.gather(0, best[None])[0] for k, v in params.items()}
+        unordered = torch.empty_like(codes)
+        unordered[self.order] = codes
+        parameters = {k: torch.stack([chosen[g][k] for g in range(len(self.groups))], dim=1) for k in chosen[0]}
+        parameters |= {k: v.t().contiguous() for k, v in shared.items()}
+        return Solution(unordered.t().contiguous(), parameters)
 
 
 def factorize(h: Tensor, groups: list[tuple[int, int]], damp: float) -> Factor | None:
@@ -151,16 +185,34 @@ def factorize(h: Tensor, groups: list[tuple[int, int]], damp: float) -> Factor |
     while damp <= 1:
         # single precision is enough for nearly every matrix, and the cubic cost of double shows in wide ones only
         for dtype in (torch.float32, torch.float64) if len(h) > _WIDE else (torch.float64,):
-            flipped = h[back].index_select(1, back).to(dtype)
-            flipped.diagonal()[dead[back]] = mean.to(dtype) if mean > 0 else 1.0
-            flipped.diagonal().add_(damp * mean)
-            lower, info = torch.linalg.cholesky_ex(flipped)
+            # one matrix beside h, as a wide one is the largest thing in memory: filled a few rows at a time, and laid
+            # out by columns, which LAPACK takes as it is
+            lower = h.new_empty(h.shape, dtype=dtype).t()
+            for start in range(0, len(h), _BLOCK):
+                lower.t()[start : start + _BLOCK] = h[back[start : start + _BLOCK]].index_select(1, back)
+            lower.diagonal()[dead[back]] = mean.to(dtype) if mean > 0 else 1.0
+            lower.diagonal().add_(damp * mean)
+            info = torch.zeros((), dtype=torch.int32, device=h.device)
+            torch.linalg.cholesky_ex(lower, out=(lower, info))
             if info.item() == 0 and torch.isfinite(lower.diagonal()).all():
                 root = lower.diagonal().flip(0)
-                feed = lower.div_(lower.diagonal().clone()).float().flip(0, 1)
+                feed = _turned(lower.div_(lower.diagonal().clone()).float())
                 return Factor(order, visit, feed, root.square().float(), damp)
         damp = max(damp * 10, 1e-4)
     return None
+
+
+def _turned(square: Tensor) -> Tensor:
+    """`square [n, n]` with the order of its rows and of its columns reversed, in place."""
+    flat = square.t().reshape(-1) if square.t().is_contiguous() else square.contiguous().view(-1)
+    for start in range(0, len(flat) // 2, _TURNED):
+        stop = min(start + _TURNED, len(flat) // 2)
+        front, back = flat[start:stop], flat[len(flat) - stop : len(flat) - start]
+        kept = front.clone()
+        front.copy_(back.flip(0))
+        back.copy_(kept.flip(0))
+    turned = flat.view(square.shape)
+    return turned.t() if square.t().is_contiguous() else turned
 
 
 def _round_columns(

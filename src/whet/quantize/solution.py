@@ -15,6 +15,8 @@ from whet.grids.schemes import CodedGrid
 # Columns that go one at a time between two matrix products: what is fed forward from further back arrives in a product,
 # and only the last few columns are added by vector products, which are bound by memory.
 COLUMNS = 16
+# Weights that are solved at a time, whole rows of them: a solver holds ten times as many bytes, and more on the way.
+SLICE = 1 << 23
 _SAMPLED = 128
 
 
@@ -38,6 +40,14 @@ class Solution:
     def rows(self, start: int, end: int) -> Solution:
         """The part that belongs to rows `start:end`: linears that were solved together are taken apart again."""
         return Solution(self.codes[start:end], {k: v[start:end] for k, v in self.params.items()}, list(self.notes))
+
+
+def row_slices(w: Tensor, together: int) -> list[slice]:
+    """Slices of the rows of `w [out, in]` of `SLICE` weights at most, whole runs of rows that belong `together` (0: all
+    of them do)."""
+    step = max(1, SLICE // max(1, w.shape[1]))
+    step = max(together, step // together * together) if together else len(w)
+    return [slice(start, min(start + step, len(w))) for start in range(0, len(w), max(1, step))]
 
 
 def masked_codes(codes: Tensor, params: Params, grid: CodedGrid, kept: Tensor) -> Tensor:

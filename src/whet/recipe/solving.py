@@ -40,7 +40,7 @@ _ROWS = 8192
 # rank 8 after 0, 1 and 3 times: 0.0432, 0.0396, 0.0375 on 3 bits, 0.250, 0.234, 0.208 on 2 (0.197 after 8).
 ROUNDS = 3
 
-Solved = tuple[Solution, Grid, Tensor]  # and the values that readers compute, float32
+Solved = tuple[Solution, Grid, Tensor]  # and the values that readers compute, in the model's type
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,19 @@ class Solver:
         started: float,
         step: BlockStep | None = None,
     ) -> dict[str, Tensor]:
-        solved: dict[str, Solved] = {}
-        report: dict[str, Any] = {}
         parts: Iterable[_Part] = self._one_by_one(linears, weight, moments)
         trained: dict[str, Any] = {}
         if step is not None and self.decision.blockwise:
             parts, lost = self._together(step, list(parts))
             trained = {} if lost is None else {"trained": lost}
+        tensors, report = self._stored(index, parts)
+        del parts
+        return self._finish(f"block {index}", tensors, report, linears, started, **trained)
+
+    def _stored(self, index: int, parts: Iterable[_Part]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors of block `index` and a line for each of `parts`; writes what repairs them."""
+        solved: dict[str, Solved] = {}
+        report: dict[str, Any] = {}
         factors: dict[str, tuple[Tensor, Tensor]] = {}
         for part in parts:
             linear, rounded = part.linear, self._values(part.solution, part.grid)
@@ -139,10 +145,9 @@ class Solver:
             if part.starved is not None:
                 line["starved"] = part.starved
             solved[linear.address] = (part.solution, part.grid, rounded)
-        tensors = self._pieces(index, solved)
         if self.decision.repaired:
             self._keep_factors(index, factors)
-        return self._finish(f"block {index}", tensors, report, linears, started, **trained)
+        return self._pieces(index, solved), report
 
     def _one_by_one(
         self, linears: list[Linear], weight: Callable[[Linear], Tensor], moments: SecondMoments | None
@@ -152,12 +157,8 @@ class Solver:
         for linear in linears:
             by_input.setdefault(linear.reads, {}).setdefault(self._kind(linear), []).append(linear)
         for reads, kinds in by_input.items():
-            h = None if moments is None else moments.mean(reads)
-            drift = None if moments is None else moments.drift(reads)
+            h, drift = (None, None) if moments is None else moments.take(reads)
             share = None if moments is None else moments.starved.get(reads)
-            if moments is not None:
-                moments.sums.pop(reads)
-                moments.drifts.pop(reads, None)
             parts: list[_Part] = []
             for (grid, _), together in kinds.items():
                 own = [weight(linear) for linear in together]
@@ -174,7 +175,7 @@ class Solver:
 
     def _in_one(self, weights: list[Tensor], h: Tensor | None, grid: Grid) -> tuple[Grid, list[Solution]]:
         """Weights of one input, rounded together; and the grid with the type of its scales."""
-        w = torch.cat(weights)
+        w = torch.cat(weights) if len(weights) > 1 else weights[0]
         grid = self._grid(w, grid)
         solution = SOLVERS[self.decision.recipe["solver"]](w, h, grid)
         ends = list(itertools.accumulate(map(len, weights)))
@@ -417,13 +418,13 @@ class Solver:
         return table_entry(grid, self.decision.storage.decode)
 
     def _values(self, solution: Solution, grid: Grid) -> Tensor:
-        """The weights as readers of the container will compute them, as float32."""
+        """The weights as readers of the container will compute them, in the model's type."""
         computed = {"scale": grid.scale_dtype, "float32": torch.float32}
         dtype = computed.get(self.entry(grid)["decode"], self.decision.dtype)
-        return grid.decode(solution.codes, solution.params, dtype).to(self.decision.dtype).float()
+        return grid.decode(solution.codes, solution.params, dtype).to(self.decision.dtype)
 
     def _store(self, linear: Piece, solution: Solution, grid: Grid, values: Tensor) -> dict[str, Tensor]:
-        """The stored tensors of `solution`, proved to decode to `values` (float32), which were solved."""
+        """The stored tensors of `solution`, proved to decode to `values`, which were solved."""
         parts = stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()}, grid)
         again = decode(parts, self.entry(grid), self.decision.dtype)
         if not torch.isfinite(again).all():
@@ -431,7 +432,7 @@ class Solver:
                 f"{linear.address}: its weights as {grid.name} exceed what {self.decision.dtype} holds. Convert the "
                 "original to bfloat16 or float32 first."
             )
-        if not torch.equal(values.cpu(), again.float()):
+        if not torch.equal(values.cpu(), again):
             raise GateError(
                 f"{linear.address}: what was stored is not what was solved. This is a defect of whet; please report it "
                 f"with the scheme ({grid.name}) and the shape {linear.shape}."

@@ -19,7 +19,7 @@ from whet.recipe.solving import Solver
 from whet.recipe.tuning import tune, tuned_file, tuned_tensors
 from whet.scores import tied_metric
 from whet.text import batches
-from whet.walk import BlockStep, Walk, not_followed
+from whet.walk import BlockStep, Walk, not_followed, steadied
 
 
 def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, Any]:
@@ -63,6 +63,7 @@ def _solve(
         solver.metric = functools.partial(metric_of, run)
     follow = decision.blockwise or decision.asymmetric
     walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute, follow)
+    del table, decoded
     walk.go(_Chosen(decision, solver))
     rest = [n for n in parts.other_tensors if n not in (parts.embedding.parameter, parts.dropped)]
     if parts.head is None:
@@ -90,7 +91,7 @@ def round_only(decision: Decision, solver: Solver) -> dict[str, Any]:
 
 
 def _head_moment(walk: Walk) -> Tensor:
-    """Second moment `[hidden, hidden]` of what the head reads, over the solving windows."""
+    """Second moment `[hidden, hidden]` of what the head reads, over the solving windows, steadied."""
     width = walk.lighter[0].shape[-1]
     total = torch.zeros(width, width, device=walk.lighter[0].device)
     tokens = 0
@@ -98,7 +99,7 @@ def _head_moment(walk: Walk) -> Tensor:
         x = hidden.reshape(-1, width)
         total.addmm_(x.t(), x)
         tokens += len(x)
-    return total / tokens
+    return steadied(total.div_(tokens), tokens)
 
 
 class _Chosen:

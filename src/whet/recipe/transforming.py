@@ -373,7 +373,7 @@ def readers_of(
 ) -> Iterator[Reader]:
     """Linears that are to be rounded, those of one input and one grid together."""
     for (reads, grid), some in together(decision, linears).items():
-        h = moments.mean(reads)
+        h = moments.steady(reads)
         yield Reader(
             torch.cat([held.weight(linear) for linear in some]),
             h,

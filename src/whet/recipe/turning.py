@@ -89,7 +89,7 @@ def keep_moments(
     found = {}
     for linear in decision.chosen(decision.anatomy.blocks[index]):
         if linear.reads not in found:
-            h = moments.mean(linear.reads).cpu()
+            h = moments.steady(linear.reads).cpu()
             found[linear.reads] = h if linear.address in turns else pivots(h.double()).float()
     write_tensors(moments_file(folder, index), found)
     journal.record(f"moments {index}", moments_file(folder, index))

@@ -2,7 +2,7 @@
 
 from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample, not_followed, refuse_unscored
 from whet.walk.journal import Journal, alone
-from whet.walk.moments import STARVED, SecondMoments
+from whet.walk.moments import STARVED, SecondMoments, steadied
 from whet.walk.skeleton import placed
 from whet.walk.swaps import ORIGINAL, Swaps
 from whet.walk.walk import BlockStep, Visitor, Walk
@@ -24,4 +24,5 @@ __all__ = [
     "not_followed",
     "placed",
     "refuse_unscored",
+    "steadied",
 ]

@@ -43,6 +43,7 @@ class SecondMoments:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self.starved: dict[str, float] = {}
+        self.pooled: dict[str, int] = {}  # of inputs that took the mean of several, the tokens of all
         self.tokens = 0
         self.heard = 0
 
@@ -92,10 +93,16 @@ class SecondMoments:
             for handle in handles:
                 handle.remove()
 
-    def drift(self, reads: str) -> Tensor | None:
-        """E[(x̃ − x) xᵀ] `[in, in]` of one input, x̃ the original's; None where that was not heard."""
-        found = self.drifts.get(reads)
-        return None if found is None else found / max(self.counts.get(reads, self.tokens), 1)
+    def take(self, reads: str) -> tuple[Tensor, Tensor | None]:
+        """H of one input, steadied, and E[(x̃ − x) xᵀ] `[in, in]`, x̃ the original's (None where that was not heard), in
+        place of the sums, which are let go: those of a wide input are the largest things in memory."""
+        seen, drift = self._seen(reads), self.drifts.pop(reads, None)
+        h = _mirror(self.sums.pop(reads).div_(seen))
+        return steadied(h, self.pooled.get(reads, seen)), None if drift is None else drift.div_(seen)
+
+    def steady(self, reads: str) -> Tensor:
+        """What `take` gives as H, with the sums left where they are."""
+        return steadied(self.mean(reads), self.pooled.get(reads, self._seen(reads)))
 
     def settle(self) -> None:
         """Experts that saw too few of the tokens take the mean of their block, and are named in `starved`.
@@ -123,6 +130,7 @@ class SecondMoments:
                     if name.rpartition(" ")[2] == ending:
                         self.starved[name] = self.counts.get(name, 0) / max(1, self.tokens)
                         self.sums[name], self.counts[name] = mean.clone(), 1
+                        self.pooled[name] = size
 
     def _stacks(self) -> dict[str, dict[int, list[Linear]]]:
         """By module of stacked experts and by expert, the first linear that reads each of its inputs."""
@@ -157,7 +165,11 @@ class SecondMoments:
 
     def mean(self, reads: str) -> Tensor:
         """H of one input."""
-        return _mirror(self.sums[reads] / max(self.counts.get(reads, self.tokens), 1))
+        return _mirror(self.sums[reads] / self._seen(reads))
+
+    def _seen(self, reads: str) -> int:
+        """Tokens that one input was summed over, at least 1."""
+        return max(self.counts.get(reads, self.tokens), 1)
 
     def _hook(self, reads: str, ears: int):  # type: ignore[no-untyped-def]
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -192,6 +204,21 @@ class SecondMoments:
         self.heard += 1
         if self.heard % ears == 0:
             raise HeardEnough
+
+
+def steadied(h: Tensor, tokens: int) -> Tensor:
+    """A second moment `h [in, in]` over so many tokens, in place, with what it says of pairs of channels shrunk where
+    those are few beside its width.
+
+    Of `n` tokens a moment of `d` channels has rank `n` at most, and a solver that takes it at its word lets errors hide
+    in what happened not to be seen. What lies off the diagonal is multiplied by n² / (n² + d²): the diagonal, which n
+    tokens tell well, stays, and with twenty times as many tokens as channels nothing changes.
+    """
+    share = tokens**2 / (tokens**2 + len(h) ** 2)
+    diagonal = h.diagonal().clone()
+    h *= share
+    h.diagonal().copy_(diagonal)
+    return h
 
 
 def _add_lower(h: Tensor, x: Tensor) -> None:

@@ -82,6 +82,8 @@ class Skeleton:
                 state[name] = torch.empty(block.get_parameter(name).shape, dtype=torch.float32, device=self.device)
             moved[stored].of(state[name]).copy_(self.read(stored))
         block.load_state_dict(state, strict=True, assign=True)
+        del state
+        give_back()
         return block
 
     def free_block(self, index: int) -> None:
@@ -187,8 +189,9 @@ class Skeleton:
         norms = [self.model.get_submodule(name) for name in self._norms()]
         with torch.no_grad(), _stub([*self.blocks], record), _stub(norms, lambda _i, hidden, _a, _k: hidden):
             self._run(tokens)
+        first = entered.pop(0)
         self.entered = entered
-        return entered[0], calls
+        return first, calls
 
     def run(
         self,

@@ -156,6 +156,7 @@ class Walk:
                 for linear in linears:
                     if linear.address in weights:
                         step.weight(linear).copy_(weights[linear.address])
+                del weights
                 for batch in range(len(self.lighter)):
                     self.lighter.update(batch, self.run(step, self.lighter[batch], batch))
                 self.drift.append(self._drift())
