@@ -147,10 +147,46 @@ def test_generate_prints_the_text_or_json(command: Callable, monkeypatch: pytest
     assert calls[-1][1]["temperature"] == 0.5 and calls[-1][1]["seed"] == 7
 
 
-def test_errors_are_introduced_in_korean(command: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "korean", "english"),
+    [
+        (("compres",), ("명령 'compres'이(가) 없습니다", "혹시 'compress'"), "No such"),
+        (("compress", "model", "out", "--sheme", "W4A16"), ("옵션 --sheme", "혹시", "--scheme"), "No such"),
+        (("compress", "model", "out", "--samples", "0"), ("'--samples'의 값: 1 이상",), "Input"),
+        (("compress", "model", "out", "--samples", "many"), ("'--samples'의 값: 정수",), "Input"),
+        (("compress", "model", "out", "--scheme"), ("옵션 '--scheme'에 값이 없습니다",), "argument"),
+        (("compress", "model", "out", "more"), ("인자가 남습니다: more",), "unexpected"),
+        (("compress", "model"), ("OUT이(가) 없습니다",), "missing"),
+        (("generate", "model"), ("'PROMPT'이(가) 없습니다",), "Missing"),
+        (("schema", "plam"), ("'plam'은(는) 'plan', 'recipe' 가운데",), "not one of"),
+        (("generate", "/no/such model", "Once"), ("/no/such model이(가) 없습니다. 모델 폴더나",), "exist"),
+        (("compare", "model", "out", "--limit", "kl=low"), ("--limit kl=low: 한계는",), "such as"),
+        (("compress", "starter", "out", "--scheme", "W4A61"), ("방식 'W4A61'", "혹시 W4A16입니까?"), "known"),
+        (("compress", "starter", "out", "--solver", "gptqq"), ("solver", "혹시 gptq입니까?", "fast는 "), "known"),
+        (("compress", "starter", "out", "--recipe", "balancd"), ("balancd", "혹시 balanced입니까?"), "neither"),
+    ],
+)
+def test_errors_are_in_korean(
+    command: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    korean: tuple[str, ...],
+    english: str,
+) -> None:
     monkeypatch.setenv("WHET_LANG", "ko")
-    ended = command("compres")
-    assert ended.code == 2 and "오류" in ended.err and "compress" in ended.err
+    ended = command(*arguments)
+    assert ended.code == 2 and ended.out == "" and ended.err.startswith("오류: ") and len(ended.err.splitlines()) == 1
+    assert all(said in ended.err for said in korean)
+    assert english not in ended.err
+
+
+@pytest.mark.parametrize(("error", "code"), [(UsageError, 2), (MachineError, 3), (GateError, 5)])
+def test_an_error_without_korean_is_told_in_english(
+    command: Callable, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: int
+) -> None:
+    replace(monkeypatch, "resume", error("model: it is broken. Mend it."))
+    monkeypatch.setenv("WHET_LANG", "ko")
+    assert command("resume", "out") == (code, "", "오류: model: it is broken. Mend it.\n")
 
 
 @pytest.mark.parametrize("module", ["whet", "whet.cli"])

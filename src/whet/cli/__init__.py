@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 
 import whet
 from whet.cli import compare, compress, demo, export, generate, inspect, plan, resume, schema
-from whet.cli.phrases import say
+from whet.cli.phrases import say, sentence
 from whet.errors import WhetError
 
 app = typer.Typer(
@@ -65,7 +65,7 @@ def _run(arguments: list[str]) -> int:
     except TyperException as error:
         return _usage(error)
     except WhetError as error:
-        return _failed(error, str(error), error.exit_code, "--debug" in arguments)
+        return _failed(error, sentence(str(error)), error.exit_code, "--debug" in arguments)
     except Exception as error:
         message = say("internal", kind=type(error).__name__, message=" ".join(str(error).split()))
         return _failed(error, message, 1, "--debug" in arguments)
@@ -86,10 +86,10 @@ def _usage(error: TyperException) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)
         return error.exit_code
-    message = error.message if near else error.format_message()
-    words = [f"{say('error')}: {' '.join(message.split()).rstrip('.')}."]
-    if message.rstrip().endswith("?"):
-        words = [words[0].removesuffix(".")]
+    message = " ".join((error.message if near else error.format_message()).split())
+    if not message.endswith("?"):
+        message = message.rstrip(".") + "."
+    words = [f"{say('error')}: {sentence(message)}"]
     if near:
         words.append(say("did_you_mean", names=", ".join(near)))
     print(*words, say("try_help", command=path), file=sys.stderr)

@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json
-from whet.cli.phrases import say, size
+from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import resolve
 
 EXAMPLE = "Example: whet export lighter --to gguf --out lighter.gguf"
@@ -55,7 +55,7 @@ def proved(result: dict[str, Any]) -> list[str]:
         lines.append(say("export.adapter", file=about["file"], size=size(about["bytes"])))
     check = result["check"]
     if "llama.cpp" in check:
-        return [*lines, say("export.unchecked", why=check["llama.cpp"])]
+        return [*lines, say("export.unchecked", why=sentence(check["llama.cpp"]))]
     greedy = check["greedy"]
     told = {"tokens": check["tokens"], "kl": f"{check['kl']:.2g}", "same": greedy["same"], "of": greedy["of"]}
     return [*lines, say("export.checked", **told)]

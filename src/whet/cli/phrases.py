@@ -1,7 +1,7 @@
 """What the command line says, in English and Korean, in one table.
 
 `say(key, **values)` answers in the language of `WHET_LANG`, else of the locale; anything but Korean is English.
-Notes from the rooms below are English; `sentence` has their Korean. Errors pass through as they are, in English.
+Notes and errors from the rooms below are English; `sentence` has their Korean.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def say(key: str, **values: object) -> str:
 
 
 def sentence(english: str) -> str:
-    """A note of the rooms below in the user's language, where there is one."""
+    """A note or an error of the rooms below in the user's language, where there is one."""
     if language() != "ko":
         return english
     from whet.report.sentences import in_korean

@@ -1,13 +1,16 @@
 """Sentences of the rooms below (notes, warnings, reasons) in Korean.
 
 They are made and stored in English, in whet.json and in results; who shows one to a Korean reader finds here what it
-says by its wording. Fields in braces stand for what a sentence names; what has no Korean here stays as it is.
+says by its wording. Fields in braces stand for what a sentence names; what has no Korean here stays as it is. Errors
+are in `whet.report.refusals`.
 """
 
 from __future__ import annotations
 
 import re
 from functools import cache
+
+from whet.report.refusals import REFUSALS
 
 SENTENCES: dict[str, str] = {
     "{some} and {count} more": "{some} 외 {count}개",
@@ -265,20 +268,88 @@ SENTENCES: dict[str, str] = {
 
 
 def in_korean(sentence: str) -> str:
-    """`sentence` in Korean where it has one, with what it names; the same in what follows its colon."""
-    for pattern, korean in _patterns():
-        found = pattern.fullmatch(sentence)
-        if found:
-            return korean.format(**{name: in_korean(value) for name, value in found.groupdict().items()})
-    return sentence
+    """`sentence` in Korean where it has one, with what it names, itself in Korean where it has one.
+
+    Of several patterns that fit, the one with the most words of its own is meant. What is listed with `; ` in between
+    is told item by item where every item has Korean.
+    """
+    return _told(sentence, _DEEPEST)
+
+
+def _told(sentence: str, deeper: int) -> str:
+    items = sentence.split("; ")
+    if len(items) > 1 and all(_meant(item) for item in items):
+        return "; ".join(_told(item, deeper) for item in items)
+    meant = _meant(sentence)
+    if meant is None or not deeper:
+        return sentence
+    korean, named = meant
+    told = {name: _told(value, deeper - 1) for name, value in named.items()}
+    return _PARTICLE.sub(_particle, _FIELD.sub(lambda field: told[field[1]], korean))
+
+
+def _particle(found: re.Match[str]) -> str:
+    """The particle that a Hangul syllable takes of the two that are written after a field: by its final consonant."""
+    final = (ord(found[1]) - ord("가")) % 28
+    closed, opened = _PARTICLES[found[2]]
+    return found[1] + (opened if final == 0 or (found[2] == "(으)로" and final == 8) else closed)
+
+
+def _meant(sentence: str) -> tuple[str, dict[str, str]] | None:
+    """The Korean of the pattern that `sentence` is made of, and what it names."""
+    for words, fields, korean in _patterns():
+        values = _fitted(sentence, words)
+        if values is not None:
+            return korean, dict(zip(fields, values, strict=True))
+    return None
+
+
+def _fitted(sentence: str, words: tuple[str, ...]) -> list[str] | None:
+    """What stands between `words`, or None where they are not what `sentence` is made of.
+
+    Each field ends where the words after it first occur: nothing is tried twice, so that the time grows with the length
+    of a path or text that is named and no faster, which regular expressions do not promise.
+    """
+    first, last = words[0], words[-1]
+    if len(words) == 1:
+        return [] if sentence == first else None
+    end = len(sentence) - len(last)
+    if not sentence.startswith(first) or not sentence.endswith(last) or end < len(first):
+        return None
+    values, at = [], len(first)
+    for word in words[1:-1]:
+        found = sentence.find(word, at, end)
+        if found < 0:
+            return None
+        values.append(sentence[at:found])
+        at = found + len(word)
+    return [*values, sentence[at:end]]
 
 
 @cache
-def _patterns() -> list[tuple[re.Pattern[str], str]]:
-    """A pattern for each English sentence, and its Korean."""
-    return [(re.compile(_pattern(english), re.DOTALL), korean) for english, korean in SENTENCES.items()]
+def _patterns() -> list[tuple[tuple[str, ...], tuple[str, ...], str]]:
+    """What every English sentence says between its fields, the fields, and its Korean; most words first."""
+    told = [
+        (english.replace("{near}", hint), korean.replace("{near}", hinted))
+        for english, korean in (SENTENCES | REFUSALS).items()
+        for hint, hinted in (_HINTS if "{near}" in english else _HINTS[:1])
+    ]
+    split = [(_FIELD.split(english), korean) for english, korean in told]
+    patterns = [(tuple(parts[::2]), tuple(parts[1::2]), korean) for parts, korean in split]
+    return sorted(patterns, key=lambda pattern: -sum(map(len, pattern[0])))
 
 
-def _pattern(english: str) -> str:
-    parts = re.split(r"\{(\w+)\}", english)
-    return "".join(f"(?P<{part}>.+?)" if number % 2 else re.escape(part) for number, part in enumerate(parts))
+_DEEPEST = 6  # sentences within sentences; a text that repeats the words of one is not followed to its end
+# What `{near}` stands for: nothing, or what `did_you_mean` says.
+_HINTS = (("", ""), (" Did you mean {near}?", " 혹시 {near}입니까?"))
+# Particles after a final consonant and after a vowel; `(으)로` takes ㄹ for a vowel.
+_PARTICLES = {
+    "은(는)": ("은", "는"),
+    "이(가)": ("이", "가"),
+    "을(를)": ("을", "를"),
+    "와(과)": ("과", "와"),
+    "(으)로": ("으로", "로"),
+    "(이)": ("이", ""),
+}
+_PARTICLE = re.compile(rf"([가-힣])({'|'.join(map(re.escape, _PARTICLES))})")
+_FIELD = re.compile(r"\{(\w+)\}")

@@ -351,8 +351,8 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
 
     if target.schemes and grid.name not in target.schemes:
         same = next((name for name in target.schemes if parse_scheme(name) == grid), None)
-        better = f"Use {same}, which is the same." if same else "Use one of them, or --for whet."
-        raise refuse(f"holds {', '.join(target.schemes)} and nothing else", better)
+        instead = f"Use {same}, which is the same." if same else "Use one of them, or --for whet."
+        raise refuse(f"holds {', '.join(target.schemes)} and nothing else", instead)
     if isinstance(grid, FloatGrid):
         return
     called = _format(grid)
@@ -378,10 +378,10 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         row = "FP8, which has one scale per row" if called else "one scale per row (leave out -g)"
         better = f"a group that divides every row, such as {max(fits)}" if fits else row
         if target.schemes or isinstance(grid, NestedGrid):
-            better = stand_in(target, grid.name, shape[1])
+            scheme = stand_in(target, grid.name, shape[1])
             raise refuse(
                 f"needs rows that divide by {grid.group}, and {shape[1]} does not",
-                f"Give this part {better} (a plan names a scheme for each part; whet plan makes one).",
+                f"Give this part {scheme} (a plan names a scheme for each part; whet plan makes one).",
             )
         raise refuse(
             f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
