@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whet.errors import UsageError
-from whet.grids import IntegerGrid
+from whet.grids import IntegerGrid, parse_scheme
 from whet.quantize import Solution, gptq, nearest, second_moment_error
 from whet.quantize.descent import descend
+from whet.quantize.solution import row_slices
 from whet.quantize.steering import LARGE, steering_type
 
 KINDS = ("none", "int", "real")
@@ -250,3 +251,23 @@ def test_the_error_is_a_share_of_the_outputs_energy():
 
 def _parts(solution: Solution) -> tuple[torch.Tensor, dict]:
     return solution.codes, solution.params
+
+
+@pytest.mark.parametrize("grid", [IntegerGrid(3, 16, "int"), parse_scheme("Q3_K"), parse_scheme("fp8-block")])
+def test_rows_solved_in_slices_are_those_solved_at_once(monkeypatch, grid):
+    w, h = problem(rows=300, columns=256)
+    whole, alone = gptq(w, h, grid), gptq(w, h, grid, sweeps=0)
+    monkeypatch.setattr("whet.quantize.solution.SLICE", 40 * 256)
+    slices = row_slices(w, grid.rows)
+    assert [s.start for s in slices] == [0, *(s.stop for s in slices[:-1])] and slices[-1].stop == 300
+    assert all((s.stop - s.start) % max(1, grid.rows) == 0 for s in slices[:-1]) and len(slices) > 2
+    sliced = gptq(w, h, grid, sweeps=0)
+    assert (sliced.codes != alone.codes).float().mean() < 0.01  # products of fewer rows may round otherwise
+    # descent ends when a sweep gains little, of each slice by itself
+    lost = [row_losses(w, h, grid, one).sum().item() for one in (gptq(w, h, grid), whole)]
+    assert lost[0] == pytest.approx(lost[1], rel=0.01)
+
+
+def test_a_grid_that_all_rows_share_is_solved_at_once():
+    assert row_slices(torch.empty(300, 1 << 20, device="meta"), 0) == [slice(0, 300)]
+    assert row_slices(torch.empty(3, 1 << 24, device="meta"), 1) == [slice(i, i + 1) for i in range(3)]

@@ -28,7 +28,7 @@ from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
 from whet.quantize.rotation import random_hadamard
 from whet.quantize.smooth import smooth
-from whet.quantize.solution import Solution, second_moment_error
+from whet.quantize.solution import SLICE, Solution, second_moment_error
 from whet.quantize.spinquant import LEARNING_STEPS, Turned, pivots, spinquant
 from whet.quantize.transform import Reader, Settle, balanced, loss
 
@@ -58,6 +58,7 @@ __all__ = [
     "EFFORTS",
     "JUDGES",
     "LEARNING_STEPS",
+    "SLICE",
     "SOLVERS",
     "STEP_TOKENS",
     "TRANSFORMS",

@@ -22,6 +22,7 @@ from whet.quantize import (
     BLOCKWISE,
     EFFORTS,
     LEARNING_STEPS,
+    SLICE,
     STEP_TOKENS,
     WHOLE,
     usual_steps,
@@ -41,6 +42,8 @@ _TRAINED, _KEPT = 68, 4
 _STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
 # The same for a token that the original writes, which goes through it by itself: two, and waiting for the weights.
 _WRITING = 8.0
+# Bytes that factorising a second moment takes for each of its numbers, in double precision at most.
+_FACTOR = 14
 # Candidates that a search for factors rounds some rows with.
 _CANDIDATES = 20
 # Bytes that learning rotations takes for each weight of a block, and of a basis: in float64, turned, and what a
@@ -63,11 +66,12 @@ def estimate(decision: Decision) -> dict[str, Any]:
     block = max(sum(tensors[n].nbytes // tensors[n].dtype.itemsize for n in names) for names in parts.block_tensors)
     chosen = decision.chosen(parts.linears())
     widest = max((linear.shape[1] for linear in chosen), default=0)
-    largest = max((linear.shape[0] * linear.shape[1] for linear in chosen), default=0)
+    largest = max((_together(decision, block) for block in parts.blocks), default=0)
     tokens = decision.tokens
     hidden = 4 * parts.embedding.shape[1] * (tokens + 2 * sum(len(w) for w in decision.verify))
     moments = max(_moments(decision, block) for block in parts.blocks)
-    solving = 8 * widest**2 * 3 + moments + 40 * largest if tokens else 20 * largest
+    # a second moment's factor and what steers, weights and codes of what is solved together, and a slice of it in work
+    solving = _FACTOR * widest**2 + moments + 6 * largest + 40 * min(largest, SLICE) if tokens else 20 * largest
     if repair:  # the error and what is made of it in float64, and an eigenvalue problem of its smaller side
         solving += 32 * max(math.prod(m.shape) for m in decision.repaired)
         solving += 24 * max(min(m.shape) for m in decision.repaired) ** 2
@@ -184,6 +188,14 @@ def check_room(out: Path, needs: dict[str, Any]) -> None:
             f"The run needs about {needs['memory'] / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free. Use "
             "fewer or shorter windows (--samples, --window), or a machine with more memory."
         )
+
+
+def _together(decision: Decision, block: list[Linear]) -> int:
+    """The most weights of a block that are solved together: all that read one input."""
+    sizes: dict[str, int] = {}
+    for linear in decision.chosen(block):
+        sizes[linear.reads] = sizes.get(linear.reads, 0) + math.prod(linear.shape)
+    return max(sizes.values(), default=0)
 
 
 def _moments(decision: Decision, block: list[Linear]) -> int:
