@@ -8,8 +8,19 @@ import torch
 from whet.checkpoint.modeling_whet import decode
 from whet.formats import stored_parts, table_entry
 from whet.grids import SMALL_FLOATS, IntegerGrid, parse_scheme
-from whet.quantize import STEP_TOKENS, Start, gptq, nearest, pull, round_block, steps_of, usual_steps
-from whet.quantize.block import _Relaxed
+from whet.quantize import (
+    STEP_TOKENS,
+    Start,
+    gptq,
+    in_pieces,
+    nearest,
+    pull,
+    round_block,
+    steps_of,
+    surely,
+    usual_steps,
+)
+from whet.quantize.block import PIECE, _Relaxed
 
 SCHEMES = ["int2-g16", "int3s-g24", "int4z-g20", "int4", "int8s", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "Q4_0", "Q5_1"]
 SCHEMES += ["IQ4_NL", "IQ4_XS", "TQ1_0", "nf4-g20", *(name for name in SMALL_FLOATS if name != "nf4")]
@@ -198,3 +209,31 @@ def test_other_text_judges_the_iterates():
     crude = toy.starts(grid, nearest)
     trained = round_block(crude, toy.forward, lambda i: toy.wanted[i], sizes, judges=[2], steps=60)
     assert trained.after < 0.97 * trained.before
+
+
+def test_what_is_won_has_to_be_more_than_its_noise():
+    assert surely(torch.tensor([1.0, 0.9, 1.1])) and surely(torch.tensor([0.1]))
+    assert not surely(torch.tensor([3.0, -1.0, -1.0])) and not surely(torch.tensor([-0.1]))
+    assert not surely(torch.zeros(4))
+    pieces = in_pieces(torch.arange(2 * 70.0).view(2, 70))
+    assert len(pieces) == 2 * 3 and pieces.sum() == 70 * 139 and pieces[0] == sum(range(PIECE))
+
+
+def test_a_start_stays_where_an_iterate_is_better_on_one_piece_alone():
+    grid, toy = scheme("int3-g16")
+    sizes, starts = toy.sizes[:2], toy.starts(grid, nearest)
+    trained = round_block(starts, toy.forward, lambda i: toy.wanted[i], sizes, judges=[2], steps=60)
+    assert trained.after < trained.before
+
+    def given(solutions):
+        return toy.forward({name: grid.decode(s.codes, s.params) for name, s in solutions.items()}, 2)
+
+    start, end = given({name: s.solution for name, s in starts.items()}), given(trained.solutions)
+    wanted = start.clone()  # everywhere but in the first piece, which wants to go on where training went
+    wanted[0, :PIECE] += 5 * (end - start)[0, :PIECE]
+    assert (end - wanted).square().sum() < (start - wanted).square().sum()
+    stayed = round_block(
+        starts, toy.forward, lambda i: wanted if i == 2 else toy.wanted[i], sizes, judges=[2], steps=60
+    )
+    assert stayed.after == stayed.before > 0
+    assert all(torch.equal(stayed.solutions[name].codes, s.solution.codes) for name, s in starts.items())

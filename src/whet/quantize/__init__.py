@@ -16,9 +16,11 @@ from whet.quantize.block import (
     Start,
     Trained,
     adam,
+    in_pieces,
     pull,
     round_block,
     steps_of,
+    surely,
     take_step,
     usual_steps,
 )
@@ -75,6 +77,7 @@ __all__ = [
     "balanced",
     "eora",
     "gptq",
+    "in_pieces",
     "loss",
     "nearest",
     "pivots",
@@ -85,6 +88,7 @@ __all__ = [
     "smooth",
     "spinquant",
     "steps_of",
+    "surely",
     "take_step",
     "usual_steps",
 ]

@@ -14,6 +14,7 @@ a weight starts on and the nearer of its neighbours, which for evenly spaced lev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ _BETAS, _EPSILON = (0.9, 0.95), 1e-16
 _NEAR = 0.49
 _LOOKS = 5  # times that other batches tell on the way how good it is
 JUDGES = 16  # batches at most that tell it where there are no others
+PIECE = 32  # tokens that tell it together: what is won on them is one observation
 
 Forward = Callable[[Mapping[str, Tensor], int], Tensor]
 
@@ -97,6 +99,18 @@ def take_step(optimizer: torch.optim.Adam, done: float) -> None:
     optimizer.step()
 
 
+def surely(gains: Tensor) -> bool:
+    """Whether what was won on pieces of text (`gains [n]`, one number each) is above nothing by more than its standard
+    error. Of one piece alone there is none, and its sign decides."""
+    noise = gains.std().item() * math.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    return gains.sum().item() > noise
+
+
+def in_pieces(x: Tensor) -> Tensor:
+    """Sums of `x [b, L]`, a number a token, over pieces of every row, float64 `[n]`."""
+    return torch.cat([piece.double().sum(-1) for piece in x.split(PIECE, -1)])
+
+
 def round_block(
     starts: Mapping[str, Start],
     forward: Forward,
@@ -116,7 +130,8 @@ def round_block(
     hidden]`, positive definite, what an error of the output costs; None: the same in every direction. judges: numbers
     of other batches, which tell the best of the iterates; without them some that are trained on do. steps: of Adam;
     `usual_steps` unless given. rate: gaps that a weight moves in a step at first, and five times the share that a scale
-    does; both fall to nothing along a line. seed: of the order of batches. The start is one of the iterates.
+    does; both fall to nothing along a line. seed: of the order of batches. The start is one of the iterates, and stays
+    where the best is better by less than the standard error of that: of little text one always seems so.
     """
     steps = usual_steps(sum(sizes)) if steps is None else steps
     looks = {round(step * steps / _LOOKS) for step in range(1, _LOOKS + 1)} if judges else {steps}
@@ -125,7 +140,7 @@ def round_block(
     linears = {address: _Relaxed(start) for address, start in starts.items()}
 
     def size(error: Tensor) -> Tensor:
-        return (error if root is None else error @ root).square().sum()
+        return (error if root is None else error @ root).square().sum(-1)
 
     def weights() -> dict[str, Tensor]:
         return {address: x.weight() for address, x in linears.items()}
@@ -133,15 +148,16 @@ def round_block(
     def loss(now: Mapping[str, Tensor], batch: int) -> Tensor:
         return size(forward(now, batch) - target(batch))
 
-    def judged() -> float:
+    def judged() -> Tensor:
         with torch.no_grad():
             now = weights()
-            return sum(loss(now, batch).double().item() for batch in judges)
+            return torch.cat([in_pieces(loss(now, batch)) for batch in judges])
 
     with torch.no_grad():
-        energy = sum(size(target(batch)).double().item() for batch in judges)
-    before = least = judged()
-    best = {address: x.state() for address, x in linears.items()}
+        energy = sum(size(target(batch)).double().sum().item() for batch in judges)
+    first = found = judged()
+    before = least = first.sum().item()
+    start = best = {address: x.state() for address, x in linears.items()}
     places = [x.place for x in linears.values()]
     factors = [factor for x in linears.values() for factor in x.factors.values()]
     rates = [(places, rate), (factors, _SCALES * rate)]
@@ -152,16 +168,18 @@ def round_block(
             rounded = weights()
             leaves = {address: w.detach().requires_grad_() for address, w in rounded.items()}
             for batch in taken:
-                (loss(leaves, batch) / before).backward()
+                (loss(leaves, batch).sum() / before).backward()
         slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves.values()]
         torch.autograd.backward(list(rounded.values()), slopes)
         take_step(optimizer, (step - 1) / steps)
         for x in linears.values():
             x.stay()
-        if step in looks and (now := judged()) < least:
-            least, best = now, {address: x.state() for address, x in linears.items()}
-    found = {address: x.solution(best[address]) for address, x in linears.items()}
-    return Trained(found, before / energy if energy else 0.0, least / energy if energy else 0.0)
+        if step in looks and (now := judged()).sum().item() < least:
+            found, least, best = now, now.sum().item(), {address: x.state() for address, x in linears.items()}
+    if not surely(first - found):
+        least, best = before, start
+    solutions = {address: x.solution(best[address]) for address, x in linears.items()}
+    return Trained(solutions, before / energy if energy else 0.0, least / energy if energy else 0.0)
 
 
 class _Relaxed:

@@ -29,7 +29,7 @@ from torch import Tensor
 from whet.checkpoint import write_json
 from whet.events import Event, OnEvent
 from whet.measure.divergence import score_tokens
-from whet.quantize import BLOCKWISE
+from whet.quantize import BLOCKWISE, surely
 from whet.recipe.alone import ROOM, SOLVING, affordable
 from whet.recipe.decide import BATCH_TOKENS, SOLVER, Decision
 from whet.recipe.held import Fold
@@ -136,7 +136,7 @@ def _by_whole(decision: Decision, folded: Decision, folder: Path, on_event: OnEv
     found = [_rounded(one, folder / name, on_event) for one, name in zip((folded, decision), _BOTH, strict=True)]
     gain = torch.tensor(found[1]["windows"], dtype=torch.float64) - torch.tensor(found[0]["windows"])
     kl, noise = dict(zip(_BOTH, (one["kl"] for one in found), strict=True)), _noise(gain)
-    return {**kl, "noise": noise, "stays": kl["with"] < kl["without"] and gain.mean().item() > noise}
+    return {**kl, "noise": noise, "stays": kl["with"] < kl["without"] and surely(gain)}
 
 
 def _rounded(decision: Decision, folder: Path, on_event: OnEvent) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def _lowest(
             assert without is not None
             with_it = kl[swap_name(name, transform)]
             gain = without - with_it
-            if gain.mean().item() > _noise(gain) and with_it.mean().item() < lowest:
+            if surely(gain) and with_it.mean().item() < lowest:
                 lowest = with_it.mean().item()
                 share = lowest / without.mean().item()
                 groups[name] = {"transform": transform, "loss": shares[transform], "kl": share}

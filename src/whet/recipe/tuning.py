@@ -23,7 +23,7 @@ from whet.anatomy import Piece
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.checkpoint.modeling_whet import decode
 from whet.events import Stage
-from whet.quantize import JUDGES, adam, steps_of, take_step, usual_steps
+from whet.quantize import JUDGES, adam, in_pieces, steps_of, surely, take_step, usual_steps
 from whet.recipe.decide import Decision
 from whet.recipe.solving import Solver, summed
 from whet.walk import Walk, placed
@@ -58,8 +58,8 @@ def tune(
     """Train, and write into the folder `run` what blocks are to have instead of what they have.
 
     walk: at its end, with the original stream on `batches`, which are trained on, and after them on `judges`, which
-    tell whether that helped (without them some of the others do): where not, nothing is to be changed. lighter, head:
-    the lighter embedding and head, None where they are the original's.
+    tell whether that helped (without them some of the others do): where not, by more than its standard error, nothing
+    is to be changed. lighter, head: the lighter embedding and head, None where they are the original's.
     """
     tuning = _Tuning(decision, solver, walk, lighter, head)
     if not tuning.factors:  # plain floats, or scales that stay as they are
@@ -76,7 +76,8 @@ def tune(
         tuning.back({number: batches[number] for number in taken})
         take_step(optimizer, step / steps)
         stage.step()
-    write_tensors(tuned_file(run), tuning.stored() if tuning.measured(judging) < before else {})
+    helped = surely(before - tuning.measured(judging))
+    write_tensors(tuned_file(run), tuning.stored() if helped else {})
 
 
 class _Tuning:
@@ -151,10 +152,10 @@ class _Tuning:
                     found[name] = _stored(tensor.float() * self.factors[name], tensor.dtype).cpu()
         return found
 
-    def measured(self, batches: Mapping[int, Tensor]) -> float:
-        """KL(original ‖ lighter), summed over batches that the walk holds under these numbers."""
+    def measured(self, batches: Mapping[int, Tensor]) -> Tensor:
+        """KL(original ‖ lighter) of pieces of batches that the walk holds under these numbers, summed over tokens."""
         states = self._forward(batches, keep=False)[0]
-        return sum(self._head(n, tokens, states[n][-1])[0] for n, tokens in batches.items())
+        return torch.cat([in_pieces(self._head(n, tokens, states[n][-1])[0]) for n, tokens in batches.items()])
 
     def back(self, batches: Mapping[int, Tensor]) -> None:
         """Add the gradient of some batches to the factors'; each block is brought in once for all of them."""
@@ -196,12 +197,12 @@ class _Tuning:
         yield lambda hidden, call: self.skeleton.run(module, hidden, call, self.compute, parameters)
         self.skeleton.free_block(index)
 
-    def _head(self, number: int, tokens: Tensor, last: Tensor) -> tuple[float, Tensor]:
-        """The KL of one batch, summed up, and its gradient in the last hidden states."""
+    def _head(self, number: int, tokens: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """The KL of every token of one batch `[b, L - 1]`, and the gradient of their sum in the last hidden states."""
         x = last.detach().requires_grad_()
         with torch.enable_grad():
             normed = self.norm(x)
-        gradient, total = torch.zeros_like(normed), 0.0
+        gradient, lost = torch.zeros_like(normed), normed.new_zeros(len(tokens), tokens.shape[1] - 1)
         with torch.no_grad():
             original = self.norm(self.walk.original[number])
             step = max(1, _LOGITS // len(self.second))
@@ -211,14 +212,14 @@ class _Tuning:
                     before = self.skeleton.cap(original[row, span] @ self.first.t()).log_softmax(-1)
                     logits = self.skeleton.cap(normed[row, span] @ self.second.t())
                     after = logits.log_softmax(-1)
-                    total += (before.exp() * (before - after)).double().sum().item()
+                    lost[row, span] = (before.exp() * (before - after)).sum(-1)
                     error = after.exp() - before.exp()
                     if self.skeleton.bound is not None:
                         error *= 1 - (logits / self.skeleton.bound).square()
                     gradient[row, span] = error @ self.second
         normed.backward(gradient)
         assert x.grad is not None
-        return total, x.grad
+        return lost, x.grad
 
 
 def _stored(exact: Tensor, dtype: torch.dtype) -> Tensor:
