@@ -107,8 +107,8 @@ def surely(gains: Tensor) -> bool:
 
 
 def in_pieces(x: Tensor) -> Tensor:
-    """Sums of `x [b, L]`, a number a token, over pieces of every row, float64 `[n]`."""
-    return torch.cat([piece.double().sum(-1) for piece in x.split(PIECE, -1)])
+    """Sums of `x [..., L]`, a number a token, over pieces of every row, float64 `[n]`."""
+    return torch.cat([piece.double().sum(-1).reshape(-1) for piece in x.split(PIECE, -1)])
 
 
 def round_block(
