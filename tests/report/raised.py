@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -17,9 +18,15 @@ import whet
 SOURCE = Path(whet.__file__).parent
 NAMED = "\0"  # stands for what a message names until all of it is there
 MOST = 300  # ways to put one message together
+HANGUL = re.compile("[가-힣]")
 
 Function = ast.FunctionDef
 Known = Mapping[str, list[str]]
+
+
+def fields(pattern: str) -> set[str]:
+    """What the fields in braces of a sentence are called."""
+    return set(re.findall(r"\{(\w+)\}", pattern))
 
 
 def trees() -> dict[Path, ast.Module]:

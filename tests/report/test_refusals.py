@@ -8,14 +8,13 @@ import time
 
 import pytest
 
-from report.raised import ERRORS, NAMED, SOURCE, TREES, called, numbered, reader, refusals
+from report.raised import ERRORS, HANGUL, NAMED, SOURCE, TREES, called, fields, numbered, reader, refusals
 from whet.budget import read_plan
 from whet.errors import UsageError
 from whet.recipe.schema import recipe_arguments
 from whet.report.refusals import REFUSALS
 from whet.report.sentences import SENTENCES, in_korean
 
-HANGUL = re.compile("[가-힣]")
 # Three English words in a row are a part that was not translated; `whet compress` and `lm-eval ls tasks` are not.
 ENGLISH = re.compile(r"(?<![-\w])[a-z]{2,}(?: [a-z]{2,}){2}")
 FOUND = sorted((where, said) for where, said in refusals() if not where.startswith("budget/strict.py"))
@@ -24,10 +23,6 @@ FOUND = sorted((where, said) for where, said in refusals() if not where.startswi
 REASONS = {"still", "packed", "why", "problem"}
 RETURN = {"_group", "_after_norm", "_after_linear"}
 READS = {"take": 1, "number": 1, "text": 0, "_decoded": 2}
-
-
-def fields(pattern: str) -> set[str]:
-    return set(re.findall(r"\{(\w+)\}", pattern))
 
 
 def parts() -> set[tuple[str, str]]:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import whet
+from report.raised import HANGUL, SOURCE, fields
 from whet.recipe.rounds import Round
 from whet.recipe.rounds import _told as told
 from whet.report.sentences import SENTENCES, in_korean
 
-SOURCE = Path(whet.__file__).parent
 # Functions that return sentences, and what they gather them in.
 RETURN = {"no_file_yet", "left_out", "_without_ragged", "not_followed", "_left_alone", "_summary"}
 RETURN |= {"_told_by_group", "_told_of_whole"}
-HANGUL = re.compile("[가-힣]")
-
-
-def fields(pattern: str) -> set[str]:
-    return set(re.findall(r"\{(\w+)\}", pattern))
 
 
 def made(node: ast.AST) -> Iterator[str]:

@@ -99,11 +99,14 @@ def take_step(optimizer: torch.optim.Adam, done: float) -> None:
     optimizer.step()
 
 
+def noise(gains: Tensor) -> float:
+    """The standard error of the mean of what is gained on each piece of text (`[n]`); 0 where there is one piece."""
+    return gains.std().item() / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
+
+
 def surely(gains: Tensor) -> bool:
-    """Whether what was won on pieces of text (`gains [n]`, one number each) is above nothing by more than its standard
-    error. Of one piece alone there is none, and its sign decides."""
-    noise = gains.std().item() * math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-    return gains.sum().item() > noise
+    """Whether what was gained on pieces of text (`[n]`) is above nothing by more than its standard error."""
+    return gains.mean().item() > noise(gains)
 
 
 def in_pieces(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from torch import Tensor
 from whet.checkpoint import write_json
 from whet.events import Event, OnEvent
 from whet.measure.divergence import score_tokens
-from whet.quantize import BLOCKWISE, surely
+from whet.quantize import BLOCKWISE, noise, surely
 from whet.recipe.alone import ROOM, SOLVING, affordable
 from whet.recipe.decide import BATCH_TOKENS, SOLVER, Decision
 from whet.recipe.held import Fold
@@ -135,8 +135,8 @@ def _by_whole(decision: Decision, folded: Decision, folder: Path, on_event: OnEv
     `noise`, and whether they stay."""
     found = [_rounded(one, folder / name, on_event) for one, name in zip((folded, decision), _BOTH, strict=True)]
     gain = torch.tensor(found[1]["windows"], dtype=torch.float64) - torch.tensor(found[0]["windows"])
-    kl, noise = dict(zip(_BOTH, (one["kl"] for one in found), strict=True)), _noise(gain)
-    return {**kl, "noise": noise, "stays": kl["with"] < kl["without"] and surely(gain)}
+    kl = dict(zip(_BOTH, (one["kl"] for one in found), strict=True))
+    return {**kl, "noise": noise(gain), "stays": kl["with"] < kl["without"] and surely(gain)}
 
 
 def _rounded(decision: Decision, folder: Path, on_event: OnEvent) -> dict[str, Any]:
@@ -150,11 +150,6 @@ def _rounded(decision: Decision, folder: Path, on_event: OnEvent) -> dict[str, A
         decision, recipe=decision.recipe | {"solver": judge_of(decision.recipe["solver"])}, alone=False
     )
     return solve_through(judged, Solver(judged, folder, Journal(folder), listen), folder)
-
-
-def _noise(gain: Tensor) -> float:
-    """The standard error of the mean of what is gained on each piece of text; 0 where there is one piece."""
-    return gain.std().item() / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
 
 
 def _by_group(decision: Decision, proposals: Proposals) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from whet.errors import UsageError
 
 # Squares on the diagonal of H up to this wide are computed whole; of larger ones only the lower triangle, which saves
 # almost half of the work.
-_PRIOR = 20  # channels for a token of what is believed before any was seen
 _WHOLE = 192
+# Channels for a token of what is believed before any was seen.
+_PRIOR = 20
 # Experts that see a smaller share of the tokens have no second moment worth the name.
 STARVED = 0.005
 MIDDLE = "middle"  # how the inputs of experts' last linears end
