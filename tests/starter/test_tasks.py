@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
+from whet.korean import josa
 from whet.starter import SKILLS, skills
-from whet.starter.korean import josa
 from whet.starter.tasks import QUESTIONS, split_of
 from whet.starter.words import ADJECTIVES, DICTIONARY, FOODS, PEOPLE, PLACES, THINGS, VERBS, facts
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from whet.korean import josa
 from whet.report.refusals import REFUSALS
 
 SENTENCES: dict[str, str] = {
@@ -289,10 +290,8 @@ def _told(sentence: str, deeper: int) -> str:
 
 
 def _particle(found: re.Match[str]) -> str:
-    """The particle that a Hangul syllable takes of the two that are written after a field: by its final consonant."""
-    final = (ord(found[1]) - ord("가")) % 28
-    closed, opened = _PARTICLES[found[2]]
-    return found[1] + (opened if final == 0 or (found[2] == "(으)로" and final == 8) else closed)
+    """A Hangul syllable with the particle that it takes of the two that are written after a field."""
+    return josa(found[1], _PARTICLES[found[2]])
 
 
 def _meant(sentence: str) -> tuple[str, dict[str, str]] | None:
@@ -342,14 +341,7 @@ def _patterns() -> list[tuple[tuple[str, ...], tuple[str, ...], str]]:
 _DEEPEST = 6  # sentences within sentences; a text that repeats the words of one is not followed to its end
 # What `{near}` stands for: nothing, or what `did_you_mean` says.
 _HINTS = (("", ""), (" Did you mean {near}?", " 혹시 {near}입니까?"))
-# Particles after a final consonant and after a vowel; `(으)로` takes ㄹ for a vowel.
-_PARTICLES = {
-    "은(는)": ("은", "는"),
-    "이(가)": ("이", "가"),
-    "을(를)": ("을", "를"),
-    "와(과)": ("과", "와"),
-    "(으)로": ("으로", "로"),
-    "(이)": ("이", ""),
-}
+# Particles as they are written after a field, and what `josa` calls them.
+_PARTICLES = {"은(는)": "은", "이(가)": "이", "을(를)": "을", "와(과)": "과", "(으)로": "으로", "(이)": "(이)"}
 _PARTICLE = re.compile(rf"([가-힣])({'|'.join(map(re.escape, _PARTICLES))})")
 _FIELD = re.compile(r"\{(\w+)\}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from whet.starter.korean import josa, particles
+from whet.korean import josa, particles
 from whet.starter.tasks import split_of
 from whet.starter.words import (
     ADJECTIVES,

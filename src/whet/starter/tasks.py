@@ -18,7 +18,7 @@ from functools import cache
 from random import Random
 from typing import TypeVar
 
-from whet.starter.korean import josa
+from whet.korean import josa
 from whet.starter.words import (
     ADJECTIVES,
     ANIMALS,

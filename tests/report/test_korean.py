@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from whet.starter.korean import final, josa, particles
+from whet.korean import final, josa, particles
 from whet.starter.words import ADJECTIVES, COLORS, DICTIONARY, PEOPLE
 
 

@@ -18,6 +18,7 @@ _PAIRS = {
     "으로": ("으로", "로"),
     "이다": ("이다", "다"),
     "아": ("아", "야"),
+    "(이)": ("이", ""),  # what stands before 나, 며, 다
 }
 
 
@@ -35,7 +36,7 @@ def final(word: str) -> int:
 
 
 def particles(word: str, kind: str) -> tuple[str, str]:
-    """`(right, wrong)` particle after `word`; `kind` is the closed form: 은, 이, 을, 과, 으로, 이다 or 아."""
+    """`(right, wrong)` particle after `word`; `kind` is the closed form: 은, 이, 을, 과, 으로, 이다, 아 or (이)."""
     closed, opened = _PAIRS[kind]
     code = final(word)
     takes_open = code == 0 or (kind == "으로" and code == 8)  # 연필로, not 연필으로
