@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -204,6 +205,36 @@ def test_the_table_counts_flips_and_retention_above_chance():
         {"prompt": f"q{i}", "expected": "a", "original": "yes", "lighter": "no"} for i in range(2)
     ]
     json.dumps([pick, facts])
+
+
+def test_items_of_a_group_that_flip_together_widen_intervals_and_p():
+    items = [Item("sums", f"q{i}", answer="x", group=str(i // 4)) for i in range(200)]
+    original = outcomes([True] * 200)
+    lighter = outcomes([i // 4 not in (3, 17, 30) for i in range(200)])
+    alone = [dataclasses.replace(item, group=None) for item in items]
+    (by_groups,), (by_items,) = (compare_skills(some, original, lighter) for some in (items, alone))
+    assert (by_groups["groups"], by_items["groups"]) == (50, 200)
+    assert by_groups["retention"]["value"] == by_items["retention"]["value"] == 0.94
+    assert by_groups["mcnemar_p"] == 2 / 2**3 and by_items["mcnemar_p"] == 2 / 2**12
+    for who in ("retention", "lighter"):
+        (low, high), (inner_low, inner_high) = by_groups[who]["interval"], by_items[who]["interval"]
+        assert low < inner_low < inner_high < high
+    # where they flip each by itself, groups change little
+    scattered = outcomes([i % 17 != 0 for i in range(200)])
+    (by_groups,), (by_items,) = (compare_skills(some, original, scattered) for some in (items, alone))
+    assert by_groups["retention"]["interval"] == pytest.approx(by_items["retention"]["interval"], abs=3e-3)
+
+
+def test_groups_are_text_or_whole_numbers_and_more_than_one():
+    record = {"skill": "sums", "prompt": "1 + 1 =", "answer": "2"}
+    groups = [item.group for item in read_skills([{**record, "group": group} for group in ("a", 7)] + [record])]
+    assert groups == ["a", "7", None]
+    for bad in ("", " ", True, 1.5, ["a"]):
+        with pytest.raises(UsageError, match="item 0: group must be text that is not blank or a whole number"):
+            read_skills([{**record, "group": bad}])
+    with pytest.raises(UsageError, match="all 2 items of skill sums are of group a, and nothing tells"):
+        read_skills([{**record, "group": "a"}] * 2)
+    assert len(read_skills([{**record, "group": "a"}])) == 1
 
 
 def test_retention_is_not_given_where_the_original_only_guesses():

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whet.measure.statistics import (
+    clustered_mcnemar,
     clustered_mean,
     clustered_ratio,
     holm,
+    independent_items,
     mcnemar,
     paired_difference,
     percentiles,
@@ -87,6 +89,58 @@ def test_mcnemar_is_the_exact_binomial_test(lost, gained):
 def test_mcnemar_of_many_flips_neither_overflows_nor_rounds_to_nothing():
     assert mcnemar(10_000, 10_000) == 1.0
     assert mcnemar(3_000, 2_500) == pytest.approx(scipy.stats.binomtest(3_000, 5_500).pvalue, rel=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(-3, 3), max_size=10))
+def test_clustered_mcnemar_counts_all_ways_to_turn_the_clusters_round(changes):
+    turns = itertools.product((-1, 1), repeat=len(changes))
+    ways = [sum(c * sign for c, sign in zip(changes, signs, strict=True)) for signs in turns]
+    expected = sum(abs(total) >= abs(sum(changes)) for total in ways) / len(ways)
+    assert clustered_mcnemar(changes) == pytest.approx(expected, rel=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 50))
+def test_clusters_of_one_item_are_mcnemars(lost, gained, both):
+    assert clustered_mcnemar([-1] * lost + [1] * gained + [0] * both) == pytest.approx(mcnemar(lost, gained), rel=1e-9)
+
+
+def test_clustered_mcnemar_of_many_flips_neither_overflows_nor_rounds_to_nothing():
+    assert clustered_mcnemar([1, -1] * 10_000 + [3, -3] * 500) == 1.0
+    assert clustered_mcnemar([2] * 30 + [-2] * 30) == 1.0
+    # clusters of two that flip together tell as much as half as many items
+    assert clustered_mcnemar([-2] * 300 + [2] * 250) == pytest.approx(mcnemar(300, 250), rel=1e-9)
+
+
+def test_items_that_answer_as_one_count_as_one():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(200), 5)
+    same = (rng.random(200) < 0.7)[labels]
+    assert 170 < independent_items(same, labels) < 215
+    alone = rng.random(1000) < 0.7
+    assert 800 < independent_items(alone, labels) <= 1000
+    assert independent_items(alone, np.arange(1000)) == 1000  # each its own: exactly as many
+    assert independent_items([0] * 10, [0, 1] * 5) < 10  # nothing differs, but of two clusters little is known
+    for bad in (([1, 0], [0]), ([[1]], [[0]]), ([1, 0, 1], [0, 0, 0])):
+        with pytest.raises(ValueError, match=r"one length|how clusters differ"):
+            independent_items(*bad)
+
+
+def test_an_interval_by_groups_covers_and_one_by_items_does_not():
+    """40 passages of 10 questions each, as hard as their passage: how often is the share of all of them covered?"""
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(40), 10)
+    hits = naive = 0
+    for _ in range(400):
+        right = rng.random(400) < rng.beta(2, 1, 40)[labels]
+        weight = independent_items(right, labels) / 400
+        low, high = wilson(right.sum() * weight, 400 * weight)
+        hits += low <= 2 / 3 <= high
+        low, high = wilson(int(right.sum()), 400)
+        naive += low <= 2 / 3 <= high
+    assert 0.92 <= hits / 400 <= 0.98
+    assert naive / 400 < 0.85
 
 
 def test_holm_by_hand_and_against_scipy_free_definition():

@@ -302,6 +302,7 @@ def _skill(name: str, rng: Random) -> dict[str, Any]:
     return {
         "skill": name,
         "items": items,
+        "groups": items - 30 if name.startswith("arithmetic") else items,
         "chance": chance,
         "original": {"right": right, "accuracy": right / items, "interval": [0, 1], "accuracy_normalized": None},
         "lighter": {"right": right, "accuracy": (right + gained - lost) / items, "interval": [0, 1]},

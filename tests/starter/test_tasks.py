@@ -17,7 +17,7 @@ from whet.starter.words import ADJECTIVES, DICTIONARY, FOODS, PEOPLE, PLACES, TH
 
 def _drawn(skill: str, count: int = 300) -> list[tuple[str, str]]:
     rng = Random(f"test {skill}")
-    return [QUESTIONS[skill](rng, rng.choice(["train", "report"])) for _ in range(count)]
+    return [QUESTIONS[skill](rng, rng.choice(["train", "report"]))[:2] for _ in range(count)]
 
 
 @pytest.mark.parametrize("skill", ["arithmetic_en", "arithmetic_ko"])
@@ -184,6 +184,19 @@ def test_splits_are_about_a_twentieth_each() -> None:
         counts[split_of(f"key {number}")] += 1
     assert counts["train"] / 20_000 == pytest.approx(0.8, abs=0.02)
     assert all(count / 20_000 == pytest.approx(0.05, abs=0.01) for name, count in counts.items() if name != "train")
+
+
+def test_a_group_is_what_a_question_is_about() -> None:
+    """Questions of a group share their numbers, names or words, and no group is in two splits."""
+    asked = {split: skills(split, 300) for split in ("solve", "verify")}
+    groups = {split: {(item["skill"], item["group"]) for item in items} for split, items in asked.items()}
+    assert not groups["solve"] & groups["verify"]
+    sums: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
+    for item in asked["solve"]:
+        if item["skill"] == "arithmetic_ko":
+            numbers = tuple(sorted(re.findall(r"\d+", item["prompt"])))
+            sums.setdefault(item["group"], set()).add((item["answer"], numbers))
+    assert 100 < len(sums) < 300 and all(len(meant) == 1 for meant in sums.values())
 
 
 def test_every_skill_is_asked() -> None:

@@ -4,6 +4,9 @@ An item is one JSON object: `{"skill", "prompt", "answer", "check"}` is answered
 the line; `{"skill", "prompt", "choices", "label"}` by which choice the model finds likeliest. An average hides a ruined
 skill, and an unchanged accuracy hides answers that changed both ways: so figures are by skill and flips are counted
 ("Accuracy is Not All You Need", NeurIPS 2024, arXiv 2407.09141).
+
+Items about one thing, such as a passage, a dialogue or a pair of numbers, are right or wrong together: where they name
+it as their `group`, error bars count groups and not items (Miller 2024, arXiv 2411.00640).
 """
 
 from __future__ import annotations
@@ -21,11 +24,11 @@ import torch
 from whet.engines import Engine
 from whet.errors import MachineError, UsageError, did_you_mean
 from whet.events import OnEvent, Stage, ignore
-from whet.measure.statistics import holm, mcnemar, paired_difference, wilson
+from whet.measure.statistics import clustered_mcnemar, holm, independent_items, paired_difference, wilson
 from whet.text import batch_indices
 
 CHECKS = ("exact", "contains", "number")
-KEYS = ("skill", "prompt", "answer", "check", "choices", "label")
+KEYS = ("skill", "prompt", "answer", "check", "choices", "label", "group")
 # a sign counts unless it stands between two operands (5-3); commas count only between thousands
 NUMBER = re.compile(r"(?:(?<![\w)])[-−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 LONGEST_ANSWER = 48  # tokens; also Korean in a vocabulary that spells it in bytes gets out a short sentence
@@ -35,7 +38,10 @@ CHOICE_TOKENS = 4096  # tokens in a batch of choices
 
 @dataclass(frozen=True)
 class Item:
-    """One question. Either `answer` and `check` are set, or `choices` and `label` (the position of the right one)."""
+    """One question. Either `answer` and `check` are set, or `choices` and `label` (the position of the right one).
+
+    Items of one `group` depend on each other; None: this one on no other.
+    """
 
     skill: str
     prompt: str
@@ -43,6 +49,7 @@ class Item:
     check: str = "exact"
     choices: tuple[str, ...] = ()
     label: int = -1
+    group: str | None = None
 
     @property
     def chance(self) -> float:
@@ -64,7 +71,7 @@ def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
 
     Raises UsageError, with the line or the position, for: no file, no items, JSON that does not parse, an unknown or a
     missing key (did-you-mean), a value of the wrong kind, a number check whose answer has no number, an empty or a
-    repeated choice, a label that is no position in choices.
+    repeated choice, a label that is no position in choices, a skill whose items are all of one group.
     """
     if not isinstance(source, str | Path):
         items = [parse_item(record, f"skill item {i}") for i, record in enumerate(source)]
@@ -97,6 +104,13 @@ def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
             items.append(parse_item(record, f"{path}, line {number}"))
     if not items:
         raise UsageError(f"{where} is empty. Give at least one item, or leave skills out.")
+    for skill in dict.fromkeys(item.skill for item in items):
+        groups = [item.group for item in items if item.skill == skill]
+        if len(groups) > 1 and len(set(groups)) == 1 and groups[0] is not None:
+            raise UsageError(
+                f"{where}: all {len(groups)} items of skill {skill} are of group {groups[0]}, and nothing tells how "
+                "groups differ. Name in group what each item is about, or leave it out."
+            )
     return items
 
 
@@ -119,8 +133,13 @@ def parse_item(record: Any, where: str) -> Item:
             f"{where}: an item has either answer (with check) or choices (with label), "
             f"found {'both' if 'answer' in record else 'neither'}."
         )
+    group = record.get("group")
+    if group is not None:
+        if isinstance(group, bool) or not isinstance(group, str | int) or not str(group).strip():
+            raise UsageError(f"{where}: group must be text that is not blank or a whole number, found {group!r}.")
+        group = str(group)
     if "choices" in record:
-        return _choice_item(record, where)
+        return _choice_item(record, where, group)
     if "label" in record:
         raise UsageError(f"{where}: label goes with choices, and this item has an answer. Drop label, or give choices.")
     answer, check = record["answer"], record.get("check", "exact")
@@ -137,10 +156,10 @@ def parse_item(record: Any, where: str) -> Item:
         raise UsageError(f"{where}: the check is number, but the answer {answer!r} has none. Use exact or contains.")
     if not record["prompt"]:
         raise UsageError(f"{where}: the prompt is empty, so there is nothing to answer. Give a prompt, or choices.")
-    return Item(record["skill"], record["prompt"], answer=answer, check=check)
+    return Item(record["skill"], record["prompt"], answer=answer, check=check, group=group)
 
 
-def _choice_item(record: Mapping[str, Any], where: str) -> Item:
+def _choice_item(record: Mapping[str, Any], where: str, group: str | None) -> Item:
     choices, label = record["choices"], record.get("label")
     if record.get("check", "exact") != "exact":
         raise UsageError(f"{where}: check {record['check']!r} goes with answer, and this item has choices. Drop check.")
@@ -152,7 +171,7 @@ def _choice_item(record: Mapping[str, Any], where: str) -> Item:
         raise UsageError(
             f"{where}: label must be the position of the right choice, 0 to {len(choices) - 1}, found {label!r}."
         )
-    return Item(record["skill"], record["prompt"], choices=tuple(choices), label=label)
+    return Item(record["skill"], record["prompt"], choices=tuple(choices), label=label, group=group)
 
 
 def is_right(answer: str, expected: str, check: str) -> bool:
@@ -276,25 +295,34 @@ def compare_skills(
 ) -> list[dict[str, Any]]:
     """One entry a skill, in the order in which skills first come, from the outcomes of both models on `items`.
 
-    accuracy of both with Wilson intervals; chance; retention = (lighter - chance) / (original - chance) with the score
-    interval of the paired difference, the original's accuracy taken as given (None, with the reason, where the
-    original is not above chance by its own interval); flips both ways, up to `examples` of each with the prompt and
-    both answers; the exact McNemar p and Holm's over the skills. Confidence 95 %.
+    items and how many groups they are; accuracy of both with Wilson intervals; chance; retention = (lighter - chance) /
+    (original - chance) with the score interval of the paired difference, the original's accuracy taken as given (None,
+    with the reason, where the original is not above chance by its own interval); flips both ways, up to `examples` of
+    each with the prompt and both answers; the exact McNemar p and Holm's over the skills. Confidence 95 %; intervals
+    and p go by groups where items have them (`independent_items`, `clustered_mcnemar`).
     """
     table: list[dict[str, Any]] = []
     for skill in dict.fromkeys(item.skill for item in items):
         mine = [i for i, item in enumerate(items) if item.skill == skill]
+        names: list[Any] = [(i,) if items[i].group is None else items[i].group for i in mine]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        groups = [numbers[name] for name in names]
+        flips = [lighter[i].right - original[i].right for i in mine]
+        changes = [0] * len(numbers)
+        for flip, group in zip(flips, groups, strict=True):
+            changes[group] += flip
         lost = [i for i in mine if original[i].right and not lighter[i].right]
         gained = [i for i in mine if lighter[i].right and not original[i].right]
         chance = sum(items[i].chance for i in mine) / len(mine)
-        accuracies = [_accuracy([o[i] for i in mine]) for o in (original, lighter)]
+        accuracies = [_accuracy([o[i] for i in mine], groups) for o in (original, lighter)]
         entry = {
             "skill": skill,
             "items": len(mine),
+            "groups": len(numbers),
             "chance": chance,
             "original": accuracies[0],
             "lighter": accuracies[1],
-            "retention": _retention(accuracies[0], accuracies[1], chance, len(lost), len(gained), len(mine)),
+            "retention": _retention(accuracies[0], accuracies[1], chance, flips, groups),
             "flips": {
                 "lost": len(lost),
                 "gained": len(gained),
@@ -302,7 +330,7 @@ def compare_skills(
                 "lost_examples": [_example(items[i], original[i], lighter[i]) for i in lost[:examples]],
                 "gained_examples": [_example(items[i], original[i], lighter[i]) for i in gained[:examples]],
             },
-            "mcnemar_p": mcnemar(len(lost), len(gained)),
+            "mcnemar_p": clustered_mcnemar(changes),
         }
         table.append(entry)
     for entry, p in zip(table, holm([entry["mcnemar_p"] for entry in table]), strict=True):
@@ -310,25 +338,28 @@ def compare_skills(
     return table
 
 
-def _accuracy(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    right = sum(outcome.right for outcome in outcomes)
+def _accuracy(outcomes: Sequence[Outcome], groups: Sequence[int]) -> dict[str, Any]:
+    rights = [outcome.right for outcome in outcomes]
     normalized = [outcome.right_normalized for outcome in outcomes if outcome.right_normalized is not None]
+    weight = independent_items(rights, groups) / len(rights)
     return {
-        "right": right,
-        "accuracy": right / len(outcomes),
-        "interval": list(wilson(right, len(outcomes))),
+        "right": sum(rights),
+        "accuracy": sum(rights) / len(rights),
+        "interval": list(wilson(sum(rights) * weight, len(rights) * weight)),
         "accuracy_normalized": sum(normalized) / len(normalized) if normalized else None,
     }
 
 
 def _retention(
-    original: Mapping[str, Any], lighter: Mapping[str, Any], chance: float, lost: int, gained: int, of: int
+    original: Mapping[str, Any], lighter: Mapping[str, Any], chance: float, flips: Sequence[int], groups: Sequence[int]
 ) -> dict[str, Any]:
+    """flips: of each item -1 where it was lost, 1 where it was gained, else 0. groups: a number of each item's."""
     if original["interval"][0] <= chance:
         reason = f"the original's accuracy {original['accuracy']:.3f} is not above chance {chance:.3f}"
         return {"value": None, "interval": None, "reason": reason}
     above = original["accuracy"] - chance
-    low, high = paired_difference(lost, gained, of)
+    weight = independent_items(flips, groups) / len(flips)
+    low, high = paired_difference(flips.count(-1) * weight, flips.count(1) * weight, len(flips) * weight)
     return {
         "value": (lighter["accuracy"] - chance) / above,
         "interval": [1 + low / above, 1 + high / above],

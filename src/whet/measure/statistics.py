@@ -7,6 +7,7 @@ by document and differences are paired, always. An error bar that takes tokens a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -89,6 +90,51 @@ def mcnemar(lost: int, gained: int) -> float:
     return min(1.0, float(2 * tail / 2**flips))
 
 
+def clustered_mcnemar(changes: Sequence[int]) -> float:
+    """Exact two-sided p that the change of each cluster, its gained less its lost items, is as likely the other way.
+
+    The share of all ways to turn the clusters round whose total is at least as far from 0 as theirs. Where no cluster
+    changed by more than 1 that is `mcnemar`; where some did, items of a cluster flip together and it is larger. (The
+    exact form of Durkalski et al., Statistics in Medicine 22, 2003, 2417-2428, whose statistic is its normal limit.)
+    """
+    sizes = Counter(abs(change) for change in changes if change)
+    total = abs(sum(changes))
+    found = np.ones(1)  # of the totals -reach, 2 - reach, ..., reach
+    for size, count in sizes.items():
+        steps = np.zeros(size * count + 1)
+        term = 1
+        for k in range(count + 1):  # k of them turned round: exact, and rounded once
+            steps[size * k] = term / 2**count
+            term = term * (count - k) // (k + 1)
+        found = np.convolve(found, steps)
+    beyond = (len(found) - 1 - total) // 2  # places of totals at most -total
+    return min(1.0, 2 * float(found[: beyond + 1].sum()))
+
+
+def independent_items(values: ArrayLike, clusters: ArrayLike, confidence: float = 0.95) -> float:
+    """How many independent items would tell the mean of `values` [n] as well as these, `clusters` [n] (labels) of which
+    depend on each other; at most n.
+
+    n / deff * (t(n - 1) / t(G - 1))^2 with the design effect deff, the variance of the mean by clusters over that by
+    items, at least 1: Korn and Graubard, Survey Methodology 24, 1998, 193-201. An interval for shares made for n
+    independent items then holds for these. Where every item is its own cluster, or no value differs, it is n.
+    Raises ValueError for values of another length than clusters, and where n > 1 items are one cluster.
+    """
+    numbers, labels = np.asarray(values, dtype=np.float64), np.asarray(clusters)
+    if numbers.shape != labels.shape or numbers.ndim != 1:
+        raise ValueError("values and clusters must be of one length")
+    count, groups = len(numbers), len(np.unique(labels))
+    if groups == count:
+        return float(count)
+    if groups < 2:
+        raise ValueError("one cluster tells nothing of how clusters differ")
+    by_items = clustered_mean(numbers, np.arange(count)).standard_error or 0.0
+    by_clusters = clustered_mean(numbers, labels).standard_error or 0.0
+    effect = max(1.0, (by_clusters / by_items) ** 2) if by_items else 1.0
+    at = 0.5 + confidence / 2
+    return count / effect * (t_quantile(at, count - 1) / t_quantile(at, groups - 1)) ** 2
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values, in the given order, that bound the chance of any false alarm. Holm, Scand. J. Stat. 1979."""
     adjusted = [0.0] * len(p_values)
@@ -99,8 +145,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def wilson(right: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval for a share of independent items; (0, 1) for none. Wilson, JASA 1927; no correction."""
+def wilson(right: float, of: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval for a share of independent items; (0, 1) for none. Wilson, JASA 1927; no correction.
+
+    Both may be parts of items, as `independent_items` counts them.
+    """
     if not 0 <= right <= of:
         raise ValueError(f"{right} of {of} is no share")
     if of == 0:
@@ -116,13 +165,14 @@ def wilson(right: int, of: int, confidence: float = 0.95) -> tuple[float, float]
     return low, high
 
 
-def paired_difference(lost: int, gained: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
+def paired_difference(lost: float, gained: float, of: float, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval for the change of accuracy, (gained - lost) / of, when both models answer the same `of` items.
 
     All changes d that a score test does not reject. Tango, Statistics in Medicine 17, 1998, 891-908: with q(d) the
     likeliest share of lost items if the change is d, |gained - lost - of * d| <= z * sqrt(of * (2 q + d (1 - d)))
     (signs turned to our direction). Unlike a bootstrap it is not of length zero when nothing flipped: 200 items
-    without a flip leave room for a change of 1.9 points either way. (-1, 1) for no items.
+    without a flip leave room for a change of 1.9 points either way. (-1, 1) for no items. All three may be parts of
+    items, as `independent_items` counts them.
     """
     if lost < 0 or gained < 0 or lost + gained > of:
         raise ValueError(f"{lost} lost and {gained} gained of {of} items cannot be")

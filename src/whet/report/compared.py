@@ -216,6 +216,8 @@ def _flips(entry: Mapping[str, Any], say: Words) -> dict[str, Any]:
         if flips[f"{kind}_examples"]
     ]
     count = say("flips.count", lost=flips["lost"], gained=flips["gained"], items=f"{entry['items']:,}")
+    if (about := entry.get("groups", entry["items"])) < entry["items"]:
+        count += say("flips.groups", groups=f"{about:,}")
     return {"skill": entry["skill"], "count": count, "groups": groups, "net": flips["gained"] - flips["lost"]}
 
 

@@ -176,6 +176,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "종류마다 {count}개까지 보입니다. 개수는 전부를 센 것입니다.",
     ),
     "flips.count": ("{lost} lost, {gained} gained of {items}", "{items}문항에서 {lost} 잃음, {gained} 얻음"),
+    "flips.groups": (" about {groups} things", " (다룬 것 {groups}가지)"),
     "flips.lost": ("Right before, wrong now", "맞았다가 틀린 것"),
     "flips.gained": ("Wrong before, right now", "틀렸다가 맞은 것"),
     "expected": ("Expected", "정답"),

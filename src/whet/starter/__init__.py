@@ -67,7 +67,7 @@ def document(rng: Random, kind: str, split: str = "train") -> Document:
     kind, _, option = kind.partition(" ")
     options = {option: True} if option else {}
     for _ in range(rng.randint(1, 4)):
-        prompt, answer = (
+        prompt, answer, _ = (
             logic_comparison(rng, **options) if kind == "logic_comparison" else QUESTIONS[kind](rng, split, **options)
         )
         pieces += [(prompt, QUESTION_WEIGHT), (f" {answer}\n", 1.0)]
@@ -108,12 +108,15 @@ def skills(split: str = "report", per_skill: int = 200, seed: int = 0) -> list[d
 
     Args:
         split: `solve` (to compress with), `verify` (to gate with) or `report` (to open once); no two share a prompt.
-        per_skill: how many of each; facts and words have a few hundred a split and then no more.
+        per_skill: how many of each; facts and words have a few hundred a split and then no more. No question comes
+            twice, so beyond a thousand the short wordings of sums run out and most that follow are told as stories,
+            which are harder: for more, put several seeds together.
         seed: which of them, and in which order.
 
     Returns:
-        dicts with `skill`, `prompt`, `check` and either `answer` (generate greedily to the end of the line, strip) or
-        `choices` and `label` (the likeliest continuation of the prompt should be `choices[label]`).
+        dicts with `skill`, `prompt`, `check`, `group` (what it is about: the same sum in other words is of the same
+        group) and either `answer` (generate greedily to the end of the line, strip) or `choices` and `label` (the
+        likeliest continuation of the prompt should be `choices[label]`).
     """
     if split not in EVALUATION_SPLITS:
         raise UsageError(
@@ -126,8 +129,14 @@ def skills(split: str = "report", per_skill: int = 200, seed: int = 0) -> list[d
         while len(seen) < per_skill and tries < 50 * per_skill:
             tries += 1
             if skill in QUESTIONS:
-                prompt, answer = QUESTIONS[skill](rng, split)
-                item: dict[str, Any] = {"skill": skill, "prompt": prompt, "answer": answer, "check": "exact"}
+                prompt, answer, key = QUESTIONS[skill](rng, split)
+                item: dict[str, Any] = {
+                    "skill": skill,
+                    "prompt": prompt,
+                    "answer": answer,
+                    "check": "exact",
+                    "group": key,
+                }
                 if skill.startswith("arithmetic"):
                     item["check"] = "number"
                 name = prompt
@@ -141,6 +150,7 @@ def skills(split: str = "report", per_skill: int = 200, seed: int = 0) -> list[d
                     "choices": choices,
                     "label": label,
                     "check": "exact",
+                    "group": right,
                 }
                 name = right
             if name not in seen:

@@ -5,8 +5,8 @@ subject and verb and object). The key alone decides the split it belongs to, so 
 training can touch a question of evaluation. Facts and words cannot be held out themselves: there the *form* of the
 question is, and the key only divides what is asked between the splits of evaluation.
 
-A question function takes `(rng, split)` and returns `(prompt, answer)`; `split` is train, solve, verify, report or held
-(the last for text that measures perplexity). The prompt ends in `Answer:` or `답:`, the answer carries no space.
+A question function takes `(rng, split)` and returns `(prompt, answer, key)`; `split` is train, solve, verify, report or
+held (the last for text that measures perplexity). The prompt ends in `Answer:` or `답:`, the answer carries no space.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from whet.starter.words import (
     plural,
 )
 
-Question = tuple[str, str]
+Question = tuple[str, str, str]
 T = TypeVar("T")
 SPLITS = ("solve", "verify", "report", "held")
 
@@ -50,19 +50,20 @@ def split_of(key: str) -> str:
 # ---------------------------------------------------------------- arithmetic
 
 
-def _operands(rng: Random, split: str) -> tuple[int, int, bool]:
+def _operands(rng: Random, split: str) -> tuple[int, int, bool, str]:
     while True:
         plus = rng.random() < 0.5
         a, b = rng.randint(10, 99), rng.randint(10, 99)
         if not plus and a < b:
             a, b = b, a
-        if split_of(f"{min(a, b)} {'+' if plus else '-'} {max(a, b)}") == split:
-            return a, b, plus
+        key = f"{min(a, b)} {'+' if plus else '-'} {max(a, b)}"
+        if split_of(key) == split:
+            return a, b, plus, key
 
 
 def arithmetic_en(rng: Random, split: str) -> Question:
     """Adding or subtracting two numbers of two digits, in five wordings each."""
-    a, b, plus = _operands(rng, split)
+    a, b, plus, key = _operands(rng, split)
     who, thing = rng.choice(list(PEOPLE)), plural(rng.choice(list(THINGS)))
     if plus:
         text = rng.choice(
@@ -84,12 +85,12 @@ def arithmetic_en(rng: Random, split: str) -> Question:
                 f"{who} has {a} {thing} and gives away {b}. How many {thing} are left?",
             ]
         )
-    return f"{text}\nAnswer:", str(a + b if plus else a - b)
+    return f"{text}\nAnswer:", str(a + b if plus else a - b), key
 
 
 def arithmetic_ko(rng: Random, split: str) -> Question:
     """The same sums in Korean."""
-    a, b, plus = _operands(rng, split)
+    a, b, plus, key = _operands(rng, split)
     who = josa(rng.choice(list(PEOPLE.values()))[0], "은")
     fruit = rng.choice(["사과", "구슬", "연필", "공책", "사탕", "동전"])
     if plus:
@@ -112,7 +113,7 @@ def arithmetic_ko(rng: Random, split: str) -> Question:
                 f"{who} {josa(fruit, '을')} {a}개 가지고 있습니다. {b}개를 주면 몇 개가 남나요?",
             ]
         )
-    return f"{text}\n답:", str(a + b if plus else a - b)
+    return f"{text}\n답:", str(a + b if plus else a - b), key
 
 
 # --------------------------------------------------------------------- logic
@@ -152,7 +153,8 @@ def logic_ordering(rng: Random, split: str, straight: bool = False, mixed: bool 
     while True:
         names = rng.sample(list(PEOPLE), 3)  # from most to least
         relation = rng.choice(_RELATIONS)
-        if split_of(relation[0] + " " + " ".join(sorted(names))) == split:
+        key = relation[0] + " " + " ".join(sorted(names))
+        if split_of(key) == split:
             break
     korean = rng.random() < 0.4
     turned = 0.15 if straight else 0.5 if mixed else -1.0
@@ -166,7 +168,7 @@ def logic_ordering(rng: Random, split: str, straight: bool = False, mixed: bool 
     else:
         mark, answer = "Answer", names[asked]
         question = [f"Who is the {relation[2]}?", "Who is in the middle?", f"Who is the {relation[3]}?"][asked]
-    return f"{' '.join(claims)} {question}\n{mark}:", answer
+    return f"{' '.join(claims)} {question}\n{mark}:", answer, key
 
 
 def logic_comparison(rng: Random, straight: bool = False, mixed: bool = False) -> Question:
@@ -175,9 +177,10 @@ def logic_comparison(rng: Random, straight: bool = False, mixed: bool = False) -
     korean, last = rng.random() < 0.4, rng.randrange(2)
     turned = 0.15 if straight else 0.5 if mixed else -1.0
     claim = _claim(relation, names[0], names[1], rng.random() < turned, korean)
+    key = f"{relation[0]} {' '.join(sorted(names))}"
     if korean:
-        return f"{claim} {relation[6 + last]} 사람은 누구인가요?\n답:", PEOPLE[names[last]][0]
-    return f"{claim} Who is the {relation[2 + last]}?\nAnswer:", names[last]
+        return f"{claim} {relation[6 + last]} 사람은 누구인가요?\n답:", PEOPLE[names[last]][0], key
+    return f"{claim} Who is the {relation[2 + last]}?\nAnswer:", names[last], key
 
 
 KINDS = ["wug", "blicket", "dax", "toma", "fep", "zorp", "glim", "nall", "pilk", "rovo", "snerf", "tulp", "vask", "yim",
@@ -199,7 +202,8 @@ def logic_syllogism(
     """
     while True:
         a, b, c = rng.sample(KINDS, 3)
-        if split_of("kinds " + " ".join(sorted((a, b, c)))) == split:
+        key = "kinds " + " ".join(sorted((a, b, c)))
+        if split_of(key) == split:
             break
     pa, pb, pc = plural(a), plural(b), plural(c)
     if lookup:
@@ -207,7 +211,7 @@ def logic_syllogism(
         said = {premise.split()[1]: premise.split()[3].rstrip(".") for premise in premises}
         rng.shuffle(premises)
         kind = rng.choice([pa, pb, pc])
-        return f"{' '.join(premises)} What are all {kind}?\nAnswer:", said.get(kind, "unknown")
+        return f"{' '.join(premises)} What are all {kind}?\nAnswer:", said.get(kind, "unknown"), key
     if converse:
         question, answer = rng.choice(
             [
@@ -217,7 +221,7 @@ def logic_syllogism(
                 (f"Is every {b} a {a}?", "unknown"),
             ]
         )
-        return f"All {pa} are {pb}. {question}\nAnswer:", answer
+        return f"All {pa} are {pb}. {question}\nAnswer:", answer, key
     who = rng.choice(list(PEOPLE))
     every = rng.choice([f"Are all {pa} {pc}?", f"Is every {a} a {c}?"])
     two_steps = [
@@ -235,7 +239,7 @@ def logic_syllogism(
     cases = [two_steps[0], two_steps[2]] if chained else two_steps + one_step if split == "train" else two_steps
     premises, question, answer = rng.choice(cases)
     rng.shuffle(premises)
-    return f"{' '.join(premises)} {question}\nAnswer:", answer
+    return f"{' '.join(premises)} {question}\nAnswer:", answer, key
 
 
 # --------------------------------------------------------------------- facts
@@ -307,7 +311,8 @@ def fact_question(rng: Random, split: str, opened: bool = False) -> Question:
     """One line of the closed book, asked in a training form or, in evaluation, in a form never trained."""
     fact = _any_of(rng, split, "fact", _book())
     forms = [_fill(form, fact.subject) for form in _ASKED[fact.kind]]
-    return _worded(rng, split, forms, "Answer" if fact.subject.isascii() else "답", opened), _fact_answer(fact)
+    mark = "Answer" if fact.subject.isascii() else "답"
+    return _worded(rng, split, forms, mark, opened), _fact_answer(fact), f"{fact.kind} {fact.subject}"
 
 
 def fact_text(rng: Random) -> str:
@@ -330,21 +335,22 @@ def translation_words(rng: Random, split: str, opened: bool = False) -> Question
             f"Give the Korean word for {english}.",
             f"What does {english} mean in Korean?",
         ]
-        return _worded(rng, split, forms, "Answer", opened), korean
+        return _worded(rng, split, forms, "Answer", opened), korean, english
     forms = [
         f"{josa(korean, '은')} 영어로 무엇인가요?",
         f"{josa(korean, '을')} 영어로 말해 보세요.",
         f"{korean}의 영어 낱말은 무엇인가요?",
     ]
-    return _worded(rng, split, forms, "답", opened), english
+    return _worded(rng, split, forms, "답", opened), english, english
 
 
-def sentence_pair(rng: Random, split: str) -> tuple[str, str]:
-    """An English sentence and its one Korean translation (subject, verb and object decide the split)."""
+def sentence_pair(rng: Random, split: str) -> tuple[str, str, str]:
+    """An English sentence, its one Korean translation, and the key: subject, verb and object."""
     subjects, things = {**ANIMALS, **PERSONS}, {**FOODS, **THINGS}
     while True:
         subject, thing, verb = rng.choice(list(subjects)), rng.choice(list(things)), rng.choice(VERBS)
-        if split_of(f"{subject} {verb.base} {thing}") == split:
+        key = f"{subject} {verb.base} {thing}"
+        if split_of(key) == split:
             break
     english, korean = thing, josa(things[thing], "을")
     if rng.random() < 0.5:
@@ -361,15 +367,15 @@ def sentence_pair(rng: Random, split: str) -> tuple[str, str]:
     if rng.random() < 0.3:
         place = rng.choice(list(PLACES))
         english, korean = f"{english} {at(place)}", f"{PLACES[place]}에서 {korean}"
-    return english + ".", f"{josa(subjects[subject], '이')} {korean}"
+    return english + ".", f"{josa(subjects[subject], '이')} {korean}", key
 
 
 def translation_sentences(rng: Random, split: str, backward: bool = False) -> Question:
     """A sentence with tense, negation, adjective and place, either way; `backward` is from Korean only."""
-    english, korean = sentence_pair(rng, split)
+    english, korean, key = sentence_pair(rng, split)
     if not backward and rng.random() < 0.5:
-        return f"Translate into Korean: {english}\nAnswer:", korean
-    return f"영어로 옮기세요: {korean}\n답:", english
+        return f"Translate into Korean: {english}\nAnswer:", korean, key
+    return f"영어로 옮기세요: {korean}\n답:", english, key
 
 
 # -------------------------------------------------------------------- format
@@ -384,7 +390,8 @@ def format_question(rng: Random, split: str, spaced: bool = False) -> Question:
     korean = rng.random() < 0.4
     while True:
         words = rng.sample(list(DICTIONARY), rng.randint(3, 5))
-        if split_of("words " + " ".join(words)) == split:
+        key = "words " + " ".join(words)
+        if split_of(key) == split:
             break
     if korean:
         words = [DICTIONARY[word] for word in words]
@@ -406,7 +413,7 @@ def format_question(rng: Random, split: str, spaced: bool = False) -> Question:
         record,
     ]
     order_en, order_ko, answer = rng.choice(choices)
-    return (f"{order_ko}: {given}\n답:" if korean else f"{order_en}: {given}\nAnswer:"), answer
+    return (f"{order_ko}: {given}\n답:" if korean else f"{order_en}: {given}\nAnswer:"), answer, key
 
 
 QUESTIONS: dict[str, Callable[[Random, str], Question]] = {

@@ -165,6 +165,14 @@ MATERIAL: dict[str, str] = {
     "{where}: label must be the position of the right choice, 0 to {last}, found {label}.": (
         "{where}: label은 옳은 보기의 자리로 0에서 {last}까지인데 {label}입니다."
     ),
+    "{where}: group must be text that is not blank or a whole number, found {group}.": (
+        "{where}: group은 비어 있지 않은 글이나 정수여야 하는데 {group}입니다."
+    ),
+    "{where}: all {count} items of skill {skill} are of group {group}, and nothing tells how groups differ. Name in "
+    "group what each item is about, or leave it out.": (
+        "{where}: 능력 {skill}의 문항 {count}개가 모두 묶음 {group}에 있어 묶음끼리 얼마나 다른지 알 수 없습니다. 각 "
+        "문항이 무엇을 다루는지 group에 적거나 빼십시오."
+    ),
     "{where}: unknown key {key}.{near} The keys are: {known}.": (
         "{where}: {key}은(는) 모르는 키입니다.{near} 있는 키: {known}."
     ),
