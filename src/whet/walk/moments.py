@@ -15,8 +15,11 @@ from whet.errors import UsageError
 # Squares on the diagonal of H up to this wide are computed whole; of larger ones only the lower triangle, which saves
 # almost half of the work.
 _WHOLE = 192
-# Channels for a token of what is believed before any was seen.
-_PRIOR = 20
+# Channels for a token of what is believed before any was seen, how many times as strongly that is tried, and tokens a
+# channel from which it makes no difference.
+_PRIOR, _STRONGER, _TIMES, _ENOUGH = 20, 4, 7, 10
+_DAMP = 0.01
+OTHERS, _TELL = 512, 64  # tokens of other text, about, that tell it, and how many at least
 # Experts that see a smaller share of the tokens have no second moment worth the name.
 STARVED = 0.005
 MIDDLE = "middle"  # how the inputs of experts' last linears end
@@ -31,12 +34,15 @@ class SecondMoments:
 
     Only the lower triangle is summed up; `mean` mirrors it. Experts have one each, over the tokens that were sent to
     them; after `settle`, `starved` tells by input the share of the tokens of experts that saw too few for one.
-    `largest` has the largest absolute value of each channel `[in]`, by input, where `ranges` are asked for.
+    `largest` has the largest absolute value of each channel `[in]`, by input, where `ranges` are asked for. `others`
+    has inputs `[tokens, in]` of other text, by input, which tell how far those that were summed up are believed.
     """
 
     def __init__(self, linears: list[Linear], prefix: str, ranges: bool = False) -> None:
         self.prefix, self.ranges = prefix, ranges
         self.largest: dict[str, Tensor] = {}
+        self.others: dict[str, list[Tensor]] = {}
+        self.aside = False
         self.drifts: dict[str, Tensor] = {}  # sums of (x̃ − x) xᵀ, x̃ the original's inputs, where they were heard
         self.before: dict[str, Tensor] = {}  # of the batch at hand
         self.first: dict[str, Linear] = {}
@@ -71,6 +77,21 @@ class SecondMoments:
                 handle.remove()
 
     @contextlib.contextmanager
+    def listening_aside(self, block: nn.Module) -> Iterator[None]:
+        """Keep what flows into the linears of `block` as `others`."""
+        self.aside = True
+        try:
+            with self.listening(block):
+                yield
+        finally:
+            self.aside = False
+
+    @property
+    def few(self) -> bool:
+        """Whether some input was summed over so few tokens that other text is to tell how far they are believed."""
+        return any(self._tokens(reads) < _ENOUGH * len(h) for reads, h in self.sums.items())
+
+    @contextlib.contextmanager
     def listening_before(self, block: nn.Module) -> Iterator[None]:
         """Keep what flows into the linears of `block` (x̃) for the same batch of the lighter model, which comes next.
 
@@ -99,12 +120,19 @@ class SecondMoments:
         """H of one input, steadied, and E[(x̃ − x) xᵀ] `[in, in]`, x̃ the original's (None where that was not heard), in
         place of the sums, which are let go: those of a wide input are the largest things in memory."""
         seen, drift = self._seen(reads), self.drifts.pop(reads, None)
-        h = _mirror(self.sums.pop(reads).div_(seen))
-        return steadied(h, self.pooled.get(reads, seen)), None if drift is None else drift.div_(seen)
+        h = self._steadied(reads, _mirror(self.sums.pop(reads).div_(seen)))
+        return h, None if drift is None else drift.div_(seen)
 
     def steady(self, reads: str) -> Tensor:
         """What `take` gives as H, with the sums left where they are."""
-        return steadied(self.mean(reads), self.pooled.get(reads, self._seen(reads)))
+        return self._steadied(reads, self.mean(reads))
+
+    def _steadied(self, reads: str, h: Tensor) -> Tensor:
+        return steadied(h, self._tokens(reads), torch.cat(self.others[reads]) if reads in self.others else None)
+
+    def _tokens(self, reads: str) -> int:
+        """Tokens that what is known of one input comes from, of all that were pooled."""
+        return self.pooled.get(reads, self._seen(reads))
 
     def settle(self) -> None:
         """Experts that saw too few of the tokens take the mean of their block, and are named in `starved`.
@@ -149,6 +177,10 @@ class SecondMoments:
     def add(self, reads: str, x: Tensor) -> None:
         """Add inputs `[tokens, in]`. Raises UsageError naming the linear at the first input that is not finite."""
         x = x.float()
+        if self.aside:
+            self.others.setdefault(reads, []).append(x.clone())  # without a norm before it this is the stream itself
+            return
+        self.counts[reads] = self.counts.get(reads, 0) + len(x)
         if reads not in self.sums:
             self.sums[reads] = x.new_zeros(x.shape[1], x.shape[1])
         # thirty times faster than a look at every number, and a sum is not finite if one of its terms is not
@@ -177,7 +209,6 @@ class SecondMoments:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0].reshape(-1, args[0].shape[-1])
             self.add(reads, x)
-            self.counts[reads] = self.counts.get(reads, 0) + len(x)
             if reads in self.before:
                 x = x.float()
                 total = self.drifts.setdefault(reads, x.new_zeros(x.shape[1], x.shape[1]))
@@ -197,7 +228,6 @@ class SecondMoments:
                         gate, up = torch.nn.functional.linear(mine, module.gate_up_proj[expert]).chunk(2, dim=-1)
                         x = module.act_fn(gate) * up
                     self.add(linear.reads, x)
-                    self.counts[linear.reads] = self.counts.get(linear.reads, 0) + len(x)
             self._heard(ears)
 
         return hook
@@ -208,18 +238,45 @@ class SecondMoments:
             raise HeardEnough
 
 
-def steadied(h: Tensor, tokens: int) -> Tensor:
+def steadied(h: Tensor, tokens: int, others: Tensor | None = None) -> Tensor:
     """A second moment `h [in, in]` over so many tokens, in place, with what it says of pairs of channels shrunk where
     those are few beside its width.
 
     Of fewer tokens than channels a moment is singular, and a solver that takes it at its word hides errors in what
-    happened not to be seen. What lies off the diagonal is multiplied by n / (n + d / 20) for n tokens, d channels, as
-    if for every 20 channels one token more had been seen in which they have nothing to do with each other; the
-    diagonal, which few tokens tell well, stays. Of a model of a million parameters (128 and 352 wide), solved on 128
-    tokens, KL on other text came to 0.81 to 0.86 of what it was without; on ten times as many tokens as channels it is
-    what it was.
+    happened not to be seen. What lies off the diagonal is multiplied by n / (n + p) for n tokens, as if p more had been
+    seen in which channels have nothing to do with each other; the diagonal, which few tokens tell well, stays. p is a
+    twentieth of the channels, and under ten tokens a channel, where there are `others`, inputs `[tokens, in]` of other
+    text, that or 4, 16, ... times as much, with which errors fed forward by GPTQ would lose the least on those: with
+    M D Mᵀ the factors of h and errors of rounding alike in all columns, they lose |M⁻¹ x|² of an input x.
     """
-    share = tokens / (tokens + len(h) / _PRIOR)
+    prior = len(h) / _PRIOR
+    best = tokens / (tokens + prior)
+    if others is not None and len(others) >= _TELL and tokens < _ENOUGH * len(h):
+        shares = [tokens / (tokens + prior * _STRONGER**times) for times in range(_TIMES)]
+        lost = list[float]()
+        for share in shares:
+            lost.append(_fed_forward(h, share, others))
+            if len(lost) > 2 and min(lost[-2:]) >= min(lost[:-2]):  # twice in a row no better than before
+                break
+        best = shares[lost.index(min(lost))]
+    return _shrink(h, best)
+
+
+def _fed_forward(h: Tensor, share: float, others: Tensor) -> float:
+    """What errors fed forward by the factors of `h`, shrunk to `share` and damped, lose on the inputs `others`."""
+    lower = _shrink(h.clone(), share)
+    lower.diagonal().add_(_DAMP * lower.diagonal().mean())
+    info = torch.zeros((), dtype=torch.int32, device=h.device)
+    lower = lower.t()  # symmetric, and laid out as LAPACK takes it
+    torch.linalg.cholesky_ex(lower, out=(lower, info))
+    if info.item():
+        return torch.inf
+    fed = torch.linalg.solve_triangular(lower, others.t(), upper=False)
+    return fed.mul_(lower.diagonal()[:, None]).square_().sum().item()
+
+
+def _shrink(h: Tensor, share: float) -> Tensor:
+    """`h` with everything off its diagonal times `share`, in place."""
     diagonal = h.diagonal().clone()
     h *= share
     h.diagonal().copy_(diagonal)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
 from whet.walk.hidden import HiddenStates
-from whet.walk.moments import HeardEnough, SecondMoments
+from whet.walk.moments import OTHERS, HeardEnough, SecondMoments
 from whet.walk.skeleton import Call, Skeleton, placed
 
 
@@ -41,7 +41,8 @@ class BlockStep:
 
         batches: numbers of those to take it from, the solving ones unless given. drifts: of how far each input is from
         the original's too (`SecondMoments.drift`), which takes a walk that follows it, and is asked for before any
-        `target`. ranges: the largest inputs too.
+        `target`. ranges: the largest inputs too. Where tokens are few, unless `batches` are given, the verifying ones
+        tell how far they are believed.
         """
         moments = SecondMoments(self.linears, self.prefix, ranges)
         for batch in range(self.walk.solving) if batches is None else batches:
@@ -53,6 +54,10 @@ class BlockStep:
                 with contextlib.suppress(HeardEnough):
                     self.walk.run(self, hidden, batch)
                 moments.tokens += hidden.shape[0] * hidden.shape[1]
+        if batches is None and moments.few:
+            for batch in self.walk.others:
+                with moments.listening_aside(self.module), contextlib.suppress(HeardEnough):
+                    self.walk.run(self, self.walk.lighter[batch], batch)
         moments.settle()
         return moments
 
@@ -167,6 +172,13 @@ class Walk:
         """Tokens of each solving batch."""
         return [math.prod(shape) for shape in self._shapes[: self.solving]]
 
+    @property
+    def others(self) -> Sequence[int]:
+        """Numbers of verifying batches of about `OTHERS` tokens together, evenly spaced: they go by length."""
+        sizes = [math.prod(shape) for shape in self._shapes[self.solving :]]
+        step = max(1, sum(sizes) // OTHERS)
+        return range(self.solving + min(step // 2, len(sizes) - 1), len(self.lighter), step) if sizes else ()
+
     def run(
         self, step: BlockStep, hidden: Tensor, batch: int, parameters: Mapping[str, Tensor] | None = None
     ) -> Tensor:
@@ -199,16 +211,18 @@ class Walk:
     def final(self) -> Iterator[Tensor]:
         """Lighter hidden states of each solving batch after the final norm: what the head reads."""
         norm = self.skeleton.load_norm()
-        with torch.no_grad():
-            for batch in range(self.solving):
-                yield norm(self.lighter[batch])
+        for batch in range(self.solving):
+            with torch.no_grad():  # not around the yield: whoever asks would go on in it
+                hidden = norm(self.lighter[batch])
+            yield hidden
 
     def verified(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Original and lighter hidden states of each verifying batch after the final norm."""
         norm = self.skeleton.load_norm()
-        with torch.no_grad():
-            for number in range(self.followed, len(self.original)):
-                yield norm(self.original[number]), norm(self.lighter[self._batch(number)])
+        for number in range(self.followed, len(self.original)):
+            with torch.no_grad():
+                states = norm(self.original[number]), norm(self.lighter[self._batch(number)])
+            yield states
 
     def _batch(self, number: int) -> int:
         """The batch that the original stream holds as `number`: it may hold the verifying ones alone."""
