@@ -403,6 +403,17 @@ def test_windows_longer_than_the_model_allows_are_shortened_and_said(tmp_path):
     assert result["text"]["window"] == 24 and any("windows of 24 tokens instead of 64" in n for n in result["notes"])
 
 
+def test_fewer_tokens_than_channels_are_said_where_they_are_solved_on(tmp_path):
+    original, text = models.make(tmp_path / "model"), models.documents()
+    for solver, samples, said in (("gptq", 2, True), ("nearest", 2, False), ("gptq", 16, False)):
+        out = tmp_path / f"{solver}-{samples}"
+        result = compress(original, out, scheme="int4s-g32", solver=solver, text=text, samples=samples, window=32)
+        widest = max(entry["shape"][1] for entry in result["linears"].values())
+        assert (result["text"]["tokens"] < widest) == (samples == 2)
+        told = [note for note in result["notes"] if "fewer than the" in note]
+        assert told == [note for note in told if f"the {widest} channels" in note] and bool(told) == said
+
+
 def test_weights_too_small_for_float16_scales_keep_their_values(tmp_path):
     original = models.make(tmp_path / "model")
     name = "model.layers.0.mlp.down_proj"

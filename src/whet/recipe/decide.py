@@ -352,6 +352,12 @@ def decide(
         notes.append("experts are rounded as by gptq: the original and the lighter model send them different tokens")
     beside, alone = _beside(checkpoint, parts, solve, synthetic, best and solver == EFFORTS[BEST])
     notes += alone
+    seen, widest = sum(map(len, solve)) + beside, max((linear.shape[1] for linear in parts.linears()), default=0)
+    if solve and solver != "nearest" and seen < widest:
+        notes.append(
+            f"solved on {seen} tokens, fewer than the {widest} channels that its widest linear reads: give more text "
+            "(--text, --samples, --synthetic)"
+        )
     if text is not None and not verify:
         notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
     recipe = {

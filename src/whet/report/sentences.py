@@ -113,6 +113,11 @@ SENTENCES: dict[str, str] = {
         "{number}번째 시도: {bytes}바이트, KL {kl} (예측 {predicted})"
     ),
     # solving
+    "solved on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give more text (--text, "
+    "--samples, --synthetic)": (
+        "{tokens}토큰으로 풀어, 가장 넓은 선형층이 읽는 채널 {widest}개보다 적습니다. 글을 더 주십시오(--text, --samples, "
+        "--synthetic)"
+    ),
     "{names} of {count} blocks stay as GPTQ left them: training lost more than it won on the verifying text. More "
     "text (--samples) may help.": (
         "블록 {count}개 가운데 {names}은(는) GPTQ의 결과 그대로입니다. 검증 글에서 훈련으로 얻은 것보다 잃은 것이 "
