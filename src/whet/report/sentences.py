@@ -115,8 +115,8 @@ SENTENCES: dict[str, str] = {
     # solving
     "solved on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give more text (--text, "
     "--samples, --synthetic)": (
-        "{tokens}토큰으로 풀어, 가장 넓은 선형층이 읽는 채널 {widest}개보다 적습니다. 글을 더 주십시오(--text, --samples, "
-        "--synthetic)"
+        "{tokens}토큰으로 풀어, 가장 넓은 선형층이 읽는 채널 {widest}개보다 적습니다. 글을 더 주십시오(--text, "
+        "--samples, --synthetic)"
     ),
     "{names} of {count} blocks stay as GPTQ left them: training lost more than it won on the verifying text. More "
     "text (--samples) may help.": (
