@@ -117,8 +117,8 @@ def independent_items(values: ArrayLike, clusters: ArrayLike, confidence: float 
 
     n / deff * (t(n - 1) / t(G - 1))^2 with the design effect deff, the variance of the mean by clusters over that by
     items, at least 1: Korn and Graubard, Survey Methodology 24, 1998, 193-201. An interval for shares made for n
-    independent items then holds for these. Where every item is its own cluster it is n; where no value differs, deff is 1.
-    Raises ValueError for values of another length than clusters, and where n > 1 items are one cluster.
+    independent items then holds for these. Where every item is its own cluster it is n; where no value differs, deff is
+    1. Raises ValueError for values of another length than clusters, and where n > 1 items are one cluster.
     """
     numbers, labels = np.asarray(values, dtype=np.float64), np.asarray(clusters)
     if numbers.shape != labels.shape or numbers.ndim != 1:
