@@ -311,8 +311,7 @@ def compare_skills(
         changes = [0] * len(numbers)
         for flip, group in zip(flips, groups, strict=True):
             changes[group] += flip
-        lost = [i for i in mine if original[i].right and not lighter[i].right]
-        gained = [i for i in mine if lighter[i].right and not original[i].right]
+        lost, gained = ([i for i, flip in zip(mine, flips, strict=True) if flip == kind] for kind in (-1, 1))
         chance = sum(items[i].chance for i in mine) / len(mine)
         accuracies = [_accuracy([o[i] for i in mine], groups) for o in (original, lighter)]
         entry = {

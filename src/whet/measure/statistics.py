@@ -82,12 +82,7 @@ def mcnemar(lost: int, gained: int) -> float:
     """
     if lost < 0 or gained < 0:
         raise ValueError("flips cannot be negative")
-    flips, fewer = lost + gained, min(lost, gained)
-    tail, term = 0, 1  # in integers, exactly: C(flips, k)
-    for k in range(fewer + 1):
-        tail += term
-        term = term * (flips - k) // (k + 1)
-    return min(1.0, float(2 * tail / 2**flips))
+    return clustered_mcnemar([-1] * lost + [1] * gained)
 
 
 def clustered_mcnemar(changes: Sequence[int]) -> float:
