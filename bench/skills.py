@@ -25,6 +25,8 @@ from whet.cli.starter import calibration
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
+    seeds = range(args.seed, args.seed + args.draws)
+    asked = [item for seed in seeds for item in starter.skills("report", args.questions, seed)]
     for scheme in args.schemes:
         lighter = Path(args.out) / f"{scheme}-{args.solver}-{args.samples}x{args.window}"
         if not (lighter / "whet.json").exists():
@@ -34,7 +36,7 @@ def main() -> None:
             )  # fmt: skip
         found = whet.compare(
             starter.path(), lighter, text=starter.held_out(args.seed, args.held_out), windows=None, window=args.window,
-            skills=questions(args.questions, args.draws, args.seed), device="cpu", speed=False,
+            skills=asked, device="cpu", speed=False,
         )  # fmt: skip
         kl = found["divergence"]["kl"]
         print(f"\n{scheme}, {args.solver}: KL {kl['mean']:.5f} ± {kl['standard_error']:.5f} nats a token\n")
@@ -55,12 +57,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", default="bench-out/skills")
     return parser.parse_args()
-
-
-def questions(count: int, draws: int, seed: int) -> list[dict]:
-    """The items of several draws, skill by skill."""
-    drawn = [item for draw in range(draws) for item in starter.skills("report", count, seed + draw)]
-    return sorted(drawn, key=lambda item: starter.SKILLS.index(item["skill"]))
 
 
 def rows(found: dict) -> list[list[str]]:
