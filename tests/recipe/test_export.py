@@ -319,6 +319,8 @@ def test_compare_takes_a_file_on_either_side(folders, tmp_path):
 
 
 def test_compare_refuses_what_does_not_fit(folders, tmp_path, monkeypatch):
+    """From headers and tokenizers alone: llama.cpp is asked for nothing, so this is told where it is not installed."""
+    monkeypatch.setattr("whet.recipe.sides.available", lambda: True)
     file = folders / "lighter" / "model.gguf"
     models.make(tmp_path / "other", with_tokenizer=False)
     models.tokenizer(extra=3).save_pretrained(tmp_path / "other")
