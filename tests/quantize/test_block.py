@@ -157,7 +157,9 @@ def test_errors_go_where_the_metric_says_that_they_cost_little():
     for seed in range(4):
         toy = Toy(seed=seed)
         for trained, heeded in enumerate((None, metric)):
-            found = round_block(toy.starts(grid), toy.forward, lambda i, t=toy: t.wanted[i], toy.sizes, heeded, steps=60)
+            found = round_block(
+                toy.starts(grid), toy.forward, lambda i, t=toy: t.wanted[i], toy.sizes, heeded, steps=60
+            )
             lost[trained] += torch.tensor([toy.loss(found.solutions, grid, by) for by in (metric, None)])
     assert lost[1, 0] < lost[0, 0] and lost[0, 1] < lost[1, 1]
 

@@ -115,11 +115,12 @@ def test_what_loads_is_the_weights_and_the_adapter(made):
 
 @torch.no_grad()
 def test_peft_computes_the_same_to_the_bit(made):
-    peft = pytest.importorskip("peft")
+    from peft import PeftModel
+
     (_, task, _, _, _, container), _, lighter, _, _ = made
     trust = {} if container == "compressed-tensors" else {"trust_remote_code": True}
     stock = getattr(transformers, AUTO[task]).from_pretrained(lighter, **trust)
-    model = peft.PeftModel.from_pretrained(stock, lighter / "adapter").eval()
+    model = PeftModel.from_pretrained(stock, lighter / "adapter").eval()
     given = {"decoder_input_ids": TOKENS} if task == "seq2seq" else {}
     assert torch.equal(model(input_ids=TOKENS, **given).logits, outputs(load_model(lighter), TOKENS))
     if task == "causal":
@@ -132,9 +133,10 @@ def test_every_linear_says_what_its_repair_won(made):
     _, original, lighter, _, result = made
     parts = anatomy(Checkpoint(original).config, Checkpoint(original).shapes)
     assert set(result["linears"]) == {linear.address for linear in parts.linears()}
+    stored = whet_of(lighter)["linears"]
     for address, line in result["linears"].items():
         assert 0 <= line["error"] < line["unrepaired"], address
-    assert whet_of(lighter)["linears"][address]["unrepaired"] == line["unrepaired"]
+        assert stored[address]["unrepaired"] == line["unrepaired"], address
 
 
 def test_every_byte_was_told(made):
@@ -239,6 +241,8 @@ def test_rows_of_one_tensor_share_an_adapter_whatever_their_schemes(tmp_path, fa
 
 
 def test_no_rank_is_above_what_a_linear_has(tmp_path):
+    from peft import PeftModel
+
     original = models.make(tmp_path / "m", "llama", dtype=torch.bfloat16)
     compress(original, tmp_path / "o", scheme="int2s-g32", repair=48, **SETTINGS)
     about = json.loads((tmp_path / "o" / "adapter" / "adapter_config.json").read_text())
@@ -249,10 +253,9 @@ def test_no_rank_is_above_what_a_linear_has(tmp_path):
     assert adapter_bytes(parts, grids, 48) == size_on_disk(tmp_path / "o")["adapter"]
     assert "adapter" not in tensor_bytes(parts, Checkpoint(original).tensors, grids)
     merged(tmp_path / "o")
-    if (peft := pytest.importorskip("peft")) is not None:
-        stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "o")
-        model = peft.PeftModel.from_pretrained(stock, tmp_path / "o" / "adapter").eval()
-        assert torch.equal(model(TOKENS).logits, outputs(load_model(tmp_path / "o"), TOKENS))
+    stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "o")
+    model = PeftModel.from_pretrained(stock, tmp_path / "o" / "adapter").eval()
+    assert torch.equal(model(TOKENS).logits, outputs(load_model(tmp_path / "o"), TOKENS))
 
 
 def test_weights_whose_scales_stay_in_float32_are_repaired_too(tmp_path):
