@@ -206,7 +206,8 @@ def test_a_mistyped_command_is_answered_without_importing_anything_heavy() -> No
 
 
 def test_what_the_terminal_cannot_show_is_escaped() -> None:
-    code = "import whet, whet.cli; vars(whet)['generate'] = lambda *a, **k: ' 옛날'; whet.cli.main(['generate', 'm', '가'])"
+    fake = "vars(whet)['generate'] = lambda *a, **k: ' 옛날'"
+    code = f"import whet, whet.cli; {fake}; whet.cli.main(['generate', 'm', '가'])"
     environment = {**os.environ, "WHET_LANG": "ko", "PYTHONIOENCODING": "ascii"}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "\\uac00 \\uc61b\\ub0a0\n", "")
