@@ -15,6 +15,7 @@ import pytest
 import whet
 from whet import cli
 from whet.errors import GateError, MachineError, UsageError
+from wording import each
 
 VERBS = ("demo", "compress", "compare", "generate", "resume", "schema")
 # Arguments with which each verb gets as far as calling the library.
@@ -41,7 +42,7 @@ def replace(monkeypatch: pytest.MonkeyPatch, verb: str, result: Any) -> list[tup
     return calls
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@each("verb", VERBS)
 def test_help_has_an_example_that_names_the_verb(command: Callable, verb: str) -> None:
     ended = command(verb, "--help")
     assert ended.code == 0 and ended.err == ""
@@ -59,7 +60,7 @@ def test_version(command: Callable) -> None:
     assert command("--version") == (0, f"whet {whet.__version__}\n", "")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@each("verb", VERBS)
 def test_a_mistyped_command_is_answered_with_the_right_one(command: Callable, verb: str) -> None:
     ended = command(verb[:-2] + verb[-1])
     assert ended.code == 2 and ended.out == ""
@@ -79,7 +80,7 @@ def every_option() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("verb", "option"), every_option())
+@each("verb, option", every_option())
 def test_a_mistyped_option_is_answered_with_the_right_one(command: Callable, verb: str, option: str) -> None:
     wrong = f"{option[:-1]}q{option[-1]}"
     ended = command(verb, *CALLS.get(verb, ()), wrong)
@@ -87,8 +88,8 @@ def test_a_mistyped_option_is_answered_with_the_right_one(command: Callable, ver
     assert wrong in ended.err and option in ended.err and len(ended.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
+@each(
+    "arguments, said",
     [
         (("compress",), "MODEL"),
         (("compress", "model"), "OUT"),
@@ -107,8 +108,10 @@ def test_wrong_arguments_are_named(command: Callable, arguments: tuple[str, ...]
     assert said in ended.err and len(ended.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("error", "code"), [(UsageError, 2), (MachineError, 3), (GateError, 5)])
-@pytest.mark.parametrize("verb", CALLS)
+@each(
+    "verb, error, code",
+    [(verb, *one) for verb in CALLS for one in ((UsageError, 2), (MachineError, 3), (GateError, 5))],
+)
 def test_an_error_is_one_paragraph_with_its_exit_code(
     command: Callable, monkeypatch: pytest.MonkeyPatch, verb: str, error: type[Exception], code: int
 ) -> None:
@@ -118,7 +121,7 @@ def test_an_error_is_one_paragraph_with_its_exit_code(
     assert "Traceback" in command(verb, *CALLS[verb], "--debug").err
 
 
-@pytest.mark.parametrize("verb", CALLS)
+@each("verb", CALLS)
 def test_a_fault_of_whet_is_said_to_be_one(command: Callable, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     replace(monkeypatch, verb, IndexError("list index\nout of range"))
     ended = command(verb, *CALLS[verb])
@@ -146,8 +149,8 @@ def test_generate_prints_the_text_or_json(command: Callable, monkeypatch: pytest
     assert calls[-1][1]["temperature"] == 0.5 and calls[-1][1]["seed"] == 7
 
 
-@pytest.mark.parametrize(
-    ("arguments", "korean", "english"),
+@each(
+    "arguments, korean, english",
     [
         (("compres",), ("명령 'compres'이(가) 없습니다", "혹시 'compress'"), "No such"),
         (("compress", "model", "out", "--sheme", "W4A16"), ("옵션 --sheme", "혹시", "--scheme"), "No such"),
@@ -172,6 +175,8 @@ def test_errors_are_in_korean(
     korean: tuple[str, ...],
     english: str,
 ) -> None:
+    monkeypatch.setenv("WHET_LANG", "en")
+    assert english in command(*arguments).err
     monkeypatch.setenv("WHET_LANG", "ko")
     ended = command(*arguments)
     assert ended.code == 2 and ended.out == "" and ended.err.startswith("오류: ") and len(ended.err.splitlines()) == 1
@@ -179,7 +184,7 @@ def test_errors_are_in_korean(
     assert english not in ended.err
 
 
-@pytest.mark.parametrize(("error", "code"), [(UsageError, 2), (MachineError, 3), (GateError, 5)])
+@each("error, code", [(UsageError, 2), (MachineError, 3), (GateError, 5)])
 def test_an_error_without_korean_is_told_in_english(
     command: Callable, monkeypatch: pytest.MonkeyPatch, error: type[Exception], code: int
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import models
 from whet import starter
+from wording import each
 
 WHET = Path(sys.executable).with_name("whet")
 SMALL = ("--samples", 8, "--window", 64, "--scheme", "int8s-g32")
@@ -83,8 +84,8 @@ def test_dry_run_writes_nothing(command: Callable, original: Path, text: Path, t
     assert "memory" in command("compress", original, tmp_path / "out", "--text", text, *SMALL, "--dry-run").out
 
 
-@pytest.mark.parametrize(
-    ("option", "wrong", "right"),
+@each(
+    "option, wrong, right",
     [
         ("--scheme", "W4A61", "W4A16"),
         ("--embed", "int4g32", "int4-g32"),
@@ -108,7 +109,7 @@ def test_a_mistyped_limit_is_answered_with_the_right_one(command: Callable, orig
     assert ended.code == 2 and "Did you mean max_kl?" in ended.err and len(ended.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
+@each(
     "arguments",
     [
         ("compress", "nowhere", "out", "--text", "text.txt"),
@@ -229,7 +230,7 @@ def test_plan_writes_what_compress_replays(command: Callable, original: Path, te
     assert json.loads(made.out)["plan"]["predicted"]["bits"] <= 7
 
 
-@pytest.mark.parametrize("budget", [(), ("--bits", 4, "--quality", 0.9), ("--fit", "many")])
+@each("budget", [(), ("--bits", 4, "--quality", 0.9), ("--fit", "many")])
 def test_plan_wants_one_budget(
     command: Callable, original: Path, text: Path, tmp_path: Path, budget: tuple[object, ...]
 ) -> None:

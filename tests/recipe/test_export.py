@@ -20,6 +20,7 @@ from whet.checkpoint.gguf import read_gguf
 from whet.errors import GateError, MachineError, UsageError
 from whet.formats.gguf import plan_gguf
 from whet.targets import find_target
+from wording import each
 
 TEXT = models.documents(60)
 
@@ -212,7 +213,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@each("case", REFUSED)
 def test_what_cannot_be_written_is_refused_before(folders, tmp_path, case):
     name, more, said = REFUSED[case]
     with pytest.raises(UsageError, match=said) as raised:
@@ -255,7 +256,7 @@ def test_nothing_is_overwritten_and_no_folder_is_made(folders, tmp_path):
         whet.export(folders / "lighter", out=tmp_path / "no" / "m.gguf")
 
 
-@pytest.mark.parametrize(
+@each(
     "scheme,said",
     [
         ("W4A16", r"as int4s-g128: llama\.cpp holds Q4_0, .*Use one of them"),

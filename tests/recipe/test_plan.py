@@ -19,6 +19,7 @@ from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.checkpoint.modeling_whet import PARTS
 from whet.errors import UsageError
 from whet.recipe.compress import compress, resume
+from wording import each
 
 GENERATOR = torch.Generator().manual_seed(0)
 WINDOWS = torch.randint(0, 264, (4, 20), generator=GENERATOR)
@@ -320,7 +321,7 @@ def test_what_contradicts_a_plan_is_refused(tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
+@each(
     "more,what",
     [
         ({"scheme": "int8s", "quality": 0.9}, "scheme and quality were given"),

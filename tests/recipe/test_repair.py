@@ -28,6 +28,7 @@ from whet.recipe.page import facts
 from whet.recipe.reading import read_windows
 from whet.report import card_section, page
 from whet.targets import TARGETS
+from wording import each
 
 DOCUMENTS = models.documents(40, 20)
 TOKENS = torch.randint(2, 264, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -276,7 +277,7 @@ def original(tmp_path_factory):
     return models.make(tmp_path_factory.mktemp("refused") / "model", "llama")
 
 
-@pytest.mark.parametrize(
+@each(
     "choices,what",
     [
         ({"repair": 0}, "repair 0 is no rank.*such as 16"),

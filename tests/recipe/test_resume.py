@@ -21,6 +21,7 @@ from whet.quantize import spinquant
 from whet.recipe import turning
 from whet.recipe.compress import compress, resume
 from whet.walk import Journal
+from wording import each
 
 module = sys.modules["whet.recipe.running"]
 finishing = sys.modules["whet.recipe.finish"]
@@ -317,7 +318,7 @@ def test_a_finished_shard_that_was_damaged_is_made_again(stopped, undisturbed):
     assert hashes(stopped) == undisturbed["one scheme"]
 
 
-@pytest.mark.parametrize(
+@each(
     "change,what",
     [
         ({"scheme": "int8-g32", "embed": "int8-g32"}, "scheme was 'int4-g32' and is 'int8-g32'"),
