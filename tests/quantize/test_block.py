@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from covering import matrix
 from whet.checkpoint.modeling_whet import decode
 from whet.formats import stored_parts, table_entry
 from whet.grids import SMALL_FLOATS, IntegerGrid, parse_scheme
@@ -90,8 +91,7 @@ def test_a_start_is_the_solution_it_was_made_of(name):
         assert torch.allclose(relaxed.weight(), rounded, rtol=1e-5, atol=1e-6 * float(rounded.abs().max()))
 
 
-@pytest.mark.parametrize("solver", [nearest, gptq])
-@pytest.mark.parametrize("name", SCHEMES)
+@matrix({"solver": [nearest, gptq], "name": SCHEMES}, strength=1)
 def test_training_a_block_helps_on_every_grid_and_says_what_it_lost(name, solver):
     grid, toy = scheme(name)
     starts = toy.starts(grid, solver)
