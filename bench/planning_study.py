@@ -22,8 +22,8 @@ from quantization import ROOMS, digest
 from whet import starter
 from whet.checkpoint import load_model, load_tokenizer, size_on_disk
 from whet.grids import parse_scheme
-from whet.recipe.decide import decide, scale_dtype
-from whet.recipe.scoring import score
+from whet.steps.decide import decide, scale_dtype
+from whet.steps.score import score
 
 PLANNING = ("budget",)  # what a plan depends on besides quantization.ROOMS
 ROW = 48  # of the starter's documents behind each other: about nine windows

@@ -23,6 +23,8 @@ import torch
 import whet
 from evaluation import table, window_scores
 from ranks import compared
+from scorers import SCORERS, measured_kl, priced
+from scoring_material import Material, Table, second_moments
 from whet import starter
 from whet.anatomy import Anatomy, Linear
 from whet.budget import tables
@@ -31,10 +33,8 @@ from whet.checkpoint import load_model, load_tokenizer
 from whet.grids import IntegerGrid, parse_scheme
 from whet.quantize import gptq, nearest
 from whet.recipe import scoring
-from whet.recipe.decide import Decision, decide, scale_dtype
 from whet.scores import gains, linear_losses, pivots, tied_metric
-from whet.scores.material import Material, Table, second_moments
-from whet.scores.study import SCORERS, measured_kl, priced
+from whet.steps.decide import Decision, decide, scale_dtype
 from whet.targets import find_target
 from whet.text import batches, read_documents, windows
 

@@ -19,6 +19,7 @@ import transformers
 from compressed_tensors.quantization import QuantizationConfig
 
 import models
+from families_table import support
 from whet.anatomy import AUTO, FAMILIES, anatomy
 from whet.budget import tensor_bytes
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
@@ -26,14 +27,13 @@ from whet.engines.torch import cached_outputs, open_model, outputs
 from whet.errors import UsageError
 from whet.events import ignore
 from whet.grids import parse_scheme
+from whet.measure.compare import compare
 from whet.quantize import WHOLE, spinquant
 from whet.recipe import turning
-from whet.recipe.compare import compare
 from whet.recipe.compress import compress, resume
-from whet.recipe.decide import decide, scale_dtype
-from whet.recipe.families import support
-from whet.recipe.transforming import check_transform, transformed
+from whet.steps.decide import decide, scale_dtype
 from whet.targets import TARGETS, storage, tied
+from whet.transforms.make import check_transform, transformed
 from whet.walk import Walk
 
 GENERATOR = torch.Generator().manual_seed(0)

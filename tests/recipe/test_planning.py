@@ -19,7 +19,7 @@ from whet.checkpoint import Checkpoint, size_on_disk
 from whet.errors import GateError, UsageError
 from whet.recipe.compress import compress, resume
 from whet.recipe.inspect import inspect
-from whet.recipe.planning import plan
+from whet.recipe.plan import plan
 from whet.report import carried
 from whet.report.words import Words
 

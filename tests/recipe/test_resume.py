@@ -22,8 +22,8 @@ from whet.recipe import turning
 from whet.recipe.compress import compress, resume
 from whet.walk import Journal
 
-module = sys.modules["whet.recipe.running"]
-finishing = sys.modules["whet.recipe.finish"]
+module = sys.modules["whet.recipe.run"]
+finishing = sys.modules["whet.steps.manifest"]
 
 WINDOWS = torch.randint(0, 264, (6, 16), generator=torch.Generator().manual_seed(0))
 CHOICES = {

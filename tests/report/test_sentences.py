@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from report.raised import HANGUL, SOURCE, fields
-from whet.recipe.rounds import Round
-from whet.recipe.rounds import _told as told
+from whet.recipe.search import Round
+from whet.recipe.search import _told as told
 from whet.report.sentences import SENTENCES, in_korean
 
 # Functions that return sentences, and what they gather them in.

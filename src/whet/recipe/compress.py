@@ -15,16 +15,16 @@ from typing import Any
 
 import torch
 
+from whet.apply.material import write_text
 from whet.checkpoint import read_header, read_tensor
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
-from whet.recipe.decide import SOLVER, TARGET, check_asked, decide
-from whet.recipe.planning import budgeted, resume_budgeted
-from whet.recipe.room import check_room, estimate
-from whet.recipe.running import PLAN, RUN, carry_out, choices, examine, go, refuse_other_files, same_run
+from whet.recipe.plan import budgeted, resume_budgeted
+from whet.recipe.run import PLAN, RUN, carry_out, choices, examine, go, refuse_other_files, same_run
 from whet.recipe.schema import resolved
-from whet.recipe.self_written import write_text
-from whet.recipe.transforming import check_transform
+from whet.steps.decide import SOLVER, TARGET, check_asked, decide
+from whet.steps.estimate import check_room, estimate
+from whet.transforms.make import check_transform
 
 
 def compress(

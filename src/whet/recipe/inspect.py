@@ -1,6 +1,6 @@
 """`inspect`: what a model is made of, what each part is worth, and what is worth doing about it.
 
-The result is the scores (`whet.recipe.scoring`) with three keys more: `roles` (parameters, bytes and predicted cost by
+The result is the scores (`whet.steps.score`) with three keys more: `roles` (parameters, bytes and predicted cost by
 role), `points` (what usual choices would take and lose), and `findings`, each a dict with a `kind` and its figures.
 Kinds: `spike` (inputs far above the usual: keep activations there above 8 bits), `embedding` (tables are a large share
 of the bytes), `idle` (blocks that change little: candidates for removal), `flat` (outputs that live in few directions:
@@ -21,9 +21,9 @@ from whet.budget.mix import KEEP, Budget, Offers, make_plan, offered
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.measure.skills import read_skills
-from whet.recipe.decide import decide, scale_dtype
-from whet.recipe.scoring import score
 from whet.scores import SPIKE
+from whet.steps.decide import decide, scale_dtype
+from whet.steps.score import score
 from whet.targets import Target, find_target
 
 _TABLE_SHARE = 0.15  # of all bytes

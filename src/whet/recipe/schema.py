@@ -22,7 +22,7 @@ from whet.budget import Strict, checked
 from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, ignore
 from whet.quantize import TRANSFORMS
-from whet.recipe.decide import TARGET, check_asked
+from whet.steps.decide import TARGET, check_asked
 from whet.targets import TARGETS, find_target
 
 PRESETS = ("w8", "w4", "balanced", "smallest")
