@@ -16,6 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import models
+from whet.apply.job import Job
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.engines.torch import outputs
 from whet.errors import GateError, UsageError
@@ -24,7 +25,8 @@ from whet.quantize import spinquant
 from whet.recipe import transforming, turning
 from whet.recipe.compress import compress, resume
 from whet.report.sentences import in_korean
-from whet.steps.decide import Decision, decide
+from whet.steps.decide import decide
+from whet.steps.options import Quantize
 from whet.transforms.judge import judging_bytes
 from whet.transforms.make import check_transform, transformed, transformed_bytes
 
@@ -33,10 +35,10 @@ OTHERS = torch.randint(2, 264, (4, 24), generator=torch.Generator().manual_seed(
 TOKENS = torch.randint(2, 264, (2, 24), generator=torch.Generator().manual_seed(2))
 
 
-def decided(folder, transform: str, **more) -> Decision:
+def decided(folder, transform: str, **more) -> Job:
     settings = {"text": WINDOWS, "eval_text": OTHERS, "field": "text", "chat": False, "samples": 6, "window": 24}
     scheme = None if "plan" in more else "int3s-g32"
-    return decide(folder, scheme=scheme, transform=transform, **settings, seed=0, device="cpu", **more)
+    return decide(folder, Quantize.of("compress", scheme=scheme, transform=transform, **settings, **more), device="cpu")
 
 
 @pytest.fixture(scope="module")
