@@ -11,10 +11,13 @@ from whet.anatomy import FAMILIES
 
 SRC = Path(__file__).parents[1] / "src" / "whet"
 # Lowest first: a room imports only what stands before it.
-ROOMS = (
-    "errors events korean strict anatomy checkpoint text grids targets walk train engines measure quantize budget scores "
-    "formats report apply transforms steps recipe starter cli"
-).split()
+# fmt: off
+ROOMS = [
+    "errors", "events", "korean", "strict", "anatomy", "checkpoint", "text", "grids", "targets", "walk", "train",
+    "engines", "measure", "quantize", "budget", "scores", "formats", "report", "apply", "transforms", "steps",
+    "recipe", "starter", "cli",
+]
+# fmt: on
 PRINTS = {"cli", "starter"}  # `python -m whet.starter.make` is a command line of its own
 MOVES = {"grids", "checkpoint", "walk", "train", "engines", "apply", "transforms", "scores", "steps", "measure"}
 

@@ -64,6 +64,14 @@ class Checkpoint:
         return max(sizes, key=lambda d: sizes[d]) if sizes else torch.float32
 
     @property
+    def dense(self) -> bool:
+        """Whether its tensors are the weights themselves: an original, or a folder of whet in which nothing is
+        rounded."""
+        if self.config.get("quantization_config"):
+            return False
+        return self.whet is None or self.whet["container"] == "dense"
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name → shape of every stored tensor."""
         return {name: info.shape for name, info in self.tensors.items()}

@@ -96,6 +96,10 @@ def decide(
     simplest scheme, which every plan then takes the place of.
     """
     asked.check()
+    if asked.budgeted and asked.text is None and material is None:
+        raise UsageError(
+            "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
+        )
     method = _method(asked)
     place = resolve_device(device)
     opened = _opened(model, asked, method)
@@ -178,10 +182,6 @@ def _method(asked: Quantize) -> _Method:
         raise UsageError(
             f"Transform {asked.transform!r} is not known.{did_you_mean(asked.transform, TRANSFORMS)} Transforms: "
             f"{', '.join(TRANSFORMS)}."
-        )
-    if asked.budgeted and asked.text is None:
-        raise UsageError(
-            "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
         )
     return _Method(name, runtime, scheme, plan, best)
 
