@@ -22,7 +22,7 @@ import whet
 from evaluation import clustered_error, cut_sets, table, window_scores
 from whet.anatomy import anatomy, fold_groups
 from whet.checkpoint import Checkpoint, load_model
-from whet.recipe.finish import copied_files
+from whet.steps.manifest import copied_files
 
 TRANSFORMS = "none,smooth,awq,rotate,quarot,spinquant"
 
