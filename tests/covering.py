@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -69,3 +70,29 @@ def matrix(axes: Mapping[str, Iterable[Any]], strength: int = 2, **more: Any) ->
 def some(values: Iterable[Any], every: int) -> list[Any]:
     """With WHET_ALL=1 all values of a list of which one is like the other, otherwise one of `every`."""
     return list(values)[:: 1 if WHOLE else every]
+
+
+def left_out(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """What `make test` leaves to `make test-all`: tests marked `long`, and cases of those marked `covered`.
+
+    `covered("made", "transform", strength=1)` is `matrix` for what is parametrized elsewhere, as a fixture is; with
+    `every` only one of so many of the first one's values is taken, beginning with the number `start`.
+    """
+    if WHOLE:
+        return []
+    left = [item for item in items if item.get_closest_marker("long")]
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("covered"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for group in cases.values():
+        mark = group[0].get_closest_marker("covered")
+        assert mark is not None
+        columns = [[item.callspec.params[name] for item in group] for name in mark.args]  # type: ignore[attr-defined]
+        values = [[one for at, one in enumerate(column) if one not in column[:at]] for column in columns]
+        found = [tuple(map(list.index, values, row)) for row in zip(*columns, strict=True)]
+        rows = covering([len(one) for one in values], mark.kwargs.get("strength", 2))
+        every, start = mark.kwargs.get("every", 1), mark.kwargs.get("start", 0)
+        taken = {row for row in rows if row[0] % every == start}
+        left += [item for item, row in zip(group, found, strict=True) if row not in taken]
+    return left

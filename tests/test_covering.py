@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -44,3 +45,30 @@ def test_the_whole_is_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
     assert some(range(10), 4) == [0, 4, 8] and matrix({"bits": range(2, 9)}).args == (["bits"], list(range(2, 9)))
     monkeypatch.setattr(covering, "WHOLE", True)
     assert len(matrix(axes).args[1]) == 18 and some(range(10), 4) == list(range(10))
+
+
+class Item:
+    """What is asked of a collected test."""
+
+    def __init__(self, name: str, mark: pytest.MarkDecorator, **params: object) -> None:
+        self.nodeid, self.mark = f"t.py::{name}[{params}]", mark.mark
+        self.callspec = SimpleNamespace(params=params)
+
+    def get_closest_marker(self, name: str) -> pytest.Mark | None:
+        return self.mark if self.mark.name == name else None
+
+
+def test_of_what_is_marked_a_covering_is_taken_and_what_is_long_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = pytest.mark.covered("made", "kind", strength=1)
+    pairs = [Item("one", pair, made=made, kind=kind) for made in "abcdef" for kind in ([], [1])]
+    third = [Item("other", pytest.mark.covered("made", every=3, start=1), made=made) for made in "abcdef"]
+    long, plain = Item("long", pytest.mark.long), Item("plain", pytest.mark.gpu)
+    items = [*pairs, *third, long, plain]
+    monkeypatch.setattr(covering, "WHOLE", False)
+    left = covering.left_out(items)  # type: ignore[arg-type]
+    assert long in left and plain not in left
+    kept = [item.callspec.params for item in pairs if item not in left]
+    assert [one["made"] for one in kept] == list("abcdef") and [one["kind"] for one in kept] == [[], [1]] * 3
+    assert [item.callspec.params["made"] for item in third if item not in left] == ["b", "e"]
+    monkeypatch.setattr(covering, "WHOLE", True)
+    assert covering.left_out(items) == []  # type: ignore[arg-type]
