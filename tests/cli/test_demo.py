@@ -27,9 +27,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_demo_writes_what_it_says(command: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "asked", [("--scheme", "int3z-g64", "--embed", "int4z-g64"), pytest.param((), marks=pytest.mark.long)]
+)
+def test_demo_writes_what_it_says(
+    command: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: tuple[str, ...]
+) -> None:
+    """With one scheme, and with the budget that is there when nothing is asked for."""
     out = tmp_path / "demo"
-    ended = command("demo", out, "--json")
+    ended = command("demo", out, *asked, "--json")
     told = json.loads(ended.out)
     assert ended.code == {"pass": 0, "inconclusive": 4, "fail": 5}[told["verdict"]], ended.err
     assert json.loads((out / "compare.json").read_text(encoding="utf-8")) == told

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import models
 import whet
+from covering import matrix
 from gguf_models import CASES, make
 from whet.anatomy import FAMILIES
 from whet.budget import tensor_bytes
@@ -89,10 +90,12 @@ def test_every_family_that_both_know_compresses_to_a_proved_file(case, tmp_path)
     assert told["bytes"]["planned"] == told["bytes"]["tensors"]
 
 
-@pytest.mark.parametrize("solver", ["nearest", "gptq", "tuned"])
-@pytest.mark.parametrize(
-    "scheme,embed",
-    [("Q4_K", "Q6_K"), ("q3_k", "Q2_K"), ("IQ4_XS", "iq4_nl"), ("Q5_K", None), ("tq1_0", "TQ2_0")],
+@matrix(
+    {
+        "scheme,embed": [("Q4_K", "Q6_K"), ("q3_k", "Q2_K"), ("IQ4_XS", "iq4_nl"), ("Q5_K", None), ("tq1_0", "TQ2_0")],
+        "solver": ["nearest", "gptq", "tuned"],
+    },
+    strength=1,
 )
 def test_block_types_of_256_weights_are_solved_stored_and_proved(tmp_path, scheme, embed, solver):
     models.make(tmp_path / "model", tied=True, dtype=torch.bfloat16, hidden_size=256, intermediate_size=320)

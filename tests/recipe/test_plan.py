@@ -13,6 +13,7 @@ from compressed_tensors.quantization import QuantizationConfig
 from transformers import AutoModelForCausalLM
 
 import models
+from covering import matrix
 from whet.anatomy import anatomy
 from whet.budget import check_plan, plan_hash, read_plan, tables, write_plan
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
@@ -191,8 +192,7 @@ def run(original, out, name, **more):
     return result
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@matrix({"tied": [False, True], "name": CASES}, strength=1)
 def test_every_mix_loads_as_it_was_solved(tmp_path, name, tied):
     if tied and "head" in CASES[name][2]:
         tied = False
@@ -201,8 +201,7 @@ def test_every_mix_loads_as_it_was_solved(tmp_path, name, tied):
     assert result["solver"] == "gptq"
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("family", ["mistral", "qwen2"])
+@matrix({"family": ["mistral", "qwen2"], "name": CASES}, strength=1)
 def test_without_text_too(tmp_path, family, name):
     original = models.make(tmp_path / "model", family, shards=True)
     run(original, tmp_path / "out", name, solver="nearest")
