@@ -18,8 +18,7 @@ from whet.checkpoint import adapter_tensors, read_factors, read_header, read_ten
 from whet.checkpoint.modeling_whet import PARTS, decode
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
-from whet.formats import stored_parts, table_entry
-from whet.grids import FloatGrid, Grid, GroupedGrid, SmallFloatGrid, safe_scale_dtype
+from whet.grids import Grid
 from whet.quantize import (
     SOLVERS,
     Solution,
@@ -233,12 +232,11 @@ class Solver:
         added = {part.linear.address: part.added for part in parts if part.factors is not None}
         for part in parts:
             rounded = part.grid.decode(part.solution.codes, part.solution.params)
-            if isinstance(part.grid, FloatGrid) or part.h is None:
+            grid = part.grid.coded
+            if grid is None or part.h is None:
                 fixed[part.linear.address] = rounded
             else:
-                starts[part.linear.address] = Start(
-                    part.solution, part.grid, pull(part.w - part.added, rounded, part.h)
-                )
+                starts[part.linear.address] = Start(part.solution, grid, pull(part.w - part.added, rounded, part.h))
         if not starts:
             return parts, None
         trained = round_block(
@@ -343,8 +341,7 @@ class Solver:
         else:
             table = self.decision.checkpoint.read(linear.parameter)
             parts = [slice(start, start + _ROWS) for start in range(0, len(table), _ROWS)]
-            if isinstance(grid, SmallFloatGrid):
-                grid = grid.suited(table)
+            grid = grid.suited(table)
             kinds = [self._grid(table[rows].float(), grid) for rows in parts]
             grid = next((kind for kind in kinds if kind.scale_dtype == torch.float32), kinds[0])
             solutions, lost, size = [], 0.0, 0.0
@@ -409,13 +406,11 @@ class Solver:
         return summed({address: w for address, w in weights.items() if address in wanted}, added)
 
     def _grid(self, w: Tensor, grid: Grid) -> Grid:
-        if self.decision.dtype != torch.float32 or not isinstance(grid, GroupedGrid):
-            return grid
-        return dataclasses.replace(grid, scale_dtype=safe_scale_dtype(w, grid))
+        return grid.safe(w) if self.decision.dtype == torch.float32 else grid
 
     def entry(self, grid: Grid) -> dict[str, Any]:
         """How a linear on `grid` is read."""
-        return table_entry(grid, self.decision.storage.decode)
+        return grid.table_entry(self.decision.storage.decode)
 
     def _values(self, solution: Solution, grid: Grid) -> Tensor:
         """The weights as readers of the container will compute them, in the model's type."""
@@ -425,7 +420,7 @@ class Solver:
 
     def _store(self, linear: Piece, solution: Solution, grid: Grid, values: Tensor) -> dict[str, Tensor]:
         """The stored tensors of `solution`, proved to decode to `values`, which were solved."""
-        parts = stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()}, grid)
+        parts = grid.stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()})
         again = decode(parts, self.entry(grid), self.decision.dtype)
         if not torch.isfinite(again).all():
             raise UsageError(

@@ -137,7 +137,7 @@ class _Tuning:
                 if (name := f"{piece.address}.{part}") in self.factors:
                     exact = parts[part].float() * self.factors[name]  # and rounded to its type straight through
                     parts[part] = exact + (_stored(exact, parts[part].dtype).float() - exact).detach()
-            entry = self.solver.entry(self.decision.grids[piece.linears[0].address]) | {"decode": "float32"}
+            entry = self.decision.grids[piece.linears[0].address].table_entry("float32")
             whole = decode(parts, entry, torch.float32)
             rows = whole.split([linear.shape[0] for linear in piece.linears])
             found |= summed({x.address: part for x, part in zip(piece.linears, rows, strict=True)}, added)

@@ -17,16 +17,18 @@ over a group or block.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from whet.grids.books import BookLevels, book
-from whet.grids.grouped import CACHED, Params
+from whet.grids.grid import CodedGrid, Params
+from whet.grids.grouped import CACHED
 from whet.grids.integer import ranged_starts, signed_starts
 from whet.grids.least_squares import Quadratic, errors, sums, usable
 from whet.grids.levels import Levels, inverse
+from whet.grids.packing import pack, pack_columns
 
 _LARGEST, _SMALLEST_NORMAL = 65504.0, 2.0**-14
 # Sizes of a shared number that are tried, over the one that puts its largest group on the largest whole number. Whole
@@ -42,7 +44,7 @@ _DEAD = 1e-9
 
 
 @dataclass(frozen=True)
-class NestedGrid:
+class NestedGrid(CodedGrid):
     """Where a linear's weights may land as one of ggml's block types of two levels.
 
     name: ggml's. bits: of a code. zero: `real` or `none`, as above. part: weights whose scale is one whole number.
@@ -59,7 +61,21 @@ class NestedGrid:
     group: int = 256
 
     scale_dtype = torch.float16
-    rows = 1
+
+    @property
+    def multiple(self) -> int:
+        """What must divide a row."""
+        return self.group
+
+    @property
+    def kind(self) -> str:
+        """What targets call it."""
+        return self.name
+
+    @property
+    def uncompressed(self) -> str:
+        """Why compressed-tensors has no such grid."""
+        return "compressed-tensors has neither scales of two levels nor tables of values"
 
     @property
     def parts(self) -> int:
@@ -86,10 +102,27 @@ class NestedGrid:
         return {(i + 1) * self.parts - 1: (i, i * self.group, (i + 1) * self.group) for i in range(count)}
 
     def nbytes(self, rows: int, columns: int) -> int:
-        """Exact bytes of codes and parameters of a `[rows, columns]` matrix as `formats.packing` stores them."""
+        """Exact bytes of codes and parameters of a `[rows, columns]` matrix as `stored_parts` has them."""
         kinds = 2 if self.zero == "real" else 1
         numbers = 4 * -(-rows * self.part_bits // 32) * kinds * (columns // self.part)
         return rows * (columns * self.bits // 8 + 2 * kinds * (columns // self.group)) + numbers
+
+    def table_entry(self, decode: str) -> dict[str, Any]:
+        """How a linear on it is read: in float32, as ggml does."""
+        entry = {"bits": self.bits, "group": self.group, "zero": self.zero, "decode": "float32"}
+        entry |= {"part": self.part, "part_bits": self.part_bits}
+        return entry | ({"values": list(self.values)} if self.values else {})
+
+    def stored_parts(self, codes: Tensor, params: Params) -> dict[str, Tensor]:
+        """The tensors of one linear: a dense bit stream, float16 numbers, and whole numbers packed along rows."""
+        numbers = [params[name] for name in _OWN if name in params]
+        parts = {
+            "weight_packed": pack(codes, self.bits),
+            "weight_scale": params["scale"].contiguous(),
+            "weight_shape": torch.tensor(codes.shape, dtype=torch.int64),
+            "weight_parts": pack_columns(torch.cat(numbers, dim=1), self.part_bits),
+        }
+        return parts | ({"weight_offset": params["offset"].contiguous()} if self._real else {})
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -221,7 +254,7 @@ class NestedGrid:
 
     def _spread(self, params: Params) -> Levels:
         """Levels `[out, groups, 1]`."""
-        by_group = {k: v if _is_own(k) else v.repeat_interleave(self.parts, 1) for k, v in params.items()}
+        by_group = self.spread(params, params["part_scale"].shape[1])
         return self.bind({k: v[..., None] for k, v in by_group.items()})
 
     def _starts(self, x: Tensor) -> Levels:

@@ -57,7 +57,7 @@ class Turned:
         total = w.new_zeros(())
         for start, end in self.grid.groups(w.shape[1]):
             group = w[:, start:end]
-            if getattr(self.grid, "zero", "none") == "none":
+            if self.grid.zero == "none":
                 spread = 2 * group.abs().amax(1)
             else:
                 spread = group.amax(1).clamp_min(0) - group.amin(1).clamp_max(0)

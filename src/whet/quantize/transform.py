@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whet.grids.schemes import Grid
+from whet.grids import Grid
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import Solution
 
