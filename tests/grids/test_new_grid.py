@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import models
-from whet.checkpoint import load_model, modeling_whet
+from whet.checkpoint import Checkpoint, load_model, modeling_whet
 from whet.errors import UsageError
 from whet.formats.export import export
 from whet.grids import SMALL_FLOATS, GroupedGrid, pack, parse_scheme
@@ -125,6 +125,44 @@ def test_runtimes_that_do_not_have_it_say_so(original, tmp_path):
     compress(original, tmp_path / "out", scheme="pow4-g16", solver="nearest")
     with pytest.raises(UsageError, match=r"no type of ggml that whet writes holds pow4-g16"):
         export(tmp_path / "out", out=tmp_path / "x.gguf")
+
+
+def _signed(parts, entry, model_dtype):
+    """Weights of exponents and signs in a byte: 0, or ± the scale over a power of two."""
+    codes, columns = parts["weight_exponents"].int(), parts["weight_exponents"].shape[1]
+    values = torch.where(codes == 0, 0.0, (codes % 2 * 2.0 - 1) * 2.0 ** (1 - (codes // 2).float()))
+    index = torch.arange(columns) // (entry["group"] or columns)
+    return (values * parts["weight_scale"].float()[:, index]).to(model_dtype)
+
+
+class SignedGrid(PowerGrid):
+    """The same values, a byte each, in a form that the modelling file did not have."""
+
+    def nbytes(self, rows, columns):
+        return rows * (columns + 2 * len(self.groups(columns)))
+
+    def table_entry(self, decode):
+        return {"bits": 4, "group": self.group, "zero": "none", "decode": "float32", "form": "signed"}
+
+    def stored_parts(self, codes, params):
+        values = book(VALUES, codes.device).value(codes.float())
+        exponents = torch.where(values == 0, 0, 2 * (1 - values.abs().log2()) + (values > 0)).to(torch.uint8)
+        return {"weight_exponents": exponents, "weight_scale": params["scale"].contiguous()}
+
+
+def test_one_that_is_stored_as_nothing_else_adds_its_form_to_the_modelling_file(original, tmp_path, monkeypatch):
+    """And nothing more: it is written, proved, read again, trained end to end and refused where it does not fit."""
+    monkeypatch.setitem(SMALL_FLOATS, "pow4", SignedGrid())
+    parts = {"weight_exponents", "weight_scale"}
+    monkeypatch.setitem(modeling_whet.FORMS, "signed", (lambda entry: parts, _signed))
+    out = tmp_path / "out"
+    planned = compress(original, out, scheme="pow4-g16", embed="pow4", solver="tuned", text=WINDOWS, dry_run=True)
+    result = compress(original, out, scheme="pow4-g16", embed="pow4", solver="tuned", text=WINDOWS)
+    assert planned["bytes"]["after"]["total"] == Checkpoint(out).nbytes
+    assert torch.isfinite(load_model(out)(WINDOWS[:2]).logits).all()
+    assert planned["bytes"]["after"]["linears"] == result["sizes"]["lighter"]["linears"]
+    with pytest.raises(UsageError, match=r"no type of ggml that whet writes holds pow4-g32"):
+        export(out, out=tmp_path / "x.gguf")
 
 
 @pytest.mark.parametrize("columns", [128, 150])

@@ -8,19 +8,8 @@ import torch
 from schemes import CODED
 from whet.checkpoint.modeling_whet import decode
 from whet.grids import IntegerGrid, parse_scheme
-from whet.quantize import (
-    STEP_TOKENS,
-    Start,
-    gptq,
-    in_pieces,
-    nearest,
-    pull,
-    round_block,
-    steps_of,
-    surely,
-    usual_steps,
-)
-from whet.quantize.block import PIECE
+from whet.quantize import Start, gptq, nearest, pull, round_block
+from whet.train import PIECE
 
 
 class Toy:
@@ -171,19 +160,6 @@ def test_gradients_reach_places_and_scales_as_finite_differences_do():
     assert torch.allclose(relaxed.place.grad.flatten(1)[:, :40], direction * steps, rtol=1e-4, atol=1e-6)
 
 
-def test_steps_take_batches_together_until_they_are_large_and_see_all_of_them_alike():
-    small = [100, 900, 30, 500, 2048, 700, 5000]
-    steps = list(steps_of(small, 40, seed=1))
-    assert steps == list(steps_of(small, 40, seed=1)) != list(steps_of(small, 40, seed=2))
-    assert all(len(taken) == 1 or sum(small[i] for i in taken) <= STEP_TOKENS for taken in steps)
-    assert any(len(taken) > 2 for taken in steps)
-    seen = [number for taken in steps for number in taken]
-    rounds = [sorted(seen[i : i + 7]) for i in range(0, len(seen) - 6, 7)]
-    assert len(rounds) > 5 and all(one == list(range(7)) for one in rounds)
-    assert [usual_steps(tokens) for tokens in (1, 2048, 2049, 8192, 10**6)] == [25, 25, 50, 100, 200]
-    assert usual_steps(10**6, 60) == 60
-
-
 def test_other_text_judges_the_iterates():
     """What only harms on the judges' text is not kept, however much it helps on the text that is trained on."""
     grid, toy = scheme("int3-g16")
@@ -195,14 +171,6 @@ def test_other_text_judges_the_iterates():
     crude = toy.starts(grid, nearest)
     trained = round_block(crude, toy.forward, lambda i: toy.wanted[i], sizes, judges=[2], steps=60)
     assert trained.after < 0.97 * trained.before
-
-
-def test_what_is_won_has_to_be_more_than_its_noise():
-    assert surely(torch.tensor([1.0, 0.9, 1.1])) and surely(torch.tensor([0.1]))
-    assert not surely(torch.tensor([3.0, -1.0, -1.0])) and not surely(torch.tensor([-0.1]))
-    assert not surely(torch.zeros(4))
-    pieces = in_pieces(torch.arange(2 * 70.0).view(2, 70))
-    assert len(pieces) == 2 * 3 and pieces.sum() == 70 * 139 and pieces[0] == sum(range(PIECE))
 
 
 def test_a_start_stays_where_an_iterate_is_better_on_one_piece_alone():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from whet.anatomy import Linear, Piece
 from whet.checkpoint import adapter_tensors, read_factors, read_header, read_tensor, replace, write_tensors
-from whet.checkpoint.modeling_whet import PARTS, decode
+from whet.checkpoint.modeling_whet import decode, parts_of
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.grids import Grid
@@ -393,10 +393,10 @@ class Solver:
         for piece in self.decision.pieces:
             if not any(linear.address in wanted for linear in piece.linears):
                 continue
-            grid = self.decision.grids[piece.linears[0].address]
-            names = {part: f"{piece.address}.{part}" for part in (*PARTS, "weight")}
-            parts = {p: read_tensor(stored[n]).to(self.decision.device) for p, n in names.items() if n in stored}
-            whole = decode(parts, self.entry(grid), self.decision.dtype).float()
+            entry = self.entry(self.decision.grids[piece.linears[0].address])
+            names = {part: f"{piece.address}.{part}" for part in parts_of(entry) or {"weight"}}
+            parts = {part: read_tensor(stored[name]).to(self.decision.device) for part, name in names.items()}
+            whole = decode(parts, entry, self.decision.dtype).float()
             row = 0
             for linear in piece.linears:
                 weights[linear.address] = whole[row : row + linear.shape[0]]

@@ -24,8 +24,8 @@ from whet.apply.block import Solver, summed
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.checkpoint.modeling_whet import decode
 from whet.events import Stage
-from whet.quantize import JUDGES, adam, in_pieces, steps_of, surely, take_step, usual_steps
 from whet.steps.decide import Decision
+from whet.train import JUDGES, Judge, adam, descend, in_pieces, steps_of, take_step, usual_steps
 from whet.walk import Walk, placed
 
 # Steps at most; share that a scale moves in a step at first. KL of the embedded model on 2 bits, with 65,536 tokens:
@@ -70,14 +70,16 @@ def tune(
     stage = Stage(solver.stage.on_event, "tune", steps)
     optimizer = adam([(list(tuning.factors.values()), _RATE)])
     judging = dict(enumerate(judges, len(batches)) if judges else enumerate(batches[:JUDGES]))
-    before = tuning.measured(judging)
-    for step, taken in enumerate(steps_of(sizes, steps, decision.recipe["seed"])):
+
+    def step(number: int, taken: list[int]) -> None:
         optimizer.zero_grad()
-        tuning.back({number: batches[number] for number in taken})
-        take_step(optimizer, step / steps)
+        tuning.back({batch: batches[batch] for batch in taken})
+        take_step(optimizer, number / steps)
         stage.step()
-    helped = surely(before - tuning.measured(judging))
-    write_tensors(tuned_file(run), tuning.stored() if helped else {})
+
+    judge = Judge[dict[str, Tensor]](lambda: tuning.measured(judging), tuning.stored, {}, {steps})
+    descend(steps_of(sizes, steps, decision.recipe["seed"]), step, judge)
+    write_tensors(tuned_file(run), judge.kept()[0])
 
 
 class _Tuning:

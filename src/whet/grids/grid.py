@@ -118,7 +118,8 @@ class Grid(ABC):
 
     @abstractmethod
     def table_entry(self, decode: str) -> dict[str, Any]:
-        """How a linear on it is read (`checkpoint.modeling_whet`, whose `decode` gives what this grid's does).
+        """How a linear on it is read: an entry of a form that `checkpoint.modeling_whet` has, whose `decode` gives what
+        this grid's does.
 
         decode: the type its weights are multiplied out in, where the grid leaves that open: the model's (`model`), that
         of the stored scales (`scale`, as compressed-tensors does when it dequantizes) or `float32` (as ggml does).

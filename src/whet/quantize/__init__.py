@@ -10,21 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from whet.quantize.awq import awq
-from whet.quantize.block import (
-    JUDGES,
-    STEP_TOKENS,
-    Start,
-    Trained,
-    adam,
-    in_pieces,
-    noise,
-    pull,
-    round_block,
-    steps_of,
-    surely,
-    take_step,
-    usual_steps,
-)
+from whet.quantize.block import Start, Trained, pull, round_block
 from whet.quantize.eora import eora
 from whet.quantize.gptaq import asymmetric_target
 from whet.quantize.gptq import gptq
@@ -59,11 +45,9 @@ __all__ = [
     "BLIND",
     "BLOCKWISE",
     "EFFORTS",
-    "JUDGES",
     "LEARNING_STEPS",
     "SLICE",
     "SOLVERS",
-    "STEP_TOKENS",
     "TRANSFORMS",
     "WHOLE",
     "Reader",
@@ -72,16 +56,13 @@ __all__ = [
     "Start",
     "Trained",
     "Turned",
-    "adam",
     "asymmetric_target",
     "awq",
     "balanced",
     "eora",
     "gptq",
-    "in_pieces",
     "loss",
     "nearest",
-    "noise",
     "pivots",
     "pull",
     "random_hadamard",
@@ -89,8 +70,4 @@ __all__ = [
     "second_moment_error",
     "smooth",
     "spinquant",
-    "steps_of",
-    "surely",
-    "take_step",
-    "usual_steps",
 ]

@@ -11,8 +11,7 @@ the nearest one, and where a curvature is given the metric, which is BRECQ's wit
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,18 +19,10 @@ from torch import Tensor
 
 from whet.grids import CodedGrid, Params, Relaxed
 from whet.quantize.solution import Solution, masked_codes
+from whet.train import JUDGES, Judge, adam, descend, in_pieces, steps_of, take_step, usual_steps
 
-# Steps at most, and times at most that each batch is seen. Where there is little text a block learns it by heart: of
-# a model of a million parameters, 3 bits trained on 8,192 tokens, KL on other text was 0.0348 after 25 times and 0.0376
-# after 50, and on the same text it still fell.
-_STEPS, _EPOCHS = 200, 25
-STEP_TOKENS = 2048
 _SCALES = 0.2  # rate of scales over that of places
-# Losses are shares of the first; the gradient of one weight of many millions is still far above this epsilon.
-_BETAS, _EPSILON = (0.9, 0.95), 1e-16
 _LOOKS = 5  # times that other batches tell on the way how good it is
-JUDGES = 16  # batches at most that tell it where there are no others
-PIECE = 32  # tokens that tell it together: what is won on them is one observation
 
 Forward = Callable[[Mapping[str, Tensor], int], Tensor]
 
@@ -80,51 +71,6 @@ def pull(w: Tensor, rounded: Tensor, h: Tensor) -> Tensor:
     return (w - rounded) @ h / torch.where(diagonal > 0, diagonal, torch.inf)
 
 
-def usual_steps(tokens: int, most: int = _STEPS) -> int:
-    """Steps that something is trained for on so many tokens, at `most`."""
-    return min(most, _EPOCHS * -(-tokens // STEP_TOKENS))
-
-
-def steps_of(sizes: Sequence[int], steps: int, seed: int) -> Iterator[list[int]]:
-    """The numbers of the batches of each step, of `sizes` tokens: shuffled anew each time all were seen, and as many
-    together as make up STEP_TOKENS."""
-    order, left = torch.Generator().manual_seed(seed), list[int]()
-    for _ in range(steps):
-        taken: list[int] = []
-        while not taken or (left and sum(sizes[i] for i in (*taken, left[-1])) <= STEP_TOKENS):
-            left = left or torch.randperm(len(sizes), generator=order).tolist()
-            taken.append(left.pop())
-        yield taken
-
-
-def adam(rates: Sequence[tuple[Sequence[Tensor], float]]) -> torch.optim.Adam:
-    """What trains some tensors, each at a rate of its own at first."""
-    groups = [{"params": list(some), "lr": first, "first": first} for some, first in rates]
-    return torch.optim.Adam(groups, betas=_BETAS, eps=_EPSILON)
-
-
-def take_step(optimizer: torch.optim.Adam, done: float) -> None:
-    """A step by the gradients as they are, at rates that fall to nothing along a line; `done`: share of the steps."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["first"] * (1 - done)
-    optimizer.step()
-
-
-def noise(gains: Tensor) -> float:
-    """The standard error of the mean of what is gained on each piece of text (`[n]`); 0 where there is one piece."""
-    return gains.std().item() / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-
-
-def surely(gains: Tensor) -> bool:
-    """Whether what was gained on pieces of text (`[n]`) is above nothing by more than its standard error."""
-    return gains.mean().item() > noise(gains)
-
-
-def in_pieces(x: Tensor) -> Tensor:
-    """Sums of `x [..., L]`, a number a token, over pieces of every row, float64 `[n]`."""
-    return torch.cat([piece.double().sum(-1).reshape(-1) for piece in x.split(PIECE, -1)])
-
-
 def round_block(
     starts: Mapping[str, Start],
     forward: Forward,
@@ -148,7 +94,7 @@ def round_block(
     where the best is better by less than the standard error of that: of little text one always seems so.
     """
     steps = usual_steps(sum(sizes)) if steps is None else steps
-    looks = {round(step * steps / _LOOKS) for step in range(1, _LOOKS + 1)} if judges else {steps}
+    looks = {round(look * steps / _LOOKS) for look in range(1, _LOOKS + 1)} if judges else {steps}
     judges = judges or range(min(len(sizes), JUDGES))
     root = None if metric is None else torch.linalg.cholesky(metric.double()).float()
     linears = {address: start.relaxed() for address, start in starts.items()}
@@ -167,30 +113,30 @@ def round_block(
             now = weights()
             return torch.cat([in_pieces(loss(now, batch)) for batch in judges])
 
-    with torch.no_grad():
-        energy = sum(size(target(batch)).double().sum().item() for batch in judges)
-    first = found = judged()
-    before = least = first.sum().item()
-    start = best = {address: x.rounded() for address, x in linears.items()}
-    places = [x.place for x in linears.values()]
-    factors = [factor for x in linears.values() for factor in x.factors.values()]
-    rates = [(places, rate), (factors, _SCALES * rate)]
-    optimizer = adam(rates)
-    for step, taken in enumerate(steps_of(sizes, steps if before else 0, seed), 1):
+    def rounded() -> dict[str, tuple[Tensor, Params]]:
+        return {address: x.rounded() for address, x in linears.items()}
+
+    def step(number: int, taken: list[int]) -> None:
         optimizer.zero_grad()
         with torch.enable_grad():
-            rounded = weights()
-            leaves = {address: w.detach().requires_grad_() for address, w in rounded.items()}
+            now = weights()
+            leaves = {address: w.detach().requires_grad_() for address, w in now.items()}
             for batch in taken:
                 (loss(leaves, batch).sum() / before).backward()
         slopes = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves.values()]
-        torch.autograd.backward(list(rounded.values()), slopes)
-        take_step(optimizer, (step - 1) / steps)
+        torch.autograd.backward(list(now.values()), slopes)
+        take_step(optimizer, number / steps)
         for x in linears.values():
             x.stay()
-        if step in looks and (now := judged()).sum().item() < least:
-            found, least, best = now, now.sum().item(), {address: x.rounded() for address, x in linears.items()}
-    if not surely(first - found):
-        least, best = before, start
+
+    with torch.no_grad():
+        energy = sum(size(target(batch)).double().sum().item() for batch in judges)
+    judge = Judge(judged, rounded, rounded(), looks)
+    before = judge.first.sum().item()
+    places = [x.place for x in linears.values()]
+    factors = [factor for x in linears.values() for factor in x.factors.values()]
+    optimizer = adam([(places, rate), (factors, _SCALES * rate)])
+    descend(steps_of(sizes, steps if before else 0, seed), step, judge)
+    best, lost = judge.kept()
     solutions = {address: start.made(*best[address]) for address, start in starts.items()}
-    return Trained(solutions, before / energy if energy else 0.0, least / energy if energy else 0.0)
+    return Trained(solutions, before / energy if energy else 0.0, lost.sum().item() / energy if energy else 0.0)

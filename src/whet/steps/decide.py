@@ -25,7 +25,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS, TRANSFORMS, WHOLE
+from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, TRANSFORMS, WHOLE
 from whet.targets import (
     TARGETS,
     Storage,
@@ -39,6 +39,7 @@ from whet.targets import (
     tied,
 )
 from whet.text.calibration import read_windows
+from whet.train import STEP_TOKENS
 from whet.walk import not_followed
 
 BATCH_TOKENS = 4096

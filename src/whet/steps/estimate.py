@@ -27,11 +27,10 @@ from whet.quantize import (
     EFFORTS,
     LEARNING_STEPS,
     SLICE,
-    STEP_TOKENS,
     WHOLE,
-    usual_steps,
 )
 from whet.steps.decide import BATCH_TOKENS, ENOUGH, Decision
+from whet.train import STEP_TOKENS, usual_steps
 from whet.transforms.judge import PROPOSED, judge_of, judging_bytes, judging_memory, judging_multiplications
 from whet.transforms.make import transformed_bytes
 from whet.walk import hidden as hidden_states

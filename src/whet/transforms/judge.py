@@ -32,9 +32,10 @@ from whet.apply.passes import solve_through
 from whet.checkpoint import write_json
 from whet.events import Event, OnEvent
 from whet.measure.divergence import score_tokens
-from whet.quantize import BLOCKWISE, noise, surely
+from whet.quantize import BLOCKWISE
 from whet.steps.decide import BATCH_TOKENS, SOLVER, Decision
 from whet.text import batches
+from whet.train import noise, surely
 from whet.transforms.folding import Fold
 from whet.transforms.make import FOLDER, transformed
 from whet.transforms.propose import NONE, Proposals, swap_name

@@ -86,7 +86,7 @@ def float_rows(values: Tensor, kind: str, address: str) -> Tensor:
 
 
 # What of a table entry tells one block type from another.
-_TOLD = ("bits", "group", "zero", "part", "part_bits", "values", "in_byte")
+_TOLD = ("bits", "group", "zero", "part", "part_bits", "values", "in_byte", "float", "form")
 
 
 def _planes(codes: Tensor, bits: int, run: int = 32) -> Tensor:
