@@ -8,9 +8,10 @@ from safetensors.torch import load_file, save_file
 
 import models
 from whet.events import ignore
-from whet.recipe import judging, proposing
 from whet.recipe.compress import compress, resume
 from whet.steps.decide import decide
+from whet.steps.options import Quantize
+from whet.transforms import judge, propose
 from whet.transforms.folding import Fold
 from whet.transforms.propose import Proposals, swap_name
 
@@ -74,7 +75,7 @@ def test_what_helps_the_whole_is_kept(outlying, tmp_path):
     assert all(told["kl"] < 1 for told in auto["transforms"].values() if told["transform"] != "none")
 
 
-def harmful(decision, held, group, moments, judge, seed):
+def harmful(job, held, group, moments, judge, seed):
     """Factors that make every other channel coarse, said to lose little."""
     factors = torch.ones(group.given, dtype=torch.float64)
     factors[::2] = 256
@@ -85,7 +86,7 @@ def harmful(decision, held, group, moments, judge, seed):
 def test_a_proposal_that_harms_the_whole_is_dropped_with_its_group(original, tmp_path, monkeypatch):
     settings = {**SETTINGS, "scheme": "int3-g32"}
     none = compress(original, tmp_path / "none", **settings)
-    monkeypatch.setattr(proposing, "_proposed", harmful)
+    monkeypatch.setattr(propose, "_proposed", harmful)
     auto = compress(original, tmp_path / "auto", **settings, transform="auto")
     assert {told["transform"] for told in auto["transforms"].values()} == {"none"}
     assert "transform auto, group by group: none of 8 groups loses less with a transform; none is kept" in auto["notes"]
@@ -95,8 +96,8 @@ def test_a_proposal_that_harms_the_whole_is_dropped_with_its_group(original, tmp
 def test_where_groups_cannot_be_followed_the_whole_drops_what_harms_it(original, tmp_path, monkeypatch):
     settings = {**SETTINGS, "scheme": "int3-g32", "solver": "block", "eval_text": OTHERS[:5]}
     compress(original, tmp_path / "none", **settings)
-    monkeypatch.setattr(judging, "affordable", lambda *_: [])
-    monkeypatch.setattr(proposing, "_proposed", harmful)
+    monkeypatch.setattr(judge, "affordable", lambda *_: [])
+    monkeypatch.setattr(propose, "_proposed", harmful)
     auto = compress(original, tmp_path / "auto", **settings, transform="auto")
     assert {told["transform"] for told in auto["transforms"].values()} == {"none"}
     by_group, whole = [note for note in auto["notes"] if note.startswith("transform auto")]
@@ -119,12 +120,12 @@ def test_families_whose_blocks_are_not_followed_are_judged_by_the_whole(tmp_path
 def test_proposals_are_the_original_but_for_rounding(family, tmp_path):
     """On 8 bits everything that is proposed, brought back, is near the original: factors and rotations cancel."""
     original = models.make(tmp_path / "m", family)
-    settings = {**SETTINGS, "field": "text", "chat": False, "samples": 8, "window": 128, "seed": 0, "device": "cpu"}
-    decision = decide(original, scheme="int8-g32", solver="nearest", transform="auto", **settings)
-    proposals = Proposals(decision, tmp_path, ignore)
+    settings = {**SETTINGS, "field": "text", "chat": False, "samples": 8, "window": 128}
+    job = decide(original, Quantize.of("compress", scheme="int8-g32", solver="nearest", transform="auto", **settings))
+    proposals = Proposals(job, tmp_path, ignore)
     proposals.make(tmp_path)
     seen = set()
-    for index, linears in enumerate(decision.anatomy.blocks):
+    for index, linears in enumerate(job.anatomy.blocks):
         weights = proposals.weights(index)
         by_address = {linear.address: linear for linear in linears}
         for group, shares in proposals.told(index).items():
@@ -133,7 +134,7 @@ def test_proposals_are_the_original_but_for_rounding(family, tmp_path):
                 seen.add(transform)
                 for address, w in weights[swap_name(group, transform)].items():
                     linear = by_address[address]
-                    before = linear.view(decision.checkpoint.read(linear.parameter)).float()
+                    before = linear.view(job.checkpoint.read(linear.parameter)).float()
                     assert (w - before).norm() < 0.01 * before.norm(), (group, transform, address)
     assert len(seen) > 1 and (family != "llama" or "rotate" in seen)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from whet.apply.job import Job
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.events import OnEvent
 from whet.scores import TEXT, Curvature
-from whet.steps.decide import Decision
 from whet.text import batches
 from whet.walk import GradientWalk, Sample
 
@@ -18,21 +17,21 @@ SLOPE_TOKENS = 8192  # whose slopes are taken; hidden states of all blocks are k
 _BATCH = 2048  # tokens; a block's activations of one batch are in memory together
 
 
-def measure_curvature(decision: Decision, run: Path, on_event: OnEvent) -> None:
+def measure_curvature(job: Job, run: Path, on_event: OnEvent) -> None:
     """Write the metric of every block's output into the folder `run`, unless a stopped run already did."""
-    count = len(decision.anatomy.blocks)
+    count = len(job.anatomy.blocks)
     if all(_file(run, index).is_file() for index in range(count)):
         return
     windows, taken = [], 0
-    for window in decision.solve:
+    for window in job.solve:
         if taken and taken + len(window) > SLOPE_TOKENS:
             break
         windows.append(window)
         taken += len(window)
     samples = [Sample.of_text(batch, f"{TEXT}solve") for batch in batches(windows, _BATCH)]
-    compute = getattr(torch, decision.recipe["compute"])
-    seed = decision.recipe["seed"]
-    walk = GradientWalk(decision.checkpoint, decision.anatomy, decision.device, compute, run, seed)
+    compute = job.compute
+    seed = job.seed
+    walk = GradientWalk(job.checkpoint, job.anatomy, job.device, compute, run, seed)
     walk.go(
         samples,
         Curvature(lambda index, metric: write_tensors(_file(run, index), {"metric": metric.cpu()})),

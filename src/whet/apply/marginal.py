@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from whet.anatomy import Linear
-from whet.apply.block import Solver
+from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.shards import Shards
 from whet.budget import tables
 from whet.measure.divergence import score_tokens
-from whet.steps.decide import BATCH_TOKENS, Decision
 from whet.text import batches
 from whet.walk import ORIGINAL, Swaps
 
@@ -27,7 +28,7 @@ ROOM = 2**31  # bytes of hidden states that are followed
 _FEWEST = 1024  # tokens below which a measured loss says less than a predicted one
 
 
-def lost_alone(decision: Decision, solver: Solver, table: Tensor | None) -> dict[str, Any]:
+def marginal_losses(job: Job, shards: Shards, table: Tensor | None) -> dict[str, Any]:
     """KL(original ‖ one part lighter) in nats a token, as `{"tokens": n, "parts": [...]}`.
 
     Each of `parts` has its `addresses` and its `kl`. Part by part, or where that would take longer than solving
@@ -35,9 +36,9 @@ def lost_alone(decision: Decision, solver: Solver, table: Tensor | None) -> dict
     Windows are the verifying ones and then those that were solved on: a few tokens make most of a part's loss, so
     how many are seen matters more than that the solver saw some. table: the lighter embedding.
     """
-    anatomy, device = decision.anatomy, decision.device
-    for swaps in (_parts(decision), _blocks(decision)):
-        windows = affordable(decision, swaps)
+    anatomy, device = job.anatomy, job.device
+    for swaps in (_parts(job), _blocks(job)):
+        windows = affordable(job, swaps)
         if windows:
             break
     else:
@@ -45,18 +46,18 @@ def lost_alone(decision: Decision, solver: Solver, table: Tensor | None) -> dict
     taken = batches(windows, BATCH_TOKENS)
     # in float32 whatever the run computes in: bfloat16 products alone move each stream of the embedded model by 3e-5
     # nats, as much as many a part loses
-    walk = Swaps(decision.checkpoint, anatomy, taken, swaps, device)
+    walk = Swaps(job.checkpoint, anatomy, taken, swaps, device)
     units = [f"block {index}" for index in range(len(anatomy.blocks))]
-    chosen = [decision.chosen(linears) for linears in anatomy.blocks]
+    chosen = [job.chosen(linears) for linears in anatomy.blocks]
     own = anatomy.embedding.address
     walk.go(
-        lambda index: dict.fromkeys(swaps, solver.weights(units[index], chosen[index])), table if own in swaps else None
+        lambda index: dict.fromkeys(swaps, shards.weights(units[index], chosen[index])), table if own in swaps else None
     )
 
-    first = decision.checkpoint.read((anatomy.head or anatomy.embedding).parameter).to(device).float()
+    first = job.checkpoint.read((anatomy.head or anatomy.embedding).parameter).to(device).float()
     lighter = {own: table} if anatomy.tied and table is not None else {}
     if anatomy.head is not None and anatomy.head.address in swaps:
-        lighter[anatomy.head.address] = solver.weights("rest", [anatomy.head])[anatomy.head.address]
+        lighter[anatomy.head.address] = shards.weights("rest", [anatomy.head])[anatomy.head.address]
     total = dict.fromkeys(swaps, 0.0)
     count = 0
     for number, batch in enumerate(taken):
@@ -71,34 +72,34 @@ def lost_alone(decision: Decision, solver: Solver, table: Tensor | None) -> dict
     return {"tokens": count, "parts": parts}
 
 
-def _parts(decision: Decision) -> dict[str, list[Linear]]:
+def _parts(job: Job) -> dict[str, list[Linear]]:
     """Every lighter part by itself."""
-    return {x.address: [x] for x in decision.chosen([*tables(decision.anatomy), *decision.anatomy.linears()])}
+    return {x.address: [x] for x in job.chosen([*tables(job.anatomy), *job.anatomy.linears()])}
 
 
-def _blocks(decision: Decision) -> dict[str, list[Linear]]:
+def _blocks(job: Job) -> dict[str, list[Linear]]:
     """The lighter linears of each block together; embedding and head by themselves."""
-    found = {x.address: [x] for x in decision.chosen(tables(decision.anatomy))}
-    for index, linears in enumerate(decision.anatomy.blocks):
-        if mine := decision.chosen(linears):
+    found = {x.address: [x] for x in job.chosen(tables(job.anatomy))}
+    for index, linears in enumerate(job.anatomy.blocks):
+        if mine := job.chosen(linears):
             found[f"block {index}"] = mine
     return found
 
 
-def affordable(decision: Decision, swaps: Mapping[str, Sequence[Linear]], times: float = 1.0) -> Sequence[Tensor]:
+def affordable(job: Job, swaps: Mapping[str, Sequence[Linear]], times: float = 1.0) -> Sequence[Tensor]:
     """As many windows as there is time and room to follow all swaps on, verifying ones first; none if few.
 
     times: how long that may take, as a multiple of what solving does.
     """
-    anatomy = decision.anatomy
+    anatomy = job.anatomy
     place = {x.address: index for index, linears in enumerate(anatomy.blocks) for x in linears}
     blocks = len(anatomy.blocks)
     followed = sum(blocks - place.get(mine[0].address, 0) for mine in swaps.values())
-    slower = 1.0 if decision.recipe["compute"] == "float32" else _SLOWER
-    time = times * SOLVING * blocks * decision.tokens / (slower * max(1, followed))
+    slower = 1.0 if job.compute == torch.float32 else _SLOWER
+    time = times * SOLVING * blocks * job.tokens / (slower * max(1, followed))
     left = min(time, ROOM / (4 * anatomy.embedding.shape[1] * (len(swaps) + 1)))
     taken: list[Tensor] = []
-    for window in (*decision.verify, *decision.solve):
+    for window in (*job.verify, *job.solve):
         left -= len(window)
         if left < 0:
             break

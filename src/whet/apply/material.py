@@ -10,6 +10,7 @@ bits lost 0.174 nats with 8,192 tokens of text, and with 65,536 or 131,072 more 
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from whet.apply.job import Job
 from whet.checkpoint import Checkpoint
 from whet.engines.torch import open_model
 from whet.errors import UsageError
 from whet.events import OnEvent
-from whet.steps.decide import Decision
 from whet.text.calibration import verify_count
 
 _GREEDY = 4
@@ -32,21 +33,21 @@ _PIECE = 0.25
 _ROUNDS = 16  # times that more is written where texts end early
 
 
-def write_text(decision: Decision, samples: int, on_event: OnEvent) -> None:
-    """Put the text that the model is still to write into `decision`: beside what was given, or, of `samples` windows
-    and what verifies them, all of it."""
-    if not decision.to_write:
-        return
-    checkpoint, device, seed = decision.checkpoint, decision.device, decision.recipe["seed"]
-    about = decision.recipe["text"]
-    if decision.solve:
-        written = continued(checkpoint, decision.solve, decision.to_write, seed, device, on_event)
-        decision.solve = [*decision.solve, *written]
+def with_text(job: Job, samples: int, on_event: OnEvent) -> Job:
+    """`job` with the text that the model is still to write: beside what was given, or, of `samples` windows and what
+    verifies them, all of it."""
+    if not job.to_write:
+        return job
+    about = dict(job.text or {})
+    if job.solve:
+        written = continued(job.checkpoint, job.solve, job.to_write, job.seed, job.device, on_event)
+        solve, verify = [*job.solve, *written], job.verify
         about["written"] = {"windows": len(written), "tokens": sum(map(len, written))}
     else:
-        own = self_written(checkpoint, samples + verify_count(samples), about["window"], seed, device, on_event)
-        decision.solve, decision.verify = own[:samples], own[samples:]
-    decision.to_write = 0
+        count = samples + verify_count(samples)
+        own = self_written(job.checkpoint, count, about["window"], job.seed, job.device, on_event)
+        solve, verify = own[:samples], own[samples:]
+    return dataclasses.replace(job, solve=solve, verify=verify, to_write=0, text=about)
 
 
 def self_written(

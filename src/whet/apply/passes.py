@@ -2,91 +2,92 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from whet.apply.block import Solver
+from whet.apply.block import BlockRounding
 from whet.apply.curvature import measure_curvature, metric_of
-from whet.apply.marginal import lost_alone
+from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.marginal import marginal_losses
+from whet.apply.shards import Shards
+from whet.apply.table import round_table
 from whet.apply.tune import tune, tuned_file, tuned_tensors
 from whet.measure.divergence import score_tokens
 from whet.scores import tied_metric
-from whet.steps.decide import BATCH_TOKENS, Decision
 from whet.text import batches
-from whet.walk import BlockStep, Walk, not_followed, steadied
+from whet.walk import Untouched, Walk, not_followed, steadied
 
 
-def solve_through(decision: Decision, solver: Solver, run: Path) -> dict[str, Any]:
+def solve_through(job: Job, shards: Shards) -> dict[str, Any]:
     """Embedding, blocks, rest, with hidden states flowing; returns the divergence on the verifying windows, and the KL
     of each as `windows`."""
-    parts, checkpoint = decision.anatomy, decision.checkpoint
-    solve, verify = batches(decision.solve, decision.batch), batches(decision.verify, BATCH_TOKENS)
-    if decision.tuned:
-        if not tuned_file(run).is_file():
-            walk, lighter, head = _solve(decision, solver, run, solve, verify)
-            tune(decision, solver, walk, solve, verify, lighter, head, run)
+    parts, checkpoint = job.anatomy, job.checkpoint
+    solve, verify = batches(job.solve, job.batch), batches(job.verify, BATCH_TOKENS)
+    if job.tuned:
+        if not tuned_file(shards.run).is_file():
+            walk, lighter, head = _solve(job, shards, solve, verify)
+            tune(job, shards, walk, solve, verify, lighter, head)
             del walk
-        solver.retune(tuned_tensors(run))
+        shards.rewrite(tuned_tensors(shards.run))
         solve = []  # all is done; what is left is to verify
-    walk, lighter, head = _solve(decision, solver, run, solve, verify)
+    walk, lighter, head = _solve(job, shards, solve, verify)
     if parts.task != "causal":
         return _difference(walk, verify, lighter)
-    found = _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, decision.device)
-    if decision.alone:
+    found = _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, job.device)
+    if job.marginal:
         del walk
-        found["alone"] = lost_alone(decision, solver, lighter)
+        found["marginal"] = marginal_losses(job, shards, lighter)
     return found
 
 
 def _solve(
-    decision: Decision, solver: Solver, run: Path, solve: list[Tensor], verify: list[Tensor]
+    job: Job, shards: Shards, solve: list[Tensor], verify: list[Tensor]
 ) -> tuple[Walk, Tensor | None, Tensor | None]:
     """Solves what is not solved yet; returns the walk at its end, and the lighter embedding and head if they are."""
-    parts, checkpoint, device = decision.anatomy, decision.checkpoint, decision.device
-    compute = getattr(torch, decision.recipe["compute"])
+    parts, checkpoint, device = job.anatomy, job.checkpoint, job.device
+    compute, run = job.compute, shards.run
     table = checkpoint.read(parts.embedding.parameter)
     moment = None
-    if parts.tied and parts.embedding.address in decision.grids and not solver.finished("embedding"):
+    if parts.tied and parts.embedding.address in job.grids and not shards.finished("embedding"):
         before = Walk(checkpoint, parts, solve, [], table, table, device, run, compute)
-        before.go(_Untouched())
+        before.go(Untouched())
         moment = tied_metric(_head_moment(before))
-    lighter = solver.solve_table("embedding", parts.embedding, [], moment)
+    lighter = round_table(shards, "embedding", parts.embedding, [], moment)
     decoded = table if lighter is None else lighter
-    if decision.blockwise and not_followed(parts) is None:
-        measure_curvature(decision, run, solver.stage.on_event)
-        solver.metric = functools.partial(metric_of, run)
-    follow = decision.blockwise or decision.asymmetric
+    metric = None
+    if job.blockwise and not_followed(parts) is None:
+        measure_curvature(job, run, shards.stage.on_event)
+        metric = functools.partial(metric_of, run)
+    follow = job.blockwise or job.asymmetric
     walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute, follow)
     del table, decoded
-    walk.go(_Chosen(decision, solver))
+    walk.go(BlockRounding(shards, metric))
     rest = [n for n in parts.other_tensors if n not in (parts.embedding.parameter, parts.dropped)]
     if parts.head is None:
-        solver.copy_rest("rest", rest)
+        shards.copy("rest", rest)
         return walk, lighter, lighter
     moment = None
-    if parts.head.address in decision.grids and not solver.finished("rest"):
+    if parts.head.address in job.grids and not shards.finished("rest"):
         moment = _head_moment(walk)
-    head = solver.solve_table("rest", parts.head, [n for n in rest if n != parts.head.parameter], moment)
+    head = round_table(shards, "rest", parts.head, [n for n in rest if n != parts.head.parameter], moment)
     return walk, lighter, head
 
 
-def round_only(decision: Decision, solver: Solver) -> dict[str, Any]:
+def without_text(job: Job, shards: Shards) -> dict[str, Any]:
     """Nearest rounding without text: no forward pass, one part in memory at a time."""
-    parts = decision.anatomy
-    solver.solve_table("embedding", parts.embedding, [], None)
+    parts = job.anatomy
+    round_table(shards, "embedding", parts.embedding, [], None)
+    blocks = BlockRounding(shards)
     for index, linears in enumerate(parts.blocks):
-        solver.round_block(index, decision.chosen(linears))
+        blocks.without_text(index, job.chosen(linears))
     rest = [n for n in parts.other_tensors if n not in (parts.embedding.parameter, parts.dropped)]
     if parts.head is None:
-        solver.copy_rest("rest", rest)
+        shards.copy("rest", rest)
     else:
-        solver.solve_table("rest", parts.head, [n for n in rest if n != parts.head.parameter], None)
+        round_table(shards, "rest", parts.head, [n for n in rest if n != parts.head.parameter], None)
     return {}
 
 
@@ -100,29 +101,6 @@ def _head_moment(walk: Walk) -> Tensor:
         total.addmm_(x.t(), x)
         tokens += len(x)
     return steadied(total.div_(tokens), tokens)
-
-
-class _Chosen:
-    """Shows the solver those linears of a block that have a grid; the others are copied with the rest of the block."""
-
-    def __init__(self, decision: Decision, solver: Solver) -> None:
-        self.decision, self.solver = decision, solver
-
-    def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
-        """The lighter weights of what was chosen."""
-        linears = self.decision.chosen(step.linears)
-        if not linears:
-            self.solver.round_block(step.index, [])
-            return {}
-        return self.solver.visit(dataclasses.replace(step, linears=linears))
-
-
-class _Untouched:
-    """A visitor that leaves every block as it is."""
-
-    def visit(self, step: Any) -> dict[str, Tensor]:
-        """Nothing is replaced."""
-        return {}
 
 
 def _difference(walk: Walk, verify: list[Tensor], table: Tensor | None) -> dict[str, Any]:

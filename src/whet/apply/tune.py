@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Piece
-from whet.apply.block import Solver, summed
+from whet.apply.job import Job
+from whet.apply.shards import Shards, summed
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.checkpoint.modeling_whet import decode
 from whet.events import Stage
-from whet.steps.decide import Decision
 from whet.train import JUDGES, Judge, adam, descend, in_pieces, steps_of, take_step, usual_steps
 from whet.walk import Walk, placed
 
@@ -46,28 +46,27 @@ def tuned_tensors(run: Path) -> dict[str, Tensor]:
 
 
 def tune(
-    decision: Decision,
-    solver: Solver,
+    job: Job,
+    shards: Shards,
     walk: Walk,
     batches: Sequence[Tensor],
     judges: Sequence[Tensor],
     lighter: Tensor | None,
     head: Tensor | None,
-    run: Path,
 ) -> None:
-    """Train, and write into the folder `run` what blocks are to have instead of what they have.
+    """Train, and write into the folder of the run what blocks are to have instead of what they have.
 
     walk: at its end, with the original stream on `batches`, which are trained on, and after them on `judges`, which
     tell whether that helped (without them some of the others do): where not, by more than its standard error, nothing
     is to be changed. lighter, head: the lighter embedding and head, None where they are the original's.
     """
-    tuning = _Tuning(decision, solver, walk, lighter, head)
+    tuning = _Tuning(job, shards, walk, lighter, head)
     if not tuning.factors:  # plain floats, or scales that stay as they are
-        write_tensors(tuned_file(run), {})
+        write_tensors(tuned_file(shards.run), {})
         return
     sizes = [tokens.numel() for tokens in batches]
     steps = usual_steps(sum(sizes), TUNING_STEPS)
-    stage = Stage(solver.stage.on_event, "tune", steps)
+    stage = Stage(shards.stage.on_event, "tune", steps)
     optimizer = adam([(list(tuning.factors.values()), _RATE)])
     judging = dict(enumerate(judges, len(batches)) if judges else enumerate(batches[:JUDGES]))
 
@@ -78,34 +77,32 @@ def tune(
         stage.step()
 
     judge = Judge[dict[str, Tensor]](lambda: tuning.measured(judging), tuning.stored, {}, {steps})
-    descend(steps_of(sizes, steps, decision.recipe["seed"]), step, judge)
-    write_tensors(tuned_file(run), judge.kept()[0])
+    descend(steps_of(sizes, steps, job.seed), step, judge)
+    write_tensors(tuned_file(shards.run), judge.kept()[0])
 
 
 class _Tuning:
     """The lighter model as its files have it, with a factor for everything in them that is trained."""
 
-    def __init__(
-        self, decision: Decision, solver: Solver, walk: Walk, lighter: Tensor | None, head: Tensor | None
-    ) -> None:
-        self.decision, self.solver, self.walk, self.skeleton = decision, solver, walk, walk.skeleton
-        parts, read = decision.anatomy, decision.checkpoint.read
+    def __init__(self, job: Job, shards: Shards, walk: Walk, lighter: Tensor | None, head: Tensor | None) -> None:
+        self.job, self.shards, self.walk, self.skeleton = job, shards, walk, walk.skeleton
+        parts, read = job.anatomy, job.checkpoint.read
         self.table = read(parts.embedding.parameter) if lighter is None else lighter
-        self.first = read((parts.head or parts.embedding).parameter).to(decision.device, torch.float32)
-        self.second = self.first if head is None else head.to(decision.device, torch.float32)
+        self.first = read((parts.head or parts.embedding).parameter).to(job.device, torch.float32)
+        self.second = self.first if head is None else head.to(job.device, torch.float32)
         self.norm = self.skeleton.load_norm()
-        self.compute = getattr(torch, decision.recipe["compute"])
+        self.compute = job.compute
         self.pieces: list[list[Piece]] = []
         self.factors: dict[str, Tensor] = {}
-        for index, linears in enumerate(decision.anatomy.blocks):
-            mine = {linear.address for linear in decision.chosen(linears)}
-            self.pieces.append([piece for piece in decision.pieces if piece.linears[0].address in mine])
+        for index, linears in enumerate(job.anatomy.blocks):
+            mine = {linear.address for linear in job.chosen(linears)}
+            self.pieces.append([piece for piece in job.pieces if piece.linears[0].address in mine])
             for name, tensor in self._trained(index).items():
                 self.factors[name] = torch.ones_like(tensor, dtype=torch.float32).requires_grad_()
 
     def _read(self, index: int) -> dict[str, Tensor]:
         """The stored tensors of the linears of block `index` that have scales."""
-        stored = read_header(self.solver.file_of(f"block {index}"))
+        stored = read_header(self.shards.file_of(f"block {index}"))
         names = [
             name
             for piece in self.pieces[index]
@@ -113,11 +110,11 @@ class _Tuning:
             for name in stored
             if name.rpartition(".")[0] == piece.address
         ]
-        return {name: read_tensor(stored[name]).to(self.decision.device) for name in names}
+        return {name: read_tensor(stored[name]).to(self.job.device) for name in names}
 
     def _trained(self, index: int) -> dict[str, Tensor]:
         """What of that is trained. Powers of two are too coarse, and what rows share may be in other linears too."""
-        rows = {p.address: self.decision.grids[p.linears[0].address].rows for p in self.pieces[index]}
+        rows = {p.address: self.job.grids[p.linears[0].address].rows for p in self.pieces[index]}
         return {
             name: tensor
             for name, tensor in self._read(index).items()
@@ -128,9 +125,9 @@ class _Tuning:
         """The weights of block `index` by address, float32; gradients reach the factors."""
         stored = self._read(index)
         fixed = [piece for piece in self.pieces[index] if f"{piece.address}.weight_scale" not in stored]
-        # what repairs add to those that are fixed is in the solver's weights already
-        found = self.solver.weights(f"block {index}", [linear for piece in fixed for linear in piece.linears])
-        added = self.solver.added(index)
+        # what repairs add to those that are fixed is in the shards' weights already
+        found = self.shards.weights(f"block {index}", [linear for piece in fixed for linear in piece.linears])
+        added = self.shards.added(index)
         for piece in self.pieces[index]:
             parts = {n.rpartition(".")[2]: t for n, t in stored.items() if n.rpartition(".")[0] == piece.address}
             if not parts:
@@ -139,7 +136,7 @@ class _Tuning:
                 if (name := f"{piece.address}.{part}") in self.factors:
                     exact = parts[part].float() * self.factors[name]  # and rounded to its type straight through
                     parts[part] = exact + (_stored(exact, parts[part].dtype).float() - exact).detach()
-            entry = self.decision.grids[piece.linears[0].address].table_entry("float32")
+            entry = self.job.grids[piece.linears[0].address].table_entry("float32")
             whole = decode(parts, entry, torch.float32)
             rows = whole.split([linear.shape[0] for linear in piece.linears])
             found |= summed({x.address: part for x, part in zip(piece.linears, rows, strict=True)}, added)
@@ -193,9 +190,9 @@ class _Tuning:
     @contextlib.contextmanager
     def _block(self, index: int) -> Iterator[Callable[[Tensor, Any], Tensor]]:
         """Block `index` with its lighter weights, as a function of hidden states and other arguments."""
-        linears = self.decision.anatomy.blocks[index]
+        linears = self.job.anatomy.blocks[index]
         module = self.skeleton.load_block(index)
-        parameters = placed(linears, self.weights(index), module, self.decision.anatomy.block_prefix(index))
+        parameters = placed(linears, self.weights(index), module, self.job.anatomy.block_prefix(index))
         yield lambda hidden, call: self.skeleton.run(module, hidden, call, self.compute, parameters)
         self.skeleton.free_block(index)
 

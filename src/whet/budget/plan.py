@@ -18,10 +18,10 @@ from pydantic import Field
 
 from whet.anatomy import Anatomy
 from whet.budget.sizes import tables, tensor_bytes
-from whet.budget.strict import Strict, checked
 from whet.checkpoint import TensorInfo, write_json
 from whet.errors import UsageError, did_you_mean
 from whet.grids import Grid, parse_scheme
+from whet.strict import Strict, checked
 from whet.targets import TARGETS, Storage, find_target, storage, tied
 
 KEEP = "keep"

@@ -89,7 +89,7 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     checkpoint = Checkpoint(folder)
     config = model_config(checkpoint)
     dtype = dtype or config.dtype or checkpoint.dtype
-    if checkpoint.whet is None and not checkpoint.config.get("quantization_config"):
+    if checkpoint.dense:
         with quiet_transformers():
             model = model_class(checkpoint).from_pretrained(
                 checkpoint.path, config=config, dtype=dtype, local_files_only=True, use_safetensors=True

@@ -1,11 +1,19 @@
-"""Recipes: what `compress` is asked for, as YAML that is read, checked, shipped as presets and saved with the result.
+"""Recipes: steps that are done one after another, each checked by its gate and undone where it fails, as YAML.
 
     version: 1
     model: organisation/model        # optional, like out: the command line may name them
+    text: corpus.jsonl               # divided before the first step: what calibrates, what gates, what reports
+    skills: questions.jsonl
     steps:
-      - quantize: {quality: 0.98, for: transformers, text: corpus.txt}
+      - transform: {kind: awq, scheme: int4-g64}
+        gate: {kl: 0.001}
+        on_fail: skip
+      - quantize: {quality: 0.98, for: transformers}
+        gate: {retention: 0.97, retention.arithmetic: 0.98}
+        on_fail: {try: [{quality: 0.99}, {scheme: W8A16}]}
 
-The keys of `quantize` are the options of `whet compress`; paths in them are relative to the current folder, as there.
+Keys of a step are its options (`whet.steps.options`); paths are relative to the current folder. `whet run` does all
+steps; `whet compress --recipe` takes a recipe whose only step is quantize.
 """
 
 from __future__ import annotations
@@ -13,71 +21,67 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, create_model, model_validator
 
-from whet.budget import Strict, checked
 from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, ignore
-from whet.quantize import TRANSFORMS
-from whet.steps.decide import TARGET, check_asked
-from whet.targets import TARGETS, find_target
+from whet.steps.decide import TARGET
+from whet.steps.options import STEPS, Options, Quantize
+from whet.strict import Strict, checked
+from whet.targets import find_target
 
 PRESETS = ("w8", "w4", "balanced", "smallest")
-RECIPE = "recipe.yaml"
-# What a way to say what to do leaves no room for.
-_LEAVES = {
-    "scheme": ("skills",),
-    "plan": ("embed", "skills"),
-    "fit": ("embed", "repair"),
-    "bits": ("embed", "repair"),
-    "quality": ("embed", "repair"),
-}
-_WAYS = tuple(_LEAVES)
-# Keys of a recipe by the name the argument has in Python.
-_RENAMED = {"for": "target", "eval": "eval_text"}
 
 
-class Quantize(Strict):
-    """Where weights may land, and on which text that is solved. One of preset, scheme, plan, fit, bits and quality."""
+class QuantizeStep(Quantize):
+    """The options of `whet compress`, or a preset and what goes over it."""
 
     preset: str | None = Field(default=None, description=f"What is not said here: {', '.join(PRESETS)}")
-    scheme: str | None = Field(default=None, description="One scheme throughout, such as W4A16 or int4-g32")
-    embed: str | None = Field(default=None, description="With scheme: that of embedding and head, else they stay")
-    plan: str | None = Field(default=None, description="A file that names a scheme for each part")
-    fit: str | int | None = Field(default=None, description="The most bytes of the weight files: 400MB, or 25%")
-    bits: float | None = Field(default=None, description="The most stored bits a parameter, everything counted")
-    quality: float | None = Field(default=None, description="The share of the original's quality to keep, such as 0.98")
-    skills: str | None = Field(default=None, description="With a budget: a file of items whose skills it is to keep")
-    solver: str | None = Field(
-        default=None, description="fast, good or best; or nearest (needs no text), gptq, gptaq, block, tuned"
-    )
-    transform: str | None = Field(
-        default=None, description=f"What is folded into the original first: {', '.join(TRANSFORMS)}"
-    )
-    repair: int | None = Field(
-        default=None, ge=1, description="The rank of an adapter that puts back what rounding lost, such as 16"
-    )
-    synthetic: int | None = Field(
-        default=None, ge=0, description="Tokens of text that the original writes beside the text given; 0 for none"
-    )
-    target: str | None = Field(
-        default=None, alias="for", description=f"The runtime that is to load it: {', '.join(TARGETS)}"
-    )
-    text: str | None = Field(default=None, description="A file, a folder or a data set's name on the hub")
-    field: str = Field(default="text", description="The field of records that holds the text")
-    chat: bool = Field(default=False, description="Records are conversations")
-    eval_text: str | None = Field(default=None, alias="eval", description="Text to verify on")
-    samples: int = Field(default=128, ge=1, description="Windows of text to solve on")
-    window: int = Field(default=2048, ge=8, description="Tokens in a window")
 
 
-class Step(Strict):
-    """One thing that is done to the model."""
+class Try(Strict):
+    """Other options to try, each over the step's own, until the gate holds."""
 
-    quantize: Quantize
+    tries: list[dict[str, Any]] = Field(alias="try", min_length=1)
+
+
+class StepBase(Strict):
+    """One step: one of the crafts with its options, and what must hold for it to stand."""
+
+    gate: dict[str, float] = Field(default_factory=dict, description="What must hold, by figure: {retention: 0.97}")
+    on_fail: Literal["stop", "skip", "halve"] | Try = Field(
+        default="stop",
+        description="Where the gate fails: stop (the default), skip the step, halve it, or {try: [other options, ...]}",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in STEPS if getattr(self, name, None) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a step is one of {', '.join(STEPS)}; this one has {' and '.join(given) or 'none'}")
+        return self
+
+    @property
+    def craft(self) -> str:
+        """Which step it is."""
+        return next(name for name in STEPS if getattr(self, name) is not None)
+
+    @property
+    def options(self) -> Options:
+        """Its options."""
+        options: Options = getattr(self, self.craft)
+        return options
+
+
+_OPTIONS: dict[str, type[Options]] = {**STEPS, "quantize": QuantizeStep}
+Step: Any = create_model(
+    "Step",
+    __base__=StepBase,
+    **{name: (kind | None, Field(default=None, description=kind.__doc__)) for name, kind in _OPTIONS.items()},  # type: ignore[call-overload]
+)
 
 
 class Recipe(Strict):
@@ -87,17 +91,11 @@ class Recipe(Strict):
     model: str | None = Field(default=None, description="A model folder, or a name on the hub")
     out: str | None = Field(default=None, description="The folder to write")
     seed: int = Field(default=0, ge=0)
+    text: str | None = Field(default=None, description="Text of every step, gate and report, divided before the first")
+    skills: str | None = Field(default=None, description="Questions of budgets, gates and the report, divided too")
+    field: str = Field(default="text", description="The field of jsonl or parquet records that holds the text")
+    chat: bool = Field(default=False, description="Records are conversations: apply the model's chat template")
     steps: list[Step] = Field(min_length=1)
-
-    @field_validator("steps")
-    @classmethod
-    def _once(cls, steps: list[Step]) -> list[Step]:
-        if len(steps) > 1:
-            raise ValueError(
-                "steps[1].quantize would quantize what steps[0].quantize has quantized already, which loses twice. "
-                "Leave one of the two"
-            )
-        return steps
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -115,7 +113,12 @@ def recipe_arguments(
     """
     given = dict(given or {})
     source = "the recipe" if isinstance(recipe, Mapping) else str(recipe)
-    whole = _read(recipe, source)
+    whole = read_recipe(recipe)
+    if [step.craft for step in whole.steps] != ["quantize"] or whole.steps[0].gate:
+        raise UsageError(
+            f"{source} has steps or gates beside one quantize, which whet compress does not do. Run it: "
+            f"whet run {source}"
+        )
     said = whole.steps[0].quantize.model_dump(exclude_unset=True)
     preset, below = said.pop("preset", None), {}
     if isinstance(recipe, str) and recipe in PRESETS:
@@ -123,9 +126,12 @@ def recipe_arguments(
     elif preset is not None:
         below = _preset(preset, f"{source}, steps[0].quantize.preset")
     try:
-        check_asked(**{name: said.get(name) for name in (*_WAYS, "embed", "skills", "repair")})
+        Quantize.model_construct(**said).check()
     except UsageError as error:
         raise UsageError(f"{source}, steps[0].quantize: {error}") from error
+    for name in ("text", "skills", "field", "chat"):
+        if name in whole.model_fields_set and name not in said:
+            said[name] = getattr(whole, name)
     said = _over(said, given)
     top = {name: value for name in ("model", "out", "seed") if (value := getattr(whole, name)) is not None}
     arguments = {**top, **_over(below, said)}
@@ -137,33 +143,28 @@ def recipe_arguments(
     return arguments
 
 
-def resolved(model: str | Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe that `compress` was called with, every default filled in. The folder it goes into is not named, nor is
-    a model whose path is absolute; text and skills that were no files are left out."""
-    named = {name: key for key, name in _RENAMED.items()}
-    told = {}
-    for name, field in Quantize.model_fields.items():
-        value = arguments.get(name, field.default)
-        if isinstance(value, Path):
-            value = str(value)
-        if name == "plan" and isinstance(value, Mapping):
-            value = "plan.json"
-        if isinstance(value, str | int | float):
-            told[named.get(name, name)] = value
-    top = {} if Path(model).is_absolute() else {"model": str(model)}
-    return {"version": 1, **top, "seed": arguments["seed"], "steps": [{"quantize": told}]}
+def step_options(step: Any, other: Mapping[str, Any], source: str) -> Options:
+    """The options of a step, a preset under them and `other` (as a recipe spells them) over them."""
+    kind = _OPTIONS[step.craft]
+    own = step.options.model_dump(exclude_unset=True)
+    over = checked(kind, dict(other), source).model_dump(exclude_unset=True)
+    if step.craft != "quantize":
+        return kind.of(source, **own | over)
+    said = _over(own, over)
+    preset = said.pop("preset", None)
+    below = {} if preset is None else _preset(preset, source)
+    return Quantize.of(source, **_over(below, said))
 
 
-def recipe_text(recipe: Mapping[str, Any]) -> str:
-    """A resolved recipe as the file that goes into the finished folder."""
-    head = "# What made this folder, every default filled in. Again: whet compress MODEL OUT --recipe recipe.yaml\n"
-    return head + yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
+def read_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
+    """A recipe from a preset's name, a path, or what such a file holds. Raises UsageError naming file, key, remedy."""
+    return _read(recipe, "the recipe" if isinstance(recipe, Mapping) else str(recipe))
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` over `below`; where `above` says what to do, `below` says nothing of it any more."""
-    way = next((name for name in _WAYS if above.get(name) is not None), None)
-    gone = set() if way is None else {*_WAYS, *_LEAVES[way]}
+    way = next((name for name in Quantize.WAYS if above.get(name) is not None), None)
+    gone = set() if way is None else {*Quantize.WAYS, *Quantize.WAYS[way]}
     return {name: value for name, value in below.items() if name not in gone} | dict(above)
 
 

@@ -1,14 +1,12 @@
-"""Everything that can be known before the long part: what will be done to which part, and whether it can be.
+"""From options to a `Job`: everything that can be known before the long part, checked against model, target and text.
 
-Nothing is written here. Every wrong input is an error of one paragraph; what remains is a `Decision` that the run
-follows and a later `resume` reads back.
+Nothing is written here, and every wrong input is an error of one paragraph.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Anatomy, Linear, Module, Piece, anatomy
+from whet.anatomy import Anatomy, anatomy
+from whet.apply.job import Job, compute_type, model_name, scale_dtype
 from whet.apply.opening import check_shapes, check_vocabulary, part, untie
-from whet.budget import adapted, check_plan, plan_hash, read_plan, tables
+from whet.budget import check_plan, read_plan, tables
 from whet.checkpoint import Checkpoint, model_config
 from whet.checkpoint.memory import check_fits, lacking
 from whet.engines.torch import resolve_device
@@ -26,6 +25,7 @@ from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
 from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, TRANSFORMS, WHOLE
+from whet.steps.options import Quantize
 from whet.targets import (
     TARGETS,
     Storage,
@@ -39,102 +39,276 @@ from whet.targets import (
     tied,
 )
 from whet.text.calibration import read_windows
-from whet.train import STEP_TOKENS
 from whet.walk import not_followed
 
-BATCH_TOKENS = 4096
 # Tokens that training is given, at the least, where the original may write some (`whet.apply.material`).
 ENOUGH = 1 << 16
 SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
 
 
-@dataclass
-class Decision:
-    """What a run does: the recipe as plain JSON, and the objects it stands for.
+@dataclass(frozen=True)
+class Material:
+    """Windows of tokens, int64, to solve and verify on; what the lineage tells of them; and tokens that the original
+    is still to write (`to_write`), `synthetic` of them beside the text."""
 
-    `grids` is by address; what has none stays as it is. `plan` is where they came from, if not from one scheme.
-    `solve` and `verify` are windows of tokens; `to_write` counts tokens the model will write itself, for want of
-    text or beside it. `alone` asks what each part loses by itself, which the next plan is made from; nothing written
-    depends on it. `asked` is the recipe with every default filled in (`whet.recipe.schema.resolved`), which goes into
-    the folder. Once a transform is folded in, `checkpoint` and `anatomy` are those of the transformed original,
-    `transforms` tells by group what was done, and `source` is the original itself. `parted`: whether the head is
-    a tensor of its own for the transform's sake, although config.json ties it to the embedding.
-    """
-
-    recipe: dict[str, Any]
-    checkpoint: Checkpoint
-    anatomy: Anatomy
-    grids: dict[str, Grid]
-    storage: Storage
-    dtype: torch.dtype
-    device: str
-    solve: list[Tensor]
-    verify: list[Tensor]
-    notes: list[str]
+    solve: Sequence[Tensor] = ()
+    verify: Sequence[Tensor] = ()
+    about: Mapping[str, Any] | None = None
     to_write: int = 0
-    plan: dict[str, Any] | None = None
-    alone: bool = False
-    asked: dict[str, Any] | None = None
-    transforms: dict[str, dict[str, Any]] | None = None
-    source: Checkpoint | None = None
-    parted: bool = False
+    synthetic: int = 0
 
-    @property
-    def original(self) -> Checkpoint:
-        """The original, which `checkpoint` is too unless a transform is folded into that."""
-        return self.source or self.checkpoint
 
-    def chosen(self, linears: list[Linear]) -> list[Linear]:
-        """Those of `linears` that have a grid."""
-        return [linear for linear in linears if linear.address in self.grids]
+@dataclass(frozen=True)
+class _Method:
+    """How it is done: `best` where the user said so, which has the original write text too."""
 
-    @functools.cached_property
-    def pieces(self) -> list[Piece]:
-        """What is stored by itself."""
-        return self.anatomy.pieces(self.grids)
+    solver: str
+    target: Target
+    scheme: str | None
+    plan: dict[str, Any] | None
+    best: bool
 
-    @functools.cached_property
-    def repaired(self) -> list[Module]:
-        """The modules of the blocks that get a low-rank repair; none unless it is asked for."""
-        return adapted(self.anatomy, self.grids) if self.recipe.get("repair") else []
 
-    @property
-    def adapter_dtype(self) -> torch.dtype:
-        """The type of 16 bits that repairs are stored in."""
-        return scale_dtype(self.dtype)
+@dataclass(frozen=True)
+class _Model:
+    """The original as it is worked on. `untied`: its config ties tensors that differ; `parted`: as in `Job`."""
 
-    @property
-    def tokens(self) -> int:
-        """Tokens the run solves on, those the model is still to write itself among them."""
-        return self.to_write + sum(len(window) for window in self.solve)
+    checkpoint: Checkpoint
+    parts: Anatomy
+    dtype: torch.dtype
+    untied: bool
+    parted: bool
 
-    @property
-    def blockwise(self) -> bool:
-        """Whether the linears of a block are trained together once they were rounded one by one."""
-        return self.recipe["solver"] in BLOCKWISE
 
-    @property
-    def asymmetric(self) -> bool:
-        """Whether linears make up for what the blocks before them did to their inputs."""
-        return self.recipe["solver"] in ASYMMETRIC
+def decide(
+    model: str | Path,
+    asked: Quantize,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    material: Material | None = None,
+    compute: torch.dtype | None = None,
+) -> Job:
+    """What a run does. Raises UsageError or MachineError before anything runs.
 
-    @property
-    def tuned(self) -> bool:
-        """Whether scales are trained end to end once every block is solved."""
-        return self.recipe["solver"] == "tuned" and not_followed(self.anatomy) is None
+    material: windows that were read already, which a resumed run has; `asked` names the text otherwise. compute: the
+    type a block's products are computed in; the one that is fast here unless given. A budget is decided on its target's
+    simplest scheme, which every plan then takes the place of.
+    """
+    asked.check()
+    if asked.budgeted and asked.text is None and material is None:
+        raise UsageError(
+            "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
+        )
+    method = _method(asked)
+    place = resolve_device(device)
+    opened = _opened(model, asked, method)
+    parts, checkpoint = opened.parts, opened.checkpoint
+    notes = no_file_yet(method.target)
+    if not parts.family.known:
+        notes.append(_about_unknown(asked, method, parts))
+        method = dataclasses.replace(method, solver="nearest")
+        asked = asked.model_copy(update={"text": None, "eval_text": None})
+    check_shapes(checkpoint, parts)
+    grids, stored, plan, more = _grids(asked, method, opened)
+    notes += more
+    if asked.repair is not None:
+        stored = beside_adapter(stored, grids)
+        if plan is not None and plan["predicted"] is not None:
+            notes.append("the plan's prediction is of its schemes alone, without what repair adds in bytes and wins")
+    given = material
+    if material is None:
+        material, more = _material(asked, method, checkpoint, parts, seed)
+    if asked.transform == "auto" and not material.to_write and not material.verify:
+        raise UsageError(
+            "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
+            "or --eval FILE."
+        )
+    notes += _about_model(opened, method, asked, material)
+    if given is None:
+        notes += more + _about_text(asked, method, material, parts)
+    job = Job(
+        checkpoint=checkpoint,
+        anatomy=parts,
+        name=model_name(checkpoint.path.resolve()),
+        grids=grids,
+        storage=stored,
+        target=method.target.name,
+        dtype=opened.dtype,
+        compute=compute or compute_type(opened.dtype, place),
+        device=place,
+        solver=method.solver,
+        seed=seed,
+        scheme=None if asked.budgeted else method.scheme,
+        embed=asked.embed,
+        plan=plan,
+        transform=asked.transform,
+        repair=asked.repair,
+        synthetic=material.synthetic,
+        solve=material.solve,
+        verify=material.verify,
+        to_write=material.to_write,
+        text=material.about,
+        notes=tuple(notes),
+        parted=opened.parted,
+    )
+    if asked.repair is not None:
+        _check_repair(job, method.target)
+    return job
 
-    @property
-    def batch(self) -> int:
-        """Tokens that go through a block together, at most, where something is solved on them."""
-        return STEP_TOKENS if self.blockwise else BATCH_TOKENS
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of everything the result's bytes depend on."""
-        digest = hashlib.sha256(repr(sorted((k, v) for k, v in self.recipe.items() if k != "model_path")).encode())
-        for window in (*self.solve, *self.verify):
-            digest.update(window.numpy().tobytes() + b"|")
-        return digest.hexdigest()
+def _method(asked: Quantize) -> _Method:
+    """The solver, the target and the scheme or plan, each known by name."""
+    plan, solver, target = None, asked.solver, asked.target
+    if asked.plan is not None:
+        plan = read_plan(asked.plan)
+        solver, target = solver or plan["solver"], _target_of(plan, target)
+    runtime = find_target(target or TARGET)
+    scheme = None
+    if plan is None:
+        scheme = asked.scheme or (runtime.simplest if asked.budgeted else next(iter(runtime.schemes), SCHEME))
+        parse_scheme(scheme)
+        if asked.embed is not None:
+            parse_scheme(asked.embed)
+    best = solver == BEST
+    name = (EFFORTS.get(solver, solver) if solver else None) or SOLVER
+    if name not in SOLVERS:
+        efforts = ", ".join(f"{effort} for {one}" for effort, one in EFFORTS.items())
+        raise UsageError(
+            f"Solver {name!r} is not known.{did_you_mean(name, [*SOLVERS, *EFFORTS])} Solvers: "
+            f"{', '.join(SOLVERS)}; or say {efforts}."
+        )
+    if asked.transform is not None and asked.transform not in TRANSFORMS:
+        raise UsageError(
+            f"Transform {asked.transform!r} is not known.{did_you_mean(asked.transform, TRANSFORMS)} Transforms: "
+            f"{', '.join(TRANSFORMS)}."
+        )
+    return _Method(name, runtime, scheme, plan, best)
+
+
+def _opened(model: str | Path, asked: Quantize, method: _Method) -> _Model:
+    """The original, for a target that has its family."""
+    checkpoint = Checkpoint(model)
+    untied = untie(checkpoint)
+    parted = asked.transform in WHOLE and part(checkpoint)
+    parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
+    check_family(method.target, parts.model_type, str(checkpoint.path))
+    if method.target.gguf:
+        plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
+    dtype = model_config(checkpoint).dtype or checkpoint.dtype
+    return _Model(checkpoint, parts, dtype, untied, parted)
+
+
+def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> str:
+    """What becomes of a family that no table has. Raises UsageError for what needs a table."""
+    if asked.transform is not None:
+        raise UsageError(
+            f"whet has no table of the family {parts.model_type}, so it does not know where --transform "
+            f"{asked.transform} folds in. Leave it out."
+        )
+    if asked.embed is not None:
+        raise UsageError(
+            f"whet has no table of the family {parts.model_type}, so it does not know who reads its embedding. "
+            "Leave out --embed."
+        )
+    named = asked.solver is not None or method.plan is not None
+    useless = (named and method.solver != "nearest") or asked.text is not None
+    return (
+        f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "
+        f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
+        + (" (the solver and text that were given have no use here)" if useless else "")
+    )
+
+
+def _grids(
+    asked: Quantize, method: _Method, opened: _Model
+) -> tuple[dict[str, Grid], Storage, dict[str, Any] | None, list[str]]:
+    """A grid for every part that has one, how they are stored, the plan they are of, and notes."""
+    parts, checkpoint, dtype = opened.parts, opened.checkpoint, opened.dtype
+    if method.plan is not None:
+        found = check_plan(method.plan, parts, checkpoint.tensors, scale_dtype=scale_dtype(dtype))
+        return found.grids, found.storage, found.plan, found.notes
+    assert method.scheme is not None
+    grids = choose_grids(parts, method.scheme, asked.embed, dtype)
+    shapes = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
+    own = frozenset(linear.address for linear in tables(parts))
+    notes = _without_ragged(method.target, grids, shapes)
+    stored = storage(method.target, grids, shapes, own, tied(method.target, parts), parts, dtype)
+    return grids, stored, None, notes
+
+
+def _material(
+    asked: Quantize, method: _Method, checkpoint: Checkpoint, parts: Anatomy, seed: int
+) -> tuple[Material, list[str]]:
+    """The windows of the text, and how many tokens the original is to write for want of text or beside it."""
+    if asked.text is None:
+        if method.solver == "nearest" and asked.transform in (None, *BLIND):
+            return Material(), _beside(checkpoint, parts, [], asked.synthetic, method.best)[1]
+        if parts.task != "causal":
+            without = "" if asked.transform is None else f" without --transform {asked.transform}"
+            raise UsageError(
+                f"No text was given, and {checkpoint.path.name} does not write any by itself. Give --text FILE of the "
+                f"kind the model is used for, or --solver nearest{without}, which needs none."
+            )
+        _beside(checkpoint, parts, [], asked.synthetic, method.best)
+        check_fits(checkpoint)
+        window = min(asked.window, int(checkpoint.config.get("max_position_embeddings") or asked.window))
+        about = {"source": "written by the model itself", "window": window}
+        return Material(about=about, to_write=asked.samples * window), []
+    solve, verify, about = read_windows(
+        checkpoint,
+        asked.text,
+        asked.eval_text,
+        field=asked.field,
+        chat=asked.chat,
+        samples=asked.samples,
+        window=asked.window,
+        seed=seed,
+    )
+    check_vocabulary(checkpoint, parts, (*solve, *verify))
+    beside, notes = _beside(checkpoint, parts, solve, asked.synthetic, method.best)
+    return Material(solve, verify, about, beside, beside), notes
+
+
+def _about_model(opened: _Model, method: _Method, asked: Quantize, material: Material) -> list[str]:
+    """Notes on what is unusual of the model, and on what a solver makes of that."""
+    parts, notes = opened.parts, []
+    if opened.untied:
+        notes.append(
+            f"{parts.family.head}.weight differs from the embedding although config.json ties the two: both are kept, "
+            "as transformers does, and the lighter config says that they are not tied"
+        )
+    if material.about is not None and material.about.get("window", asked.window) < asked.window:
+        notes.append(
+            f"windows of {material.about['window']} tokens instead of {asked.window}: the model's config allows no "
+            "longer ones"
+        )
+    if parts.unnamed:
+        notes.append(f"copied unchanged, as no table names them: {', '.join(parts.unnamed)}")
+    if parts.dropped:
+        notes.append(f"{parts.dropped} left out: it is a copy of the embedding, to which config.json ties it")
+    if method.solver in BLOCKWISE and (why := not_followed(parts)) is not None:
+        notes.append(
+            f"blocks are trained with every error of their output weighed alike, and nothing after them: {why}"
+        )
+    if method.solver in ASYMMETRIC and any(linear.held.expert is not None for linear in parts.linears()):
+        notes.append("experts are rounded as by gptq: the original and the lighter model send them different tokens")
+    return notes
+
+
+def _about_text(asked: Quantize, method: _Method, material: Material, parts: Anatomy) -> list[str]:
+    """Notes on text that is too little."""
+    notes = []
+    seen = sum(map(len, material.solve)) + material.synthetic
+    widest = max((linear.shape[1] for linear in parts.linears()), default=0)
+    if material.solve and method.solver != "nearest" and seen < widest:
+        notes.append(
+            f"solved on {seen} tokens, fewer than the {widest} channels that its widest linear reads: give more text "
+            "(--text, --samples, --synthetic)"
+        )
+    if asked.text is not None and not material.verify:
+        notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
+    return notes
 
 
 def choose_grids(parts: Anatomy, scheme: str, embed: str | None, dtype: torch.dtype) -> dict[str, Grid]:
@@ -148,260 +322,8 @@ def choose_grids(parts: Anatomy, scheme: str, embed: str | None, dtype: torch.dt
     return grids
 
 
-def scale_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type that scales and real zeros of a model of type `dtype` are stored in."""
-    return torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
-
-
-def model_name(path: Path) -> str:
-    """What a model is called in cards: the folder's name, or `organisation/model` for a snapshot of the hub's cache."""
-    cached = path.parent.parent.name
-    if path.parent.name == "snapshots" and cached.startswith("models--"):
-        return cached.removeprefix("models--").replace("--", "/")
-    return path.name
-
-
-def compute_type(dtype: torch.dtype, device: str) -> torch.dtype:
-    """The type a block's products are computed in: the model's own where the processor multiplies it fast, as the
-    runtimes that serve it do; else float32."""
-    if torch.device(device).type == "cuda":
-        return dtype
-    fast = dtype == torch.bfloat16 and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return dtype if fast else torch.float32
-
-
-def check_asked(
-    *,
-    scheme: str | None,
-    embed: str | None,
-    plan: Any,
-    fit: str | int | None,
-    bits: float | None,
-    quality: float | None,
-    skills: Any,
-    repair: int | None = None,
-) -> None:
-    """Raises UsageError unless at most one of the ways to say what to do was taken, and only with what goes with it."""
-    ways = {"scheme": scheme, "plan": plan, "fit": fit, "bits": bits, "quality": quality}
-    given = [name for name, value in ways.items() if value is not None]
-    if len(given) > 1:
-        raise UsageError(
-            f"{' and '.join(given)} were given, and each alone says what to do. Give one: scheme (with embed) for one "
-            "grid throughout, plan for what a file says, or a budget: fit, bits or quality."
-        )
-    if embed is not None and given not in ([], ["scheme"]):
-        raise UsageError(f"embed goes with scheme: {given[0]} decides on embedding and head itself. Leave embed out.")
-    if skills is not None and not {"fit", "bits", "quality"} & set(given):
-        raise UsageError(
-            "skills tell what a budget is to keep: give fit, bits or quality with them, or leave them out."
-        )
-    if repair is not None and (not isinstance(repair, int) or isinstance(repair, bool) or repair < 1):
-        raise UsageError(f"repair {repair!r} is no rank: give a whole number from 1 on, such as 16, or leave it out.")
-    if repair is not None and {"fit", "bits", "quality"} & set(given):
-        raise UsageError(
-            f"repair goes with scheme and plan: what {given[0]} plans does not know what a repair of rank {repair} "
-            "wins back. Leave repair out, or make a plan for fewer bytes first (whet plan) and give it with --plan."
-        )
-    if bits is not None and not 0 < bits <= 32:
-        raise UsageError(f"bits {bits:g} is no budget: give the stored bits a parameter, such as 3.5.")
-    if quality is not None and not 0 < quality <= 1:
-        raise UsageError(f"quality {quality:g} is no share of the original's: give one between 0 and 1, such as 0.98.")
-
-
-def decide(
-    model: str | Path,
-    *,
-    scheme: str | None = None,
-    embed: str | None = None,
-    plan: str | Path | Mapping[str, Any] | None = None,
-    solver: str | None = None,
-    transform: str | None = None,
-    repair: int | None = None,
-    synthetic: int | None = None,
-    target: str | None = None,
-    text: Any,
-    eval_text: Any,
-    field: str,
-    chat: bool,
-    samples: int,
-    window: int,
-    seed: int,
-    device: str,
-) -> Decision:
-    """Check every argument against the model and the target; raises UsageError or MachineError before anything runs.
-
-    synthetic: tokens that the model is to write beside the text; None leaves it to the solver (`best` has some).
-    scheme, embed: one grid throughout, `W4A16` and none unless given; or plan: a grid for each part, with the solver
-    and the target that it names.
-    """
-    if plan is not None:
-        said = read_plan(plan)
-        solver, target = solver or said["solver"], _target_of(said, target)
-    else:
-        scheme = scheme or next(iter(find_target(target or TARGET).schemes), SCHEME)
-        parse_scheme(scheme)
-        if embed is not None:
-            parse_scheme(embed)
-    best = solver == BEST
-    asked = EFFORTS.get(solver, solver) if solver else None
-    solver = asked or SOLVER
-    if solver not in SOLVERS:
-        efforts = ", ".join(f"{effort} for {name}" for effort, name in EFFORTS.items())
-        raise UsageError(
-            f"Solver {solver!r} is not known.{did_you_mean(solver, [*SOLVERS, *EFFORTS])} Solvers: "
-            f"{', '.join(SOLVERS)}; or say {efforts}."
-        )
-    if transform is not None and transform not in TRANSFORMS:
-        raise UsageError(
-            f"Transform {transform!r} is not known.{did_you_mean(transform, TRANSFORMS)} Transforms: "
-            f"{', '.join(TRANSFORMS)}."
-        )
-    runtime = find_target(target or TARGET)
-    if samples < 1 or window < 8:
-        raise UsageError(f"{samples} windows of {window} tokens is too little: give at least 1 window of 8 tokens.")
-    place = resolve_device(device)
-    checkpoint = Checkpoint(model)
-    untied = untie(checkpoint)
-    parted = transform in WHOLE and part(checkpoint)
-    parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
-    check_family(runtime, parts.model_type, str(checkpoint.path))
-    if runtime.gguf:
-        plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
-    notes = no_file_yet(runtime)
-    if not parts.family.known:
-        notes.append(
-            f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "
-            f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
-            + (
-                " (the solver and text that were given have no use here)"
-                if asked not in (None, "nearest") or text is not None
-                else ""
-            )
-        )
-        solver, text, eval_text = "nearest", None, None
-        if transform is not None:
-            raise UsageError(
-                f"whet has no table of the family {parts.model_type}, so it does not know where --transform "
-                f"{transform} folds in. Leave it out."
-            )
-    check_shapes(checkpoint, parts)
-    dtype = model_config(checkpoint).dtype or checkpoint.dtype
-    checked = None
-    if plan is not None:
-        found = check_plan(plan, parts, checkpoint.tensors, scale_dtype=scale_dtype(dtype))
-        checked, grids, stored = found.plan, found.grids, found.storage
-        notes += found.notes
-    else:
-        assert scheme is not None
-        grids = choose_grids(parts, scheme, embed, dtype)
-        every = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
-        among = frozenset(linear.address for linear in tables(parts))
-        if embed is not None and not parts.family.known:
-            raise UsageError(
-                f"whet has no table of the family {parts.model_type}, so it does not know who reads its embedding. "
-                "Leave out --embed."
-            )
-        notes += _without_ragged(runtime, grids, every)
-        stored = storage(runtime, grids, every, among, tied(runtime, parts), parts, dtype)
-    if repair is not None:
-        stored = beside_adapter(stored, grids)
-        if checked is not None and checked["predicted"] is not None:
-            notes.append("the plan's prediction is of its schemes alone, without what repair adds in bytes and wins")
-    writes_itself = text is None and (solver != "nearest" or transform not in (None, *BLIND))
-    if writes_itself and parts.task != "causal":
-        without = "" if transform is None else f" without --transform {transform}"
-        raise UsageError(
-            f"No text was given, and {checkpoint.path.name} does not write any by itself. Give --text FILE of the kind "
-            f"the model is used for, or --solver nearest{without}, which needs none."
-        )
-    if writes_itself:
-        check_fits(checkpoint)
-        window = min(window, int(checkpoint.config.get("max_position_embeddings") or window))
-    solve: list[Tensor] = []
-    verify: list[Tensor] = []
-    about: dict[str, Any] | None = (
-        {"source": "written by the model itself", "window": window} if writes_itself else None
-    )
-    if text is not None:
-        solve, verify, about = read_windows(
-            checkpoint, text, eval_text, field=field, chat=chat, samples=samples, window=window, seed=seed
-        )
-        check_vocabulary(checkpoint, parts, (*solve, *verify))
-    if transform == "auto" and not writes_itself and not verify:
-        raise UsageError(
-            "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
-            "or --eval FILE."
-        )
-    if untied:
-        notes.append(
-            f"{parts.family.head}.weight differs from the embedding although config.json ties the two: both are kept, "
-            "as transformers does, and the lighter config says that they are not tied"
-        )
-    if about is not None and about.get("window", window) < window:
-        notes.append(
-            f"windows of {about['window']} tokens instead of {window}: the model's config allows no longer ones"
-        )
-    if parts.unnamed:
-        notes.append(f"copied unchanged, as no table names them: {', '.join(parts.unnamed)}")
-    if parts.dropped:
-        notes.append(f"{parts.dropped} left out: it is a copy of the embedding, to which config.json ties it")
-    if solver in BLOCKWISE and (why := not_followed(parts)) is not None:
-        notes.append(
-            f"blocks are trained with every error of their output weighed alike, and nothing after them: {why}"
-        )
-    if solver in ASYMMETRIC and any(linear.held.expert is not None for linear in parts.linears()):
-        notes.append("experts are rounded as by gptq: the original and the lighter model send them different tokens")
-    beside, alone = _beside(checkpoint, parts, solve, synthetic, best and solver == EFFORTS[BEST])
-    notes += alone
-    seen, widest = sum(map(len, solve)) + beside, max((linear.shape[1] for linear in parts.linears()), default=0)
-    if solve and solver != "nearest" and seen < widest:
-        notes.append(
-            f"solved on {seen} tokens, fewer than the {widest} channels that its widest linear reads: give more text "
-            "(--text, --samples, --synthetic)"
-        )
-    if text is not None and not verify:
-        notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
-    recipe = {
-        "step": "quantize",
-        "model": model_name(checkpoint.path.resolve()),
-        "model_path": str(checkpoint.path.resolve()),
-        "scheme": scheme,
-        "embed": embed,
-        "plan": None if checked is None else plan_hash(checked),
-        "solver": solver,
-        "transform": transform,
-        "repair": repair,
-        "synthetic": beside,
-        "target": runtime.name,
-        "container": stored.container,
-        "seed": seed,
-        "device": torch.device(place).type,
-        "threads": torch.get_num_threads(),
-        "compute": str(compute_type(dtype, place)).removeprefix("torch."),
-        "text": about,
-    }
-    decision = Decision(
-        recipe,
-        checkpoint,
-        parts,
-        grids,
-        stored,
-        dtype,
-        place,
-        solve,
-        verify,
-        notes,
-        samples * window if writes_itself else beside,
-        checked,
-        parted=parted,
-    )
-    if repair is not None:
-        _check_repair(decision, runtime)
-    return decision
-
-
 def _beside(
-    checkpoint: Checkpoint, parts: Anatomy, solve: list[Tensor], asked: int | None, best: bool
+    checkpoint: Checkpoint, parts: Anatomy, solve: Sequence[Tensor], asked: int | None, best: bool
 ) -> tuple[int, list[str]]:
     """Tokens that the model is to write beside the text `solve`, and what to say. Raises UsageError where it cannot."""
     if asked is not None and asked < 0:
@@ -452,9 +374,9 @@ def _target_of(plan: Mapping[str, Any], target: str | None) -> str:
     return str(plan["target"])
 
 
-def _check_repair(decision: Decision, target: Target) -> None:
+def _check_repair(job: Job, target: Target) -> None:
     """Raises UsageError where no adapter can name what is to be repaired, or the target takes none."""
-    parts = decision.anatomy
+    parts = job.anatomy
     if not target.adapters:
         takes = ", ".join(name for name, other in TARGETS.items() if other.adapters)
         raise UsageError(
@@ -466,10 +388,10 @@ def _check_repair(decision: Decision, target: Target) -> None:
             f"whet has no table of the family {parts.model_type}, so it does not know its modules, which an adapter "
             "has to name. Leave repair out."
         )
-    if any(linear.held.expert is not None for linear in decision.chosen(parts.linears())):
+    if any(linear.held.expert is not None for linear in job.chosen(parts.linears())):
         raise UsageError(
             f"{parts.family.title} stacks its experts in one parameter, which is no module that an adapter could name. "
             "Leave repair out, or give a plan that keeps the experts as they are."
         )
-    if not decision.repaired:
+    if not job.repaired:
         raise UsageError("repair has nothing to repair: no linear of the blocks is rounded to codes. Leave repair out.")

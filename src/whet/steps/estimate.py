@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from whet.anatomy import Linear
-from whet.apply.block import ROUNDS
 from whet.apply.curvature import SLOPE_TOKENS
+from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.repair import REPAIR_ROUNDS
 from whet.apply.tune import TUNING_STEPS
 from whet.budget import tensor_bytes
 from whet.checkpoint.memory import available_memory
@@ -29,7 +30,7 @@ from whet.quantize import (
     SLICE,
     WHOLE,
 )
-from whet.steps.decide import BATCH_TOKENS, ENOUGH, Decision
+from whet.steps.decide import ENOUGH
 from whet.train import STEP_TOKENS, usual_steps
 from whet.transforms.judge import PROPOSED, judge_of, judging_bytes, judging_memory, judging_multiplications
 from whet.transforms.make import transformed_bytes
@@ -55,83 +56,83 @@ _EIGEN = 100.0
 _BASE_MEMORY = 700 * 2**20
 
 
-def estimate(decision: Decision) -> dict[str, Any]:
+def estimate(job: Job) -> dict[str, Any]:
     """What the run will take: `bytes` by part before and after, peak `memory`, `disk`, `seconds` (a rough guess)."""
-    parts, tensors, repair = decision.anatomy, decision.checkpoint.tensors, decision.recipe["repair"]
+    parts, tensors, repair = job.anatomy, job.checkpoint.tensors, job.repair
     before, after = (
-        tensor_bytes(parts, decision.checkpoint.stored, {}),
-        tensor_bytes(parts, tensors, decision.grids, repair),
+        tensor_bytes(parts, job.checkpoint.stored, {}),
+        tensor_bytes(parts, tensors, job.grids, repair),
     )
     block = max(sum(tensors[n].nbytes // tensors[n].dtype.itemsize for n in names) for names in parts.block_tensors)
-    chosen = decision.chosen(parts.linears())
+    chosen = job.chosen(parts.linears())
     widest = max((linear.shape[1] for linear in chosen), default=0)
-    largest = max((_together(decision, block) for block in parts.blocks), default=0)
-    tokens = decision.tokens
-    hidden = 4 * parts.embedding.shape[1] * (tokens + 2 * sum(len(w) for w in decision.verify))
-    moments = max(_moments(decision, block) for block in parts.blocks)
+    largest = max((_together(job, block) for block in parts.blocks), default=0)
+    tokens = job.tokens
+    hidden = 4 * parts.embedding.shape[1] * (tokens + 2 * sum(len(w) for w in job.verify))
+    moments = max(_moments(job, block) for block in parts.blocks)
     # a second moment's factor and what steers, weights and codes of what is solved together, and a slice of it in work
     solving = _FACTOR * widest**2 + moments + 6 * largest + 40 * min(largest, SLICE) if tokens else 20 * largest
     if repair:  # the error and what is made of it in float64, and an eigenvalue problem of its smaller side
-        solving += 32 * max(math.prod(m.shape) for m in decision.repaired)
-        solving += 24 * max(min(m.shape) for m in decision.repaired) ** 2
+        solving += 32 * max(math.prod(m.shape) for m in job.repaired)
+        solving += 24 * max(min(m.shape) for m in job.repaired) ** 2
     activations = 4 * BATCH_TOKENS * max(linear.shape[0] for linear in parts.linears()) * 3
-    embedding = tensors[parts.embedding.parameter].nbytes * (3 if parts.embedding.address in decision.grids else 1)
-    if decision.asymmetric:  # a drift for each second moment, a batch of the original's inputs, and its hidden states
-        inputs = max(sum(width for _, width in _inputs(decision, block)) for block in parts.blocks)
+    embedding = tensors[parts.embedding.parameter].nbytes * (3 if parts.embedding.address in job.grids else 1)
+    if job.asymmetric:  # a drift for each second moment, a batch of the original's inputs, and its hidden states
+        inputs = max(sum(width for _, width in _inputs(job, block)) for block in parts.blocks)
         solving += moments + 4 * BATCH_TOKENS * inputs
         hidden += 4 * parts.embedding.shape[1] * tokens
-    if decision.blockwise:
+    if job.blockwise:
         hidden += 4 * parts.embedding.shape[1] * tokens
-        trained = _TRAINED * block + _KEPT * activations * decision.batch // BATCH_TOKENS
+        trained = _TRAINED * block + _KEPT * activations * job.batch // BATCH_TOKENS
         solving = moments + max(solving - moments, trained)
     # a block as it runs, in float64 and as it is written, and what its inputs are on two texts
-    folding = 16 * block + 2 * moments + 16 * widest**2 if decision.recipe["transform"] is not None else 0
-    if decision.recipe["transform"] in WHOLE:  # embedding and head as they were and as they are written
+    folding = 16 * block + 2 * moments + 16 * widest**2 if job.transform is not None else 0
+    if job.transform in WHOLE:  # embedding and head as they were and as they are written
         folding = max(folding, 16 * math.prod(parts.embedding.shape))
-    if decision.recipe["transform"] == "spinquant":
+    if job.transform == "spinquant":
         folding = max(folding, _LEARNED * block + 2 * moments + _LEARNED * parts.embedding.shape[1] ** 2)
-    judging = judging_memory(decision, block)
+    judging = judging_memory(job, block)
     memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding, judging) + hidden
     spilled = hidden if hidden > hidden_states.SPILL else 0
-    if decision.blockwise:
+    if job.blockwise:
         width, count = parts.embedding.shape[1], len(parts.blocks)
         slopes = 4 * width * min(tokens, SLOPE_TOKENS) * (count + 1)
         spilled += 4 * width**2 * count + (slopes if slopes > hidden_states.SPILL else 0)
     multiply = _multiplications_per_second()
-    given = tokens - decision.recipe["synthetic"]
-    most = max(given, ENOUGH) if decision.solve and parts.task == "causal" else given
+    given = tokens - job.synthetic
+    most = max(given, ENOUGH) if job.solve and parts.task == "causal" else given
     return {
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
         "memory": int(memory),
         # llama.cpp's own file holds the weights once more
-        "disk": int(after["total"] * 1.02) * (2 if decision.storage.blocks else 1)
+        "disk": int(after["total"] * 1.02) * (2 if job.storage.blocks else 1)
         + 2**20
         + spilled
-        + transformed_bytes(decision)
-        + judging_bytes(decision, after["total"])
+        + transformed_bytes(job)
+        + judging_bytes(job, after["total"])
         # adapters lie block by block in the run's folder until they become one
         + after.get("adapter", 0),
-        "seconds": _seconds(decision, decision.recipe["solver"], multiply, tokens),
+        "seconds": _seconds(job, job.solver, multiply, tokens),
         "efforts": {
-            effort: _seconds(decision, solver, multiply, most if effort == BEST else given)
+            effort: _seconds(job, solver, multiply, most if effort == BEST else given)
             for effort, solver in EFFORTS.items()
         },
     }
 
 
-def _seconds(decision: Decision, solver: str, multiply: float, tokens: int) -> float:
+def _seconds(job: Job, solver: str, multiply: float, tokens: int) -> float:
     """About how long the run takes with a solver on so many tokens, at `multiply` multiplications and additions a
     second."""
-    parts = decision.anatomy
-    chosen = decision.chosen(parts.linears())
+    parts = job.anatomy
+    chosen = job.chosen(parts.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
     table = parts.embedding.shape[0] * parts.embedding.shape[1]
     flops = 4.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
-    rounds = 1 + (ROUNDS if decision.repaired else 0)
-    repairs = rounds * sum(_EIGEN * min(module.shape) ** 3 for module in decision.repaired)
+    rounds = 1 + (REPAIR_ROUNDS if job.repaired else 0)
+    repairs = rounds * sum(_EIGEN * min(module.shape) ** 3 for module in job.repaired)
     if not tokens:
         return (weights + table) * 5e-8 * rounds + repairs / multiply
-    flops += _WRITING * (weights + table) * (tokens - sum(map(len, decision.solve)))
+    flops += _WRITING * (weights + table) * (tokens - sum(map(len, job.solve)))
     if solver != "nearest":
         flops += rounds * sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
     if solver in ASYMMETRIC:
@@ -142,15 +143,15 @@ def _seconds(decision: Decision, solver: str, multiply: float, tokens: int) -> f
         flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
     if solver == "tuned":
         flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
-    return flops / multiply + (weights + table) * 1e-7 + _searching(decision, solver, multiply, tokens)
+    return flops / multiply + (weights + table) * 1e-7 + _searching(job, solver, multiply, tokens)
 
 
-def _searching(decision: Decision, solver: str, multiply: float, tokens: int) -> float:
+def _searching(job: Job, solver: str, multiply: float, tokens: int) -> float:
     """About how long finding a transform takes: another walk, what candidates cost beside it, and what `auto` measures:
     every proposal rounded and followed, and the whole rounded twice."""
-    kind = decision.recipe["transform"]
-    width, count = decision.anatomy.embedding.shape[1], len(decision.anatomy.blocks)
-    chosen = decision.chosen(decision.anatomy.linears())
+    kind = job.transform
+    width, count = job.anatomy.embedding.shape[1], len(job.anatomy.blocks)
+    chosen = job.chosen(job.anatomy.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in chosen)
     turning = 4.0 * weights * width / multiply if kind in WHOLE else 0.0
     if kind is None or kind in BLIND:
@@ -160,10 +161,10 @@ def _searching(decision: Decision, solver: str, multiply: float, tokens: int) ->
     if kind == "spinquant":
         return walk / multiply + turning + LEARNING_STEPS * _LEARNING * (weights / count + width**2) * width / multiply
     if kind == "auto":
-        rounded = dataclasses.replace(decision, recipe=decision.recipe | {"transform": None})
-        every = sum(linear.shape[0] * linear.shape[1] for linear in decision.anatomy.linears())
+        rounded = dataclasses.replace(job, transform=None)
+        every = sum(linear.shape[0] * linear.shape[1] for linear in job.anatomy.linears())
         rounding = 12.0 * (PROPOSED + 1) * sum(linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
-        walk += rounding + judging_multiplications(decision, every)
+        walk += rounding + judging_multiplications(job, every)
         search += 2 * _seconds(rounded, judge_of(solver), multiply, tokens)
     return walk / multiply + search
 
@@ -189,22 +190,22 @@ def check_room(out: Path, needs: dict[str, Any]) -> None:
         )
 
 
-def _together(decision: Decision, block: list[Linear]) -> int:
+def _together(job: Job, block: list[Linear]) -> int:
     """The most weights of a block that are solved together: all that read one input."""
     sizes: dict[str, int] = {}
-    for linear in decision.chosen(block):
+    for linear in job.chosen(block):
         sizes[linear.reads] = sizes.get(linear.reads, 0) + math.prod(linear.shape)
     return max(sizes.values(), default=0)
 
 
-def _moments(decision: Decision, block: list[Linear]) -> int:
+def _moments(job: Job, block: list[Linear]) -> int:
     """Bytes of the second moments of one block: one an input."""
-    return sum(4 * width**2 for _, width in _inputs(decision, block))
+    return sum(4 * width**2 for _, width in _inputs(job, block))
 
 
-def _inputs(decision: Decision, block: list[Linear]) -> set[tuple[str, int]]:
+def _inputs(job: Job, block: list[Linear]) -> set[tuple[str, int]]:
     """What the linears of a block that are rounded read, and how wide it is."""
-    return {(linear.reads, linear.shape[1]) for linear in decision.chosen(block)}
+    return {(linear.reads, linear.shape[1]) for linear in job.chosen(block)}
 
 
 def _multiplications_per_second() -> float:

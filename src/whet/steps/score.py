@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Linear
+from whet.apply.job import Job
 from whet.budget import linear_bytes, tables
 from whet.checkpoint import load_tokenizer
 from whet.errors import UsageError
@@ -30,7 +31,6 @@ from whet.events import OnEvent, ignore
 from whet.grids import Grid
 from whet.measure.skills import Item
 from whet.scores import LOST, TEXT, Sensitivity, TableUse, rank_share, table_losses, tied_metric
-from whet.steps.decide import Decision
 from whet.text import batches, encode
 from whet.walk import GradientWalk, Sample, refuse_unscored
 
@@ -49,7 +49,7 @@ Schemes = Callable[[Linear], Sequence[Grid]]
 
 
 def score(
-    decision: Decision,
+    job: Job,
     schemes: Schemes,
     *,
     items: Sequence[Item] = (),
@@ -58,31 +58,31 @@ def score(
     seed: int = 0,
     on_event: OnEvent = ignore,
 ) -> dict[str, Any]:
-    """Score every part of `decision`'s model on its solving windows, and each skill's share in every block.
+    """Score every part of `job`'s model on its solving windows, and each skill's share in every block.
 
     schemes: grids to price, by linear (embedding and head among them). items: questions with answers. spectra: also
     the rank that holds 90 % of each output's energy, which costs an eigenvalue problem a linear. folder: where hidden
     states are spilled. seed: of the noise. Raises UsageError where there is no text to score on.
     """
     started = time.monotonic()
-    parts, checkpoint = decision.anatomy, decision.checkpoint
+    parts, checkpoint = job.anatomy, job.checkpoint
     refuse_unscored(parts)
-    if not decision.solve:
+    if not job.solve:
         raise UsageError("Scoring needs text: give --text FILE, of the kind the model is used for.")
     tokenizer = load_tokenizer(checkpoint.path)
-    texts = _of_text(decision.solve, tokenizer)
+    texts = _of_text(job.solve, tokenizer)
     apart = min(0.5, _APART / sum(sample.tokens.numel() for sample in texts[0]))
     spectrum = rank_share if spectra else None
-    visitor = Sensitivity(parts, schemes, spectrum, solving=decision.tokens, apart=apart, passes=len(texts))
-    compute = getattr(torch, decision.recipe["compute"])
-    walk = GradientWalk(checkpoint, parts, decision.device, compute, folder, seed)
+    visitor = Sensitivity(parts, schemes, spectrum, solving=job.tokens, apart=apart, passes=len(texts))
+    compute = job.compute
+    walk = GradientWalk(checkpoint, parts, job.device, compute, folder, seed)
     stage = walk.stage(len(texts), on_event)
     for text in reversed(texts[1:]):
         walk.go(text, visitor, stage)
     walk.go(texts[0] + _of_skills(items, tokenizer), visitor, stage)
     found: list[dict[str, Any]] = [
         {
-            **_part(linear, index, decision),
+            **_part(linear, index, job),
             "sensitivity": mine.sensitivity,
             "schemes": _priced(linear, schemes(linear), mine.schemes),
             "spectrum": mine.spectrum,
@@ -91,7 +91,7 @@ def score(
         for linear in linears
         for mine in (visitor.parts[linear.address],)
     ]
-    found += _tables(decision, visitor, schemes, walk.skeleton.bound)
+    found += _tables(job, visitor, schemes, walk.skeleton.bound)
     outliers = visitor.outliers.table()
     for outlier in outliers.values():
         outlier["text"] = tokenizer.decode([outlier["token"]])
@@ -115,29 +115,29 @@ def score(
     return {
         "format": "whet.scores",
         "version": VERSION,
-        "model": {"name": decision.recipe["model"], "sha256": decision.recipe.get("model_sha256")},
-        "text": decision.recipe["text"],
+        "model": {"name": job.name, "sha256": job.sha256},
+        "text": job.text,
         "tokens": visitor.text_tokens,
         "seed": seed,
         "parts": found,
-        "other": _other(decision),
+        "other": _other(job),
         "blocks": blocks,
         "skills": list(dict.fromkeys(item.skill for item in items)),
         "seconds": time.monotonic() - started,
     }
 
 
-def unscored(decision: Decision, schemes: Schemes) -> dict[str, Any]:
+def unscored(job: Job, schemes: Schemes) -> dict[str, Any]:
     """Scores without a single loss, made without text or a forward pass: bytes are known beforehand."""
-    parts = decision.anatomy
+    parts = job.anatomy
     refuse_unscored(parts)
     inside: dict[str, int] = {linear.address: i for i, linears in enumerate(parts.blocks) for linear in linears}
     found = []
     for linear in (*parts.linears(), *tables(parts)):
         grids = schemes(linear)
         free = _priced(linear, grids, {grid.name: 0.0 for grid in grids})
-        found.append({**_part(linear, inside.get(linear.address), decision), "schemes": free})
-    return {"parts": found, "other": _other(decision)}
+        found.append({**_part(linear, inside.get(linear.address), job), "schemes": free})
+    return {"parts": found, "other": _other(job)}
 
 
 def language(text: str) -> str:
@@ -209,8 +209,8 @@ def _means(values: dict[str, list[tuple[float, int]]]) -> dict[str, float]:
     return {name: sum(v * n for v, n in pairs) / sum(n for _, n in pairs) for name, pairs in values.items()}
 
 
-def _part(linear: Linear, block: int | None, decision: Decision) -> dict[str, Any]:
-    stored = decision.checkpoint.tensors[linear.parameter]
+def _part(linear: Linear, block: int | None, job: Job) -> dict[str, Any]:
+    stored = job.checkpoint.tensors[linear.parameter]
     size = linear.shape[0] * linear.shape[1]
     return {
         "address": linear.address,
@@ -218,17 +218,17 @@ def _part(linear: Linear, block: int | None, decision: Decision) -> dict[str, An
         "block": block,
         "shape": list(linear.shape),
         # a head with the embedding's values is none of the original's, whose parameters a budget's bits are of
-        "parameters": 0 if linear.parameter in decision.original.repeated else size,
+        "parameters": 0 if linear.parameter in job.original.repeated else size,
         "bytes": size * stored.dtype.itemsize,
         # rows of one tensor take one scheme, so that they are stored as one
         **({"tensor": linear.parameter} if linear.rows is not None else {}),
     }
 
 
-def _other(decision: Decision) -> dict[str, int]:
-    parts = decision.anatomy
+def _other(job: Job) -> dict[str, int]:
+    parts = job.anatomy
     mine = {linear.parameter for linear in (*parts.linears(), *tables(parts))} | {parts.dropped}
-    rest = [info for name, info in decision.checkpoint.tensors.items() if name not in mine]
+    rest = [info for name, info in job.checkpoint.tensors.items() if name not in mine]
     return {
         "bytes": sum(info.nbytes for info in rest),
         "parameters": sum(info.nbytes // info.dtype.itemsize for info in rest),
@@ -241,9 +241,9 @@ def _priced(linear: Linear, grids: Sequence[Grid], losses: dict[str, float]) -> 
     return {grid.name: {"bytes": linear_bytes(grid, linear.shape, first), "kl": losses[grid.name]} for grid in grids}
 
 
-def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes, bound: float | None) -> list[dict[str, Any]]:
+def _tables(job: Job, visitor: Sensitivity, schemes: Schemes, bound: float | None) -> list[dict[str, Any]]:
     """Embedding and head. A tied one pays twice, and is solved by the metric that `compress` uses for it."""
-    parts, device = decision.anatomy, decision.device
+    parts, device = job.anatomy, job.device
     tokens = visitor.text_tokens
     hidden, gradient = visitor.head_hidden / tokens, visitor.embedding_gradient / visitor.looked.sum().float()
     looked, read = (visitor.looked / tokens).float(), (visitor.read / tokens).float()
@@ -264,12 +264,12 @@ def _tables(decision: Decision, visitor: Sensitivity, schemes: Schemes, bound: f
             states=states if reads else None,
             bound=bound,
         )
-        w = decision.checkpoint.read(linear.parameter).to(device).float()
+        w = job.checkpoint.read(linear.parameter).to(device).float()
         grids = schemes(linear)
         losses = dict(zip((grid.name for grid in grids), table_losses(w, use, grids), strict=True))
         found.append(
             {
-                **_part(linear, None, decision),
+                **_part(linear, None, job),
                 "sensitivity": LOST * float(use.cost(w).sum()),
                 "schemes": _priced(linear, grids, losses),
                 "spectrum": None,

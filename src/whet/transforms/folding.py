@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Group, Linear
-from whet.steps.decide import Decision
+from whet.apply.job import Job
 
 
 def double_device(device: str) -> str:
@@ -30,9 +30,9 @@ class Fold:
 class Held:
     """The tensors of a block, in float64 once they are changed."""
 
-    def __init__(self, decision: Decision, types: Mapping[str, torch.dtype], names: Sequence[str]) -> None:
-        self.device = decision.device
-        self.tensors = {name: decision.checkpoint.read(name) for name in names}
+    def __init__(self, job: Job, types: Mapping[str, torch.dtype], names: Sequence[str]) -> None:
+        self.device = job.device
+        self.tensors = {name: job.checkpoint.read(name) for name in names}
         self.types = {name: types.get(name, tensor.dtype) for name, tensor in self.tensors.items()}
         self.changed: set[str] = set()
 

@@ -26,20 +26,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.apply.block import Solver
+from whet.apply.job import BATCH_TOKENS, Job
 from whet.apply.marginal import ROOM, SOLVING, affordable
 from whet.apply.passes import solve_through
+from whet.apply.shards import Shards
 from whet.checkpoint import write_json
 from whet.events import Event, OnEvent
 from whet.measure.divergence import score_tokens
 from whet.quantize import BLOCKWISE
-from whet.steps.decide import BATCH_TOKENS, SOLVER, Decision
 from whet.text import batches
 from whet.train import noise, surely
 from whet.transforms.folding import Fold
 from whet.transforms.make import FOLDER, transformed
 from whet.transforms.propose import NONE, Proposals, swap_name
-from whet.walk import ORIGINAL, Journal, Swaps, not_followed
+from whet.walk import ORIGINAL, Swaps, not_followed
 
 JUDGING = "judging"  # the folder in the run's own
 TIMES = 4.0  # how long following all proposals may take, as a multiple of solving
@@ -48,70 +48,70 @@ _BOTH = ("with", "without")
 _PIECE = 128  # tokens whose mean KL is one observation, where a standard error is taken
 
 
-def with_transform(decision: Decision, run: Path, on_event: OnEvent) -> Decision:
+def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
     """As `transformed`; of `auto`, about the original with what it keeps folded in, or the original itself."""
-    if decision.recipe["transform"] != "auto" or decision.transforms is not None:
-        return transformed(decision, run, on_event)
+    if job.transform != "auto" or job.transforms is not None:
+        return transformed(job, run, on_event)
     folder = run / JUDGING
     folder.mkdir(exist_ok=True)
-    proposals = Proposals(decision, folder, on_event)
+    proposals = Proposals(job, folder, on_event)
     proposals.make(run)
-    judged = _kept(folder / "groups.json", lambda: _by_group(decision, proposals))
+    judged = _kept(folder / "groups.json", lambda: _by_group(job, proposals))
     kept: dict[str, dict[str, Any]] = judged["groups"]
     notes = [_told_by_group(judged)]
-    made = dataclasses.replace(decision, transforms={name: _nothing() for name in kept})
+    made = dataclasses.replace(job, transforms={name: _nothing() for name in kept})
     if any(one["transform"] != NONE for one in kept.values()):
         quiet = _without_notes(on_event)
         folds = functools.partial(_folds, proposals, kept)
         kl = _kept(
             folder / "whole.json",
-            lambda: _by_whole(decision, transformed(decision, run, quiet, folds), folder, on_event),
+            lambda: _by_whole(job, transformed(job, run, quiet, folds), folder, on_event),
         )
         for name in _BOTH:
             shutil.rmtree(folder / name, ignore_errors=True)
-        notes.append(_told_of_whole(kl, judge_of(decision.recipe["solver"])))
+        notes.append(_told_of_whole(kl, judge_of(job.solver)))
         if kl["stays"]:
-            made = transformed(decision, run, quiet, folds)
-            notes = [*made.notes[len(decision.notes) :], *notes]
+            made = transformed(job, run, quiet, folds)
+            notes = [*made.notes[len(job.notes) :], *notes]
         else:
             shutil.rmtree(run / FOLDER, ignore_errors=True)
     for note in notes:
         on_event({"event": "note", "message": note})
-    return dataclasses.replace(made, notes=[*decision.notes, *notes])
+    return dataclasses.replace(made, notes=(*job.notes, *notes))
 
 
 def judge_of(solver: str) -> str:
     """What the whole is judged with: training it twice more would cost more than a transform is worth."""
-    return SOLVER if solver in BLOCKWISE else solver
+    return "gptq" if solver in BLOCKWISE else solver
 
 
-def judging_bytes(decision: Decision, lighter: int) -> int:
+def judging_bytes(job: Job, lighter: int) -> int:
     """Bytes on the disk that `auto` takes beside the transformed original, at most: codes of every proposal, their
     parameters, and the model rounded twice. lighter: bytes of it."""
-    if decision.recipe["transform"] != "auto":
+    if job.transform != "auto":
         return 0
-    weights = sum(math.prod(linear.shape) for linear in decision.chosen(decision.anatomy.linears()))
+    weights = sum(math.prod(linear.shape) for linear in job.chosen(job.anatomy.linears()))
     # a byte a code; what else is stored of a group of weights is less than half of that
     return (PROPOSED + 1) * weights * 3 // 2 + 2 * lighter
 
 
-def judging_memory(decision: Decision, block: int) -> int:
+def judging_memory(job: Job, block: int) -> int:
     """Bytes of memory that following all proposals takes, at most. block: weights of the largest block."""
-    if decision.recipe["transform"] != "auto":
+    if job.transform != "auto":
         return 0
     # a block as it runs, what it is put back from, and its linears under every proposal
-    return 4 * block * (PROPOSED + 3) + min(ROOM, _followed_tokens(decision) * 4 * decision.anatomy.embedding.shape[1])
+    return 4 * block * (PROPOSED + 3) + min(ROOM, _followed_tokens(job) * 4 * job.anatomy.embedding.shape[1])
 
 
-def judging_multiplications(decision: Decision, weights: int) -> float:
+def judging_multiplications(job: Job, weights: int) -> float:
     """Multiplications and additions of following all proposals, at most. weights: of all blocks."""
-    return TIMES * SOLVING * 2.0 * weights * decision.tokens
+    return TIMES * SOLVING * 2.0 * weights * job.tokens
 
 
-def _followed_tokens(decision: Decision) -> int:
+def _followed_tokens(job: Job) -> int:
     """Tokens of all streams together, at most."""
-    streams = 1 + sum(PROPOSED + 1 for linears in decision.anatomy.blocks for _ in {x.reads for x in linears})
-    return streams * (decision.tokens + sum(map(len, decision.verify)))
+    streams = 1 + sum(PROPOSED + 1 for linears in job.anatomy.blocks for _ in {x.reads for x in linears})
+    return streams * (job.tokens + sum(map(len, job.verify)))
 
 
 def _kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -131,29 +131,27 @@ def _folds(proposals: Proposals, kept: Mapping[str, dict[str, Any]], index: int)
     }
 
 
-def _by_whole(decision: Decision, folded: Decision, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+def _by_whole(job: Job, folded: Job, folder: Path, on_event: OnEvent) -> dict[str, Any]:
     """KL in nats a token `with` and `without` transforms, the standard error of the difference over windows as
     `noise`, and whether they stay."""
-    found = [_rounded(one, folder / name, on_event) for one, name in zip((folded, decision), _BOTH, strict=True)]
+    found = [_rounded(one, folder / name, on_event) for one, name in zip((folded, job), _BOTH, strict=True)]
     gain = torch.tensor(found[1]["windows"], dtype=torch.float64) - torch.tensor(found[0]["windows"])
     kl = dict(zip(_BOTH, (one["kl"] for one in found), strict=True))
     return {**kl, "noise": noise(gain), "stays": kl["with"] < kl["without"] and surely(gain)}
 
 
-def _rounded(decision: Decision, folder: Path, on_event: OnEvent) -> dict[str, Any]:
+def _rounded(job: Job, folder: Path, on_event: OnEvent) -> dict[str, Any]:
     """The model rounded throughout into `folder`: its divergence on the verifying text, as `solve_through` says it."""
 
     def listen(event: Event) -> None:
         on_event(event | {"stage": "judge"} if event["event"] == "progress" else event)
 
     folder.mkdir(exist_ok=True)
-    judged = dataclasses.replace(
-        decision, recipe=decision.recipe | {"solver": judge_of(decision.recipe["solver"])}, alone=False
-    )
-    return solve_through(judged, Solver(judged, folder, Journal(folder), listen), folder)
+    judged = dataclasses.replace(job, solver=judge_of(job.solver), marginal=False)
+    return solve_through(judged, Shards(judged, folder, folder, listen))
 
 
-def _by_group(decision: Decision, proposals: Proposals) -> dict[str, Any]:
+def _by_group(job: Job, proposals: Proposals) -> dict[str, Any]:
     """What each group takes, as `{"groups": {name: told}, "tokens": n, "share": s, "why": None}`.
 
     tokens: on how many it was judged. share: KL of the groups that take anything over their KL without, summed. Where
@@ -161,7 +159,7 @@ def _by_group(decision: Decision, proposals: Proposals) -> dict[str, Any]:
     """
     told = {name: shares for index in range(proposals.count) for name, shares in proposals.told(index).items()}
     best = {name: min(shares, key=shares.__getitem__) for name, shares in told.items() if shares}
-    why = not_followed(decision.anatomy)
+    why = not_followed(job.anatomy)
     if why is None:
         for offered in (
             {name: [NONE, *shares] for name, shares in told.items() if shares},
@@ -175,8 +173,8 @@ def _by_group(decision: Decision, proposals: Proposals) -> dict[str, Any]:
                 for name, linears in proposals.linears(index).items()
                 for transform in offered[name]
             }
-            if windows := affordable(decision, swaps, TIMES):
-                kl = _followed(decision, proposals, swaps, windows)
+            if windows := affordable(job, swaps, TIMES):
+                kl = _followed(job, proposals, swaps, windows)
                 return _lowest(told, offered, kl) | {"tokens": sum(len(window) - 1 for window in windows)}
         why = "too few tokens could be followed in the time and memory of a run"
     groups = {
@@ -217,14 +215,14 @@ def _lowest(
 
 
 def _followed(
-    decision: Decision, proposals: Proposals, swaps: Mapping[str, Sequence[Any]], windows: Sequence[Tensor]
+    job: Job, proposals: Proposals, swaps: Mapping[str, Sequence[Any]], windows: Sequence[Tensor]
 ) -> dict[str, Tensor]:
     """KL(original ‖ one swap) in nats a token by swap, of each piece of text `[pieces]`, float64."""
-    parts, taken = decision.anatomy, batches(windows, BATCH_TOKENS)
-    # in float32 whatever the run computes in, as in `lost_alone`
-    walk = Swaps(decision.checkpoint, parts, taken, swaps, decision.device)
+    parts, taken = job.anatomy, batches(windows, BATCH_TOKENS)
+    # in float32 whatever the run computes in, as in `marginal_losses`
+    walk = Swaps(job.checkpoint, parts, taken, swaps, job.device)
     walk.go(proposals.weights)
-    head = decision.checkpoint.read((parts.head or parts.embedding).parameter).to(decision.device).float()
+    head = job.checkpoint.read((parts.head or parts.embedding).parameter).to(job.device).float()
     found: dict[str, list[Tensor]] = {name: [] for name in swaps}
     for number, batch in enumerate(taken):
         for row in range(len(batch)):  # rows of vocabulary width exist for one window at a time

@@ -21,15 +21,14 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Group, Linear, Unfolded, anatomy, fold_groups, stream
+from whet.apply.job import BATCH_TOKENS, Job
 from whet.budget import tables
-from whet.checkpoint import Checkpoint, atomic, read_header, write_json, write_tensors
+from whet.checkpoint import Checkpoint, atomic, copied_files, read_header, write_json, write_tensors
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.grids import Grid
 from whet.measure.divergence import score_tokens
 from whet.quantize import WHOLE, Reader, awq, loss, smooth
-from whet.steps.decide import BATCH_TOKENS, Decision
-from whet.steps.manifest import copied_files
 from whet.text import batches
 from whet.transforms.folding import Fold, Held
 from whet.transforms.rotations import (
@@ -42,7 +41,7 @@ from whet.transforms.rotations import (
     random_rotations,
     turned_rest,
 )
-from whet.walk import BlockStep, Journal, SecondMoments, Walk
+from whet.walk import BlockStep, Journal, SecondMoments, Untouched, Walk
 
 FOLDER = "transformed"
 _REST = "rest"
@@ -55,59 +54,58 @@ _DEFECT = 1e-3
 Chosen = Callable[[int], Mapping[str, Fold]]  # what the groups of a block take, by name; those left out take nothing
 
 
-def transformed(decision: Decision, run: Path, on_event: OnEvent, chosen: Chosen | None = None) -> Decision:
-    """`decision` about the transformed original, which is made in the folder `run` or gone on with there.
+def transformed(job: Job, run: Path, on_event: OnEvent, chosen: Chosen | None = None) -> Job:
+    """`job` about the transformed original, which is made in the folder `run` or gone on with there.
 
     chosen: what each group takes, where it is known (`whet.transforms.judge`) and not to be found.
     """
-    if decision.recipe["transform"] is None or decision.transforms is not None:
-        return decision
+    if job.transform is None or job.transforms is not None:
+        return job
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     journal = Journal(folder)
-    maker = _Maker(decision, folder, journal, on_event, chosen)
-    units = [*map(_unit, range(len(decision.anatomy.blocks))), _REST]
+    maker = _Maker(job, folder, journal, on_event, chosen)
+    units = [*map(_unit, range(len(job.anatomy.blocks))), _REST]
     if not all(journal.finished(unit, folder) for unit in units):
         maker.make(run)
     checkpoint = Checkpoint(folder)
-    parts = anatomy(checkpoint.config, checkpoint.shapes, str(decision.checkpoint.path))
+    parts = anatomy(checkpoint.config, checkpoint.shapes, str(job.checkpoint.path))
     found = {
         name: told
         for index in range(len(parts.blocks))
         for name, told in journal.entries[_unit(index)]["groups"].items()
     }
     gap = journal.entries[_REST]["kl"]
-    note = _summary(decision.recipe["transform"], found, gap)
+    note = _summary(job.transform, found, gap)
     on_event({"event": "note", "message": note})
     return dataclasses.replace(
-        decision,
+        job,
         checkpoint=checkpoint,
         anatomy=parts,
-        source=decision.original,
+        source=job.original,
         transforms=found,
-        notes=[*decision.notes, note],
+        notes=(*job.notes, note),
     )
 
 
-def check_transform(decision: Decision) -> None:
-    """Adds a note for everything that nothing folds into. Raises UsageError where that is all there is."""
-    kind = decision.recipe["transform"]
+def check_transform(job: Job) -> Job:
+    """`job` with a note for everything that nothing folds into. Raises UsageError where that is all there is."""
+    kind = job.transform
     if kind is None:
-        return
-    if kind in WHOLE:
-        check_turning(decision)
-    notes = _left_alone(decision)
-    if kind not in WHOLE and not any(foldable(decision, index)[0] for index in range(len(decision.anatomy.blocks))):
+        return job
+    notes = _left_alone(job)
+    turned = check_turning(job) if kind in WHOLE else []
+    if kind not in WHOLE and not any(foldable(job, index)[0] for index in range(len(job.anatomy.blocks))):
         why = "; ".join(notes) or f"{kind} needs attention with several heads whose v is rounded"
-        raise UsageError(f"--transform {kind} folds into nothing of {decision.recipe['model']}. Leave it out. ({why})")
-    decision.notes += notes
+        raise UsageError(f"--transform {kind} folds into nothing of {job.name}. Leave it out. ({why})")
+    return dataclasses.replace(job, notes=(*job.notes, *turned, *notes))
 
 
-def _left_alone(decision: Decision) -> list[str]:
+def _left_alone(job: Job) -> list[str]:
     """What nothing folds into, a sentence a reason."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    for index in range(len(decision.anatomy.blocks)):
-        for one in foldable(decision, index)[1]:
+    for index in range(len(job.anatomy.blocks)):
+        for one in foldable(job, index)[1]:
             reasons.setdefault((one.reads, one.why), []).append(one.address)
     told = []
     for (reads, why), addresses in reasons.items():
@@ -116,33 +114,33 @@ def _left_alone(decision: Decision) -> list[str]:
     return told
 
 
-def transformed_bytes(decision: Decision) -> int:
+def transformed_bytes(job: Job) -> int:
     """Bytes of the transformed original on the disk, at most."""
-    if decision.recipe["transform"] is None:
+    if job.transform is None:
         return 0
-    types = stored_types(decision)
-    return moment_bytes(decision) + sum(
+    types = stored_types(job)
+    return moment_bytes(job) + sum(
         info.nbytes // info.dtype.itemsize * types.get(name, info.dtype).itemsize
-        for name, info in decision.checkpoint.tensors.items()
+        for name, info in job.checkpoint.tensors.items()
     )
 
 
-def foldable(decision: Decision, index: int) -> tuple[list[Group], list[Unfolded]]:
+def foldable(job: Job, index: int) -> tuple[list[Group], list[Unfolded]]:
     """The groups of a block that have anything to round, on grids whose rows are scaled apart."""
-    groups, left = fold_groups(decision.anatomy, decision.checkpoint.config, index)
+    groups, left = fold_groups(job.anatomy, job.checkpoint.config, index)
     found = []
-    turns = decision.recipe["transform"] in ROTATIONS
+    turns = job.transform in ROTATIONS
     if turns:
         groups = [group for group in groups if group.heads[0] > 1]
         left = [one for one in left if one.reads == ATTENDED]
     for group in groups:
-        rounded = [linear for linear in (*group.readers, group.giver) if linear and linear.address in decision.grids]
-        shared = next((x for x in rounded if decision.grids[x.address].rows != 1), None)
-        if not any(linear.address in decision.grids for linear in group.readers):
+        rounded = [linear for linear in (*group.readers, group.giver) if linear and linear.address in job.grids]
+        shared = next((x for x in rounded if job.grids[x.address].rows != 1), None)
+        if not any(linear.address in job.grids for linear in group.readers):
             continue
         if shared is not None:
-            why = f"rows share scales in {decision.grids[shared.address].name}"
-        elif turns and not rotatable(decision, group):
+            why = f"rows share scales in {job.grids[shared.address].name}"
+        elif turns and not rotatable(job, group):
             why = "16 bits do not hold rotated what stays in them"
         else:
             found.append(group)
@@ -151,26 +149,24 @@ def foldable(decision: Decision, index: int) -> tuple[list[Group], list[Unfolded
     return found, left
 
 
-def rotatable(decision: Decision, group: Group) -> bool:
+def rotatable(job: Job, group: Group) -> bool:
     """Whether all that a rotation of a group's heads changes is written in a type that holds it."""
     if group.heads[0] == 1 or group.giver is None:
         return False
-    types = stored_types(decision)
+    types = stored_types(job)
     names = [*(x.parameter for x in (*group.readers, group.giver)), *(name for name, _ in group.vectors)]
-    return all(types.get(name, decision.checkpoint.tensors[name].dtype).itemsize >= 4 for name in names)
+    return all(types.get(name, job.checkpoint.tensors[name].dtype).itemsize >= 4 for name in names)
 
 
-def stored_types(decision: Decision) -> dict[str, torch.dtype]:
+def stored_types(job: Job) -> dict[str, torch.dtype]:
     """The types in which tensors that a transform changes are written: float32 where all in them are rounded
     afterwards."""
-    changed = decision.anatomy.linears()
-    if decision.recipe["transform"] in WHOLE:
-        changed += tables(decision.anatomy)
-    kept = {x.parameter for x in changed if x.address not in decision.grids}
+    changed = job.anatomy.linears()
+    if job.transform in WHOLE:
+        changed += tables(job.anatomy)
+    kept = {x.parameter for x in changed if x.address not in job.grids}
     return {
-        linear.parameter: decision.checkpoint.tensors[linear.parameter].dtype
-        if linear.parameter in kept
-        else torch.float32
+        linear.parameter: job.checkpoint.tensors[linear.parameter].dtype if linear.parameter in kept else torch.float32
         for linear in changed
     }
 
@@ -182,30 +178,28 @@ def _unit(index: int) -> str:
 class _Maker:
     """Writes the transformed original, a file a block."""
 
-    def __init__(
-        self, decision: Decision, folder: Path, journal: Journal, on_event: OnEvent, chosen: Chosen | None
-    ) -> None:
-        self.decision, self.folder, self.journal, self.chosen = decision, folder, journal, chosen
-        self.kind = decision.recipe["transform"]
-        self.count = len(decision.anatomy.blocks) + 1
-        self.types = stored_types(decision)
+    def __init__(self, job: Job, folder: Path, journal: Journal, on_event: OnEvent, chosen: Chosen | None) -> None:
+        self.job, self.folder, self.journal, self.chosen = job, folder, journal, chosen
+        self.kind = job.transform or ""
+        self.count = len(job.anatomy.blocks) + 1
+        self.types = stored_types(job)
         done = sum(journal.finished(_unit(i), folder) is not None for i in range(self.count - 1))
         self.on_event = on_event
         self.stage = Stage(on_event, "transform", self.count, done)
-        self.solve = batches(decision.solve, BATCH_TOKENS)
-        self.verify = batches(decision.verify, BATCH_TOKENS)
+        self.solve = batches(job.solve, BATCH_TOKENS)
+        self.verify = batches(job.verify, BATCH_TOKENS)
         self.rotations: dict[str, Tensor] = {}
         self.heads: list[list[Group]] = []
         if self.kind in ROTATIONS:
-            self.heads = [foldable(decision, index)[0] for index in range(self.count - 1)]
+            self.heads = [foldable(job, index)[0] for index in range(self.count - 1)]
 
     def make(self, run: Path) -> None:
         """Everything that is not there yet."""
-        decision, parts = self.decision, self.decision.anatomy
+        job, parts = self.job, self.job.anatomy
         if self.kind == "spinquant":
             self._learn(run)
         elif self.kind in ROTATIONS:
-            self.rotations = random_rotations(decision, self.heads)
+            self.rotations = random_rotations(job, self.heads)
         if self.kind in ROTATIONS or self.chosen is not None:
             for index in range(len(parts.blocks)):
                 self.block(index, None)
@@ -217,14 +211,14 @@ class _Maker:
         """Learn rotations, from a walk that keeps what is known of every block's inputs."""
         if self.journal.finished(LEARNED, self.folder) is None:
             self._walk(run)
-        self.rotations = learned(self.decision, self.folder, self.journal, self.heads, self.on_event)
+        self.rotations = learned(self.job, self.folder, self.journal, self.heads, self.on_event)
 
     def _walk(self, run: Path) -> None:
         """Visit every block with what reaches it in the original."""
-        decision, parts = self.decision, self.decision.anatomy
-        table = decision.checkpoint.read(parts.embedding.parameter)
-        compute = getattr(torch, decision.recipe["compute"])
-        walk = Walk(decision.checkpoint, parts, self.solve, [], table, table, decision.device, run, compute)
+        job, parts = self.job, self.job.anatomy
+        table = job.checkpoint.read(parts.embedding.parameter)
+        compute = job.compute
+        walk = Walk(job.checkpoint, parts, self.solve, [], table, table, job.device, run, compute)
         walk.go(self)
 
     def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
@@ -232,7 +226,7 @@ class _Maker:
         if self.kind == "spinquant":
             if not self.journal.finished(f"moments {step.index}", self.folder):
                 moments = step.second_moments()
-                keep_moments(self.decision, self.folder, self.journal, step.index, moments, self.heads[step.index])
+                keep_moments(self.job, self.folder, self.journal, step.index, moments, self.heads[step.index])
         elif not self.journal.finished(_unit(step.index), self.folder):
             self.block(step.index, step.second_moments(ranges=True))
         return {}
@@ -242,24 +236,24 @@ class _Maker:
         if self.journal.finished(_unit(index), self.folder):
             return
         started = time.monotonic()
-        held = Held(self.decision, self.types, self.decision.anatomy.block_tensors[index])
+        held = Held(self.job, self.types, self.job.anatomy.block_tensors[index])
         told: dict[str, dict[str, Any]] = {}
         if self.kind in WHOLE:
-            touched = stream(self.decision.anatomy, self.decision.checkpoint.config, index)
+            touched = stream(self.job.anatomy, self.job.checkpoint.config, index)
             for group in touched.read:
                 held.fold_norm(group)
                 held.turn_inputs(group, self.rotations[STREAM])
                 told[group.name] = {"transform": self.kind}
             held.turn_outputs(touched.writers, touched.biases, self.rotations[STREAM])
         chosen = None if self.chosen is None else self.chosen(index)
-        for group in foldable(self.decision, index)[0]:
+        for group in foldable(self.job, index)[0]:
             if chosen is not None:
                 fold = chosen.get(group.name, Fold({"transform": "none", "loss": 1.0}))
             elif self.kind in ROTATIONS:
                 fold = Fold({"transform": self.kind}, basis=self.rotations[group.name])
             else:
                 assert moments is not None
-                fold = _found(self.kind, self.decision, held, group, moments)
+                fold = _found(self.kind, self.job, held, group, moments)
             held.take(group, fold)
             told[group.name] = fold.told
         file = self.folder / f"model-{index + 1:05d}-of-{self.count:05d}.safetensors"
@@ -269,23 +263,23 @@ class _Maker:
 
     def _rest(self) -> None:
         """Everything outside the blocks, index and config; then what the whole computes."""
-        decision = self.decision
+        job = self.job
         file = self.folder / f"model-{self.count:05d}-of-{self.count:05d}.safetensors"
-        names = [name for name in decision.anatomy.other_tensors if name != decision.anatomy.dropped]
+        names = [name for name in job.anatomy.other_tensors if name != job.anatomy.dropped]
         if self.kind in WHOLE:
-            rest = turned_rest(decision, names, self.types, self.rotations[STREAM])
+            rest = turned_rest(job, names, self.types, self.rotations[STREAM])
         else:
-            rest = {name: decision.checkpoint.read(name) for name in names}
+            rest = {name: job.checkpoint.read(name) for name in names}
         write_tensors(file, rest)
         mapping = {
             name: shard.name for shard in sorted(self.folder.glob("model-*.safetensors")) for name in read_header(shard)
         }
         write_json(self.folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": mapping})
         # the tokenizer and the like: whoever reads a checkpoint reads these beside it
-        for beside in copied_files(decision.checkpoint.path):
+        for beside in copied_files(job.checkpoint.path):
             with atomic(self.folder / beside.name) as temporary:
                 shutil.copyfile(beside, temporary)
-        write_json(self.folder / "config.json", decision.checkpoint.config)
+        write_json(self.folder / "config.json", job.checkpoint.config)
         gap = self._gap()
         self.journal.record(_REST, file, kl=gap)
         self.stage.step()
@@ -296,22 +290,22 @@ class _Maker:
 
     def _gap(self) -> float | None:
         """KL(original ‖ transformed) in nats a token, over one batch of text. Raises GateError where it is a defect."""
-        decision = self.decision
+        job = self.job
         given = (self.verify or self.solve)[:1]
         if not given:
             return None
         after = Checkpoint(self.folder)
         total, count = 0.0, 0
         ends = []
-        for checkpoint in (decision.checkpoint, after):
+        for checkpoint in (job.checkpoint, after):
             parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
             table = checkpoint.read(parts.embedding.parameter)
-            walk = Walk(checkpoint, parts, given, [], table, table, decision.device)
-            walk.go(_Untouched())
-            head = checkpoint.read((parts.head or parts.embedding).parameter).to(decision.device).float()
+            walk = Walk(checkpoint, parts, given, [], table, table, job.device)
+            walk.go(Untouched())
+            head = checkpoint.read((parts.head or parts.embedding).parameter).to(job.device).float()
             ends.append((walk.skeleton, head, next(walk.final())))
         for row in range(len(given[0])):
-            if decision.anatomy.task == "causal":
+            if job.anatomy.task == "causal":
                 before, later = (skeleton.next_logits(states[row], head) for skeleton, head, states in ends)
             else:
                 tokens = given[0][row : row + 1]
@@ -321,24 +315,24 @@ class _Maker:
             kl = score_tokens(before, later, nothing)[0]
             total, count = total + kl.double().sum().item(), count + kl.numel()
         if not total / count < _DEFECT:
-            narrow = [table.role for table in tables(decision.anatomy) if self._narrow(table)]
+            narrow = [table.role for table in tables(job.anatomy) if self._narrow(table)]
             if self.kind in WHOLE and narrow:
                 raise GateError(
-                    f"{decision.recipe['model']}: {self.kind} loses KL {total / count:.3g} nats a token before "
+                    f"{job.name}: {self.kind} loses KL {total / count:.3g} nats a token before "
                     f"anything is rounded to codes, as {' and '.join(narrow)} stay in 16 bits. Round them too (--embed "
                     "with a scheme of 8 bits or fewer), or go on without --transform."
                 )
             raise GateError(
-                f"{decision.recipe['model']}: with {self.kind} folded in it computes something else than before (KL "
+                f"{job.name}: with {self.kind} folded in it computes something else than before (KL "
                 f"{total / count:.3g} nats a token). This is a defect of whet; please report it with the model's "
                 "config.json, and go on without --transform."
             )
         return max(0.0, total / count)
 
 
-def _found(kind: str, decision: Decision, held: Held, group: Group, moments: SecondMoments) -> Fold:
+def _found(kind: str, job: Job, held: Held, group: Group, moments: SecondMoments) -> Fold:
     """What `kind` finds for a group, with what rounding to nearest loses then as a share of what it lost."""
-    readers = list(readers_of(decision, held, group.readers, moments))
+    readers = list(readers_of(job, held, group.readers, moments))
 
     def settle(factors: Tensor) -> Tensor:
         return held.settle(group, factors)
@@ -355,24 +349,24 @@ def _found(kind: str, decision: Decision, held: Held, group: Group, moments: Sec
     return Fold({"transform": kind, "loss": share}, factors)
 
 
-def together(decision: Decision, linears: Sequence[Linear]) -> dict[tuple[str, Grid], list[Linear]]:
+def together(job: Job, linears: Sequence[Linear]) -> dict[tuple[str, Grid], list[Linear]]:
     """Those of `linears` that are to be rounded, by input and grid."""
     found: dict[tuple[str, Grid], list[Linear]] = {}
     for linear in linears:
-        if (grid := decision.grids.get(linear.address)) is not None:
+        if (grid := job.grids.get(linear.address)) is not None:
             found.setdefault((linear.reads, grid), []).append(linear)
     return found
 
 
 def readers_of(
-    decision: Decision,
+    job: Job,
     held: Held,
     linears: Sequence[Linear],
     moments: SecondMoments,
     judge: SecondMoments | None = None,
 ) -> Iterator[Reader]:
     """Linears that are to be rounded, those of one input and one grid together."""
-    for (reads, grid), some in together(decision, linears).items():
+    for (reads, grid), some in together(job, linears).items():
         h = moments.steady(reads)
         yield Reader(
             torch.cat([held.weight(linear) for linear in some]),
@@ -402,8 +396,3 @@ def _summary(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | Non
         lost = f"; {how} loses {mean:.3f} of what it lost before, linear by linear (geometric mean)"
     apart = "" if gap is None else f"; before any rounding, KL to the original is {gap:.1e} nats per token"
     return f"transform {kind}: of {len(found)} groups of linears {parts}{lost}{apart}"
-
-
-class _Untouched:
-    def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
-        return {}

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Group, Linear
+from whet.apply.job import BATCH_TOKENS, Job
 from whet.checkpoint import TensorInfo, read_header, read_tensor, write_tensors
 from whet.events import OnEvent, Stage
 from whet.quantize import SOLVERS, Reader, awq, loss, random_hadamard, smooth
-from whet.steps.decide import BATCH_TOKENS, Decision
 from whet.text import batches
 from whet.transforms.folding import Fold, Held
 from whet.transforms.make import foldable, readers_of, rotatable, share_of, stored_types, together
@@ -36,41 +36,41 @@ _ROWS = 512
 class Proposals:
     """Proposals in a folder of the run, a file a block: made, or gone on with, by `make`."""
 
-    def __init__(self, decision: Decision, folder: Path, on_event: OnEvent) -> None:
-        self.decision, self.folder, self.journal = decision, folder, Journal(folder)
-        self.types = stored_types(decision)
-        self.solve, self.verify = batches(decision.solve, BATCH_TOKENS), batches(decision.verify, BATCH_TOKENS)
-        self.count = len(decision.anatomy.blocks)
+    def __init__(self, job: Job, folder: Path, on_event: OnEvent) -> None:
+        self.job, self.folder, self.journal = job, folder, Journal(folder)
+        self.types = stored_types(job)
+        self.solve, self.verify = batches(job.solve, BATCH_TOKENS), batches(job.verify, BATCH_TOKENS)
+        self.count = len(job.anatomy.blocks)
         self.stage = Stage(on_event, "propose", self.count, sum(map(self._finished, range(self.count))))
 
     def make(self, run: Path) -> None:
         """Those that an earlier run did not."""
         if self.stage.done == self.count:
             return
-        decision, parts = self.decision, self.decision.anatomy
-        table = decision.checkpoint.read(parts.embedding.parameter)
-        compute = getattr(torch, decision.recipe["compute"])
+        job, parts = self.job, self.job.anatomy
+        table = job.checkpoint.read(parts.embedding.parameter)
+        compute = job.compute
         given = [*self.solve, *self.verify]
-        Walk(decision.checkpoint, parts, given, [], table, table, decision.device, run, compute).go(self)
+        Walk(job.checkpoint, parts, given, [], table, table, job.device, run, compute).go(self)
 
     def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
         """Proposes for the groups of a block, which itself stays as it is."""
         if self._finished(step.index):
             return {}
         started = time.monotonic()
-        decision, index = self.decision, step.index
+        job, index = self.job, step.index
         moments = step.second_moments(range(len(self.solve)), ranges=True)
         judge = step.second_moments(range(len(self.solve), len(self.solve) + len(self.verify)))
-        held = Held(decision, self.types, decision.anatomy.block_tensors[index])
+        held = Held(job, self.types, job.anatomy.block_tensors[index])
         told: dict[str, dict[str, float]] = {}
         tensors: dict[str, Tensor] = {}
-        for number, group in enumerate(foldable(decision, index)[0]):
-            folds = list(_proposed(decision, held, group, moments, judge, seed_of(decision, index, number)))
+        for number, group in enumerate(foldable(job, index)[0]):
+            folds = list(_proposed(job, held, group, moments, judge, seed_of(job, index, number)))
             told[group.name] = {fold.told["transform"]: fold.told["loss"] for fold in folds}
             for fold in [Fold({"transform": NONE}), *folds] if folds else []:
                 name = swap_name(group.name, fold.told["transform"])
                 tensors |= {f"{name}|{part}": t for part in _PARTS if (t := getattr(fold, part)) is not None}
-                for linear, codes in _rounded(decision, held, group, fold, moments, "rotate" in told[group.name]):
+                for linear, codes in _rounded(job, held, group, fold, moments, "rotate" in told[group.name]):
                     tensors |= {f"{name}|{linear.address}|{part}": t for part, t in codes.items()}
         file = self.folder / f"proposals-{index:05d}.safetensors"
         write_tensors(file, {name: tensor.cpu().clone() for name, tensor in tensors.items()})
@@ -86,8 +86,8 @@ class Proposals:
     def linears(self, index: int) -> dict[str, list[Linear]]:
         """By group of a block the linears that were rounded under each of its proposals."""
         return {
-            group.name: _linears(self.decision, group, "rotate" in told)
-            for group in foldable(self.decision, index)[0]
+            group.name: _linears(self.job, group, "rotate" in told)
+            for group in foldable(self.job, index)[0]
             if (told := self.told(index)[group.name])
         }
 
@@ -99,17 +99,17 @@ class Proposals:
 
     def weights(self, index: int) -> dict[str, dict[str, Tensor]]:
         """By `swap_name` what the linears of a block's groups are in the original, `[out, in]` by address, float32."""
-        stored, device = self._stored(index), self.decision.device
+        stored, device = self._stored(index), self.job.device
         linears = self.linears(index)
         found: dict[str, dict[str, Tensor]] = {}
-        for group in foldable(self.decision, index)[0]:
+        for group in foldable(self.job, index)[0]:
             for transform in (NONE, *self.told(index)[group.name]) if group.name in linears else ():
                 name = swap_name(group.name, transform)
                 fold = Fold({}) if transform == NONE else self.fold(index, group.name, transform)
                 mine: dict[str, Tensor] = {}
                 for linear in linears[group.name]:
                     parts = _codes(stored, f"{name}|{linear.address}|", device)
-                    grid = self.decision.grids[linear.address]
+                    grid = self.job.grids[linear.address]
                     mine[linear.address] = _back(group, fold, linear, grid.decode(parts.pop("codes"), parts))
                 found[name] = mine
         return found
@@ -139,11 +139,11 @@ def _codes(stored: Mapping[str, TensorInfo], prefix: str, device: str) -> dict[s
 
 
 def _proposed(
-    decision: Decision, held: Held, group: Group, moments: SecondMoments, judge: SecondMoments, seed: int
+    job: Job, held: Held, group: Group, moments: SecondMoments, judge: SecondMoments, seed: int
 ) -> Iterator[Fold]:
     """What loses less than none, of factors and of the rotation of its heads, on the verifying text."""
-    solve = SOLVERS[decision.recipe["solver"]]
-    readers = list(readers_of(decision, held, group.readers, moments, judge))
+    solve = SOLVERS[job.solver]
+    readers = list(readers_of(job, held, group.readers, moments, judge))
     solving = [dataclasses.replace(reader, judge=None) for reader in readers]
 
     def settle(factors: Tensor) -> Tensor:
@@ -154,34 +154,34 @@ def _proposed(
     for name, factors in (("smooth", settle(smooth(solving))), ("awq", awq(solving, settle).factors)):
         if (factors != 1).any() and (share := share_of(loss(some, factors, solve), before)) < 1:
             yield Fold({"transform": name, "loss": share}, factors.cpu().double())
-    if group.heads[0] > 1 and group.giver is not None and rotatable(decision, group):
+    if group.heads[0] > 1 and group.giver is not None and rotatable(job, group):
         basis = random_hadamard(group.given // group.heads[0], seed)
         columns, rows = _turns(group, basis, readers[0].w)
         share = share_of(sum(one.rotated(columns).loss(solve) for one in some), before)
-        for given in readers_of(decision, held, [group.giver], moments, judge):
+        for given in readers_of(job, held, [group.giver], moments, judge):
             after = dataclasses.replace(given, w=rows.t() @ given.w).sampled(_ROWS)
             share = (share + share_of(after.loss(solve), given.sampled(_ROWS).loss(solve))) / 2
         if share < 1:
             yield Fold({"transform": "rotate", "loss": share}, basis=basis)
 
 
-def _linears(decision: Decision, group: Group, turned: bool) -> list[Linear]:
+def _linears(job: Job, group: Group, turned: bool) -> list[Linear]:
     """Those whose rounding depends on what a group takes: its readers, and of a rotation what gives their input.
 
     (Rows that are divided by a factor are rounded as before: scales are by row.)
     """
     giver = [group.giver] if turned and group.giver is not None else []
-    return decision.chosen([*group.readers, *giver])
+    return job.chosen([*group.readers, *giver])
 
 
 def _rounded(
-    decision: Decision, held: Held, group: Group, fold: Fold, moments: SecondMoments, turned: bool
+    job: Job, held: Held, group: Group, fold: Fold, moments: SecondMoments, turned: bool
 ) -> Iterator[tuple[Linear, dict[str, Tensor]]]:
     """Codes and parameters of a group's linears, rounded under what it takes."""
-    solve = SOLVERS[decision.recipe["solver"]]
-    linears = _linears(decision, group, turned)
-    readers = readers_of(decision, held, linears, moments)
-    for (_, some), reader in zip(together(decision, linears).items(), readers, strict=True):
+    solve = SOLVERS[job.solver]
+    linears = _linears(job, group, turned)
+    readers = readers_of(job, held, linears, moments)
+    for (_, some), reader in zip(together(job, linears).items(), readers, strict=True):
         inside = _under(group, fold, some[0], reader)
         solution = solve(inside.w, inside.h, inside.grid)
         ends = list(itertools.accumulate(linear.shape[0] for linear in some))

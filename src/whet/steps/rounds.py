@@ -6,12 +6,13 @@ import dataclasses
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whet.budget import check_plan, plan_hash
+from whet.apply.job import Job, scale_dtype
+from whet.budget import check_plan
 from whet.budget.mix import Budget, make_plan
 from whet.checkpoint import write_json
 from whet.engines.torch import open_model
@@ -19,8 +20,6 @@ from whet.events import OnEvent
 from whet.grids import parse_scheme
 from whet.measure.skills import Item, Outcome, compare_skills
 from whet.measure.skills import score as ask
-from whet.recipe.run import carry_out
-from whet.steps.decide import Decision, scale_dtype
 from whet.targets import find_target
 
 ROUNDS = 2  # of a size: the plan, and one from what was measured of it
@@ -40,14 +39,14 @@ _ERRORS = 1.0  # standard errors that a skill's retention must be above its limi
 @dataclass(frozen=True)
 class Round:
     """One plan, made and measured on the verifying text: KL and top-1, each skill's retention and its lower end, and
-    what parts lose `alone` (`recipe.alone`)."""
+    what parts lose by themselves, `marginal` (`whet.apply.marginal`)."""
 
     plan: dict[str, Any]
     kl: float
     top1: float
     retention: dict[str, float]
     lower: dict[str, float]
-    alone: dict[str, Any]
+    marginal: dict[str, Any]
 
     @property
     def bytes(self) -> int:
@@ -64,29 +63,32 @@ class Round:
         return self.kl <= -math.log(quality) and all(lower >= quality for lower in self.lower.values())
 
 
-def search(
-    run: Path,
-    decision: Decision,
+Compress = Callable[[Path, Job], dict[str, Any]]
+
+
+def rounds_of(
+    folder: Path,
+    job: Job,
     budget: Budget,
     scores: dict[str, Any],
     items: Sequence[Item],
+    compress: Compress,
     on_event: OnEvent,
 ) -> list[Round]:
-    """Plan and measure until another round is not worth it."""
-    target = find_target(decision.recipe["target"])
-    solver = decision.recipe["solver"]
+    """Plan and measure until another round is not worth it. folder: where rounds are made and kept."""
+    target = find_target(job.target)
     rounds: list[Round] = []
     known = scores
     most: float | None = None
     for number in range(QUALITY_ROUNDS if budget.kind == "quality" else ROUNDS):
-        found = make_plan(known, target, budget, solver=solver, most_kl=most)
+        found = make_plan(known, target, budget, solver=job.solver, most_kl=most)
         if any(found["schemes"] == one.plan["schemes"] for one in rounds):
             break
         if rounds and budget.kind != "quality":
             now = min(_reckoned(known, one.plan["schemes"]) for one in rounds)
             if found["predicted"]["kl"] > (1 - _WORTH) * now:
                 break
-        rounds.append(_made(run / f"round {number}", decision, found, items, run, on_event))
+        rounds.append(_made(folder, number, job, found, items, compress, on_event))
         last = rounds[-1]
         on_event({"event": "note", "message": _told(last, number)})
         known = learned(scores, rounds)
@@ -140,14 +142,14 @@ def best_of(rounds: Sequence[Round], budget: Budget, scores: Mapping[str, Any]) 
     """
     if budget.kind == "quality":
         return min((r for r in rounds if r.keeps(budget.value)), key=lambda r: r.bytes, default=None)
-    if not all(one.alone and one.kl > 0 for one in rounds):
+    if not all(one.marginal and one.kl > 0 for one in rounds):
         return min(rounds, key=lambda r: r.kl)
     known = learned(scores, rounds)
     return min(rounds, key=lambda r: r.kl * _reckoned(known, r.plan["schemes"]))
 
 
 def learned(scores: Mapping[str, Any], rounds: Sequence[Round]) -> dict[str, Any]:
-    """The scores with losses corrected by what parts lost alone in `rounds`, over what was predicted for them.
+    """The scores with losses corrected by what parts lost by themselves in `rounds`, over what was predicted for them.
 
     A correction is of the part at the bits it was measured on; between two such it goes by bits, beyond them it stays
     as it is. It counts the more, the more tokens it was measured on, and is at most fourfold: beyond that it would be
@@ -156,11 +158,11 @@ def learned(scores: Mapping[str, Any], rounds: Sequence[Round]) -> dict[str, Any
     parts = {part["address"]: part for part in scores["parts"]}
     seen: dict[str, dict[int, float]] = defaultdict(dict)
     for one in rounds:
-        for measured in one.alone.get("parts", []):
+        for measured in one.marginal.get("parts", []):
             schemes = {a: one.plan["schemes"][a] for a in measured["addresses"]}
             told = math.fsum(parts[a]["schemes"][scheme]["kl"] for a, scheme in schemes.items())
             if told > 0 and measured["kl"] > 0:
-                trust = one.alone["tokens"] / (one.alone["tokens"] + _TRUSTED)
+                trust = one.marginal["tokens"] / (one.marginal["tokens"] + _TRUSTED)
                 factor = min(_MOST, max(1 / _MOST, measured["kl"] / told)) ** trust
                 seen |= {a: seen[a] | {parse_scheme(scheme).bits: factor} for a, scheme in schemes.items()}
 
@@ -197,20 +199,26 @@ def _reckoned(scores: Mapping[str, Any], schemes: Mapping[str, str]) -> float:
 
 
 def _made(
-    folder: Path, decision: Decision, found: dict[str, Any], items: Sequence[Item], run: Path, on_event: OnEvent
+    run: Path,
+    number: int,
+    job: Job,
+    found: dict[str, Any],
+    items: Sequence[Item],
+    compress: Compress,
+    on_event: OnEvent,
 ) -> Round:
     """Compress by a plan and measure, unless an earlier call did."""
-    note = folder.parent / f"{folder.name}.json"
+    folder, note = run / f"round {number}", run / f"round {number}.json"
     if note.is_file():
         kept = json.loads(note.read_text(encoding="utf-8"))
         if kept["plan"]["schemes"] == found["schemes"]:
             return Round(**kept)
-    result = carry_out(folder, _with_plan(decision, found), on_event)
+    result = compress(folder, _with_plan(job, found))
     retention: dict[str, float] = {}
     lower: dict[str, float] = {}
     if items:
-        original = _answers(run / "original.json", decision.original.path, decision, items, on_event)
-        lighter = _answers(None, folder, decision, items, on_event)
+        original = _answers(run / "original.json", job.original.path, job, items, on_event)
+        lighter = _answers(None, folder, job, items, on_event)
         for entry in compare_skills(items, original, lighter, 0):
             kept_share = entry["retention"]
             if kept_share["value"] is not None:
@@ -218,40 +226,31 @@ def _made(
                 # the interval is of 95 %: half its lower arm is about a standard error
                 arm = (kept_share["value"] - kept_share["interval"][0]) / 1.96
                 lower[entry["skill"]] = kept_share["value"] - _ERRORS * arm
-    alone = result.get("alone", {})
-    made = Round(found, result.get("kl", math.nan), result.get("top1", math.nan), retention, lower, alone)
+    marginal = result.get("marginal", {})
+    made = Round(found, result.get("kl", math.nan), result.get("top1", math.nan), retention, lower, marginal)
     write_json(note, dataclasses.asdict(made))
     return made
 
 
-def _answers(
-    file: Path | None, folder: Path, decision: Decision, items: Sequence[Item], on_event: OnEvent
-) -> list[Outcome]:
+def _answers(file: Path | None, folder: Path, job: Job, items: Sequence[Item], on_event: OnEvent) -> list[Outcome]:
     """What the model in `folder` answers, remembered in `file`."""
     if file is not None and file.is_file():
         return [Outcome(**one) for one in json.loads(file.read_text(encoding="utf-8"))["outcomes"]]
-    engine = open_model(folder, decision.device)
+    engine = open_model(folder, job.device)
     outcomes = ask(engine, items, on_event=on_event, stage="skills")
     if file is not None:
         write_json(file, {"outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]})
     return outcomes
 
 
-def _with_plan(decision: Decision, found: dict[str, Any]) -> Decision:
-    checked = check_plan(found, decision.anatomy, decision.checkpoint.tensors, scale_dtype=scale_dtype(decision.dtype))
-    recipe = decision.recipe | {
-        "scheme": None,
-        "embed": None,
-        "plan": plan_hash(checked.plan),
-        "container": checked.storage.container,
-    }
+def _with_plan(job: Job, found: dict[str, Any]) -> Job:
+    checked = check_plan(found, job.anatomy, job.checkpoint.tensors, scale_dtype=scale_dtype(job.dtype))
     return dataclasses.replace(
-        decision,
-        recipe=recipe,
+        job,
         grids=checked.grids,
         storage=checked.storage,
         plan=checked.plan,
-        notes=[*decision.notes, *checked.notes, *found["notes"]],
+        notes=(*job.notes, *checked.notes, *found["notes"]),
     )
 
 

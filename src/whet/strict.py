@@ -19,28 +19,29 @@ class Strict(BaseModel):
 M = TypeVar("M", bound=Strict)
 
 
-def checked(kind: type[M], value: Any, source: str) -> M:
-    """`value` as a `kind`. source: what the document is called, for the message.
+def checked(kind: type[M], value: Any, source: str, *, by_name: bool = False) -> M:
+    """`value` as a `kind`. source: what the document is called, for the message. by_name: keys are the names of
+    attributes, as in Python, and not those that documents use.
 
     Raises UsageError with the path of the first key that is wrong, what is wrong, and the nearest right name.
     """
     try:
-        return kind.model_validate(value)
+        return kind.model_validate(value, context={"document": not by_name}, by_name=by_name, by_alias=not by_name)
     except ValidationError as error:
         # a key that is not known often is the one that is missing, misspelt: it is told first
         faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
         alike = sum(fault["type"] == faults[0]["type"] for fault in faults) - 1
         more = f" ({alike} more like this.)" if alike else ""
-        raise UsageError(f"{source}: {_sentence(kind, faults[0])}{more}") from error
+        raise UsageError(f"{source}: {_sentence(kind, faults[0], by_name)}{more}") from error
 
 
-def _sentence(kind: type[BaseModel], fault: Any) -> str:
+def _sentence(kind: type[BaseModel], fault: Any, by_name: bool) -> str:
     at, what = tuple(fault["loc"]), fault["msg"].removeprefix("Value error, ").rstrip(".")
     if len(at) > 1 and at[-1] in ("str", "int", "float"):
         at = at[:-1]  # one of several types that the key may have
     path = _path(at)
     if fault["type"] == "extra_forbidden":
-        known = _keys(kind, at[:-1])
+        known = list(kind.model_fields) if by_name else _keys(kind, at[:-1])
         return f"the key {path} is not known.{did_you_mean(str(at[-1]), known)} Keys here: {', '.join(known)}."
     if fault["type"] == "missing":
         return f"the key {path} is missing."

@@ -1,0 +1,179 @@
+"""The folder of a run, `.whet` inside the folder that is being made: begun, gone on with, closed.
+
+    request.json          what the run was asked for and what it depends on; a folder without it holds no run
+    windows.safetensors   the tokens it calibrates and verifies on
+    plan.json             the plan it follows, if there is one
+    journal.jsonl, …      what is finished (`whet.walk.Journal`) and what steps keep there
+
+A run that was killed resumes from its request alone, and gives the bytes it would have given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from whet import __version__
+from whet.budget import write_plan
+from whet.checkpoint import disk_errors, read_header, read_tensor, sync_folder, write_json, write_tensors
+from whet.errors import UsageError
+from whet.events import Event, OnEvent
+from whet.walk import locked
+
+RUN = ".whet"
+_REQUEST, _WINDOWS, _PLAN, _PROGRESS = "request.json", "windows.safetensors", "plan.json", "progress.json"
+
+
+class Run:
+    """The run that makes the folder `out`."""
+
+    def __init__(self, out: str | Path) -> None:
+        self.out = Path(out)
+        self.folder = self.out / RUN
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a stopped run."""
+        return (self.folder / _REQUEST).is_file()
+
+    def check_free(self, original: Path) -> None:
+        """Raises UsageError where `out` holds anything but a stopped run, or is the original's own folder."""
+        out = self.out
+        if not out.exists():
+            return
+        if not out.is_dir():
+            raise UsageError(f"{out} is a file. Name a folder for the lighter model.")
+        if out.resolve() == original.resolve():
+            raise UsageError(f"{out} is the original's own folder, which is never changed. Name another folder.")
+        left = [] if self.begun else [p for p in out.iterdir() if p.name != RUN]
+        if left:
+            raise UsageError(f"{out} is not empty (it holds {left[0].name}). Name a new folder, or empty this one.")
+
+    @contextmanager
+    def opened(
+        self,
+        request: Mapping[str, Any],
+        solve: Sequence[Tensor] = (),
+        verify: Sequence[Tensor] = (),
+        plan: Mapping[str, Any] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Hold the folder against other processes, and begin the run or go on with it; gives the request it began with.
+
+        Raises UsageError where the stopped run is another one, naming what differs.
+        """
+        made = next((p for p in (*reversed(self.folder.parents), self.folder) if not p.exists()), None)
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder):
+            if self.begun:
+                began = self.request()
+                self._refuse_another(began, request)
+            else:
+                began = dict(request)
+                try:
+                    self._begin(began, solve, verify, plan)
+                except BaseException:  # there is nothing to resume yet, so nothing of it is left
+                    shutil.rmtree(made or self.folder, ignore_errors=True)
+                    raise
+            yield began
+
+    def request(self) -> dict[str, Any]:
+        """What the stopped run was asked for. Raises UsageError where there is no run to go on with."""
+        if not self.begun:
+            if (self.out / "whet.json").is_file():
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise UsageError(f"{self.out} is finished: there is nothing to resume.")
+            raise UsageError(f"{self.out} holds no stopped run. Give the folder that whet compress was writing to.")
+        request: dict[str, Any] = json.loads((self.folder / _REQUEST).read_text(encoding="utf-8"))
+        if request["whet"] != __version__:
+            raise UsageError(
+                f"{self.out} was begun by whet {request['whet']}, this is {__version__}. Install that, or start anew "
+                "elsewhere."
+            )
+        return request
+
+    def windows(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Windows that the run solves and verifies on."""
+        stored = read_header(self.folder / _WINDOWS)
+        solve, verify = (
+            [read_tensor(stored[name]) for name in sorted(stored) if name.startswith(kind)]
+            for kind in ("solve", "verify")
+        )
+        return solve, verify
+
+    def plan(self) -> Path | None:
+        """The file of the plan that the run follows, if there is one."""
+        file = self.folder / _PLAN
+        return file if file.is_file() else None
+
+    def telling(self, on_event: OnEvent) -> OnEvent:
+        """`on_event`, and what is going on kept in progress.json, for `whet status`: at most once a second."""
+        last = -math.inf
+
+        def tell(event: Event) -> None:
+            nonlocal last
+            on_event(event)
+            now = time.monotonic()
+            if event["event"] == "progress" and now - last >= 1 and self.folder.is_dir():
+                last = now
+                told = {k: event.get(k) for k in ("stage", "done", "of", "seconds_left")} | {"time": time.time()}
+                made = self.folder / f"{_PROGRESS}.tmp"
+                made.write_text(json.dumps(told), encoding="utf-8")
+                made.replace(self.folder / _PROGRESS)
+
+        return tell
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the run said last of how far it is: `stage`, `done`, `of`, `seconds_left`, and the `time` it said so."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / _PROGRESS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def close(self) -> None:
+        """Remove the run's folder, the request first: without it there is no run, and half a removal is none either."""
+        (self.folder / _REQUEST).unlink()
+        sync_folder(self.folder)
+        shutil.rmtree(self.folder)
+
+    def _begin(
+        self,
+        request: Mapping[str, Any],
+        solve: Sequence[Tensor],
+        verify: Sequence[Tensor],
+        plan: Mapping[str, Any] | None,
+    ) -> None:
+        windows = {f"solve {i:06d}": w for i, w in enumerate(solve)}
+        windows |= {f"verify {i:06d}": w for i, w in enumerate(verify)}
+        write_tensors(self.folder / _WINDOWS, windows)
+        if plan is not None:
+            write_plan(self.folder / _PLAN, plan)
+        write_json(self.folder / _REQUEST, request)
+
+    def _refuse_another(self, began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Raises UsageError unless what the run began with is what is asked for `now`."""
+        if began["fingerprint"] == now["fingerprint"]:
+            return
+        before, after = began["record"], now["record"]
+        if before["model_sha256"] != after["model_sha256"]:
+            what = f"the model {now['model']} is not the one it began with (or has changed since)"
+        else:
+            differing = {k: (before.get(k), after[k]) for k in after if before.get(k) != after[k] and k != "plan"}
+            parts = [f"{k} was {a!r} and is {b!r}" for k, (a, b) in differing.items()]
+            parts += ["its plan is another"] * (before.get("plan") != after.get("plan"))
+            parts += [f"{k} was {began[k]!r} and is {now[k]!r}" for k in ("budget",) if began.get(k) != now.get(k)]
+            parts += ["its questions are others"] * (began.get("items") != now.get("items"))
+            what = "; ".join(parts) or "its text is another"
+        raise UsageError(
+            f"{self.out} holds a stopped run that cannot go on: {what}. Give what it began with, or start in a new "
+            "folder."
+        )
