@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ggml
+from solvers import ROUNDERS
 from whet.checkpoint.modeling_whet import decode
 from whet.grids import BLOCKS, NestedGrid
-from whet.quantize import SOLVERS, Solution, gptq
+from whet.quantize import Solution, gptq
 from whet.quantize.descent import descend
 from whet.starter import path
 
@@ -179,7 +180,7 @@ def test_candidates_differ_and_the_best_is_among_them(kind):
 
 
 @pytest.mark.parametrize("kind", list(BLOCKS))
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ROUNDERS)
 def test_every_solver_rounds_onto_every_block_type(kind, solver):
     """And what it returns is stored and read as it is."""
     grid = BLOCKS[kind]
@@ -187,7 +188,7 @@ def test_every_solver_rounds_onto_every_block_type(kind, solver):
     w = torch.randn(12, 512, generator=generator) * 0.05
     x = torch.randn(600, 512, generator=generator) @ torch.randn(512, 512, generator=generator)
     h = x.t() @ x / 600
-    solution = SOLVERS[solver](w, h, grid)
+    solution = ROUNDERS[solver](w, h, grid)
     values = grid.decode(solution.codes, solution.params)
     assert torch.equal(
         decode(grid.stored_parts(solution.codes, solution.params), grid.table_entry("float32"), torch.float32), values
@@ -221,11 +222,11 @@ def test_descent_harms_no_row_and_moves_what_is_shared(kind):
 
 
 @pytest.mark.parametrize("kind", ["Q3_K", "Q6_K"])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ROUNDERS)
 def test_symmetric_types_keep_a_mask(kind, solver):
     grid = BLOCKS[kind]
     w = weights(6, 256, 1)
     mask = torch.rand(6, 256, generator=torch.Generator().manual_seed(2)) < 0.5
-    solution = SOLVERS[solver](w, torch.eye(256) + 0.5, grid, mask)
+    solution = ROUNDERS[solver](w, torch.eye(256) + 0.5, grid, mask)
     values = grid.decode(solution.codes, solution.params)
     assert (values[~mask] == 0).all() and (values[mask] != 0).float().mean() > 0.5

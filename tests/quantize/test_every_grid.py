@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from schemes import EVERY, problem, widths
+from solvers import ROUNDERS
 from whet.grids import SMALL_FLOATS, Grid, parse_scheme
-from whet.quantize import SOLVERS, Solution, gptq, nearest, second_moment_error
+from whet.quantize import Solution, gptq, nearest, second_moment_error
 from whet.quantize.descent import descend
 
 
@@ -19,10 +20,10 @@ def values(grid: Grid, solution: Solution) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("scheme,columns", [(scheme, columns) for scheme in EVERY for columns in widths(scheme)])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ROUNDERS)
 def test_every_solver_takes_every_grid(scheme, solver, columns):
     grid, (w, h) = parse_scheme(scheme), problem(140, columns)
-    solution = SOLVERS[solver](w, h, grid)
+    solution = ROUNDERS[solver](w, h, grid)
     rounded = values(grid, solution)
     assert torch.isfinite(rounded).all() and solution.codes.shape == w.shape and solution.notes == []
     assert second_moment_error(w, rounded, h) <= second_moment_error(w, values(grid, nearest(w, h, grid)), h)
@@ -46,12 +47,12 @@ def test_gptq_and_descent_gain_on_small_floats(scheme):
 
 
 @pytest.mark.parametrize("scheme", SMALL_FLOATS)
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ROUNDERS)
 def test_a_mask_is_kept_exactly_on_small_floats(scheme, solver):
     grid, (w, h) = parse_scheme(scheme), problem(24, 64)
     mask = torch.rand(w.shape, generator=torch.Generator().manual_seed(2)) < 0.5
     mask[3] = False
-    rounded = values(grid, SOLVERS[solver](w, h, grid, mask))
+    rounded = values(grid, ROUNDERS[solver](w, h, grid, mask))
     assert (rounded[~mask] == 0).all() and (rounded[mask] != 0).float().mean() > 0.4
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from whet.anatomy import Linear
 from whet.apply.job import Job
 from whet.grids import Grid
-from whet.quantize import SOLVERS, Solution, asymmetric_target, second_moment_error
+from whet.quantize import Solution, asymmetric_target, second_moment_error
 from whet.walk import SecondMoments
 
 Weight = Callable[[Linear], Tensor]
@@ -85,7 +85,7 @@ def in_one(job: Job, weights: list[Tensor], h: Tensor | None, grid: Grid) -> tup
     """Weights of one input, rounded together; and the grid with the type of its scales."""
     w = torch.cat(weights) if len(weights) > 1 else weights[0]
     grid = with_safe_scales(job, w, grid)
-    solution = SOLVERS[job.solver](w, h, grid)
+    solution = job.effort.solve(w, h, grid)
     ends = list(itertools.accumulate(map(len, weights)))
     return grid, [solution.rows(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 

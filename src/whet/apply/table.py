@@ -11,7 +11,7 @@ from torch import Tensor
 from whet.anatomy import Linear, Piece
 from whet.apply.linear import with_safe_scales
 from whet.apply.shards import Shards, report_line
-from whet.quantize import SOLVERS, Solution, nearest
+from whet.quantize import Solution, nearest
 
 # Rows of an embedding or head solved at once: bounds memory for large vocabularies.
 _ROWS = 8192
@@ -40,7 +40,7 @@ def round_table(shards: Shards, unit: str, linear: Linear, rest: list[str], mome
     solutions, lost, size = [], 0.0, 0.0
     for rows in parts:
         w = table[rows].to(job.device).float()
-        own = nearest(w, None, grid) if moment is None else SOLVERS[job.solver](w, moment, grid)
+        own = nearest(w, None, grid) if moment is None else job.effort.solve(w, moment, grid)
         lost += (w - job.values(own, grid)).square().sum().item()
         size += w.square().sum().item()
         solutions.append(own)

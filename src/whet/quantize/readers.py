@@ -67,6 +67,14 @@ class Reader:
         return self.share * ((error @ metric) * error).sum().item()
 
 
+@dataclass(frozen=True)
+class Found:
+    """Factors `[in]`, and what rounding to nearest loses with them as a share of what it loses without, if it is known."""
+
+    factors: Tensor
+    share: float | None = None
+
+
 def loss(readers: Sequence[Reader], factors: Tensor | None = None, solve: Solve = nearest) -> float:
     """What rounding `readers` loses together, with their columns times `factors`."""
     return sum((one if factors is None else one.scaled(factors)).loss(solve) for one in readers)
