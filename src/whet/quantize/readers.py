@@ -69,7 +69,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Found:
-    """Factors `[in]`, and what rounding to nearest loses with them as a share of what it loses without, if it is known."""
+    """Factors `[in]`, and the share that rounding to nearest loses with them of what it loses without, where known."""
 
     factors: Tensor
     share: float | None = None
