@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
-import os
 import random
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 
 import models
 import whet
-from killing import Ticks, killed
+from killing import Ticks, die, killed
 from whet.checkpoint import load_model
 from whet.errors import UsageError
 from whet.recipe import runner, trial
@@ -94,9 +95,8 @@ def test_halving_goes_half_the_way_back(original, tmp_path):
     step = {"quantize": {"bits": 3.5, "for": "whet", **LITTLE}, "gate": {"kl": 1e-4}, "on_fail": "halve"}
     result = go(original, tmp_path / "out", recipe(step))
     bits = [attempt["options"]["bits"] for attempt in result["steps"][0]["attempts"]]
-    assert len(bits) > 1 and all(
-        now == pytest.approx((before + 32) / 2) for before, now in zip(bits, bits[1:], strict=False)
-    )
+    assert len(bits) > 1
+    assert all(now == pytest.approx((before + 32) / 2) for before, now in itertools.pairwise(bits))
 
 
 def test_where_nothing_is_kept_no_model_is_written(original, tmp_path):
@@ -178,18 +178,16 @@ def finished(file):
     def wrapped(path, value):
         real(path, value)
         if path.name.endswith(file):
-            os._exit(9)
+            die()
 
     trial.write_json = wrapped
 
 
 def test_killed_between_a_gate_and_its_adoption_and_anywhere_else(original, undisturbed, tmp_path):
-    moments = [
-        lambda name=name: finished(name)
-        for name in ("made.json", "2.gate.json", "02-quantize.json", "01-transform.json")
-    ]
+    names = ("made.json", "2.gate.json", "02-quantize.json", "01-transform.json")
+    moments = [functools.partial(finished, name) for name in names]
     chance = random.Random(0)
-    moments += [lambda at=chance.randint(20, 260): Ticks(at) for _ in range(4)]
+    moments += [functools.partial(Ticks, chance.randint(20, 260)) for _ in range(4)]
     for number, moment in enumerate(moments):
         out = tmp_path / str(number)
         killed(lambda out=out: go(original, out, RUN), moment)
@@ -205,7 +203,7 @@ def test_a_stopped_run_is_told_and_another_recipe_is_refused(original, tmp_path)
     found = whet.status(out)
     assert found["state"] == "stopped" and [step["outcome"] for step in found["steps"]] == ["kept", "stopped run"]
     other = recipe({"transform": TRANSFORM}, {"quantize": {**QUANTIZE, "scheme": "int8s"}})
-    with pytest.raises(UsageError, match="02-quantize was .* and is "):
+    with pytest.raises(UsageError, match=r"02-quantize was .* and is "):
         go(original, out, other)
     assert go(original, out, RUN)["verdict"] == "pass"
 
