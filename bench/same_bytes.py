@@ -1,7 +1,7 @@
 """Shows that a change of whet's source did not change a byte of what whet writes.
 
-    python bench/same_bytes.py --write before.json      # with the source as it was
-    python bench/same_bytes.py --against before.json    # with the source as it is now
+    python bench/same_bytes.py --write bench-out/before.json      # with the source as it was
+    python bench/same_bytes.py --against bench-out/before.json    # with the source as it is now
 
 The runs (`same_bytes_runs.py`) cover every scheme, solver, transform and target on tiny random models; a few are of the
 embedded model. Each prints its name and a SHA-256 of the weight files and config.json it wrote, names and contents.
@@ -164,6 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"same bytes as each other: {', '.join(group)}")
     wrong = [f"failed: {name}: {why}" for name, why in failed.items()]
     if args.write:
+        args.write.parent.mkdir(parents=True, exist_ok=True)
         args.write.write_text(json.dumps(hashes, indent=1, ensure_ascii=False) + "\n", "utf-8")
     else:
         wrong += [f"differs: {name}" for name, found in hashes.items() if before.get(name, found) != found]

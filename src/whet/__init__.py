@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from whet.engines.opening import generate
     from whet.formats.export import export
     from whet.measure.compare import compare
-    from whet.recipe.compress import compress, resume
+    from whet.recipe.compress import compress
     from whet.recipe.inspect import inspect
     from whet.recipe.plan import plan
+    from whet.recipe.resume import resume, status
+    from whet.recipe.runner import run
 
 __version__ = "0.1.0"
-_VERBS = ("compare", "compress", "export", "generate", "inspect", "plan", "resume")
-__all__ = ["__version__", "compare", "compress", "export", "generate", "inspect", "plan", "resume"]
+_VERBS = ("compare", "compress", "export", "generate", "inspect", "plan", "resume", "run", "status")
+__all__ = ["__version__", "compare", "compress", "export", "generate", "inspect", "plan", "resume", "run", "status"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,8 +3,10 @@
 from whet.engines.opening import generate
 from whet.formats.export import export
 from whet.measure.compare import compare
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
 from whet.recipe.inspect import inspect
 from whet.recipe.plan import plan
+from whet.recipe.resume import resume, status
+from whet.recipe.runner import run
 
-__all__ = ["compare", "compress", "export", "generate", "inspect", "plan", "resume"]
+__all__ = ["compare", "compress", "export", "generate", "inspect", "plan", "resume", "run", "status"]

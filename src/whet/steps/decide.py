@@ -94,7 +94,6 @@ def decide(
     type a block's products are computed in; the one that is fast here unless given. A budget is decided on its target's
     simplest scheme, which every plan then takes the place of.
     """
-    asked.check()
     if asked.budgeted and asked.text is None and material is None:
         raise UsageError(
             "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
