@@ -11,7 +11,7 @@ import whet
 from whet.cli.console import Console
 from whet.cli.options import Debug, Device, Json
 from whet.cli.phrases import duration, say, sentence, size
-from whet.cli.starter import calibration, is_starter, resolve
+from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet, comparison
 from whet.errors import UsageError
 
@@ -61,6 +61,7 @@ def run(
         name = "MODEL" if named is None else "OUT"
         raise UsageError(say("missing", name=name, command="whet run"))
     folder = resolve(named)
+    check_material(text, skills)
     material: dict[str, Any] = {"text": text or asked.text, "skills": skills or asked.skills}
     if is_starter(folder):
         from whet import starter

@@ -1,12 +1,1 @@
-"""The verbs: what `import whet` offers, put together from the rooms below."""
-
-from whet.engines.opening import generate
-from whet.formats.export import export
-from whet.measure.compare import compare
-from whet.recipe.compress import compress
-from whet.recipe.inspect import inspect
-from whet.recipe.plan import plan
-from whet.recipe.resume import resume, status
-from whet.recipe.runner import run
-
-__all__ = ["compare", "compress", "export", "generate", "inspect", "plan", "resume", "run", "status"]
+"""Several steps: recipes and their runner; and the verbs that do one thing."""

@@ -25,7 +25,7 @@ from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
 from whet.quantize import SOLVERS, Effort, find_solver, find_transform
-from whet.steps.options import Quantize
+from whet.steps.options import TARGET, Quantize
 from whet.targets import (
     TARGETS,
     Storage,
@@ -43,7 +43,7 @@ from whet.walk import not_followed
 
 # Tokens that training is given, at the least, where the original may write some (`whet.apply.material`).
 ENOUGH = 1 << 16
-SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
+SCHEME, SOLVER = "W4A16", "gptq"  # where none is asked for
 
 
 @dataclass(frozen=True)
