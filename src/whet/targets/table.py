@@ -26,7 +26,7 @@ has no rows at all or the model does not compile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -363,16 +363,18 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         allowed = ", ".join(str(g) for g in target.groups if g)
         raise refuse(f"takes no group of {grid.group}", f"Use a group of {allowed}, or none (per channel).")
     if shape[1] % grid.multiple or (target.divides and grid.group and shape[1] % grid.group):
-        raise refuse(*_ragged(target, grid, shape[1], widths))
+        raise _ragged(target, grid, shape[1], widths, refuse)
 
 
-def _ragged(target: Target, grid: Grid, columns: int, widths: set[int]) -> tuple[str, str]:
+def _ragged(
+    target: Target, grid: Grid, columns: int, widths: set[int], refuse: Callable[[str, str], UsageError]
+) -> UsageError:
     """Why `target` does not hold rows of `columns` weights on `grid`, and what to do. widths: of all rows there are."""
     if grid.multiple == 2 and columns % 2:
-        return "holds two weights in a byte, and the rows are odd", "Use FP8 or nf4."
+        return refuse("holds two weights in a byte, and the rows are odd", "Use FP8 or nf4.")
     if target.schemes or columns % grid.multiple:
         scheme = stand_in(target, grid.name, columns)
-        return (
+        return refuse(
             f"needs rows that divide by {grid.group}, and {columns} does not",
             f"Give this part {scheme} (a plan names a scheme for each part; whet plan makes one).",
         )
@@ -381,7 +383,7 @@ def _ragged(target: Target, grid: Grid, columns: int, widths: set[int]) -> tuple
     better = "one scale per row (leave out -g)" if grid.kind == INTEGER else "FP8, which has one scale per row"
     if fits and grid.regrouped(max(fits)) is not None:
         better = f"a group that divides every row, such as {max(fits)}"
-    return (
+    return refuse(
         f"needs groups that divide the row, and {grid.group} does not divide {columns}",
         f"Use {better}, or --for whet, which keeps a shorter last group.",
     )
