@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from whet.quantize import (
 )
 from whet.quantize.readers import Found
 from whet.recipe.compress import compress
+from whet.steps import options
 
 WINDOWS = torch.randint(2, 264, (6, 24), generator=torch.Generator().manual_seed(0))
 
@@ -56,6 +58,13 @@ def test_what_needs_text_and_what_is_left_without_training():
     assert not any(dataclasses.astuple(find_transform(None)))
     with pytest.raises(UsageError, match=r"'smoth' is not known\. Did you mean smooth\?"):
         find_transform("smoth")
+
+
+def test_the_help_names_every_row():
+    """`whet.steps.options` spells them out, so that help needs no torch."""
+    assert options.TRANSFORMS.split(", ") == [*TRANSFORMS]
+    named = options.Solver.model_fields["solver"].description
+    assert {*re.findall(r"[a-z]+", named.replace("(needs no text)", ""))} - {"or", "by", "name"} == {*SOLVERS}
 
 
 def test_a_new_rounding_is_its_row(original, tmp_path, monkeypatch):
