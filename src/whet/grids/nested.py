@@ -62,6 +62,8 @@ class NestedGrid(CodedGrid):
 
     scale_dtype = torch.float16
 
+    uncompressed = "compressed-tensors has neither scales of two levels nor tables of values"
+
     @property
     def multiple(self) -> int:
         """What must divide a row."""
@@ -71,11 +73,6 @@ class NestedGrid(CodedGrid):
     def kind(self) -> str:
         """What targets call it."""
         return self.name
-
-    @property
-    def uncompressed(self) -> str:
-        """Why compressed-tensors has no such grid."""
-        return "compressed-tensors has neither scales of two levels nor tables of values"
 
     @property
     def parts(self) -> int:
@@ -136,7 +133,7 @@ class NestedGrid(CodedGrid):
         return self._levels(scale, -params["offset"].float() * params["part_offset"].float() if self._real else None)
 
     def dequantize(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Values of `codes`, computed in float32 as ggml does, whatever `dtype` they are wanted in."""
+        """Values of `codes`, computed in float32 as ggml does."""
         return self.bind(params).value(codes.float()).to(dtype)
 
     def zero_value(self, params: Params) -> Tensor | None:
@@ -159,11 +156,8 @@ class NestedGrid(CodedGrid):
     # -- choosing parameters --------------------------------------------------------------------------------------
 
     def fit(self, w: Tensor, importance: Tensor | None = None) -> Params:
-        """Parameters that bring nearest rounding of `w [out, in]` closest, in importance-weighted squares.
-
-        importance: `[in]` (a diagonal second moment) or `[out, in]`, non-negative; None weighs all columns alike.
-        Returns float16 `scale` (and `offset`) `[out, blocks]`, uint8 `part_scale` (and `part_offset`) `[out, groups]`.
-        """
+        """Parameters that bring nearest rounding of `w [out, in]` closest, in importance-weighted squares: float16
+        `scale` (and `offset`) `[out, blocks]`, uint8 `part_scale` (and `part_offset`) `[out, groups]`."""
         rows = len(w)
         blocks = w.float().reshape(-1, self.group)
         weight = None if importance is None else importance.expand(w.shape).reshape(-1, self.group)
@@ -181,11 +175,7 @@ class NestedGrid(CodedGrid):
         return {k: v for k, v in self.fit(w, importance).items() if not _is_own(k)}
 
     def candidates(self, w: Tensor, importance: Tensor | None, keep: int, shared: Params | None = None) -> Params:
-        """The `keep` best parameter sets of each row of `w [n, part]` beside what its block shares, best first.
-
-        importance: `[part]`, `[n, part]` or None. shared: as of this group, each `[n]`. Returns `[keep, n]`, what is
-        shared among it.
-        """
+        """The `keep` best whole numbers `[keep, n]` for rows of `w [n, part]`, and with them what their blocks share."""
         assert shared is not None
         x = w.float().t().contiguous()
         weight = x.new_ones(()) if importance is None else importance.float()
@@ -195,11 +185,7 @@ class NestedGrid(CodedGrid):
         return {k: v.gather(0, best) if _is_own(k) else v.expand(best.shape) for k, v in found.items()}
 
     def refit(self, codes: Tensor, gradient: Tensor, h: Tensor, params: Params) -> tuple[Params, Tensor] | None:
-        """The best parameters `[out]` of one group for its `codes [part, out]`, and by how much they lower the loss.
-
-        h: second moment of the group's inputs. gradient: h's product with what rounding leaves, all columns counted.
-        None where no row gains.
-        """
+        """The best whole numbers `[out]` of one group for its `codes [part, out]`, and by how much the loss falls."""
         levels = self.bind(params)
         along = levels.along(codes.clone())
         told = Quadratic.of_moments(along, torch.ones_like(along[:, :1]) if self._real else None, gradient, h)
@@ -216,7 +202,7 @@ class NestedGrid(CodedGrid):
     def refit_shared(
         self, codes: Tensor, gradient: Tensor, h: Tensor, params: Params, index: int
     ) -> tuple[Params, Tensor] | None:
-        """The best of what block `index` shares, `[out]`, for its `codes [group, out]`, and what it saves.
+        """The best float16 numbers `[out]` of block `index` for its `codes [group, out]`, and what they save.
 
         params: of all groups and blocks, along their first dimension. h, gradient: as for `refit`, of the whole block.
         """
@@ -382,7 +368,7 @@ class NestedGrid(CodedGrid):
         return x.reshape(-1, self.parts).sum(1).repeat_interleave(self.parts)
 
 
-# Parameters of a group's own; the others are shared by its block.
+# A group's own parameters; the others are shared by its block.
 _OWN = ("part_scale", "part_offset")
 
 

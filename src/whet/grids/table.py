@@ -43,6 +43,7 @@ class TableGrid(IntegerGrid):
 
     values: tuple[float, ...] = IQ4
     table: str = field(default="", compare=False)
+    uncompressed = "compressed-tensors has neither scales of two levels nor tables of values"
 
     @property
     def name(self) -> str:
@@ -57,11 +58,6 @@ class TableGrid(IntegerGrid):
     @property
     def compressed(self) -> None:
         """Compressed-tensors has no tables."""
-
-    @property
-    def uncompressed(self) -> str:
-        """Why not."""
-        return "compressed-tensors has neither scales of two levels nor tables of values"
 
     def table_entry(self, decode: str) -> dict[str, Any]:
         """How a linear on it is read: in float32, as ggml and bitsandbytes do."""

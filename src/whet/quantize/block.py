@@ -42,11 +42,11 @@ class Start:
         return self.grid.relax(self.solution.codes, self.solution.params, self.pull)
 
     def masked(self, w: Tensor) -> Tensor:
-        """`w [out, in]` with zeros where the mask has none of it."""
+        """`w [out, in]` with 0 where it is masked out."""
         return w if self.mask is None else torch.where(self.mask, w, 0.0)
 
     def made(self, codes: Tensor, params: Params) -> Solution:
-        """What it has become, with `codes [out, in]` and parameters of what `relaxed` it."""
+        """The solution with other `codes [out, in]` and parameters, exactly 0 where it is masked out."""
         if self.mask is not None:
             columns = codes.shape[1]
             spans = self.grid.groups(columns)
