@@ -175,7 +175,7 @@ class NestedGrid(CodedGrid):
         return {k: v for k, v in self.fit(w, importance).items() if not _is_own(k)}
 
     def candidates(self, w: Tensor, importance: Tensor | None, keep: int, shared: Params | None = None) -> Params:
-        """The `keep` best whole numbers `[keep, n]` for rows of `w [n, part]`, and with them what their blocks share."""
+        """The `keep` best whole numbers `[keep, n]` for rows of `w [n, part]`, and beside them what blocks share."""
         assert shared is not None
         x = w.float().t().contiguous()
         weight = x.new_ones(()) if importance is None else importance.float()
