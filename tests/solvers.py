@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from whet.quantize import SOLVERS
+from whet.quantize import ROUNDINGS
 
-ROUNDERS = {solve.__name__: solve for solve in SOLVERS.values()}
+ROUNDERS = {name: row.solve for name, row in ROUNDINGS.items()}

@@ -13,8 +13,8 @@ SRC = Path(__file__).parents[1] / "src" / "whet"
 # Lowest first: a room imports only what stands before it.
 # fmt: off
 ROOMS = [
-    "errors", "events", "korean", "strict", "anatomy", "checkpoint", "text", "grids", "targets", "walk", "train",
-    "engines", "measure", "quantize", "budget", "scores", "formats", "report", "apply", "transforms", "steps",
+    "errors", "events", "korean", "strict", "paths", "anatomy", "checkpoint", "text", "grids", "targets", "walk",
+    "train", "engines", "measure", "quantize", "budget", "scores", "formats", "report", "apply", "transforms", "steps",
     "recipe", "starter", "cli",
 ]
 # fmt: on

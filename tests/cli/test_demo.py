@@ -22,7 +22,7 @@ from whet.starter import SKILLS
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"SAMPLES": 16, "DOCUMENTS": 20, "PER_SKILL": 2, "STORY_TOKENS": 4}.items():
+    for name, value in {"SAMPLES": 16, "DOCUMENTS": 20, "PER_SKILL": 2, "STORY_TOKENS": 4, "SCORED": 2}.items():
         monkeypatch.setattr(demo, name, value)
 
 

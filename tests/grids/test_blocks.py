@@ -11,7 +11,6 @@ import ggml
 from covering import matrix
 from solvers import ROUNDERS
 from whet.checkpoint.modeling_whet import decode
-from whet.formats import stored_parts, table_entry
 from whet.grids import BLOCKS, NestedGrid
 from whet.quantize import Solution, gptq
 from whet.quantize.descent import descend
@@ -96,11 +95,11 @@ def test_parameters_are_what_the_type_stores_and_decode_alike_from_the_artifact(
         assert part.dtype == torch.uint8 and part.shape == (3, 512 // grid.part)
         assert int(part.max()) < 2**grid.part_bits
     codes = grid.encode(w, params)
-    stored = stored_parts(codes, params, grid)
+    stored = grid.stored_parts(codes, params)
     assert sum(v.nbytes for name, v in stored.items() if name != "weight_shape") == grid.nbytes(3, 512)
     for dtype in (torch.float32, torch.bfloat16):
         # whatever a folder computes in, these are multiplied out in float32, as ggml does
-        again = decode(stored, table_entry(grid, "model"), dtype)
+        again = decode(stored, grid.table_entry("model"), dtype)
         assert torch.equal(again, grid.decode(codes, params).to(dtype))
 
 
@@ -192,7 +191,7 @@ def test_every_solver_rounds_onto_every_block_type(kind, solver):
     solution = ROUNDERS[solver](w, h, grid)
     values = grid.decode(solution.codes, solution.params)
     assert torch.equal(
-        decode(stored_parts(solution.codes, solution.params, grid), table_entry(grid, "float32"), torch.float32), values
+        decode(grid.stored_parts(solution.codes, solution.params), grid.table_entry("float32"), torch.float32), values
     )
     error = ((w - values) @ h * (w - values)).sum()
     plain = rounded(grid, w, h.diagonal())

@@ -13,7 +13,6 @@ from covering import matrix
 from solvers import ROUNDERS
 from whet.checkpoint import Checkpoint
 from whet.checkpoint.modeling_whet import decode
-from whet.formats import stored_parts, table_entry
 from whet.grids import ShiftedGrid, parse_scheme
 from whet.quantize import Start, gptq, pull, round_block, second_moment_error
 from whet.quantize.descent import descend
@@ -58,7 +57,7 @@ def test_every_solver_stays_on_what_is_allowed_and_stored(solver, columns):
     grid, (w, h) = parse_scheme("fp4m2-g32"), problem(columns=columns)
     solution = ROUNDERS[solver](w, h, grid)
     assert is_allowed(grid, solution.params, *w.shape)
-    parts, entry = stored_parts(solution.codes, solution.params, grid), table_entry(grid, "model")
+    parts, entry = grid.stored_parts(solution.codes, solution.params), grid.table_entry("model")
     values = grid.decode(solution.codes, solution.params)
     for dtype in (torch.float32, torch.bfloat16):
         assert torch.equal(decode(parts, entry, dtype), values.to(dtype))

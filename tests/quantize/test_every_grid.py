@@ -6,28 +6,18 @@ import pytest
 import torch
 
 from covering import matrix
+from schemes import EVERY, problem, widths
 from solvers import ROUNDERS
 from whet.grids import SMALL_FLOATS, Grid, parse_scheme
 from whet.quantize import Solution, gptq, nearest, second_moment_error
 from whet.quantize.descent import descend
-
-SCHEMES = (*SMALL_FLOATS, "nf4-g40", "int2s-g16", "int3-g32", "int4z-g64", "int8s", "Q4_0", "TQ1_0", "F16")
-
-
-def problem(rows: int, columns: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights and a second moment with correlated inputs of very different sizes."""
-    generator = torch.Generator().manual_seed(seed)
-    w = torch.randn(rows, columns, generator=generator) * 0.1
-    x = torch.randn(600, columns, generator=generator) @ torch.randn(columns, columns, generator=generator)
-    x = x * torch.logspace(-1, 1, columns)[torch.randperm(columns, generator=generator)]
-    return w, x.t() @ x / 600
 
 
 def values(grid: Grid, solution: Solution) -> torch.Tensor:
     return grid.decode(solution.codes, solution.params)
 
 
-@matrix({"scheme": SCHEMES, "solver": ROUNDERS, "columns": [128, 150]})
+@matrix({"scheme,columns": [(scheme, columns) for scheme in EVERY for columns in widths(scheme)], "solver": ROUNDERS})
 def test_every_solver_takes_every_grid(scheme, solver, columns):
     grid, (w, h) = parse_scheme(scheme), problem(140, columns)
     solution = ROUNDERS[solver](w, h, grid)

@@ -196,7 +196,7 @@ def test_an_unknown_key_in_the_text(shared, tmp_path):
 
 
 def test_an_unknown_argument_is_refused_with_the_nearest_one_before_anything(shared, tmp_path):
-    with pytest.raises(UsageError, match="schema is not known. Did you mean scheme"):
+    with pytest.raises(UsageError, match=r"schema is not known. Did you mean scheme"):
         compress(shared, tmp_path / "out", schema="W4A16")
     assert not (tmp_path / "out").exists()
 

@@ -110,7 +110,7 @@ FAULTS = {
     "a key on top": ({**recipe(), "sed": 1}, ["the key sed is not known", "Did you mean seed?"]),
     "a step": ({"version": 1, "steps": [{"quantise": {}}]}, ["steps[0].quantise", "Did you mean quantize?"]),
     "no steps": ({"version": 1, "steps": []}, ["steps", "at least 1"]),
-    "two steps": ({"version": 1, "steps": [{"quantize": {}}] * 2}, ["steps[1].quantize", "quantized already"]),
+    "two steps": ({"version": 1, "steps": [{"quantize": {}}] * 2}, ["steps or gates beside one quantize", "whet run"]),
     "no version": ({"steps": [{"quantize": {}}]}, ["version is missing"]),
     "a later version": ({**recipe(), "version": 2}, ["version 2", "Update whet"]),
     "two ways": (recipe(scheme="int8s", fit="1MB"), ["steps[0].quantize", "scheme and fit", "Give one"]),
@@ -174,7 +174,7 @@ def test_the_resolved_recipe_asks_for_the_same_again(tmp_path, monkeypatch):
 
 def test_what_is_no_text_and_where_this_machine_keeps_things_is_left_out(tmp_path):
     original = models.make(tmp_path / "model")
-    schemes = {address: "int8s" for address in decide(original, Quantize(solver="nearest")).grids}
+    schemes = {address: "int8s" for address in decide(original, Quantize(scheme="int8s", solver="nearest")).grids}
     plan = {
         "format": "whet.plan",
         "version": 1,

@@ -28,10 +28,8 @@ from pydantic import Field, create_model, model_validator
 
 from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, ignore
-from whet.steps.decide import TARGET
-from whet.steps.options import STEPS, Options, Quantize
+from whet.steps.options import STEPS, TARGET, Options, Quantize
 from whet.strict import Strict, checked
-from whet.targets import find_target
 
 PRESETS = ("w8", "w4", "balanced", "smallest")
 
@@ -135,22 +133,24 @@ def recipe_arguments(
     said = _over(said, given)
     top = {name: value for name in ("model", "out", "seed") if (value := getattr(whole, name)) is not None}
     arguments = {**top, **_over(below, said)}
-    target = find_target(arguments.get("target") or TARGET)
-    if arguments.get("embed") is not None and "embed" not in said and not target.embedding:
-        arguments["embed"] = None
-        message = f"{target.name} loads no quantized embedding or head: {preset} leaves them as they are"
-        on_event({"event": "note", "message": message})
+    if arguments.get("embed") is not None and "embed" not in said:
+        from whet.targets import find_target  # not at the top: a wrong recipe is told before anything slow is imported
+
+        target = find_target(arguments.get("target") or TARGET)
+        if not target.embedding:
+            arguments["embed"] = None
+            message = f"{target.name} loads no quantized embedding or head: {preset} leaves them as they are"
+            on_event({"event": "note", "message": message})
     return arguments
 
 
 def step_options(step: Any, other: Mapping[str, Any], source: str) -> Options:
     """The options of a step, a preset under them and `other` (as a recipe spells them) over them."""
     kind = _OPTIONS[step.craft]
-    own = step.options.model_dump(exclude_unset=True)
-    over = checked(kind, dict(other), source).model_dump(exclude_unset=True)
     if step.craft != "quantize":
-        return kind.of(source, **own | over)
-    said = _over(own, over)
+        return checked(kind, step.options.model_dump(exclude_unset=True, by_alias=True) | dict(other), source)
+    over = checked(kind, dict(other), source).model_dump(exclude_unset=True)
+    said = _over(step.options.model_dump(exclude_unset=True), over)
     preset = said.pop("preset", None)
     below = {} if preset is None else _preset(preset, source)
     return Quantize.of(source, **_over(below, said))

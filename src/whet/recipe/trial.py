@@ -93,7 +93,7 @@ def try_step(
             on_event({"event": "note", "message": f"step {step.number}, {step.craft}: {attempt['gate']['reason']}"})
         if not step.gate or attempt["gate"]["verdict"] == "pass":
             if not adopted.is_dir():
-                made.rename(adopted)
+                made.replace(adopted)
                 sync_folder(folder)
             return _end(ended, step, "kept", attempts, told["result"])
         _roll_back(made, keep_failed)
@@ -124,7 +124,7 @@ def _roll_back(made: Path, keep_failed: Path | None) -> None:
     """Take a try away, or put it aside. May be repeated."""
     if keep_failed is not None and made.is_dir():
         keep_failed.mkdir(parents=True, exist_ok=True)
-        made.rename(keep_failed / made.name)
+        made.replace(keep_failed / made.name)
     shutil.rmtree(made, ignore_errors=True)
 
 

@@ -16,6 +16,7 @@ from whet.errors import UsageError
 from whet.strict import Strict, checked
 
 RECIPE = "recipe.yaml"
+TARGET = "transformers"  # where none is asked for
 # Named here and not read off the tables, which are slow to import; a test keeps them equal.
 RUNTIMES = "transformers, vllm, llama.cpp, onnx, openvino, whet"
 TRANSFORMS = "smooth, awq, rotate, quarot, spinquant, auto"

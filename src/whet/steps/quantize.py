@@ -52,6 +52,7 @@ def quantize(
     on_event: OnEvent,
 ) -> dict[str, Any]:
     """Write a lighter copy of `model` into the folder `out`; returns what `whet.compress` does."""
+    asked.check()
     run = Run(out)
     items = read_skills(asked.skills) if asked.skills is not None else []
     job = decide(model, asked, seed=seed, device=device)
