@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from transformers import PreTrainedTokenizerBase
@@ -42,7 +41,7 @@ from whet.engines.opening import open_engine
 from whet.engines.torch import resolve_device
 from whet.errors import MachineError, UsageError
 from whet.events import OnEvent, ignore
-from whet.measure.divergence import CHUNK, TokenScores, divergence, summarize
+from whet.measure.divergence import CHUNK, clusters_of, divergence, summarize, sums
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.measure.sides import (
     context_of,
@@ -56,12 +55,9 @@ from whet.measure.sides import (
 from whet.measure.skills import Item, compare_skills, read_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
-from whet.text import Window, fingerprint, located_windows, read_documents, split
+from whet.text import fingerprint, located_windows, read_documents, split
 
 VERSION = 1
-FEWEST_CLUSTERS = (
-    5  # under so many documents, windows are the clusters: a t interval with 3 degrees says next to nothing
-)
 
 
 def compare(
@@ -132,7 +128,7 @@ def compare(
         notes.append(f"Windows have {context} tokens, the context of the model, instead of {window}.")
     material = _read(text, field, chat, tokenizer, lighter, use_report_split, seed, notes)
     found = located_windows(material.documents, tokenizer, windows, length, seed, material.source)
-    clusters, clustered_by = _clusters(found, notes)
+    clusters, clustered_by = clusters_of(found, notes)
     described = {
         **material.described,
         "windows": len(found),
@@ -193,7 +189,7 @@ def compare(
         },
         "environment": environment(),
     }
-    result["judgements"] = _judgements(result, identical=_identical(scores) and outcomes[0] == outcomes[1])
+    result["judgements"] = _judgements(result, identical=sums(scores).identical and outcomes[0] == outcomes[1])
     result["verdict"] = overall(result["judgements"])
     result["seconds"] = time.monotonic() - started
     return result
@@ -265,18 +261,6 @@ def _read(
     return _Material(used, source if part == "all" else f"{source} (its report part)", described)
 
 
-def _clusters(found: Sequence[Window], notes: list[str]) -> tuple[list[int], str]:
-    """What the windows are clustered by: their documents, or themselves where documents are too few."""
-    documents = [w.document for w in found]
-    if len(set(documents)) >= FEWEST_CLUSTERS:
-        return documents, "documents"
-    notes.append(
-        f"The text has {len(set(documents))} document(s): error bars are over its {len(found)} windows, which are not "
-        "quite independent, so they are somewhat too short. A text of many documents gives honest ones."
-    )
-    return list(range(len(found))), "windows"
-
-
 def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, Any]]:
     """One judgement a limit; a model that is its original on every token and item is judged without error bars."""
     measured = result["divergence"]
@@ -296,10 +280,6 @@ def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, An
         else:
             judgements.append(judge(name, at, *figures[name], exact=identical))
     return judgements
-
-
-def _identical(scores: TokenScores) -> bool:
-    return not scores.kl.any() and np.array_equal(scores.nll_original, scores.nll_lighter)
 
 
 def _needs(
