@@ -33,20 +33,18 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 import whet
-from whet.anatomy import architecture_of, task_of
-from whet.checkpoint import Checkpoint
-from whet.checkpoint.gguf import is_gguf
-from whet.checkpoint.memory import available_memory
 from whet.engines.opening import open_engine
-from whet.engines.torch import resolve_device
-from whet.errors import MachineError, UsageError
+from whet.errors import UsageError
 from whet.events import OnEvent, ignore
-from whet.measure.divergence import CHUNK, clusters_of, divergence, summarize, sums
+from whet.measure.divergence import clusters_of, divergence, summarize, sums
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.measure.sides import (
     context_of,
     lineage_of,
+    memory_of,
     must_be_runnable,
+    must_have_room,
+    must_say_tokens,
     notes_of,
     shared_tokenizer,
     size_of,
@@ -117,7 +115,7 @@ def compare(
         require_harness()
     items = [] if skills is None else read_skills(skills)
     must_be_runnable((original, lighter), tasks)
-    task = "causal" if is_gguf(original) else _task(original)
+    task = must_say_tokens(original)
     tokenizer = shared_tokenizer(original, lighter)
     size = {"original": size_of(original), "lighter": size_of(lighter)}
     notes = notes_of(original, lighter) + ([_READ_AS[task]] if task in _READ_AS else [])
@@ -142,7 +140,7 @@ def compare(
     if dry_run:
         about = {"format": "whet.compare", "version": VERSION, "dry_run": True}
         return {**about, **needs, "text": described, "items": len(items), "size": size, "notes": notes}
-    _must_have_room(needs, device)
+    must_have_room(needs["memory"], device)
 
     prompt = torch.cat([w.tokens for w in found])[
         : min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
@@ -193,17 +191,6 @@ def compare(
     result["verdict"] = overall(result["judgements"])
     result["seconds"] = time.monotonic() - started
     return result
-
-
-def _task(original: str | Path) -> str:
-    """What the original answers; refuses a classifier, whose answer is one for a whole text."""
-    task = task_of(architecture_of(Checkpoint(original).config))
-    if task == "classification":
-        raise UsageError(
-            f"{original} gives one answer a text and no token, so there is no token to compare. whet compress tells "
-            "the KL of its answers on text that was kept out of solving."
-        )
-    return task
 
 
 _READ_AS = {
@@ -286,9 +273,7 @@ def _needs(
     original: str | Path, lighter: str | Path, tokens: int, items: Sequence[Item], dtype: str | None
 ) -> dict[str, Any]:
     """What it will take: both models in memory, decoded, and one multiplication a weight and token of each."""
-    weights, width = weights_of(original, dtype)
-    # a lighter folder is decoded to what the original takes
-    memory = width + (weights_of(lighter, dtype)[1] if is_gguf(lighter) else width)
+    weights, _ = weights_of(original, dtype)
     asked = sum(len(item.prompt.encode()) // 2 + (20 if item.answer else 10 * len(item.choices)) for item in items)
     square = torch.ones(512, 512)
     started = time.perf_counter()
@@ -297,18 +282,9 @@ def _needs(
     a_second = 4 * 512**3 / (time.perf_counter() - started)
     return {
         "seconds": 2 * weights * (tokens + asked) / (a_second / 2) + 20,  # a model reaches half of that rate at best
-        "memory": memory + 8 * 4 * CHUNK + 500_000_000,
+        "memory": memory_of(original, lighter, dtype),
         "disk": 0,
     }
-
-
-def _must_have_room(needs: Mapping[str, Any], device: str) -> None:
-    available = available_memory() if resolve_device(device) == "cpu" else None
-    if available is not None and available < needs["memory"]:
-        raise MachineError(
-            f"Comparing needs about {needs['memory'] / 1e9:.1f} GB of memory for both models side by side, and "
-            f"{available / 1e9:.1f} GB are free. Use a smaller type (dtype bfloat16), or a machine with more memory."
-        )
 
 
 def _named(original: str | Path, lighter: str | Path) -> list[tuple[str, str | Path]]:

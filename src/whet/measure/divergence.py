@@ -139,7 +139,7 @@ def sums(scores: TokenScores) -> Sums:
     """Token scores added up by window."""
     gap = scores.nll_lighter.astype(np.float64) - scores.nll_original
     rows = (np.ones(len(gap)), scores.kl, ~scores.agree, gap)
-    return Sums(*(np.bincount(scores.window, weights=row) for row in rows))
+    return Sums(*(np.bincount(scores.window, weights=row).astype(np.float64) for row in rows))
 
 
 def estimates(found: Sums, clusters: Sequence[int], confidence: float = 0.95) -> dict[str, Estimate]:
@@ -161,12 +161,6 @@ def estimates(found: Sums, clusters: Sequence[int], confidence: float = 0.95) ->
     }
 
 
-def ratio_of(log_ratio: Estimate) -> tuple[float, list[float] | None]:
-    """The ratio of the perplexities, lighter over original, and its interval."""
-    ends = log_ratio.interval
-    return _exp(log_ratio.value), None if ends is None else [_exp(end) for end in ends]
-
-
 def summarize(scores: TokenScores, clusters: Sequence[int], confidence: float = 0.95) -> dict[str, Any]:
     """The figures of a report from token scores; `clusters[i]` is the document (or other cluster) of window i.
 
@@ -175,7 +169,7 @@ def summarize(scores: TokenScores, clusters: Sequence[int], confidence: float = 
     """
     found = estimates(sums(scores), clusters, confidence)
     kl, log_ratio = found["kl"], found["log_ratio"]
-    ratio, interval = ratio_of(log_ratio)
+    ends = log_ratio.interval
     return {
         "tokens": len(scores.kl),
         "clusters": kl.clusters,
@@ -183,9 +177,12 @@ def summarize(scores: TokenScores, clusters: Sequence[int], confidence: float = 
         "kl": {**_estimate(kl), "percentiles": percentiles(scores.kl)},
         "top1": _estimate(found["top1"]),
         "perplexity": {
-            "original": _exp(float(np.mean(scores.nll_original, dtype=np.float64))),
-            "lighter": _exp(float(np.mean(scores.nll_lighter, dtype=np.float64))),
-            "ratio": {"value": ratio, "interval": interval},
+            "original": exp(float(np.mean(scores.nll_original, dtype=np.float64))),
+            "lighter": exp(float(np.mean(scores.nll_lighter, dtype=np.float64))),
+            "ratio": {
+                "value": exp(log_ratio.value),
+                "interval": None if ends is None else [exp(end) for end in ends],
+            },
             "log_ratio": {"value": log_ratio.value, "standard_error": log_ratio.standard_error},
         },
     }
@@ -208,7 +205,7 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
     return {"mean": estimate.value, "standard_error": estimate.standard_error, "interval": interval}
 
 
-def _exp(value: float) -> float:
+def exp(value: float) -> float:
     """exp that ends at the largest double instead of an error: a ruined model's perplexity has no upper bound."""
     return math.exp(min(value, 709.0))
 
