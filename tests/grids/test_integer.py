@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whet.errors import UsageError
-from whet.formats import stored_parts
 from whet.grids import IntegerGrid, safe_scale_dtype
 
 KINDS = ("none", "int", "real")
@@ -189,7 +188,7 @@ def test_nbytes_is_what_is_stored(bits, kind, group, dtype, rows, columns):
     grid = IntegerGrid(bits, group, kind, dtype)
     w = weights(rows, columns, 0)
     params = min_max(grid, w)
-    parts = stored_parts(grid.encode(w, params), params, grid)
+    parts = grid.stored_parts(grid.encode(w, params), params)
     parts.pop("weight_shape")
     assert sum(p.numel() * p.element_size() for p in parts.values()) == grid.nbytes(rows, columns)
 

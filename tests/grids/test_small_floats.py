@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 import whet.starter
 from whet.checkpoint import Checkpoint
-from whet.formats import stored_parts
 from whet.grids import SMALL_FLOATS, ShiftedGrid, SmallFloatGrid, TableGrid, parse_scheme, safe_scale_dtype
 from whet.grids.least_squares import pooled
 
@@ -203,7 +202,7 @@ def test_odd_groups_are_finite_and_close(name, dtype):
 def test_nbytes_is_what_is_stored(name, dtype, rows, columns):
     grid, w = parse_scheme(name, dtype), weights(rows, columns, 0)
     params = grid.fit(w)
-    parts = stored_parts(grid.encode(w, params), params, grid)
+    parts = grid.stored_parts(grid.encode(w, params), params)
     parts.pop("weight_shape", None)
     assert sum(p.numel() * p.element_size() for p in parts.values()) == grid.nbytes(rows, columns)
 

@@ -29,7 +29,7 @@ from whet.errors import UsageError
 from whet.events import ignore
 from whet.grids import parse_scheme
 from whet.measure.compare import compare
-from whet.quantize import WHOLE, spinquant
+from whet.quantize import TRANSFORMS, spinquant
 from whet.recipe.compress import compress, resume
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
@@ -178,11 +178,11 @@ def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path, monkeypa
     case, original, _, _ = made
     name = next(name for name, one in CASES.items() if one is case)
     settings = {"text": DOCUMENTS, "eval_text": None, "field": "text", "chat": False, "samples": 8, "window": 20}
-    if case.dtype != torch.float32 and transform in WHOLE:
+    if case.dtype != torch.float32 and TRANSFORMS[transform].stream:
         # in 16 bits embedding, head and routers are turned and rounded: what a fold gives exactly is seen in float32
         original = build(tmp_path / "original", dataclasses.replace(case, dtype=torch.float32))
     job = decide(original, Quantize.of("compress", scheme="int3s-g32", transform=transform, **settings), device="cpu")
-    if transform in WHOLE and not FAMILIES[case.family].writes:
+    if TRANSFORMS[transform].stream and not FAMILIES[case.family].writes:
         still = re.escape(FAMILIES[case.family].still)
         with pytest.raises(UsageError, match=rf"family {FAMILIES[case.family].title} does not allow: {still}. Take "):
             check_transform(job)
@@ -192,7 +192,7 @@ def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path, monkeypa
         with pytest.raises(UsageError, match=rf"folds into nothing of original.*{refused[name]}"):
             check_transform(job)
         return
-    check_transform(job)
+    job = check_transform(job)
     result = transformed(job, tmp_path, ignore)
     theirs, mine = (stock(case, f, dtype=torch.float32) for f in (original, tmp_path / "transformed"))
     before, after = outputs(theirs, TOKENS), outputs(mine, TOKENS)
@@ -202,7 +202,7 @@ def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path, monkeypa
     alone = {note.partition("no transform of the ")[2].partition(" (")[0] for note in job.notes} - {""}
     assert alone == (ALONE.get(name, set()) if transform == "awq" else set())
     changed = [n for n, p in mine.named_parameters() if not torch.equal(p, theirs.get_parameter(n))]
-    if transform in WHOLE:
+    if TRANSFORMS[transform].stream:
         turned = {linear.held.parameter for linear in job.anatomy.linears()}
         assert {*turned, "model.embed_tokens.weight", "lm_head.weight"} <= set(changed)
         assert all((p == 1).all() for n, p in mine.named_parameters() if n.endswith("layernorm.weight"))

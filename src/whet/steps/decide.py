@@ -21,11 +21,11 @@ from whet.budget import check_plan, read_plan, tables
 from whet.checkpoint import Checkpoint, model_config
 from whet.checkpoint.memory import check_fits, lacking
 from whet.engines.torch import resolve_device
-from whet.errors import UsageError, did_you_mean
+from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, TRANSFORMS, WHOLE
-from whet.steps.options import Quantize
+from whet.quantize import SOLVERS, Effort, find_solver, find_transform
+from whet.steps.options import TARGET, Quantize
 from whet.targets import (
     TARGETS,
     Storage,
@@ -43,7 +43,7 @@ from whet.walk import not_followed
 
 # Tokens that training is given, at the least, where the original may write some (`whet.apply.material`).
 ENOUGH = 1 << 16
-SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
+SCHEME, SOLVER = "W4A16", "gptq"  # where none is asked for
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,12 @@ class Material:
 
 @dataclass(frozen=True)
 class _Method:
-    """How it is done: `best` where the user said so, which has the original write text too."""
+    """How it is done."""
 
-    solver: str
+    effort: Effort
     target: Target
     scheme: str | None
     plan: dict[str, Any] | None
-    best: bool
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,10 @@ def decide(
     type a block's products are computed in; the one that is fast here unless given. A budget is decided on its target's
     simplest scheme, which every plan then takes the place of.
     """
-    asked.check()
+    if asked.budgeted and asked.text is None and material is None:
+        raise UsageError(
+            "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
+        )
     method = _method(asked)
     place = resolve_device(device)
     opened = _opened(model, asked, method)
@@ -103,7 +105,7 @@ def decide(
     notes = no_file_yet(method.target)
     if not parts.family.known:
         notes.append(_about_unknown(asked, method, parts))
-        method = dataclasses.replace(method, solver="nearest")
+        method = dataclasses.replace(method, effort=SOLVERS["nearest"])
         asked = asked.model_copy(update={"text": None, "eval_text": None})
     check_shapes(checkpoint, parts)
     grids, stored, plan, more = _grids(asked, method, opened)
@@ -115,7 +117,7 @@ def decide(
     given = material
     if material is None:
         material, more = _material(asked, method, checkpoint, parts, seed)
-    if asked.transform == "auto" and not material.to_write and not material.verify:
+    if find_transform(asked.transform).judged and not material.to_write and not material.verify:
         raise UsageError(
             "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
             "or --eval FILE."
@@ -133,7 +135,7 @@ def decide(
         dtype=opened.dtype,
         compute=compute or compute_type(opened.dtype, place),
         device=place,
-        solver=method.solver,
+        solver=method.effort.name,
         seed=seed,
         scheme=None if asked.budgeted else method.scheme,
         embed=asked.embed,
@@ -166,31 +168,16 @@ def _method(asked: Quantize) -> _Method:
         parse_scheme(scheme)
         if asked.embed is not None:
             parse_scheme(asked.embed)
-    best = solver == BEST
-    name = (EFFORTS.get(solver, solver) if solver else None) or SOLVER
-    if name not in SOLVERS:
-        efforts = ", ".join(f"{effort} for {one}" for effort, one in EFFORTS.items())
-        raise UsageError(
-            f"Solver {name!r} is not known.{did_you_mean(name, [*SOLVERS, *EFFORTS])} Solvers: "
-            f"{', '.join(SOLVERS)}; or say {efforts}."
-        )
-    if asked.transform is not None and asked.transform not in TRANSFORMS:
-        raise UsageError(
-            f"Transform {asked.transform!r} is not known.{did_you_mean(asked.transform, TRANSFORMS)} Transforms: "
-            f"{', '.join(TRANSFORMS)}."
-        )
-    if asked.budgeted and asked.text is None:
-        raise UsageError(
-            "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
-        )
-    return _Method(name, runtime, scheme, plan, best)
+    effort = find_solver(solver or SOLVER)
+    find_transform(asked.transform)
+    return _Method(effort, runtime, scheme, plan)
 
 
 def _opened(model: str | Path, asked: Quantize, method: _Method) -> _Model:
     """The original, for a target that has its family."""
     checkpoint = Checkpoint(model)
     untied = untie(checkpoint)
-    parted = asked.transform in WHOLE and part(checkpoint)
+    parted = find_transform(asked.transform).stream and part(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
     check_family(method.target, parts.model_type, str(checkpoint.path))
     if method.target.gguf:
@@ -212,7 +199,7 @@ def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> str:
             "Leave out --embed."
         )
     named = asked.solver is not None or method.plan is not None
-    useless = (named and method.solver != "nearest") or asked.text is not None
+    useless = (named and method.effort.text) or asked.text is not None
     return (
         f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "
         f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
@@ -242,15 +229,15 @@ def _material(
 ) -> tuple[Material, list[str]]:
     """The windows of the text, and how many tokens the original is to write for want of text or beside it."""
     if asked.text is None:
-        if method.solver == "nearest" and asked.transform in (None, *BLIND):
-            return Material(), _beside(checkpoint, parts, [], asked.synthetic, method.best)[1]
+        if not method.effort.text and not find_transform(asked.transform).text:
+            return Material(), _beside(checkpoint, parts, [], asked.synthetic, method.effort.writes)[1]
         if parts.task != "causal":
             without = "" if asked.transform is None else f" without --transform {asked.transform}"
             raise UsageError(
                 f"No text was given, and {checkpoint.path.name} does not write any by itself. Give --text FILE of the "
                 f"kind the model is used for, or --solver nearest{without}, which needs none."
             )
-        _beside(checkpoint, parts, [], asked.synthetic, method.best)
+        _beside(checkpoint, parts, [], asked.synthetic, method.effort.writes)
         check_fits(checkpoint)
         window = min(asked.window, int(checkpoint.config.get("max_position_embeddings") or asked.window))
         about = {"source": "written by the model itself", "window": window}
@@ -266,7 +253,7 @@ def _material(
         seed=seed,
     )
     check_vocabulary(checkpoint, parts, (*solve, *verify))
-    beside, notes = _beside(checkpoint, parts, solve, asked.synthetic, method.best)
+    beside, notes = _beside(checkpoint, parts, solve, asked.synthetic, method.effort.writes)
     return Material(solve, verify, about, beside, beside), notes
 
 
@@ -287,11 +274,11 @@ def _about_model(opened: _Model, method: _Method, asked: Quantize, material: Mat
         notes.append(f"copied unchanged, as no table names them: {', '.join(parts.unnamed)}")
     if parts.dropped:
         notes.append(f"{parts.dropped} left out: it is a copy of the embedding, to which config.json ties it")
-    if method.solver in BLOCKWISE and (why := not_followed(parts)) is not None:
+    if method.effort.block and (why := not_followed(parts)) is not None:
         notes.append(
             f"blocks are trained with every error of their output weighed alike, and nothing after them: {why}"
         )
-    if method.solver in ASYMMETRIC and any(linear.held.expert is not None for linear in parts.linears()):
+    if method.effort.correct and any(linear.held.expert is not None for linear in parts.linears()):
         notes.append("experts are rounded as by gptq: the original and the lighter model send them different tokens")
     return notes
 
@@ -301,7 +288,7 @@ def _about_text(asked: Quantize, method: _Method, material: Material, parts: Ana
     notes = []
     seen = sum(map(len, material.solve)) + material.synthetic
     widest = max((linear.shape[1] for linear in parts.linears()), default=0)
-    if material.solve and method.solver != "nearest" and seen < widest:
+    if material.solve and method.effort.text and seen < widest:
         notes.append(
             f"solved on {seen} tokens, fewer than the {widest} channels that its widest linear reads: give more text "
             "(--text, --samples, --synthetic)"
