@@ -17,8 +17,8 @@ from whet.engines import Timing
 from whet.engines.opening import open_engine
 from whet.errors import UsageError
 from whet.measure import evidence, judging
-from whet.measure.evidence import Found, Kept, Material, Pair, Skills, Speed, Text
-from whet.measure.gates import measure_gate, parse_gate
+from whet.measure.evidence import Found, GateMaterial, Kept, Pair, Skills, Speed, Text
+from whet.measure.gates import check_gate, measure_gate, parse_gate
 from whet.measure.judging import conclude, judgings, take_looks
 from whet.measure.skills import Item, score
 
@@ -55,7 +55,7 @@ def items(folders):
 
 
 def measure(folders, lighter, limits, material, folder, **more):
-    gate = parse_gate(limits, [item.skill for item in material.items], has_text=bool(material.text))
+    gate = parse_gate(limits, [item.skill for item in material.items], text=bool(material.text))
     return measure_gate(folders["original"], folders[lighter], gate, material, folder=folder, device="cpu", **more)
 
 
@@ -77,26 +77,26 @@ def test_a_gate_is_read_and_what_it_cannot_mean_is_refused():
     whole = ["kl", "top1", "perplexity", "shrink", "prefill.speedup", "decode.speedup", "memory"]
     assert len(parse_gate(dict.fromkeys(whole, 0.5)).asked) == len(whole)
     for limits, message in (
-        ({}, "A gate is figures with their limits"),
-        ([0.1], "A gate is figures with their limits"),
+        ({}, "the gate is no gate: a gate is figures"),
+        ([0.1], "the gate is no gate: a gate is figures"),
         ({"klm": 1}, r"no figure klm\. Did you mean kl\?"),
         ({"decode.speed": 1}, r"no figure decode\.speed\. Did you mean decode\.speedup\?"),
         ({"kl.a": 1}, r"no figure kl\.a\."),
         ({"retention.aa": 1}, r"is of skill aa\. Did you mean a\?"),
-        ({"retention": 97}, "Gate retention is 97; it must be a number from 0 to 2"),
+        ({"retention": 97}, "the gate: retention is 97; a limit on it is a number from 0 to 2"),
         ({"top1": 1.5}, "from 0 to 1"),
         ({"kl": -1}, "from 0 to inf"),
-        ({"kl": True}, "Gate kl is True"),
-        ({"kl": "0.1"}, "Gate kl is '0.1'"),
-        ({"kl": float("nan")}, "Gate kl is nan"),
-        ({"kl": None}, "Gate kl is None"),
+        ({"kl": True}, "kl is True"),
+        ({"kl": "0.1"}, "kl is '0.1'"),
+        ({"kl": float("nan")}, "kl is nan"),
+        ({"kl": None}, "kl is None"),
     ):
         with pytest.raises(UsageError, match=message):
             parse_gate(limits, ["a", "b"])
-    with pytest.raises(UsageError, match="Gate kl is measured on text, and none"):
-        parse_gate({"kl": 0.1}, has_text=False)
+    with pytest.raises(UsageError, match="kl is measured on text, and none"):
+        parse_gate({"kl": 0.1}, text=False)
     for name in ("retention", "retention.a"):
-        with pytest.raises(UsageError, match=f"Gate {name} is measured on questions, and none"):
+        with pytest.raises(UsageError, match=f"the gate: {name} is measured on questions, and none"):
             parse_gate({name: 0.9})
 
 
@@ -134,7 +134,7 @@ def skills_of(rng, tmp_path, groups=200, lost=0.1, into=None):
     """
     if into is None:
         items = [Item("s", f"{g} {i}", answer="x", group=str(g)) for g in range(groups) for i in range(2)]
-        into = Skills(Closed(), Material(items=items), kept(tmp_path, {}), 0, same=False)
+        into = Skills(Closed(), GateMaterial(items=items), kept(tmp_path, {}), 0, same=False)
     right = np.repeat(rng.random(groups) < 0.9, 2)
     together = np.repeat(rng.random(groups) < 0.5, 2)
     gone = np.where(together, np.repeat(rng.random(groups) < lost, 2), rng.random(2 * groups) < lost)
@@ -252,7 +252,7 @@ def test_speed_is_judged_by_the_interval_of_its_rounds(tmp_path, faster, noise, 
 
 
 def test_a_model_against_itself_passes_at_the_first_look(folders, items, tmp_path):
-    material = Material(DOCUMENTS, items, window=16)
+    material = GateMaterial(DOCUMENTS, items, window=16)
     result = measure(folders, "copy", {"kl": 0.0, "retention": 1.0, "top1": 1.0}, material, tmp_path / "a")
     assert result["verdict"] == "pass" and result["reason"] == "All 3 limits hold." and len(result["looks"]) == 1
     assert [(each["value"], each["interval"]) for each in result["judgements"]] == [
@@ -261,15 +261,15 @@ def test_a_model_against_itself_passes_at_the_first_look(folders, items, tmp_pat
         (1.0, [1.0, 1.0]),
     ]
     assert 0 < result["questions"] < len(items) and json.loads(json.dumps(result, allow_nan=False)) == result
-    alone = measure(folders, "copy", {"retention": 1.0}, Material(items=items), tmp_path / "b")
+    alone = measure(folders, "copy", {"retention": 1.0}, GateMaterial(items=items), tmp_path / "b")
     assert alone["verdict"] == "pass" and alone["tokens"] == 0
     # the same answers by other numbers are not the same model: that takes as much evidence as any
-    few = measure(folders, "close", {"retention": 0.97}, Material(items=items[:60]), tmp_path / "c")
+    few = measure(folders, "close", {"retention": 0.97}, GateMaterial(items=items[:60]), tmp_path / "c")
     assert few["verdict"] == "undecided" and few["judgements"][0]["value"] == 1.0 and few["questions"] == 60
 
 
 def test_a_broken_model_fails_and_one_that_computes_nothing_is_no_error(folders, items, tmp_path):
-    material = Material(DOCUMENTS, items, window=16)
+    material = GateMaterial(DOCUMENTS, items, window=16)
     result = measure(folders, "worse", {"retention.own": 0.97}, material, tmp_path)
     assert result["verdict"] == "fail" and result["judgements"][0]["look"] == 1
     assert result["reason"].startswith("retention.own: accuracy over the original's, above chance: ")
@@ -283,7 +283,7 @@ def test_a_broken_model_fails_and_one_that_computes_nothing_is_no_error(folders,
 
 def test_only_what_is_asked_for_is_measured(folders, items, tmp_path, monkeypatch):
     events = []
-    material = Material(DOCUMENTS, items, window=16)
+    material = GateMaterial(DOCUMENTS, items, window=16)
     measure(folders, "worse", {"retention": 0.9}, material, tmp_path / "a", on_event=events.append)
     assert {event.get("stage") for event in events} == {"skills, original", "skills, lighter", None}
     events.clear()
@@ -292,15 +292,15 @@ def test_only_what_is_asked_for_is_measured(folders, items, tmp_path, monkeypatc
     monkeypatch.setattr(evidence, "open_engine", None)
     peaks = iter([{"peak_bytes": 100}, {"peak_bytes": 40}])
     monkeypatch.setattr(evidence, "footprint", lambda *given, **more: next(peaks))
-    result = measure(folders, "copy", {"shrink": 1.0, "memory": 0.5}, Material(), tmp_path / "b")
+    result = measure(folders, "copy", {"shrink": 1.0, "memory": 0.5}, GateMaterial(), tmp_path / "b")
     assert result["verdict"] == "pass" and [each["value"] for each in result["judgements"]] == [1.0, 0.4]
     monkeypatch.setattr(evidence, "footprint", lambda *given, **more: {"error": "it ended"})
-    result = measure(folders, "copy", {"memory": 0.5}, Material(DOCUMENTS, window=16), tmp_path / "b")
+    result = measure(folders, "copy", {"memory": 0.5}, GateMaterial(DOCUMENTS, window=16), tmp_path / "b")
     assert result["verdict"] == "undecided" and "it ended" in result["reason"]
 
 
 def test_the_same_seed_gives_the_same_and_another_order_is_another_gate(folders, items, tmp_path):
-    material = Material(DOCUMENTS, items, window=16)
+    material = GateMaterial(DOCUMENTS, items, window=16)
     limits = {"kl": 1.0, "retention": 0.9}
     results = [
         measure(folders, "close", limits, material, tmp_path / str(number), seed=seed)
@@ -316,12 +316,12 @@ LIMITS = {"kl": 1.0, "top1": 0.5, "retention": 0.97}
 def undisturbed(folders, items, tmp_path_factory):
     """A gate of several looks."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return measure(folders, "close", LIMITS, Material(DOCUMENTS, items, window=16), folder)
+    return measure(folders, "close", LIMITS, GateMaterial(DOCUMENTS, items, window=16), folder)
 
 
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_killed_between_looks_it_goes_on_to_the_same_result(folders, items, undisturbed, tmp_path, at):
-    material, events = Material(DOCUMENTS, items, window=16), []
+    material, events = GateMaterial(DOCUMENTS, items, window=16), []
     assert len(undisturbed["looks"]) >= 2
 
     def die_at_rename():
@@ -345,7 +345,20 @@ def test_killed_between_looks_it_goes_on_to_the_same_result(folders, items, undi
 
 def test_windows_already_cut_are_a_document_each(folders, tmp_path):
     windows = [torch.randint(2, 258, (12,), generator=torch.Generator().manual_seed(i)) for i in range(60)]
-    result = measure(folders, "worse", {"kl": 1e-3}, Material(windows), tmp_path)
+    result = measure(folders, "worse", {"kl": 1e-3}, GateMaterial(windows), tmp_path)
     assert result["verdict"] == "fail" and result["tokens"] == 30 * 11
-    with pytest.raises(UsageError, match="Gate kl is measured on text"):
-        measure_gate(folders["original"], folders["worse"], parse_gate({"kl": 1}), Material(), folder=tmp_path)
+    with pytest.raises(UsageError, match="kl is measured on text"):
+        measure_gate(folders["original"], folders["worse"], parse_gate({"kl": 1}), GateMaterial(), folder=tmp_path)
+
+
+def test_what_a_gate_will_refuse_is_refused_before_there_is_a_model(folders, items):
+    def check(limits, material):
+        check_gate(folders["original"], parse_gate(limits, ["own"]), material)
+
+    check({"kl": 0.1, "decode.speedup": 1.5, "retention.own": 0.9}, GateMaterial(DOCUMENTS, items))
+    with pytest.raises(UsageError, match="The text set aside for gates: text shorter than a window"):
+        check({"kl": 0.1}, GateMaterial(DOCUMENTS[:1], items))
+    with pytest.raises(UsageError, match="kl is measured on text, and none"):
+        check({"kl": 0.1}, GateMaterial(None, items))
+    with pytest.raises(UsageError, match=r"retention\.own is measured on questions, and none"):
+        check({"retention.own": 0.9}, GateMaterial(DOCUMENTS))

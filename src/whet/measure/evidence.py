@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whet.checkpoint import find_folder, hashed_files, sha256, write_json
+from whet.checkpoint import hashed_files, sha256, write_json
 from whet.checkpoint.gguf import is_gguf
 from whet.engines import Engine
 from whet.engines.opening import open_engine
@@ -34,6 +34,7 @@ from whet.measure.sides import context_of, shared_tokenizer, size_of
 from whet.measure.skills import Item, Outcome, compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, take_turns
 from whet.measure.statistics import median_interval
+from whet.paths import find_folder
 from whet.text import located_windows
 
 BATCH_TOKENS = 2048
@@ -42,15 +43,15 @@ _COLUMNS = ("tokens", "kl", "apart", "gap")
 
 
 @dataclass(frozen=True)
-class Material:
+class GateMaterial:
     """What was set aside for gates before the first step: nothing was solved on it, and nothing is reported on it.
 
-    text: documents, or windows int64 [L] already cut, which count as a document each. items: questions (`read_skills`).
-    window, windows: tokens in a window, and how many are drawn of documents at most. chat: prompts of questions are a
-    user's turn in the model's chat template.
+    text: documents, or windows int64 [L] already cut, which count as a document each; None or [] for none. items:
+    questions (`read_skills`). window, windows: tokens in a window, and how many are drawn of documents at most. chat:
+    prompts of questions are a user's turn in the model's chat template.
     """
 
-    text: Sequence[str] | Sequence[Tensor] = ()
+    text: Sequence[str] | Sequence[Tensor] | None = None
     items: Sequence[Item] = ()
     window: int = 512
     windows: int = 256
@@ -206,7 +207,7 @@ class Skills:
     fewest = FEWEST
 
     def __init__(
-        self, pair: Pair, material: Material, kept: Kept, seed: int, same: bool, text: Text | None = None
+        self, pair: Pair, material: GateMaterial, kept: Kept, seed: int, same: bool, text: Text | None = None
     ) -> None:
         """same: both models are the same bytes. text: what else tells that they say the same."""
         self.pair, self.kept, self.chat, self.same, self.text = pair, kept, material.chat, same, text
@@ -307,20 +308,16 @@ class Found:
     notes: list[str]
 
 
-def find_windows(original: str | Path, lighter: str | Path, material: Material, seed: int) -> Found:
-    """The windows of a gate in the order in which it takes them.
+def find_windows(original: str | Path, lighter: str | Path, material: GateMaterial, seed: int) -> Found:
+    """The windows of a gate in the order in which it takes them; none where there is no text.
 
     Raises UsageError where the tokenizers differ, or where there is too little text for a window.
     """
     notes: list[str] = []
     tokenizer = shared_tokenizer(original, lighter)
-    if isinstance(material.text[0], Tensor):
-        windows = [window for window in material.text if isinstance(window, Tensor)]
-        clusters = list(range(len(windows)))
-        Random(seed).shuffle(clusters)
-        windows = [windows[i] for i in clusters]
-    else:
-        documents = [document for document in material.text if isinstance(document, str)]
+    windows = [window for window in material.text or () if isinstance(window, Tensor)]
+    documents = [document for document in material.text or () if isinstance(document, str)]
+    if documents:
         contexts = [n for n in map(context_of, (original, lighter)) if n is not None]
         length = min([material.window, *contexts])
         located = located_windows(documents, tokenizer, material.windows, length, seed, "The text set aside for gates")
@@ -330,6 +327,10 @@ def find_windows(original: str | Path, lighter: str | Path, material: Material, 
             places.setdefault(label, []).append(i)
         order = [i for some in places.values() for i in some]
         windows, clusters = [located[i].tokens for i in order], [labels[i] for i in order]
+    else:
+        clusters = list(range(len(windows)))
+        Random(seed).shuffle(clusters)
+        windows = [windows[i] for i in clusters]
     ends = [i + 1 for i in range(len(clusters)) if i + 1 == len(clusters) or clusters[i + 1] != clusters[i]]
     return Found(windows, clusters, ends, notes)
 
@@ -371,7 +372,7 @@ def mark_of(model: str | Path) -> str:
     return _digest({name: about["sha256"] for name, about in hashed_files(find_folder(model)).items()})
 
 
-def mark_of_material(material: Material, windows: Sequence[Tensor]) -> str:
+def mark_of_material(material: GateMaterial, windows: Sequence[Tensor]) -> str:
     """SHA-256 of all that may be asked."""
     return _digest([[window.tolist() for window in windows], [key_of(item) for item in material.items], material.chat])
 

@@ -25,8 +25,8 @@ from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, ignore
 from whet.measure.evidence import (
     Found,
+    GateMaterial,
     Kept,
-    Material,
     Memory,
     Pair,
     Size,
@@ -42,6 +42,8 @@ from whet.measure.judging import SOURCES, Asked, Evidence, conclude, judgings, t
 from whet.measure.limits import FIGURES, Source
 from whet.measure.sides import memory_of, must_be_runnable, must_have_room, must_say_tokens
 
+__all__ = ["Gate", "GateMaterial", "check_gate", "measure_gate", "parse_gate"]
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -56,32 +58,42 @@ class Gate:
         return {each.about.source for each in self.asked}
 
 
-def parse_gate(limits: Any, skills: Sequence[str] = (), *, has_text: bool = True) -> Gate:
+def parse_gate(limits: Any, skills: Sequence[str] = (), *, text: bool = True, source: str = "the gate") -> Gate:
     """The gate that a recipe asks for.
 
     limits: figure → limit, where `retention` is for every skill and `retention.SKILL` for one, which then has no other.
-    skills: of the questions set aside for gates, in any number of copies. has_text: whether text was.
+    skills: of the questions set aside for gates, in any number of copies. text: whether there is text set aside.
+    source: what the gate is called in messages.
 
     Raises UsageError for no limits, an unknown figure or skill (did-you-mean), a limit that is no number or out of
     range, a figure on text or on questions where there are none.
     """
     if not isinstance(limits, Mapping) or not limits:
         raise UsageError(
-            f"A gate is figures with their limits, such as {{kl: 0.1, retention: 0.97}}, found {limits!r}."
+            f"{source} is no gate: a gate is figures with their limits, such as {{kl: 0.1, retention: 0.97}}, found "
+            f"{limits!r}."
         )
     known = list(dict.fromkeys(skills))
     asked: list[Asked] = []
     for name, at in limits.items():
-        figure, of = _split(str(name), known)
+        figure, of = _split(str(name), source)
         about = FIGURES[figure]
         if not about.allows(at):
             raise UsageError(
-                f"Gate {name} is {at!r}; it must be a number from {about.low:g} to {about.high:g} ({about.meaning})."
+                f"{source}: {name} is {at!r}; a limit on it is a number from {about.low:g} to {about.high:g} "
+                f"({about.meaning})."
             )
-        if about.source == "text" and not has_text:
-            raise UsageError(f"Gate {name} is measured on text, and none was set aside for gates. Give text.")
+        if about.source == "text" and not text:
+            raise UsageError(f"{source}: {name} is measured on text, and none was set aside for gates. Give text.")
         if about.source == "skills" and not known:
-            raise UsageError(f"Gate {name} is measured on questions, and none were set aside for gates. Give skills.")
+            raise UsageError(
+                f"{source}: {name} is measured on questions, and none were set aside for gates. Give skills."
+            )
+        if of and of not in known:
+            raise UsageError(
+                f"{source}: no question set aside for gates is of skill {of}.{did_you_mean(of, known)} The skills are: "
+                f"{', '.join(known)}."
+            )
         if figure == "retention" and not of:
             asked += [Asked(figure, float(at), skill) for skill in known if f"retention.{skill}" not in limits]
         else:
@@ -90,29 +102,31 @@ def parse_gate(limits: Any, skills: Sequence[str] = (), *, has_text: bool = True
     return Gate({str(name): float(at) for name, at in limits.items()}, tuple(asked))
 
 
-def _split(name: str, known: Sequence[str]) -> tuple[str, str]:
+def _split(name: str, source: str) -> tuple[str, str]:
     """The figure that is meant, and the skill, '' for none."""
-    if name in FIGURES:
-        return name, ""
     figure, dot, skill = name.partition(".")
-    if figure != "retention" or not dot:
-        raise UsageError(
-            f"A gate has no figure {name}.{did_you_mean(name, FIGURES)} The figures are: {', '.join(FIGURES)}, and "
-            "retention.SKILL for one skill."
-        )
-    if skill not in known and known:
-        raise UsageError(
-            f"Gate {name}: no question set aside for gates is of skill {skill}.{did_you_mean(skill, known)} The skills "
-            f"are: {', '.join(known)}."
-        )
-    return figure, skill
+    if name in FIGURES or (figure == "retention" and dot):
+        return (name, "") if name in FIGURES else (figure, skill)
+    raise UsageError(
+        f"{source}: there is no figure {name}.{did_you_mean(name, FIGURES)} The figures are: {', '.join(FIGURES)}, and "
+        "retention.SKILL for one skill."
+    )
+
+
+def check_gate(original: str | Path, gate: Gate, material: GateMaterial, seed: int = 0) -> None:
+    """Raises UsageError, before there is a lighter model, for what `measure_gate` would refuse afterwards: a model that
+    says no tokens, material that a figure lacks, text shorter than a window, a context too short to time."""
+    _must_suffice(gate, material, original, original)
+    windows = _windows(gate, material, original, original, seed).windows
+    if gate.sources & {"memory", "speed"}:
+        prompt_of(original, windows, seed)
 
 
 def measure_gate(
     original: str | Path,
     lighter: str | Path,
     gate: Gate,
-    material: Material,
+    material: GateMaterial,
     *,
     device: str = "auto",
     dtype: str | None = None,
@@ -129,8 +143,9 @@ def measure_gate(
 
         verdict     "pass" | "fail" | "undecided" (the evidence is too little and there is no more), `reason` in a
                     sentence
-        judgements  one a limit: figure, of (the skill, or ''), at, value, interval, verdict (also "not judged": a skill
-                    that the original does not have, under `retention`), look that decided (None: none), reason
+        judgements  one a limit: figure (as the recipe has it), of (its skill, or ''), at, value, interval, look that
+                    decided (None: none), reason, verdict (also "not judged": a skill that the original does not have,
+                    under `retention`)
         looks       one a look: questions, tokens and rounds so far, and the names of the limits that it decided
         questions, tokens, rounds: what was used; seconds: with those before it was killed; notes: on how
         gate        the limits; seed, device and dtype
@@ -177,20 +192,14 @@ def measure_gate(
     }
 
 
-def _must_suffice(gate: Gate, material: Material, original: str | Path, lighter: str | Path) -> None:
+def _must_suffice(gate: Gate, material: GateMaterial, original: str | Path, lighter: str | Path) -> None:
     """Raises, before anything long, where the material or the models lack what a figure is measured on."""
-    lacking = [each.name for each in gate.asked if each.about.source == "text" and not material.text]
-    if lacking:
-        raise UsageError(f"Gate {lacking[0]} is measured on text, and none was set aside for gates. Give text.")
-    skills = {item.skill for item in material.items}
-    lacking = [each.name for each in gate.asked if each.of and each.of not in skills]
-    if lacking:
-        raise UsageError(f"Gate {lacking[0]}: no question was set aside for it. Give questions of that skill.")
+    parse_gate(gate.limits, [item.skill for item in material.items], text=bool(material.text))
     must_be_runnable((original, lighter), None)
     must_say_tokens(original)
 
 
-def _windows(gate: Gate, material: Material, original: str | Path, lighter: str | Path, seed: int) -> Found:
+def _windows(gate: Gate, material: GateMaterial, original: str | Path, lighter: str | Path, seed: int) -> Found:
     """The windows that the figures are measured on, or that speed and memory take their prompt from."""
     if not material.text or not gate.sources & {"text", "speed", "memory"}:
         return Found([], [], [], [])
@@ -200,7 +209,7 @@ def _windows(gate: Gate, material: Material, original: str | Path, lighter: str 
 def _source(
     source: Source,
     pair: Pair,
-    material: Material,
+    material: GateMaterial,
     found: Found,
     kept: Kept,
     seed: int,

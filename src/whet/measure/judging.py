@@ -134,7 +134,7 @@ class Judging:
         """As the result of a gate has it."""
         value, interval = (self.measured.value, self.measured.interval) if self.measured else (None, None)
         return {
-            "figure": self.asked.figure,
+            "figure": self.asked.name,
             "of": self.asked.of,
             "at": self.asked.at,
             "value": value,

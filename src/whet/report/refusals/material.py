@@ -205,26 +205,24 @@ MATERIAL: dict[str, str] = {
         "한계 min_retention을 정했지만 판정할 능력 문항이 없습니다. skills를 주십시오."
     ),
     # gates
-    "A gate is figures with their limits, such as {kl: 0.1, retention: 0.97}, found {value}.": (
-        "게이트는 {kl: 0.1, retention: 0.97}처럼 수치와 그 한계인데 {value}이(가) 있습니다."
+    "{source} is no gate: a gate is figures with their limits, such as {kl: 0.1, retention: 0.97}, found {value}.": (
+        "{source}은(는) 관문이 아닙니다. 관문은 {kl: 0.1, retention: 0.97}처럼 수치와 그 한계인데 {value}이(가) "
+        "있습니다."
     ),
-    "A gate has no figure {name}.{near} The figures are: {known}, and retention.SKILL for one skill.": (
-        "게이트에 수치 {name}은(는) 없습니다.{near} 있는 수치: {known}. 능력 하나는 retention.능력이름입니다."
+    "{source}: there is no figure {name}.{near} The figures are: {known}, and retention.SKILL for one skill.": (
+        "{source}: 수치 {name}은(는) 없습니다.{near} 있는 수치: {known}. 능력 하나는 retention.능력이름입니다."
     ),
-    "Gate {name} is {value}; it must be a number from {low} to {high} ({figure}).": (
-        "게이트 {name}이(가) {value}입니다. {low}에서 {high} 사이의 수여야 합니다({figure})."
+    "{source}: {name} is {value}; a limit on it is a number from {low} to {high} ({figure}).": (
+        "{source}: {name}이(가) {value}입니다. {low}에서 {high} 사이의 수여야 합니다({figure})."
     ),
-    "Gate {name} is measured on text, and none was set aside for gates. Give text.": (
-        "게이트 {name}은(는) 글에서 재는데 게이트를 위해 떼어 둔 글이 없습니다. 글을 주십시오."
+    "{source}: {name} is measured on text, and none was set aside for gates. Give text.": (
+        "{source}: {name}은(는) 글에서 재는데 관문을 위해 떼어 둔 글이 없습니다. 글을 주십시오."
     ),
-    "Gate {name} is measured on questions, and none were set aside for gates. Give skills.": (
-        "게이트 {name}은(는) 문항에서 재는데 게이트를 위해 떼어 둔 문항이 없습니다. skills를 주십시오."
+    "{source}: {name} is measured on questions, and none were set aside for gates. Give skills.": (
+        "{source}: {name}은(는) 문항에서 재는데 관문을 위해 떼어 둔 문항이 없습니다. skills를 주십시오."
     ),
-    "Gate {name}: no question set aside for gates is of skill {skill}.{near} The skills are: {known}.": (
-        "게이트 {name}: 게이트를 위해 떼어 둔 문항에 능력 {skill}의 것이 없습니다.{near} 있는 능력: {known}."
-    ),
-    "Gate {name}: no question was set aside for it. Give questions of that skill.": (
-        "게이트 {name}: 떼어 둔 문항이 없습니다. 그 능력의 문항을 주십시오."
+    "{source}: no question set aside for gates is of skill {skill}.{near} The skills are: {known}.": (
+        "{source}: 관문을 위해 떼어 둔 문항에 능력 {skill}의 것이 없습니다.{near} 있는 능력: {known}."
     ),
     "{model}, the lighter one, gives numbers that are not finite where it answers. Its weights are broken, or "
     "its type overflows: make it again, or in another type.": (
