@@ -21,8 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import whet
 from evaluation import clustered_error, cut_sets, table, window_scores
 from whet.anatomy import anatomy, fold_groups
-from whet.checkpoint import Checkpoint, load_model
-from whet.steps.manifest import copied_files
+from whet.checkpoint import Checkpoint, copied_files, load_model
 
 TRANSFORMS = "none,smooth,awq,rotate,quarot,spinquant"
 

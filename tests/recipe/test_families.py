@@ -30,7 +30,8 @@ from whet.events import ignore
 from whet.grids import parse_scheme
 from whet.measure.compare import compare
 from whet.quantize import TRANSFORMS, spinquant
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
+from whet.recipe.resume import resume
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
 from whet.targets import TARGETS, storage, tied

@@ -20,6 +20,7 @@ from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.checkpoint.modeling_whet import parts_of
 from whet.errors import UsageError
 from whet.recipe.compress import compress, resume
+from whet.recipe.resume import resume
 from wording import each
 
 GENERATOR = torch.Generator().manual_seed(0)

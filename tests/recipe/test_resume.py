@@ -21,7 +21,8 @@ from whet.apply.run import Run
 from whet.checkpoint import files
 from whet.errors import UsageError
 from whet.quantize import spinquant
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
+from whet.recipe.resume import resume
 from whet.steps import finish as finishing
 from whet.transforms import rotations
 from whet.walk import Journal

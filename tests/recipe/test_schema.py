@@ -11,7 +11,8 @@ import yaml
 
 import models
 from whet.errors import UsageError
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
+from whet.recipe.resume import resume
 from whet.recipe.schema import PRESETS, recipe_arguments, recipe_schema
 from whet.steps.decide import decide
 from whet.steps.options import Compress, Quantize, recipe_text

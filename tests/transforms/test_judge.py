@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 import models
 from covering import matrix, some
 from whet.events import ignore
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
+from whet.recipe.resume import resume
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
 from whet.transforms import judge, propose

@@ -23,7 +23,8 @@ from whet.engines.torch import outputs
 from whet.errors import GateError, UsageError
 from whet.events import ignore
 from whet.quantize import spinquant
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
+from whet.recipe.resume import resume
 from whet.report.sentences import in_korean
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
