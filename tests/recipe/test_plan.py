@@ -19,7 +19,7 @@ from whet.budget import check_plan, plan_hash, read_plan, tables, write_plan
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.checkpoint.modeling_whet import parts_of
 from whet.errors import UsageError
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
 from whet.recipe.resume import resume
 from wording import each
 
