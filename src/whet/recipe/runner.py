@@ -120,7 +120,7 @@ class _Runner:
             ended, last = self._steps(self.run.out / "failed" if keep_failed else None, tell)
             report = self._reported(last, tell)
             result = self._result(ended, report, last, time.monotonic() - started)
-            adopt(self.run, self.recipe, ended, None if last == self.original else last, result)
+            adopt(self.run, self._document(), ended, None if last == self.original else last, result)
             self.run.close()
         return result
 
@@ -186,7 +186,6 @@ class _Runner:
         return needs
 
     def _request(self, keep_failed: bool) -> dict[str, Any]:
-        recipe = self.recipe.model_dump(by_alias=True, exclude_none=True, exclude={"model", "out", "text", "skills"})
         given = {
             name: value if isinstance(value, str | list) else str(value)
             for name in ("text", "skills")
@@ -206,12 +205,22 @@ class _Runner:
             "model": str(self.original.resolve()),
             "device": self.device,
             "threads": torch.get_num_threads(),
-            "recipe": recipe,
+            "recipe": self._document(),
             "given": given,
             "keep_failed": keep_failed,
             "record": record,
             "fingerprint": digest,
         }
+
+    def _document(self) -> dict[str, Any]:
+        """The recipe as it is replayed, every default filled in; text and questions that were no files are left out,
+        and so is a model whose path is absolute."""
+        top = {name: getattr(self.recipe, name) for name in ("model", "seed", "text", "skills", "field", "chat")}
+        named = {name: value for name, value in top.items() if isinstance(value, str | int)}
+        if Path(str(named.get("model", "/"))).is_absolute():
+            named.pop("model", None)
+        report = [] if self.report is None else [{"compare": self.report.document()}]
+        return {"version": 1, **named, "steps": [*(step.document() for step in self.steps), *report]}
 
     def _reported(self, last: Path, tell: OnEvent) -> dict[str, Any] | None:
         """The comparison of what was kept with the original, on what nothing else has opened."""
