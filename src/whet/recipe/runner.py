@@ -28,7 +28,7 @@ from whet.checkpoint import Checkpoint, write_json
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.measure.compare import compare
-from whet.measure.gates import GateMaterial, measure_gate, parse_gate
+from whet.measure.gates import GateMaterial, check_gate, measure_gate, parse_gate
 from whet.recipe.adopt import adopt
 from whet.recipe.order import planned
 from whet.recipe.schema import Recipe, read_recipe
@@ -104,7 +104,8 @@ class _Runner:
         )
         for step in self.steps:
             if step.gate:
-                self._gate(step.gate, f"{source}, steps[{step.number - 1}].gate")
+                gate = self._gate(step.gate, f"{source}, steps[{step.number - 1}].gate")
+                check_gate(self.original, gate, self._set_aside(), recipe.seed)
 
     def go(self, keep_failed: bool, dry_run: bool) -> dict[str, Any]:
         """Do it, or go on with it."""
@@ -154,8 +155,11 @@ class _Runner:
         skills = list(dict.fromkeys(item.skill for item in self.divided.items["gate"]))
         return parse_gate(gate, skills=skills, text=self.divided.gate is not None, source=source)
 
+    def _set_aside(self) -> GateMaterial:
+        return GateMaterial(self.divided.gate, self.divided.items["gate"], chat=self.recipe.chat)
+
     def _judged(self, tell: OnEvent) -> Any:
-        material = GateMaterial(self.divided.gate, self.divided.items["gate"])
+        material = self._set_aside()
 
         def judge(folder: Path, gate: Mapping[str, float]) -> dict[str, Any]:
             return measure_gate(
