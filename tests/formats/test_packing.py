@@ -11,6 +11,7 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covering import matrix
 from whet.checkpoint.modeling_whet import decode, parts_of, unpack
 from whet.errors import GateError
 from whet.formats import quantization_config
@@ -18,6 +19,7 @@ from whet.grids import SMALL_FLOATS, IntegerGrid, pack, parse_scheme
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 bits_ = st.integers(2, 8)
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 sizes_ = st.tuples(st.integers(1, 9), st.integers(1, 131))
 
 
@@ -47,10 +49,7 @@ def test_zero_points_are_packed_along_rows_as_theirs(bits, shape, seed):
     assert torch.equal(parts["weight_zero_point"], pack_to_int32(signed, bits, packed_dim=0))
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("kind", ["none", "int"])
-@pytest.mark.parametrize("group", [0, 16])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@matrix({"bits": range(2, 9), "kind": ["none", "int"], "group": [0, 16], "dtype": DTYPES})
 def test_weights_are_those_compressed_tensors_computes(bits, kind, group, dtype):
     grid = IntegerGrid(bits, group, kind, torch.float32 if dtype == torch.float32 else dtype)
     w = torch.randn(10, 48, generator=torch.Generator().manual_seed(bits))
@@ -69,9 +68,9 @@ def test_weights_are_those_compressed_tensors_computes(bits, kind, group, dtype)
     assert torch.equal(mine, grid.decode(grid.encode(w, params), params, dtype))
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("kind", ["none", "int", "real"])
-@pytest.mark.parametrize("group,columns", [(0, 45), (32, 96), (32, 45), (100, 45)])
+@matrix(
+    {"bits": range(2, 9), "kind": ["none", "int", "real"], "group,columns": [(0, 45), (32, 96), (32, 45), (100, 45)]}
+)
 def test_what_is_stored_decodes_to_what_was_solved(bits, kind, group, columns):
     grid = IntegerGrid(bits, group, kind)
     w = torch.randn(11, columns, generator=torch.Generator().manual_seed(columns))
@@ -83,9 +82,7 @@ def test_what_is_stored_decodes_to_what_was_solved(bits, kind, group, columns):
         assert torch.equal(decode(parts, grid.table_entry("scale" if dequantize else "model"), dtype), computed)
 
 
-@pytest.mark.parametrize("name", [*SMALL_FLOATS, "nf4-g40"])
-@pytest.mark.parametrize("shape", [(11, 96), (200, 250), (1, 2), (130, 128)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@matrix({"name": [*SMALL_FLOATS, "nf4-g40"], "shape": [(11, 96), (200, 250), (1, 2), (130, 128)], "dtype": DTYPES})
 def test_a_small_float_is_stored_as_it_was_solved(name, shape, dtype):
     scales = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
     grid, w = parse_scheme(name, scales), torch.randn(shape, generator=torch.Generator().manual_seed(shape[1]))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ggml
+from covering import matrix
 from solvers import ROUNDERS
 from whet.checkpoint.modeling_whet import decode
 from whet.grids import BLOCKS, NestedGrid
@@ -179,8 +180,7 @@ def test_candidates_differ_and_the_best_is_among_them(kind):
     assert best.sum() <= 1.02 * chosen.sum()
 
 
-@pytest.mark.parametrize("kind", list(BLOCKS))
-@pytest.mark.parametrize("solver", ROUNDERS)
+@matrix({"kind": BLOCKS, "solver": ROUNDERS})
 def test_every_solver_rounds_onto_every_block_type(kind, solver):
     """And what it returns is stored and read as it is."""
     grid = BLOCKS[kind]
@@ -221,8 +221,7 @@ def test_descent_harms_no_row_and_moves_what_is_shared(kind):
     assert not torch.equal(solution.params["scale"], shared)
 
 
-@pytest.mark.parametrize("kind", ["Q3_K", "Q6_K"])
-@pytest.mark.parametrize("solver", ROUNDERS)
+@matrix({"kind": ["Q3_K", "Q6_K"], "solver": ROUNDERS})
 def test_symmetric_types_keep_a_mask(kind, solver):
     grid = BLOCKS[kind]
     w = weights(6, 256, 1)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
+from covering import matrix
 from solvers import ROUNDERS
 from whet.grids import FloatGrid, parse_scheme
 
 
-@pytest.mark.parametrize("name,dtype", [("F16", torch.float16), ("bf16", torch.bfloat16)])
-@pytest.mark.parametrize("solver", ROUNDERS)
+@matrix({"name,dtype": [("F16", torch.float16), ("bf16", torch.bfloat16)], "solver": ROUNDERS})
 def test_every_solver_casts(name, dtype, solver):
     grid = parse_scheme(name)
     assert isinstance(grid, FloatGrid) and grid.name == name.upper() and grid.bits == 16

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covering import matrix
 from whet.errors import UsageError
 from whet.grids import IntegerGrid, safe_scale_dtype
 
@@ -99,9 +100,7 @@ def test_importance_moves_the_error_away_from_what_matters(bits, kind):
     assert all(torch.equal(by_row[k], fitted[k]) for k in fitted)
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [32, 128])
+@matrix({"bits": [2, 3, 4, 8], "kind": KINDS, "size": [32, 128]})
 def test_candidates_differ_and_the_best_is_among_them(bits, kind, size):
     w = weights(300, size, 5)
     grid = IntegerGrid(bits, size, kind, torch.float32)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import whet.starter
+from covering import matrix
 from solvers import ROUNDERS
 from whet.checkpoint import Checkpoint
 from whet.checkpoint.modeling_whet import decode
@@ -51,8 +52,7 @@ def test_weights_over_their_rows_scale_are_e4m3_numbers(rows, columns, power, se
     assert torch.equal(over.to(torch.float8_e4m3fn).float(), over)
 
 
-@pytest.mark.parametrize("solver", ROUNDERS)
-@pytest.mark.parametrize("columns", [192, 150])
+@matrix({"solver": ROUNDERS, "columns": [192, 150]})
 def test_every_solver_stays_on_what_is_allowed_and_stored(solver, columns):
     grid, (w, h) = parse_scheme("fp4m2-g32"), problem(columns=columns)
     solution = ROUNDERS[solver](w, h, grid)

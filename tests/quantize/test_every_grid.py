@@ -1,13 +1,11 @@
-"""Every solver on every kind of grid: finite, no worse than nearest where it should be better, masks kept, rows apart.
-
-The full product of solvers and grids is small enough to run whole.
-"""
+"""Every function that rounds on every kind of grid: finite, no worse than nearest, masks kept, rows apart."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from covering import matrix
 from schemes import EVERY, problem, widths
 from solvers import ROUNDERS
 from whet.grids import SMALL_FLOATS, Grid, parse_scheme
@@ -19,8 +17,7 @@ def values(grid: Grid, solution: Solution) -> torch.Tensor:
     return grid.decode(solution.codes, solution.params)
 
 
-@pytest.mark.parametrize("scheme,columns", [(scheme, columns) for scheme in EVERY for columns in widths(scheme)])
-@pytest.mark.parametrize("solver", ROUNDERS)
+@matrix({"scheme,columns": [(scheme, columns) for scheme in EVERY for columns in widths(scheme)], "solver": ROUNDERS})
 def test_every_solver_takes_every_grid(scheme, solver, columns):
     grid, (w, h) = parse_scheme(scheme), problem(140, columns)
     solution = ROUNDERS[solver](w, h, grid)
@@ -46,8 +43,7 @@ def test_gptq_and_descent_gain_on_small_floats(scheme):
     assert after < first < 0.6 * plain
 
 
-@pytest.mark.parametrize("scheme", SMALL_FLOATS)
-@pytest.mark.parametrize("solver", ROUNDERS)
+@matrix({"scheme": SMALL_FLOATS, "solver": ROUNDERS})
 def test_a_mask_is_kept_exactly_on_small_floats(scheme, solver):
     grid, (w, h) = parse_scheme(scheme), problem(24, 64)
     mask = torch.rand(w.shape, generator=torch.Generator().manual_seed(2)) < 0.5
@@ -65,8 +61,7 @@ def test_a_row_does_not_see_its_neighbours_where_nothing_is_shared(scheme):
         assert torch.equal(one.codes, two.codes) and torch.equal(one.params["scale"], two.params["scale"])
 
 
-@pytest.mark.parametrize("scheme", SMALL_FLOATS)
-@pytest.mark.parametrize("case", ["few tokens", "all zero", "huge", "zero weights", "tiny weights"])
+@matrix({"scheme": SMALL_FLOATS, "case": ["few tokens", "all zero", "huge", "zero weights", "tiny weights"]})
 def test_odd_problems_stay_harmless_on_small_floats(scheme, case):
     grid, (w, h) = parse_scheme(scheme, torch.bfloat16), problem(24, 64)
     if case == "few tokens":

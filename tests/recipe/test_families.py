@@ -173,6 +173,7 @@ ALONE = {
 
 
 @torch.no_grad()
+@pytest.mark.covered("made", "transform", strength=1)
 @pytest.mark.parametrize("transform", ["awq", "rotate", "quarot", "spinquant"])
 def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path, monkeypatch):
     monkeypatch.setattr(rotations, "spinquant", functools.partial(spinquant, steps=12))
@@ -211,6 +212,7 @@ def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path, monkeypa
         assert changed and not any("embed" in n and "layer_norm" not in n.lower() for n in changed)
 
 
+@pytest.mark.covered("made", every=2)
 def test_training_reaches_every_linear_of_a_block(made, tmp_path):
     _, original, lighter, _ = made
     result = compress(
@@ -226,6 +228,7 @@ def test_training_reaches_every_linear_of_a_block(made, tmp_path):
         assert torch.nn.functional.mse_loss(w, trained) < 0.02 * w.square().mean()
 
 
+@pytest.mark.covered("made", every=2, start=1)
 def test_inputs_that_have_drifted_are_made_up_for(made, tmp_path):
     """The first block's have not, if the embedding is the original's, so it is as gptq leaves it; the last one's have.
     Experts' are not followed."""
@@ -305,6 +308,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.covered("made", every=2)
 def test_a_stopped_run_goes_on_to_the_same_bytes(made, tmp_path):
     _, original, lighter, _ = made
 
