@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from whet.measure.compare import compare
     from whet.recipe.compress import compress, resume
     from whet.recipe.inspect import inspect
+    from whet.recipe.masks import masks
     from whet.recipe.plan import plan
 
 __version__ = "0.1.0"
-_VERBS = ("compare", "compress", "export", "generate", "inspect", "plan", "resume")
-__all__ = ["__version__", "compare", "compress", "export", "generate", "inspect", "plan", "resume"]
+_VERBS = ("compare", "compress", "export", "generate", "inspect", "masks", "plan", "resume")
+__all__ = ["__version__", "compare", "compress", "export", "generate", "inspect", "masks", "plan", "resume"]
 
 
 def __getattr__(name: str) -> Any:

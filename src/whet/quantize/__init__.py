@@ -29,9 +29,10 @@ from whet.quantize.eora import eora
 from whet.quantize.gptaq import asymmetric_target
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
+from whet.quantize.reconstruct import ROUGH, STEPS, reconstruct
 from whet.quantize.rotation import random_hadamard
 from whet.quantize.smooth import smooth
-from whet.quantize.solution import SLICE, Solution, second_moment_error
+from whet.quantize.solution import SLICE, Solution, holds_zero, second_moment_error
 from whet.quantize.spinquant import LEARNING_STEPS, Turned, pivots, spinquant
 from whet.quantize.transform import Reader, Settle, balanced, loss
 
@@ -61,8 +62,10 @@ __all__ = [
     "EFFORTS",
     "JUDGES",
     "LEARNING_STEPS",
+    "ROUGH",
     "SLICE",
     "SOLVERS",
+    "STEPS",
     "STEP_TOKENS",
     "TRANSFORMS",
     "WHOLE",
@@ -78,6 +81,7 @@ __all__ = [
     "balanced",
     "eora",
     "gptq",
+    "holds_zero",
     "in_pieces",
     "loss",
     "nearest",
@@ -85,6 +89,7 @@ __all__ = [
     "pivots",
     "pull",
     "random_hadamard",
+    "reconstruct",
     "round_block",
     "second_moment_error",
     "smooth",

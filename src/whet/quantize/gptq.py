@@ -28,6 +28,7 @@ from whet.grids.least_squares import pooled
 from whet.grids.schemes import CodedGrid, Grid
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
+from whet.quantize.reconstruct import reconstruct
 from whet.quantize.solution import COLUMNS, Solution, masked_codes, row_slices
 from whet.quantize.steering import steering_type
 
@@ -69,14 +70,15 @@ def gptq(
 ) -> Solution:
     """Round `w [out, in]` onto `grid` so that tr((w − q) h (w − q)ᵀ) is small.
 
-    h: second moment `[in, in]` of the inputs, float32. mask: bool `[out, in]`, False where the weight must be 0.
+    h: second moment `[in, in]` of the inputs, float32. mask: bool `[out, in]`, False where the weight must be 0; on a
+    plain float, where nothing else is lost, the others are those that make up for it best.
     damp: added to the diagonal, as a share of its mean, tenfold again while the factorisation fails; when it fails even
     at 1 the linear is rounded to nearest and a note says so. candidates: parameter sets carried through a group
     of up to 64 columns, fewer through wider ones. sweeps: at most so many passes of coordinate descent afterwards; 0
     leaves GPTQ's own solution.
     """
     if isinstance(grid, FloatGrid):
-        return nearest(w, h, grid, mask)
+        return nearest(w, h, grid) if mask is None else nearest(reconstruct(w, h, mask), h, grid, mask)
     w = w.float()
     columns = w.shape[1]
     groups = grid.groups(columns)

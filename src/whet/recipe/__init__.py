@@ -5,6 +5,7 @@ from whet.formats.export import export
 from whet.measure.compare import compare
 from whet.recipe.compress import compress, resume
 from whet.recipe.inspect import inspect
+from whet.recipe.masks import masks
 from whet.recipe.plan import plan
 
-__all__ = ["compare", "compress", "export", "generate", "inspect", "plan", "resume"]
+__all__ = ["compare", "compress", "export", "generate", "inspect", "masks", "plan", "resume"]

@@ -1,4 +1,4 @@
-"""`compress` and `resume`: one step `quantize` by itself, without a recipe around it."""
+"""`compress`: one step `quantize` by itself, without a recipe around it; and `resume`, of any step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 
 from whet.apply.run import Run
 from whet.events import OnEvent, ignore
+from whet.steps.masks import resume_masks
 from whet.steps.options import Compress, takes
 from whet.steps.quantize import quantize, resume_quantize
+
+_RESUMED = {"quantize": resume_quantize, "masks": resume_masks}
 
 
 @takes(Compress)
@@ -49,4 +52,5 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
     Raises UsageError where there is no run to go on with, or where the model it began with has changed.
     """
     run = Run(out)
-    return resume_quantize(run, run.request(), on_event)
+    request = run.request()
+    return _RESUMED[request["step"]](run, request, on_event)

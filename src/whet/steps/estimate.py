@@ -27,8 +27,10 @@ from whet.quantize import (
     BLOCKWISE,
     EFFORTS,
     LEARNING_STEPS,
+    ROUGH,
     SLICE,
     STEP_TOKENS,
+    STEPS,
     WHOLE,
     usual_steps,
 )
@@ -53,6 +55,8 @@ _LEARNED, _LEARNING = 64, 12.0
 # Multiplications and additions that repairing a module takes, over its smaller side cubed: eigenvectors, one or two
 # times, in double precision.
 _EIGEN = 100.0
+# Bytes that choosing masks takes for each weight of what is solved together, and for each number of a second moment.
+_MASKING, _INVERSE = 40, 16
 # What Python, torch and transformers take before any model is read, measured on Linux x86-64.
 _BASE_MEMORY = 700 * 2**20
 
@@ -73,6 +77,9 @@ def estimate(job: Job) -> dict[str, Any]:
     moments = max(_moments(job, block) for block in parts.blocks)
     # a second moment's factor and what steers, weights and codes of what is solved together, and a slice of it in work
     solving = _FACTOR * widest**2 + moments + 6 * largest + 40 * min(largest, SLICE) if tokens else 20 * largest
+    if job.sparsity is not None:
+        inverse = _INVERSE * widest**2 if job.sparsity.inputs else 0
+        solving = max(solving + _MASKING * largest, moments + inverse + _MASKING * largest)
     if repair:  # the error and what is made of it in float64, and an eigenvalue problem of its smaller side
         solving += 32 * max(math.prod(m.shape) for m in job.repaired)
         solving += 24 * max(min(m.shape) for m in job.repaired) ** 2
@@ -102,7 +109,7 @@ def estimate(job: Job) -> dict[str, Any]:
     multiply = _multiplications_per_second()
     given = tokens - job.synthetic
     most = max(given, ENOUGH) if job.solve and parts.task == "causal" else given
-    return {
+    needs = {
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
         "memory": int(memory),
         # llama.cpp's own file holds the weights once more
@@ -114,11 +121,13 @@ def estimate(job: Job) -> dict[str, Any]:
         # adapters lie block by block in the run's folder until they become one
         + after.get("adapter", 0),
         "seconds": _seconds(job, job.solver, multiply, tokens),
-        "efforts": {
+    }
+    if not job.storage.dense:
+        needs["efforts"] = {
             effort: _seconds(job, solver, multiply, most if effort == BEST else given)
             for effort, solver in EFFORTS.items()
-        },
-    }
+        }
+    return needs
 
 
 def _seconds(job: Job, solver: str, multiply: float, tokens: int) -> float:
@@ -138,13 +147,26 @@ def _seconds(job: Job, solver: str, multiply: float, tokens: int) -> float:
         flops += rounds * sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
     if solver in ASYMMETRIC:
         flops += 2.0 * weights * tokens + sum(2.0 * (tokens + 2 * x.shape[0]) * x.shape[1] ** 2 for x in chosen)
-    flops += repairs
+    flops += repairs + (_masking(job, chosen) if solver != "nearest" else 0.0)
     if solver in BLOCKWISE:
         size = min(STEP_TOKENS, tokens)
         flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
     if solver == "tuned":
         flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
     return flops / multiply + (weights + table) * 1e-7 + _searching(job, solver, multiply, tokens)
+
+
+def _masking(job: Job, chosen: list[Linear]) -> float:
+    """Multiplications and additions of choosing masks in stages, and of making up for what is gone on plain floats."""
+    if job.sparsity is None:
+        return 0.0
+    pattern = job.sparsity.pattern
+    stages = 0 if pattern is None else len(pattern.stages()) - 1
+    return sum(
+        2.0 * (stages * ROUGH + (STEPS if job.storage.dense else 0)) * math.prod(x.shape) * x.shape[1]
+        + (4.0 * (stages + 1) * x.shape[1] ** 3 if job.sparsity.inputs else 0.0)
+        for x in chosen
+    )
 
 
 def _searching(job: Job, solver: str, multiply: float, tokens: int) -> float:

@@ -1,6 +1,7 @@
 """Runtimes as a table: what each stores and loads, and which container a plan therefore takes."""
 
 from whet.targets.table import (
+    DENSE,
     EVERY_FORMAT,
     TARGETS,
     Storage,
@@ -16,6 +17,7 @@ from whet.targets.table import (
 )
 
 __all__ = [
+    "DENSE",
     "EVERY_FORMAT",
     "TARGETS",
     "Storage",
