@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from report.raised import HANGUL, SOURCE, fields
-from whet.recipe.search import Round
-from whet.recipe.search import _told as told
 from whet.report.sentences import SENTENCES, in_korean
+from whet.steps.rounds import Round
+from whet.steps.rounds import _told as told
 
 # Functions that return sentences, and what they gather them in.
 RETURN = {"no_file_yet", "left_out", "_without_ragged", "not_followed", "_left_alone", "_summary"}

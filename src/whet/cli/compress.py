@@ -13,7 +13,7 @@ from whet.cli.console import Console
 from whet.cli.export import proved
 from whet.cli.options import Debug, Json, takes
 from whet.cli.phrases import say, sentence, size
-from whet.cli.starter import calibration, is_starter, resolve
+from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import by_part, needs
 from whet.errors import UsageError
 from whet.events import Event
@@ -53,6 +53,7 @@ def run(
         typed = {key: value for key, value in options.items() if typed_by_user(context, key)}
         options |= recipe_arguments(recipe, typed, told.append)
     folder, lighter = _places(options.pop("model"), options.pop("out"))
+    check_material(options["text"], options["skills"])
     if options["text"] is None and is_starter(folder):
         options["text"] = calibration(options["samples"], options["seed"])
         if options["quality"] is not None and options["skills"] is None:

@@ -1,17 +1,13 @@
-"""`compress`: one step `quantize` by itself, without a recipe around it; and `resume`, of any step."""
+"""`compress`: one step `quantize` by itself, without a recipe around it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from whet.apply.run import Run
 from whet.events import OnEvent, ignore
-from whet.steps.masks import resume_masks
 from whet.steps.options import Compress, takes
-from whet.steps.quantize import quantize, resume_quantize
-
-_RESUMED = {"quantize": resume_quantize, "masks": resume_masks}
+from whet.steps.quantize import quantize
 
 
 @takes(Compress)
@@ -44,13 +40,3 @@ def compress(
     """
     asked = Compress.of("compress", **options)
     return quantize(model, out, asked, seed=asked.seed, device=asked.device, dry_run=dry_run, on_event=on_event)
-
-
-def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
-    """Go on with the run that was stopped in `out`; the result has the bytes an undisturbed run would have had.
-
-    Raises UsageError where there is no run to go on with, or where the model it began with has changed.
-    """
-    run = Run(out)
-    request = run.request()
-    return _RESUMED[request["step"]](run, request, on_event)

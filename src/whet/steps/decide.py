@@ -25,7 +25,7 @@ from whet.grids import Grid, parse_scheme
 from whet.prune import Sparsity
 from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, TRANSFORMS, WHOLE
 from whet.steps.material import Material, about_text, read_material
-from whet.steps.options import Quantize
+from whet.steps.options import TARGET, Quantize
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.sparsity import check_sparsity, rule_of
 from whet.targets import (
@@ -43,7 +43,7 @@ from whet.walk import not_followed
 
 # Tokens that training is given, at the least, where the original may write some (`whet.apply.material`).
 ENOUGH = 1 << 16
-SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
+SCHEME, SOLVER = "W4A16", "gptq"  # where none is asked for
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,10 @@ def decide(
     type a block's products are computed in; the one that is fast here unless given. A budget is decided on its target's
     simplest scheme, which every plan then takes the place of.
     """
-    asked.check()
+    if asked.budgeted and asked.text is None and material is None:
+        raise UsageError(
+            "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
+        )
     method = _method(asked)
     place = resolve_device(device)
     opened = open_original(model, method.target, turned=asked.transform in WHOLE)
@@ -157,10 +160,6 @@ def _method(asked: Quantize) -> _Method:
         raise UsageError(
             f"Transform {asked.transform!r} is not known.{did_you_mean(asked.transform, TRANSFORMS)} Transforms: "
             f"{', '.join(TRANSFORMS)}."
-        )
-    if asked.budgeted and asked.text is None:
-        raise UsageError(
-            "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
         )
     return _Method(name, runtime, scheme, plan, best)
 

@@ -56,11 +56,12 @@ def examined(job: Job) -> Job:
     return dataclasses.replace(job, sha256=digest)
 
 
-def recipe_of(model: str | Path, job: Job, asked: Options) -> dict[str, Any]:
+def step_recipe(model: str | Path, job: Job, kind: type[Options], asked: Options, **decided: Any) -> dict[str, Any]:
     """The recipe that does the same, every default filled in. The folder it goes into is not named, nor is a model
-    whose path is absolute."""
+    whose path is absolute. kind: the options of the step. decided: those that were left open."""
+    options = kind.model_construct(**asked.model_dump(include=set(kind.model_fields)) | decided).document()
     top = {} if Path(model).is_absolute() else {"model": str(model)}
-    return {"version": 1, **top, "seed": job.seed, "steps": [{job.step: asked.document()}]}
+    return {"version": 1, **top, "seed": job.seed, "steps": [{job.step: options}]}
 
 
 def request_of(job: Job, recipe: Mapping[str, Any], **beside: Any) -> dict[str, Any]:

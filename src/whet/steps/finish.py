@@ -63,7 +63,8 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
             shutil.copyfile(file, temporary)
     if job.plan is not None:
         write_plan(out / "plan.json", job.plan)
-    write_bytes(out / RECIPE, recipe_text(recipe).encode())
+    again = {} if job.step == "quantize" else {"again": "whet run recipe.yaml MODEL OUT"}
+    write_bytes(out / RECIPE, recipe_text(recipe, **again).encode())
     if not job.storage.stock:
         write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
     check = prove(out, job)

@@ -19,12 +19,13 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError
 from whet.events import OnEvent
 from whet.grids import FloatGrid
-from whet.prune import Sparsity, find_importance, parse_groups, parse_share
-from whet.steps.driver import announce, carry_out, examined, job_of, planned, recipe_of
+from whet.prune import WITHIN, Sparsity, find_importance, parse_groups, parse_share
+from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
 from whet.steps.estimate import estimate
 from whet.steps.material import Material, about_text, read_material
 from whet.steps.options import Masks
 from whet.steps.original import Original, about_original, open_original
+from whet.steps.request import Request, with_texts
 from whet.steps.sparsity import BLIND, check_importance, check_sparsity, masks_before
 from whet.targets import DENSE, Storage, find_target
 
@@ -35,6 +36,7 @@ def masks(
     model: str | Path, out: str | Path, asked: Masks, *, seed: int, device: str, dry_run: bool, on_event: OnEvent
 ) -> dict[str, Any]:
     """Write a copy of `model` with zeros into the folder `out`; returns what `whet.masks` does."""
+    asked.check()
     run = Run(out)
     job = decide_masks(model, asked, seed=seed, device=device)
     run.check_free(job.checkpoint.path)
@@ -43,7 +45,35 @@ def masks(
     if dry_run:
         return planned(run, job, needs)
     job = with_text(examined(job), asked.samples, on_event)
-    return carry_out(run, job, recipe_of(model, job, asked), on_event)
+    return carry_out(run, job, step_recipe(model, job, Masks, asked), on_event)
+
+
+def run(request: Request) -> dict[str, Any]:
+    """The step of a recipe: as `masks`, on the recipe's text where the step names none."""
+    return masks(
+        request.source,
+        request.out,
+        Masks.of("masks", **with_texts(request.options.model_dump(), request.texts)),
+        seed=request.seed,
+        device=request.device,
+        dry_run=request.dry_run,
+        on_event=request.on_event,
+    )
+
+
+def check(options: Masks) -> None:
+    """Raises UsageError for options that exclude each other."""
+    options.check()
+
+
+def halved(options: Masks, original: Path) -> Masks | None:
+    """Half the way from the original: half of the share, or half as many of each group. Of one weight there is none."""
+    if options.remove is not None:
+        share = parse_share(options.remove, WITHIN[0]).share / 2
+        return options.model_copy(update={"remove": float(share)})
+    pattern = parse_groups(str(options.pattern))
+    kept = pattern.kept + -(-(pattern.size - pattern.kept) // 2)
+    return None if kept == pattern.size else options.model_copy(update={"pattern": f"{kept}:{pattern.size}"})
 
 
 def resume_masks(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
@@ -61,7 +91,6 @@ def decide_masks(
     compute: torch.dtype | None = None,
 ) -> Job:
     """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`."""
-    asked.check()
     importance = find_importance(asked.importance)
     pattern = (
         parse_share(asked.remove, asked.within or importance.within)

@@ -6,6 +6,7 @@ What is said by a scheme or a plan is one pass (`driver`); a budget is searched 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ from typing import Any
 from whet.apply.job import Job
 from whet.apply.material import with_text
 from whet.apply.run import Run
+from whet.budget import parse_size
 from whet.budget.mix import Budget
+from whet.checkpoint import Checkpoint, size_on_disk
 from whet.events import OnEvent
 from whet.measure.skills import Item, parse_item, read_skills
 from whet.steps.budget import budget_needs, budget_of, check_budget
 from whet.steps.decide import decide
-from whet.steps.driver import announce, carry_out, examined, job_of, planned, recipe_of, request_of
+from whet.steps.driver import announce, carry_out, examined, job_of, planned, request_of, step_recipe
 from whet.steps.estimate import estimate
 from whet.steps.options import Quantize
+from whet.steps.request import Request, with_texts
 from whet.steps.search import search
 from whet.transforms.make import check_transform
 
@@ -36,6 +40,7 @@ def quantize(
     on_event: OnEvent,
 ) -> dict[str, Any]:
     """Write a lighter copy of `model` into the folder `out`; returns what `whet.compress` does."""
+    asked.check()
     run = Run(out)
     items = read_skills(asked.skills) if asked.skills is not None else []
     job = decide(model, asked, seed=seed, device=device)
@@ -49,10 +54,54 @@ def quantize(
     if dry_run:
         return planned(run, job, needs)
     job = with_text(examined(job), asked.samples, on_event)
-    chosen = {"scheme": job.scheme, "solver": job.solver, "synthetic": job.synthetic, "target": job.target}
-    chosen |= {"importance": None if job.sparsity is None else job.sparsity.importance}
-    recipe = recipe_of(model, job, asked.model_copy(update=chosen))
-    return _carried_out(run, job, budget, items, recipe, on_event)
+    return _carried_out(run, job, budget, items, recipe_of(model, asked, job), on_event)
+
+
+def recipe_of(model: str | Path, asked: Quantize, job: Job) -> dict[str, Any]:
+    """The recipe that makes the same of `model`, with what was decided on the way."""
+    decided = {
+        "scheme": job.scheme,
+        "solver": job.solver,
+        "synthetic": job.synthetic,
+        "target": job.target,
+        "importance": None if job.sparsity is None else job.sparsity.importance,
+    }
+    return step_recipe(model, job, Quantize, asked, **decided)
+
+
+def run(request: Request) -> dict[str, Any]:
+    """The step of a recipe: as `quantize`, on the recipe's text where the step names none."""
+    options = with_texts(request.options.model_dump(exclude={"preset"}), request.texts)
+    if request.options.budgeted and options["skills"] is None and request.texts.items:
+        options["skills"] = [item.record() for item in request.texts.items]
+    return quantize(
+        request.source,
+        request.out,
+        Quantize.of("quantize", **options),
+        seed=request.seed,
+        device=request.device,
+        dry_run=request.dry_run,
+        on_event=request.on_event,
+    )
+
+
+def check(options: Quantize) -> None:
+    """Raises UsageError for options that exclude each other."""
+    options.check()
+
+
+def halved(options: Quantize, original: Path) -> Quantize | None:
+    """Half the way from the original: of a budget the bytes, bits or quality in the middle. A scheme has no half."""
+    if options.quality is not None:
+        return options.model_copy(update={"quality": (1 + options.quality) / 2})
+    checkpoint = Checkpoint(original)
+    if options.fit is not None:
+        whole = size_on_disk(checkpoint.path)["weights"]
+        return options.model_copy(update={"fit": (parse_size(options.fit, whole) + whole) // 2})
+    if options.bits is not None:
+        count = sum(math.prod(info.shape) for info in checkpoint.stored.values())
+        return options.model_copy(update={"bits": (options.bits + 8 * checkpoint.nbytes / count) / 2})
+    return None
 
 
 def resume_quantize(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
