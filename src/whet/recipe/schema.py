@@ -22,7 +22,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, create_model, model_validator
@@ -210,7 +210,7 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice, of which YAML's own reader silently keeps the last, and reads 2:4 as it stands:
     numbers to base 60 are no more since YAML 1.2."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [
             (tag, re.compile(f"(?!.*:){pattern.pattern}", pattern.flags) if tag in _NUMBERS else pattern)
             for tag, pattern in known
