@@ -66,7 +66,7 @@ class Sparsity:
         """What whet.json says of one linear's mask: `pattern`, `importance` and the `share` of weights that are 0."""
         before = self.kept.get(address, {}) if self.pattern is None else self.record()
         chosen = {key: before.get(key) for key in ("pattern", "importance")}
-        return {**chosen, "share": 1 - int(mask.sum()) / mask.numel()}
+        return {**chosen, "share": int((~mask).sum()) / mask.numel()}
 
     def record(self) -> dict[str, Any]:
         """As the lineage has it."""

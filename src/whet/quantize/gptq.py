@@ -70,16 +70,18 @@ def gptq(
 ) -> Solution:
     """Round `w [out, in]` onto `grid` so that tr((w − q) h (w − q)ᵀ) is small.
 
-    h: second moment `[in, in]` of the inputs, float32. mask: bool `[out, in]`, False where the weight must be 0; on a
-    plain float, where nothing else is lost, the others are those that make up for it best.
-    damp: added to the diagonal, as a share of its mean, tenfold again while the factorisation fails; when it fails even
+    h: second moment `[in, in]` of the inputs, float32. mask: bool `[out, in]`, False where the weight must be 0: then
+    what is rounded are the weights that make up for that best (`reconstruct`). Errors fed forward would make up for it
+    in later columns alone, and KL of the embedded model at 2:4 and 4 bits was 0.057 with that and 0.044 so. damp: added to the diagonal, as a share of its mean, tenfold again while the factorisation fails; when it fails even
     at 1 the linear is rounded to nearest and a note says so. candidates: parameter sets carried through a group
     of up to 64 columns, fewer through wider ones. sweeps: at most so many passes of coordinate descent afterwards; 0
     leaves GPTQ's own solution.
     """
-    if isinstance(grid, FloatGrid):
-        return nearest(w, h, grid) if mask is None else nearest(reconstruct(w, h, mask), h, grid, mask)
     w = w.float()
+    if mask is not None:
+        w = reconstruct(w, h, mask)
+    if isinstance(grid, FloatGrid):
+        return nearest(w, h, grid, mask)
     columns = w.shape[1]
     groups = grid.groups(columns)
     factor = factorize(h, groups, damp)

@@ -157,13 +157,12 @@ def _seconds(job: Job, solver: str, multiply: float, tokens: int) -> float:
 
 
 def _masking(job: Job, chosen: list[Linear]) -> float:
-    """Multiplications and additions of choosing masks in stages, and of making up for what is gone on plain floats."""
-    if job.sparsity is None:
+    """Multiplications and additions of choosing masks in stages, and of making up for what is gone."""
+    if job.sparsity is None or job.sparsity.pattern is None:
         return 0.0
-    pattern = job.sparsity.pattern
-    stages = 0 if pattern is None else len(pattern.stages()) - 1
+    stages = len(job.sparsity.pattern.stages()) - 1
     return sum(
-        2.0 * (stages * ROUGH + (STEPS if job.storage.dense else 0)) * math.prod(x.shape) * x.shape[1]
+        2.0 * (stages * ROUGH + STEPS) * math.prod(x.shape) * x.shape[1]
         + (4.0 * (stages + 1) * x.shape[1] ** 3 if job.sparsity.inputs else 0.0)
         for x in chosen
     )

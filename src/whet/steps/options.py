@@ -145,7 +145,8 @@ class Sparsity(Options):
 
     sparsity: str | float | None = Field(
         default=None,
-        description="Weights that become 0 in the same solve: 2:4 keeps two of every four, 50% takes half",
+        description="Weights that become 0 in the same solve: 2:4 keeps two of every four, 50% takes half; or kept: "
+        "those that are 0 in the model",
     )
     importance: Annotated[str | None, Shown(default=IMPORTANCE)] = Field(
         default=None, description=f"By what those are chosen: {IMPORTANCES}"

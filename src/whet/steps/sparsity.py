@@ -16,6 +16,7 @@ from whet.targets import find_target
 from whet.transforms.make import ROTATIONS
 
 BLIND = "magnitude"  # where no text is looked at
+KEPT = "kept"  # the zeros that are there, whoever made them
 _SHOWN = 3  # addresses in a message
 
 
@@ -29,6 +30,14 @@ def rule_of(asked: Quantize, solver: str, opened: Original) -> Sparsity | None:
                 "or a share such as 50% too, or leave importance out."
             )
         return Sparsity(kept=kept) if kept else None
+    if asked.sparsity == KEPT:
+        if asked.importance is not None:
+            raise UsageError(
+                f"importance {asked.importance} tells which weights become 0, and --sparsity {KEPT} takes no more than "
+                "are already. Leave importance out."
+            )
+        every = {linear.address: {"pattern": None, "importance": None} for linear in opened.parts.linears()}
+        return Sparsity(kept=every | kept)
     importance = asked.importance or (BLIND if solver == "nearest" and asked.text is None else IMPORTANCE)
     pattern = parse_pattern(asked.sparsity, find_importance(importance).within)
     rule = Sparsity(pattern, importance, kept)
