@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from whet.errors import UsageError
 from whet.prune import Grouped, Unstructured, parse_groups, parse_pattern, parse_share
 
+N_M = [(1, 2), (2, 4), (4, 8), (1, 4), (7, 8)]
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 40))
 
 
@@ -48,9 +49,7 @@ def test_a_share_is_exactly_that_of_each_row_or_of_the_matrix(shape, share, seed
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    st.integers(1, 8), st.integers(1, 6), st.sampled_from([(1, 2), (2, 4), (4, 8), (1, 4), (7, 8)]), st.integers(0, 99)
-)
+@given(st.integers(1, 8), st.integers(1, 6), st.sampled_from(N_M), st.integers(0, 99))
 def test_of_every_group_as_many_stay_as_the_pattern_says(rows, groups, pattern, seed):
     kept, size = pattern
     scores = drawn((rows, groups * size), seed, distinct=False)

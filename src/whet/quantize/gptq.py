@@ -72,7 +72,8 @@ def gptq(
 
     h: second moment `[in, in]` of the inputs, float32. mask: bool `[out, in]`, False where the weight must be 0: then
     what is rounded are the weights that make up for that best (`reconstruct`). Errors fed forward would make up for it
-    in later columns alone, and KL of the embedded model at 2:4 and 4 bits was 0.057 with that and 0.044 so. damp: added to the diagonal, as a share of its mean, tenfold again while the factorisation fails; when it fails even
+    in later columns alone, and KL of the embedded model at 2:4 and 4 bits was 0.057 with that and 0.044 so.
+    damp: added to the diagonal, as a share of its mean, tenfold again while the factorisation fails; when it fails even
     at 1 the linear is rounded to nearest and a note says so. candidates: parameter sets carried through a group
     of up to 64 columns, fewer through wider ones. sweeps: at most so many passes of coordinate descent afterwards; 0
     leaves GPTQ's own solution.

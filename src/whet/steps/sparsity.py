@@ -36,8 +36,8 @@ def rule_of(asked: Quantize, solver: str, opened: Original) -> Sparsity | None:
                 f"importance {asked.importance} tells which weights become 0, and --sparsity {KEPT} takes no more than "
                 "are already. Leave importance out."
             )
-        every = {linear.address: {"pattern": None, "importance": None} for linear in opened.parts.linears()}
-        return Sparsity(kept=every | kept)
+        unknown: dict[str, str | None] = {"pattern": None, "importance": None}
+        return Sparsity(kept={linear.address: kept.get(linear.address, unknown) for linear in opened.parts.linears()})
     importance = asked.importance or (BLIND if solver == "nearest" and asked.text is None else IMPORTANCE)
     pattern = parse_pattern(asked.sparsity, find_importance(importance).within)
     rule = Sparsity(pattern, importance, kept)
