@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from whet.anatomy import Linear
 from whet.apply.job import Job
-from whet.grids import Grid, GroupedGrid, safe_scale_dtype
-from whet.quantize import ROUGH, SOLVERS, Solution, asymmetric_target, reconstruct, second_moment_error
+from whet.grids import Grid
+from whet.quantize import ROUGH, Solution, asymmetric_target, reconstruct, second_moment_error
 from whet.walk import SecondMoments
 
 Weight = Callable[[Linear], Tensor]
@@ -90,7 +89,7 @@ def masks_of(job: Job, linears: list[Linear], weights: list[Tensor], h: Tensor |
     """The mask of each linear of one input, None where nothing has to be 0."""
     found = None
     if job.sparsity is not None:
-        update = None if job.solver == "nearest" else functools.partial(reconstruct, steps=ROUGH)
+        update = functools.partial(reconstruct, steps=ROUGH) if job.effort.text else None
         found = job.sparsity.masks([linear.address for linear in linears], weights, h, update)
     return found or [None] * len(linears)
 
@@ -102,13 +101,11 @@ def in_one(
     w = torch.cat(list(weights)) if len(weights) > 1 else weights[0]
     grid = with_safe_scales(job, w, grid)
     own = [mask for mask in masks if mask is not None]  # of all linears or of none
-    solution = SOLVERS[job.solver](w, h, grid, torch.cat(own) if own else None)
+    solution = job.effort.solve(w, h, grid, torch.cat(own) if own else None)
     ends = list(itertools.accumulate(map(len, weights)))
     return grid, [solution.rows(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def with_safe_scales(job: Job, w: Tensor, grid: Grid) -> Grid:
     """`grid` with scales in float32 where the model is in float32 and float16 would lose them."""
-    if job.dtype != torch.float32 or not isinstance(grid, GroupedGrid):
-        return grid
-    return dataclasses.replace(grid, scale_dtype=safe_scale_dtype(w, grid))
+    return grid.safe(w) if job.dtype == torch.float32 else grid

@@ -24,7 +24,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from whet.checkpoint.gguf import GgufFile, read_gguf
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
-from whet.errors import MachineError, UsageError
+from whet.errors import MachineError, NotFiniteError, UsageError
 from whet.text import batch_indices, render_chat
 
 GENERATED_AT_ONCE = 4096  # tokens of prompts with their answers in one cache
@@ -247,7 +247,7 @@ class LlamaEngine:
             for made in range(max_new_tokens):
                 logits = self._run(told)
                 if not torch.isfinite(logits).all():
-                    raise UsageError(
+                    raise NotFiniteError(
                         f"{self.folder}: the model gives logits that are not finite while generating. Its weights are "
                         "broken, or a type overflows: export it again from its folder, or in another type."
                     )

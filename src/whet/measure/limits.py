@@ -1,10 +1,12 @@
-"""Limits a user sets on what may be lost, and the verdict: inconclusive where an error bar straddles a limit.
+"""Figures that may be limited, and the verdict: inconclusive where an error bar straddles a limit.
 
 A limit passes only when the whole interval is on its good side: "not shown to be worse" is not "shown to be no worse".
+`compare` names limits by their side (`max_kl`), a gate by the figure (`kl`); the table is the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,29 +14,51 @@ from typing import Any, Literal
 from whet.errors import UsageError, did_you_mean
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
+Source = Literal["size", "memory", "text", "skills", "speed"]
 
 
 @dataclass(frozen=True)
-class Limit:
-    """`default` None: judged only when set. `upper`: the figure must not be above the limit, else not below it.
+class Figure:
+    """`upper`: the figure must not be above a limit, else not below it. `low` to `high` is what a limit may be set to.
 
-    `low` to `high` is what a limit may be set to; `figure` says what is judged.
+    meaning: what is judged, in words. source: what it is measured on. limit: what `compare` calls a limit on it, None
+    where it has none; default: the limit unless set, None: judged only when set.
     """
 
-    default: float | None
+    meaning: str
     upper: bool
-    low: float
-    high: float
-    figure: str
+    source: Source
+    low: float = 0.0
+    high: float = math.inf
+    limit: str | None = None
+    default: float | None = None
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` can be a limit on this figure."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value) and self.low <= value <= self.high
 
 
-LIMITS = {
-    "max_kl": Limit(0.1, True, 0.0, float("inf"), "mean KL in nats a token"),
-    "min_top1": Limit(0.85, False, 0.0, 1.0, "share of tokens with the same first choice"),
-    "max_ppl_ratio": Limit(1.1, True, 0.0, float("inf"), "perplexity over the original's"),
-    "min_retention": Limit(0.95, False, 0.0, float("inf"), "accuracy over the original's, above chance, of each skill"),
-    "min_shrink": Limit(None, False, 0.0, float("inf"), "times smaller on disk, the whole folder"),
+FIGURES = {
+    "kl": Figure("mean KL in nats a token", True, "text", limit="max_kl", default=0.1),
+    "top1": Figure(
+        "share of tokens with the same first choice", False, "text", high=1.0, limit="min_top1", default=0.85
+    ),
+    "perplexity": Figure("perplexity over the original's", True, "text", limit="max_ppl_ratio", default=1.1),
+    "retention": Figure(
+        "accuracy over the original's, above chance",
+        False,
+        "skills",
+        high=2.0,
+        limit="min_retention",
+        default=0.95,
+    ),
+    "shrink": Figure("times smaller on disk, the whole folder", False, "size", limit="min_shrink"),
+    "prefill.speedup": Figure("times faster through a prompt, side by side", False, "speed"),
+    "decode.speedup": Figure("times faster at each new token, side by side", False, "speed"),
+    "memory": Figure("peak memory over the original's", True, "memory"),
 }
+LIMITS = {figure.limit: figure for figure in FIGURES.values() if figure.limit is not None}
 
 
 def resolve_limits(given: Mapping[str, float | None] | None, has_skills: bool) -> dict[str, float]:
@@ -49,12 +73,11 @@ def resolve_limits(given: Mapping[str, float | None] | None, has_skills: bool) -
             raise UsageError(
                 f"There is no limit {name}.{did_you_mean(name, LIMITS)} The limits are: {', '.join(LIMITS)}."
             )
-        limit = LIMITS[name]
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not limit.low <= value <= limit.high
-        ):
+        figure = LIMITS[name]
+        if value is not None and not figure.allows(value):
             raise UsageError(
-                f"Limit {name} is {value!r}; it must be a number from {limit.low:g} to {limit.high:g} ({limit.figure})."
+                f"Limit {name} is {value!r}; it must be a number from {figure.low:g} to {figure.high:g} "
+                f"({figure.meaning})."
             )
         if name == "min_retention" and value is not None and not has_skills:
             raise UsageError("Limit min_retention was set, but no skills were given to judge it by. Give skills.")
@@ -71,29 +94,11 @@ def judge(
 
     `exact` means that the figure has no error (bytes; a model compared with itself), so the interval has no say.
     """
-    limit = LIMITS[name]
-    side = "above" if limit.upper else "below"
+    figure = LIMITS[name]
+    verdict, why = weigh(figure, at, value, interval, exact=exact)
+    if verdict == "inconclusive" and interval is not None:
+        why += ": more text or items would tell"
     shown = f"{of}: " if of else ""
-    verdict: Verdict
-    if value is None:
-        verdict, why = "not judged", "there is nothing to keep"
-    else:
-        inside = value <= at if limit.upper else value >= at
-        if exact:
-            verdict = "pass" if inside else "fail"
-            why = f"{value:.4g} is {'not ' if inside else ''}{side} {at:g}"
-        elif interval is None:
-            verdict, why = "inconclusive", f"{value:.4g} has no error bar: one cluster of text tells nothing of others"
-        else:
-            best, worst = (interval[0], interval[1]) if limit.upper else (interval[1], interval[0])
-            passes, fails = (worst <= at, best > at) if limit.upper else (worst >= at, best < at)
-            verdict = "pass" if passes else "fail" if fails else "inconclusive"
-            bar = f"{value:.4g} (95 % interval {interval[0]:.4g} to {interval[1]:.4g})"
-            why = {
-                "pass": f"{bar} is not {side} {at:g}",
-                "fail": f"{bar} is {side} {at:g}",
-                "inconclusive": f"{bar} has {at:g} inside: more text or items would tell",
-            }[verdict]
     return {
         "limit": name,
         "at": at,
@@ -101,8 +106,30 @@ def judge(
         "value": value,
         "interval": None if interval is None else list(interval),
         "verdict": verdict,
-        "reason": f"{name}: {shown}{limit.figure}: {why}.",
+        "reason": f"{name}: {shown}{figure.meaning}: {why}.",
     }
+
+
+def weigh(
+    figure: Figure, at: float, value: float | None, interval: Sequence[float] | None, *, exact: bool, bar: str = "95 % "
+) -> tuple[Verdict, str]:
+    """The verdict on one figure, and why, as the end of a sentence; `bar` says which interval it is."""
+    if value is None:
+        return "not judged", "there is nothing to keep"
+    side = "above" if figure.upper else "below"
+    if exact:
+        inside = value <= at if figure.upper else value >= at
+        return ("pass", f"{value:.4g} is not {side} {at:g}") if inside else ("fail", f"{value:.4g} is {side} {at:g}")
+    if interval is None:
+        return "inconclusive", f"{value:.4g} has no error bar: one cluster of text tells nothing of others"
+    best, worst = (interval[0], interval[1]) if figure.upper else (interval[1], interval[0])
+    passes, fails = (worst <= at, best > at) if figure.upper else (worst >= at, best < at)
+    shown = f"{value:.4g} ({bar}interval {interval[0]:.4g} to {interval[1]:.4g})"
+    if passes:
+        return "pass", f"{shown} is not {side} {at:g}"
+    if fails:
+        return "fail", f"{shown} is {side} {at:g}"
+    return "inconclusive", f"{shown} has {at:g} inside"
 
 
 def overall(judgements: Sequence[Mapping[str, Any]]) -> Literal["pass", "fail", "inconclusive"]:

@@ -20,10 +20,10 @@ from whet.budget import check_plan, read_plan, tables
 from whet.checkpoint import Checkpoint
 from whet.checkpoint.memory import lacking
 from whet.engines.torch import resolve_device
-from whet.errors import UsageError, did_you_mean
+from whet.errors import UsageError
 from whet.grids import Grid, parse_scheme
 from whet.prune import Sparsity
-from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, TRANSFORMS, WHOLE
+from whet.quantize import SOLVERS, Effort, find_solver, find_transform
 from whet.steps.material import Material, about_text, read_material
 from whet.steps.options import TARGET, Quantize
 from whet.steps.original import Original, about_original, open_original
@@ -48,13 +48,12 @@ SCHEME, SOLVER = "W4A16", "gptq"  # where none is asked for
 
 @dataclass(frozen=True)
 class _Method:
-    """How it is done: `best` where the user said so, which has the original write text too."""
+    """How it is done."""
 
-    solver: str
+    effort: Effort
     target: Target
     scheme: str | None
     plan: dict[str, Any] | None
-    best: bool
 
 
 def decide(
@@ -78,14 +77,14 @@ def decide(
         )
     method = _method(asked)
     place = resolve_device(device)
-    opened = open_original(model, method.target, turned=asked.transform in WHOLE)
+    opened = open_original(model, method.target, turned=find_transform(asked.transform).stream)
     parts, checkpoint = opened.parts, opened.checkpoint
     notes = no_file_yet(method.target)
     if not parts.family.known:
         notes.append(_about_unknown(asked, method, parts))
-        method = dataclasses.replace(method, solver="nearest")
+        method = dataclasses.replace(method, effort=SOLVERS["nearest"])
         asked = asked.model_copy(update={"text": None, "eval_text": None})
-    sparsity = rule_of(asked, method.solver, opened)
+    sparsity = rule_of(asked, method.effort, opened)
     grids, stored, plan, more = _grids(asked, method, opened)
     notes += more
     if asked.repair is not None:
@@ -95,14 +94,14 @@ def decide(
     given = material
     if material is None:
         material, more = _material(asked, method, opened, sparsity, seed)
-    if asked.transform == "auto" and not material.to_write and not material.verify:
+    if find_transform(asked.transform).judged and not material.to_write and not material.verify:
         raise UsageError(
             "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
             "or --eval FILE."
         )
     notes += about_original(opened, asked.window, material) + _about_solver(method, parts)
     if given is None:
-        notes += more + about_text(asked, material, parts, solved=method.solver != "nearest")
+        notes += more + about_text(asked, material, parts, solved=method.effort.text)
     job = Job(
         checkpoint=checkpoint,
         anatomy=parts,
@@ -113,7 +112,7 @@ def decide(
         dtype=opened.dtype,
         compute=compute or compute_type(opened.dtype, place),
         device=place,
-        solver=method.solver,
+        solver=method.effort.name,
         seed=seed,
         scheme=None if asked.budgeted else method.scheme,
         embed=asked.embed,
@@ -148,20 +147,9 @@ def _method(asked: Quantize) -> _Method:
         parse_scheme(scheme)
         if asked.embed is not None:
             parse_scheme(asked.embed)
-    best = solver == BEST
-    name = (EFFORTS.get(solver, solver) if solver else None) or SOLVER
-    if name not in SOLVERS:
-        efforts = ", ".join(f"{effort} for {one}" for effort, one in EFFORTS.items())
-        raise UsageError(
-            f"Solver {name!r} is not known.{did_you_mean(name, [*SOLVERS, *EFFORTS])} Solvers: "
-            f"{', '.join(SOLVERS)}; or say {efforts}."
-        )
-    if asked.transform is not None and asked.transform not in TRANSFORMS:
-        raise UsageError(
-            f"Transform {asked.transform!r} is not known.{did_you_mean(asked.transform, TRANSFORMS)} Transforms: "
-            f"{', '.join(TRANSFORMS)}."
-        )
-    return _Method(name, runtime, scheme, plan, best)
+    effort = find_solver(solver or SOLVER)
+    find_transform(asked.transform)
+    return _Method(effort, runtime, scheme, plan)
 
 
 def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> str:
@@ -177,7 +165,7 @@ def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> str:
             "Leave out --embed."
         )
     named = asked.solver is not None or method.plan is not None
-    useless = (named and method.solver != "nearest") or asked.text is not None
+    useless = (named and method.effort.text) or asked.text is not None
     return (
         f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "
         f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
@@ -207,24 +195,24 @@ def _material(
 ) -> tuple[Material, list[str]]:
     """The windows of the text, how many tokens the original is to write for want of text or beside it, and notes."""
     checkpoint, parts = opened.checkpoint, opened.parts
-    needed = method.solver != "nearest" or asked.transform not in (None, *BLIND)
+    needed = method.effort.text or find_transform(asked.transform).text
     without = "" if asked.transform is None else f" without --transform {asked.transform}"
     if sparsity is not None and sparsity.inputs:
         needed, without = True, f" with --importance magnitude{without}"
     instead = f"--solver nearest{without}"
     found = read_material(asked, checkpoint, parts, seed, needed=needed, instead=instead)
-    beside, notes = _beside(checkpoint, parts, found.solve, asked.synthetic, method.best)
+    beside, notes = _beside(checkpoint, parts, found.solve, asked.synthetic, method.effort.writes)
     return dataclasses.replace(found, to_write=found.to_write or beside, synthetic=beside), notes
 
 
 def _about_solver(method: _Method, parts: Anatomy) -> list[str]:
     """Notes on what a solver makes of the model."""
     notes = []
-    if method.solver in BLOCKWISE and (why := not_followed(parts)) is not None:
+    if method.effort.block and (why := not_followed(parts)) is not None:
         notes.append(
             f"blocks are trained with every error of their output weighed alike, and nothing after them: {why}"
         )
-    if method.solver in ASYMMETRIC and any(linear.held.expert is not None for linear in parts.linears()):
+    if method.effort.correct and any(linear.held.expert is not None for linear in parts.linears()):
         notes.append("experts are rounded as by gptq: the original and the lighter model send them different tokens")
     return notes
 

@@ -72,7 +72,7 @@ def _what(job: Job, report: Mapping[str, dict[str, Any]]) -> str:
     zeros = sum(line["mask"]["share"] * math.prod(line["shape"]) for line in report.values() if "mask" in line)
     share = zeros / sum(math.prod(line["shape"]) for line in report.values() if "mask" in line) if zeros else 0.0
     if job.storage.dense:
-        moved = "the others moved to make up for them" if job.solver != "nearest" else "the others as they were"
+        moved = "the others moved to make up for them" if job.effort.text else "the others as they were"
         return (
             f"Of the weights of {len(report)} linears of `{job.name}` {share:.1%} are exactly 0 ({chosen}), {moved}. "
             "Every tensor has the name, type and size that it had: zeros alone make nothing smaller or faster."

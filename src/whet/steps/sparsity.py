@@ -9,18 +9,17 @@ from whet.apply.job import Job
 from whet.errors import UsageError
 from whet.grids import parse_scheme
 from whet.prune import Sparsity, find_importance, parse_pattern
-from whet.quantize import holds_zero
+from whet.quantize import Effort, holds_zero
 from whet.steps.options import IMPORTANCE, Quantize
 from whet.steps.original import Original
 from whet.targets import find_target
-from whet.transforms.make import ROTATIONS
 
 BLIND = "magnitude"  # where no text is looked at
 KEPT = "kept"  # the zeros that are there, whoever made them
 _SHOWN = 3  # addresses in a message
 
 
-def rule_of(asked: Quantize, solver: str, opened: Original) -> Sparsity | None:
+def rule_of(asked: Quantize, effort: Effort, opened: Original) -> Sparsity | None:
     """What is to be 0 of a lighter model: what the original's masks say, and what is asked for beside it."""
     kept = masks_before(opened)
     if asked.sparsity is None:
@@ -38,7 +37,7 @@ def rule_of(asked: Quantize, solver: str, opened: Original) -> Sparsity | None:
             )
         unknown: dict[str, str | None] = {"pattern": None, "importance": None}
         return Sparsity(kept={linear.address: kept.get(linear.address, unknown) for linear in opened.parts.linears()})
-    importance = asked.importance or (BLIND if solver == "nearest" and asked.text is None else IMPORTANCE)
+    importance = asked.importance or (BLIND if not effort.text and asked.text is None else IMPORTANCE)
     pattern = parse_pattern(asked.sparsity, find_importance(importance).within)
     rule = Sparsity(pattern, importance, kept)
     check_importance(rule, opened)
@@ -84,9 +83,9 @@ def check_sparsity(job: Job) -> None:
         raise UsageError(
             f"{schemes} has no exact zero, so masks would be lost ({_named(lost)}). Give {_holding(job.target)}."
         )
-    if rule.kept and job.transform in {*ROTATIONS, "auto"}:
+    if rule.kept and (job.folding.rotates or job.folding.judged):
         raise UsageError(
-            f"--transform {job.transform} {'may turn' if job.transform == 'auto' else 'turns'} weights into sums of "
+            f"--transform {job.transform} {'may turn' if job.folding.judged else 'turns'} weights into sums of "
             "others, which would fill the zeros that the original's masks say. Give smooth or awq, which only scale, "
             "or no transform."
         )

@@ -2,7 +2,6 @@
 
 from whet.targets.table import (
     DENSE,
-    EVERY_FORMAT,
     TARGETS,
     Storage,
     Target,
@@ -18,7 +17,6 @@ from whet.targets.table import (
 
 __all__ = [
     "DENSE",
-    "EVERY_FORMAT",
     "TARGETS",
     "Storage",
     "Target",

@@ -204,6 +204,34 @@ MATERIAL: dict[str, str] = {
     "Limit min_retention was set, but no skills were given to judge it by. Give skills.": (
         "한계 min_retention을 정했지만 판정할 능력 문항이 없습니다. skills를 주십시오."
     ),
+    # gates
+    "{source} is no gate: a gate is figures with their limits, such as {kl: 0.1, retention: 0.97}, found {value}.": (
+        "{source}은(는) 관문이 아닙니다. 관문은 {kl: 0.1, retention: 0.97}처럼 수치와 그 한계인데 {value}이(가) "
+        "있습니다."
+    ),
+    "{source}: there is no figure {name}.{near} The figures are: {known}, and retention.SKILL for one skill.": (
+        "{source}: 수치 {name}은(는) 없습니다.{near} 있는 수치: {known}. 능력 하나는 retention.능력이름입니다."
+    ),
+    "{source}: {name} is {value}; a limit on it is a number from {low} to {high} ({figure}).": (
+        "{source}: {name}이(가) {value}입니다. {low}에서 {high} 사이의 수여야 합니다({figure})."
+    ),
+    "{source}: {name} is measured on text, and none was set aside for gates. Give text.": (
+        "{source}: {name}은(는) 글에서 재는데 관문을 위해 떼어 둔 글이 없습니다. 글을 주십시오."
+    ),
+    "{source}: {name} is measured on questions, and none were set aside for gates. Give skills.": (
+        "{source}: {name}은(는) 문항에서 재는데 관문을 위해 떼어 둔 문항이 없습니다. skills를 주십시오."
+    ),
+    "{source}: no question set aside for gates is of skill {skill}.{near} The skills are: {known}.": (
+        "{source}: 관문을 위해 떼어 둔 문항에 능력 {skill}의 것이 없습니다.{near} 있는 능력: {known}."
+    ),
+    "{model}, the lighter one, gives numbers that are not finite where it answers. Its weights are broken, or "
+    "its type overflows: make it again, or in another type.": (
+        "경량본 {model}이(가) 답하는 동안 유한하지 않은 수를 냅니다. 가중치가 깨졌거나 타입이 넘쳤으니 다시 "
+        "만들거나 다른 타입으로 만드십시오."
+    ),
+    "{model} has a context of {context} tokens: too few to time it. Leave speed and memory out.": (
+        "{model}의 문맥은 {context}토큰이라 속도를 재기에 모자랍니다. 속도와 메모리를 빼십시오."
+    ),
     "--limit {item}: a limit is NAME=VALUE with a number, or off, such as max_kl=0.05.": (
         "--limit {item}: 한계는 max_kl=0.05처럼 이름=값이며 값은 수나 off입니다."
     ),

@@ -6,11 +6,11 @@ SCHEMES: dict[str, str] = {
     # schemes and grids
     "Scheme {scheme} is not known.{near} A scheme is int<bits><kind>-g<group> with 2 to 8 bits, kind nothing "
     "(integer zero), s (symmetric) or z (real zero), and any group (without -g: one scale per row), for example "
-    "int4-g32, int3z-g64, int4s-g128; or one of {presets}; {floats}, the last four with -g<group> too; or, for "
+    "int4-g32, int3z-g64, int4s-g128; or one of {presets}; {floats} (with -g<group> too: {grouped}); or, for "
     "llama.cpp, one of {blocks}.": (
         "방식 {scheme}을(를) 모릅니다.{near} 방식은 int<비트><종류>-g<그룹>으로 적습니다. 비트는 2에서 8, 종류는 "
         "없음(정수 영점), s(대칭), z(실수 영점), 그룹은 자유이며 -g가 없으면 행마다 스케일이 하나입니다. 예: int4-g32, "
-        "int3z-g64, int4s-g128. 또는 {presets}; {floats} 가운데 하나(마지막 넷은 -g<그룹>도 됩니다), llama.cpp용이면 "
+        "int3z-g64, int4s-g128. 또는 {presets}; {floats} 가운데 하나({grouped}에는 -g<그룹>도 됩니다), llama.cpp용이면 "
         "{blocks} 가운데 하나입니다."
     ),
     "An integer grid of {bits} bits does not exist. Choose 2 to 8 bits.": (
