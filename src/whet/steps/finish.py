@@ -54,9 +54,8 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
     out, journal = shards.out, shards.journal
     report = {a: line for unit in shards.units() for a, line in journal.entries[unit]["linears"].items()}
     notes = [*job.notes, *starved(job, report), *untrained(job, journal)]
-    packed = job.storage.container == "compressed-tensors"
-    write_index(out, shards, "model" if packed else "whet")
-    write_config(out, job, packed)
+    write_index(out, shards, "model" if job.storage.stock else "whet")
+    write_config(out, job)
     if job.repaired:
         _write_adapter(out, job, shards)
     for file in copied_files(job.original.path):
@@ -64,8 +63,9 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
             shutil.copyfile(file, temporary)
     if job.plan is not None:
         write_plan(out / "plan.json", job.plan)
-    write_bytes(out / RECIPE, recipe_text(recipe).encode())
-    if not packed:
+    again = {} if job.step == "quantize" else {"again": "whet run recipe.yaml MODEL OUT"}
+    write_bytes(out / RECIPE, recipe_text(recipe, **again).encode())
+    if not job.storage.stock:
         write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
     check = prove(out, job)
     manifest = _manifest(job, report, verified, notes)
@@ -88,13 +88,14 @@ def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], not
         "transformers": transformers.__version__,
         "compressed-tensors": compressed_tensors.__version__,
     }
-    table = linear_table(job.grids, job.storage.decode)
+    table = linear_table(job.apart, job.storage.decode)
     return Manifest(
         base_model=BaseModelName(**base),
         target=job.target,
         container=job.storage.container,
         dequantize=job.storage.dequantize,
-        linears={address: {**entry, **report[address]} for address, entry in table.items()},
+        linears={address: {**entry, **_without_mask(report[address])} for address, entry in table.items()},
+        masks=_masks(job, report),
         **read_how(job),
         transforms=None if job.transforms is None else dict(job.transforms),
         copied=list(job.anatomy.unnamed),
@@ -103,6 +104,24 @@ def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], not
         notes=notes,
         lineage=[*before.get("lineage", ()), {**job.record(), "versions": versions}],
     )
+
+
+def _without_mask(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key != "mask"}
+
+
+def _masks(job: Job, report: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]] | None:
+    """What is told of every mask: of those made now, and of those before in linears that stayed as they were."""
+    before = (job.original.whet or {}).get("masks") or {}
+    found = {}
+    for linear in job.anatomy.linears():
+        line = report.get(linear.address)
+        if line is None and linear.address in before:
+            found[linear.address] = before[linear.address]
+        elif line is not None and "mask" in line:
+            lost = {"error": line["error"]} if job.storage.dense else {}
+            found[linear.address] = {**line["mask"], **lost}
+    return found or None
 
 
 def _write_adapter(out: Path, job: Job, shards: Shards) -> None:

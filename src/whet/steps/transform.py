@@ -16,9 +16,10 @@ from whet.apply.run import Run
 from whet.checkpoint import MANIFEST, BaseModelName, Manifest, atomic, hashed_files, size_on_disk, write_json
 from whet.events import OnEvent
 from whet.steps.decide import decide
+from whet.steps.driver import examined, request_of
 from whet.steps.estimate import check_room, estimate
 from whet.steps.options import Quantize
-from whet.steps.quantize import examined, recipe_of, request_of
+from whet.steps.quantize import recipe_of
 from whet.steps.request import Request, with_texts
 from whet.transforms.judge import with_transform
 from whet.transforms.make import check_transform
@@ -55,6 +56,7 @@ def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
         base_model=BaseModelName(**(before.get("base_model") or {"name": job.name, "sha256": job.sha256})),
         target=job.target,
         container="dense",
+        masks=before.get("masks"),
         transforms=dict(made.transforms or {}),
         notes=list(made.notes),
         lineage=[*before.get("lineage", ()), record],
