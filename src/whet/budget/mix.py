@@ -15,6 +15,7 @@ import torch
 
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
 from whet.grids import Grid, parse_scheme
+from whet.messages import Message
 from whet.targets import Target, no_file_yet, tie
 
 KEEP = "keep"
@@ -300,8 +301,10 @@ def _stock(
         raise problem
     mix = _solve(whole, scores, budget, most_kl)
     notes.append(
-        "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
-        "(trust_remote_code=True)"
+        Message(
+            "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
+            "(trust_remote_code=True)"
+        )
     )
     return mix
 
@@ -312,11 +315,21 @@ def _weigh(
     """Says what stock containers cost where that is much."""
     best = _solve(whole, scores, budget, most_kl)
     if budget.kind == "quality" and best.bytes < _MUCH * mix.bytes:
-        notes.append(f"a free mix would take {best.bytes:,} bytes instead of {mix.bytes:,}: make one with --for whet")
+        notes.append(
+            Message(
+                "a free mix would take {best:,} bytes instead of {mix:,}: make one with --for whet",
+                best=best.bytes,
+                mix=mix.bytes,
+            )
+        )
     if budget.kind != "quality" and best.kl < _MUCH * mix.kl:
         notes.append(
-            f"stock containers hold one scheme throughout, or symmetric linears: a free mix is predicted to lose "
-            f"{best.kl:.2g} instead of {mix.kl:.2g} nats a token; make one with --for whet"
+            Message(
+                "stock containers hold one scheme throughout, or symmetric linears: a free mix is predicted to lose "
+                "{best:.2g} instead of {mix:.2g} nats a token; make one with --for whet",
+                best=best.kl,
+                mix=mix.kl,
+            )
         )
 
 

@@ -31,7 +31,9 @@ def checked(kind: type[M], value: Any, source: str) -> M:
         faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
         alike = sum(fault["type"] == faults[0]["type"] for fault in faults) - 1
         more = f" ({alike} more like this.)" if alike else ""
-        raise UsageError(f"{source}: {_sentence(kind, faults[0])}{more}") from error
+        raise UsageError(
+            "{source}: {sentence}{more}", source=source, sentence=_sentence(kind, faults[0]), more=more
+        ) from error
 
 
 def _sentence(kind: type[BaseModel], fault: Any) -> str:

@@ -65,7 +65,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     """Every tensor of a safetensors file, validated. Raises UsageError that names the file and what is wrong."""
 
     def bad(why: str) -> UsageError:
-        return UsageError(f"{file} is not a whole safetensors file: {why}. Download it again.")
+        return UsageError("{file} is not a whole safetensors file: {why}. Download it again.", file=file, why=why)
 
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -112,7 +112,9 @@ def read_tensor(info: TensorInfo) -> Tensor:
     with info.file.open("rb") as stream:
         stream.seek(info.start)
         if info.nbytes and stream.readinto(buffer.numpy().data) != info.nbytes:
-            raise UsageError(f"{info.file} became shorter while it was read. Is something else writing to the folder?")
+            raise UsageError(
+                "{file} became shorter while it was read. Is something else writing to the folder?", file=info.file
+            )
     return buffer.view(info.dtype).reshape(info.shape) if info.nbytes else torch.empty(info.shape, dtype=info.dtype)
 
 
@@ -135,11 +137,14 @@ def disk_errors(path: Path) -> Iterator[None]:
         text = str(error)
         if code in _NO_ROOM or any(f"os error {n}" in text for n in _NO_ROOM) or "No space left" in text:
             raise MachineError(
-                f"The disk that holds {path} is full. Free some space and give the same command again: a run goes on "
-                "where it stopped."
+                "The disk that holds {path} is full. Free some space and give the same command again: a run goes on "
+                "where it stopped.",
+                path=path,
             ) from error
         if code in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text or "os error 13" in text:
-            raise MachineError(f"{path} cannot be written ({text}). Choose a folder you may write to.") from error
+            raise MachineError(
+                "{path} cannot be written ({error}). Choose a folder you may write to.", path=path, error=text
+            ) from error
         raise
 
 

@@ -40,15 +40,21 @@ class Checkpoint:
             for name, info in read_header(file).items():
                 if name in self.tensors:
                     raise UsageError(
-                        f"{self.path}: tensor {name} is in {file.name} and in another file. Download again."
+                        "{folder}: tensor {name} is in {file} and in another file. Download again.",
+                        folder=self.path,
+                        name=name,
+                        file=file.name,
                     )
                 self.tensors[name] = info
         if self._index is not None:
             gone = [n for n in self._index if n not in self.tensors]
             if gone:
                 raise UsageError(
-                    f"{self.path}: the index names {len(gone)} tensors that no shard holds (first {gone[0]}). "
-                    "The folder is a mix of two downloads; download it again."
+                    "{folder}: the index names {count} tensors that no shard holds (first {name}). The folder is a "
+                    "mix of two downloads; download it again.",
+                    folder=self.path,
+                    count=len(gone),
+                    name=gone[0],
                 )
 
     @property
@@ -102,8 +108,11 @@ class Checkpoint:
                 if not torch.isfinite(sums).all():
                     bad = sum(int((~piece.float().isfinite()).sum()) for piece in pieces)
                     raise UsageError(
-                        f"{info.file.name}: tensor {name} has {bad} weights that are NaN or infinite. Such a model "
-                        "computes nothing; download the file again, or ask whoever trained it."
+                        "{file}: tensor {name} has {count} weights that are NaN or infinite. Such a model computes "
+                        "nothing; download the file again, or ask whoever trained it.",
+                        file=info.file.name,
+                        name=name,
+                        count=bad,
                     )
             on_bytes(info.nbytes)
         return digest.hexdigest()
@@ -115,7 +124,7 @@ class Checkpoint:
             if index.is_file():
                 mapping = _read_json(index, "").get("weight_map")
                 if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
-                    raise UsageError(f"{index} has no weight_map of names to files. Download it again.")
+                    raise UsageError("{index} has no weight_map of names to files. Download it again.", index=index)
                 self._index = mapping
                 return [self._inside(name) for name in sorted(set(mapping.values()))]
             if (self.path / f"{stem}.safetensors").is_file():
@@ -124,21 +133,30 @@ class Checkpoint:
         shards = next((_SHARD.fullmatch(n) for n in loose if _SHARD.fullmatch(n)), None)
         if shards:
             raise UsageError(
-                f"{self.path} has shards ({len(loose)} of {int(shards.group(1))}) but no model.safetensors.index.json. "
-                "The download or the run that wrote it is not finished."
+                "{folder} has shards ({count} of {whole}) but no model.safetensors.index.json. The download or the "
+                "run that wrote it is not finished.",
+                folder=self.path,
+                count=len(loose),
+                whole=int(shards.group(1)),
             )
         other = [p.name for p in self.path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".gguf")]
         hint = f" It has {other[0]}, which whet does not read: convert it to safetensors first." if other else ""
-        raise UsageError(f"{self.path} holds no model.safetensors.{hint}")
+        raise UsageError("{path} holds no model.safetensors.{hint}", path=self.path, hint=hint)
 
     def _inside(self, name: str) -> Path:
         file = self.path / name
         if Path(name).name != name or name in ("", ".", ".."):
             raise UsageError(
-                f"{self.path}: the index names {name!r}, which is outside the folder. Do not use this model."
+                "{folder}: the index names {name!r}, which is outside the folder. Do not use this model.",
+                folder=self.path,
+                name=name,
             )
         if not file.is_file():
-            raise UsageError(f"{self.path}: shard {name} is missing although the index names it. Download it again.")
+            raise UsageError(
+                "{folder}: shard {name} is missing although the index names it. Download it again.",
+                folder=self.path,
+                name=name,
+            )
         return file
 
 
@@ -149,15 +167,20 @@ def find_folder(path: str | Path) -> Path:
         return folder
     if folder.suffix.lower() == ".gguf" and folder.is_file():
         raise UsageError(
-            f"{folder} is a finished file, to be compared and asked to generate. Give the folder it was made from."
+            "{folder} is a finished file, to be compared and asked to generate. Give the folder it was made from.",
+            folder=folder,
         )
     if folder.exists():
-        raise UsageError(f"{folder} is a file. Give the folder that holds config.json and the weights.")
+        raise UsageError("{folder} is a file. Give the folder that holds config.json and the weights.", folder=folder)
     if _HUB_NAME.fullmatch(str(path)) and not folder.parent.is_dir():
         return _download(str(path))
     parent = folder.parent
     near = did_you_mean(folder.name, [p.name for p in parent.iterdir() if p.is_dir()]) if parent.is_dir() else ""
-    raise UsageError(f"{folder} does not exist.{near} Give a model folder, or a hub name such as organisation/model.")
+    raise UsageError(
+        "{folder} does not exist.{near} Give a model folder, or a hub name such as organisation/model.",
+        folder=folder,
+        near=near,
+    )
 
 
 def read_whet(folder: Path) -> dict[str, Any] | None:
@@ -167,7 +190,11 @@ def read_whet(folder: Path) -> dict[str, Any] | None:
         return None
     value = _read_json(file, "")
     if value.get("format") != 1:
-        raise UsageError(f"{file} has format {value.get('format')!r}; this whet reads format 1. Update whet.")
+        raise UsageError(
+            "{file} has format {format!r}; this whet reads format 1. Update whet.",
+            file=file,
+            format=value.get("format"),
+        )
     return value
 
 
@@ -179,21 +206,24 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except RepositoryNotFoundError as error:
-        raise UsageError(f"The hub has no model {name} that you may read. Check the name, or log in.") from error
+        raise UsageError(
+            "The hub has no model {name} that you may read. Check the name, or log in.", name=name
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise MachineError(
-            f"{name} is not a folder here, and the hub could not be asked ({type(error).__name__}). "
-            "Check the path, or the network."
+            "{name} is not a folder here, and the hub could not be asked ({error}). Check the path, or the network.",
+            name=name,
+            error=type(error).__name__,
         ) from error
 
 
 def _read_json(file: Path, missing: str) -> dict[str, Any]:
     if not file.is_file():
-        raise UsageError(f"{missing}. Give the folder that holds config.json and the weights.")
+        raise UsageError("{what}. Give the folder that holds config.json and the weights.", what=missing)
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(f"{file} is not valid JSON ({error}). Download it again.") from error
+        raise UsageError("{file} is not valid JSON ({error}). Download it again.", file=file, error=error) from error
     if not isinstance(value, dict):
-        raise UsageError(f"{file} is not a JSON object. Download it again.")
+        raise UsageError("{file} is not a JSON object. Download it again.", file=file)
     return value

@@ -94,7 +94,9 @@ class GgufFile:
             stream.seek(tensor.start)
             data = np.fromfile(stream, dtype=np.uint8, count=tensor.nbytes)
         if data.size != tensor.nbytes:
-            raise UsageError(f"{self.path} became shorter while it was read. Is something else writing to it?")
+            raise UsageError(
+                "{path} became shorter while it was read. Is something else writing to it?", path=self.path
+            )
         return data.reshape(*tensor.shape[:-1], -1)
 
     def size(self) -> dict[str, int]:
@@ -119,8 +121,11 @@ class GgufFile:
             return None
         if not isinstance(name, str) or Path(name).name != name or not (self.path.parent / name).is_file():
             raise UsageError(
-                f"{self.path} was made to run with the adapter {name!r} beside it, which is not there. Put it into "
-                f"{self.path.parent}, or export the folder again."
+                "{path} was made to run with the adapter {name!r} beside it, which is not there. Put it into "
+                "{folder}, or export the folder again.",
+                path=self.path,
+                name=name,
+                folder=self.path.parent,
             )
         return self.path.parent / name
 
@@ -136,7 +141,7 @@ def read_gguf(path: str | Path) -> GgufFile:
     if not path.is_file():
         parent = path.parent
         near = did_you_mean(path.name, [p.name for p in parent.iterdir()]) if parent.is_dir() else ""
-        raise UsageError(f"{path} does not exist.{near} Give a .gguf file or a model folder.")
+        raise UsageError("{path} does not exist.{near} Give a .gguf file or a model folder.", path=path, near=near)
     with path.open("rb") as stream:
         return _read(_Cursor(path, stream, path.stat().st_size))
 
@@ -155,7 +160,9 @@ class _Cursor:
 
     def bad(self, why: str) -> UsageError:
         """What is raised for everything that is wrong."""
-        return UsageError(f"{self.path} is not a whole .gguf file: {why}. Download or export it again.")
+        return UsageError(
+            "{path} is not a whole .gguf file: {why}. Download or export it again.", path=self.path, why=why
+        )
 
     @property
     def left(self) -> int:

@@ -67,13 +67,15 @@ def open_gguf(path: str | Path, threads: int | None = None) -> LlamaEngine:
     """
     file = read_gguf(path)
     if not file.architecture or not file.tokens:
-        raise UsageError(f"{path} is no language model: its header names no architecture or no tokens.")
+        raise UsageError("{path} is no language model: its header names no architecture or no tokens.", path=path)
     try:
         native = _library()
     except (ImportError, OSError, RuntimeError) as error:
         raise MachineError(
-            f"Reading {path} needs llama.cpp, which is not installed here ({error}). Install it: pip install "
-            "'whet[llamacpp]' (it is compiled for this machine, which takes some minutes and a C++ compiler)."
+            "Reading {path} needs llama.cpp, which is not installed here ({error}). Install it: pip install "
+            "'whet[llamacpp]' (it is compiled for this machine, which takes some minutes and a C++ compiler).",
+            path=path,
+            error=error,
         ) from error
     return LlamaEngine(file, native, threads or torch.get_num_threads())
 
@@ -141,14 +143,20 @@ class LlamaEngine:
         self._context: Any = None
         self._room = (0, 0, 0)
         if not self._model:
-            raise UsageError(f"llama.cpp does not load {self.folder}: {'; '.join(_told) or 'it does not say why'}.")
+            raise UsageError(
+                "llama.cpp does not load {path}: {why}.",
+                path=self.folder,
+                why="; ".join(_told) or "it does not say why",
+            )
         self._adapter: Any = None
         if file.adapter is not None:
             read_gguf(file.adapter)
             self._adapter = native.llama_adapter_lora_init(self._model, str(file.adapter).encode())
             if not self._adapter:
                 raise UsageError(
-                    f"llama.cpp does not load {file.adapter}: {'; '.join(_told) or 'it does not say why'}."
+                    "llama.cpp does not load {path}: {why}.",
+                    path=file.adapter,
+                    why="; ".join(_told) or "it does not say why",
                 )
         self._words = native.llama_model_get_vocab(self._model)
         self.vocabulary = int(native.llama_vocab_n_tokens(self._words))
@@ -181,7 +189,7 @@ class LlamaEngine:
             if count >= 0:
                 return list(tokens[:count])
             room = -count
-        raise UsageError(f"{self.folder}: llama.cpp cannot tokenize the text {text[:60]!r}.")
+        raise UsageError("{path}: llama.cpp cannot tokenize the text {text!r}.", path=self.folder, text=text[:60])
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         if chat:
@@ -248,8 +256,9 @@ class LlamaEngine:
                 logits = self._run(told)
                 if not torch.isfinite(logits).all():
                     raise UsageError(
-                        f"{self.folder}: the model gives logits that are not finite while generating. Its weights are "
-                        "broken, or a type overflows: export it again from its folder, or in another type."
+                        "{path}: the model gives logits that are not finite while generating. Its weights are broken, "
+                        "or a type overflows: export it again from its folder, or in another type.",
+                        path=self.folder,
                     )
                 drawn = [samplers[row] for row in rows]
                 chosen = sample(logits, temperature, top_p, drawn) if temperature > 0 else logits.argmax(-1)
@@ -294,8 +303,11 @@ class LlamaEngine:
         self._context = self.native.llama_init_from_model(self._model, settings)
         if not self._context:
             raise MachineError(
-                f"{self.folder}: llama.cpp has no room for {rows} sequences of {length} tokens. Ask for shorter or "
-                "fewer windows, or close other programs."
+                "{path}: llama.cpp has no room for {count} sequences of {length} tokens. Ask for shorter or fewer "
+                "windows, or close other programs.",
+                path=self.folder,
+                count=rows,
+                length=length,
             )
         if self._adapter:
             adapters, strengths = (self.native.llama_adapter_lora_p_ctypes * 1)(self._adapter), (ctypes.c_float * 1)(1)
@@ -319,8 +331,13 @@ class LlamaEngine:
             self.native.llama_batch_free(batch)
         if code:
             raise UsageError(
-                f"{self.folder}: llama.cpp could not compute {len(told)} tokens (code {code}). A token may be outside "
-                f"its vocabulary of {self.vocabulary}, or the text longer than its context of {self.context}."
+                "{path}: llama.cpp could not compute {count} tokens (code {code}). A token may be outside its "
+                "vocabulary of {vocabulary}, or the text longer than its context of {context}.",
+                path=self.folder,
+                count=len(told),
+                code=code,
+                vocabulary=self.vocabulary,
+                context=self.context,
             )
         count = sum(wanted for *_, wanted in told)
         values = np.ctypeslib.as_array(self.native.llama_get_logits(self._context), shape=(count, self.vocabulary))

@@ -85,7 +85,9 @@ def _float_parts(codes: Tensor, params: Params, grid: SmallFloatGrid) -> dict[st
         size = grid.rows or len(scale)
         kept = scale[::size].contiguous()
         if not torch.equal(kept.repeat_interleave(size, 0)[: len(scale)], scale):
-            raise GateError(f"{grid.name}: rows that share a scale have several. This is a defect of whet; report it.")
+            raise GateError(
+                "{grid}: rows that share a scale have several. This is a defect of whet; report it.", grid=grid.name
+            )
         return {"weight": raw.view(book.dtype), "weight_scale": kept if grid.rows else kept.flatten()}
     if grid.scales == "e8m0":  # a power of two is its exponent
         exponents = (scale.contiguous().view(torch.int32) >> 23).to(torch.uint8)
@@ -97,7 +99,9 @@ def _float_parts(codes: Tensor, params: Params, grid: SmallFloatGrid) -> dict[st
         return parts
     divisors = params["divisor"].unique()
     if len(divisors) != 1:
-        raise GateError(f"{grid.name}: parts of one tensor have several divisors. This is a defect of whet; report it.")
+        raise GateError(
+            "{grid}: parts of one tensor have several divisors. This is a defect of whet; report it.", grid=grid.name
+        )
     return {
         "weight_packed": pack_halves(raw),
         "weight_scale": scale.to(grid.scale_dtype).contiguous(),

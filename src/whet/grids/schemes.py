@@ -101,11 +101,15 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
         examples += [*BLOCKS, *FLOATS, *SMALL_FLOATS]
         examples += [f"{kind}-g{g}" for kind in ("nf4", "fp4", "fp4m1", "fp4m2") for g in (32, 128)]
         raise UsageError(
-            f"Scheme {scheme!r} is not known.{did_you_mean(scheme, examples)} A scheme is int<bits><kind>-g<group> "
-            "with 2 to 8 bits, kind nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: "
-            f"one scale per row), for example int4-g32, int3z-g64, int4s-g128; or one of {', '.join(PRESETS)}; "
-            f"{', '.join(SMALL_FLOATS)}, the last four with -g<group> too; or, for llama.cpp, one of "
-            f"{', '.join((*BLOCKS, *FLOATS))}."
+            "Scheme {scheme!r} is not known.{near} A scheme is int<bits><kind>-g<group> with 2 to 8 bits, kind "
+            "nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: one scale per row), "
+            "for example int4-g32, int3z-g64, int4s-g128; or one of {presets}; {floats}, the last four with -g<group> "
+            "too; or, for llama.cpp, one of {blocks}.",
+            scheme=scheme,
+            near=did_you_mean(scheme, examples),
+            presets=", ".join(PRESETS),
+            floats=", ".join(SMALL_FLOATS),
+            blocks=", ".join((*BLOCKS, *FLOATS)),
         )
     bits, kind, group = match.groups()
     return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scale_dtype)  # type: ignore[arg-type]

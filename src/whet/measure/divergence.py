@@ -21,6 +21,7 @@ from whet.engines import Engine
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage, ignore
 from whet.measure.statistics import Estimate, clustered_mean, percentiles
+from whet.messages import Message
 from whet.text import batch_indices
 
 CHUNK = 1 << 24  # logits looked at together: 64 MiB in fp32, of which a few copies live at once
@@ -62,8 +63,12 @@ def divergence(
     largest = max(int(window.max()) for window in windows)
     if largest >= width:
         raise UsageError(
-            f"The text has token {largest}, but {original.folder} and {lighter.folder} share only the first {width} of "
-            "their vocabularies. Compare a model with its own original, which has the same tokenizer."
+            "The text has token {token}, but {original} and {lighter} share only the first {width} of their "
+            "vocabularies. Compare a model with its own original, which has the same tokenizer.",
+            token=largest,
+            original=original.folder,
+            lighter=lighter.folder,
+            width=width,
         )
     starts = np.cumsum([0, *(len(window) - 1 for window in windows)])
     out = {name: np.empty(starts[-1], dtype=np.float32) for name in ("kl", "nll_original", "nll_lighter")}
@@ -93,8 +98,13 @@ def divergence(
     notes = []
     if original.vocabulary != lighter.vocabulary:
         notes.append(
-            f"The original's vocabulary is {original.vocabulary} wide, the lighter's {lighter.vocabulary}; "
-            f"the first {width} are compared."
+            Message(
+                "The original's vocabulary is {original} wide, the lighter's {lighter}; the first {width} are "
+                "compared.",
+                original=original.vocabulary,
+                lighter=lighter.vocabulary,
+                width=width,
+            )
         )
     return TokenScores(agree=agree, window=np.repeat(np.arange(len(windows)), lengths), notes=notes, **out)
 

@@ -47,14 +47,22 @@ def resolve_limits(given: Mapping[str, float | None] | None, has_skills: bool) -
     for name, value in (given or {}).items():
         if name not in LIMITS:
             raise UsageError(
-                f"There is no limit {name}.{did_you_mean(name, LIMITS)} The limits are: {', '.join(LIMITS)}."
+                "There is no limit {name}.{near} The limits are: {known}.",
+                name=name,
+                near=did_you_mean(name, LIMITS),
+                known=", ".join(LIMITS),
             )
         limit = LIMITS[name]
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, int | float) or not limit.low <= value <= limit.high
         ):
             raise UsageError(
-                f"Limit {name} is {value!r}; it must be a number from {limit.low:g} to {limit.high:g} ({limit.figure})."
+                "Limit {name} is {value!r}; it must be a number from {low:g} to {high:g} ({figure}).",
+                name=name,
+                value=value,
+                low=limit.low,
+                high=limit.high,
+                figure=limit.figure,
             )
         if name == "min_retention" and value is not None and not has_skills:
             raise UsageError("Limit min_retention was set, but no skills were given to judge it by. Give skills.")

@@ -82,13 +82,17 @@ def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise UsageError(f"{path}: not UTF-8 at byte {error.start}. Convert it to UTF-8.") from error
+            raise UsageError(
+                "{path}: not UTF-8 at byte {at}. Convert it to UTF-8.", path=path, at=error.start
+            ) from error
         except FileNotFoundError as error:
             siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise UsageError(f"{path}: no such file of skills.{did_you_mean(path.name, siblings)}") from error
+            raise UsageError(
+                "{path}: no such file of skills.{near}", path=path, near=did_you_mean(path.name, siblings)
+            ) from error
         except OSError as error:
             raise MachineError(
-                f"{path}: cannot be read ({error.strerror}). Check that it is a file of yours."
+                "{path}: cannot be read ({error}). Check that it is a file of yours.", path=path, error=error.strerror
             ) from error
         items = []
         for number, line in enumerate(text.split("\n"), start=1):
@@ -98,18 +102,26 @@ def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise UsageError(
-                    f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}). Each line holds one "
-                    'object, such as {"skill": "sums", "prompt": "2 + 2 =", "answer": "4", "check": "number"}.'
+                    "{path}, line {line}: not JSON ({error} at column {column}). Each line holds one object, such as "
+                    '{{"skill": "sums", "prompt": "2 + 2 =", "answer": "4", "check": "number"}}.',
+                    path=path,
+                    line=number,
+                    error=error.msg,
+                    column=error.colno,
                 ) from error
             items.append(parse_item(record, f"{path}, line {number}"))
     if not items:
-        raise UsageError(f"{where} is empty. Give at least one item, or leave skills out.")
+        raise UsageError("{where} is empty. Give at least one item, or leave skills out.", where=where)
     for skill in dict.fromkeys(item.skill for item in items):
         groups = [item.group for item in items if item.skill == skill]
         if len(groups) > 1 and len(set(groups)) == 1 and groups[0] is not None:
             raise UsageError(
-                f"{where}: all {len(groups)} items of skill {skill} are of group {groups[0]}, and nothing tells how "
-                "groups differ. Name in group what each item is about, or leave it out."
+                "{where}: all {count} items of skill {skill} are of group {group}, and nothing tells how groups "
+                "differ. Name in group what each item is about, or leave it out.",
+                where=where,
+                count=len(groups),
+                skill=skill,
+                group=groups[0],
             )
     return items
 
@@ -117,59 +129,95 @@ def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
 def parse_item(record: Any, where: str) -> Item:
     """One item from its JSON object; UsageError, with `where`, when it is not one."""
     if not isinstance(record, Mapping):
-        raise UsageError(f"{where}: an item is a JSON object, found {type(record).__name__}.")
+        raise UsageError("{where}: an item is a JSON object, found {kind}.", where=where, kind=type(record).__name__)
     for key in record:
         if key not in KEYS:
             raise UsageError(
-                f"{where}: unknown key {key}.{did_you_mean(str(key), KEYS)} The keys are: {', '.join(KEYS)}."
+                "{where}: unknown key {key}.{near} The keys are: {known}.",
+                where=where,
+                key=key,
+                near=did_you_mean(str(key), KEYS),
+                known=", ".join(KEYS),
             )
     for key in ("skill", "prompt"):
         if not isinstance(record.get(key), str):
-            raise UsageError(f"{where}: {key} must be there and be text, found {record.get(key)!r}.")
+            raise UsageError(
+                "{where}: {key} must be there and be text, found {value!r}.",
+                where=where,
+                key=key,
+                value=record.get(key),
+            )
     if not record["skill"].strip():
-        raise UsageError(f"{where}: skill is blank. Name the skill, as the report will.")
+        raise UsageError("{where}: skill is blank. Name the skill, as the report will.", where=where)
     if ("answer" in record) == ("choices" in record):
         raise UsageError(
-            f"{where}: an item has either answer (with check) or choices (with label), "
-            f"found {'both' if 'answer' in record else 'neither'}."
+            "{where}: an item has either answer (with check) or choices (with label), found {value}.",
+            where=where,
+            value="both" if "answer" in record else "neither",
         )
     group = record.get("group")
     if group is not None:
         if isinstance(group, bool) or not isinstance(group, str | int) or not str(group).strip():
-            raise UsageError(f"{where}: group must be text that is not blank or a whole number, found {group!r}.")
+            raise UsageError(
+                "{where}: group must be text that is not blank or a whole number, found {group!r}.",
+                where=where,
+                group=group,
+            )
         group = str(group)
     if "choices" in record:
         return _choice_item(record, where, group)
     if "label" in record:
-        raise UsageError(f"{where}: label goes with choices, and this item has an answer. Drop label, or give choices.")
+        raise UsageError(
+            "{where}: label goes with choices, and this item has an answer. Drop label, or give choices.", where=where
+        )
     answer, check = record["answer"], record.get("check", "exact")
     if check not in CHECKS:
         raise UsageError(
-            f"{where}: check {check!r} is not known.{did_you_mean(str(check), CHECKS)} "
-            f"The checks are: {', '.join(CHECKS)}."
+            "{where}: check {check!r} is not known.{near} The checks are: {known}.",
+            where=where,
+            check=check,
+            near=did_you_mean(str(check), CHECKS),
+            known=", ".join(CHECKS),
         )
     if isinstance(answer, int | float) and not isinstance(answer, bool) and check == "number":
         answer = str(answer)
     if not isinstance(answer, str) or not answer.strip():
-        raise UsageError(f"{where}: answer must be text that is not blank, found {answer!r}.")
+        raise UsageError(
+            "{where}: answer must be text that is not blank, found {answer!r}.", where=where, answer=answer
+        )
     if check == "number" and last_number(answer) is None:
-        raise UsageError(f"{where}: the check is number, but the answer {answer!r} has none. Use exact or contains.")
+        raise UsageError(
+            "{where}: the check is number, but the answer {answer!r} has none. Use exact or contains.",
+            where=where,
+            answer=answer,
+        )
     if not record["prompt"]:
-        raise UsageError(f"{where}: the prompt is empty, so there is nothing to answer. Give a prompt, or choices.")
+        raise UsageError(
+            "{where}: the prompt is empty, so there is nothing to answer. Give a prompt, or choices.", where=where
+        )
     return Item(record["skill"], record["prompt"], answer=answer, check=check, group=group)
 
 
 def _choice_item(record: Mapping[str, Any], where: str, group: str | None) -> Item:
     choices, label = record["choices"], record.get("label")
     if record.get("check", "exact") != "exact":
-        raise UsageError(f"{where}: check {record['check']!r} goes with answer, and this item has choices. Drop check.")
+        raise UsageError(
+            "{where}: check {check!r} goes with answer, and this item has choices. Drop check.",
+            where=where,
+            check=record["check"],
+        )
     if not isinstance(choices, list | tuple) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
-        raise UsageError(f"{where}: choices must be two texts or more, none empty, found {choices!r}.")
+        raise UsageError(
+            "{where}: choices must be two texts or more, none empty, found {choices!r}.", where=where, choices=choices
+        )
     if len(set(choices)) < len(choices):
-        raise UsageError(f"{where}: a choice comes twice in {choices!r}.")
+        raise UsageError("{where}: a choice comes twice in {choices!r}.", where=where, choices=choices)
     if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(choices):
         raise UsageError(
-            f"{where}: label must be the position of the right choice, 0 to {len(choices) - 1}, found {label!r}."
+            "{where}: label must be the position of the right choice, 0 to {last}, found {label!r}.",
+            where=where,
+            last=len(choices) - 1,
+            label=label,
         )
     return Item(record["skill"], record["prompt"], choices=tuple(choices), label=label, group=group)
 
@@ -374,6 +422,11 @@ def _example(item: Item, original: Outcome, lighter: Outcome) -> dict[str, str]:
 def _must_fit(engine: Engine, item: Item, tokens: int) -> None:
     if engine.context is not None and tokens > engine.context:
         raise UsageError(
-            f"A prompt of skill {item.skill} takes {tokens} tokens, more than the context of {engine.context} of "
-            f"{engine.folder}: {item.prompt[:60]!r}... Shorten it, or leave it out."
+            "A prompt of skill {skill} takes {tokens} tokens, more than the context of {context} of {folder}: "
+            "{prompt!r}... Shorten it, or leave it out.",
+            skill=item.skill,
+            tokens=tokens,
+            context=engine.context,
+            folder=engine.folder,
+            prompt=item.prompt[:60],
         )

@@ -55,8 +55,9 @@ def masked_codes(codes: Tensor, params: Params, grid: CodedGrid, kept: Tensor) -
     zero = grid.zero_value(params)
     if zero is None:
         raise UsageError(
-            f"{grid.name} cannot hold exact zeros (its zero is a real number), so a mask cannot be kept. "
-            "Use an integer-zero or symmetric grid for sparse weights."
+            "{grid} cannot hold exact zeros (its zero is a real number), so a mask cannot be kept. Use an "
+            "integer-zero or symmetric grid for sparse weights.",
+            grid=grid.name,
         )
     return torch.where(kept, codes, zero.to(codes.dtype))
 

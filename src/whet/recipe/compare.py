@@ -46,6 +46,7 @@ from whet.measure.limits import judge, overall, resolve_limits
 from whet.measure.skills import Item, compare_skills, read_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
+from whet.messages import Message
 from whet.recipe.memory import available_memory
 from whet.recipe.sides import (
     context_of,
@@ -129,7 +130,13 @@ def compare(
     length, context = window, min((n for n in map(context_of, (original, lighter)) if n is not None), default=None)
     if context is not None and context < window:
         length = context
-        notes.append(f"Windows have {context} tokens, the context of the model, instead of {window}.")
+        notes.append(
+            Message(
+                "Windows have {context} tokens, the context of the model, instead of {asked}.",
+                context=context,
+                asked=window,
+            )
+        )
     material = _read(text, field, chat, tokenizer, lighter, use_report_split, seed, notes)
     found = located_windows(material.documents, tokenizer, windows, length, seed, material.source)
     clusters, clustered_by = _clusters(found, notes)
@@ -204,8 +211,9 @@ def _task(original: str | Path) -> str:
     task = task_of(architecture_of(Checkpoint(original).config))
     if task == "classification":
         raise UsageError(
-            f"{original} gives one answer a text and no token, so there is no token to compare. whet compress tells "
-            "the KL of its answers on text that was kept out of solving."
+            "{folder} gives one answer a text and no token, so there is no token to compare. whet compress tells the "
+            "KL of its answers on text that was kept out of solving.",
+            folder=original,
         )
     return task
 
@@ -248,12 +256,14 @@ def _read(
         part, used, how = "report", parts.report, parts.how
     if solved and part == "report" and not whole:
         notes.append(
-            "This text also made the lighter model: only its report part, which nothing was solved on, is used."
+            Message(
+                "This text also made the lighter model: only its report part, which nothing was solved on, is used."
+            )
         )
     elif solved:
-        notes.append("The lighter model was solved on the text used here: the figures flatter it.")
+        notes.append(Message("The lighter model was solved on the text used here: the figures flatter it."))
     if any(about.get("eval_fingerprint") == mark for about in made_with):
-        notes.append("This text verified the lighter model while it was made; nothing was solved on it.")
+        notes.append(Message("This text verified the lighter model while it was made; nothing was solved on it."))
     described = {
         "source": source,
         "fingerprint": mark,
@@ -271,8 +281,12 @@ def _clusters(found: Sequence[Window], notes: list[str]) -> tuple[list[int], str
     if len(set(documents)) >= FEWEST_CLUSTERS:
         return documents, "documents"
     notes.append(
-        f"The text has {len(set(documents))} document(s): error bars are over its {len(found)} windows, which are not "
-        "quite independent, so they are somewhat too short. A text of many documents gives honest ones."
+        Message(
+            "The text has {count} document(s): error bars are over its {windows} windows, which are not quite "
+            "independent, so they are somewhat too short. A text of many documents gives honest ones.",
+            count=len(set(documents)),
+            windows=len(found),
+        )
     )
     return list(range(len(found))), "windows"
 
@@ -326,8 +340,10 @@ def _must_have_room(needs: Mapping[str, Any], device: str) -> None:
     available = available_memory() if resolve_device(device) == "cpu" else None
     if available is not None and available < needs["memory"]:
         raise MachineError(
-            f"Comparing needs about {needs['memory'] / 1e9:.1f} GB of memory for both models side by side, and "
-            f"{available / 1e9:.1f} GB are free. Use a smaller type (dtype bfloat16), or a machine with more memory."
+            "Comparing needs about {needs:.1f} GB of memory for both models side by side, and {free:.1f} GB are free. "
+            "Use a smaller type (dtype bfloat16), or a machine with more memory.",
+            needs=needs["memory"] / 1e9,
+            free=available / 1e9,
         )
 
 

@@ -167,8 +167,8 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
     if not (run / "recipe.json").is_file():
         if (out / "whet.json").is_file():
             shutil.rmtree(run, ignore_errors=True)
-            raise UsageError(f"{out} is finished: there is nothing to resume.")
-        raise UsageError(f"{out} holds no stopped run. Give the folder that whet compress was writing to.")
+            raise UsageError("{out} is finished: there is nothing to resume.", out=out)
+        raise UsageError("{out} holds no stopped run. Give the folder that whet compress was writing to.", out=out)
     recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     stored = read_header(run / "windows.safetensors")
     solve, verify = (

@@ -23,6 +23,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
+from whet.messages import Message
 from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS, TRANSFORMS, WHOLE
 from whet.recipe.memory import check_fits, lacking
 from whet.recipe.reading import read_windows
@@ -185,26 +186,36 @@ def check_asked(
     given = [name for name, value in ways.items() if value is not None]
     if len(given) > 1:
         raise UsageError(
-            f"{' and '.join(given)} were given, and each alone says what to do. Give one: scheme (with embed) for one "
-            "grid throughout, plan for what a file says, or a budget: fit, bits or quality."
+            "{ways} were given, and each alone says what to do. Give one: scheme (with embed) for one grid "
+            "throughout, plan for what a file says, or a budget: fit, bits or quality.",
+            ways=" and ".join(given),
         )
     if embed is not None and given not in ([], ["scheme"]):
-        raise UsageError(f"embed goes with scheme: {given[0]} decides on embedding and head itself. Leave embed out.")
+        raise UsageError(
+            "embed goes with scheme: {way} decides on embedding and head itself. Leave embed out.", way=given[0]
+        )
     if skills is not None and not {"fit", "bits", "quality"} & set(given):
         raise UsageError(
             "skills tell what a budget is to keep: give fit, bits or quality with them, or leave them out."
         )
     if repair is not None and (not isinstance(repair, int) or isinstance(repair, bool) or repair < 1):
-        raise UsageError(f"repair {repair!r} is no rank: give a whole number from 1 on, such as 16, or leave it out.")
+        raise UsageError(
+            "repair {rank!r} is no rank: give a whole number from 1 on, such as 16, or leave it out.", rank=repair
+        )
     if repair is not None and {"fit", "bits", "quality"} & set(given):
         raise UsageError(
-            f"repair goes with scheme and plan: what {given[0]} plans does not know what a repair of rank {repair} "
-            "wins back. Leave repair out, or make a plan for fewer bytes first (whet plan) and give it with --plan."
+            "repair goes with scheme and plan: what {way} plans does not know what a repair of rank {rank} wins back. "
+            "Leave repair out, or make a plan for fewer bytes first (whet plan) and give it with --plan.",
+            way=given[0],
+            rank=repair,
         )
     if bits is not None and not 0 < bits <= 32:
-        raise UsageError(f"bits {bits:g} is no budget: give the stored bits a parameter, such as 3.5.")
+        raise UsageError("bits {bits:g} is no budget: give the stored bits a parameter, such as 3.5.", bits=bits)
     if quality is not None and not 0 < quality <= 1:
-        raise UsageError(f"quality {quality:g} is no share of the original's: give one between 0 and 1, such as 0.98.")
+        raise UsageError(
+            "quality {quality:g} is no share of the original's: give one between 0 and 1, such as 0.98.",
+            quality=quality,
+        )
 
 
 def decide(
@@ -247,17 +258,26 @@ def decide(
     if solver not in SOLVERS:
         efforts = ", ".join(f"{effort} for {name}" for effort, name in EFFORTS.items())
         raise UsageError(
-            f"Solver {solver!r} is not known.{did_you_mean(solver, [*SOLVERS, *EFFORTS])} Solvers: "
-            f"{', '.join(SOLVERS)}; or say {efforts}."
+            "Solver {solver!r} is not known.{near} Solvers: {known}; or say {efforts}.",
+            solver=solver,
+            near=did_you_mean(solver, [*SOLVERS, *EFFORTS]),
+            known=", ".join(SOLVERS),
+            efforts=efforts,
         )
     if transform is not None and transform not in TRANSFORMS:
         raise UsageError(
-            f"Transform {transform!r} is not known.{did_you_mean(transform, TRANSFORMS)} Transforms: "
-            f"{', '.join(TRANSFORMS)}."
+            "Transform {transform!r} is not known.{near} Transforms: {known}.",
+            transform=transform,
+            near=did_you_mean(transform, TRANSFORMS),
+            known=", ".join(TRANSFORMS),
         )
     runtime = find_target(target or TARGET)
     if samples < 1 or window < 8:
-        raise UsageError(f"{samples} windows of {window} tokens is too little: give at least 1 window of 8 tokens.")
+        raise UsageError(
+            "{samples} windows of {window} tokens is too little: give at least 1 window of 8 tokens.",
+            samples=samples,
+            window=window,
+        )
     place = resolve_device(device)
     checkpoint = Checkpoint(model)
     untied = untie(checkpoint)
@@ -269,19 +289,24 @@ def decide(
     notes = no_file_yet(runtime)
     if not parts.family.known:
         notes.append(
-            f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "
-            f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
-            + (
-                " (the solver and text that were given have no use here)"
+            Message(
+                "whet has no table of the family {model_type}: only the linears of its {count} blocks ({blocks}) are "
+                "rounded, each to nearest and by itself, without a look at text{value}",
+                model_type=parts.model_type,
+                count=len(parts.blocks),
+                blocks=parts.family.blocks,
+                value=" (the solver and text that were given have no use here)"
                 if asked not in (None, "nearest") or text is not None
-                else ""
+                else "",
             )
         )
         solver, text, eval_text = "nearest", None, None
         if transform is not None:
             raise UsageError(
-                f"whet has no table of the family {parts.model_type}, so it does not know where --transform "
-                f"{transform} folds in. Leave it out."
+                "whet has no table of the family {family}, so it does not know where --transform {transform} folds "
+                "in. Leave it out.",
+                family=parts.model_type,
+                transform=transform,
             )
     check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
@@ -297,21 +322,26 @@ def decide(
         among = frozenset(linear.address for linear in tables(parts))
         if embed is not None and not parts.family.known:
             raise UsageError(
-                f"whet has no table of the family {parts.model_type}, so it does not know who reads its embedding. "
-                "Leave out --embed."
+                "whet has no table of the family {family}, so it does not know who reads its embedding. Leave out "
+                "--embed.",
+                family=parts.model_type,
             )
         notes += _without_ragged(runtime, grids, every)
         stored = storage(runtime, grids, every, among, tied(runtime, parts), parts, dtype)
     if repair is not None:
         stored = beside_adapter(stored, grids)
         if checked is not None and checked["predicted"] is not None:
-            notes.append("the plan's prediction is of its schemes alone, without what repair adds in bytes and wins")
+            notes.append(
+                Message("the plan's prediction is of its schemes alone, without what repair adds in bytes and wins")
+            )
     writes_itself = text is None and (solver != "nearest" or transform not in (None, *BLIND))
     if writes_itself and parts.task != "causal":
         without = "" if transform is None else f" without --transform {transform}"
         raise UsageError(
-            f"No text was given, and {checkpoint.path.name} does not write any by itself. Give --text FILE of the kind "
-            f"the model is used for, or --solver nearest{without}, which needs none."
+            "No text was given, and {checkpoint} does not write any by itself. Give --text FILE of the kind the model "
+            "is used for, or --solver nearest{without}, which needs none.",
+            checkpoint=checkpoint.path.name,
+            without=without,
         )
     if writes_itself:
         check_fits(checkpoint)
@@ -333,33 +363,51 @@ def decide(
         )
     if untied:
         notes.append(
-            f"{parts.family.head}.weight differs from the embedding although config.json ties the two: both are kept, "
-            "as transformers does, and the lighter config says that they are not tied"
+            Message(
+                "{head}.weight differs from the embedding although config.json ties the two: both are kept, as "
+                "transformers does, and the lighter config says that they are not tied",
+                head=parts.family.head,
+            )
         )
     if about is not None and about.get("window", window) < window:
         notes.append(
-            f"windows of {about['window']} tokens instead of {window}: the model's config allows no longer ones"
+            Message(
+                "windows of {have} tokens instead of {asked}: the model's config allows no longer ones",
+                have=about["window"],
+                asked=window,
+            )
         )
     if parts.unnamed:
-        notes.append(f"copied unchanged, as no table names them: {', '.join(parts.unnamed)}")
+        notes.append(Message("copied unchanged, as no table names them: {names}", names=", ".join(parts.unnamed)))
     if parts.dropped:
-        notes.append(f"{parts.dropped} left out: it is a copy of the embedding, to which config.json ties it")
+        notes.append(
+            Message("{name} left out: it is a copy of the embedding, to which config.json ties it", name=parts.dropped)
+        )
     if solver in BLOCKWISE and (why := not_followed(parts)) is not None:
         notes.append(
-            f"blocks are trained with every error of their output weighed alike, and nothing after them: {why}"
+            Message(
+                "blocks are trained with every error of their output weighed alike, and nothing after them: {why}",
+                why=why,
+            )
         )
     if solver in ASYMMETRIC and any(linear.held.expert is not None for linear in parts.linears()):
-        notes.append("experts are rounded as by gptq: the original and the lighter model send them different tokens")
+        notes.append(
+            Message("experts are rounded as by gptq: the original and the lighter model send them different tokens")
+        )
     beside, alone = _beside(checkpoint, parts, solve, synthetic, best and solver == EFFORTS[BEST])
     notes += alone
     seen, widest = sum(map(len, solve)) + beside, max((linear.shape[1] for linear in parts.linears()), default=0)
     if solve and solver != "nearest" and seen < widest:
         notes.append(
-            f"solved on {seen} tokens, fewer than the {widest} channels that its widest linear reads: give more text "
-            "(--text, --samples, --synthetic)"
+            Message(
+                "solved on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give more "
+                "text (--text, --samples, --synthetic)",
+                tokens=seen,
+                widest=widest,
+            )
         )
     if text is not None and not verify:
-        notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
+        notes.append(Message("no text was left for verifying, so the run reports no KL of its own; use whet compare"))
     recipe = {
         "step": "quantize",
         "model": model_name(checkpoint.path.resolve()),
@@ -404,12 +452,17 @@ def _beside(
 ) -> tuple[int, list[str]]:
     """Tokens that the model is to write beside the text `solve`, and what to say. Raises UsageError where it cannot."""
     if asked is not None and asked < 0:
-        raise UsageError(f"synthetic {asked} is no number of tokens. Give 0 for none, or how many, such as {ENOUGH}.")
+        raise UsageError(
+            "synthetic {tokens} is no number of tokens. Give 0 for none, or how many, such as {enough}.",
+            tokens=asked,
+            enough=ENOUGH,
+        )
     if not solve:
         if asked:
             raise UsageError(
-                f"synthetic {asked} asks for text beside yours, and none is solved on. Give --text FILE too, or leave "
-                "synthetic out: without any text the model writes all of it, where the solver needs some."
+                "synthetic {tokens} asks for text beside yours, and none is solved on. Give --text FILE too, or leave "
+                "synthetic out: without any text the model writes all of it, where the solver needs some.",
+                tokens=asked,
             )
         return 0, []
     tokens = (max(0, ENOUGH - sum(map(len, solve))) if best else 0) if asked is None else asked
@@ -420,8 +473,11 @@ def _beside(
         return tokens, []
     if asked:
         raise UsageError(
-            f"synthetic {asked} asks for text that the original writes, but {checkpoint.path.name} {why}. Leave it out "
-            "and give more text (--text, --samples)."
+            "synthetic {asked} asks for text that the original writes, but {checkpoint} {why}. Leave it out and give "
+            "more text (--text, --samples).",
+            asked=asked,
+            checkpoint=checkpoint.path.name,
+            why=why,
         )
     return 0, [f"solved on the text given alone, of which `best` would have more from the original, but it {why}"]
 
@@ -445,8 +501,10 @@ def _target_of(plan: Mapping[str, Any], target: str | None) -> str:
     """The plan's target, which nobody may contradict: what one runtime holds another may not."""
     if target is not None and target != plan["target"]:
         raise UsageError(
-            f"The plan is for {plan['target']}, {target} is asked for. Leave out --for, or make a plan for {target}: "
-            "what one runtime holds another may not."
+            "The plan is for {target}, {other} is asked for. Leave out --for, or make a plan for {other}: what one "
+            "runtime holds another may not.",
+            target=plan["target"],
+            other=target,
         )
     return str(plan["target"])
 
@@ -457,18 +515,22 @@ def _check_repair(decision: Decision, target: Target) -> None:
     if not target.adapters:
         takes = ", ".join(name for name, other in TARGETS.items() if other.adapters)
         raise UsageError(
-            f"repair makes an adapter, and with {target.name} whet has run none. Leave repair out, or give a runtime "
-            f"that takes it: {takes}."
+            "repair makes an adapter, and with {target} whet has run none. Leave repair out, or give a runtime that "
+            "takes it: {known}.",
+            target=target.name,
+            known=takes,
         )
     if not parts.family.known:
         raise UsageError(
-            f"whet has no table of the family {parts.model_type}, so it does not know its modules, which an adapter "
-            "has to name. Leave repair out."
+            "whet has no table of the family {family}, so it does not know its modules, which an adapter has to name. "
+            "Leave repair out.",
+            family=parts.model_type,
         )
     if any(linear.held.expert is not None for linear in decision.chosen(parts.linears())):
         raise UsageError(
-            f"{parts.family.title} stacks its experts in one parameter, which is no module that an adapter could name. "
-            "Leave repair out, or give a plan that keeps the experts as they are."
+            "{family} stacks its experts in one parameter, which is no module that an adapter could name. Leave "
+            "repair out, or give a plan that keeps the experts as they are.",
+            family=parts.family.title,
         )
     if not decision.repaired:
         raise UsageError("repair has nothing to repair: no linear of the blocks is rounded to codes. Leave repair out.")

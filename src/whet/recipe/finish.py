@@ -40,6 +40,7 @@ from whet.engines.torch import TorchEngine, cached_outputs, outputs
 from whet.errors import GateError
 from whet.formats import adapter_config, linear_table, quantization_config, reading, whet_config
 from whet.formats.gguf import plan_gguf
+from whet.messages import Message
 from whet.recipe.decide import Decision
 from whet.recipe.export import FILE, adapter_beside, write_verified
 from whet.recipe.schema import RECIPE, recipe_text
@@ -134,12 +135,16 @@ def untrained(decision: Decision, journal: Journal) -> list[str]:
     stayed = [unit for unit, (before, after) in trained.items() if not after < before]
     if stayed:
         notes.append(
-            f"{', '.join(stayed[:5])}{f' and {len(stayed) - 5} more' if stayed[5:] else ''} of {len(trained)} blocks "
-            "stay as GPTQ left them: training lost more than it won on the verifying text. More text (--samples) may "
-            "help."
+            Message(
+                "{names}{value} of {count} blocks stay as GPTQ left them: training lost more than it won on the "
+                "verifying text. More text (--samples) may help.",
+                names=", ".join(stayed[:5]),
+                value=f" and {len(stayed) - 5} more" if stayed[5:] else "",
+                count=len(trained),
+            )
         )
     if trained and decision.tuned and not any("tuned" in entry for entry in journal.entries.values()):
-        notes.append("scales stay as they were: tuning them lost more than it won on the verifying text")
+        notes.append(Message("scales stay as they were: tuning them lost more than it won on the verifying text"))
     return notes
 
 
@@ -155,8 +160,13 @@ def starved(decision: Decision, report: dict[str, Any]) -> list[str]:
         if few:
             told = ", ".join(f"{expert} ({share:.2%})" for expert, share in few.items())
             notes.append(
-                f"block {index}: experts {told} saw fewer than {STARVED:.1%} of the tokens and were rounded with the "
-                "mean importance of their block; more text, or other text, may reach them"
+                Message(
+                    "block {index}: experts {experts} saw fewer than {share:.1%} of the tokens and were rounded with "
+                    "the mean importance of their block; more text, or other text, may reach them",
+                    index=index,
+                    experts=told,
+                    share=STARVED,
+                )
             )
     return notes
 
@@ -212,7 +222,7 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
         logits = outputs(own, tokens)
         if not torch.isfinite(logits).all():
             raise GateError(
-                f"{out}: the lighter model computes values that are not finite on its own calibration text."
+                "{out}: the lighter model computes values that are not finite on its own calibration text.", out=out
             )
         result: dict[str, Any] = {"stored": "decoded again, equal"}
         gap = 0.0
@@ -223,7 +233,9 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
         tolerance = {torch.float32: 1e-4, torch.float16: 2e-2}.get(decision.dtype, 1e-1) * max(scale, 1.0)
         if gap > tolerance:
             raise GateError(
-                f"{out}: generation with a cache differs from generation without by {gap:.3g} in the logits."
+                "{out}: generation with a cache differs from generation without by {gap:.3g} in the logits.",
+                out=out,
+                gap=gap,
             )
         if decision.storage.container == "compressed-tensors":
             stock = model_class(written).from_pretrained(out, local_files_only=True).eval().to(decision.device)
@@ -233,8 +245,10 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
             difference = (theirs.float() - logits.float()).abs().max().item()
             if not difference <= tolerance * 0.1:  # not a number is no agreement either
                 raise GateError(
-                    f"{out}: stock transformers computes other logits than were solved (largest difference "
-                    f"{difference:.3g}). Check the versions of transformers and compressed-tensors (>= 0.18)."
+                    "{out}: stock transformers computes other logits than were solved (largest difference "
+                    "{difference:.3g}). Check the versions of transformers and compressed-tensors (>= 0.18).",
+                    out=out,
+                    difference=difference,
                 )
             result["stock transformers"] = difference
     return result

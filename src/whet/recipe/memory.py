@@ -34,6 +34,8 @@ def check_fits(checkpoint: Checkpoint) -> None:
     """Raises UsageError asking for text where the model does not fit in memory to write any."""
     if why := lacking(checkpoint):
         raise UsageError(
-            f"No text was given. {checkpoint.path.name} could write its own, but {why}. Give --text FILE (txt, jsonl, "
-            "parquet or hub data) in the languages the model is used in, or --solver nearest, which needs none."
+            "No text was given. {model} could write its own, but {why}. Give --text FILE (txt, jsonl, parquet or hub "
+            "data) in the languages the model is used in, or --solver nearest, which needs none.",
+            model=checkpoint.path.name,
+            why=why,
         )

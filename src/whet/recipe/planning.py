@@ -99,8 +99,8 @@ def budget_of(checkpoint: Checkpoint, fit: str | int | None, bits: float | None,
     given = [name for name, value in (("fit", fit), ("bits", bits), ("quality", quality)) if value is not None]
     if len(given) != 1:
         raise UsageError(
-            f"A plan needs one budget, {len(given)} were given. Give one of fit (400MB, 25%), bits (3.5) and quality "
-            "(0.98)."
+            "A plan needs one budget, {count} were given. Give one of fit (400MB, 25%), bits (3.5) and quality (0.98).",
+            count=len(given),
         )
     if fit is not None:
         whole = size_on_disk(checkpoint.path)["weights"]
@@ -159,11 +159,14 @@ def budgeted(
     budget = budget_of(decision.checkpoint, fit, bits, quality)
     if budget.kind == "quality" and not decision.verify:
         raise UsageError(
-            f"{budget.asked} is measured on text that solves nothing, and too little is left for that: give more text, "
-            "or --eval FILE."
+            "{budget} is measured on text that solves nothing, and too little is left for that: give more text, or "
+            "--eval FILE.",
+            budget=budget.asked,
         )
     if budget.kind == "bytes" and budget.value >= size_on_disk(decision.checkpoint.path)["weights"]:
-        raise UsageError(f"{budget.asked} is no less than the original takes already: nothing has to be made lighter.")
+        raise UsageError(
+            "{budget} is no less than the original takes already: nothing has to be made lighter.", budget=budget.asked
+        )
     _must_be_possible(decision, budget)
     begun = refuse_other_files(out, decision, "budget.json")
     check_transform(decision)
@@ -181,8 +184,9 @@ def budgeted(
         decision.asked = kept["asked"]
         if (kept["mark"], kept["whet"]) != (mark, __version__):
             raise UsageError(
-                f"{out} holds a stopped run of another budget, model, text or version of whet. Give what it began "
-                "with, or start in a new folder."
+                "{out} holds a stopped run of another budget, model, text or version of whet. Give what it began "
+                "with, or start in a new folder.",
+                out=out,
             )
     else:
         decision.asked = resolved(
@@ -230,8 +234,9 @@ def resume_budgeted(out: Path, on_event: OnEvent) -> dict[str, Any]:
     budget = Budget(**kept["budget"])
     if _mark(decision, budget, items) != kept["mark"] or kept["whet"] != __version__:
         raise UsageError(
-            f"{out} holds a stopped run of another model or version of whet than this. Give what it began with, or "
-            "start in a new folder."
+            "{out} holds a stopped run of another model or version of whet than this. Give what it began with, or "
+            "start in a new folder.",
+            out=out,
         )
     return _go(out, decision, budget, items, on_event)
 
@@ -254,9 +259,13 @@ def _go(out: Path, decision: Decision, budget: Budget, items: Sequence[Item], on
         if best is None:
             tried = "; ".join(f"{r.bytes:,} bytes: KL {r.kl:.4f}{worst(r)}" for r in rounds)
             raise GateError(
-                f"{budget.asked} was not kept by any of the {len(rounds)} mixes that were made and measured ({tried}). "
-                f"The limit on KL is {-math.log(budget.value):.4f}. Ask for less, give more items of the skill that "
-                "falls short, or compress with a larger scheme. What was measured stays for whet resume."
+                "{budget} was not kept by any of the {count} mixes that were made and measured ({tried}). The limit "
+                "on KL is {limit:.4f}. Ask for less, give more items of the skill that falls short, or compress with "
+                "a larger scheme. What was measured stays for whet resume.",
+                budget=budget.asked,
+                count=len(rounds),
+                tried=tried,
+                limit=-math.log(budget.value),
             )
         summary = _adopt(out, run, decision, scores, rounds, best)
     (run / "budget.json").unlink()  # first: without it there is no run, so half a removal is no run either

@@ -95,11 +95,13 @@ def _ready_windows(text: Any) -> list[Tensor] | None:
     if isinstance(text, (str, Path)) and str(text).endswith(".safetensors"):
         path = Path(text)
         if not path.is_file():
-            raise UsageError(f"{path} does not exist. Give a safetensors file that holds int64 windows [n, L].")
+            raise UsageError(
+                "{path} does not exist. Give a safetensors file that holds int64 windows [n, L].", path=path
+            )
         found = read_header(path)
         if "windows" not in found or len(found["windows"].shape) != 2:
             raise UsageError(
-                f"{path} holds no tensor `windows` of shape [n, L]. Write the token windows under that name."
+                "{path} holds no tensor `windows` of shape [n, L]. Write the token windows under that name.", path=path
             )
         text = read_tensor(found["windows"])
     if isinstance(text, Tensor):

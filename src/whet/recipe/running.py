@@ -87,14 +87,16 @@ def refuse_other_files(out: Path, decision: Decision, begun: str = "recipe.json"
     if not out.exists():
         return False
     if not out.is_dir():
-        raise UsageError(f"{out} is a file. Name a folder for the lighter model.")
+        raise UsageError("{out} is a file. Name a folder for the lighter model.", out=out)
     if out.resolve() == decision.checkpoint.path.resolve():
-        raise UsageError(f"{out} is the original's own folder, which is never changed. Name another folder.")
+        raise UsageError("{out} is the original's own folder, which is never changed. Name another folder.", out=out)
     if (out / RUN / begun).is_file():
         return True
     left = [p for p in out.iterdir() if p.name != RUN]
     if left:
-        raise UsageError(f"{out} is not empty (it holds {left[0].name}). Name a new folder, or empty this one.")
+        raise UsageError(
+            "{out} is not empty (it holds {name}). Name a new folder, or empty this one.", out=out, name=left[0].name
+        )
     return False
 
 
@@ -137,7 +139,10 @@ def same_run(run: Path, decision: Decision) -> dict[str, Any]:
     out = run.parent
     if began["whet"] != __version__:
         raise UsageError(
-            f"{out} was begun by whet {began['whet']}, this is {__version__}. Install that, or start anew elsewhere."
+            "{out} was begun by whet {before}, this is {now}. Install that, or start anew elsewhere.",
+            out=out,
+            before=began["whet"],
+            now=__version__,
         )
     if began["fingerprint"] == decision.fingerprint:
         return began
@@ -149,5 +154,7 @@ def same_run(run: Path, decision: Decision) -> dict[str, Any]:
         told = [f"{k} was {a!r} and is {b!r}" for k, (a, b) in named.items() if k != "plan"]
         what = "; ".join(told + ["its plan is another"] * ("plan" in named)) or "its text is another"
     raise UsageError(
-        f"{out} holds a stopped run that cannot go on: {what}. Give what it began with, or start in a new folder."
+        "{out} holds a stopped run that cannot go on: {what}. Give what it began with, or start in a new folder.",
+        out=out,
+        what=what,
     )

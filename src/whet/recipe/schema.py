@@ -125,7 +125,7 @@ def recipe_arguments(
     try:
         check_asked(**{name: said.get(name) for name in (*_WAYS, "embed", "skills", "repair")})
     except UsageError as error:
-        raise UsageError(f"{source}, steps[0].quantize: {error}") from error
+        raise UsageError("{source}, steps[0].quantize: {error}", source=source, error=error) from error
     said = _over(said, given)
     top = {name: value for name in ("model", "out", "seed") if (value := getattr(whole, name)) is not None}
     arguments = {**top, **_over(below, said)}
@@ -170,7 +170,11 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 def _preset(name: str, source: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise UsageError(
-            f"{source}: there is no preset {name!r}.{did_you_mean(name, PRESETS)} Presets: {', '.join(PRESETS)}."
+            "{source}: there is no preset {name!r}.{near} Presets: {known}.",
+            source=source,
+            name=name,
+            near=did_you_mean(name, PRESETS),
+            known=", ".join(PRESETS),
         )
     return _read(name, name).steps[0].quantize.model_dump(exclude_unset=True)
 
@@ -178,9 +182,15 @@ def _preset(name: str, source: str) -> dict[str, Any]:
 def _read(recipe: str | Path | Mapping[str, Any], source: str) -> Recipe:
     value = recipe if isinstance(recipe, Mapping) else _load(recipe)
     if not isinstance(value, Mapping):
-        raise UsageError(f"{source} is not a recipe: it holds no keys. It begins with version: 1 and has steps.")
+        raise UsageError(
+            "{source} is not a recipe: it holds no keys. It begins with version: 1 and has steps.", source=source
+        )
     if "version" in value and value["version"] != 1:
-        raise UsageError(f"{source} has version {value['version']!r}; this whet reads version 1. Update whet.")
+        raise UsageError(
+            "{source} has version {version!r}; this whet reads version 1. Update whet.",
+            source=source,
+            version=value["version"],
+        )
     return checked(Recipe, value, source)
 
 
@@ -192,15 +202,22 @@ def _load(recipe: str | Path) -> Any:
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = did_you_mean(str(recipe), PRESETS) or did_you_mean(path.name, beside)
-        raise UsageError(f"{recipe} is neither a file nor a preset.{near} Presets: {', '.join(PRESETS)}.")
+        raise UsageError(
+            "{recipe} is neither a file nor a preset.{near} Presets: {known}.",
+            recipe=recipe,
+            near=near,
+            known=", ".join(PRESETS),
+        )
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
         mark, what = error.problem_mark, " ".join(filter(None, (error.context, error.problem)))
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UsageError(f"{path}{where}: {what}. Mend that place.") from error
+        raise UsageError("{path}{where}: {what}. Mend that place.", path=path, where=where, what=what) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML in UTF-8 ({' '.join(str(error).split())}).") from error
+        raise UsageError(
+            "{path} is not YAML in UTF-8 ({error}).", path=path, error=" ".join(str(error).split())
+        ) from error
 
 
 class _Loader(yaml.SafeLoader):

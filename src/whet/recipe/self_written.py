@@ -69,8 +69,10 @@ def self_written(
     written = [sample for sample in written if len(sample) >= _SHORTEST]
     if not written:
         raise UsageError(
-            f"{checkpoint.path.name} ends every text it begins within {_SHORTEST} tokens, so it cannot write its own "
-            "calibration text. Give --text FILE."
+            "{model} ends every text it begins within {tokens} tokens, so it cannot write its own calibration text. "
+            "Give --text FILE.",
+            model=checkpoint.path.name,
+            tokens=_SHORTEST,
         )
     return written
 

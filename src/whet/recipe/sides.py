@@ -81,8 +81,11 @@ def shared_tokenizer(original: str | Path, lighter: str | Path) -> Any:
     if ours != theirs:
         different = sum(ours.get(token) != i for token, i in theirs.items()) + len(ours.keys() - theirs.keys())
         raise UsageError(
-            f"{lighter} and {original} have different tokenizers ({different} tokens differ), so their predictions "
-            "cannot be compared token by token. Give the original that the lighter model was made from."
+            "{lighter} and {original} have different tokenizers ({count} tokens differ), so their predictions cannot "
+            "be compared token by token. Give the original that the lighter model was made from.",
+            lighter=lighter,
+            original=original,
+            count=different,
         )
     folder = next((model for model in (original, lighter) if not is_gguf(model)), None)
     return open_gguf(original).tokenizer if folder is None else load_tokenizer(folder)
@@ -92,13 +95,16 @@ def must_be_runnable(models: Sequence[str | Path], tasks: Any) -> None:
     """Raises, before the long part, where a .gguf cannot be opened here, or is asked what only a folder can be."""
     files = [model for model in models if is_gguf(model)]
     if files and tasks:
-        raise UsageError(f"Tasks are run on folders, and {files[0]} is a .gguf. Leave tasks out, or give its folder.")
+        raise UsageError(
+            "Tasks are run on folders, and {path} is a .gguf. Leave tasks out, or give its folder.", path=files[0]
+        )
     for model in files:
         read_gguf(model)
         if not available():
             raise MachineError(
-                f"Comparing {model} needs llama.cpp, which is not installed here. Install it: pip install "
-                "'whet[llamacpp]' (it is compiled for this machine, which takes some minutes and a C++ compiler)."
+                "Comparing {path} needs llama.cpp, which is not installed here. Install it: pip install "
+                "'whet[llamacpp]' (it is compiled for this machine, which takes some minutes and a C++ compiler).",
+                path=model,
             )
 
 

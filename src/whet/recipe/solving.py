@@ -429,13 +429,19 @@ class Solver:
         again = decode(parts, self.entry(grid), self.decision.dtype)
         if not torch.isfinite(again).all():
             raise UsageError(
-                f"{linear.address}: its weights as {grid.name} exceed what {self.decision.dtype} holds. Convert the "
-                "original to bfloat16 or float32 first."
+                "{address}: its weights as {grid} exceed what {dtype} holds. Convert the original to bfloat16 or "
+                "float32 first.",
+                address=linear.address,
+                grid=grid.name,
+                dtype=self.decision.dtype,
             )
         if not torch.equal(values.cpu(), again):
             raise GateError(
-                f"{linear.address}: what was stored is not what was solved. This is a defect of whet; please report it "
-                f"with the scheme ({grid.name}) and the shape {linear.shape}."
+                "{address}: what was stored is not what was solved. This is a defect of whet; please report it with "
+                "the scheme ({grid}) and the shape {shape}.",
+                address=linear.address,
+                grid=grid.name,
+                shape=linear.shape,
             )
         return {f"{linear.address}.{part}": tensor for part, tensor in parts.items()}
 

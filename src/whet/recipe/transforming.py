@@ -99,7 +99,12 @@ def check_transform(decision: Decision) -> None:
     notes = _left_alone(decision)
     if kind not in WHOLE and not any(foldable(decision, index)[0] for index in range(len(decision.anatomy.blocks))):
         why = "; ".join(notes) or f"{kind} needs attention with several heads whose v is rounded"
-        raise UsageError(f"--transform {kind} folds into nothing of {decision.recipe['model']}. Leave it out. ({why})")
+        raise UsageError(
+            "--transform {kind} folds into nothing of {model}. Leave it out. ({why})",
+            kind=kind,
+            model=decision.recipe["model"],
+            why=why,
+        )
     decision.notes += notes
 
 
@@ -324,14 +329,21 @@ class _Maker:
             narrow = [table.role for table in tables(decision.anatomy) if self._narrow(table)]
             if self.kind in WHOLE and narrow:
                 raise GateError(
-                    f"{decision.recipe['model']}: {self.kind} loses KL {total / count:.3g} nats a token before "
-                    f"anything is rounded to codes, as {' and '.join(narrow)} stay in 16 bits. Round them too (--embed "
-                    "with a scheme of 8 bits or fewer), or go on without --transform."
+                    "{model}: {kind} loses KL {kl:.3g} nats a token before anything is rounded to codes, as {tables} "
+                    "stay in 16 bits. Round them too (--embed with a scheme of 8 bits or fewer), or go on without "
+                    "--transform.",
+                    model=decision.recipe["model"],
+                    kind=self.kind,
+                    kl=total / count,
+                    tables=" and ".join(narrow),
                 )
             raise GateError(
-                f"{decision.recipe['model']}: with {self.kind} folded in it computes something else than before (KL "
-                f"{total / count:.3g} nats a token). This is a defect of whet; please report it with the model's "
-                "config.json, and go on without --transform."
+                "{model}: with {kind} folded in it computes something else than before (KL {kl:.3g} nats a token). "
+                "This is a defect of whet; please report it with the model's config.json, and go on without "
+                "--transform.",
+                model=decision.recipe["model"],
+                kind=self.kind,
+                kl=total / count,
             )
         return max(0.0, total / count)
 

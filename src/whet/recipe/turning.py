@@ -19,6 +19,7 @@ from whet.budget import tables, tensor_bytes
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage
+from whet.messages import Message
 from whet.quantize import LEARNING_STEPS, WHOLE, Turned, pivots, random_hadamard, spinquant
 from whet.recipe.decide import Decision
 from whet.recipe.held import double_device
@@ -39,11 +40,16 @@ def check_turning(decision: Decision) -> None:
         why = f"no table names {', '.join(parts.unnamed[:3])}, which may read it"
     if why:
         raise UsageError(
-            f"--transform {kind} turns the residual stream, which the family {parts.family.title} does not allow: "
-            f"{why}. Take another transform: awq, smooth, rotate or auto."
+            "--transform {kind} turns the residual stream, which the family {family} does not allow: {why}. Take "
+            "another transform: awq, smooth, rotate or auto.",
+            kind=kind,
+            family=parts.family.title,
+            why=why,
         )
     if not any(linear.address in decision.grids for linear in parts.linears()):
-        raise UsageError(f"--transform {kind} has nothing to help: no linear of the blocks is rounded. Leave it out.")
+        raise UsageError(
+            "--transform {kind} has nothing to help: no linear of the blocks is rounded. Leave it out.", kind=kind
+        )
     head = parts.head
     assert head is not None  # `part` has seen to it
     if decision.parted:
@@ -53,8 +59,11 @@ def check_turning(decision: Decision) -> None:
             stored = {head.parameter: decision.checkpoint.tensors[head.parameter]}
             takes = f"takes {tensor_bytes(parts, stored, decision.grids)['head']:,} bytes more"
         decision.notes.append(
-            f"the head is stored apart from the embedding, to which config.json ties it, and {takes}: the last norm's "
-            "weights are folded into it"
+            Message(
+                "the head is stored apart from the embedding, to which config.json ties it, and {takes}: the last "
+                "norm's weights are folded into it",
+                takes=takes,
+            )
         )
 
 

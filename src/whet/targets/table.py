@@ -175,7 +175,12 @@ def stand_in(target: Target, scheme: str, columns: int) -> str:
 def find_target(name: str) -> Target:
     """The row of `name`. Raises UsageError with a did-you-mean."""
     if name not in TARGETS:
-        raise UsageError(f"Target {name!r} is not known.{did_you_mean(name, TARGETS)} Targets: {', '.join(TARGETS)}.")
+        raise UsageError(
+            "Target {name!r} is not known.{near} Targets: {known}.",
+            name=name,
+            near=did_you_mean(name, TARGETS),
+            known=", ".join(TARGETS),
+        )
     return TARGETS[name]
 
 
@@ -183,8 +188,12 @@ def check_family(target: Target, family: str, source: str) -> None:
     """Raises UsageError where `target` does not load models of `family`, which is the name in `config.json`."""
     if target.families is not None and family not in target.families:
         raise UsageError(
-            f"{source} is of the family {family!r}, and whet writes no file of it that {target.name} loads. Families "
-            f"it writes: {', '.join(target.families)}. For another runtime give --for transformers."
+            "{source} is of the family {family!r}, and whet writes no file of it that {target} loads. Families it "
+            "writes: {known}. For another runtime give --for transformers.",
+            source=source,
+            family=family,
+            target=target.name,
+            known=", ".join(target.families),
         )
 
 
@@ -240,8 +249,11 @@ def storage(
         if len(set(names.values())) > 1:
             said = ", ".join(f"{address.rpartition('.')[2]} {name}" for address, name in names.items())
             raise UsageError(
-                f"{addresses[0].rpartition('.')[0]}: {target.name} fuses these linears into one and reads them with "
-                f"one scheme, but they have several ({said}). Give them the same."
+                "{part}: {target} fuses these linears into one and reads them with one scheme, but they have several "
+                "({said}). Give them the same.",
+                part=addresses[0].rpartition(".")[0],
+                target=target.name,
+                said=said,
             )
     if target.name == "whet":
         return Storage("whet", False, "the target is whet itself")
@@ -249,8 +261,9 @@ def storage(
         return Storage("whet", False, f"{target.name} reads the .gguf, which holds the same weights", blocks=True)
     if any(isinstance(grid, FloatGrid) for grid in grids.values()):
         raise UsageError(
-            f"F16 and BF16 are for llama.cpp: {target.name} reads what is not quantized in the model's own type. Leave "
-            "those parts as they are (keep), or use --for llama.cpp."
+            "F16 and BF16 are for llama.cpp: {target} reads what is not quantized in the model's own type. Leave "
+            "those parts as they are (keep), or use --for llama.cpp.",
+            target=target.name,
         )
     if any(isinstance(grid, (NestedGrid, TableGrid)) for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has neither scales of two levels nor tables of values")
@@ -263,7 +276,9 @@ def storage(
     beyond = None if parts is None else _beyond_stock(parts, grids, dtype)
     if beyond is not None:
         if not target.modelling_file:
-            raise UsageError(f"{target.name} cannot hold this: {beyond}. Use --for transformers.")
+            raise UsageError(
+                "{target} cannot hold this: {why}. Use --for transformers.", target=target.name, why=beyond
+            )
         return Storage("whet", False, beyond)
     if any(grid.zero == "real" for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has no real zeros")
@@ -272,7 +287,11 @@ def storage(
         kind = str(dtype).removeprefix("torch.")
         beyond = f"stock transformers computes NVFP4 and MXFP4 in bfloat16, which beside others fails in {kind} models"
         if not target.modelling_file:
-            raise UsageError(f"{target.name} cannot hold this: {beyond}. Convert the original to bfloat16 first.")
+            raise UsageError(
+                "{target} cannot hold this: {why}. Convert the original to bfloat16 first.",
+                target=target.name,
+                why=beyond,
+            )
         return Storage("whet", False, beyond)
     plain = all(grid.zero == "none" for grid in kinds) and not tables & set(grids)
     plain = plain and (len(kinds) > 1 or not any(_fp4(grid) for grid in kinds))
@@ -284,8 +303,10 @@ def storage(
         return Storage("compressed-tensors", True, "one scheme: stock transformers computes the weights at load")
     if not target.modelling_file:
         raise UsageError(
-            f"{target.name} cannot hold different schemes ({', '.join(sorted(g.name for g in kinds))}) when one has "
-            "integer zeros. Use symmetric schemes (int4s-g128), or one scheme throughout."
+            "{target} cannot hold different schemes ({schemes}) when one has integer zeros. Use symmetric schemes "
+            "(int4s-g128), or one scheme throughout.",
+            target=target.name,
+            schemes=", ".join(sorted(g.name for g in kinds)),
         )
     return Storage("whet", False, "stock transformers would load this mix of schemes silently wrong")
 
@@ -347,7 +368,16 @@ def _experts(parts: Anatomy) -> bool:
 
 def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], table: bool, widths: set[int]) -> None:
     def refuse(what: str, remedy: str) -> UsageError:
-        return UsageError(f"{address} ({shape[0]} x {shape[1]}) as {grid.name}: {target.name} {what}. {remedy}")
+        return UsageError(
+            "{address} ({shape} x {shape2}) as {grid}: {target} {what}. {remedy}",
+            address=address,
+            shape=shape[0],
+            shape2=shape[1],
+            grid=grid.name,
+            target=target.name,
+            what=what,
+            remedy=remedy,
+        )
 
     if target.schemes and grid.name not in target.schemes:
         same = next((name for name in target.schemes if parse_scheme(name) == grid), None)

@@ -51,7 +51,7 @@ class Schedule:
         elif self.kind == "wsd":
             share = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
         else:
-            raise UsageError(f"schedule kind {self.kind!r} is not known. Use cosine or wsd.")
+            raise UsageError("schedule kind {kind!r} is not known. Use cosine or wsd.", kind=self.kind)
         return self.peak * (self.floor + (1 - self.floor) * share)
 
 
@@ -119,8 +119,10 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise MachineError(
-            f"{path}: the training state cannot be written ({error.strerror}). "
-            "Free some disk space or choose another folder, then resume."
+            "{path}: the training state cannot be written ({error}). Free some disk space or choose another folder, "
+            "then resume.",
+            path=path,
+            error=error.strerror,
         ) from error
 
 
@@ -187,8 +189,9 @@ def train(
             state = torch.load(folder / STATE_FILE, weights_only=True)
             if state["fingerprint"] != fingerprint:
                 raise UsageError(
-                    f"{folder / STATE_FILE} was saved by training with another model, schedule or "
-                    "settings. Use another folder, or delete it to start again."
+                    "{file} was saved by training with another model, schedule or settings. Use another folder, or "
+                    "delete it to start again.",
+                    file=folder / STATE_FILE,
                 )
             model.load_state_dict(state["model"])
             for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
@@ -222,8 +225,11 @@ def train(
         value = result.item()
         if not math.isfinite(value):
             raise UsageError(
-                f"the loss of step {step} is {value}, so training stops before the weights are ruined. "
-                f"Lower the learning rate (peak {schedule.peak:g}) and start again."
+                "the loss of step {step} is {loss}, so training stops before the weights are ruined. Lower the "
+                "learning rate (peak {peak:g}) and start again.",
+                step=step,
+                loss=value,
+                peak=schedule.peak,
             )
         result.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)

@@ -149,8 +149,9 @@ class GradientWalk:
             last = states[place(count, number)]
             if not torch.isfinite(last).all():
                 raise UsageError(
-                    f"{self.checkpoint.path}: hidden states after the last block are NaN or infinite on this text. The "
-                    "weights are damaged or the config is not their own. Download the model again."
+                    "{folder}: hidden states after the last block are NaN or infinite on this text. The weights are "
+                    "damaged or the config is not their own. Download the model again.",
+                    folder=self.checkpoint.path,
                 )
             states.update(place(count, number), self._from_head(norm, weights, last, sample, visitor))
         stage.step(unit="head")
@@ -229,8 +230,10 @@ def refuse_unscored(anatomy: Anatomy) -> None:
     if (why := not_followed(anatomy)) is not None:
         title = anatomy.family.title or anatomy.model_type
         raise UsageError(
-            f"{title} cannot be scored, so there is no planning by budget for it: {why}. Give one scheme for all of it "
-            "(whet compress --scheme W4A16), or a plan of your own (--plan)."
+            "{family} cannot be scored, so there is no planning by budget for it: {why}. Give one scheme for all of "
+            "it (whet compress --scheme W4A16), or a plan of your own (--plan).",
+            family=title,
+            why=why,
         )
 
 

@@ -109,12 +109,18 @@ def _gemma(every: int) -> Callable[[Any], Settings]:
             "full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(len(config.layer_types))
         ]
         if list(config.layer_types) != kinds:
-            raise UsageError(f"its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)")
+            raise UsageError(
+                "its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)", every=every
+            )
         # llama.cpp takes this by the number of blocks: 46 and 62 are the models of 27 billion
         wide = config.num_hidden_layers in (46, 62)
         expected = config.hidden_size // config.num_attention_heads if wide else head_dim(config)
         if config.query_pre_attn_scalar != expected:
-            raise UsageError(f"query_pre_attn_scalar is {config.query_pre_attn_scalar}, llama.cpp takes {expected}")
+            raise UsageError(
+                "query_pre_attn_scalar is {value}, llama.cpp takes {expected}",
+                value=config.query_pre_attn_scalar,
+                expected=expected,
+            )
         if getattr(config, "use_bidirectional_attention", None):
             raise UsageError("it attends in both directions")
         caps = {
@@ -176,8 +182,10 @@ def find_architecture(config: Any, source: str) -> Architecture:
     row = ARCHITECTURES.get(family)
     if row is None:
         raise UsageError(
-            f"{source} is of the family {family!r}, which whet does not write as .gguf. Families it writes: "
-            f"{', '.join(ARCHITECTURES)}."
+            "{source} is of the family {family!r}, which whet does not write as .gguf. Families it writes: {known}.",
+            source=source,
+            family=family,
+            known=", ".join(ARCHITECTURES),
         )
     act = getattr(config, "hidden_act", None) or getattr(config, "hidden_activation", None)
     act = getattr(config, "hidden_activation", None) or getattr(config, "activation_function", None) or act
@@ -243,7 +251,7 @@ def _rope(config: Any, row: Architecture) -> tuple[Settings, dict[str, Tensor]]:
     settings: Settings = {"rope.freq_base": float(said.get("rope_theta", 10000.0))}
     if local is not None:
         if local.get("rope_type", "default") != "default":
-            raise UsageError(f"its local rotary frequencies are scaled ({local['rope_type']})")
+            raise UsageError("its local rotary frequencies are scaled ({type})", type=local["rope_type"])
         settings["rope.freq_base_swa"] = float(local["rope_theta"])
     kind = said.get("rope_type", "default")
     if kind == "linear":
@@ -265,12 +273,15 @@ def _rope(config: Any, row: Architecture) -> tuple[Settings, dict[str, Tensor]]:
             for name in ("long", "short")
         }
     if kind != "default":
-        raise UsageError(f"its rotary frequencies are scaled by {kind!r}, which whet does not write")
+        raise UsageError("its rotary frequencies are scaled by {type!r}, which whet does not write", type=kind)
     return settings, {}
 
 
 def _not(source: str, row: Architecture, why: str) -> UsageError:
     return UsageError(
-        f"{source} cannot be written as a .gguf of the architecture {row.name}: {why}. Use another runtime "
-        "(--for transformers)."
+        "{source} cannot be written as a .gguf of the architecture {name}: {why}. Use another runtime (--for "
+        "transformers).",
+        source=source,
+        name=row.name,
+        why=why,
     )

@@ -58,8 +58,10 @@ class Source:
         if lost:
             told = "; ".join(f"{scheme} ({len(set(a))} linears, first {a[0]})" for scheme, a in lost.items())
             raise UsageError(
-                f"{checkpoint.path}: no type of ggml that whet writes holds {told}, and rounding again would change "
-                "the weights that were judged. Compress with --for llama.cpp, which takes ggml's own types."
+                "{source}: no type of ggml that whet writes holds {lost}, and rounding again would change the weights "
+                "that were judged. Compress with --for llama.cpp, which takes ggml's own types.",
+                source=checkpoint.path,
+                lost=told,
             )
 
     def values(self, name: str) -> Tensor:

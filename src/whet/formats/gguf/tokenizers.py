@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from whet.errors import UsageError
+from whet.messages import Message
 
 # Types of tokens, as llama.cpp numbers them.
 NORMAL, UNKNOWN, CONTROL, ADDED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -92,7 +93,9 @@ def vocabulary(tokenizer: Any, rows: int, source: str, ends: Sequence[int] = ())
     """
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:
-        raise UsageError(f"{source}: its tokenizer has no fast form (tokenizer.json), and the .gguf is made from that.")
+        raise UsageError(
+            "{source}: its tokenizer has no fast form (tokenizer.json), and the .gguf is made from that.", source=source
+        )
     said = json.loads(core.to_str())
     kind = said["model"].get("type")
     makers = {"BPE": _byte_level if "ByteLevel" in json.dumps(said["pre_tokenizer"]) else _pieces, "Unigram": _unigram}
@@ -103,12 +106,14 @@ def vocabulary(tokenizer: Any, rows: int, source: str, ends: Sequence[int] = ())
     made.strips = any(entry.get("rstrip") for entry in said["added_tokens"])
     beyond = sum(number >= rows for number in tokenizer.get_vocab().values())
     if beyond:
-        made.notes.append(f"{beyond} tokens of the tokenizer have no row in the embedding and are left out")
+        made.notes.append(
+            Message("{count} tokens of the tokenizer have no row in the embedding and are left out", count=beyond)
+        )
     if tokenizer.chat_template:
         if isinstance(tokenizer.chat_template, str):
             made.entries["tokenizer.chat_template"] = tokenizer.chat_template
         else:
-            made.notes.append("the tokenizer has several chat templates and none by default: none was written")
+            made.notes.append(Message("the tokenizer has several chat templates and none by default: none was written"))
     return made
 
 
@@ -120,7 +125,9 @@ def fitting_name(name: str, made: Vocabulary) -> str:
     if known and not named:
         return f"{name} (phi-3)"
     if made.strips and not known:
-        made.notes.append("the tokenizer takes spaces after special tokens to them, llama.cpp does not for this model")
+        made.notes.append(
+            Message("the tokenizer takes spaces after special tokens to them, llama.cpp does not for this model")
+        )
     return re.sub("(phi)-?3", r"\1 3", name, flags=re.IGNORECASE) if named and not known else name
 
 
@@ -149,7 +156,7 @@ def _byte_level(said: Mapping[str, Any], rows: int, source: str) -> Vocabulary:
     entries["tokenizer.ggml.merges"] = merges or ["<unmerged> <unmerged>"]
     made = Vocabulary(entries)
     if "NFC" in normal:
-        made.notes.append("the tokenizer composes characters (NFC), llama.cpp does not: give it composed text")
+        made.notes.append(Message("the tokenizer composes characters (NFC), llama.cpp does not: give it composed text"))
     return made
 
 
@@ -177,8 +184,13 @@ def _pieces(said: Mapping[str, Any], rows: int, source: str) -> Vocabulary:
     if missing:
         left, right = min(missing)
         made.notes.append(
-            f"llama.cpp joins {len(missing)} pairs of pieces that the tokenizer does not ({left!r} and {right!r}): "
-            "text with them is read as other tokens"
+            Message(
+                "llama.cpp joins {count} pairs of pieces that the tokenizer does not ({left!r} and {right!r}): text "
+                "with them is read as other tokens",
+                count=len(missing),
+                left=left,
+                right=right,
+            )
         )
     return made
 
@@ -311,6 +323,8 @@ def _is_byte(piece: str) -> bool:
 
 def _cannot(source: str, why: str) -> UsageError:
     return UsageError(
-        f"{source}: its tokenizer {why}, so llama.cpp would read other tokens than the model knows. It cannot be "
-        "written as a .gguf."
+        "{source}: its tokenizer {why}, so llama.cpp would read other tokens than the model knows. It cannot be "
+        "written as a .gguf.",
+        source=source,
+        why=why,
     )
