@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from whet.messages import Message
+
 # What a model answers, by how its architecture's name ends.
 TASKS = {
     "ForCausalLM": "causal",
@@ -453,7 +455,7 @@ FAMILIES: dict[str, Family] = {
         count=("num_layers", "num_decoder_layers"),
         ties=True,
         shared=("encoder.embed_tokens", "decoder.embed_tokens"),
-        packed="transformers makes up the weights of a T5 before it loads them, and packed linears have none",
+        packed=Message("transformers makes up the weights of a T5 before it loads them, and packed linears have none"),
         returns=3,
         folds=(
             Fold(("attention input",), norm=("layer.0.layer_norm",)),

@@ -9,6 +9,7 @@ from typing import Any
 
 from whet.anatomy.families import Fold
 from whet.anatomy.model import Anatomy, Linear
+from whet.messages import Message
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class _Block:
         if fold.why:
             return fold.why
         if fold.only and self.config.get(fold.only) is False:
-            return f"{_AFTER_NORM} ({fold.only} is false)"
+            return Message("{after_norm} ({only} is false)", after_norm=_AFTER_NORM, only=fold.only)
         if fold.norm:
             return self._after_norm(fold, readers)
         gated = any(
@@ -124,13 +125,13 @@ class _Block:
         )
         act = self.config.get(fold.act, "relu") if fold.act and not gated else "relu"
         if act != "relu":
-            return f"{act} stands in between"
+            return Message("{act} stands in between", act=act)
         return self._after_linear(fold, readers)
 
     def _after_norm(self, fold: Fold, readers: list[Linear]) -> Group | str:
         norm = next((name for name in fold.norm if f"{name}.weight" in self.stored), None)
         if norm is None:
-            return f"its norm ({' or '.join(fold.norm)}) has no weight"
+            return Message("its norm ({names}) has no weight", names=" or ".join(fold.norm))
         vectors = [self.stored[f"{norm}.{leaf}"] for leaf in ("weight", "bias") if f"{norm}.{leaf}" in self.stored]
         kept = [self.stored[f"{name}.weight"] for name in fold.kept if f"{name}.weight" in self.stored]
         return Group(
@@ -155,10 +156,17 @@ class _Block:
             count = self.config.get(fold.heads)
             count = count if isinstance(count, int) and count > 0 else 1 if given == read else 0
             if not count or given % count or read % given:
-                return f"config.json says {fold.heads} = {self.config.get(fold.heads)!r}, which {given} rows are not of"
+                return Message(
+                    "config.json says {key} = {value!r}, which {rows} rows are not of",
+                    key=fold.heads,
+                    value=self.config.get(fold.heads),
+                    rows=given,
+                )
             heads = (count, read // given)
         elif given != read:
-            return f"{giver.address} gives {given} channels and {read} are read"
+            return Message(
+                "{name} gives {given} channels and {read} are read", name=giver.address, given=given, read=read
+            )
         bias = giver.held.parameter.removeprefix(self.prefix).removesuffix(".weight") + ".bias"
         vectors = ((self.stored[bias], giver.rows),) if bias in self.stored else ()
         return Group(giver.address, tuple(readers), (), giver, vectors, 0.0, heads)

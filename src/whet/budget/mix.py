@@ -243,17 +243,33 @@ def left_out(scores: Mapping[str, Any], target: Target) -> list[str]:
     found = no_file_yet(target)
     tables = [part["address"] for part in scores["parts"] if part["block"] is None]
     if not target.embedding:
-        found.append(f"{target.name} loads no quantized embedding or head: {', '.join(tables)} stay as they are.")
+        found.append(
+            Message(
+                "{target} loads no quantized embedding or head: {names} stay as they are.",
+                target=target.name,
+                names=", ".join(tables),
+            )
+        )
     if target.schemes:
-        found.append(f"{target.name} takes {', '.join(target.schemes)} from whet, and no other scheme.")
+        found.append(
+            Message(
+                "{target} takes {schemes} from whet, and no other scheme.",
+                target=target.name,
+                schemes=", ".join(target.schemes),
+            )
+        )
     lost = [] if target.schemes else [bits for bits in range(2, 9) if bits not in target.bits]
     if lost:
-        found.append(f"{target.name} has no kernels for {', '.join(map(str, lost))} bits.")
+        found.append(
+            Message("{target} has no kernels for {bits} bits.", target=target.name, bits=", ".join(map(str, lost)))
+        )
     if not target.real_zero:
-        found.append(f"{target.name} holds no real zeros.")
+        found.append(Message("{target} holds no real zeros.", target=target.name))
     there = {part["role"] for part in scores["parts"]}
     for roles in (roles for roles in target.ties if there & {*roles}):
-        found.append(f"{target.name} fuses {', '.join(roles)}: they have one scheme.")
+        found.append(
+            Message("{target} fuses {roles}: they have one scheme.", target=target.name, roles=", ".join(roles))
+        )
     if target.divides:
         ragged = {
             part["address"]
@@ -262,7 +278,13 @@ def left_out(scores: Mapping[str, Any], target: Target) -> list[str]:
             if (group := parse_scheme(scheme).group) and part["shape"][1] % group
         }
         if ragged:
-            found.append(f"{target.name} needs groups that divide the row: {len(ragged)} linears have fewer choices.")
+            found.append(
+                Message(
+                    "{target} needs groups that divide the row: {count} linears have fewer choices.",
+                    target=target.name,
+                    count=len(ragged),
+                )
+            )
     return found
 
 

@@ -71,10 +71,10 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     with file.open("rb") as stream:
         first = stream.read(8)
         if len(first) < 8:
-            raise bad(f"it has {size} bytes")
+            raise bad("it has {size} bytes", size=size)
         (length,) = struct.unpack("<Q", first)
         if length > _HEADER_LIMIT or 8 + length > size:
-            raise bad(f"its header claims {length} bytes, the file has {size}")
+            raise bad("its header claims {length} bytes, the file has {size}", length=length, size=size)
         try:
             header = json.loads(stream.read(length))
         except ValueError as error:
@@ -88,21 +88,29 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             dtype, shape, (start, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
             elements = math.prod(shape)
         except (KeyError, TypeError, ValueError) as error:
-            raise bad(f"the entry of tensor {name} cannot be read ({error!r})") from error
+            raise bad("the entry of tensor {name} cannot be read ({error!r})", name=name, error=error) from error
         if any(not isinstance(n, int) or n < 0 for n in (*shape, start, end)):
-            raise bad(f"tensor {name} has a negative or non-integer size")
+            raise bad("tensor {name} has a negative or non-integer size", name=name)
         if end - start != elements * dtype.itemsize:
             raise bad(
-                f"tensor {name} of shape {list(shape)} needs {elements * dtype.itemsize} bytes, not {end - start}"
+                "tensor {name} of shape {shape} needs {bytes} bytes, not {have}",
+                name=name,
+                shape=list(shape),
+                bytes=elements * dtype.itemsize,
+                have=end - start,
             )
         found[name] = TensorInfo(file, dtype, shape, 8 + length + start, 8 + length + end)
     position = 8 + length
     for name, info in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != position:
-            raise bad(f"tensor {name} overlaps another or leaves a hole")
+            raise bad("tensor {name} overlaps another or leaves a hole", name=name)
         position = info.end
     if position != size:
-        raise bad(f"its tensors need {position} bytes, the file has {size} (a download that was cut off?)")
+        raise bad(
+            "its tensors need {position} bytes, the file has {size} (a download that was cut off?)",
+            position=position,
+            size=size,
+        )
     return found
 
 

@@ -491,8 +491,14 @@ def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str,
     for (_, other), addresses in found.items():
         grids |= dict.fromkeys(addresses, parse_scheme(other))
     return [
-        f"{other} instead of {scheme}, because their rows do not divide by {parse_scheme(scheme).group}: "
-        f"{', '.join(some[:3])}" + (f" and {len(some) - 3} more" if some[3:] else "")
+        Message(
+            "{other} instead of {scheme}, because their rows do not divide by {group}: {names}",
+            other=other,
+            scheme=scheme,
+            group=parse_scheme(scheme).group,
+            names=", ".join(some[:3]),
+        )
+        + (Message(" and {count} more", count=len(some) - 3) if some[3:] else "")
         for (scheme, other), some in found.items()
     ]
 

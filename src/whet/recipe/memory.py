@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
+from whet.messages import Message
 
 # Loading needs the weights and the largest of them once more; the cache and activations of a few sequences come on top.
 _ROOM = 1.5
@@ -27,7 +28,9 @@ def lacking(checkpoint: Checkpoint) -> str:
     free, needs = available_memory(), int(checkpoint.nbytes * _ROOM)
     if free is None or needs <= free:
         return ""
-    return f"needs about {needs / 1e9:.1f} GB of memory for that and {free / 1e9:.1f} GB are free"
+    return Message(
+        "needs about {needs:.1f} GB of memory for that and {free:.1f} GB are free", needs=needs / 1e9, free=free / 1e9
+    )
 
 
 def check_fits(checkpoint: Checkpoint) -> None:

@@ -13,6 +13,7 @@ from whet.checkpoint.gguf import is_gguf, read_gguf
 from whet.engines.llamacpp import available, open_gguf, vocabulary
 from whet.engines.torch import DTYPES
 from whet.errors import MachineError, UsageError
+from whet.messages import Message
 
 
 def size_of(model: str | Path) -> dict[str, int]:
@@ -57,13 +58,17 @@ def notes_of(original: str | Path, lighter: str | Path) -> list[str]:
     found = []
     if is_gguf(original) != is_gguf(lighter):
         found.append(
-            "One side runs in llama.cpp, the other in PyTorch: the figures hold the difference of the runtimes too, "
-            "such as llama.cpp's int8 inputs, and so do speed and memory."
+            Message(
+                "One side runs in llama.cpp, the other in PyTorch: the figures hold the difference of the runtimes "
+                "too, such as llama.cpp's int8 inputs, and so do speed and memory."
+            )
         )
     if not is_gguf(lighter) and "auto_map" in Checkpoint(lighter).config:
         found.append(
-            "The lighter folder needs its own modelling file: stock transformers loads it with trust_remote_code=True, "
-            "whet loads it without."
+            Message(
+                "The lighter folder needs its own modelling file: stock transformers loads it with "
+                "trust_remote_code=True, whet loads it without."
+            )
         )
     return found
 

@@ -27,6 +27,7 @@ from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.grids import Grid
 from whet.measure.divergence import score_tokens
+from whet.messages import Message
 from whet.quantize import WHOLE, Reader, awq, loss, smooth
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.finish import copied_files
@@ -116,8 +117,16 @@ def _left_alone(decision: Decision) -> list[str]:
             reasons.setdefault((one.reads, one.why), []).append(one.address)
     told = []
     for (reads, why), addresses in reasons.items():
-        more = f" and {len(addresses) - 1} more" if addresses[1:] else ""
-        told.append(f"no transform of the {reads} ({addresses[0]}{more}): {why}")
+        more = Message(" and {count} more", count=len(addresses) - 1) if addresses[1:] else ""
+        told.append(
+            Message(
+                "no transform of the {reads} ({addresses}{more}): {why}",
+                reads=reads,
+                addresses=addresses[0],
+                more=more,
+                why=why,
+            )
+        )
     return told
 
 

@@ -34,6 +34,7 @@ import torch
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
 from whet.grids import BLOCKS, SMALL_FLOATS, FloatGrid, Grid, NestedGrid, SmallFloatGrid, TableGrid, parse_scheme
+from whet.messages import Message
 
 # What is no integer grid: floats and tables under scales, and ggml's block types of a table or of two levels.
 EVERY_FORMAT = (*SMALL_FLOATS, *(name for name, grid in BLOCKS.items() if isinstance(grid, (NestedGrid, TableGrid))))
@@ -202,8 +203,12 @@ def no_file_yet(target: Target) -> list[str]:
     if not target.unwritten:
         return []
     return [
-        f"{target.name} reads {target.unwritten}, which whet does not write yet: codes and scales lie on what "
-        f"{target.name} stores, and the folder itself loads in transformers and in whet."
+        Message(
+            "{target} reads {what}, which whet does not write yet: codes and scales lie on what {target} stores, and "
+            "the folder itself loads in transformers and in whet.",
+            target=target.name,
+            what=target.unwritten,
+        )
     ]
 
 
@@ -328,25 +333,30 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype 
     if parts.family.packed:
         return parts.family.packed
     if parts.task != "causal" and parts.embedding.address in grids:
-        return "a quantized embedding loads in stock transformers only where the head is a table too"
+        return Message("a quantized embedding loads in stock transformers only where the head is a table too")
     chosen = [linear for linear in parts.linears() if linear.address in grids]
     if any(linear.transposed for linear in chosen):
-        return f"{parts.family.title} stores its linears transposed, and compressed-tensors groups along their outputs"
+        return Message(
+            "{family} stores its linears transposed, and compressed-tensors groups along their outputs",
+            family=parts.family.title,
+        )
     if any(len(piece.linears) == 1 and piece.linears[0].rows for piece in parts.pieces(grids)):
-        return "compressed-tensors has one scheme for linears that are stored as one tensor, and these have several"
+        return Message(
+            "compressed-tensors has one scheme for linears that are stored as one tensor, and these have several"
+        )
     if not _experts(parts):
         return None
     kinds = set(grids.values())
     if any(isinstance(grid, SmallFloatGrid) for grid in kinds):
-        return "transformers reads stacked experts of FP8 and FP4 in another type, or not at all"
+        return Message("transformers reads stacked experts of FP8 and FP4 in another type, or not at all")
     if dtype not in (None, *(grid.scale_dtype for grid in kinds)):
-        return "transformers leaves experts in the type of the stored scales, which is not the model's float32"
+        return Message("transformers leaves experts in the type of the stored scales, which is not the model's float32")
     if (
         len(kinds) > 1
         or any(grid.zero != "none" for grid in kinds)
         or any(linear.held.expert is not None and linear.address not in grids for linear in parts.linears())
     ):
-        return "transformers reads experts right only if all of them, and all else, have one symmetric scheme"
+        return Message("transformers reads experts right only if all of them, and all else, have one symmetric scheme")
     return None
 
 
@@ -382,26 +392,39 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
     if target.schemes and grid.name not in target.schemes:
         same = next((name for name in target.schemes if parse_scheme(name) == grid), None)
         instead = f"Use {same}, which is the same." if same else "Use one of them, or --for whet."
-        raise refuse(f"holds {', '.join(target.schemes)} and nothing else", instead)
+        raise refuse(Message("holds {names} and nothing else", names=", ".join(target.schemes)), instead)
     if isinstance(grid, FloatGrid):
         return
     called = _format(grid)
     if called is not None and called not in target.formats:
         if called in BLOCKS:
-            raise refuse("reads no block types of ggml", "Use int4s-g128 or the like, or --for llama.cpp.")
-        raise refuse(f"holds {', '.join((*target.formats, 'integers'))}", "Use one of them, or --for whet.")
+            raise refuse(
+                Message("reads no block types of ggml"), Message("Use int4s-g128 or the like, or --for llama.cpp.")
+            )
+        raise refuse(
+            Message("holds {names}", names=", ".join((*target.formats, "integers"))),
+            Message("Use one of them, or --for whet."),
+        )
     if isinstance(grid, SmallFloatGrid):
         _check_floats(target, grid, shape, table, refuse)
         return
     if grid.bits not in target.bits:
-        raise refuse(f"has no {grid.bits}-bit kernel", f"Use {' or '.join(map(str, target.bits))} bits, or --for whet.")
+        raise refuse(
+            Message("has no {bits}-bit kernel", bits=grid.bits),
+            Message("Use {bits} bits, or --for whet.", bits=" or ".join(map(str, target.bits))),
+        )
     if grid.zero == "real" and not target.real_zero:
-        raise refuse("holds no real zeros", "Use an integer zero (int4-g128) or a symmetric grid (int4s-g128).")
+        raise refuse(
+            Message("holds no real zeros"), Message("Use an integer zero (int4-g128) or a symmetric grid (int4s-g128).")
+        )
     if table and not target.embedding:
-        raise refuse("loads no quantized embedding or head", "Leave out --embed (in a plan: keep).")
+        raise refuse(Message("loads no quantized embedding or head"), Message("Leave out --embed (in a plan: keep)."))
     if target.groups is not None and grid.group not in target.groups:
         allowed = ", ".join(str(g) for g in target.groups if g)
-        raise refuse(f"takes no group of {grid.group}", f"Use a group of {allowed}, or none (per channel).")
+        raise refuse(
+            Message("takes no group of {group}", group=grid.group),
+            Message("Use a group of {groups}, or none (per channel).", groups=allowed),
+        )
     if (target.divides or isinstance(grid, NestedGrid)) and grid.group and shape[1] % grid.group:
         sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
         fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
@@ -410,12 +433,18 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         if target.schemes or isinstance(grid, NestedGrid):
             scheme = stand_in(target, grid.name, shape[1])
             raise refuse(
-                f"needs rows that divide by {grid.group}, and {shape[1]} does not",
-                f"Give this part {scheme} (a plan names a scheme for each part; whet plan makes one).",
+                Message("needs rows that divide by {group}, and {shape} does not", group=grid.group, shape=shape[1]),
+                Message(
+                    "Give this part {scheme} (a plan names a scheme for each part; whet plan makes one).", scheme=scheme
+                ),
             )
         raise refuse(
-            f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
-            f"Use {better}, or --for whet, which keeps a shorter last group.",
+            Message(
+                "needs groups that divide the row, and {group} does not divide {shape}",
+                group=grid.group,
+                shape=shape[1],
+            ),
+            Message("Use {better}, or --for whet, which keeps a shorter last group.", better=better),
         )
 
 
@@ -423,18 +452,24 @@ def _check_floats(
     target: Target, grid: SmallFloatGrid, shape: tuple[int, int], table: bool, refuse: Callable[[str, str], UsageError]
 ) -> None:
     if table and not target.embedding:
-        raise refuse("loads no quantized embedding or head", "Leave out --embed (in a plan: keep).")
+        raise refuse(Message("loads no quantized embedding or head"), Message("Leave out --embed (in a plan: keep)."))
     if table and not grid.rows:
-        raise refuse("is given tables some thousand rows at a time", "Use FP8, which has one scale per row.")
+        raise refuse(
+            Message("is given tables some thousand rows at a time"), Message("Use FP8, which has one scale per row.")
+        )
     if target.ties and grid.rows > 1 and shape[0] % grid.rows:
         raise refuse(
-            f"fuses linears, and blocks of {grid.rows} rows do not divide {shape[0]}",
-            "Use FP8, which has one scale per row.",
+            Message("fuses linears, and blocks of {rows} rows do not divide {shape}", rows=grid.rows, shape=shape[0]),
+            Message("Use FP8, which has one scale per row."),
         )
     if grid.values == "e2m1" and shape[1] % 2:
-        raise refuse("holds two weights in a byte, and the rows are odd", "Use FP8 or nf4.")
+        raise refuse(Message("holds two weights in a byte, and the rows are odd"), Message("Use FP8 or nf4."))
     if target.divides and grid.group and shape[1] % grid.group:
         raise refuse(
-            f"needs groups that divide the row, and {grid.group} does not divide {shape[1]}",
-            "Use FP8, which has one scale per row, or --for whet, which keeps a shorter last group.",
+            Message(
+                "needs groups that divide the row, and {group} does not divide {shape}",
+                group=grid.group,
+                shape=shape[1],
+            ),
+            Message("Use FP8, which has one scale per row, or --for whet, which keeps a shorter last group."),
         )

@@ -26,6 +26,7 @@ from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
+from whet.messages import Message
 from whet.walk.hidden import HiddenStates
 from whet.walk.skeleton import Call, Skeleton, give_back
 
@@ -240,11 +241,11 @@ def refuse_unscored(anatomy: Anatomy) -> None:
 def not_followed(anatomy: Anatomy) -> str | None:
     """Why this walk cannot follow a model's gradients; None where it can."""
     if any(linear.held.expert is not None for linear in anatomy.linears()):
-        return "what an expert is worth depends on which tokens are sent to it, and that is not measured yet"
+        return Message("what an expert is worth depends on which tokens are sent to it, and that is not measured yet")
     if not anatomy.family.known:
-        return "no table says what its parts are"
+        return Message("no table says what its parts are")
     if anatomy.task != "causal":
-        return "scoring follows predictions of the next token, which it does not make"
+        return Message("scoring follows predictions of the next token, which it does not make")
     return None
 
 

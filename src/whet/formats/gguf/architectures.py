@@ -190,7 +190,9 @@ def find_architecture(config: Any, source: str) -> Architecture:
     act = getattr(config, "hidden_act", None) or getattr(config, "hidden_activation", None)
     act = getattr(config, "hidden_activation", None) or getattr(config, "activation_function", None) or act
     if act not in row.activations:
-        raise _not(source, row, f"its activation is {act}, llama.cpp computes {row.activations[0]}")
+        raise _not(
+            source, row, "its activation is {act}, llama.cpp computes {theirs}", act=act, theirs=row.activations[0]
+        )
     if row.square and head_dim(config) * config.num_attention_heads != config.hidden_size:
         raise _not(source, row, "its heads are not as wide together as its hidden states")
     if row.always_tied and not config.tie_word_embeddings:

@@ -100,7 +100,7 @@ def vocabulary(tokenizer: Any, rows: int, source: str, ends: Sequence[int] = ())
     kind = said["model"].get("type")
     makers = {"BPE": _byte_level if "ByteLevel" in json.dumps(said["pre_tokenizer"]) else _pieces, "Unigram": _unigram}
     if kind not in makers:
-        raise _cannot(source, f"is a {kind}, and llama.cpp has none such")
+        raise _cannot(source, "is a {kind}, and llama.cpp has none such", kind=kind)
     made = makers[kind](said, rows, source)
     _special(made, tokenizer, rows, source, ends)
     made.strips = any(entry.get("rstrip") for entry in said["added_tokens"])
@@ -139,14 +139,18 @@ def pre_tokenizer(said: Mapping[str, Any], source: str) -> PreTokenizer:
         if row.steps == steps and row.whole_words == whole:
             return row
     shown = "; ".join(" ".join(map(str, step)) for step in steps)
-    raise _cannot(source, f"splits text in a way that is not in whet's table of those llama.cpp knows ({shown[:200]})")
+    raise _cannot(
+        source, "splits text in a way that is not in whet's table of those llama.cpp knows ({steps})", steps=shown[:200]
+    )
 
 
 def _byte_level(said: Mapping[str, Any], rows: int, source: str) -> Vocabulary:
     normal = [step["type"] for step in _flat(said["normalizer"], "normalizers")]
     if [name for name in normal if name != "NFC"]:
         raise _cannot(
-            source, f"normalizes text ({', '.join(normal)}), which llama.cpp does not do before byte-level BPE"
+            source,
+            "normalizes text ({steps}), which llama.cpp does not do before byte-level BPE",
+            steps=", ".join(normal),
         )
     row = pre_tokenizer(said, source)
     entries, _ = _listed(said, said["model"]["vocab"], rows, source)
@@ -234,7 +238,7 @@ def _spaces(said: Mapping[str, Any], source: str) -> bool:
         elif kind == "Replace" and pattern == {"String": " "} and step["content"] == _SPACE:
             marked = True
         elif kind not in ("Precompiled", "Strip") and not (kind == "Replace" and "{2,}" in json.dumps(pattern)):
-            raise _cannot(source, f"normalizes text by {kind}, which llama.cpp does not")
+            raise _cannot(source, "normalizes text by {step}, which llama.cpp does not", step=kind)
     for step in _flat(said["pre_tokenizer"], "pretokenizers"):
         kind = step["type"]
         if kind == "Metaspace":
@@ -242,7 +246,7 @@ def _spaces(said: Mapping[str, Any], source: str) -> bool:
         elif kind == "Split" and step["pattern"] == {"String": " "} and marked:
             continue  # there are no spaces left to split at
         elif kind != "WhitespaceSplit":
-            raise _cannot(source, f"splits text by {kind}, which llama.cpp does not for such a vocabulary")
+            raise _cannot(source, "splits text by {step}, which llama.cpp does not for such a vocabulary", step=kind)
     if not marked:
         raise _cannot(source, "does not write spaces as ▁")
     return prefix
@@ -255,7 +259,7 @@ def _listed(
     model = said["model"]
     for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
         if model.get(key):
-            raise _cannot(source, f"has a {key}, which llama.cpp does not know")
+            raise _cannot(source, "has a {key}, which llama.cpp does not know", key=key)
     tokens = [f"[PAD{i}]" for i in range(rows)]
     types = [UNUSED] * rows
     unknown = model.get("unk_token")
