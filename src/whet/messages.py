@@ -2,7 +2,7 @@
 
 A `Message` is its English text, a `str`, and remembers what it was made of. `in_language` makes it again from the
 catalogue of a language (`whet/locale/ko.po`), and the messages among its values with it. JSON holds a message as an
-object; see `stored`.
+object; see `to_json`.
 """
 
 from __future__ import annotations
@@ -54,20 +54,37 @@ class Message(str):
         return cls._made(str(value.get("message", "")), str(value.get("template", "")), inner)
 
 
-def stored(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """`value` as JSON holds it: every message in it as `{"message": its English text, "template", "values"}`."""
     if isinstance(value, Message):
-        values = {name: stored(one) if _is_json(one) else str(one) for name, one in value.values.items()}
+        values = {name: to_json(one) if _is_json(one) else str(one) for name, one in value.values.items()}
         return {"message": str(value), "template": value.template, "values": values}
     if isinstance(value, dict):
-        return {key: stored(one) for key, one in value.items()}
-    return [stored(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {key: to_json(one) for key, one in value.items()}
+    return [to_json(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def listed(items: Sequence[object], between: str = ", ") -> Message:
     """`a, b, c`."""
     values = {f"item{number}": item for number, item in enumerate(items, 1)}
-    return Message(between.join(f"{{{name}}}" for name in values), **values)
+    template = between.join(f"{{{name}}}" for name in values)
+    return Message(template, **values)
+
+
+def with_and(items: Sequence[object]) -> Message:
+    """`a and b`, `a and b and c`."""
+    told = listed(items[:1])
+    for item in items[1:]:
+        told = Message("{some} and {one}", some=told, one=item)
+    return told
+
+
+def with_or(items: Sequence[object]) -> Message:
+    """`a or b`, `a or b or c`."""
+    told = listed(items[:1])
+    for item in items[1:]:
+        told = Message("{some} or {one}", some=told, one=item)
+    return told
 
 
 def first_of(items: Sequence[object], most: int = 3) -> Message:

@@ -9,7 +9,7 @@ from typing import Any
 
 from whet.anatomy.families import Fold
 from whet.anatomy.model import Anatomy, Linear
-from whet.messages import Message
+from whet.messages import Message, with_or
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Unfolded:
 
     address: str
     reads: str
-    why: str
+    why: Message
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class _Block:
         for linear in self.linears:
             if linear.reads not in known:
                 known.add(linear.reads)
-                left.append(Unfolded(linear.address, linear.reads, "whet has no table of what gives it"))
+                left.append(Unfolded(linear.address, linear.reads, Message("whet has no table of what gives it")))
         return groups, left
 
     def _apart(self, fold: Fold, readers: list[Linear]) -> list[list[Linear]]:
@@ -112,12 +112,14 @@ class _Block:
             by_input.setdefault(linear.reads, []).append(linear)
         return list(by_input.values())
 
-    def _group(self, fold: Fold, readers: list[Linear]) -> Group | str:
+    def _group(self, fold: Fold, readers: list[Linear]) -> Group | Message:
         """The group, or why there is none."""
         if fold.why:
             return fold.why
         if fold.only and self.config.get(fold.only) is False:
-            return Message("{after_norm} ({only} is false)", after_norm=_AFTER_NORM, only=fold.only)
+            return Message(
+                "the norm comes after, so what is read is the residual stream ({entry} is false)", entry=fold.only
+            )
         if fold.norm:
             return self._after_norm(fold, readers)
         gated = any(
@@ -128,10 +130,10 @@ class _Block:
             return Message("{act} stands in between", act=act)
         return self._after_linear(fold, readers)
 
-    def _after_norm(self, fold: Fold, readers: list[Linear]) -> Group | str:
+    def _after_norm(self, fold: Fold, readers: list[Linear]) -> Group | Message:
         norm = next((name for name in fold.norm if f"{name}.weight" in self.stored), None)
         if norm is None:
-            return Message("its norm ({names}) has no weight", names=" or ".join(fold.norm))
+            return Message("its norm ({names}) has no weight", names=with_or(fold.norm))
         vectors = [self.stored[f"{norm}.{leaf}"] for leaf in ("weight", "bias") if f"{norm}.{leaf}" in self.stored]
         kept = [self.stored[f"{name}.weight"] for name in fold.kept if f"{name}.weight" in self.stored]
         return Group(
@@ -147,7 +149,7 @@ class _Block:
         expert = readers[0].held.expert
         return next(linear for linear in self.linears if linear.role == fold.by and linear.held.expert == expert)
 
-    def _after_linear(self, fold: Fold, readers: list[Linear]) -> Group | str:
+    def _after_linear(self, fold: Fold, readers: list[Linear]) -> Group | Message:
         giver = self._giver(fold, readers)
         given, read = giver.shape[0], readers[0].shape[1]
         heads = (1, 1)
@@ -170,9 +172,6 @@ class _Block:
         bias = giver.held.parameter.removeprefix(self.prefix).removesuffix(".weight") + ".bias"
         vectors = ((self.stored[bias], giver.rows),) if bias in self.stored else ()
         return Group(giver.address, tuple(readers), (), giver, vectors, 0.0, heads)
-
-
-_AFTER_NORM = "the norm comes after, so what is read is the residual stream"
 
 
 def _any_expert(reads: str) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from whet.anatomy.families import FAMILIES, Family, LinearName, architecture_of
 from whet.anatomy.unknown import described
 from whet.errors import UsageError, did_you_mean
+from whet.messages import Message
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
         raise UsageError(
             "{source} is of the family {family!r}, which neither whet nor transformers knows.{near} Families: {known}.",
             source=source,
-            family=model_type or "(none named)",
+            family=model_type or Message("(none named)"),
             near=did_you_mean(model_type, FAMILIES) if model_type else "",
             known=", ".join(FAMILIES),
         )
@@ -333,14 +334,20 @@ class _Stored:
         """Stored name and shape of the model's `parameter`."""
         stored = self.stored_as.get(parameter, parameter)
         shape = self.shapes.get(stored)
-        if shape is None or len(shape) != dimensions:
-            what = "is missing" if shape is None else f"has shape {list(shape)} instead of two dimensions"
+        if shape is None:
             raise UsageError(
-                "{source}: tensor {stored} {what}. The folder is incomplete or config.json names another family; "
+                "{source}: tensor {name} is missing. The folder is incomplete or config.json names another family; "
                 "download it again.",
                 source=self.source,
-                stored=stored,
-                what=what,
+                name=stored,
+            )
+        if len(shape) != dimensions:
+            raise UsageError(
+                "{source}: tensor {name} has shape {shape} instead of two dimensions. The folder is incomplete or "
+                "config.json names another family; download it again.",
+                source=self.source,
+                name=stored,
+                shape=list(shape),
             )
         return stored, shape
 

@@ -15,7 +15,7 @@ import torch
 
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
 from whet.grids import Grid, parse_scheme
-from whet.messages import Message
+from whet.messages import Message, to_json
 from whet.targets import Target, no_file_yet, tie
 
 KEEP = "keep"
@@ -194,7 +194,7 @@ def make_plan(
     nothing else keeps the budget, and the plan says so.
     """
     whole = Offers(scores, target, stock=False)
-    notes: list[str] = []
+    notes: list[Message] = []
     if target.name == "whet" or target.schemes or target.unwritten:
         mix = _solve(whole, scores, budget, most_kl)
     else:
@@ -221,10 +221,10 @@ def make_plan(
         "uniform": _worth_showing(
             [{"scheme": scheme, "embed": embed, **whole.figures(one)} for scheme, embed, one in whole.uniform()]
         ),
-        "left_out": left_out(scores, target),
+        "left_out": to_json(left_out(scores, target)),
         "scorer": "gradient",
         "text": scores["text"],
-        "notes": notes,
+        "notes": to_json(notes),
     }
 
 
@@ -238,7 +238,7 @@ def _worth_showing(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def left_out(scores: Mapping[str, Any], target: Target) -> list[str]:
+def left_out(scores: Mapping[str, Any], target: Target) -> list[Message]:
     """What the target does not hold, one sentence each; first of all, whether whet writes what it reads."""
     found = no_file_yet(target)
     tables = [part["address"] for part in scores["parts"] if part["block"] is None]
@@ -295,7 +295,7 @@ def _stock(
     scores: Mapping[str, Any],
     budget: Budget,
     most_kl: float | None,
-    notes: list[str],
+    notes: list[Message],
 ) -> Mix:
     """The best of what stock containers hold: symmetric linears mixed, or one scheme throughout; else the whole."""
     found: list[Mix] = []
@@ -332,7 +332,7 @@ def _stock(
 
 
 def _weigh(
-    whole: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: float | None, mix: Mix, notes: list[str]
+    whole: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: float | None, mix: Mix, notes: list[Message]
 ) -> None:
     """Says what stock containers cost where that is much."""
     best = _solve(whole, scores, budget, most_kl)
@@ -367,13 +367,14 @@ def must_be_possible(offers: Offers, scores: Mapping[str, Any], budget: Budget) 
     if budget.kind == "quality" or offers.least() <= _limit(offers, scores, budget):
         return
     rest = header_bytes(scores) if budget.kind == "bytes" else 0
-    least = offers.least() + rest
     raise Infeasible(
-        f"{budget.asked} cannot be met: everything at its smallest takes {least:,} bytes "
-        f"({offers.bits(offers.least()):.2f} bits a parameter), the budget has room for "
-        f"{_limit(offers, scores, budget) + rest:,}. Give at least {least:,} bytes, or a target that holds smaller "
-        "schemes (--for whet holds the most).",
-        least,
+        "{budget} cannot be met: everything at its smallest takes {smallest:,} bytes ({bits:.2f} bits a parameter), "
+        "the budget has room for {room:,}. Give at least {smallest:,} bytes, or a target that holds smaller schemes "
+        "(--for whet holds the most).",
+        smallest=offers.least() + rest,
+        budget=budget.asked,
+        bits=offers.bits(offers.least()),
+        room=_limit(offers, scores, budget) + rest,
     )
 
 

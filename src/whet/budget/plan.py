@@ -22,7 +22,7 @@ from whet.budget.strict import Strict, checked
 from whet.checkpoint import TensorInfo, write_json
 from whet.errors import UsageError, did_you_mean
 from whet.grids import Grid, parse_scheme
-from whet.messages import Message
+from whet.messages import Message, first_of
 from whet.targets import TARGETS, Storage, find_target, storage, tied
 
 KEEP = "keep"
@@ -87,6 +87,14 @@ class Uniform(Point):
     embed: str
 
 
+class Note(Strict):
+    """A sentence for people, and what it was made of."""
+
+    message: str
+    template: str
+    values: dict[str, Any] = Field(default_factory=dict)
+
+
 class Plan(Strict):
     """A plan for one model and one target. Edit `schemes`; everything else is optional and is checked or dropped."""
 
@@ -105,10 +113,10 @@ class Plan(Strict):
     gap: Gap | None = None
     frontier: list[Point] = Field(default_factory=list)
     uniform: list[Uniform] = Field(default_factory=list)
-    left_out: list[str] = Field(default_factory=list)
+    left_out: list[str | Note] = Field(default_factory=list)
     scorer: str | None = None
     text: dict[str, Any] | None = None
-    notes: list[str] = Field(default_factory=list)
+    notes: list[str | Note] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -123,12 +131,12 @@ class CheckedPlan:
     grids: dict[str, Grid]
     storage: Storage
     bytes: dict[str, int]
-    notes: list[str]
+    notes: list[Message]
 
 
 def read_plan(plan: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """A plan from a file, or one that is at hand, with every key there is. Raises UsageError naming what is wrong."""
-    source = "the plan" if isinstance(plan, Mapping) else str(plan)
+    source = Message("the plan") if isinstance(plan, Mapping) else str(plan)
     value = plan if isinstance(plan, Mapping) else _load(Path(plan))
     if value.get("format") != "whet.plan":
         raise UsageError(
@@ -171,7 +179,7 @@ def check_model(plan: Mapping[str, Any], sha256: str) -> None:
     """Raises UsageError where `plan` is bound to another model than the one with `sha256` (as `examine` gives it)."""
     bound = plan["model"]["sha256"]
     if bound is not None and bound != sha256:
-        name = plan["model"]["name"] or "another model"
+        name = plan["model"]["name"] or Message("another model")
         raise UsageError(
             "The plan was made for {name} with SHA-256 {bound}…, this model has {sha256}…: weights or config are "
             "others. Make a plan for this model, or set model.sha256 in the plan to null to use it anyway.",
@@ -195,7 +203,7 @@ def check_plan(
     Raises UsageError for an address that does not exist or is missing, a scheme that is none, what the target does not
     hold, a plan of another model, and one that changes nothing.
     """
-    source = "the plan" if isinstance(plan, Mapping) else str(plan)
+    source = Message("the plan") if isinstance(plan, Mapping) else str(plan)
     whole = read_plan(plan)
     if sha256 is not None:
         check_model(whole, sha256)
@@ -267,12 +275,10 @@ def _check_addresses(
             )
     missing = [address for address in shapes if address not in schemes]
     if missing:
-        shown = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if missing[_NAMED:] else "")
         raise UsageError(
-            "{source} has no scheme for {shown}. Give each one, or {keep} to leave it as it is.",
+            "{source} has no scheme for {names}. Give each one, or keep to leave it as it is.",
             source=source,
-            shown=shown,
-            keep=KEEP,
+            names=first_of(missing, _NAMED),
         )
 
 
@@ -284,15 +290,14 @@ def _grid(plan: Mapping[str, Any], address: str, scale_dtype: torch.dtype, sourc
         return parse_scheme(scheme, scale_dtype)
     except UsageError as error:
         raise UsageError(
-            "{source}, {address}: {error} Or {keep}, which leaves the part as it is.",
+            "{source}, {address}: {error} Or keep, which leaves the part as it is.",
             source=source,
             address=address,
-            error=error,
-            keep=KEEP,
+            error=error.message,
         ) from error
 
 
-def _drop_stale(plan: dict[str, Any], total: int) -> list[str]:
+def _drop_stale(plan: dict[str, Any], total: int) -> list[Message]:
     """Remove from `plan` what was said of other schemes; returns what was removed and what no longer holds."""
     notes = []
     said, now = plan["predicted"], schemes_hash(plan["schemes"])

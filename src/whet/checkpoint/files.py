@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from whet.errors import MachineError, UsageError
+from whet.messages import Message, to_json
 
 _DTYPES = {
     "F64": torch.float64,
@@ -64,7 +65,8 @@ class TensorInfo:
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """Every tensor of a safetensors file, validated. Raises UsageError that names the file and what is wrong."""
 
-    def bad(why: str) -> UsageError:
+    def bad(template: str, /, **values: Any) -> UsageError:
+        why = Message(template, **values)
         return UsageError("{file} is not a whole safetensors file: {why}. Download it again.", file=file, why=why)
 
     size = file.stat().st_size
@@ -195,7 +197,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable UTF-8 JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -30,7 +30,13 @@ class Checkpoint:
 
     def __init__(self, path: str | Path) -> None:
         self.path = find_folder(path)
-        self.config = _read_json(self.path / "config.json", f"{self.path} is not a model folder: it has no config.json")
+        if not (self.path / "config.json").is_file():
+            raise UsageError(
+                "{folder} is not a model folder: it has no config.json. Give the folder that holds config.json and the "
+                "weights.",
+                folder=self.path,
+            )
+        self.config = _read_json(self.path / "config.json")
         self.whet = read_whet(self.path)
         self._said = json.dumps(self.config, sort_keys=True)
         files = self._weight_files()
@@ -122,7 +128,7 @@ class Checkpoint:
         for stem in ("model", "whet"):
             index = self.path / f"{stem}.safetensors.index.json"
             if index.is_file():
-                mapping = _read_json(index, "").get("weight_map")
+                mapping = _read_json(index).get("weight_map")
                 if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
                     raise UsageError("{index} has no weight_map of names to files. Download it again.", index=index)
                 self._index = mapping
@@ -140,8 +146,14 @@ class Checkpoint:
                 whole=int(shards.group(1)),
             )
         other = [p.name for p in self.path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".gguf")]
-        hint = f" It has {other[0]}, which whet does not read: convert it to safetensors first." if other else ""
-        raise UsageError("{path} holds no model.safetensors.{hint}", path=self.path, hint=hint)
+        if other:
+            raise UsageError(
+                "{folder} holds no model.safetensors. It has {file}, which whet does not read: convert it to "
+                "safetensors first.",
+                folder=self.path,
+                file=other[0],
+            )
+        raise UsageError("{folder} holds no model.safetensors.", folder=self.path)
 
     def _inside(self, name: str) -> Path:
         file = self.path / name
@@ -188,7 +200,7 @@ def read_whet(folder: Path) -> dict[str, Any] | None:
     file = folder / "whet.json"
     if not file.is_file():
         return None
-    value = _read_json(file, "")
+    value = _read_json(file)
     if value.get("format") != 1:
         raise UsageError(
             "{file} has format {format!r}; this whet reads format 1. Update whet.",
@@ -217,9 +229,7 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _read_json(file: Path, missing: str) -> dict[str, Any]:
-    if not file.is_file():
-        raise UsageError("{what}. Give the folder that holds config.json and the weights.", what=missing)
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

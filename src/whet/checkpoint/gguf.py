@@ -19,6 +19,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
 from whet.errors import UsageError, did_you_mean
+from whet.messages import Message, with_and
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -158,8 +159,9 @@ class _Cursor:
         """How many bytes were taken."""
         return self._start + self._next
 
-    def bad(self, why: str) -> UsageError:
+    def bad(self, template: str, /, **values: Any) -> UsageError:
         """What is raised for everything that is wrong."""
+        why = Message(template, **values)
         return UsageError(
             "{path} is not a whole .gguf file: {why}. Download or export it again.", path=self.path, why=why
         )
@@ -204,20 +206,22 @@ def _read(cursor: _Cursor) -> GgufFile:
     version = cursor.number("<I", Message("the version"))
     if version not in _VERSIONS:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
-        what = "is written for big-endian machines" if swapped in _VERSIONS else f"has version {version}"
-        raise cursor.bad("it {what}, and versions {names} are read", what=what, names=" and ".join(map(str, _VERSIONS)))
+        if swapped in _VERSIONS:
+            raise cursor.bad(
+                "it is written for big-endian machines, and versions {versions} are read", versions=with_and(_VERSIONS)
+            )
+        raise cursor.bad(
+            "it has version {version}, and versions {versions} are read", version=version, versions=with_and(_VERSIONS)
+        )
     tensors, entries = (
         cursor.number("<Q", Message("the number of tensors")),
         cursor.number("<Q", Message("the number of entries")),
     )
-    for count, most, least, what in (
-        (tensors, _MOST_TENSORS, _LEAST_TENSOR, "tensors"),
-        (entries, _MOST_ENTRIES, _LEAST_ENTRY, "entries"),
-    ):
-        if count > min(most, cursor.left // least):
-            raise cursor.bad(
-                "it claims {count} {what}, more than {left} bytes can hold", count=count, what=what, left=cursor.left
-            )
+    left = cursor.left
+    if tensors > min(_MOST_TENSORS, left // _LEAST_TENSOR):
+        raise cursor.bad("it claims {count} tensors, more than {left} bytes can hold", count=tensors, left=left)
+    if entries > min(_MOST_ENTRIES, left // _LEAST_ENTRY):
+        raise cursor.bad("it claims {count} entries, more than {left} bytes can hold", count=entries, left=left)
     metadata: dict[str, Any] = {}
     for _ in range(entries):
         key = _decoded(cursor, cursor.text(Message("a key"), 1 << 16), Message("a key"))
@@ -315,7 +319,7 @@ def _tensor(cursor: _Cursor) -> tuple[str, str, tuple[int, ...], int, int]:
     return name, kind.name, tuple(sizes[::-1]), elements // block * width, offset
 
 
-def _check_tokens(metadata: dict[str, Any], bad: Callable[[str], UsageError]) -> None:
+def _check_tokens(metadata: dict[str, Any], bad: Callable[..., UsageError]) -> None:
     """Lists that are read by the vocabulary's length must have it."""
     tokens = metadata.get(_TOKENS)
     if tokens is not None and not isinstance(tokens, list):

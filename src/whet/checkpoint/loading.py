@@ -127,11 +127,10 @@ def adapter_file(folder: Path) -> Path:
     file = folder / ADAPTER / WEIGHTS
     if not file.is_file():
         raise UsageError(
-            "{folder}: whet.json names an adapter, and {adapter}/{weights} is missing. Copy the folder again, with "
+            "{folder}: whet.json names an adapter, and {file} is missing. Copy the folder again, with "
             "the folders in it.",
             folder=folder,
-            adapter=ADAPTER,
-            weights=WEIGHTS,
+            file=f"{ADAPTER}/{WEIGHTS}",
         )
     return file
 

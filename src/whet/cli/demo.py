@@ -184,4 +184,6 @@ def clear(lighter: Path) -> None:
     if (lighter / "whet.json").is_file() and not (lighter / ".whet").exists():
         shutil.rmtree(lighter)
     elif lighter.exists() and not (lighter / ".whet").exists():
-        raise UsageError(say("demo.taken", folder=lighter))
+        raise UsageError(
+            "{folder} is there and was not made by whet. Name another folder: whet demo OTHER.", folder=lighter
+        )

@@ -25,6 +25,7 @@ from whet.checkpoint.gguf import GgufFile, read_gguf
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, UsageError
+from whet.messages import Message
 from whet.text import batch_indices, render_chat
 
 GENERATED_AT_ONCE = 4096  # tokens of prompts with their answers in one cache
@@ -125,6 +126,11 @@ def vocabulary(file: GgufFile) -> dict[str, int]:
     return {token: i for i, token in enumerate(tokens) if types is None or types[i] != 5}
 
 
+def _refused(path: str | Path) -> UsageError:
+    why = "; ".join(_told) or Message("it does not say why")
+    return UsageError("llama.cpp does not load {path}: {why}.", path=path, why=why)
+
+
 class LlamaEngine:
     """A model in llama.cpp, with the adapter that its file names. What each method promises is said in `Engine`."""
 
@@ -143,21 +149,13 @@ class LlamaEngine:
         self._context: Any = None
         self._room = (0, 0, 0)
         if not self._model:
-            raise UsageError(
-                "llama.cpp does not load {path}: {why}.",
-                path=self.folder,
-                why="; ".join(_told) or "it does not say why",
-            )
+            raise _refused(self.folder)
         self._adapter: Any = None
         if file.adapter is not None:
             read_gguf(file.adapter)
             self._adapter = native.llama_adapter_lora_init(self._model, str(file.adapter).encode())
             if not self._adapter:
-                raise UsageError(
-                    "llama.cpp does not load {path}: {why}.",
-                    path=file.adapter,
-                    why="; ".join(_told) or "it does not say why",
-                )
+                raise _refused(file.adapter)
         self._words = native.llama_model_get_vocab(self._model)
         self.vocabulary = int(native.llama_vocab_n_tokens(self._words))
         self.context: int | None = int(native.llama_model_n_ctx_train(self._model))

@@ -41,7 +41,7 @@ class TokenScores:
     nll_original: NDArray[np.float32]
     nll_lighter: NDArray[np.float32]
     window: NDArray[np.int64]
-    notes: list[str]
+    notes: list[Message]
 
 
 def divergence(
@@ -171,10 +171,15 @@ def _must_be_finite(engine: Engine, logits: Tensor, group: Sequence[int], positi
     if bool(finite.all()):
         return
     row, column = (int(v) for v in (~finite).nonzero()[0])
-    which = "the lighter model" if is_lighter else "the original"
-    message = (
-        f"{engine.folder} ({which}): a logit is not finite in window {group[row]} after token {position + column}. "
-        "Its weights are broken, or its type overflows: compare in float32 to tell which, then "
-        + ("compress again." if is_lighter else "download the model again.")
+    found = {"folder": engine.folder, "window": group[row], "token": position + column}
+    if is_lighter:
+        raise GateError(
+            "{folder} (the lighter model): a logit is not finite in window {window} after token {token}. Its weights "
+            "are broken, or its type overflows: compare in float32 to tell which, then compress again.",
+            **found,
+        )
+    raise UsageError(
+        "{folder} (the original): a logit is not finite in window {window} after token {token}. Its weights are "
+        "broken, or its type overflows: compare in float32 to tell which, then download the model again.",
+        **found,
     )
-    raise GateError(message) if is_lighter else UsageError(message)

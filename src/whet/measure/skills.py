@@ -25,6 +25,7 @@ from whet.engines import Engine
 from whet.errors import MachineError, UsageError, did_you_mean
 from whet.events import OnEvent, Stage, ignore
 from whet.measure.statistics import clustered_mcnemar, holm, independent_items, paired_difference, wilson
+from whet.messages import Message
 from whet.text import batch_indices
 
 CHECKS = ("exact", "contains", "number")
@@ -74,8 +75,8 @@ def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
     repeated choice, a label that is no position in choices, a skill whose items are all of one group.
     """
     if not isinstance(source, str | Path):
-        items = [parse_item(record, f"skill item {i}") for i, record in enumerate(source)]
-        where = "The list of skill items"
+        items = [parse_item(record, Message("skill item {number}", number=i)) for i, record in enumerate(source)]
+        where: str = Message("The list of skill items")
     else:
         path = Path(source)
         where = str(path)
@@ -109,7 +110,7 @@ def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
                     error=error.msg,
                     column=error.colno,
                 ) from error
-            items.append(parse_item(record, f"{path}, line {number}"))
+            items.append(parse_item(record, Message("{path}, line {line}", path=path, line=number)))
     if not items:
         raise UsageError("{where} is empty. Give at least one item, or leave skills out.", where=where)
     for skill in dict.fromkeys(item.skill for item in items):
@@ -149,11 +150,13 @@ def parse_item(record: Any, where: str) -> Item:
             )
     if not record["skill"].strip():
         raise UsageError("{where}: skill is blank. Name the skill, as the report will.", where=where)
-    if ("answer" in record) == ("choices" in record):
+    if "answer" in record and "choices" in record:
         raise UsageError(
-            "{where}: an item has either answer (with check) or choices (with label), found {value}.",
-            where=where,
-            value="both" if "answer" in record else "neither",
+            "{where}: an item has either answer (with check) or choices (with label), found both.", where=where
+        )
+    if "answer" not in record and "choices" not in record:
+        raise UsageError(
+            "{where}: an item has either answer (with check) or choices (with label), found neither.", where=where
         )
     group = record.get("group")
     if group is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from whet.errors import UsageError
 from whet.grids.grouped import Params
 from whet.grids.schemes import CodedGrid
+from whet.messages import Message
 
 # Columns that go one at a time between two matrix products: what is fed forward from further back arrives in a product,
 # and only the last few columns are added by vector products, which are bound by memory.
@@ -26,7 +27,7 @@ class Solution:
 
     codes: Tensor
     params: Params
-    notes: list[str] = field(default_factory=list)
+    notes: list[Message] = field(default_factory=list)
 
     @classmethod
     def of_rows(cls, parts: Sequence[Solution]) -> Solution:

@@ -219,8 +219,10 @@ def _task(original: str | Path) -> str:
 
 
 _READ_AS = {
-    "masked": "A masked model: at every position it is asked for the token that stands there, which it sees.",
-    "seq2seq": "An encoder and a decoder: both are given each window, and the decoder says what comes next in it.",
+    "masked": Message("A masked model: at every position it is asked for the token that stands there, which it sees."),
+    "seq2seq": Message(
+        "An encoder and a decoder: both are given each window, and the decoder says what comes next in it."
+    ),
 }
 
 
@@ -239,13 +241,13 @@ def _read(
     lighter: str | Path,
     use_report_split: bool | None,
     seed: int,
-    notes: list[str],
+    notes: list[Message],
 ) -> _Material:
     """The documents to compare on: all that were given, or their report part when the rest made the lighter model."""
     if isinstance(text, str | Path):
         documents, source = read_documents(text, field, chat=chat, tokenizer=tokenizer), str(text)
     else:
-        documents, source = list(text), "the text"
+        documents, source = list(text), Message("the text")
     mark = fingerprint(documents)
     made_with = [step["text"] for step in lineage_of(lighter) if step.get("text")]
     solved = [about for about in made_with if about.get("fingerprint") == mark]
@@ -265,17 +267,18 @@ def _read(
     if any(about.get("eval_fingerprint") == mark for about in made_with):
         notes.append(Message("This text verified the lighter model while it was made; nothing was solved on it."))
     described = {
-        "source": source,
+        "source": str(source),
         "fingerprint": mark,
         "part": part,
         "split_by": how,
         "documents": len(documents),
         "documents_used": len(used),
     }
-    return _Material(used, source if part == "all" else f"{source} (its report part)", described)
+    name = source if part == "all" else Message("{source} (its report part)", source=source)
+    return _Material(used, name, described)
 
 
-def _clusters(found: Sequence[Window], notes: list[str]) -> tuple[list[int], str]:
+def _clusters(found: Sequence[Window], notes: list[Message]) -> tuple[list[int], str]:
     """What the windows are clustered by: their documents, or themselves where documents are too few."""
     documents = [w.document for w in found]
     if len(set(documents)) >= FEWEST_CLUSTERS:

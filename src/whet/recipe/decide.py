@@ -23,7 +23,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.messages import Message
+from whet.messages import Message, first_of, listed, with_and
 from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS, TRANSFORMS, WHOLE
 from whet.recipe.memory import check_fits, lacking
 from whet.recipe.reading import read_windows
@@ -70,7 +70,7 @@ class Decision:
     device: str
     solve: list[Tensor]
     verify: list[Tensor]
-    notes: list[str]
+    notes: list[Message]
     to_write: int = 0
     plan: dict[str, Any] | None = None
     alone: bool = False
@@ -188,7 +188,7 @@ def check_asked(
         raise UsageError(
             "{ways} were given, and each alone says what to do. Give one: scheme (with embed) for one grid "
             "throughout, plan for what a file says, or a budget: fit, bits or quality.",
-            ways=" and ".join(given),
+            ways=with_and(given),
         )
     if embed is not None and given not in ([], ["scheme"]):
         raise UsageError(
@@ -256,13 +256,13 @@ def decide(
     asked = EFFORTS.get(solver, solver) if solver else None
     solver = asked or SOLVER
     if solver not in SOLVERS:
-        efforts = ", ".join(f"{effort} for {name}" for effort, name in EFFORTS.items())
+        efforts = [Message("{effort} for {name}", effort=effort, name=name) for effort, name in EFFORTS.items()]
         raise UsageError(
             "Solver {solver!r} is not known.{near} Solvers: {known}; or say {efforts}.",
             solver=solver,
             near=did_you_mean(solver, [*SOLVERS, *EFFORTS]),
             known=", ".join(SOLVERS),
-            efforts=efforts,
+            efforts=listed(efforts),
         )
     if transform is not None and transform not in TRANSFORMS:
         raise UsageError(
@@ -290,12 +290,12 @@ def decide(
     if not parts.family.known:
         notes.append(
             Message(
-                "whet has no table of the family {model_type}: only the linears of its {count} blocks ({blocks}) are "
-                "rounded, each to nearest and by itself, without a look at text{value}",
-                model_type=parts.model_type,
+                "whet has no table of the family {family}: only the linears of its {count} blocks ({blocks}) are "
+                "rounded, each to nearest and by itself, without a look at text{unused}",
+                family=parts.model_type,
                 count=len(parts.blocks),
                 blocks=parts.family.blocks,
-                value=" (the solver and text that were given have no use here)"
+                unused=Message(" (the solver and text that were given have no use here)")
                 if asked not in (None, "nearest") or text is not None
                 else "",
             )
@@ -336,12 +336,11 @@ def decide(
             )
     writes_itself = text is None and (solver != "nearest" or transform not in (None, *BLIND))
     if writes_itself and parts.task != "causal":
-        without = "" if transform is None else f" without --transform {transform}"
         raise UsageError(
-            "No text was given, and {checkpoint} does not write any by itself. Give --text FILE of the kind the model "
-            "is used for, or --solver nearest{without}, which needs none.",
-            checkpoint=checkpoint.path.name,
-            without=without,
+            "No text was given, and {model} does not write any by itself. Give --text FILE of the kind the model is "
+            "used for, or --solver nearest{without}, which needs none.",
+            model=checkpoint.path.name,
+            without="" if transform is None else Message(" without --transform {transform}", transform=transform),
         )
     if writes_itself:
         check_fits(checkpoint)
@@ -449,7 +448,7 @@ def decide(
 
 def _beside(
     checkpoint: Checkpoint, parts: Anatomy, solve: list[Tensor], asked: int | None, best: bool
-) -> tuple[int, list[str]]:
+) -> tuple[int, list[Message]]:
     """Tokens that the model is to write beside the text `solve`, and what to say. Raises UsageError where it cannot."""
     if asked is not None and asked < 0:
         raise UsageError(
@@ -468,21 +467,25 @@ def _beside(
     tokens = (max(0, ENOUGH - sum(map(len, solve))) if best else 0) if asked is None else asked
     if not tokens:
         return 0, []
-    why = "does not write any" if parts.task != "causal" else lacking(checkpoint)
+    why = Message("does not write any") if parts.task != "causal" else lacking(checkpoint)
     if not why:
         return tokens, []
     if asked:
         raise UsageError(
-            "synthetic {asked} asks for text that the original writes, but {checkpoint} {why}. Leave it out and give "
-            "more text (--text, --samples).",
-            asked=asked,
-            checkpoint=checkpoint.path.name,
+            "synthetic {tokens} asks for text that the original writes, but {model} {why}. Leave it out and give more "
+            "text (--text, --samples).",
+            tokens=asked,
+            model=checkpoint.path.name,
             why=why,
         )
-    return 0, [f"solved on the text given alone, of which `best` would have more from the original, but it {why}"]
+    return 0, [
+        Message(
+            "solved on the text given alone, of which `best` would have more from the original, but it {why}", why=why
+        )
+    ]
 
 
-def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[str]:
+def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[Message]:
     """Gives parts whose rows a target's own types do not divide one that does; returns what to say."""
     found: dict[tuple[str, str], list[str]] = {}
     for address, grid in grids.items():
@@ -496,9 +499,8 @@ def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str,
             other=other,
             scheme=scheme,
             group=parse_scheme(scheme).group,
-            names=", ".join(some[:3]),
+            names=first_of(some),
         )
-        + (Message(" and {count} more", count=len(some) - 3) if some[3:] else "")
         for (scheme, other), some in found.items()
     ]
 

@@ -25,10 +25,11 @@ from whet.checkpoint.gguf import ADAPTER_KEY, GgufFile
 from whet.engines.llamacpp import LlamaEngine, available, open_gguf
 from whet.engines.torch import TorchEngine, open_model
 from whet.errors import GateError, MachineError, UsageError, did_you_mean
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, ignore, note_event
 from whet.formats.gguf import Layout, plan_gguf, write_gguf
 from whet.grids import BLOCKS
 from whet.measure.divergence import score_tokens
+from whet.messages import Message
 from whet.recipe.memory import available_memory
 from whet.text import encode, read_documents, windows
 
@@ -121,9 +122,9 @@ def write_verified(
             beside.unlink(missing_ok=True)
         raise
     for note in layout.notes:
-        on_event({"event": "note", "message": note})
+        on_event(note_event(note))
     if "llama.cpp" in check:
-        on_event({"event": "note", "message": f"{target} was not run: {check['llama.cpp']}"})
+        on_event(note_event(Message("{target} was not run: {why}", target=target, why=check["llama.cpp"])))
     return {
         "out": str(target),
         "architecture": layout.architecture,
@@ -188,19 +189,23 @@ def _prove_running(
 ) -> dict[str, Any]:
     """Tokens, odds and text in llama.cpp against the folder in PyTorch; says why where that cannot be run."""
     if not available():
-        return {"llama.cpp": "llama-cpp-python is not installed (pip install 'whet[llamacpp]')"}
+        return {"llama.cpp": Message("llama-cpp-python is not installed (pip install 'whet[llamacpp]')")}
     theirs = open_gguf(file.path)
     needs, free = 5 * file.parameters + 2**28, available_memory()
     if free is not None and free < needs:
         return {
-            "llama.cpp": f"it loads; comparing needs {needs / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free"
+            "llama.cpp": Message(
+                "it loads; comparing needs {needs:.1f} GB of memory and {free:.1f} GB are free",
+                needs=needs / 1e9,
+                free=free / 1e9,
+            )
         }
     mine = open_mine()
     texts = [*SAMPLES, *(documents or ())[: 4 * _WINDOWS]]
     found: dict[str, Any] = {"tokens": _same_tokens(mine, theirs, texts)}
     length = min(_WINDOW, theirs.context or _WINDOW)
     if documents:
-        cut = windows(documents, mine.tokenizer, _WINDOWS, length, 0, "the text to check on")
+        cut = windows(documents, mine.tokenizer, _WINDOWS, length, 0, Message("the text to check on"))
     else:
         rows = [torch.tensor(row[:length]) for row in encode(SAMPLES, mine.tokenizer)]
         cut = [row for row in rows if len(row) > 1]

@@ -40,7 +40,7 @@ from whet.engines.torch import TorchEngine, cached_outputs, outputs
 from whet.errors import GateError
 from whet.formats import adapter_config, linear_table, quantization_config, reading, whet_config
 from whet.formats.gguf import plan_gguf
-from whet.messages import Message
+from whet.messages import Message, first_of
 from whet.recipe.decide import Decision
 from whet.recipe.export import FILE, adapter_beside, write_verified
 from whet.recipe.schema import RECIPE, recipe_text
@@ -128,7 +128,7 @@ def _adapter(out: Path, decision: Decision) -> dict[str, Any]:
     return {"rank": decision.recipe["repair"], "modules": len(decision.repaired), "bytes": adapter_size(out)}
 
 
-def untrained(decision: Decision, journal: Journal) -> list[str]:
+def untrained(decision: Decision, journal: Journal) -> list[Message]:
     """Notes on blocks that training did not make better, and on scales that tuning did not."""
     notes = []
     trained = {unit: entry["trained"] for unit, entry in journal.entries.items() if "trained" in entry}
@@ -136,10 +136,9 @@ def untrained(decision: Decision, journal: Journal) -> list[str]:
     if stayed:
         notes.append(
             Message(
-                "{names}{value} of {count} blocks stay as GPTQ left them: training lost more than it won on the "
-                "verifying text. More text (--samples) may help.",
-                names=", ".join(stayed[:5]),
-                value=f" and {len(stayed) - 5} more" if stayed[5:] else "",
+                "{names} of {count} blocks stay as GPTQ left them: training lost more than it won on the verifying "
+                "text. More text (--samples) may help.",
+                names=first_of(stayed, 5),
                 count=len(trained),
             )
         )
@@ -148,7 +147,7 @@ def untrained(decision: Decision, journal: Journal) -> list[str]:
     return notes
 
 
-def starved(decision: Decision, report: dict[str, Any]) -> list[str]:
+def starved(decision: Decision, report: dict[str, Any]) -> list[Message]:
     """A note for each block on the experts that saw too few tokens for a second moment of their own."""
     notes = []
     for index, linears in enumerate(decision.anatomy.blocks):
@@ -171,7 +170,7 @@ def starved(decision: Decision, report: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _write_gguf(out: Path, manifest: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _write_gguf(out: Path, manifest: dict[str, Any], notes: list[Message]) -> dict[str, Any]:
     """Write the file that llama.cpp reads into the folder, and prove it; returns what it holds and what was found."""
     layout = plan_gguf(out, manifest=manifest)
 
@@ -254,7 +253,7 @@ def prove(out: Path, decision: Decision) -> dict[str, Any]:
     return result
 
 
-def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], notes: list[str]) -> str:
+def card(decision: Decision, report: dict[str, Any], verified: dict[str, Any], notes: list[Message]) -> str:
     """The folder's README.md: the original's licence and tags, what was done, and how to load it."""
     recipe = decision.recipe
     inherited = _front_matter(decision.original.path / "README.md")

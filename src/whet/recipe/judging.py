@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 from whet.checkpoint import write_json
-from whet.events import Event, OnEvent
+from whet.events import Event, OnEvent, note_event
 from whet.measure.divergence import score_tokens
+from whet.messages import Message
 from whet.quantize import BLOCKWISE, noise, surely
 from whet.recipe.alone import ROOM, SOLVING, affordable
 from whet.recipe.decide import BATCH_TOKENS, SOLVER, Decision
@@ -75,7 +76,7 @@ def with_transform(decision: Decision, run: Path, on_event: OnEvent) -> Decision
         else:
             shutil.rmtree(run / FOLDER, ignore_errors=True)
     for note in notes:
-        on_event({"event": "note", "message": note})
+        on_event(note_event(note))
     return dataclasses.replace(made, notes=[*decision.notes, *notes])
 
 
@@ -177,7 +178,7 @@ def _by_group(decision: Decision, proposals: Proposals) -> dict[str, Any]:
             if windows := affordable(decision, swaps, TIMES):
                 kl = _followed(decision, proposals, swaps, windows)
                 return _lowest(told, offered, kl) | {"tokens": sum(len(window) - 1 for window in windows)}
-        why = "too few tokens could be followed in the time and memory of a run"
+        why = Message("too few tokens could be followed in the time and memory of a run")
     groups = {
         name: {"transform": best[name], "loss": shares[best[name]]} if shares else _nothing()
         for name, shares in told.items()
@@ -240,22 +241,36 @@ def _without_notes(on_event: OnEvent) -> OnEvent:
     return lambda event: None if event["event"] == "note" else on_event(event)
 
 
-def _told_by_group(judged: Mapping[str, Any]) -> str:
+def _told_by_group(judged: Mapping[str, Any]) -> Message:
     groups, why = judged["groups"], judged["why"]
     if why is not None:
-        return f"transform auto, group by group: judged linear by linear alone, because {why}"
+        return Message(
+            "transform auto, group by group: judged linear by linear alone, because {why}", why=Message.read(why)
+        )
     kept = sum(one["transform"] != NONE for one in groups.values())
     if not kept:
-        return f"transform auto, group by group: none of {len(groups)} groups loses less with a transform; none is kept"
-    return (
-        f"transform auto, group by group: {kept} of {len(groups)} groups lose less with a transform where nothing else "
-        f"is rounded, together {judged['share']:.3f} of their KL without, on {judged['tokens']} tokens"
+        return Message(
+            "transform auto, group by group: none of {count} groups loses less with a transform; none is kept",
+            count=len(groups),
+        )
+    return Message(
+        "transform auto, group by group: {kept} of {count} groups lose less with a transform where nothing else is "
+        "rounded, together {share:.3f} of their KL without, on {tokens} tokens",
+        kept=kept,
+        count=len(groups),
+        share=judged["share"],
+        tokens=judged["tokens"],
     )
 
 
-def _told_of_whole(kl: Mapping[str, float], solver: str) -> str:
-    return (
-        f"transform auto, the whole: rounded throughout with {solver}, KL on the verifying text is {kl['with']:.4g} "
-        f"nats per token with these transforms and {kl['without']:.4g} without, a difference with a standard error of "
-        f"{kl['noise']:.2g}: {'they stay' if kl['stays'] else 'none is kept'}"
+def _told_of_whole(kl: Mapping[str, float], solver: str) -> Message:
+    return Message(
+        "transform auto, the whole: rounded throughout with {solver}, KL on the verifying text is {after:.4g} nats per "
+        "token with these transforms and {before:.4g} without, a difference with a standard error of {noise:.2g}: "
+        "{result}",
+        solver=solver,
+        after=kl["with"],
+        before=kl["without"],
+        noise=kl["noise"],
+        result=Message("they stay") if kl["stays"] else Message("none is kept"),
     )

@@ -23,11 +23,11 @@ def available_memory() -> int | None:
     return None
 
 
-def lacking(checkpoint: Checkpoint) -> str:
-    """How much memory a model needs as a whole to write text, and how much is free; empty where that is enough."""
+def lacking(checkpoint: Checkpoint) -> Message | None:
+    """How much memory a model needs as a whole to write text, and how much is free; None where that is enough."""
     free, needs = available_memory(), int(checkpoint.nbytes * _ROOM)
     if free is None or needs <= free:
-        return ""
+        return None
     return Message(
         "needs about {needs:.1f} GB of memory for that and {free:.1f} GB are free", needs=needs / 1e9, free=free / 1e9
     )

@@ -35,9 +35,10 @@ from whet.checkpoint import (
     write_tensors,
 )
 from whet.errors import GateError, UsageError
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, ignore, note_event
 from whet.grids import Grid
 from whet.measure.skills import Item, parse_item, read_skills
+from whet.messages import Message, listed
 from whet.recipe.decide import Decision, decide, scale_dtype
 from whet.recipe.judging import judging_bytes, with_transform
 from whet.recipe.page import loading
@@ -227,10 +228,11 @@ def resume_budgeted(out: Path, on_event: OnEvent) -> dict[str, Any]:
         recipe["model_path"], recipe["target"], recipe["solver"], solve, verify or None, "text", False, len(solve), 8,
         recipe["seed"], recipe["device"], recipe["transform"],
     )  # fmt: skip
-    decision.verify, decision.notes, decision.asked = verify, kept["notes"], kept["asked"]
+    decision.verify, decision.asked = verify, kept["asked"]
+    decision.notes = [Message.read(note) for note in kept["notes"]]
     decision.recipe |= {key: recipe[key] for key in ("text", "compute", "synthetic")}
     decision.recipe["model_sha256"] = decision.checkpoint.examine()
-    items = [parse_item(record, f"skill item {i}") for i, record in enumerate(kept["items"])]
+    items = [parse_item(record, Message("skill item {number}", number=i)) for i, record in enumerate(kept["items"])]
     budget = Budget(**kept["budget"])
     if _mark(decision, budget, items) != kept["mark"] or kept["whet"] != __version__:
         raise UsageError(
@@ -245,7 +247,7 @@ def _go(out: Path, decision: Decision, budget: Budget, items: Sequence[Item], on
     started = time.monotonic()
     run = out / RUN
     for note in decision.notes:
-        on_event({"event": "note", "message": note})
+        on_event(note_event(note))
     with alone(run):
         # whatever grids it is, whet's own container holds them
         storage = dataclasses.replace(decision.storage, container="whet", dequantize=False)
@@ -257,14 +259,13 @@ def _go(out: Path, decision: Decision, budget: Budget, items: Sequence[Item], on
         rounds = search(run, decision, budget, scores, items, on_event)
         best = best_of(rounds, budget, scores)
         if best is None:
-            tried = "; ".join(f"{r.bytes:,} bytes: KL {r.kl:.4f}{worst(r)}" for r in rounds)
             raise GateError(
                 "{budget} was not kept by any of the {count} mixes that were made and measured ({tried}). The limit "
                 "on KL is {limit:.4f}. Ask for less, give more items of the skill that falls short, or compress with "
                 "a larger scheme. What was measured stays for whet resume.",
                 budget=budget.asked,
                 count=len(rounds),
-                tried=tried,
+                tried=listed([_tried(one) for one in rounds], "; "),
                 limit=-math.log(budget.value),
             )
         summary = _adopt(out, run, decision, scores, rounds, best)
@@ -272,6 +273,10 @@ def _go(out: Path, decision: Decision, budget: Budget, items: Sequence[Item], on
     sync_folder(run)
     shutil.rmtree(run)
     return {**summary, "seconds": {**summary["seconds"], "this call": time.monotonic() - started}}
+
+
+def _tried(one: Round) -> Message:
+    return Message("{bytes:,} bytes: KL {kl:.4f}{worst}", bytes=one.bytes, kl=one.kl, worst=worst(one))
 
 
 def _material(
@@ -445,6 +450,6 @@ def _adopt(
         "plan": whole,
         "linears": manifest["linears"],
         **({"check": {"gguf": manifest["gguf"]}} if "gguf" in manifest else {}),
-        "notes": manifest["notes"],
+        "notes": [Message.read(note) for note in manifest["notes"]],
         "seconds": {"scoring": scores["seconds"]},
     }

@@ -15,10 +15,11 @@ from whet.budget import check_plan, plan_hash
 from whet.budget.mix import Budget, make_plan
 from whet.checkpoint import write_json
 from whet.engines.torch import open_model
-from whet.events import OnEvent
+from whet.events import OnEvent, note_event
 from whet.grids import parse_scheme
 from whet.measure.skills import Item, Outcome, compare_skills
 from whet.measure.skills import score as ask
+from whet.messages import Message
 from whet.recipe.decide import Decision, scale_dtype
 from whet.recipe.running import carry_out
 from whet.targets import find_target
@@ -88,7 +89,7 @@ def search(
                 break
         rounds.append(_made(run / f"round {number}", decision, found, items, run, on_event))
         last = rounds[-1]
-        on_event({"event": "note", "message": _told(last, number)})
+        on_event(note_event(_told(last, number)))
         known = learned(scores, rounds)
         if budget.kind != "quality":
             continue
@@ -251,7 +252,7 @@ def _with_plan(decision: Decision, found: dict[str, Any]) -> Decision:
         grids=checked.grids,
         storage=checked.storage,
         plan=checked.plan,
-        notes=[*decision.notes, *checked.notes, *found["notes"]],
+        notes=[*decision.notes, *checked.notes, *map(Message.read, found["notes"])],
     )
 
 
@@ -265,12 +266,19 @@ def figures(one: Round) -> dict[str, Any]:
     }
 
 
-def _told(one: Round, number: int) -> str:
-    return f"round {number + 1}: {one.bytes:,} bytes, KL {one.kl:.3g} (predicted {one.predicted:.3g}){worst(one)}"
+def _told(one: Round, number: int) -> Message:
+    return Message(
+        "round {number}: {bytes:,} bytes, KL {kl:.3g} (predicted {predicted:.3g}){worst}",
+        number=number + 1,
+        bytes=one.bytes,
+        kl=one.kl,
+        predicted=one.predicted,
+        worst=worst(one),
+    )
 
 
 def worst(one: Round) -> str:
     if not one.retention:
         return ""
     skill = min(one.lower, key=one.lower.__getitem__)
-    return f", lowest retention {one.retention[skill]:.3f} ({skill})"
+    return Message(", lowest retention {share:.3f} ({skill})", share=one.retention[skill], skill=skill)

@@ -12,7 +12,8 @@ from whet import __version__
 from whet.budget import check_model, write_plan
 from whet.checkpoint import disk_errors, size_on_disk, sync_folder, write_json, write_tensors
 from whet.errors import UsageError
-from whet.events import OnEvent
+from whet.events import OnEvent, note_event
+from whet.messages import Message, listed
 from whet.recipe.decide import Decision
 from whet.recipe.finish import finish
 from whet.recipe.judging import with_transform
@@ -38,7 +39,7 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
     started = time.monotonic()
     run = out / RUN
     for note in decision.notes:
-        on_event({"event": "note", "message": note})
+        on_event(note_event(note))
     with alone(run):
         decision = with_transform(decision, run, on_event)
         journal = Journal(run)
@@ -47,7 +48,7 @@ def go(out: Path, decision: Decision, on_event: OnEvent) -> dict[str, Any]:
         verified.pop("windows", None)
         summary = finish(out, decision, journal, solver, verified)
         for note in summary["notes"][len(decision.notes) :]:
-            on_event({"event": "note", "message": note})
+            on_event(note_event(note))
         _close(run)
     return {
         "out": str(out),
@@ -148,11 +149,16 @@ def same_run(run: Path, decision: Decision) -> dict[str, Any]:
         return began
     now = decision.recipe
     if began["model_sha256"] != now["model_sha256"]:
-        what = f"the model {now['model_path']} is not the one it began with (or has changed since)"
+        what = Message("the model {path} is not the one it began with (or has changed since)", path=now["model_path"])
     else:
         named = {k: (began.get(k), now.get(k)) for k in now if k != "model_path" and began.get(k) != now.get(k)}
-        told = [f"{k} was {a!r} and is {b!r}" for k, (a, b) in named.items() if k != "plan"]
-        what = "; ".join(told + ["its plan is another"] * ("plan" in named)) or "its text is another"
+        told = [
+            Message("{name} was {before!r} and is {now!r}", name=name, before=before, now=after)
+            for name, (before, after) in named.items()
+            if name != "plan"
+        ]
+        told += [Message("its plan is another")] * ("plan" in named)
+        what = listed(told or [Message("its text is another")], "; ")
     raise UsageError(
         "{out} holds a stopped run that cannot go on: {what}. Give what it began with, or start in a new folder.",
         out=out,

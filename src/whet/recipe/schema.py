@@ -20,7 +20,8 @@ from pydantic import Field, field_validator
 
 from whet.budget import Strict, checked
 from whet.errors import UsageError, did_you_mean
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, ignore, note_event
+from whet.messages import Message
 from whet.quantize import TRANSFORMS
 from whet.recipe.decide import TARGET, check_asked
 from whet.targets import TARGETS, find_target
@@ -94,8 +95,10 @@ class Recipe(Strict):
     def _once(cls, steps: list[Step]) -> list[Step]:
         if len(steps) > 1:
             raise ValueError(
-                "steps[1].quantize would quantize what steps[0].quantize has quantized already, which loses twice. "
-                "Leave one of the two"
+                Message(
+                    "steps[1].quantize would quantize what steps[0].quantize has quantized already, which loses twice. "
+                    "Leave one of the two"
+                )
             )
         return steps
 
@@ -114,26 +117,30 @@ def recipe_arguments(
     takes the place of everything in the recipe that does. Raises UsageError naming the file, the key and the remedy.
     """
     given = dict(given or {})
-    source = "the recipe" if isinstance(recipe, Mapping) else str(recipe)
+    source = Message("the recipe") if isinstance(recipe, Mapping) else str(recipe)
     whole = _read(recipe, source)
     said = whole.steps[0].quantize.model_dump(exclude_unset=True)
     preset, below = said.pop("preset", None), {}
     if isinstance(recipe, str) and recipe in PRESETS:
         preset, below, said = recipe, said, {}
     elif preset is not None:
-        below = _preset(preset, f"{source}, steps[0].quantize.preset")
+        below = _preset(preset, Message("{source}, steps[0].quantize.preset", source=source))
     try:
         check_asked(**{name: said.get(name) for name in (*_WAYS, "embed", "skills", "repair")})
     except UsageError as error:
-        raise UsageError("{source}, steps[0].quantize: {error}", source=source, error=error) from error
+        raise UsageError("{source}, steps[0].quantize: {error}", source=source, error=error.message) from error
     said = _over(said, given)
     top = {name: value for name in ("model", "out", "seed") if (value := getattr(whole, name)) is not None}
     arguments = {**top, **_over(below, said)}
     target = find_target(arguments.get("target") or TARGET)
     if arguments.get("embed") is not None and "embed" not in said and not target.embedding:
         arguments["embed"] = None
-        message = f"{target.name} loads no quantized embedding or head: {preset} leaves them as they are"
-        on_event({"event": "note", "message": message})
+        message = Message(
+            "{target} loads no quantized embedding or head: {preset} leaves them as they are",
+            target=target.name,
+            preset=preset,
+        )
+        on_event(note_event(message))
     return arguments
 
 
@@ -211,9 +218,12 @@ def _load(recipe: str | Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
-        mark, what = error.problem_mark, " ".join(filter(None, (error.context, error.problem)))
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UsageError("{path}{where}: {what}. Mend that place.", path=path, where=where, what=what) from error
+        mark, what = error.problem_mark, f"{error.context} {error.problem}" if error.context else error.problem
+        place: object = path
+        if mark:
+            line, column = mark.line + 1, mark.column + 1
+            place = Message("{path}, line {line}, column {column}", path=path, line=line, column=column)
+        raise UsageError("{place}: {what}. Mend that place.", place=place, what=what) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(
             "{path} is not YAML in UTF-8 ({error}).", path=path, error=" ".join(str(error).split())
@@ -229,7 +239,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key, _ in node.value:
         name = loader.construct_object(key)  # type: ignore[no-untyped-call]
         if isinstance(name, str) and name in seen:
-            raise yaml.MarkedYAMLError(problem=f"the key {name} is there twice", problem_mark=key.start_mark)
+            twice = Message("the key {name} is there twice", name=name)
+            raise yaml.MarkedYAMLError(problem=twice, problem_mark=key.start_mark)
         seen.add(name if isinstance(name, str) else id(key))
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 

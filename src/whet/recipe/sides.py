@@ -53,7 +53,7 @@ def lineage_of(model: str | Path) -> list[dict[str, Any]]:
     return [step for step in steps if isinstance(step, dict)]
 
 
-def notes_of(original: str | Path, lighter: str | Path) -> list[str]:
+def notes_of(original: str | Path, lighter: str | Path) -> list[Message]:
     """What a reader has to know of how the two are stored and run."""
     found = []
     if is_gguf(original) != is_gguf(lighter):

@@ -20,6 +20,7 @@ from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.formats import stored_parts, table_entry
 from whet.grids import FloatGrid, Grid, GroupedGrid, SmallFloatGrid, safe_scale_dtype
+from whet.messages import Message, to_json
 from whet.quantize import (
     SOLVERS,
     Solution,
@@ -465,11 +466,10 @@ class Solver:
 
 def _line(linear: Linear, grid: Grid, solution: Solution, error: float) -> dict[str, Any]:
     line: dict[str, Any] = {"grid": grid.name, "shape": list(linear.shape), "role": linear.role, "error": error}
-    if solution.notes:
-        line["notes"] = solution.notes
+    notes = list(solution.notes)
     if grid.scale_dtype == torch.float32:
-        line.setdefault("notes", []).append("scales kept in float32: float16 would lose them")
-    return line
+        notes.append(Message("scales kept in float32: float16 would lose them"))
+    return {**line, "notes": to_json(notes)} if notes else line
 
 
 def summed(weights: Mapping[str, Tensor], added: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,10 +24,10 @@ from whet.anatomy import Group, Linear, Unfolded, anatomy, fold_groups, stream
 from whet.budget import tables
 from whet.checkpoint import Checkpoint, atomic, read_header, write_json, write_tensors
 from whet.errors import GateError, UsageError
-from whet.events import OnEvent, Stage
+from whet.events import OnEvent, Stage, note_event
 from whet.grids import Grid
 from whet.measure.divergence import score_tokens
-from whet.messages import Message
+from whet.messages import Message, first_of, listed
 from whet.quantize import WHOLE, Reader, awq, loss, smooth
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.finish import copied_files
@@ -47,6 +47,7 @@ from whet.walk import BlockStep, Journal, SecondMoments, Walk
 
 FOLDER = "transformed"
 _REST = "rest"
+_TABLES = {"embedding": Message("embedding"), "head": Message("head")}
 ATTENDED = "attention output"  # the input that a rotation of heads is of
 ROTATIONS = WHOLE | {"rotate"}
 # KL, in nats a token, between the original and the transformed that no rounding of 16 bits makes.
@@ -79,7 +80,7 @@ def transformed(decision: Decision, run: Path, on_event: OnEvent, chosen: Chosen
     }
     gap = journal.entries[_REST]["kl"]
     note = _summary(decision.recipe["transform"], found, gap)
-    on_event({"event": "note", "message": note})
+    on_event(note_event(note))
     return dataclasses.replace(
         decision,
         checkpoint=checkpoint,
@@ -99,33 +100,26 @@ def check_transform(decision: Decision) -> None:
         check_turning(decision)
     notes = _left_alone(decision)
     if kind not in WHOLE and not any(foldable(decision, index)[0] for index in range(len(decision.anatomy.blocks))):
-        why = "; ".join(notes) or f"{kind} needs attention with several heads whose v is rounded"
+        needs = Message("{kind} needs attention with several heads whose v is rounded", kind=kind)
         raise UsageError(
             "--transform {kind} folds into nothing of {model}. Leave it out. ({why})",
             kind=kind,
             model=decision.recipe["model"],
-            why=why,
+            why=listed(notes, "; ") if notes else needs,
         )
     decision.notes += notes
 
 
-def _left_alone(decision: Decision) -> list[str]:
+def _left_alone(decision: Decision) -> list[Message]:
     """What nothing folds into, a sentence a reason."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, Message], list[str]] = {}
     for index in range(len(decision.anatomy.blocks)):
         for one in foldable(decision, index)[1]:
             reasons.setdefault((one.reads, one.why), []).append(one.address)
     told = []
     for (reads, why), addresses in reasons.items():
-        more = Message(" and {count} more", count=len(addresses) - 1) if addresses[1:] else ""
         told.append(
-            Message(
-                "no transform of the {reads} ({addresses}{more}): {why}",
-                reads=reads,
-                addresses=addresses[0],
-                more=more,
-                why=why,
-            )
+            Message("no transform of the {reads} ({names}): {why}", reads=reads, names=first_of(addresses, 1), why=why)
         )
     return told
 
@@ -155,9 +149,9 @@ def foldable(decision: Decision, index: int) -> tuple[list[Group], list[Unfolded
         if not any(linear.address in decision.grids for linear in group.readers):
             continue
         if shared is not None:
-            why = f"rows share scales in {decision.grids[shared.address].name}"
+            why = Message("rows share scales in {grid}", grid=decision.grids[shared.address].name)
         elif turns and not rotatable(decision, group):
-            why = "16 bits do not hold rotated what stays in them"
+            why = Message("16 bits do not hold rotated what stays in them")
         else:
             found.append(group)
             continue
@@ -335,7 +329,7 @@ class _Maker:
             kl = score_tokens(before, later, nothing)[0]
             total, count = total + kl.double().sum().item(), count + kl.numel()
         if not total / count < _DEFECT:
-            narrow = [table.role for table in tables(decision.anatomy) if self._narrow(table)]
+            narrow = [_TABLES[table.role] for table in tables(decision.anatomy) if self._narrow(table)]
             if self.kind in WHOLE and narrow:
                 raise GateError(
                     "{model}: {kind} loses KL {kl:.3g} nats a token before anything is rounded to codes, as {tables} "
@@ -344,7 +338,7 @@ class _Maker:
                     model=decision.recipe["model"],
                     kind=self.kind,
                     kl=total / count,
-                    tables=" and ".join(narrow),
+                    tables=with_and(narrow),
                 )
             raise GateError(
                 "{model}: with {kind} folded in it computes something else than before (KL {kl:.3g} nats a token). "
@@ -409,20 +403,28 @@ def share_of(after: float, before: float) -> float:
     return after / before if before > 0 else 1.0
 
 
-def _summary(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | None) -> str:
+def _summary(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | None) -> Message:
     """What was folded in, in a sentence."""
     counts: dict[str, int] = {}
     for told in found.values():
         counts[told["transform"]] = counts.get(told["transform"], 0) + 1
     parts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     shares = [told["loss"] for told in found.values() if told.get("loss", 0) > 0]
-    how = "the solver, on the verifying text," if kind == "auto" else "rounding to nearest"
-    lost = ""
+    clauses = [
+        Message("transform {kind}: of {count} groups of linears {parts}", kind=kind, count=len(found), parts=parts)
+    ]
     if shares:
-        mean = math.exp(math.fsum(map(math.log, shares)) / len(shares))
-        lost = f"; {how} loses {mean:.3f} of what it lost before, linear by linear (geometric mean)"
-    apart = "" if gap is None else f"; before any rounding, KL to the original is {gap:.1e} nats per token"
-    return f"transform {kind}: of {len(found)} groups of linears {parts}{lost}{apart}"
+        judge = Message("the solver, on the verifying text,") if kind == "auto" else Message("rounding to nearest")
+        clauses.append(
+            Message(
+                "{judge} loses {mean:.3f} of what it lost before, linear by linear (geometric mean)",
+                judge=judge,
+                mean=math.exp(math.fsum(map(math.log, shares)) / len(shares)),
+            )
+        )
+    if gap is not None:
+        clauses.append(Message("before any rounding, KL to the original is {gap:.1e} nats per token", gap=gap))
+    return listed(clauses, "; ")
 
 
 class _Untouched:

@@ -37,7 +37,7 @@ def check_turning(decision: Decision) -> None:
     parts, kind = decision.anatomy, decision.recipe["transform"]
     why = parts.family.still
     if not why and parts.unnamed:
-        why = f"no table names {', '.join(parts.unnamed[:3])}, which may read it"
+        why = Message("no table names {names}, which may read it", names=", ".join(parts.unnamed[:3]))
     if why:
         raise UsageError(
             "--transform {kind} turns the residual stream, which the family {family} does not allow: {why}. Take "
@@ -54,10 +54,10 @@ def check_turning(decision: Decision) -> None:
     assert head is not None  # `part` has seen to it
     if decision.parted:
         if decision.recipe["scheme"] is None and decision.plan is None:
-            takes = "counts in the budget"
+            takes = Message("counts in the budget")
         else:
             stored = {head.parameter: decision.checkpoint.tensors[head.parameter]}
-            takes = f"takes {tensor_bytes(parts, stored, decision.grids)['head']:,} bytes more"
+            takes = Message("takes {size:,} bytes more", size=tensor_bytes(parts, stored, decision.grids)["head"])
         decision.notes.append(
             Message(
                 "the head is stored apart from the embedding, to which config.json ties it, and {takes}: the last "

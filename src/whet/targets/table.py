@@ -34,7 +34,7 @@ import torch
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
 from whet.grids import BLOCKS, SMALL_FLOATS, FloatGrid, Grid, NestedGrid, SmallFloatGrid, TableGrid, parse_scheme
-from whet.messages import Message
+from whet.messages import Message, listed, with_or
 
 # What is no integer grid: floats and tables under scales, and ggml's block types of a table or of two levels.
 EVERY_FORMAT = (*SMALL_FLOATS, *(name for name, grid in BLOCKS.items() if isinstance(grid, (NestedGrid, TableGrid))))
@@ -198,7 +198,7 @@ def check_family(target: Target, family: str, source: str) -> None:
         )
 
 
-def no_file_yet(target: Target) -> list[str]:
+def no_file_yet(target: Target) -> list[Message]:
     """The sentence that says so where whet does not write what `target` reads; else nothing."""
     if not target.unwritten:
         return []
@@ -289,8 +289,10 @@ def storage(
         return Storage("whet", False, "compressed-tensors has no real zeros")
     kinds = set(grids.values())
     if len(kinds) > 1 and dtype not in (None, torch.bfloat16) and any(_fp4(grid) for grid in kinds):
-        kind = str(dtype).removeprefix("torch.")
-        beyond = f"stock transformers computes NVFP4 and MXFP4 in bfloat16, which beside others fails in {kind} models"
+        beyond = Message(
+            "stock transformers computes NVFP4 and MXFP4 in bfloat16, which beside others fails in {type} models",
+            type=str(dtype).removeprefix("torch."),
+        )
         if not target.modelling_file:
             raise UsageError(
                 "{target} cannot hold this: {why}. Convert the original to bfloat16 first.",
@@ -328,7 +330,7 @@ def beside_adapter(stored: Storage, grids: Mapping[str, Grid]) -> Storage:
     )
 
 
-def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype | None) -> str | None:
+def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype | None) -> Message | None:
     """Why compressed-tensors cannot hold `grids` of this model, or None. Checked by running, family by family."""
     if parts.family.packed:
         return parts.family.packed
@@ -377,12 +379,12 @@ def _experts(parts: Anatomy) -> bool:
 
 
 def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], table: bool, widths: set[int]) -> None:
-    def refuse(what: str, remedy: str) -> UsageError:
+    def refuse(what: Message, remedy: Message) -> UsageError:
         return UsageError(
-            "{address} ({shape} x {shape2}) as {grid}: {target} {what}. {remedy}",
+            "{address} ({rows} x {columns}) as {grid}: {target} {what}. {remedy}",
             address=address,
-            shape=shape[0],
-            shape2=shape[1],
+            rows=shape[0],
+            columns=shape[1],
             grid=grid.name,
             target=target.name,
             what=what,
@@ -391,7 +393,9 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
 
     if target.schemes and grid.name not in target.schemes:
         same = next((name for name in target.schemes if parse_scheme(name) == grid), None)
-        instead = f"Use {same}, which is the same." if same else "Use one of them, or --for whet."
+        instead = Message("Use one of them, or --for whet.")
+        if same:
+            instead = Message("Use {scheme}, which is the same.", scheme=same)
         raise refuse(Message("holds {names} and nothing else", names=", ".join(target.schemes)), instead)
     if isinstance(grid, FloatGrid):
         return
@@ -402,7 +406,7 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
                 Message("reads no block types of ggml"), Message("Use int4s-g128 or the like, or --for llama.cpp.")
             )
         raise refuse(
-            Message("holds {names}", names=", ".join((*target.formats, "integers"))),
+            Message("holds {names}", names=listed((*target.formats, Message("integers")))),
             Message("Use one of them, or --for whet."),
         )
     if isinstance(grid, SmallFloatGrid):
@@ -411,7 +415,7 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
     if grid.bits not in target.bits:
         raise refuse(
             Message("has no {bits}-bit kernel", bits=grid.bits),
-            Message("Use {bits} bits, or --for whet.", bits=" or ".join(map(str, target.bits))),
+            Message("Use {bits} bits, or --for whet.", bits=with_or(target.bits)),
         )
     if grid.zero == "real" and not target.real_zero:
         raise refuse(
@@ -428,28 +432,35 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
     if (target.divides or isinstance(grid, NestedGrid)) and grid.group and shape[1] % grid.group:
         sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
         fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
-        row = "FP8, which has one scale per row" if called else "one scale per row (leave out -g)"
-        better = f"a group that divides every row, such as {max(fits)}" if fits else row
+        better = Message("one scale per row (leave out -g)")
+        if called:
+            better = Message("FP8, which has one scale per row")
+        if fits:
+            better = Message("a group that divides every row, such as {group}", group=max(fits))
         if target.schemes or isinstance(grid, NestedGrid):
             scheme = stand_in(target, grid.name, shape[1])
             raise refuse(
-                Message("needs rows that divide by {group}, and {shape} does not", group=grid.group, shape=shape[1]),
+                Message("needs rows that divide by {group}, and {width} does not", group=grid.group, width=shape[1]),
                 Message(
                     "Give this part {scheme} (a plan names a scheme for each part; whet plan makes one).", scheme=scheme
                 ),
             )
         raise refuse(
             Message(
-                "needs groups that divide the row, and {group} does not divide {shape}",
+                "needs groups that divide the row, and {group} does not divide {width}",
                 group=grid.group,
-                shape=shape[1],
+                width=shape[1],
             ),
             Message("Use {better}, or --for whet, which keeps a shorter last group.", better=better),
         )
 
 
 def _check_floats(
-    target: Target, grid: SmallFloatGrid, shape: tuple[int, int], table: bool, refuse: Callable[[str, str], UsageError]
+    target: Target,
+    grid: SmallFloatGrid,
+    shape: tuple[int, int],
+    table: bool,
+    refuse: Callable[[Message, Message], UsageError],
 ) -> None:
     if table and not target.embedding:
         raise refuse(Message("loads no quantized embedding or head"), Message("Leave out --embed (in a plan: keep)."))
@@ -459,7 +470,7 @@ def _check_floats(
         )
     if target.ties and grid.rows > 1 and shape[0] % grid.rows:
         raise refuse(
-            Message("fuses linears, and blocks of {rows} rows do not divide {shape}", rows=grid.rows, shape=shape[0]),
+            Message("fuses linears, and blocks of {size} rows do not divide {whole}", size=grid.rows, whole=shape[0]),
             Message("Use FP8, which has one scale per row."),
         )
     if grid.values == "e2m1" and shape[1] % 2:
@@ -467,9 +478,12 @@ def _check_floats(
     if target.divides and grid.group and shape[1] % grid.group:
         raise refuse(
             Message(
-                "needs groups that divide the row, and {group} does not divide {shape}",
+                "needs groups that divide the row, and {group} does not divide {width}",
                 group=grid.group,
-                shape=shape[1],
+                width=shape[1],
             ),
-            Message("Use FP8, which has one scale per row, or --for whet, which keeps a shorter last group."),
+            Message(
+                "Use {better}, or --for whet, which keeps a shorter last group.",
+                better=Message("FP8, which has one scale per row"),
+            ),
         )

@@ -52,10 +52,9 @@ def render_chat(
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply_next)
     except Exception as error:  # jinja raises what the template's author chose to raise
         raise UsageError(
-            "{where}: the chat template refused the conversation ({__name__}: {error}). Check the order of roles, or "
-            "leave the record out.",
+            "{where}: the chat template refused the conversation ({error}). Check the order of roles, or leave the "
+            "record out.",
             where=where,
-            __name__=type(error).__name__,
-            error=error,
+            error=f"{type(error).__name__}: {error}",
         ) from error
     return str(text)

@@ -17,6 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from whet.errors import MachineError, UsageError, did_you_mean
+from whet.messages import Message
 from whet.text.chat import render_chat
 
 SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*$|\f|\n(?:[ \t]*\n){2,}", re.MULTILINE)
@@ -122,16 +123,15 @@ def _utf8(path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         encoding = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "CP949"
         raise UsageError(
-            "{path}: not UTF-8 at byte {start} (line {line}: byte 0x{data:02x}). If it is {encoding}, convert it: "
-            "iconv -f {encoding} -t UTF-8 {path2} > {stem}.utf8{suffix}",
+            "{path}: not UTF-8 at byte {at} (line {line}: byte 0x{byte:02x}). If it is {encoding}, convert it: iconv "
+            "-f {encoding} -t UTF-8 {name} > {made}",
             path=path,
-            start=error.start,
+            at=error.start,
             line=line,
-            data=data[error.start],
+            byte=data[error.start],
             encoding=encoding,
-            path2=path.name,
-            stem=path.stem,
-            suffix=path.suffix,
+            name=path.name,
+            made=f"{path.stem}.utf8{path.suffix}",
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -158,7 +158,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 line=number,
                 kind=type(record).__name__,
             )
-        yield f"{path}, line {number}", record
+        yield Message("{path}, line {line}", path=path, line=number), record
 
 
 def _parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -182,7 +182,7 @@ def _parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for batch in table.iter_batches(columns=[field]):
         for value in batch.column(0).to_pylist():
             number += 1
-            yield f"{path}, row {number}", {field: value}
+            yield Message("{path}, row {row}", path=path, row=number), {field: value}
 
 
 def _hub(name: str, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -199,16 +199,15 @@ def _hub(name: str, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
         table = datasets.load_dataset(repository, config or None, split="train")
     except Exception as error:  # datasets raises its own and those of the network libraries under it
         raise MachineError(
-            "{name}: the dataset could not be loaded from the hub ({__name__}: {error}). Check the name and the "
-            "network, or give a file.",
+            "{name}: the dataset could not be loaded from the hub ({error}). Check the name and the network, or give a "
+            "file.",
             name=name,
-            __name__=type(error).__name__,
-            error=error,
+            error=f"{type(error).__name__}: {error}",
         ) from error
     if field not in table.column_names:
         raise _missing_field(name, field, table.column_names)
     for number, value in enumerate(table[field], start=1):
-        yield f"{name}, row {number}", {field: value}
+        yield Message("{path}, row {row}", path=name, row=number), {field: value}
 
 
 def _document(
@@ -220,24 +219,23 @@ def _document(
     if chat:
         return render_chat(value, tokenizer, where)
     if not isinstance(value, str):
-        hint = " To read conversations, ask for chat." if isinstance(value, list) else ""
+        hint = Message(" To read conversations, ask for chat.") if isinstance(value, list) else ""
         raise UsageError(
-            "{where}: field {field} holds {__name__}, not text.{hint} Name a field of text, or mend the record.",
+            "{where}: field {field} holds {kind}, not text.{hint} Name a field of text, or mend the record.",
             where=where,
             field=field,
-            __name__=type(value).__name__,
+            kind=type(value).__name__,
             hint=hint,
         )
     return value
 
 
 def _missing_field(where: str, field: str, names: Sequence[str]) -> UsageError:
-    there = ", ".join(names) if names else "none"
     return UsageError(
         "{where}: there is no field {field}; the fields are: {known}.{near} Name the one that holds the text "
         "(--field).",
         where=where,
         field=field,
-        known=there,
+        known=", ".join(names) or Message("none"),
         near=did_you_mean(field, names),
     )

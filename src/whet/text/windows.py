@@ -97,14 +97,19 @@ def located_windows(
                     found.append(Window(piece.clone(), i, start))
 
     if tokens_seen < length:
-        shorter = f", or a window of at most {tokens_seen} tokens" if tokens_seen >= SHORTEST else ""
+        if tokens_seen < SHORTEST:
+            raise UsageError(
+                "{source}: text shorter than a window: it has {tokens} tokens, one window is {length}. Give more text.",
+                source=source,
+                tokens=tokens_seen,
+                length=length,
+            )
         raise UsageError(
-            "{source}: text shorter than a window: it has {tokens_seen} tokens, one window is {length}. Give more "
-            "text{shorter}.",
+            "{source}: text shorter than a window: it has {tokens} tokens, one window is {length}. Give more text, or "
+            "a window of at most {tokens} tokens.",
             source=source,
-            tokens_seen=tokens_seen,
+            tokens=tokens_seen,
             length=length,
-            shorter=shorter,
         )
     if not found:
         raise UsageError(

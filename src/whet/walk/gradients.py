@@ -238,7 +238,7 @@ def refuse_unscored(anatomy: Anatomy) -> None:
         )
 
 
-def not_followed(anatomy: Anatomy) -> str | None:
+def not_followed(anatomy: Anatomy) -> Message | None:
     """Why this walk cannot follow a model's gradients; None where it can."""
     if any(linear.held.expert is not None for linear in anatomy.linears()):
         return Message("what an expert is worth depends on which tokens are sent to it, and that is not measured yet")

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from whet.errors import UsageError
+from whet.messages import Message
 
 Settings = dict[str, Any]
 
@@ -206,7 +207,7 @@ def settings_of(config: Any, row: Architecture, source: str) -> tuple[Settings, 
         found = row.settings(config)
         rope, tensors = _rope(config, row) if "rope.dimension_count" in found else ({}, {})
     except UsageError as error:
-        raise _not(source, row, str(error)) from error
+        raise _not(source, row, "{why}", why=error.message) from error
     return {f"{row.name}.{key}": value for key, value in (found | rope).items()}, tensors
 
 
@@ -279,11 +280,11 @@ def _rope(config: Any, row: Architecture) -> tuple[Settings, dict[str, Tensor]]:
     return settings, {}
 
 
-def _not(source: str, row: Architecture, why: str) -> UsageError:
+def _not(source: str, row: Architecture, template: str, /, **values: Any) -> UsageError:
     return UsageError(
         "{source} cannot be written as a .gguf of the architecture {name}: {why}. Use another runtime (--for "
         "transformers).",
         source=source,
         name=row.name,
-        why=why,
+        why=Message(template, **values),
     )

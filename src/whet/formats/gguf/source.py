@@ -13,6 +13,7 @@ from whet.checkpoint import Checkpoint
 from whet.checkpoint.modeling_whet import PARTS, codes_of, decode, unpack
 from whet.errors import UsageError
 from whet.formats.gguf.blocks import FLOAT_TYPES, block_type, blocks, float_rows
+from whet.messages import Message, listed
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class Source:
         for name, info in checkpoint.tensors.items():
             address, _, part = name.rpartition(".")
             if "float" in linears.get(address, {}):
-                lost.setdefault(str(linears[address].get("grid", "its scheme")), []).append(address)
+                lost.setdefault(linears[address].get("grid") or Message("its scheme"), []).append(address)
                 continue
             if part in PARTS and address in linears:
                 if part == "weight_packed":
                     kind = block_type(linears[address])
                     if kind is None:
-                        lost.setdefault(str(linears[address].get("grid", "its scheme")), []).append(address)
+                        lost.setdefault(linears[address].get("grid") or Message("its scheme"), []).append(address)
                     shape = tuple(checkpoint.read(f"{address}.weight_shape").tolist())
                     self.tensors[f"{address}.weight"] = Stored(kind or "", shape, coded=True, linear=True)
                 continue
@@ -56,12 +57,15 @@ class Source:
                 continue  # masks and counters that old versions stored
             self.tensors[name] = Stored(FLOAT_TYPES[info.dtype], info.shape, coded=False, linear=address in linears)
         if lost:
-            told = "; ".join(f"{scheme} ({len(set(a))} linears, first {a[0]})" for scheme, a in lost.items())
+            told = [
+                Message("{scheme} ({count} linears, first {name})", scheme=scheme, count=len(set(a)), name=a[0])
+                for scheme, a in lost.items()
+            ]
             raise UsageError(
                 "{source}: no type of ggml that whet writes holds {lost}, and rounding again would change the weights "
                 "that were judged. Compress with --for llama.cpp, which takes ggml's own types.",
                 source=checkpoint.path,
-                lost=told,
+                lost=listed(told, "; "),
             )
 
     def values(self, name: str) -> Tensor:

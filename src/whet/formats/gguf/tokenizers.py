@@ -81,7 +81,7 @@ class Vocabulary:
     """
 
     entries: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
+    notes: list[Message] = field(default_factory=list)
     strips: bool = False
 
 
@@ -325,10 +325,10 @@ def _is_byte(piece: str) -> bool:
     return len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
 
 
-def _cannot(source: str, why: str) -> UsageError:
+def _cannot(source: str, template: str, /, **values: Any) -> UsageError:
     return UsageError(
         "{source}: its tokenizer {why}, so llama.cpp would read other tokens than the model knows. It cannot be "
         "written as a .gguf.",
         source=source,
-        why=why,
+        why=Message(template, **values),
     )

@@ -44,7 +44,7 @@ from whet.formats.gguf.architectures import (
 from whet.formats.gguf.blocks import FLOAT_BYTES, FLOAT_TYPES, float_rows, row_bytes
 from whet.formats.gguf.source import Source
 from whet.formats.gguf.tokenizers import fitting_name, vocabulary
-from whet.messages import Message
+from whet.messages import Message, to_json
 
 # What readers call a file whose weights are mostly of a type.
 _FILE_TYPES = {
@@ -89,7 +89,7 @@ class Layout:
     entries: dict[str, Any]
     tensors: list[Placed]
     source: Source
-    notes: list[str] = field(default_factory=list)
+    notes: list[Message] = field(default_factory=list)
     adapter: Layout | None = None
 
     @property
@@ -359,7 +359,7 @@ def _general(layout: Layout, known: Mapping[str, Any], name: str) -> dict[str, A
     }
     if known:
         about = {"base_model": base, "lineage": known.get("lineage", []), "notes": known.get("notes", [])}
-        entries["whet.lineage"] = json.dumps(about, ensure_ascii=False)
+        entries["whet.lineage"] = json.dumps(to_json(about), ensure_ascii=False)
     return entries
 
 
