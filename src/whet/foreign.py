@@ -20,6 +20,7 @@ SENTENCES = (
     "Option {name} requires {count} arguments.",
     "Option {name} does not take a value.",
     "Invalid value for {name}: {what}.",
+    "Invalid value for {name}: input should be {what}.",
     "value error, {value} is not one of {known}",
     # pydantic
     "input should be {what}",

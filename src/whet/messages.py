@@ -16,6 +16,8 @@ from typing import Any
 
 from whet.korean import josa
 
+_DEEPEST = 9  # messages within messages; a file could nest them without end
+
 
 class Message(str):
     """`Message("{out} is a file.", out=out)`: the English text, with `template` and `values`.
@@ -40,18 +42,21 @@ class Message(str):
         return Message._made, (str(self), self.template, self.values)
 
     @classmethod
-    def read(cls, value: Any) -> Message:
-        """A message from JSON. A plain string, as folders of whet 0.1 hold notes, is a message without values."""
+    def read(cls, value: Any, deeper: int = _DEEPEST) -> Message:
+        """A message from JSON. A plain string, as folders of older versions hold notes, is one without values.
+
+        Never fails: a file may say anything. deeper: how many messages within messages are read as such.
+        """
         if isinstance(value, Message):
             return value
-        if not isinstance(value, dict):
-            return cls._made(str(value), str(value), {})
-        values = value.get("values")
+        found = value if isinstance(value, dict) else {"message": value}
+        text = str(found.get("message", ""))
+        values = found.get("values")
         inner = {
-            name: cls.read(one) if isinstance(one, dict) else one
+            name: cls.read(one, deeper - 1) if isinstance(one, dict) and deeper else one
             for name, one in (values.items() if isinstance(values, dict) else ())
         }
-        return cls._made(str(value.get("message", "")), str(value.get("template", "")), inner)
+        return cls._made(text, str(found.get("template", text)), inner)
 
 
 def to_json(value: Any) -> Any:
@@ -108,7 +113,8 @@ def _told(text: str, language: str, deeper: int) -> str:
         name: _told(value, language, deeper - 1) if isinstance(value, Message) else value
         for name, value in text.values.items()
     }
-    if not _WORD.search(_FIELD.sub("", text.template)):  # a list
+    names = _FIELD.findall(text.template)
+    if not _WORD.search(_FIELD.sub("", text.template)) and len(names) == len(set(names)):  # a list
         return _FIELD.sub(lambda field: str(values.get(field[1], "")), text.template)
     translation = catalogue(language).get(text.template)
     try:
@@ -150,7 +156,6 @@ def _particle(found: re.Match[str]) -> str:
     return josa(found[1], _PARTICLES[found[2]])
 
 
-_DEEPEST = 9  # messages within messages; a file could nest them without end
 _FIELD = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[^\W\d_]")
 # Particles as they are written after a field, and what `josa` calls them.

@@ -23,7 +23,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
-from whet.messages import Message, first_of, listed, with_and
+from whet.messages import Message, first_of, with_and
 from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, STEP_TOKENS, TRANSFORMS, WHOLE
 from whet.recipe.memory import check_fits, lacking
 from whet.recipe.reading import read_windows
@@ -256,13 +256,12 @@ def decide(
     asked = EFFORTS.get(solver, solver) if solver else None
     solver = asked or SOLVER
     if solver not in SOLVERS:
-        efforts = [Message("{effort} for {name}", effort=effort, name=name) for effort, name in EFFORTS.items()]
         raise UsageError(
             "Solver {solver!r} is not known.{near} Solvers: {known}; or say {efforts}.",
             solver=solver,
             near=did_you_mean(solver, [*SOLVERS, *EFFORTS]),
             known=", ".join(SOLVERS),
-            efforts=listed(efforts),
+            efforts=Message("fast for {fast}, good for {good}, best for {best}", **EFFORTS),
         )
     if transform is not None and transform not in TRANSFORMS:
         raise UsageError(

@@ -27,7 +27,7 @@ from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage, note_event
 from whet.grids import Grid
 from whet.measure.divergence import score_tokens
-from whet.messages import Message, first_of, listed
+from whet.messages import Message, first_of, listed, with_and
 from whet.quantize import WHOLE, Reader, awq, loss, smooth
 from whet.recipe.decide import BATCH_TOKENS, Decision
 from whet.recipe.finish import copied_files
