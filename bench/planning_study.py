@@ -20,10 +20,12 @@ from evaluation import cut, window_scores
 from planning_rivals import GRIDS, Point, plan_of
 from quantization import ROOMS, digest
 from whet import starter
+from whet.apply.job import scale_dtype
 from whet.checkpoint import load_model, load_tokenizer, size_on_disk
 from whet.grids import parse_scheme
-from whet.recipe.decide import decide, scale_dtype
-from whet.recipe.scoring import score
+from whet.steps.decide import decide
+from whet.steps.options import Quantize
+from whet.steps.score import score
 
 PLANNING = ("budget",)  # what a plan depends on besides quantization.ROOMS
 ROW = 48  # of the starter's documents behind each other: about nine windows
@@ -94,12 +96,13 @@ class Study:
         """whet's scores with every grid on every part."""
         file = self.out / "scores" / f"{self.key(draw, GRIDS, (*ROOMS, *PLANNING))}.json"
         if not file.exists():
-            decision = decide(
-                self.model, scheme=GRIDS[0], target="whet", eval_text=None, field="text", chat=False, device="cpu",
-                **self.given(draw),
-            )  # fmt: skip
-            grids = [parse_scheme(name, scale_dtype(decision.dtype)) for name in GRIDS]
-            write(file, score(decision, lambda _: grids, seed=draw))
+            given = self.given(draw)
+            seed = given.pop("seed")
+            job = decide(
+                self.model, Quantize.of("plan", scheme=GRIDS[0], target="whet", **given), seed=seed, device="cpu"
+            )
+            grids = [parse_scheme(name, scale_dtype(job.dtype)) for name in GRIDS]
+            write(file, score(job, lambda _: grids, seed=draw))
         return json.loads(file.read_text(encoding="utf-8"))
 
     def run(self, draw: int, what: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -23,18 +23,20 @@ import torch
 import whet
 from evaluation import table, window_scores
 from ranks import compared
+from scorers import SCORERS, measured_kl, priced
+from scoring_material import Material, Table, second_moments
 from whet import starter
 from whet.anatomy import Anatomy, Linear
+from whet.apply.job import Job, scale_dtype
 from whet.budget import tables
 from whet.budget.mix import Budget, make_plan, offered
 from whet.checkpoint import load_model, load_tokenizer
 from whet.grids import IntegerGrid, parse_scheme
 from whet.quantize import gptq, nearest
 from whet.recipe import scoring
-from whet.recipe.decide import Decision, decide, scale_dtype
 from whet.scores import gains, linear_losses, pivots, tied_metric
-from whet.scores.material import Material, Table, second_moments
-from whet.scores.study import SCORERS, measured_kl, priced
+from whet.steps.decide import decide
+from whet.steps.options import Quantize
 from whet.targets import find_target
 from whet.text import batches, read_documents, windows
 
@@ -52,30 +54,36 @@ def main() -> None:
     out = Path(args.out) / "scoring" / Path(args.model).name
     out.mkdir(parents=True, exist_ok=True)
     model_path, train, held = texts(args)
-    decision = decide(
-        model_path, scheme=UNIFORM[0], target=TARGET, text=train, eval_text=held, field="text", chat=False,
-        samples=args.samples, window=args.window, seed=args.seed, device="cpu",
-    )  # fmt: skip
-    schemes = [parse_scheme(name, scale_dtype(decision.dtype)) for name in args.schemes]
+    asked = Quantize.of(
+        "score",
+        scheme=UNIFORM[0],
+        target=TARGET,
+        text=train,
+        eval_text=held,
+        samples=args.samples,
+        window=args.window,
+    )
+    job = decide(model_path, asked, seed=args.seed, device="cpu")
+    schemes = [parse_scheme(name, scale_dtype(job.dtype)) for name in args.schemes]
     model = load_model(model_path, dtype=torch.float32)
-    window = decision.recipe["text"]["window"]
+    window = job.text["window"]
     measuring = first(windows(held, load_tokenizer(model_path), None, window), args.measured)
     print(
-        f"{decision.recipe['model']}: solved on {decision.tokens:,} tokens, measured on {sum(map(len, measuring)):,}, "
-        f"blocks computed in {decision.recipe['compute']}",
+        f"{job.name}: solved on {job.tokens:,} tokens, measured on {sum(map(len, measuring)):,}, "
+        f"blocks computed in {job.compute}",
         flush=True,
     )
 
-    materials = solved(decision, model, schemes)
+    materials = solved(job, model, schemes)
     measured: Table = {}
     for material in materials:
         measured |= measured_kl(part_of(material, measuring))
     tell("measured", started)
 
-    found = ours(decision, schemes, args.seed)
+    found = ours(job, schemes, args.seed)
     scores = found.pop("scores")
-    study = part_of(materials[0], first(decision.solve, scoring.SCORED_TOKENS))
-    ablated = ablations(decision, model, schemes, gradients(study, args.seed))
+    study = part_of(materials[0], first(job.solve, scoring.SCORED_TOKENS))
+    ablated = ablations(job, model, schemes, gradients(study, args.seed))
     whole = found | ablated
     tell("scored by whet", started)
     for name, scorer in SCORERS.items():
@@ -89,18 +97,18 @@ def main() -> None:
                 whole[name] = result
             tell(name, started)
 
-    inside = [linear.address for linear in decision.anatomy.linears()]
+    inside = [linear.address for linear in job.anatomy.linears()]
     result: dict[str, Any] = {
         "arguments": vars(args),
-        "tokens": {"solved": decision.tokens, "scored": scores["tokens"], "measured": sum(map(len, measuring))},
+        "tokens": {"solved": job.tokens, "scored": scores["tokens"], "measured": sum(map(len, measuring))},
         "measured": measured,
         "scorers": whole,
     }
     absolute = [n for n in whole if n.startswith(("gradient", "Fisher", "  ")) and n != "  without gradients"]
     result |= compared(measured, whole, absolute, inside, args.schemes, args.resamples, args.seed)
-    result["tables"] = ends(measured, whole[OURS], decision.anatomy, args.schemes)
+    result["tables"] = ends(measured, whole[OURS], job.anatomy, args.schemes)
     if args.bits:
-        result["plans"] = planned(args, model_path, model, decision, scores, measuring, out, train, held)
+        result["plans"] = planned(args, model_path, model, job, scores, measuring, out, train, held)
     result["seconds"] = time.monotonic() - started
     (out / "scoring.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(f"{result['seconds']:.0f} s; everything is in {out / 'scoring.json'}")
@@ -159,9 +167,9 @@ def part_of(material: Material, some: Sequence[torch.Tensor]) -> Material:
     return Material(material.model, batches(some, BATCH), material.moments, material.rounded, material.blocks)
 
 
-def solved(decision: Decision, model: torch.nn.Module, schemes: Sequence[IntegerGrid]) -> list[Material]:
+def solved(job: Job, model: torch.nn.Module, schemes: Sequence[IntegerGrid]) -> list[Material]:
     """Every linear of the blocks, and apart from them every embedding or head, solved alone on each scheme."""
-    parts, text = decision.anatomy, batches(decision.solve, BATCH)
+    parts, text = job.anatomy, batches(job.solve, BATCH)
     blocks = {
         linear.address: parts.block_prefix(i).rstrip(".") for i, some in enumerate(parts.blocks) for linear in some
     }
@@ -170,7 +178,7 @@ def solved(decision: Decision, model: torch.nn.Module, schemes: Sequence[Integer
 
     def stored(w: torch.Tensor, h: torch.Tensor | None, grid: IntegerGrid) -> torch.Tensor:
         solution = nearest(w, None, grid) if h is None else gptq(w, h, grid)
-        return grid.decode(solution.codes, solution.params).to(decision.dtype).float()
+        return grid.decode(solution.codes, solution.params).to(job.dtype).float()
 
     def weight(linear: Linear) -> torch.Tensor:
         return model.get_submodule(linear.address).weight.detach()
@@ -183,10 +191,10 @@ def solved(decision: Decision, model: torch.nn.Module, schemes: Sequence[Integer
     return [Material(model, text, moments, inside, blocks), Material(model, text, {}, ends, {})]
 
 
-def ours(decision: Decision, schemes: Sequence[IntegerGrid], seed: int) -> dict[str, Any]:
+def ours(job: Job, schemes: Sequence[IntegerGrid], seed: int) -> dict[str, Any]:
     """What `whet plan` is told, on its number of tokens, half and double; `scores` of the first."""
-    every = {linear.address: offered(find_target(TARGET), linear.shape, False) for linear in decision.anatomy.linears()}
-    every |= {x.address: offered(find_target(TARGET), x.shape, True) for x in tables(decision.anatomy)}
+    every = {linear.address: offered(find_target(TARGET), linear.shape, False) for linear in job.anatomy.linears()}
+    every |= {x.address: offered(find_target(TARGET), x.shape, True) for x in tables(job.anatomy)}
     named = [grid.name for grid in schemes]
     found: dict[str, Any] = {}
     for name, share in ((OURS, 1.0), ("  half the tokens", 0.5), ("  double the tokens", 2.0)):
@@ -196,7 +204,7 @@ def ours(decision: Decision, schemes: Sequence[IntegerGrid], seed: int) -> dict[
             return [*schemes, *more]
 
         with patch.object(scoring, "SCORED_TOKENS", int(share * scoring.SCORED_TOKENS)):
-            scores = scoring.score(decision, grids, seed=seed)
+            scores = scoring.score(job, grids, seed=seed)
         found[name] = {p["address"]: {s: p["schemes"][s]["kl"] for s in named} for p in scores["parts"]}
         if share == 1.0:
             found["scores"] = scores
@@ -213,11 +221,11 @@ def gradients(material: Material, seed: int) -> dict[str, torch.Tensor]:
 
 
 def ablations(
-    decision: Decision, model: torch.nn.Module, schemes: Sequence[IntegerGrid], rows: Mapping[str, torch.Tensor]
+    job: Job, model: torch.nn.Module, schemes: Sequence[IntegerGrid], rows: Mapping[str, torch.Tensor]
 ) -> dict[str, Table]:
     """What whet predicts with one part of the prediction left out."""
-    parts = decision.anatomy
-    scored = batches(first(decision.solve, scoring.SCORED_TOKENS), BATCH)
+    parts = job.anatomy
+    scored = batches(first(job.solve, scoring.SCORED_TOKENS), BATCH)
     moments = second_moments(model, list(rows), scored)
     plain = dict.fromkeys(range(2, 9), 1.0)
     found: dict[str, Table] = defaultdict(dict)
@@ -262,7 +270,7 @@ def planned(
     args: argparse.Namespace,
     model_path: Path,
     model: torch.nn.Module,
-    decision: Decision,
+    job: Job,
     scores: dict[str, Any],
     measuring: Sequence[torch.Tensor],
     out: Path,
@@ -272,7 +280,7 @@ def planned(
     """Make whole models through `whet.compress` and set their KL against the prediction."""
     mix = make_plan(scores, find_target(TARGET), Budget("bits", args.bits, f"--bits {args.bits:g}"))
     plans = {f"planned at {args.bits:g} bits": mix["schemes"]}
-    inside = {linear.address for linear in decision.anatomy.linears()}
+    inside = {linear.address for linear in job.anatomy.linears()}
     for name in UNIFORM:
         plans[f"{name} throughout"] = {part["address"]: name for part in scores["parts"]}
         plans[f"{name} in the blocks"] = {a: name if a in inside else "keep" for a in mix["schemes"]}

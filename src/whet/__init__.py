@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from whet.engines.opening import generate
-    from whet.recipe.compare import compare
+    from whet.formats.export import export
+    from whet.measure.compare import compare
     from whet.recipe.compress import compress, resume
-    from whet.recipe.export import export
     from whet.recipe.inspect import inspect
-    from whet.recipe.planning import plan
+    from whet.recipe.plan import plan
 
 __version__ = "0.1.0"
 _VERBS = ("compare", "compress", "export", "generate", "inspect", "plan", "resume")

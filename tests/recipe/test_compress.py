@@ -19,7 +19,7 @@ from whet.checkpoint.modeling_whet import parts_of
 from whet.errors import UsageError
 from whet.messages import to_json
 from whet.recipe.compress import compress
-from whet.recipe.page import loading
+from whet.report.facts import loading
 
 GENERATOR = torch.Generator().manual_seed(0)
 WINDOWS = torch.randint(0, 264, (4, 20), generator=GENERATOR)
@@ -248,8 +248,8 @@ def test_kl_is_that_of_the_finished_folder(tmp_path):
     )
     # the same windows once more, through whole models
     from whet.checkpoint import load_tokenizer
-    from whet.recipe.reading import verify_count
     from whet.text import split, windows
+    from whet.text.calibration import verify_count
 
     held = split(models.documents(), 0).verify
     verify = windows(held, load_tokenizer(original), verify_count(4), 24, 0, "x")

@@ -19,22 +19,24 @@ import transformers
 from compressed_tensors.quantization import QuantizationConfig
 
 import models
+from families_table import support
 from whet.anatomy import AUTO, FAMILIES, anatomy
+from whet.apply.job import scale_dtype
 from whet.budget import tensor_bytes
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.engines.torch import cached_outputs, open_model, outputs
 from whet.errors import UsageError
 from whet.events import ignore
 from whet.grids import parse_scheme
+from whet.measure.compare import compare
 from whet.messages import to_json
 from whet.quantize import WHOLE, spinquant
-from whet.recipe import turning
-from whet.recipe.compare import compare
 from whet.recipe.compress import compress, resume
-from whet.recipe.decide import decide, scale_dtype
-from whet.recipe.families import support
-from whet.recipe.transforming import check_transform, transformed
+from whet.steps.decide import decide
+from whet.steps.options import Quantize
 from whet.targets import TARGETS, storage, tied
+from whet.transforms import rotations
+from whet.transforms.make import check_transform, transformed
 from whet.walk import Walk
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -173,36 +175,36 @@ ALONE = {
 @torch.no_grad()
 @pytest.mark.parametrize("transform", ["awq", "rotate", "quarot", "spinquant"])
 def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path, monkeypatch):
-    monkeypatch.setattr(turning, "spinquant", functools.partial(spinquant, steps=12))
+    monkeypatch.setattr(rotations, "spinquant", functools.partial(spinquant, steps=12))
     case, original, _, _ = made
     name = next(name for name, one in CASES.items() if one is case)
     settings = {"text": DOCUMENTS, "eval_text": None, "field": "text", "chat": False, "samples": 8, "window": 20}
     if case.dtype != torch.float32 and transform in WHOLE:
         # in 16 bits embedding, head and routers are turned and rounded: what a fold gives exactly is seen in float32
         original = build(tmp_path / "original", dataclasses.replace(case, dtype=torch.float32))
-    decision = decide(original, scheme="int3s-g32", transform=transform, **settings, seed=0, device="cpu")
+    job = decide(original, Quantize.of("compress", scheme="int3s-g32", transform=transform, **settings), device="cpu")
     if transform in WHOLE and not FAMILIES[case.family].writes:
         still = re.escape(FAMILIES[case.family].still)
         with pytest.raises(UsageError, match=rf"family {FAMILIES[case.family].title} does not allow: {still}. Take "):
-            check_transform(decision)
+            check_transform(job)
         return
     refused = {"gpt_neox": "rows of v alternate", "qwen2_moe": "16 bits do not hold"}
     if transform == "rotate" and name in refused:
         with pytest.raises(UsageError, match=rf"folds into nothing of original.*{refused[name]}"):
-            check_transform(decision)
+            check_transform(job)
         return
-    check_transform(decision)
-    result = transformed(decision, tmp_path, ignore)
+    check_transform(job)
+    result = transformed(job, tmp_path, ignore)
     theirs, mine = (stock(case, f, dtype=torch.float32) for f in (original, tmp_path / "transformed"))
     before, after = outputs(theirs, TOKENS), outputs(mine, TOKENS)
     assert (before - after).abs().max() < 2e-5 * before.abs().max().clamp_min(1)
     done = [told["transform"] for told in result.transforms.values()]
     assert set(done) <= {"none", transform} and set(done) != {"none"}
-    alone = {note.partition("no transform of the ")[2].partition(" (")[0] for note in decision.notes} - {""}
+    alone = {note.partition("no transform of the ")[2].partition(" (")[0] for note in job.notes} - {""}
     assert alone == (ALONE.get(name, set()) if transform == "awq" else set())
     changed = [n for n, p in mine.named_parameters() if not torch.equal(p, theirs.get_parameter(n))]
     if transform in WHOLE:
-        turned = {linear.held.parameter for linear in decision.anatomy.linears()}
+        turned = {linear.held.parameter for linear in job.anatomy.linears()}
         assert {*turned, "model.embed_tokens.weight", "lm_head.weight"} <= set(changed)
         assert all((p == 1).all() for n, p in mine.named_parameters() if n.endswith("layernorm.weight"))
     else:

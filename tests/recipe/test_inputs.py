@@ -18,7 +18,7 @@ from whet.checkpoint import files
 from whet.errors import MachineError, UsageError, WhetError
 from whet.recipe.compress import compress
 
-room = sys.modules["whet.recipe.room"]
+room = sys.modules["whet.steps.estimate"]
 
 WINDOWS = torch.randint(0, 264, (3, 16), generator=torch.Generator().manual_seed(0))
 NEAREST = {"scheme": "int4s-g32", "solver": "nearest"}

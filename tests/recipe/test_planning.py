@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import random
-import sys
 
 import pytest
 import torch
@@ -14,18 +13,17 @@ from transformers import AutoModelForCausalLM
 
 import models
 from killing import Ticks, killed
+from whet.apply import marginal, passes
 from whet.budget import check_plan, read_plan
+from whet.budget.mix import Budget
 from whet.checkpoint import Checkpoint, size_on_disk
 from whet.errors import GateError, UsageError
 from whet.recipe.compress import compress, resume
 from whet.recipe.inspect import inspect
-from whet.recipe.planning import plan
+from whet.recipe.plan import plan
 from whet.report import carried
 from whet.report.words import Words
-
-alone, planning, rounds, through = (
-    sys.modules[f"whet.recipe.{name}"] for name in ("alone", "planning", "rounds", "through")
-)
+from whet.steps import rounds, search
 
 TEXT = models.documents(80)
 SETTINGS = {"text": TEXT, "samples": 8, "window": 32, "target": "whet"}
@@ -38,9 +36,9 @@ SKILLS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def little_text():
-    """What parts lose alone is measured on these few tokens too."""
+    """What parts lose by themselves is measured on these few tokens too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alone, "_FEWEST", 16)
+        patch.setattr(marginal, "_FEWEST", 16)
         yield
 
 
@@ -89,7 +87,7 @@ def test_what_was_measured_is_told(planned):
         assert (out / name).stat().st_size == told["bytes"]
     assert {"plan.json", "scores.json", "report.html", "recipe.yaml"} <= set(manifest["files"])
     assert manifest["linears"]["model.layers.0.mlp.down_proj"]["kl"] > 0
-    assert planning.CARD in (out / "README.md").read_text(encoding="utf-8")
+    assert search.CARD in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_it_loads_and_computes(original, planned):
@@ -136,8 +134,8 @@ def test_what_parts_lose_alone_leads_to_a_second_round(original, tmp_path, monke
             part["kl"] *= 8 if ".layers.0." in part["addresses"][0] else 0.125
         return found
 
-    real = through.lost_alone
-    monkeypatch.setattr(through, "lost_alone", skewed)
+    real = passes.marginal_losses
+    monkeypatch.setattr(passes, "marginal_losses", skewed)
     monkeypatch.setattr(rounds, "_TRUSTED", 0)
     result = compress(original, tmp_path / "out", bits=4.5, **SETTINGS)
     assert len(result["plan"]["measured"]) >= 2
@@ -192,11 +190,11 @@ def test_the_best_round_loses_least_as_a_whole_and_by_its_parts():
         alone = {"tokens": 10**9, "parts": [{"addresses": [x], "kl": k} for x, k in zip("ab", lost, strict=True)]}
         return rounds.Round(plan, kl, 1.0, {}, {}, alone)
 
-    budget = planning.Budget("bits", 3.5, "--bits 3.5")
+    budget = Budget("bits", 3.5, "--bits 3.5")
     dear = tried(0.9, "int2s-g32", "int4s-g32", (2.0, 0.0625))
     cheap = tried(1.0, "int3-g32", "int3-g32", (0.25, 0.25))
     assert rounds.best_of([dear, cheap], budget, scores) is cheap
-    unknown = [dataclasses.replace(one, alone={}) for one in (dear, cheap)]
+    unknown = [dataclasses.replace(one, marginal={}) for one in (dear, cheap)]
     assert rounds.best_of(unknown, budget, scores) is unknown[0]
 
 
@@ -226,11 +224,11 @@ def test_the_search_for_a_quality_finds_it_however_fragile_a_skill_is(quality, f
 
 def test_a_run_with_little_time_measures_blocks_and_with_less_nothing(original, tmp_path, monkeypatch):
     seen = []
-    real = through.lost_alone
-    monkeypatch.setattr(through, "lost_alone", lambda *a: seen.append(real(*a)) or seen[-1])
+    real = passes.marginal_losses
+    monkeypatch.setattr(passes, "marginal_losses", lambda *a: seen.append(real(*a)) or seen[-1])
     monkeypatch.setattr(rounds, "ROUNDS", 1)
     for number, share in enumerate((14, 1.9, 0.002)):  # in bfloat16, of which less than half is left
-        monkeypatch.setattr(alone, "SOLVING", share)
+        monkeypatch.setattr(marginal, "SOLVING", share)
         compress(original, tmp_path / str(number), bits=4.5, **SETTINGS)
     parts, blocks, nothing = seen
     assert {len(part["addresses"]) for part in parts["parts"]} == {1}

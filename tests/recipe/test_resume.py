@@ -7,7 +7,6 @@ import hashlib
 import os
 import random
 import shutil
-import sys
 
 import pytest
 import torch
@@ -15,15 +14,15 @@ from safetensors.torch import load_file, save_file
 
 import models
 from killing import Ticks, die, killed
+from whet.apply import run as running
+from whet.apply.run import Run
 from whet.checkpoint import files
 from whet.errors import UsageError
 from whet.quantize import spinquant
-from whet.recipe import turning
 from whet.recipe.compress import compress, resume
+from whet.steps import finish as finishing
+from whet.transforms import rotations
 from whet.walk import Journal
-
-module = sys.modules["whet.recipe.running"]
-finishing = sys.modules["whet.recipe.finish"]
 
 WINDOWS = torch.randint(0, 264, (6, 16), generator=torch.Generator().manual_seed(0))
 CHOICES = {
@@ -44,7 +43,7 @@ LONGER = ("trained", "transformed", "turned", "repaired")
 def quick():
     """Rotations that are learned in a moment."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turning, "spinquant", functools.partial(spinquant, steps=6))
+        patch.setattr(rotations, "spinquant", functools.partial(spinquant, steps=6))
         yield
 
 
@@ -126,25 +125,25 @@ def half_a_line():
 
 
 MOMENTS = {
-    "windows written, no recipe yet": lambda: after(module, "write_tensors", 1),
-    "recipe written, nothing else": lambda: after(module, "_begin", 1),
+    "windows written, no recipe yet": lambda: after(running, "write_tensors", 1),
+    "recipe written, nothing else": lambda: after(Run, "_begin", 1),
     "half of a shard's temporary file": half_a_file,
     "first shard renamed, not journalled": lambda: after(Journal, "record", 1, kill_before=True),
     "a block renamed, not journalled": lambda: after(Journal, "record", 3, kill_before=True),
     "half of a journal line": half_a_line,
     "a block journalled": lambda: after(Journal, "record", 2),
     "last shard renamed, not journalled": lambda: after(Journal, "record", 4, kill_before=True),
-    "last shard written, no config": lambda: after(finishing, "_write_index", 1, kill_before=True),
+    "last shard written, no config": lambda: after(finishing, "write_index", 1, kill_before=True),
     "config written, not proved": lambda: after(finishing, "prove", 1, kill_before=True),
-    "card written, no whet.json": lambda: after(finishing, "sha256", 1, kill_before=True),
+    "card written, no whet.json": lambda: after(finishing, "hashed_files", 1, kill_before=True),
     "whet.json written under its temporary name": lambda: before_rename("whet.json"),
-    "whet.json written, run not closed": lambda: after(finishing, "write_json", 3),
+    "whet.json written, run not closed": lambda: after(finishing, "write_json", 1),
 }
 
 
 def gone_on_with(original, out, choices):
     """Resume, or begin again where the run was killed before there was one."""
-    if (out / ".whet" / "recipe.json").exists():
+    if (out / ".whet" / "request.json").exists():
         return resume(out)
     assert not [p for p in out.iterdir() if p.name != ".whet"]
     return compress(original, out, text=WINDOWS, **choices)
@@ -200,7 +199,7 @@ def test_killed_at_seeded_moments(tmp_path, original, undisturbed, ticks, name, 
     at = int(ticks(name) * (number + random.Random(number).random()) / of) + 1
     out, choices = tmp_path / "out", CHOICES[name]
     killed(lambda: compress(original, out, text=WINDOWS, **choices), lambda: Ticks(at))
-    if (out / "whet.json").exists() and not (out / ".whet" / "recipe.json").exists():
+    if (out / "whet.json").exists() and not (out / ".whet" / "request.json").exists():
         with pytest.raises(UsageError, match="is finished"):
             resume(out)
     else:
@@ -244,7 +243,7 @@ def test_killed_while_the_finished_run_is_cleared_away(tmp_path, original, undis
             (folder / "windows.safetensors").unlink()
             die()
 
-        module.shutil.rmtree = half
+        running.shutil.rmtree = half
 
     out = tmp_path / "out"
     killed(lambda: compress(original, out, text=WINDOWS, **CHOICES["one scheme"]), after_windows)
@@ -369,7 +368,7 @@ def test_a_model_that_changed_since_is_refused(tmp_path, original, change):
 
 
 def test_another_version_of_whet_is_refused(stopped, monkeypatch):
-    monkeypatch.setattr(module, "__version__", "99.0")
+    monkeypatch.setattr(running, "__version__", "99.0")
     with pytest.raises(UsageError, match=r"was begun by whet .*this is 99\.0"):
         resume(stopped)
 

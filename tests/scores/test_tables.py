@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from scoring_material import kl
 from whet.grids import parse_scheme
 from whet.scores import TableUse, table_losses, tied_metric
-from whet.scores.material import kl
 
 SCHEMES = [parse_scheme(name) for name in ("int3-g32", "int4-g32", "int5s-g32")]
 VOCABULARY, WIDTH = 600, 32

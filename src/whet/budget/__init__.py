@@ -12,19 +12,16 @@ from whet.budget.plan import (
     write_plan,
 )
 from whet.budget.sizes import adapted, adapter_bytes, linear_bytes, parse_size, tables, tensor_bytes
-from whet.budget.strict import Strict, checked
 
 __all__ = [
     "CheckedPlan",
     "Choice",
     "Infeasible",
     "Option",
-    "Strict",
     "adapted",
     "adapter_bytes",
     "check_model",
     "check_plan",
-    "checked",
     "choose",
     "fewest_bytes",
     "frontier",

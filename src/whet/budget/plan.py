@@ -18,11 +18,11 @@ from pydantic import Field
 
 from whet.anatomy import Anatomy
 from whet.budget.sizes import tables, tensor_bytes
-from whet.budget.strict import Strict, checked
 from whet.checkpoint import TensorInfo, write_json
 from whet.errors import UsageError, did_you_mean
 from whet.grids import Grid, parse_scheme
 from whet.messages import Message, first_of
+from whet.strict import Note, Strict, checked
 from whet.targets import TARGETS, Storage, find_target, storage, tied
 
 KEEP = "keep"
@@ -85,14 +85,6 @@ class Uniform(Point):
 
     scheme: str
     embed: str
-
-
-class Note(Strict):
-    """A sentence for people, and what it was made of."""
-
-    message: str
-    template: str
-    values: dict[str, Any] = Field(default_factory=dict)
 
 
 class Plan(Strict):

@@ -14,7 +14,7 @@ from whet.checkpoint.files import (
     write_json,
     write_tensors,
 )
-from whet.checkpoint.folder import Checkpoint, find_folder, read_whet
+from whet.checkpoint.folder import Checkpoint, copied_files, find_folder, read_whet
 from whet.checkpoint.loading import (
     adapter_file,
     adapter_size,
@@ -28,21 +28,27 @@ from whet.checkpoint.loading import (
     quiet_transformers,
     size_on_disk,
 )
+from whet.checkpoint.manifest import MANIFEST, BaseModelName, Manifest, hashed_files
 
 __all__ = [
     "ADAPTER",
     "CONFIG",
+    "MANIFEST",
     "WEIGHTS",
+    "BaseModelName",
     "Checkpoint",
+    "Manifest",
     "TensorInfo",
     "adapter_file",
     "adapter_size",
     "adapter_tensors",
     "atomic",
     "attach_adapter",
+    "copied_files",
     "disk_errors",
     "empty_model",
     "find_folder",
+    "hashed_files",
     "load_lighter",
     "load_model",
     "load_tokenizer",

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from whet.checkpoint.files import TensorInfo, read_header, read_tensor
+from whet.checkpoint.manifest import MANIFEST, read_manifest
 from whet.errors import MachineError, UsageError, did_you_mean
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
+# Never copied beside other weights: weights, code, caches.
+_SKIPPED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".py", ".pyc")
 _EXAMINED = 1 << 20  # weights looked at together: as float64, a large embedding takes four times its size
 
 
@@ -197,17 +200,26 @@ def find_folder(path: str | Path) -> Path:
 
 def read_whet(folder: Path) -> dict[str, Any] | None:
     """whet.json of a folder whet wrote, or None."""
-    file = folder / "whet.json"
+    file = folder / MANIFEST
     if not file.is_file():
         return None
-    value = _read_json(file)
-    if value.get("format") != 1:
-        raise UsageError(
-            "{file} has format {format!r}; this whet reads format 1. Update whet.",
-            file=file,
-            format=value.get("format"),
-        )
-    return value
+    return read_manifest(_read_json(file), file)
+
+
+def copied_files(original: Path) -> list[Path]:
+    """The original's files that go into the lighter folder byte for byte: tokenizer, generation settings, licence.
+
+    Never weights, code, the card or files whose content is rewritten.
+    """
+    rewritten = ("config.json", "README.md", "whet.json")
+    return sorted(
+        p
+        for p in original.iterdir()
+        if p.is_file()
+        and p.name not in rewritten
+        and not p.name.startswith(".")
+        and not p.name.endswith((*_SKIPPED, ".index.json"))
+    )
 
 
 def _download(name: str) -> Path:

@@ -274,7 +274,7 @@ def _value(cursor: _Cursor, key: str) -> Any:
             "{key} claims {count} items, more than {left} bytes can hold", key=key, count=count, left=cursor.left
         )
     if kind == _STRING:
-        item = f"an item of {key}"
+        item = Message("an item of {key}", key=key)
         return [cursor.text(item).decode("utf-8", "surrogateescape") for _ in range(count)]
     data = np.frombuffer(cursor.take(count * width, key), dtype=_SCALARS.get(kind, "<u1"))
     return data.astype(bool) if kind == _BOOL else data

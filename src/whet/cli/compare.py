@@ -92,9 +92,9 @@ def run(
 
 
 def drawn(lighter: Path, result: dict[str, Any], original: Path, **more: Any) -> str:
-    """The report page of a comparison, opened in the user's language. more: as for `whet.recipe.page.facts`."""
-    from whet.recipe.page import facts
+    """The report page of a comparison, opened in the user's language. more: as for `whet.report.facts.facts`."""
     from whet.report import page
+    from whet.report.facts import facts
 
     told = facts(lighter, compare=result, name="starter" if is_starter(original) else original.name, **more)
     return page(told, language())

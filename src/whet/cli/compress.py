@@ -10,18 +10,20 @@ import typer
 import whet
 from whet.cli.console import Console
 from whet.cli.export import proved
-from whet.cli.options import RUNTIMES, Bits, Chat, Debug, Device, Field, Fit, Json, Quality, Seed, Text, Window
+from whet.cli.options import Debug, Json, takes
 from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import by_part, needs
 from whet.errors import UsageError
 from whet.events import Event
 from whet.report.numbers import figure
+from whet.steps.options import Compress
 
 EXAMPLE = "Example: whet compress MODEL lighter --scheme W4A16 --text corpus.jsonl --field text"
 ITEMS = 400  # of each of the embedded model's skills, to keep a quality by
 
 
+@takes(Compress)
 def run(
     context: typer.Context,
     model: Annotated[
@@ -29,102 +31,25 @@ def run(
         typer.Argument(metavar="MODEL", help="A Hugging Face folder, or `starter`: the embedded one."),
     ] = None,
     out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")] = None,
-    scheme: Annotated[
-        str | None,
-        typer.Option(help="W4A16, int4-g32, int3z-g64, FP8, NVFP4, MXFP4, nf4, Q4_K, ...", show_default="W4A16"),
-    ] = None,
-    embed: Annotated[
-        str | None, typer.Option(help="The scheme of embedding and head; without it they stay as they are.")
-    ] = None,
-    fit: Fit = None,
-    bits: Bits = None,
-    quality: Quality = None,
-    skills: Annotated[
-        str | None, typer.Option(help="With a budget: a .jsonl file of items whose skills it is to keep.")
-    ] = None,
-    plan_file: Annotated[
-        Path | None, typer.Option("--plan", help="A plan, which names a scheme for each part: a .json file.")
-    ] = None,
+    *,
     recipe: Annotated[
         str | None,
         typer.Option(help="All of this as a .yaml file, or a preset: w8, w4, balanced, smallest. Options go over it."),
     ] = None,
-    solver: Annotated[
-        str | None,
-        typer.Option(
-            help="fast, good or best; or by name: nearest (needs no text), gptq, gptaq, block, tuned.",
-            show_default="good",
-        ),
-    ] = None,
-    transform: Annotated[
-        str | None,
-        typer.Option(
-            help="What is folded into the original first, exactly: smooth, awq, rotate, quarot, spinquant, or auto."
-        ),
-    ] = None,
-    repair: Annotated[
-        int | None,
-        typer.Option(
-            metavar="RANK", min=1, help="Put back what rounding lost as an adapter of this rank in OUT/adapter: 16."
-        ),
-    ] = None,
-    synthetic: Annotated[
-        int | None,
-        typer.Option(
-            metavar="TOKENS",
-            min=0,
-            help="Text that the original writes beside yours; best has some where yours is little.",
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option("--for", help=f"What is to load it: {RUNTIMES}.", show_default="transformers"),
-    ] = None,
-    text: Text = None,
-    field: Field = "text",
-    chat: Chat = False,
-    eval_text: Annotated[
-        str | None, typer.Option("--eval", help="Text to verify on; without it a tenth of --text is kept for that.")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Windows of text to calibrate on.", min=1)] = 128,
-    window: Window = 2048,
-    seed: Seed = 0,
-    device: Device = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, tell bytes, memory, disk and time; write nothing.")
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
+    **options: Any,
 ) -> int:
     """Write a lighter copy of MODEL to OUT. Interrupted, it goes on with `whet resume OUT`."""
-    options: dict[str, Any] = {
-        "model": model,
-        "out": out,
-        "scheme": scheme,
-        "embed": embed,
-        "fit": fit,
-        "bits": bits,
-        "quality": quality,
-        "skills": skills,
-        "plan": plan_file,
-        "solver": solver,
-        "transform": transform,
-        "repair": repair,
-        "synthetic": synthetic,
-        "target": target,
-        "text": text,
-        "field": field,
-        "chat": chat,
-        "eval_text": eval_text,
-        "samples": samples,
-        "window": window,
-        "seed": seed,
-    }
+    options |= {"model": model, "out": out}
     told: list[Event] = []
     if recipe is not None:
         from whet.recipe.schema import recipe_arguments
 
-        typed = {key: value for key, value in options.items() if _typed(context, key)}
+        typed = {key: value for key, value in options.items() if typed_by_user(context, key)}
         options |= recipe_arguments(recipe, typed, told.append)
     folder, lighter = _places(options.pop("model"), options.pop("out"))
     if options["text"] is None and is_starter(folder):
@@ -136,15 +61,15 @@ def run(
     with Console(as_json, resume=lighter) as console:
         for event in told:
             console.on_event(event)
-        result = whet.compress(folder, lighter, **options, device=device, dry_run=dry_run, on_event=console.on_event)
+        result = whet.compress(folder, lighter, **options, dry_run=dry_run, on_event=console.on_event)
         plan(console, result) if dry_run else made(console, result, folder)
         console.result(result)
     return 0
 
 
-def _typed(context: typer.Context, key: str) -> bool:
+def typed_by_user(context: typer.Context, key: str) -> bool:
     """Whether the user gave what goes into the argument `key`, rather than leaving it at its default."""
-    source = context.get_parameter_source("plan_file" if key == "plan" else key)
+    source = context.get_parameter_source(key)
     return source is not None and source.name == "COMMANDLINE"
 
 

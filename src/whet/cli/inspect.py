@@ -10,61 +10,40 @@ import typer
 
 import whet
 from whet.cli.console import Console, plain
-from whet.cli.options import RUNTIMES, Chat, Debug, Device, Field, Json, Model, Seed, Text, Window
+from whet.cli.options import Debug, Json, Model, takes
 from whet.cli.phrases import language, say, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import Sheet
 from whet.report.numbers import figure
+from whet.steps.options import Inspect
 
 EXAMPLE = "Example: whet inspect MODEL --text corpus.txt --skills skills.jsonl --report inspect.html"
 ITEMS = 64  # of each of the embedded model's skills
 
 
+@takes(Inspect)
 def run(
     model: Model,
-    text: Text = None,
-    skills: Annotated[
-        Path | None, typer.Option(help="A .jsonl file of questions: shows which block carries which skill.")
-    ] = None,
-    target: Annotated[str, typer.Option("--for", help=f"What is to load a lighter one: {RUNTIMES}.")] = "transformers",
-    spectra: Annotated[
-        bool, typer.Option("--spectra/--no-spectra", help="Also how many directions each output uses.")
-    ] = True,
+    *,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every score as JSON.")] = None,
     page: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
     ] = None,
-    field: Field = "text",
-    chat: Chat = False,
-    samples: Annotated[int, typer.Option(help="Windows of text to draw from.", min=1)] = 128,
-    window: Window = 2048,
-    seed: Seed = 0,
-    device: Device = "auto",
     as_json: Json = False,
     debug: Debug = False,
+    **options: Any,
 ) -> int:
     """Score every part of MODEL: what it weighs, what it is worth to each skill and language, what stands out."""
     folder = resolve(model)
-    asked: dict[str, Any] = {"text": text, "skills": skills}
     if is_starter(folder):
         from whet import starter
 
-        asked["text"] = calibration(samples, seed) if text is None else text
-        asked["skills"] = starter.skills("solve", ITEMS, seed) if skills is None else skills
+        if options["text"] is None:
+            options["text"] = calibration(options["samples"], options["seed"])
+        if options["skills"] is None:
+            options["skills"] = starter.skills("solve", ITEMS, options["seed"])
     with Console(as_json) as console:
-        found = whet.inspect(
-            folder,
-            **asked,
-            target=target,
-            field=field,
-            chat=chat,
-            samples=samples,
-            window=window,
-            seed=seed,
-            device=device,
-            spectra=spectra,
-            on_event=console.on_event,
-        )
+        found = whet.inspect(folder, **options, on_event=console.on_event)
         console.show(roles(found).rich(), blocks(found).rich())
         if found["skills"]:
             console.show(carried(found).rich())

@@ -1,30 +1,26 @@
-"""The options that several verbs share, each described once."""
+"""What verbs share: options made from the models in `whet.steps.options`, and those of the command line alone."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from whet.steps.options import Options, Shown
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Seed = Annotated[int, typer.Option(help="Of everything drawn at random.", min=0)]
+Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Field = Annotated[str, typer.Option(help="The field of jsonl or parquet records that holds the text.")]
-Chat = Annotated[bool, typer.Option("--chat", help="Records are conversations: write them with the model's template.")]
+Chat = Annotated[bool, typer.Option("--chat", help="Records are conversations: apply the model's chat template.")]
 Text = Annotated[
     str | None, typer.Option(help="A .txt, .jsonl or .parquet file, a folder of them, or a data set's name on the hub.")
-]
-# What `--for` takes, told to a person; a test keeps it what `whet.targets` has, which is slow to import.
-RUNTIMES = "transformers, vllm, llama.cpp, onnx, openvino or whet"
-Window = Annotated[int, typer.Option(help="Tokens in a window of text.", min=8)]
-Fit = Annotated[
-    str | None, typer.Option(help="The most bytes of the weight files: 400MB, 1.5GiB, or 25% of the original's.")
-]
-Bits = Annotated[float | None, typer.Option(help="The most stored bits a parameter, everything counted: 3.5.")]
-Quality = Annotated[
-    float | None, typer.Option(help="The share of the original's quality to keep, at the fewest bytes: 0.98.")
 ]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, new or empty.", show_default=False)]
 Model = Annotated[
@@ -34,3 +30,52 @@ Model = Annotated[
 Unfinished = Annotated[
     Path, typer.Argument(metavar="OUT", help="The folder that was being written.", show_default=False)
 ]
+
+V = TypeVar("V", bound=Callable[..., Any])
+
+
+def takes(kind: type[Options]) -> Callable[[V], V]:
+    """A verb whose `**options` are those of `kind`, each as an option of the command line."""
+
+    def with_options(run: V) -> V:
+        signature = inspect.signature(run, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        made = [_parameter(name, field) for name, field in kind.model_fields.items()]
+        last = [p for p in own if p.kind is p.KEYWORD_ONLY]
+        first = [p for p in own if p.kind is not p.KEYWORD_ONLY]
+        parameters = [
+            p.replace(kind=p.KEYWORD_ONLY) if p.kind is p.POSITIONAL_OR_KEYWORD else p for p in (*first, *made, *last)
+        ]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": int}
+        return run
+
+    return with_options
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """A field as a parameter that typer reads."""
+    shown = next((one for one in field.metadata if isinstance(one, Shown)), Shown())
+    least = next((one.ge for one in field.metadata if hasattr(one, "ge")), None)
+    flag = "--" + (field.alias or name).replace("_", "-")
+    default = field.default if field.default is not PydanticUndefined else None
+    names = [flag] if default is not True else [f"{flag}/--no-{flag[2:]}"]
+    option = typer.Option(
+        *names,
+        help=f"{field.description}.",
+        metavar=shown.metavar,
+        min=least,
+        show_default=shown.default or True,
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[_plain(field.annotation), option]
+    )
+
+
+def _plain(annotation: Any) -> Any:
+    """The type as typer takes it: text where Python takes more."""
+    kinds = getattr(annotation, "__args__", (annotation,))
+    optional = type(None) in kinds
+    known = [kind for kind in (bool, int, float) if kind in kinds]
+    kind = known[0] if len(known) == 1 and str not in kinds else str
+    return kind | None if optional else kind

@@ -10,54 +10,33 @@ import typer
 
 import whet
 from whet.cli.console import Console
-from whet.cli.options import RUNTIMES, Bits, Chat, Debug, Device, Field, Fit, Json, Model, Quality, Seed, Text, Window
+from whet.cli.options import Debug, Json, Model, takes
 from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import calibration, is_starter, resolve
 from whet.cli.tables import Sheet
 from whet.report.numbers import figure
+from whet.steps.options import Plan
 
 EXAMPLE = "Example: whet plan MODEL plan.json --fit 25% --text corpus.txt"
 
 
+@takes(Plan)
 def run(
     model: Model,
     out: Annotated[
         Path, typer.Argument(metavar="PLAN", help="The .json file to write the plan to.", show_default=False)
     ],
-    fit: Fit = None,
-    bits: Bits = None,
-    quality: Quality = None,
-    target: Annotated[str, typer.Option("--for", help=f"What is to load it: {RUNTIMES}.")] = "transformers",
-    text: Text = None,
-    field: Field = "text",
-    chat: Chat = False,
-    samples: Annotated[int, typer.Option(help="Windows of text to draw from.", min=1)] = 128,
-    window: Window = 2048,
-    seed: Seed = 0,
-    device: Device = "auto",
+    *,
     as_json: Json = False,
     debug: Debug = False,
+    **options: Any,
 ) -> int:
     """Plan which scheme each part of MODEL takes within a budget. Then: `whet compress MODEL OUT --plan PLAN`."""
     folder = resolve(model)
-    source: Any = calibration(samples, seed) if text is None and is_starter(folder) else text
+    if options["text"] is None and is_starter(folder):
+        options["text"] = calibration(options["samples"], options["seed"])
     with Console(as_json) as console:
-        plan = whet.plan(
-            folder,
-            out,
-            fit=fit,
-            bits=bits,
-            quality=quality,
-            target=target,
-            text=source,
-            field=field,
-            chat=chat,
-            samples=samples,
-            window=window,
-            seed=seed,
-            device=device,
-            on_event=console.on_event,
-        )
+        plan = whet.plan(folder, out, **options, on_event=console.on_event)
         console.show(by_role(plan).rich(), beside(plan).rich())
         for line in (*plan["left_out"], *plan["notes"]):
             console.show(f"{say('note')}: {sentence(line)}")

@@ -57,6 +57,15 @@ class Item:
         """The accuracy of guessing: 1 / choices, 0 for a free answer."""
         return 1 / len(self.choices) if self.choices else 0.0
 
+    def record(self) -> dict[str, Any]:
+        """As the JSON object that `parse_item` reads."""
+        base: dict[str, Any] = {"skill": self.skill, "prompt": self.prompt}
+        if self.group is not None:
+            base["group"] = self.group
+        if self.choices:
+            return base | {"choices": list(self.choices), "label": self.label}
+        return base | {"answer": self.answer, "check": self.check}
+
 
 @dataclass(frozen=True)
 class Outcome:

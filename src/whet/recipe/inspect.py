@@ -1,6 +1,6 @@
 """`inspect`: what a model is made of, what each part is worth, and what is worth doing about it.
 
-The result is the scores (`whet.recipe.scoring`) with three keys more: `roles` (parameters, bytes and predicted cost by
+The result is the scores (`whet.steps.score`) with three keys more: `roles` (parameters, bytes and predicted cost by
 role), `points` (what usual choices would take and lose), and `findings`, each a dict with a `kind` and its figures.
 Kinds: `spike` (inputs far above the usual: keep activations there above 8 bits), `embedding` (tables are a large share
 of the bytes), `idle` (blocks that change little: candidates for removal), `flat` (outputs that live in few directions:
@@ -16,14 +16,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from whet.apply.job import scale_dtype
 from whet.budget import tables
 from whet.budget.mix import KEEP, Budget, Offers, make_plan, offered
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.measure.skills import read_skills
-from whet.recipe.decide import decide, scale_dtype
-from whet.recipe.scoring import score
 from whet.scores import SPIKE
+from whet.steps.decide import TARGET, decide
+from whet.steps.options import Inspect, Quantize, Text, takes
+from whet.steps.score import score
 from whet.targets import Target, find_target
 
 _TABLE_SHARE = 0.15  # of all bytes
@@ -33,48 +35,34 @@ _MUCH, _ONE_SKILL = 0.25, 2.5  # of a skill's whole worth, and times what the bl
 _POINTS = (6.0, 5.0, 4.0, 3.5, 3.0)  # bits a parameter
 
 
-def inspect(
-    model: str | Path,
-    *,
-    text: Any = None,
-    skills: Any = None,
-    target: str = "transformers",
-    field: str = "text",
-    chat: bool = False,
-    samples: int = 128,
-    window: int = 2048,
-    seed: int = 0,
-    device: str = "auto",
-    spectra: bool = True,
-    on_event: OnEvent = ignore,
-) -> dict[str, Any]:
+@takes(Inspect)
+def inspect(model: str | Path, *, on_event: OnEvent = ignore, **options: Any) -> dict[str, Any]:
     """Score every part of `model`; the result is described at the top of this file.
 
-    text, skills, field, chat, samples, window, seed, device: as for `compress`; of the text at most 8,192 tokens are
-    used. target: the runtime that advice is for. spectra: also how many directions each output uses.
+    Of the text at most 8,192 tokens are used. target: the runtime that advice is for.
     """
-    runtime = find_target(target)
-    if text is None:
+    asked = Inspect.of("inspect", **options)
+    runtime = find_target(asked.target or TARGET)
+    if asked.text is None:
         raise UsageError("Inspecting needs text of the kind the model is used for: give --text FILE.")
-    items = read_skills(skills) if skills is not None else []
-    decision = decide(
-        model, scheme="int8s", target="whet", text=text, eval_text=None, field=field, chat=chat, samples=samples,
-        window=window, seed=seed, device=device,
-    )  # fmt: skip
-    own = {linear.address for linear in tables(decision.anatomy)}
-    scales = scale_dtype(decision.dtype)
+    items = read_skills(asked.skills) if asked.skills is not None else []
+    text = {name: getattr(asked, name) for name in Text.model_fields}
+    quantize = Quantize.of("inspect", scheme="int8s", target="whet", **text)
+    job = decide(model, quantize, seed=asked.seed, device=asked.device)
+    own = {linear.address for linear in tables(job.anatomy)}
+    scales = scale_dtype(job.dtype)
     found = score(
-        decision,
+        job,
         lambda linear: [
             *offered(find_target("whet"), linear.shape, linear.address in own, scales),
             *(offered(runtime, linear.shape, linear.address in own) if runtime.schemes else ()),
         ],
         items=items,
-        spectra=spectra,
-        seed=seed,
+        spectra=asked.spectra,
+        seed=asked.seed,
         on_event=on_event,
     )
-    return {**found, "target": target, "roles": _roles(found), "points": _points(found, runtime)} | {
+    return {**found, "target": runtime.name, "roles": _roles(found), "points": _points(found, runtime)} | {
         "findings": _findings(found, runtime)
     }
 

@@ -18,67 +18,27 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator
 
-from whet.budget import Strict, checked
 from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, ignore, note_event
 from whet.messages import Message
-from whet.quantize import TRANSFORMS
-from whet.recipe.decide import TARGET, check_asked
-from whet.targets import TARGETS, find_target
+from whet.steps.decide import TARGET
+from whet.steps.options import Quantize
+from whet.strict import Strict, checked
+from whet.targets import find_target
 
 PRESETS = ("w8", "w4", "balanced", "smallest")
-RECIPE = "recipe.yaml"
-# What a way to say what to do leaves no room for.
-_LEAVES = {
-    "scheme": ("skills",),
-    "plan": ("embed", "skills"),
-    "fit": ("embed", "repair"),
-    "bits": ("embed", "repair"),
-    "quality": ("embed", "repair"),
-}
-_WAYS = tuple(_LEAVES)
-# Keys of a recipe by the name the argument has in Python.
-_RENAMED = {"for": "target", "eval": "eval_text"}
 
 
-class Quantize(Strict):
-    """Where weights may land, and on which text that is solved. One of preset, scheme, plan, fit, bits and quality."""
+class QuantizeStep(Quantize):
+    """The options of `whet compress`, or a preset and what goes over it."""
 
     preset: str | None = Field(default=None, description=f"What is not said here: {', '.join(PRESETS)}")
-    scheme: str | None = Field(default=None, description="One scheme throughout, such as W4A16 or int4-g32")
-    embed: str | None = Field(default=None, description="With scheme: that of embedding and head, else they stay")
-    plan: str | None = Field(default=None, description="A file that names a scheme for each part")
-    fit: str | int | None = Field(default=None, description="The most bytes of the weight files: 400MB, or 25%")
-    bits: float | None = Field(default=None, description="The most stored bits a parameter, everything counted")
-    quality: float | None = Field(default=None, description="The share of the original's quality to keep, such as 0.98")
-    skills: str | None = Field(default=None, description="With a budget: a file of items whose skills it is to keep")
-    solver: str | None = Field(
-        default=None, description="fast, good or best; or nearest (needs no text), gptq, gptaq, block, tuned"
-    )
-    transform: str | None = Field(
-        default=None, description=f"What is folded into the original first: {', '.join(TRANSFORMS)}"
-    )
-    repair: int | None = Field(
-        default=None, ge=1, description="The rank of an adapter that puts back what rounding lost, such as 16"
-    )
-    synthetic: int | None = Field(
-        default=None, ge=0, description="Tokens of text that the original writes beside the text given; 0 for none"
-    )
-    target: str | None = Field(
-        default=None, alias="for", description=f"The runtime that is to load it: {', '.join(TARGETS)}"
-    )
-    text: str | None = Field(default=None, description="A file, a folder or a data set's name on the hub")
-    field: str = Field(default="text", description="The field of records that holds the text")
-    chat: bool = Field(default=False, description="Records are conversations")
-    eval_text: str | None = Field(default=None, alias="eval", description="Text to verify on")
-    samples: int = Field(default=128, ge=1, description="Windows of text to solve on")
-    window: int = Field(default=2048, ge=8, description="Tokens in a window")
 
 
 class Step(Strict):
     """One thing that is done to the model."""
 
-    quantize: Quantize
+    quantize: QuantizeStep
 
 
 class Recipe(Strict):
@@ -126,7 +86,7 @@ def recipe_arguments(
     elif preset is not None:
         below = _preset(preset, Message("{source}, steps[0].quantize.preset", source=source))
     try:
-        check_asked(**{name: said.get(name) for name in (*_WAYS, "embed", "skills", "repair")})
+        Quantize.model_construct(**said).check()
     except UsageError as error:
         raise UsageError("{source}, steps[0].quantize: {error}", source=source, error=error.message) from error
     said = _over(said, given)
@@ -144,33 +104,10 @@ def recipe_arguments(
     return arguments
 
 
-def resolved(model: str | Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe that `compress` was called with, every default filled in. The folder it goes into is not named, nor is
-    a model whose path is absolute; text and skills that were no files are left out."""
-    named = {name: key for key, name in _RENAMED.items()}
-    told = {}
-    for name, field in Quantize.model_fields.items():
-        value = arguments.get(name, field.default)
-        if isinstance(value, Path):
-            value = str(value)
-        if name == "plan" and isinstance(value, Mapping):
-            value = "plan.json"
-        if isinstance(value, str | int | float):
-            told[named.get(name, name)] = value
-    top = {} if Path(model).is_absolute() else {"model": str(model)}
-    return {"version": 1, **top, "seed": arguments["seed"], "steps": [{"quantize": told}]}
-
-
-def recipe_text(recipe: Mapping[str, Any]) -> str:
-    """A resolved recipe as the file that goes into the finished folder."""
-    head = "# What made this folder, every default filled in. Again: whet compress MODEL OUT --recipe recipe.yaml\n"
-    return head + yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
-
-
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` over `below`; where `above` says what to do, `below` says nothing of it any more."""
-    way = next((name for name in _WAYS if above.get(name) is not None), None)
-    gone = set() if way is None else {*_WAYS, *_LEAVES[way]}
+    way = next((name for name in Quantize.WAYS if above.get(name) is not None), None)
+    gone = set() if way is None else {*Quantize.WAYS, *Quantize.WAYS[way]}
     return {name: value for name, value in below.items() if name not in gone} | dict(above)
 
 

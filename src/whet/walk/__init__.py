@@ -1,11 +1,11 @@
 """The block loop, forward and in reverse: streams through a model one block at a time, second moments, the journal."""
 
 from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample, not_followed, refuse_unscored
-from whet.walk.journal import Journal, alone
+from whet.walk.journal import Journal, locked
 from whet.walk.moments import STARVED, SecondMoments, steadied
 from whet.walk.skeleton import placed
 from whet.walk.swaps import ORIGINAL, Swaps
-from whet.walk.walk import BlockStep, Visitor, Walk
+from whet.walk.walk import BlockStep, Untouched, Visitor, Walk
 
 __all__ = [
     "ORIGINAL",
@@ -18,9 +18,10 @@ __all__ = [
     "Sample",
     "SecondMoments",
     "Swaps",
+    "Untouched",
     "Visitor",
     "Walk",
-    "alone",
+    "locked",
     "not_followed",
     "placed",
     "refuse_unscored",

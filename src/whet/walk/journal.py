@@ -1,8 +1,7 @@
 """What a run has finished, so that it can be killed anywhere and go on.
 
-A run's folder (`.whet` inside the output while it is being made) holds `recipe.json` (everything that was decided),
-`windows.safetensors` (the tokens it solves on) and `journal.jsonl`: one line per finished unit, written after the
-unit's file has its final name. A unit without a line is done again and gives the same bytes.
+`journal.jsonl` in a run's folder has one line per finished unit, written after the unit's file has its final name. A
+unit without a line is done again and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from whet.errors import UsageError
 
 
 @contextmanager
-def alone(run: Path) -> Iterator[None]:
+def locked(run: Path) -> Iterator[None]:
     """Hold the run folder against another process; the system lets go however this one ends. Raises UsageError."""
     with disk_errors(run), (run / "lock").open("ab") as handle:
         try:

@@ -256,3 +256,11 @@ class Walk:
             error += difference.double().square().sum().item()
             norm += self.original[number].double().square().sum().item()
         return error / norm if norm else 0.0
+
+
+class Untouched:
+    """A visitor that leaves every block as it is."""
+
+    def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
+        """Nothing is replaced."""
+        return {}

@@ -7,8 +7,8 @@ import pytest
 from gguf_models import CASES, EXPERTS, GEMMA, make
 from whet.checkpoint.gguf import read_gguf
 from whet.errors import UsageError
+from whet.formats.export import export
 from whet.formats.gguf import ARCHITECTURES, plan_gguf
-from whet.recipe.export import export
 from whet.targets import find_target
 
 

@@ -1,0 +1,380 @@
+"""The lighter model against its original: divergence, skills, size, speed and memory on the same material, one verdict.
+
+The result is plain JSON (`"format": "whet.compare"`, `"version": 1`); a change that renames or removes a key raises the
+version. Its keys:
+
+    verdict     "pass" | "fail" | "inconclusive" by `limits`, the limits judged by
+    judgements  a list, one entry a limit (min_retention: one a skill): limit, at, of, value, interval, verdict, reason
+    text        source, part ("all" | "report"), fingerprint, documents, documents_used, split_by, windows,
+                window (tokens), tokens, clusters, clustered_by ("documents" | "windows")
+    divergence  kl {mean, standard_error, interval, percentiles} in nats a token, top1, perplexity {original, lighter,
+                ratio, log_ratio}, confidence; see `whet.measure.divergence.summarize`. Intervals: None with one cluster
+    skills      a list, one entry a skill; see `whet.measure.skills.compare_skills`. [] when none were given
+    tasks       a list, one entry a task of the evaluation harness. [] when none were asked for
+    size        original, lighter: bytes by part; shrink: total of the original over total of the lighter
+    speed       prefill, decode side by side; see `whet.measure.speed.side_by_side`. None when not asked for
+    memory      original, lighter: load_seconds, peak_bytes, before_bytes, or error. None when not asked for
+    notes       sentences a reader of the figures has to know
+    options     what it was asked with; environment: machine and versions; seconds: how long it took
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import PreTrainedTokenizerBase
+
+import whet
+from whet.anatomy import architecture_of, task_of
+from whet.checkpoint import Checkpoint
+from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.memory import available_memory
+from whet.engines.opening import open_engine
+from whet.engines.torch import resolve_device
+from whet.errors import MachineError, UsageError
+from whet.events import OnEvent, ignore
+from whet.measure.divergence import CHUNK, TokenScores, divergence, summarize
+from whet.measure.limits import judge, overall, resolve_limits
+from whet.measure.sides import (
+    context_of,
+    lineage_of,
+    must_be_runnable,
+    notes_of,
+    shared_tokenizer,
+    size_of,
+    weights_of,
+)
+from whet.measure.skills import Item, compare_skills, read_skills, score
+from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
+from whet.measure.tasks import require_harness, run_tasks
+from whet.messages import Message
+from whet.text import Window, fingerprint, located_windows, read_documents, split
+
+VERSION = 1
+FEWEST_CLUSTERS = (
+    5  # under so many documents, windows are the clusters: a t interval with 3 degrees says next to nothing
+)
+
+
+def compare(
+    original: str | Path,
+    lighter: str | Path,
+    *,
+    text: str | Path | Sequence[str] | None = None,
+    skills: str | Path | Sequence[Mapping[str, Any]] | None = None,
+    field: str = "text",
+    chat: bool = False,
+    windows: int | None = 256,
+    window: int = 512,
+    batch_tokens: int = 2048,
+    limits: Mapping[str, float | None] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str | None = None,
+    speed: bool = True,
+    tasks: Sequence[str] | None = None,
+    use_report_split: bool | None = None,
+    examples: int = 3,
+    dry_run: bool = False,
+    on_event: OnEvent = ignore,
+) -> dict[str, Any]:
+    """Compare two models; the result is described at the top of this file.
+
+    Args:
+        original, lighter: model folders or .gguf files, which run in llama.cpp; they must share a tokenizer.
+        text: a path or hub name (see `whet.text.read_documents`, also for `field` and `chat`), or documents, which are
+            used as they are.
+        skills: a path to items, or items (see `whet.measure.skills.read_skills`).
+        windows: how many windows of `window` tokens to sample with `seed`; None takes all of the text, in order.
+        batch_tokens: tokens run through a model at once.
+        limits: over the defaults max_kl 0.1, min_top1 0.85, max_ppl_ratio 1.1, min_retention 0.95 (every skill);
+            min_shrink (original bytes over lighter) is judged only when given. None as a value turns one off.
+        dtype: the type both models compute in; None: the one each folder names.
+        speed: also time both and measure memory, which opens each model once more in a process of its own.
+        tasks: names of tasks of lm-evaluation-harness (extra `tasks`).
+        use_report_split: None: only the report part is used when this text also compressed the model (its fingerprint
+            is in whet.json), otherwise all. True, False: insist.
+        examples: at most so many flips are shown for each skill and direction.
+        dry_run: check everything that can be checked, and say what it would take: `seconds` (a rough guess), `memory`
+            and `disk` in bytes, beside `text`, `items`, `size` and `notes`. No model is opened.
+
+    Raises UsageError for no text, an unknown limit, folders or tokenizers that do not fit each other, text that cannot
+    be read or is too short; GateError when the lighter model gives logits that are not finite; MachineError for a
+    missing device or package.
+    """
+    started = time.monotonic()
+    limits_used = resolve_limits(limits, has_skills=skills is not None)
+    if text is None:
+        raise UsageError(
+            "There is no text to compare on. Give a text that neither model was made with (--text FILE), of the kind "
+            "the model is used for."
+        )
+    if tasks:
+        require_harness()
+    items = [] if skills is None else read_skills(skills)
+    must_be_runnable((original, lighter), tasks)
+    task = "causal" if is_gguf(original) else _task(original)
+    tokenizer = shared_tokenizer(original, lighter)
+    size = {"original": size_of(original), "lighter": size_of(lighter)}
+    notes = notes_of(original, lighter) + ([_READ_AS[task]] if task in _READ_AS else [])
+
+    length, context = window, min((n for n in map(context_of, (original, lighter)) if n is not None), default=None)
+    if context is not None and context < window:
+        length = context
+        notes.append(
+            Message(
+                "Windows have {context} tokens, the context of the model, instead of {asked}.",
+                context=context,
+                asked=window,
+            )
+        )
+    material = _read(text, field, chat, tokenizer, lighter, use_report_split, seed, notes)
+    found = located_windows(material.documents, tokenizer, windows, length, seed, material.source)
+    clusters, clustered_by = _clusters(found, notes)
+    described = {
+        **material.described,
+        "windows": len(found),
+        "window": length,
+        "tokens": sum(len(w.tokens) for w in found),
+        "clusters": len(set(clusters)),
+        "clustered_by": clustered_by,
+    }
+    needs = _needs(original, lighter, described["tokens"], items, dtype)
+    on_event({"event": "plan", **needs})
+    if dry_run:
+        about = {"format": "whet.compare", "version": VERSION, "dry_run": True}
+        return {**about, **needs, "text": described, "items": len(items), "size": size, "notes": notes}
+    _must_have_room(needs, device)
+
+    prompt = torch.cat([w.tokens for w in found])[
+        : min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
+    ].tolist()
+    measure_speed = speed and len(prompt) > 0 and task != "masked"
+    # before the models are opened here, so that the two processes do not have to find room beside them
+    memory = (
+        {n: footprint(f, prompt, device=device, dtype=dtype) for n, f in _named(original, lighter)}
+        if measure_speed
+        else None
+    )
+    engines = [open_engine(folder, device, dtype) for folder in (original, lighter)]
+    scores = divergence(engines[0], engines[1], [w.tokens for w in found], batch_tokens, on_event)
+    notes += scores.notes
+    outcomes = [
+        score(engine, items, chat=chat, on_event=on_event, stage=f"skills, {name}") if items else []
+        for name, engine in zip(("original", "lighter"), engines, strict=True)
+    ]
+    result: dict[str, Any] = {
+        "format": "whet.compare",
+        "version": VERSION,
+        "verdict": None,
+        "judgements": [],
+        "limits": limits_used,
+        "original": str(original),
+        "lighter": str(lighter),
+        "text": described,
+        "divergence": summarize(scores, clusters),
+        "skills": compare_skills(items, outcomes[0], outcomes[1], examples),
+        "size": {**size, "shrink": size["original"]["total"] / size["lighter"]["total"]},
+        "speed": side_by_side(engines[0], engines[1], prompt, on_event=on_event) if measure_speed else None,
+        "memory": memory,
+        "tasks": run_tasks(engines[0], engines[1], tasks, seed) if tasks else [],
+        "notes": notes,
+        "options": {
+            "field": field,
+            "chat": chat,
+            "windows": windows,
+            "window": window,
+            "seed": seed,
+            "device": str(engines[0].device),
+            "dtype": [engine.dtype for engine in engines],
+            "batch_tokens": batch_tokens,
+        },
+        "environment": environment(),
+    }
+    result["judgements"] = _judgements(result, identical=_identical(scores) and outcomes[0] == outcomes[1])
+    result["verdict"] = overall(result["judgements"])
+    result["seconds"] = time.monotonic() - started
+    return result
+
+
+def _task(original: str | Path) -> str:
+    """What the original answers; refuses a classifier, whose answer is one for a whole text."""
+    task = task_of(architecture_of(Checkpoint(original).config))
+    if task == "classification":
+        raise UsageError(
+            "{folder} gives one answer a text and no token, so there is no token to compare. whet compress tells the "
+            "KL of its answers on text that was kept out of solving.",
+            folder=original,
+        )
+    return task
+
+
+_READ_AS = {
+    "masked": Message("A masked model: at every position it is asked for the token that stands there, which it sees."),
+    "seq2seq": Message(
+        "An encoder and a decoder: both are given each window, and the decoder says what comes next in it."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Material:
+    documents: list[str]
+    source: str
+    described: dict[str, Any]
+
+
+def _read(
+    text: str | Path | Sequence[str],
+    field: str,
+    chat: bool,
+    tokenizer: PreTrainedTokenizerBase,
+    lighter: str | Path,
+    use_report_split: bool | None,
+    seed: int,
+    notes: list[Message],
+) -> _Material:
+    """The documents to compare on: all that were given, or their report part when the rest made the lighter model."""
+    if isinstance(text, str | Path):
+        documents, source = read_documents(text, field, chat=chat, tokenizer=tokenizer), str(text)
+    else:
+        documents, source = list(text), Message("the text")
+    mark = fingerprint(documents)
+    made_with = [step["text"] for step in lineage_of(lighter) if step.get("text")]
+    solved = [about for about in made_with if about.get("fingerprint") == mark]
+    whole = [about for about in solved if about.get("split") == "eval given"]  # nothing of it was kept out
+    part, used, how = "all", documents, None
+    if use_report_split or (use_report_split is None and solved and not whole):
+        parts = split(documents, int(solved[-1].get("seed", seed)) if solved else seed)
+        part, used, how = "report", parts.report, parts.how
+    if solved and part == "report" and not whole:
+        notes.append(
+            Message(
+                "This text also made the lighter model: only its report part, which nothing was solved on, is used."
+            )
+        )
+    elif solved:
+        notes.append(Message("The lighter model was solved on the text used here: the figures flatter it."))
+    if any(about.get("eval_fingerprint") == mark for about in made_with):
+        notes.append(Message("This text verified the lighter model while it was made; nothing was solved on it."))
+    described = {
+        "source": str(source),
+        "fingerprint": mark,
+        "part": part,
+        "split_by": how,
+        "documents": len(documents),
+        "documents_used": len(used),
+    }
+    name = source if part == "all" else Message("{source} (its report part)", source=source)
+    return _Material(used, name, described)
+
+
+def _clusters(found: Sequence[Window], notes: list[Message]) -> tuple[list[int], str]:
+    """What the windows are clustered by: their documents, or themselves where documents are too few."""
+    documents = [w.document for w in found]
+    if len(set(documents)) >= FEWEST_CLUSTERS:
+        return documents, "documents"
+    notes.append(
+        Message(
+            "The text has {count} document(s): error bars are over its {windows} windows, which are not quite "
+            "independent, so they are somewhat too short. A text of many documents gives honest ones.",
+            count=len(set(documents)),
+            windows=len(found),
+        )
+    )
+    return list(range(len(found))), "windows"
+
+
+def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, Any]]:
+    """One judgement a limit; a model that is its original on every token and item is judged without error bars."""
+    measured = result["divergence"]
+    figures = {
+        "max_kl": (measured["kl"]["mean"], measured["kl"]["interval"]),
+        "min_top1": (measured["top1"]["mean"], measured["top1"]["interval"]),
+        "max_ppl_ratio": (measured["perplexity"]["ratio"]["value"], measured["perplexity"]["ratio"]["interval"]),
+    }
+    judgements = []
+    for name, at in result["limits"].items():
+        if name == "min_retention":
+            for entry in result["skills"]:
+                kept = entry["retention"]
+                judgements.append(judge(name, at, kept["value"], kept["interval"], exact=identical, of=entry["skill"]))
+        elif name == "min_shrink":
+            judgements.append(judge(name, at, result["size"]["shrink"], None, exact=True))
+        else:
+            judgements.append(judge(name, at, *figures[name], exact=identical))
+    return judgements
+
+
+def _identical(scores: TokenScores) -> bool:
+    return not scores.kl.any() and np.array_equal(scores.nll_original, scores.nll_lighter)
+
+
+def _needs(
+    original: str | Path, lighter: str | Path, tokens: int, items: Sequence[Item], dtype: str | None
+) -> dict[str, Any]:
+    """What it will take: both models in memory, decoded, and one multiplication a weight and token of each."""
+    weights, width = weights_of(original, dtype)
+    # a lighter folder is decoded to what the original takes
+    memory = width + (weights_of(lighter, dtype)[1] if is_gguf(lighter) else width)
+    asked = sum(len(item.prompt.encode()) // 2 + (20 if item.answer else 10 * len(item.choices)) for item in items)
+    square = torch.ones(512, 512)
+    started = time.perf_counter()
+    for _ in range(4):
+        square @ square
+    a_second = 4 * 512**3 / (time.perf_counter() - started)
+    return {
+        "seconds": 2 * weights * (tokens + asked) / (a_second / 2) + 20,  # a model reaches half of that rate at best
+        "memory": memory + 8 * 4 * CHUNK + 500_000_000,
+        "disk": 0,
+    }
+
+
+def _must_have_room(needs: Mapping[str, Any], device: str) -> None:
+    available = available_memory() if resolve_device(device) == "cpu" else None
+    if available is not None and available < needs["memory"]:
+        raise MachineError(
+            "Comparing needs about {needs:.1f} GB of memory for both models side by side, and {free:.1f} GB are free. "
+            "Use a smaller type (dtype bfloat16), or a machine with more memory.",
+            needs=needs["memory"] / 1e9,
+            free=available / 1e9,
+        )
+
+
+def _named(original: str | Path, lighter: str | Path) -> list[tuple[str, str | Path]]:
+    return [("original", original), ("lighter", lighter)]
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions the figures hold for."""
+    return {
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "whet": whet.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

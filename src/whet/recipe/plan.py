@@ -1,0 +1,52 @@
+"""`plan`: the best mix of schemes for a budget, as predicted."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from whet.budget import write_plan
+from whet.budget.mix import make_plan
+from whet.errors import UsageError
+from whet.events import OnEvent, ignore
+from whet.steps.budget import budget_of, check_possible, offers
+from whet.steps.decide import decide
+from whet.steps.options import Budget, Plan, Quantize, takes
+from whet.steps.quantize import examined
+from whet.steps.score import score
+from whet.targets import find_target
+
+
+@takes(Plan)
+def plan(
+    model: str | Path, out: str | Path | None = None, *, on_event: OnEvent = ignore, **options: Any
+) -> dict[str, Any]:
+    """The best mix of schemes for a budget, as predicted (`whet.budget.plan`); written to the file `out` if given.
+
+    Exactly one of fit (bytes of the weight files, `400MB`, or `25%` of the original's), bits (stored bits a parameter,
+    everything counted) and quality (a share q of the original's: predicted KL at most −ln q). Nothing is compressed:
+    `compress` with the same budget also measures and plans again. Raises UsageError with the smallest possible budget
+    where this one cannot be met.
+    """
+    started = time.monotonic()
+    asked = Plan.of("plan", **options)
+    given = [name for name in Budget.model_fields if getattr(asked, name) is not None]
+    if len(given) != 1:
+        raise UsageError(
+            "A plan needs one budget, {count} were given. Give one of fit (400MB, 25%), bits (3.5) and quality (0.98).",
+            count=len(given),
+        )
+    quantize = Quantize.of(
+        "plan", **{name: getattr(asked, name) for name in Plan.model_fields if name in Quantize.model_fields}
+    )
+    job = decide(model, quantize, seed=asked.seed, device=asked.device)
+    budget = budget_of(job.checkpoint, asked)
+    assert budget is not None
+    check_possible(job, budget)
+    job = examined(job)
+    scores = score(job, offers(job), seed=job.seed, on_event=on_event)
+    found = make_plan(scores, find_target(job.target), budget, solver=job.solver)
+    if out is not None:
+        write_plan(out, found)
+    return {**found, "seconds": time.monotonic() - started}

@@ -1,0 +1,59 @@
+"""config.json and the index of a lighter folder, and how its tensors are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet.apply.job import Job
+from whet.apply.shards import Shards
+from whet.checkpoint import empty_model, read_header, write_json
+from whet.formats import linear_table, quantization_config, reading, whet_config
+
+
+def write_index(out: Path, shards: Shards, stem: str) -> None:
+    mapping, total = {}, 0
+    for unit in shards.units():
+        file = shards.file_of(unit)
+        for name, info in read_header(file).items():
+            mapping[name] = file.name
+            total += info.nbytes
+    write_json(
+        out / f"{stem}.safetensors.index.json",
+        {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))},
+    )
+
+
+def write_config(out: Path, job: Job, packed: bool) -> None:
+    config = {k: v for k, v in job.checkpoint.config.items() if k not in ("auto_map", "_name_or_path")}
+    if packed:
+        config["quantization_config"] = quantization_config(
+            {piece.address: job.grids[piece.linears[0].address] for piece in job.pieces},
+            _dense(job),
+            job.anatomy.embedding.address,
+            job.storage.dequantize,
+        )
+    else:
+        config |= whet_config(job.anatomy, job.grids, job.storage.decode)
+    config.setdefault("dtype", str(job.dtype).removeprefix("torch."))
+    write_json(out / "config.json", config)
+
+
+def read_how(job: Job) -> dict[str, Any]:
+    """How the tensors are read where it is not each by its address and name."""
+    how = reading(job.anatomy, job.grids, job.storage.decode)
+    plain = linear_table(job.grids, job.storage.decode)
+    return {} if how == {"linears": plain} else {"reading": how}
+
+
+def _dense(job: Job) -> list[str]:
+    """Modules of the type Linear that stay as they are, the head among them."""
+    parts = job.anatomy
+    lighter = {piece.held.parameter.removesuffix(".weight") for piece in job.pieces}
+    if parts.head is None and parts.embedding.address in job.grids:
+        lighter.add(parts.family.head)
+    model = empty_model(job.checkpoint, torch.float32)
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return [name for name in linears if name not in lighter]

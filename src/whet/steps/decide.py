@@ -1,0 +1,451 @@
+"""From options to a `Job`: everything that can be known before the long part, checked against model, target and text.
+
+Nothing is written here, and every wrong input is an error of one paragraph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.anatomy import Anatomy, anatomy
+from whet.apply.job import Job, compute_type, model_name, scale_dtype
+from whet.apply.opening import check_shapes, check_vocabulary, part, untie
+from whet.budget import check_plan, read_plan, tables
+from whet.checkpoint import Checkpoint, model_config
+from whet.checkpoint.memory import check_fits, lacking
+from whet.engines.torch import resolve_device
+from whet.errors import UsageError, did_you_mean
+from whet.formats.gguf import plan_gguf
+from whet.grids import Grid, parse_scheme
+from whet.messages import Message, first_of
+from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, TRANSFORMS, WHOLE
+from whet.steps.options import Quantize
+from whet.targets import (
+    TARGETS,
+    Storage,
+    Target,
+    beside_adapter,
+    check_family,
+    find_target,
+    no_file_yet,
+    stand_in,
+    storage,
+    tied,
+)
+from whet.text.calibration import read_windows
+from whet.walk import not_followed
+
+# Tokens that training is given, at the least, where the original may write some (`whet.apply.material`).
+ENOUGH = 1 << 16
+SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
+
+
+@dataclass(frozen=True)
+class Material:
+    """Windows of tokens, int64, to solve and verify on; what the lineage tells of them; and tokens that the original
+    is still to write (`to_write`), `synthetic` of them beside the text."""
+
+    solve: Sequence[Tensor] = ()
+    verify: Sequence[Tensor] = ()
+    about: Mapping[str, Any] | None = None
+    to_write: int = 0
+    synthetic: int = 0
+
+
+@dataclass(frozen=True)
+class _Method:
+    """How it is done: `best` where the user said so, which has the original write text too."""
+
+    solver: str
+    target: Target
+    scheme: str | None
+    plan: dict[str, Any] | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The original as it is worked on. `untied`: its config ties tensors that differ; `parted`: as in `Job`."""
+
+    checkpoint: Checkpoint
+    parts: Anatomy
+    dtype: torch.dtype
+    untied: bool
+    parted: bool
+
+
+def decide(
+    model: str | Path,
+    asked: Quantize,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    material: Material | None = None,
+    compute: torch.dtype | None = None,
+) -> Job:
+    """What a run does. Raises UsageError or MachineError before anything runs.
+
+    material: windows that were read already, which a resumed run has; `asked` names the text otherwise. compute: the
+    type a block's products are computed in; the one that is fast here unless given. A budget is decided on its target's
+    simplest scheme, which every plan then takes the place of.
+    """
+    asked.check()
+    method = _method(asked)
+    place = resolve_device(device)
+    opened = _opened(model, asked, method)
+    parts, checkpoint = opened.parts, opened.checkpoint
+    notes = no_file_yet(method.target)
+    if not parts.family.known:
+        notes.append(_about_unknown(asked, method, parts))
+        method = dataclasses.replace(method, solver="nearest")
+        asked = asked.model_copy(update={"text": None, "eval_text": None})
+    check_shapes(checkpoint, parts)
+    grids, stored, plan, more = _grids(asked, method, opened)
+    notes += more
+    if asked.repair is not None:
+        stored = beside_adapter(stored, grids)
+        if plan is not None and plan["predicted"] is not None:
+            notes.append(
+                Message("the plan's prediction is of its schemes alone, without what repair adds in bytes and wins")
+            )
+    given = material
+    if material is None:
+        material, more = _material(asked, method, checkpoint, parts, seed)
+    if asked.transform == "auto" and not material.to_write and not material.verify:
+        raise UsageError(
+            "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
+            "or --eval FILE."
+        )
+    notes += _about_model(opened, method, asked, material)
+    if given is None:
+        notes += more + _about_text(asked, method, material, parts)
+    job = Job(
+        checkpoint=checkpoint,
+        anatomy=parts,
+        name=model_name(checkpoint.path.resolve()),
+        grids=grids,
+        storage=stored,
+        target=method.target.name,
+        dtype=opened.dtype,
+        compute=compute or compute_type(opened.dtype, place),
+        device=place,
+        solver=method.solver,
+        seed=seed,
+        scheme=None if asked.budgeted else method.scheme,
+        embed=asked.embed,
+        plan=plan,
+        transform=asked.transform,
+        repair=asked.repair,
+        synthetic=material.synthetic,
+        solve=material.solve,
+        verify=material.verify,
+        to_write=material.to_write,
+        text=material.about,
+        notes=tuple(notes),
+        parted=opened.parted,
+    )
+    if asked.repair is not None:
+        _check_repair(job, method.target)
+    return job
+
+
+def _method(asked: Quantize) -> _Method:
+    """The solver, the target and the scheme or plan, each known by name."""
+    plan, solver, target = None, asked.solver, asked.target
+    if asked.plan is not None:
+        plan = read_plan(asked.plan)
+        solver, target = solver or plan["solver"], _target_of(plan, target)
+    runtime = find_target(target or TARGET)
+    scheme = None
+    if plan is None:
+        scheme = asked.scheme or (runtime.simplest if asked.budgeted else next(iter(runtime.schemes), SCHEME))
+        parse_scheme(scheme)
+        if asked.embed is not None:
+            parse_scheme(asked.embed)
+    best = solver == BEST
+    name = (EFFORTS.get(solver, solver) if solver else None) or SOLVER
+    if name not in SOLVERS:
+        raise UsageError(
+            "Solver {solver!r} is not known.{near} Solvers: {known}; or say {efforts}.",
+            solver=name,
+            near=did_you_mean(name, [*SOLVERS, *EFFORTS]),
+            known=", ".join(SOLVERS),
+            efforts=Message("fast for {fast}, good for {good}, best for {best}", **EFFORTS),
+        )
+    if asked.transform is not None and asked.transform not in TRANSFORMS:
+        raise UsageError(
+            "Transform {transform!r} is not known.{near} Transforms: {known}.",
+            transform=asked.transform,
+            near=did_you_mean(asked.transform, TRANSFORMS),
+            known=", ".join(TRANSFORMS),
+        )
+    if asked.budgeted and asked.text is None:
+        raise UsageError(
+            "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
+        )
+    return _Method(name, runtime, scheme, plan, best)
+
+
+def _opened(model: str | Path, asked: Quantize, method: _Method) -> _Model:
+    """The original, for a target that has its family."""
+    checkpoint = Checkpoint(model)
+    untied = untie(checkpoint)
+    parted = asked.transform in WHOLE and part(checkpoint)
+    parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
+    check_family(method.target, parts.model_type, str(checkpoint.path))
+    if method.target.gguf:
+        plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
+    dtype = model_config(checkpoint).dtype or checkpoint.dtype
+    return _Model(checkpoint, parts, dtype, untied, parted)
+
+
+def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> Message:
+    """What becomes of a family that no table has. Raises UsageError for what needs a table."""
+    if asked.transform is not None:
+        raise UsageError(
+            "whet has no table of the family {family}, so it does not know where --transform {transform} folds in. "
+            "Leave it out.",
+            family=parts.model_type,
+            transform=asked.transform,
+        )
+    if asked.embed is not None:
+        raise UsageError(
+            "whet has no table of the family {family}, so it does not know who reads its embedding. Leave out --embed.",
+            family=parts.model_type,
+        )
+    named = asked.solver is not None or method.plan is not None
+    useless = (named and method.solver != "nearest") or asked.text is not None
+    return Message(
+        "whet has no table of the family {family}: only the linears of its {count} blocks ({blocks}) are rounded, each "
+        "to nearest and by itself, without a look at text{unused}",
+        family=parts.model_type,
+        count=len(parts.blocks),
+        blocks=parts.family.blocks,
+        unused=Message(" (the solver and text that were given have no use here)") if useless else "",
+    )
+
+
+def _grids(
+    asked: Quantize, method: _Method, opened: _Model
+) -> tuple[dict[str, Grid], Storage, dict[str, Any] | None, list[Message]]:
+    """A grid for every part that has one, how they are stored, the plan they are of, and notes."""
+    parts, checkpoint, dtype = opened.parts, opened.checkpoint, opened.dtype
+    if method.plan is not None:
+        found = check_plan(method.plan, parts, checkpoint.tensors, scale_dtype=scale_dtype(dtype))
+        return found.grids, found.storage, found.plan, found.notes
+    assert method.scheme is not None
+    grids = choose_grids(parts, method.scheme, asked.embed, dtype)
+    shapes = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
+    own = frozenset(linear.address for linear in tables(parts))
+    notes = _without_ragged(method.target, grids, shapes)
+    stored = storage(method.target, grids, shapes, own, tied(method.target, parts), parts, dtype)
+    return grids, stored, None, notes
+
+
+def _material(
+    asked: Quantize, method: _Method, checkpoint: Checkpoint, parts: Anatomy, seed: int
+) -> tuple[Material, list[Message]]:
+    """The windows of the text, and how many tokens the original is to write for want of text or beside it."""
+    if asked.text is None:
+        if method.solver == "nearest" and asked.transform in (None, *BLIND):
+            return Material(), _beside(checkpoint, parts, [], asked.synthetic, method.best)[1]
+        if parts.task != "causal":
+            without = asked.transform and Message(" without --transform {transform}", transform=asked.transform)
+            raise UsageError(
+                "No text was given, and {model} does not write any by itself. Give --text FILE of the kind the model "
+                "is used for, or --solver nearest{without}, which needs none.",
+                model=checkpoint.path.name,
+                without=without or "",
+            )
+        _beside(checkpoint, parts, [], asked.synthetic, method.best)
+        check_fits(checkpoint)
+        window = min(asked.window, int(checkpoint.config.get("max_position_embeddings") or asked.window))
+        about = {"source": "written by the model itself", "window": window}
+        return Material(about=about, to_write=asked.samples * window), []
+    solve, verify, about = read_windows(
+        checkpoint,
+        asked.text,
+        asked.eval_text,
+        field=asked.field,
+        chat=asked.chat,
+        samples=asked.samples,
+        window=asked.window,
+        seed=seed,
+    )
+    check_vocabulary(checkpoint, parts, (*solve, *verify))
+    beside, notes = _beside(checkpoint, parts, solve, asked.synthetic, method.best)
+    return Material(solve, verify, about, beside, beside), notes
+
+
+def _about_model(opened: _Model, method: _Method, asked: Quantize, material: Material) -> list[Message]:
+    """Notes on what is unusual of the model, and on what a solver makes of that."""
+    parts, notes = opened.parts, []
+    if opened.untied:
+        notes.append(
+            Message(
+                "{head}.weight differs from the embedding although config.json ties the two: both are kept, as "
+                "transformers does, and the lighter config says that they are not tied",
+                head=parts.family.head,
+            )
+        )
+    if material.about is not None and material.about.get("window", asked.window) < asked.window:
+        notes.append(
+            Message(
+                "windows of {have} tokens instead of {asked}: the model's config allows no longer ones",
+                have=material.about["window"],
+                asked=asked.window,
+            )
+        )
+    if parts.unnamed:
+        notes.append(Message("copied unchanged, as no table names them: {names}", names=", ".join(parts.unnamed)))
+    if parts.dropped:
+        notes.append(
+            Message("{name} left out: it is a copy of the embedding, to which config.json ties it", name=parts.dropped)
+        )
+    if method.solver in BLOCKWISE and (why := not_followed(parts)) is not None:
+        notes.append(
+            Message(
+                "blocks are trained with every error of their output weighed alike, and nothing after them: {why}",
+                why=why,
+            )
+        )
+    if method.solver in ASYMMETRIC and any(linear.held.expert is not None for linear in parts.linears()):
+        notes.append(
+            Message("experts are rounded as by gptq: the original and the lighter model send them different tokens")
+        )
+    return notes
+
+
+def _about_text(asked: Quantize, method: _Method, material: Material, parts: Anatomy) -> list[Message]:
+    """Notes on text that is too little."""
+    notes = []
+    seen = sum(map(len, material.solve)) + material.synthetic
+    widest = max((linear.shape[1] for linear in parts.linears()), default=0)
+    if material.solve and method.solver != "nearest" and seen < widest:
+        notes.append(
+            Message(
+                "solved on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give more "
+                "text (--text, --samples, --synthetic)",
+                tokens=seen,
+                widest=widest,
+            )
+        )
+    if asked.text is not None and not material.verify:
+        notes.append(Message("no text was left for verifying, so the run reports no KL of its own; use whet compare"))
+    return notes
+
+
+def choose_grids(parts: Anatomy, scheme: str, embed: str | None, dtype: torch.dtype) -> dict[str, Grid]:
+    """Address → grid for every linear of the blocks, and for embedding and head where `embed` names a scheme."""
+    scales = scale_dtype(dtype)
+    grid = parse_scheme(scheme, scales)
+    grids = {linear.address: grid for linear in parts.linears()}
+    if embed is not None:
+        table = parse_scheme(embed, scales)
+        grids |= {linear.address: table for linear in tables(parts)}
+    return grids
+
+
+def _beside(
+    checkpoint: Checkpoint, parts: Anatomy, solve: Sequence[Tensor], asked: int | None, best: bool
+) -> tuple[int, list[Message]]:
+    """Tokens that the model is to write beside the text `solve`, and what to say. Raises UsageError where it cannot."""
+    if asked is not None and asked < 0:
+        raise UsageError(
+            "synthetic {tokens} is no number of tokens. Give 0 for none, or how many, such as {enough}.",
+            tokens=asked,
+            enough=ENOUGH,
+        )
+    if not solve:
+        if asked:
+            raise UsageError(
+                "synthetic {tokens} asks for text beside yours, and none is solved on. Give --text FILE too, or leave "
+                "synthetic out: without any text the model writes all of it, where the solver needs some.",
+                tokens=asked,
+            )
+        return 0, []
+    tokens = (max(0, ENOUGH - sum(map(len, solve))) if best else 0) if asked is None else asked
+    if not tokens:
+        return 0, []
+    why = Message("does not write any") if parts.task != "causal" else lacking(checkpoint)
+    if not why:
+        return tokens, []
+    if asked:
+        raise UsageError(
+            "synthetic {tokens} asks for text that the original writes, but {model} {why}. Leave it out and give more "
+            "text (--text, --samples).",
+            tokens=asked,
+            model=checkpoint.path.name,
+            why=why,
+        )
+    return 0, [
+        Message(
+            "solved on the text given alone, of which `best` would have more from the original, but it {why}", why=why
+        )
+    ]
+
+
+def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[Message]:
+    """Gives parts whose rows a target's own types do not divide one that does; returns what to say."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for address, grid in grids.items():
+        if grid.name in target.schemes and (other := stand_in(target, grid.name, shapes[address][1])) != grid.name:
+            found.setdefault((grid.name, other), []).append(address)
+    for (_, other), addresses in found.items():
+        grids |= dict.fromkeys(addresses, parse_scheme(other))
+    return [
+        Message(
+            "{other} instead of {scheme}, because their rows do not divide by {group}: {names}",
+            other=other,
+            scheme=scheme,
+            group=parse_scheme(scheme).group,
+            names=first_of(some),
+        )
+        for (scheme, other), some in found.items()
+    ]
+
+
+def _target_of(plan: Mapping[str, Any], target: str | None) -> str:
+    """The plan's target, which nobody may contradict: what one runtime holds another may not."""
+    if target is not None and target != plan["target"]:
+        raise UsageError(
+            "The plan is for {target}, {other} is asked for. Leave out --for, or make a plan for {other}: what one "
+            "runtime holds another may not.",
+            target=plan["target"],
+            other=target,
+        )
+    return str(plan["target"])
+
+
+def _check_repair(job: Job, target: Target) -> None:
+    """Raises UsageError where no adapter can name what is to be repaired, or the target takes none."""
+    parts = job.anatomy
+    if not target.adapters:
+        takes = ", ".join(name for name, other in TARGETS.items() if other.adapters)
+        raise UsageError(
+            "repair makes an adapter, and with {target} whet has run none. Leave repair out, or give a runtime that "
+            "takes it: {known}.",
+            target=target.name,
+            known=takes,
+        )
+    if not parts.family.known:
+        raise UsageError(
+            "whet has no table of the family {family}, so it does not know its modules, which an adapter has to name. "
+            "Leave repair out.",
+            family=parts.model_type,
+        )
+    if any(linear.held.expert is not None for linear in job.chosen(parts.linears())):
+        raise UsageError(
+            "{family} stacks its experts in one parameter, which is no module that an adapter could name. Leave "
+            "repair out, or give a plan that keeps the experts as they are.",
+            family=parts.family.title,
+        )
+    if not job.repaired:
+        raise UsageError("repair has nothing to repair: no linear of the blocks is rounded to codes. Leave repair out.")

@@ -1,0 +1,229 @@
+"""What a run will take in bytes, memory, disk and time, and whether the machine has it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet.anatomy import Linear
+from whet.apply.curvature import SLOPE_TOKENS
+from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.repair import REPAIR_ROUNDS
+from whet.apply.tune import TUNING_STEPS
+from whet.budget import tensor_bytes
+from whet.checkpoint.memory import available_memory
+from whet.errors import MachineError, UsageError
+from whet.quantize import (
+    ASYMMETRIC,
+    BEST,
+    BLIND,
+    BLOCKWISE,
+    EFFORTS,
+    LEARNING_STEPS,
+    SLICE,
+    STEP_TOKENS,
+    WHOLE,
+    usual_steps,
+)
+from whet.steps.decide import ENOUGH
+from whet.transforms.judge import PROPOSED, judge_of, judging_bytes, judging_memory, judging_multiplications
+from whet.transforms.make import transformed_bytes
+from whet.walk import hidden as hidden_states
+
+# Bytes that training a block takes for each of its weights (places, their gradient, two averages of it, values, gaps
+# and what rounding leaves on the way), and how many times a block's activations are there while it is trained.
+_TRAINED, _KEPT = 68, 4
+_STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
+# The same for a token that the original writes, which goes through it by itself: two, and waiting for the weights.
+_WRITING = 8.0
+# Bytes that factorising a second moment takes for each of its numbers, in double precision at most.
+_FACTOR = 14
+# Candidates that a search for factors rounds some rows with.
+_CANDIDATES = 20
+# Bytes that learning rotations takes for each weight of a block, and of a basis: in float64, turned, and what a
+# gradient needs. Multiplications and additions of a step: there, and two on the way back, in double precision.
+_LEARNED, _LEARNING = 64, 12.0
+# Multiplications and additions that repairing a module takes, over its smaller side cubed: eigenvectors, one or two
+# times, in double precision.
+_EIGEN = 100.0
+# What Python, torch and transformers take before any model is read, measured on Linux x86-64.
+_BASE_MEMORY = 700 * 2**20
+
+
+def estimate(job: Job) -> dict[str, Any]:
+    """What the run will take: `bytes` by part before and after, peak `memory`, `disk`, `seconds` (a rough guess)."""
+    parts, tensors, repair = job.anatomy, job.checkpoint.tensors, job.repair
+    before, after = (
+        tensor_bytes(parts, job.checkpoint.stored, {}),
+        tensor_bytes(parts, tensors, job.grids, repair),
+    )
+    block = max(sum(tensors[n].nbytes // tensors[n].dtype.itemsize for n in names) for names in parts.block_tensors)
+    chosen = job.chosen(parts.linears())
+    widest = max((linear.shape[1] for linear in chosen), default=0)
+    largest = max((_together(job, block) for block in parts.blocks), default=0)
+    tokens = job.tokens
+    hidden = 4 * parts.embedding.shape[1] * (tokens + 2 * sum(len(w) for w in job.verify))
+    moments = max(_moments(job, block) for block in parts.blocks)
+    # a second moment's factor and what steers, weights and codes of what is solved together, and a slice of it in work
+    solving = _FACTOR * widest**2 + moments + 6 * largest + 40 * min(largest, SLICE) if tokens else 20 * largest
+    if repair:  # the error and what is made of it in float64, and an eigenvalue problem of its smaller side
+        solving += 32 * max(math.prod(m.shape) for m in job.repaired)
+        solving += 24 * max(min(m.shape) for m in job.repaired) ** 2
+    activations = 4 * BATCH_TOKENS * max(linear.shape[0] for linear in parts.linears()) * 3
+    embedding = tensors[parts.embedding.parameter].nbytes * (3 if parts.embedding.address in job.grids else 1)
+    if job.asymmetric:  # a drift for each second moment, a batch of the original's inputs, and its hidden states
+        inputs = max(sum(width for _, width in _inputs(job, block)) for block in parts.blocks)
+        solving += moments + 4 * BATCH_TOKENS * inputs
+        hidden += 4 * parts.embedding.shape[1] * tokens
+    if job.blockwise:
+        hidden += 4 * parts.embedding.shape[1] * tokens
+        trained = _TRAINED * block + _KEPT * activations * job.batch // BATCH_TOKENS
+        solving = moments + max(solving - moments, trained)
+    # a block as it runs, in float64 and as it is written, and what its inputs are on two texts
+    folding = 16 * block + 2 * moments + 16 * widest**2 if job.transform is not None else 0
+    if job.transform in WHOLE:  # embedding and head as they were and as they are written
+        folding = max(folding, 16 * math.prod(parts.embedding.shape))
+    if job.transform == "spinquant":
+        folding = max(folding, _LEARNED * block + 2 * moments + _LEARNED * parts.embedding.shape[1] ** 2)
+    judging = judging_memory(job, block)
+    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding, judging) + hidden
+    spilled = hidden if hidden > hidden_states.SPILL else 0
+    if job.blockwise:
+        width, count = parts.embedding.shape[1], len(parts.blocks)
+        slopes = 4 * width * min(tokens, SLOPE_TOKENS) * (count + 1)
+        spilled += 4 * width**2 * count + (slopes if slopes > hidden_states.SPILL else 0)
+    multiply = _multiplications_per_second()
+    given = tokens - job.synthetic
+    most = max(given, ENOUGH) if job.solve and parts.task == "causal" else given
+    return {
+        "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
+        "memory": int(memory),
+        # llama.cpp's own file holds the weights once more
+        "disk": int(after["total"] * 1.02) * (2 if job.storage.blocks else 1)
+        + 2**20
+        + spilled
+        + transformed_bytes(job)
+        + judging_bytes(job, after["total"])
+        # adapters lie block by block in the run's folder until they become one
+        + after.get("adapter", 0),
+        "seconds": _seconds(job, job.solver, multiply, tokens),
+        "efforts": {
+            effort: _seconds(job, solver, multiply, most if effort == BEST else given)
+            for effort, solver in EFFORTS.items()
+        },
+    }
+
+
+def _seconds(job: Job, solver: str, multiply: float, tokens: int) -> float:
+    """About how long the run takes with a solver on so many tokens, at `multiply` multiplications and additions a
+    second."""
+    parts = job.anatomy
+    chosen = job.chosen(parts.linears())
+    weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
+    table = parts.embedding.shape[0] * parts.embedding.shape[1]
+    flops = 4.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
+    rounds = 1 + (REPAIR_ROUNDS if job.repaired else 0)
+    repairs = rounds * sum(_EIGEN * min(module.shape) ** 3 for module in job.repaired)
+    if not tokens:
+        return (weights + table) * 5e-8 * rounds + repairs / multiply
+    flops += _WRITING * (weights + table) * (tokens - sum(map(len, job.solve)))
+    if solver != "nearest":
+        flops += rounds * sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+    if solver in ASYMMETRIC:
+        flops += 2.0 * weights * tokens + sum(2.0 * (tokens + 2 * x.shape[0]) * x.shape[1] ** 2 for x in chosen)
+    flops += repairs
+    if solver in BLOCKWISE:
+        size = min(STEP_TOKENS, tokens)
+        flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
+    if solver == "tuned":
+        flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
+    return flops / multiply + (weights + table) * 1e-7 + _searching(job, solver, multiply, tokens)
+
+
+def _searching(job: Job, solver: str, multiply: float, tokens: int) -> float:
+    """About how long finding a transform takes: another walk, what candidates cost beside it, and what `auto` measures:
+    every proposal rounded and followed, and the whole rounded twice."""
+    kind = job.transform
+    width, count = job.anatomy.embedding.shape[1], len(job.anatomy.blocks)
+    chosen = job.chosen(job.anatomy.linears())
+    weights = sum(linear.shape[0] * linear.shape[1] for linear in chosen)
+    turning = 4.0 * weights * width / multiply if kind in WHOLE else 0.0
+    if kind is None or kind in BLIND:
+        return turning
+    walk = 2.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
+    search = sum(_CANDIDATES * min(linear.shape[0], 128) * linear.shape[1] for linear in chosen) * 1e-6
+    if kind == "spinquant":
+        return walk / multiply + turning + LEARNING_STEPS * _LEARNING * (weights / count + width**2) * width / multiply
+    if kind == "auto":
+        rounded = dataclasses.replace(job, transform=None)
+        every = sum(linear.shape[0] * linear.shape[1] for linear in job.anatomy.linears())
+        rounding = 12.0 * (PROPOSED + 1) * sum(linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+        walk += rounding + judging_multiplications(job, every)
+        search += 2 * _seconds(rounded, judge_of(solver), multiply, tokens)
+    return walk / multiply + search
+
+
+def check_room(out: Path, needs: dict[str, Any]) -> None:
+    """Refuse before the long part where disk or memory will not do. Raises MachineError."""
+    place = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not place.is_dir():
+        raise UsageError(
+            "{out} cannot be made: {place} is a file. Name a folder that is in a folder.", out=out, place=place
+        )
+    if not os.access(place, os.W_OK):
+        raise MachineError(
+            "{out} cannot be made: you may not write to {place}. Choose another folder.", out=out, place=place
+        )
+    free = shutil.disk_usage(place).free
+    if free < needs["disk"]:
+        raise MachineError(
+            "The disk of {out} has {free:.0f} MB free; the lighter model needs {needs:.0f} MB. Free some space or "
+            "choose another disk.",
+            out=out,
+            free=free / 1e6,
+            needs=needs["disk"] / 1e6,
+        )
+    available = available_memory()
+    if available is not None and available < needs["memory"]:
+        raise MachineError(
+            "The run needs about {needs:.1f} GB of memory and {free:.1f} GB are free. Use fewer or shorter windows "
+            "(--samples, --window), or a machine with more memory.",
+            needs=needs["memory"] / 1e9,
+            free=available / 1e9,
+        )
+
+
+def _together(job: Job, block: list[Linear]) -> int:
+    """The most weights of a block that are solved together: all that read one input."""
+    sizes: dict[str, int] = {}
+    for linear in job.chosen(block):
+        sizes[linear.reads] = sizes.get(linear.reads, 0) + math.prod(linear.shape)
+    return max(sizes.values(), default=0)
+
+
+def _moments(job: Job, block: list[Linear]) -> int:
+    """Bytes of the second moments of one block: one an input."""
+    return sum(4 * width**2 for _, width in _inputs(job, block))
+
+
+def _inputs(job: Job, block: list[Linear]) -> set[tuple[str, int]]:
+    """What the linears of a block that are rounded read, and how wide it is."""
+    return {(linear.reads, linear.shape[1]) for linear in job.chosen(block)}
+
+
+def _multiplications_per_second() -> float:
+    """The fastest of a few tries: others are slowed down by what else the machine does."""
+    a = torch.randn(512, 512)
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - started)
+    return 2 * 512**3 / max(min(seconds), 1e-6)

@@ -1,0 +1,178 @@
+"""The end of a step, in order: index, config, the original's other files, the proof, the card, the manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import compressed_tensors
+import torch
+import transformers
+
+from whet import __version__
+from whet.apply.job import Job
+from whet.apply.shards import Shards
+from whet.budget import write_plan
+from whet.checkpoint import (
+    ADAPTER,
+    CONFIG,
+    WEIGHTS,
+    BaseModelName,
+    Checkpoint,
+    Manifest,
+    adapter_size,
+    adapter_tensors,
+    atomic,
+    attach_adapter,
+    copied_files,
+    hashed_files,
+    load_lighter,
+    load_tokenizer,
+    modeling_whet,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+from whet.engines.torch import TorchEngine
+from whet.formats import adapter_config, linear_table
+from whet.formats.export import FILE, write_verified
+from whet.formats.gguf import plan_gguf
+from whet.messages import Message, first_of, to_json
+from whet.steps.config import read_how, write_config, write_index
+from whet.steps.options import RECIPE, recipe_text
+from whet.steps.proof import prove
+from whet.steps.readme import readme
+from whet.strict import Note
+from whet.walk import STARVED, Journal
+
+
+def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the folder whole; returns the report per linear and what the proof found. Every part may be repeated.
+
+    recipe: what does the same again, for recipe.yaml.
+    """
+    out, journal = shards.out, shards.journal
+    report = {a: line for unit in shards.units() for a, line in journal.entries[unit]["linears"].items()}
+    notes = [*job.notes, *starved(job, report), *untrained(job, journal)]
+    packed = job.storage.container == "compressed-tensors"
+    write_index(out, shards, "model" if packed else "whet")
+    write_config(out, job, packed)
+    if job.repaired:
+        _write_adapter(out, job, shards)
+    for file in copied_files(job.original.path):
+        with atomic(out / file.name) as temporary:
+            shutil.copyfile(file, temporary)
+    if job.plan is not None:
+        write_plan(out / "plan.json", job.plan)
+    write_bytes(out / RECIPE, recipe_text(recipe).encode())
+    if not packed:
+        write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
+    check = prove(out, job)
+    manifest = _manifest(job, report, verified, notes)
+    if job.repaired:
+        manifest.adapter = {"rank": job.repair, "modules": len(job.repaired), "bytes": adapter_size(out)}
+    if job.storage.blocks:
+        manifest.gguf = check["gguf"] = _write_gguf(out, manifest.document(), notes)
+        manifest.notes = [Note(**to_json(note)) for note in notes]
+    write_bytes(out / "README.md", readme(job, report, verified, notes).encode())
+    manifest.files = hashed_files(out)
+    write_json(out / "whet.json", manifest.document())
+    return {"report": report, "check": check, "notes": notes}
+
+
+def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], notes: list[Message]) -> Manifest:
+    before = job.original.whet or {}
+    base = before.get("base_model") or {"name": job.name, "sha256": job.sha256}
+    versions = {
+        "whet": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "compressed-tensors": compressed_tensors.__version__,
+    }
+    table = linear_table(job.grids, job.storage.decode)
+    return Manifest(
+        base_model=BaseModelName(**base),
+        target=job.target,
+        container=job.storage.container,
+        dequantize=job.storage.dequantize,
+        linears={address: {**entry, **report[address]} for address, entry in table.items()},
+        **read_how(job),
+        transforms=None if job.transforms is None else dict(job.transforms),
+        copied=list(job.anatomy.unnamed),
+        dropped=job.anatomy.dropped,
+        verify={k: verified[k] for k in ("kl", "top1") if k in verified},
+        notes=to_json(notes),
+        lineage=[*before.get("lineage", ()), {**job.record(), "versions": versions}],
+    )
+
+
+def _write_adapter(out: Path, job: Job, shards: Shards) -> None:
+    """The adapters of all blocks as one that PEFT loads."""
+    assert job.repair is not None
+    modules, tensors = job.repaired, dict[str, torch.Tensor]()
+    for index in range(len(job.anatomy.blocks)):
+        for name, (b, a) in shards.factors(index).items():
+            tensors |= adapter_tensors(name, b, a)
+    (out / ADAPTER).mkdir(exist_ok=True)
+    write_tensors(out / ADAPTER / WEIGHTS, tensors)
+    write_json(out / ADAPTER / CONFIG, adapter_config(modules, job.repair, job.anatomy.task))
+
+
+def untrained(job: Job, journal: Journal) -> list[Message]:
+    """Notes on blocks that training did not make better, and on scales that tuning did not."""
+    notes = []
+    trained = {unit: entry["trained"] for unit, entry in journal.entries.items() if "trained" in entry}
+    stayed = [unit for unit, (before, after) in trained.items() if not after < before]
+    if stayed:
+        notes.append(
+            Message(
+                "{names} of {count} blocks stay as GPTQ left them: training lost more than it won on the verifying "
+                "text. More text (--samples) may help.",
+                names=first_of(stayed, 5),
+                count=len(trained),
+            )
+        )
+    if trained and job.tuned and not any("tuned" in entry for entry in journal.entries.values()):
+        notes.append(Message("scales stay as they were: tuning them lost more than it won on the verifying text"))
+    return notes
+
+
+def starved(job: Job, report: dict[str, Any]) -> list[Message]:
+    """A note for each block on the experts that saw too few tokens for a second moment of their own."""
+    notes = []
+    for index, linears in enumerate(job.anatomy.blocks):
+        few = {
+            linear.held.expert: report[linear.address]["starved"]
+            for linear in linears
+            if "starved" in report.get(linear.address, {})
+        }
+        if few:
+            told = ", ".join(f"{expert} ({share:.2%})" for expert, share in few.items())
+            notes.append(
+                Message(
+                    "block {index}: experts {experts} saw fewer than {share:.1%} of the tokens and were rounded with "
+                    "the mean importance of their block; more text, or other text, may reach them",
+                    index=index,
+                    experts=told,
+                    share=STARVED,
+                )
+            )
+    return notes
+
+
+def _write_gguf(out: Path, manifest: dict[str, Any], notes: list[Message]) -> dict[str, Any]:
+    """Write the file that llama.cpp reads into the folder, and prove it; returns what it holds and what was found."""
+    layout = plan_gguf(out, manifest=manifest)
+
+    def mine() -> TorchEngine:
+        how = manifest.get("reading") or manifest
+        model = load_lighter(Checkpoint(out), how["linears"], torch.float32, "cpu", how.get("names"))
+        if "adapter" in manifest:
+            attach_adapter(model, out, "cpu")
+        return TorchEngine(model, load_tokenizer(out), str(out))
+
+    made = write_verified(layout, out / FILE, mine)
+    notes += [note for note in layout.notes if note not in notes]
+    return {key: made[key] for key in ("architecture", "types", "bytes", "check", "adapter") if key in made}

@@ -1,0 +1,244 @@
+"""Every option of the steps, spelled once: the command line, the Python verbs, recipes and their JSON Schema are made
+from these models. (Importing it is light: no torch.)"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
+
+from whet.errors import UsageError
+from whet.messages import Message, with_and
+from whet.strict import Strict, checked
+
+RECIPE = "recipe.yaml"
+# Named here and not read off the tables, which are slow to import; a test keeps them equal.
+RUNTIMES = "transformers, vllm, llama.cpp, onnx, openvino, whet"
+TRANSFORMS = "smooth, awq, rotate, quarot, spinquant, auto"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How the command line shows an option: what stands for its value, and its default where that is not `None`."""
+
+    metavar: str | None = None
+    default: str | None = None
+
+
+def _named_in_a_document(value: Any, info: ValidationInfo) -> Any:
+    """In a recipe what is a file in Python too is a file or a name, never the thing itself."""
+    if isinstance(info.context, dict) and info.context.get("document") and not isinstance(value, str):
+        raise ValueError(Message("it must be a string, the name of a file or of a data set"))
+    return value
+
+
+# A path or name; from Python also what such a file holds.
+Source = Annotated[Any, AfterValidator(_named_in_a_document), WithJsonSchema({"type": "string"})]
+
+
+class Options(Strict):
+    """Options of a step or verb."""
+
+    @classmethod
+    def of(cls, verb: str, **options: Any) -> Self:
+        """From Python arguments. Raises UsageError that names the argument, and the nearest known one."""
+        return checked(cls, options, verb, by_name=True)
+
+
+class Text(Options):
+    """The text a step calibrates on."""
+
+    text: Source | None = Field(
+        default=None, description="A .txt, .jsonl or .parquet file, a folder of them, or a data set on the hub"
+    )
+    field: str = Field(default="text", description="The field of jsonl or parquet records that holds the text")
+    chat: bool = Field(default=False, description="Records are conversations: apply the model's chat template")
+    samples: int = Field(default=128, ge=1, description="Windows of text to calibrate on")
+    window: int = Field(default=2048, ge=8, description="Tokens in a window of text")
+
+
+class Budget(Options):
+    """What the lighter model may take or must keep; at most one of the three."""
+
+    fit: str | int | None = Field(
+        default=None, description="The most bytes of the weight files: 400MB, 1.5GiB, or 25% of the original's"
+    )
+    bits: float | None = Field(default=None, description="The most stored bits a parameter, everything counted: 3.5")
+    quality: float | None = Field(
+        default=None, description="The share of the original's quality to keep, at the fewest bytes: 0.98"
+    )
+
+
+class Target(Options):
+    """Where the lighter model runs."""
+
+    target: Annotated[str | None, Shown(default="transformers")] = Field(
+        default=None, alias="for", description=f"The runtime that is to load it: {RUNTIMES}"
+    )
+
+
+class Solver(Options):
+    """How hard it is tried."""
+
+    solver: Annotated[str | None, Shown(default="good")] = Field(
+        default=None, description="fast, good or best; or by name: nearest (needs no text), gptq, gptaq, block, tuned"
+    )
+
+
+class Machine(Options):
+    """What a verb runs with, whatever it does."""
+
+    seed: int = Field(default=0, ge=0, description="Random seed")
+    device: str = Field(default="auto", description="auto, cpu or cuda")
+
+
+class Method(Solver):
+    """How linears are rounded, and what is done before and beside it."""
+
+    transform: str | None = Field(
+        default=None, description=f"What is folded into the original first, exactly: {TRANSFORMS}"
+    )
+    repair: Annotated[int | None, Shown(metavar="RANK")] = Field(
+        default=None, ge=1, description="Put back what rounding lost as an adapter of this rank in OUT/adapter: 16"
+    )
+    synthetic: Annotated[int | None, Shown(metavar="TOKENS")] = Field(
+        default=None,
+        ge=0,
+        description="Tokens of text that the original writes beside yours; best has some where yours is little",
+    )
+
+
+class Schemes(Options):
+    """What parts are rounded to."""
+
+    scheme: Annotated[str | None, Shown(default="W4A16")] = Field(
+        default=None, description="W4A16, int4-g32, int3z-g64, FP8, NVFP4, MXFP4, nf4, Q4_K and others"
+    )
+    embed: str | None = Field(
+        default=None, description="The scheme of embedding and head; without it they stay as they are"
+    )
+    plan: Source | None = Field(default=None, description="A plan, which names a scheme for each part: a .json file")
+
+
+class Quantize(Text, Target, Method, Budget, Schemes):
+    """Round the weights. What to do is said by one of scheme, plan, fit, bits and quality."""
+
+    WAYS: ClassVar[dict[str, tuple[str, ...]]] = {
+        # a way to say what to do, and what it leaves no room for
+        "scheme": ("skills",),
+        "plan": ("embed", "skills"),
+        "fit": ("embed", "repair"),
+        "bits": ("embed", "repair"),
+        "quality": ("embed", "repair"),
+    }
+
+    skills: Source | None = Field(
+        default=None, description="With a budget: a .jsonl file of questions whose skills it is to keep"
+    )
+    eval_text: Source | None = Field(
+        default=None, alias="eval", description="Text to verify on; without it a tenth of the text is kept for that"
+    )
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether a budget decides on the schemes."""
+        return self.fit is not None or self.bits is not None or self.quality is not None
+
+    def check(self) -> None:
+        """Raises UsageError unless at most one of the ways to say what to do was taken, and only with what goes with
+        it."""
+        given = [name for name in self.WAYS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(
+                "{ways} were given, and each alone says what to do. Give one: scheme (with embed) for one grid "
+                "throughout, plan for what a file says, or a budget: fit, bits or quality.",
+                ways=with_and(given),
+            )
+        if self.embed is not None and given not in ([], ["scheme"]):
+            raise UsageError(
+                "embed goes with scheme: {way} decides on embedding and head itself. Leave embed out.", way=given[0]
+            )
+        if self.skills is not None and not self.budgeted:
+            raise UsageError(
+                "skills tell what a budget is to keep: give fit, bits or quality with them, or leave them out."
+            )
+        if self.repair is not None and self.budgeted:
+            raise UsageError(
+                "repair goes with scheme and plan: what {way} plans does not know what a repair of rank {rank} wins "
+                "back. Leave repair out, or make a plan for fewer bytes first (whet plan) and give it with --plan.",
+                way=given[0],
+                rank=self.repair,
+            )
+        if self.bits is not None and not 0 < self.bits <= 32:
+            raise UsageError(
+                "bits {bits:g} is no budget: give the stored bits a parameter, such as 3.5.", bits=self.bits
+            )
+        if self.quality is not None and not 0 < self.quality <= 1:
+            raise UsageError(
+                "quality {quality:g} is no share of the original's: give one between 0 and 1, such as 0.98.",
+                quality=self.quality,
+            )
+
+    def document(self) -> dict[str, Any]:
+        """As a recipe spells it; what was no file (text, questions) is left out, and a plan that was none is named."""
+        found = {}
+        for name, field in Quantize.model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Path):
+                value = str(value)
+            if name == "plan" and isinstance(value, Mapping):
+                value = "plan.json"
+            if isinstance(value, str | int | float):
+                found[field.alias or name] = value
+        return found
+
+
+class Compress(Machine, Quantize):
+    """Options of `compress`."""
+
+
+class Plan(Machine, Text, Target, Solver, Budget):
+    """Options of `plan`."""
+
+
+class Inspect(Machine, Target, Text):
+    """Options of `inspect`."""
+
+    skills: Source | None = Field(
+        default=None, description="A .jsonl file of questions: shows which block carries which skill"
+    )
+    spectra: bool = Field(default=True, description="Also measure how many directions each output uses")
+
+
+V = TypeVar("V", bound=Callable[..., Any])
+
+
+def takes(kind: type[Options]) -> Callable[[V], V]:
+    """A verb whose `**options` are those of `kind`: they stand in its signature and in its docstring."""
+
+    def with_options(verb: V) -> V:
+        signature = inspect.signature(verb)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        named = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+            for name, field in kind.model_fields.items()
+        ]
+        positional = [p for p in own if p.kind is not p.KEYWORD_ONLY]
+        rest = [p for p in own if p.kind is p.KEYWORD_ONLY]
+        verb.__signature__ = signature.replace(parameters=[*positional, *named, *rest])  # type: ignore[attr-defined]
+        lines = [f"        {name}: {field.description}." for name, field in kind.model_fields.items()]
+        verb.__doc__ = "\n".join([(verb.__doc__ or "").rstrip(), "", "    Options:", *lines, "    "])
+        return verb
+
+    return with_options
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """A resolved recipe as the file that goes into the finished folder."""
+    head = "# What made this folder, every default filled in. Again: whet compress MODEL OUT --recipe recipe.yaml\n"
+    return head + yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,68 @@
+"""The proof of a lighter folder: what was written is loaded as its readers will, and computes what was solved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet.apply.job import Job
+from whet.checkpoint import Checkpoint, attach_adapter, load_lighter, model_class, quiet_transformers
+from whet.engines.torch import cached_outputs, outputs
+from whet.errors import GateError
+from whet.formats import reading
+
+# Dense bytes up to which the finished folder is loaded once more by stock transformers as a proof.
+_PROOF = 2**30
+
+
+def prove(out: Path, job: Job) -> dict[str, Any]:
+    """Load what was written as its readers will, and raise GateError unless it computes what was solved.
+
+    Small models (under 1 GiB dense) are loaded by stock transformers and compared with whet's own reading, logits and
+    cached against uncached; for larger ones every stored linear was already decoded again when it was written.
+    """
+    written = Checkpoint(out)
+    dense = sum(i.nbytes for i in job.checkpoint.tensors.values())
+    if dense > _PROOF:
+        return {"stored": "decoded again, equal", "loaded": "not run: the model is too large to load beside this run"}
+    tokens = (job.solve or [torch.arange(16) % job.anatomy.embedding.shape[0]])[0][None, :64]
+    how = reading(job.anatomy, job.grids, job.storage.decode)
+    own = load_lighter(written, how["linears"], job.dtype, job.device, how.get("names"), "convert" in how)
+    if job.repaired:
+        attach_adapter(own, out, job.device)
+    with torch.no_grad(), quiet_transformers():
+        logits = outputs(own, tokens)
+        if not torch.isfinite(logits).all():
+            raise GateError(
+                "{out}: the lighter model computes values that are not finite on its own calibration text.", out=out
+            )
+        result: dict[str, Any] = {"stored": "decoded again, equal"}
+        gap = 0.0
+        if job.anatomy.task in ("causal", "seq2seq") and job.anatomy.family.known:
+            gap = (cached_outputs(own, tokens)[:, -1].float() - logits[:, -1].float()).abs().max().item()
+            result["cached against uncached"] = gap
+        scale = logits.float().abs().max().item()
+        tolerance = {torch.float32: 1e-4, torch.float16: 2e-2}.get(job.dtype, 1e-1) * max(scale, 1.0)
+        if gap > tolerance:
+            raise GateError(
+                "{out}: generation with a cache differs from generation without by {gap:.3g} in the logits.",
+                out=out,
+                gap=gap,
+            )
+        if job.storage.container == "compressed-tensors":
+            stock = model_class(written).from_pretrained(out, local_files_only=True).eval().to(job.device)
+            if job.repaired:
+                attach_adapter(stock, out, job.device)
+            theirs = outputs(stock, tokens)
+            difference = (theirs.float() - logits.float()).abs().max().item()
+            if not difference <= tolerance * 0.1:  # not a number is no agreement either
+                raise GateError(
+                    "{out}: stock transformers computes other logits than were solved (largest difference "
+                    "{difference:.3g}). Check the versions of transformers and compressed-tensors (>= 0.18).",
+                    out=out,
+                    difference=difference,
+                )
+            result["stock transformers"] = difference
+    return result

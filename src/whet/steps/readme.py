@@ -1,0 +1,135 @@
+"""The README.md of a lighter folder, a model card: the original's licence and tags, what was done, how to load it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from whet.anatomy import AUTO
+from whet.apply.job import Job
+from whet.budget import tables
+from whet.checkpoint import ADAPTER
+from whet.formats.export import FILE, adapter_beside
+from whet.messages import Message
+from whet.targets import TARGETS, no_file_yet
+
+_CARD_FIELDS = ("license", "license_name", "license_link", "language", "tags", "pipeline_tag", "library_name")
+
+
+def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: list[Message]) -> str:
+    """The folder's README.md: the original's licence and tags, what was done, and how to load it."""
+    inherited = _front_matter(job.original.path / "README.md")
+    tags = list(dict.fromkeys([*_listed(inherited.get("tags")), "whet", "quantized"]))
+    front = {k: inherited[k] for k in _CARD_FIELDS if k in inherited} | {
+        "base_model": job.name,
+        "base_model_relation": "quantized",
+        "tags": tags,
+    }
+    errors = sorted(report.items(), key=lambda item: -item[1]["error"])[:5]
+    takes = any(told["transform"] != "none" for told in (job.transforms or {}).values())
+    folded = f" after `{job.transform}` was folded in" if takes else ""
+    lines = [
+        "---",
+        yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(),
+        "---",
+        f"# {job.name}, made lighter by whet",
+        "",
+        f"Quantized from `{job.name}` with `{job.solver}`{folded}: {_done(job, report)}.",
+    ]
+    if job.plan is not None:
+        lines += ["", "`plan.json` holds the scheme of every part; `whet compress --plan` replays it."]
+    if verified:
+        lines += [
+            "",
+            f"On text that was kept out of solving: KL to the original {verified['kl']:.5f} nats per token, "
+            f"the same first token at {verified['top1']:.2%} of positions.",
+        ]
+    if job.repaired:
+        lines += [
+            "",
+            f"Beside its linears runs an adapter of rank {job.repair}, in `{ADAPTER}/`, which puts back a part "
+            "of what rounding lost. It is a part of the model that was measured: load it too.",
+        ]
+    lines += ["", "## Loading", ""]
+    beside = f" --lora THIS_FOLDER/{adapter_beside(Path(FILE)).name}" if job.repaired else ""
+    if job.storage.blocks:
+        lines += [
+            f"`{FILE}` is the file for llama.cpp and what is built on it (Ollama, LM Studio):",
+            "",
+            "```sh",
+            f"llama-cli -m THIS_FOLDER/{FILE}" + beside,
+            "```",
+            "",
+        ]
+    adapter = [
+        "",
+        "The adapter goes with it (`pip install peft`):",
+        "",
+        "```python",
+        "from peft import PeftModel",
+        f'model = PeftModel.from_pretrained(model, "THIS_FOLDER/{ADAPTER}")',
+        "```",
+    ]
+    unwritten = no_file_yet(TARGETS[job.target])
+    for sentence in unwritten:
+        lines += [sentence, ""]
+    if job.storage.container == "compressed-tensors":
+        lines += [
+            "Stock transformers (with `compressed-tensors>=0.18` installed) loads it; whet is not needed:",
+            "",
+            "```python",
+            f"from transformers import {AUTO[job.anatomy.task]}",
+            f'model = {AUTO[job.anatomy.task]}.from_pretrained("THIS_FOLDER")',
+            "```",
+        ]
+        if job.target == "vllm":
+            lines += ["", "vLLM: the format is one its parser accepts; it was not run in vLLM by whet."]
+    else:
+        lines += [
+            f"Why not stock transformers alone: {job.storage.reason}. The folder carries `modeling_whet.py`, "
+            "which computes the weights and hands back the stock architecture:",
+            "",
+            "```python",
+            f"from transformers import {AUTO[job.anatomy.task]}",
+            f'model = {AUTO[job.anatomy.task]}.from_pretrained("THIS_FOLDER", trust_remote_code=True)',
+            "```",
+        ]
+    lines += adapter if job.repaired else []
+    lines += ["", "## Largest relative errors of linears", "", "| linear | grid | error |", "|---|---|---:|"]
+    lines += [f"| {a} | {line['grid']} | {line['error']:.2e} |" for a, line in errors]
+    if more := [note for note in notes if note not in unwritten]:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in more)]
+    lines += ["", "`whet.json` holds every choice, the lineage and the SHA-256 of every file.", ""]
+    return "\n".join(lines)
+
+
+def _done(job: Job, report: dict[str, Any]) -> str:
+    """How many linears became what, and what was kept."""
+    schemes: dict[str, int] = {}
+    for line in report.values():
+        schemes[line["grid"]] = schemes.get(line["grid"], 0) + 1
+    told = ", ".join(f"{n} linears as {grid}" for grid, n in schemes.items())
+    among = [t.role for t in tables(job.anatomy) if t.address in job.grids]
+    kept = len(job.anatomy.linears()) - len(job.chosen(job.anatomy.linears()))
+    left = [f"{kept} linears of the blocks"] if kept else []
+    left += [t.role for t in tables(job.anatomy) if t.address not in job.grids]
+    told += f", among them {' and '.join(among)}" if among else ""
+    return told + (f"; as they were: {', '.join(left)}" if left else "")
+
+
+def _front_matter(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    match = re.match(r"---\n(.*?)\n---", file.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    try:
+        found = yaml.safe_load(match.group(1)) if match else {}
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, list) else [str(value)] if value else []

@@ -1,0 +1,134 @@
+"""To a budget: score, plan, compress, measure, plan again from what was measured; the best that was measured stays.
+
+Everything lies in the run's folder as it is finished: scores, what the original answers, and each round's lighter
+folder with what was measured on it. A round is a whole compression in a folder of its own; the last step moves the best
+round's files to where they were asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from whet.apply.job import Job
+from whet.apply.run import Run
+from whet.budget import write_plan
+from whet.budget.mix import Budget
+from whet.checkpoint import sha256, size_on_disk, sync_folder, write_bytes, write_json
+from whet.errors import GateError
+from whet.events import OnEvent, note_event
+from whet.measure.skills import Item
+from whet.messages import Message, listed
+from whet.report import card_section, page
+from whet.report.facts import loading
+from whet.steps.budget import offers, typical_grids
+from whet.steps.rounds import Compress, Round, best_of, figures, rounds_of, worst
+from whet.steps.score import score
+from whet.transforms.judge import with_transform
+
+CARD = "## What was planned"
+
+
+def search(
+    run: Run, job: Job, budget: Budget, items: Sequence[Item], compress: Compress, on_event: OnEvent
+) -> dict[str, Any]:
+    """See a run to a budget through, in a run that is open; closes it.
+
+    compress: makes a lighter folder by a job with a plan. items: questions that a quality also has to keep, each
+    skill's retention at least that share by one standard error. Returns as `whet.compress`, with `plan`. Raises
+    GateError where no mix that was tried keeps a quality.
+    """
+    started = time.monotonic()
+    for note in job.notes:
+        on_event(note_event(note))
+    # whatever grids it is judged on, whet's own container holds them
+    storage = dataclasses.replace(job.storage, container="whet", dequantize=False)
+    typical = dataclasses.replace(job, grids=typical_grids(job, budget), storage=storage)
+    folded = with_transform(typical, run.folder, on_event)
+    job = dataclasses.replace(folded, grids=job.grids, storage=job.storage, marginal=True)
+    scores = _scored(run.folder, job, items, on_event)
+    rounds = rounds_of(run.folder, job, budget, scores, items, compress, on_event)
+    best = best_of(rounds, budget, scores)
+    if best is None:
+        tried = [
+            Message("{bytes:,} bytes: KL {kl:.4f}{worst}", bytes=one.bytes, kl=one.kl, worst=worst(one))
+            for one in rounds
+        ]
+        raise GateError(
+            "{budget} was not kept by any of the {count} mixes that were made and measured ({tried}). The limit on KL "
+            "is {limit:.4f}. Ask for less, give more items of the skill that falls short, or compress with a larger "
+            "scheme. What was measured stays for whet resume.",
+            budget=budget.asked,
+            count=len(rounds),
+            tried=listed(tried, "; "),
+            limit=-math.log(budget.value),
+        )
+    summary = _adopt(run, job, scores, rounds, best)
+    run.close()
+    return {**summary, "seconds": {**summary["seconds"], "this call": time.monotonic() - started}}
+
+
+def _scored(folder: Path, job: Job, items: Sequence[Item], on_event: OnEvent) -> dict[str, Any]:
+    """Scores from the run's folder, or made and kept there."""
+    file = folder / "scores.json"
+    if not file.is_file():
+        write_json(file, score(job, offers(job), items=items, folder=folder, seed=job.seed, on_event=on_event))
+    scores: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return scores
+
+
+def _adopt(
+    run: Run,
+    job: Job,
+    scores: dict[str, Any],
+    rounds: Sequence[Round],
+    best: Round,
+) -> dict[str, Any]:
+    """Move the best round's folder to `out`, with its plan, scores and every round's figures; whet.json comes last."""
+    out, folder = run.out, run.folder / f"round {rounds.index(best)}"
+    whole = {**best.plan, "measured": [figures(one) for one in rounds]}
+    whole["model"] = {"name": job.name, "sha256": job.sha256}
+    manifest_file = out / "whet.json"
+    if (folder / "whet.json").is_file():
+        shutil.copyfile(folder / "whet.json", run.folder / "whet.json")
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and file.name != "whet.json":
+                file.replace(out / file.name)
+        sync_folder(out)
+        (folder / "whet.json").unlink()
+    write_plan(out / "plan.json", whole)
+    write_json(out / "scores.json", scores)
+    manifest = json.loads((run.folder / "whet.json").read_text(encoding="utf-8"))
+    for part in best.marginal.get("parts", []):
+        if len(part["addresses"]) == 1:
+            manifest["linears"][part["addresses"][0]]["kl"] = part["kl"]
+    told = {"plan": whole, "scores": scores, "lighter": manifest, "loading": loading(manifest)}
+    told["name"] = job.name
+    write_bytes(out / "report.html", page(told).encode())
+    card = out / "README.md"
+    if CARD not in card.read_text(encoding="utf-8"):
+        write_bytes(card, f"{card.read_text(encoding='utf-8')}\n{CARD}\n\n{card_section(told)}".encode())
+    for name in ("plan.json", "scores.json", "report.html", "README.md"):
+        manifest["files"][name] = {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)}
+    write_json(manifest_file, manifest)
+    return {
+        "out": str(out),
+        **job.choices(),
+        "container": manifest["container"],
+        "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
+        "loads_in": "transformers" if manifest["container"] == "compressed-tensors" else "modelling file",
+        "kl": best.kl,
+        "top1": best.top1,
+        "retention": best.retention,
+        "plan": whole,
+        "linears": manifest["linears"],
+        **({"check": {"gguf": manifest["gguf"]}} if "gguf" in manifest else {}),
+        "notes": [Message.read(note) for note in manifest["notes"]],
+        "seconds": {"scoring": scores["seconds"]},
+    }

@@ -1,0 +1,90 @@
+"""Documents that people edit (plans, recipes), checked by pydantic: every fault is one paragraph that names the key."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from whet.errors import UsageError, did_you_mean
+from whet.foreign import recognized
+from whet.messages import Message
+
+
+class Strict(BaseModel):
+    """A part of a document: unknown keys are refused, and so are numbers that are not finite."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Note(Strict):
+    """A message as documents hold it."""
+
+    message: str
+    template: str
+    values: dict[str, Any] = Field(default_factory=dict)
+
+
+M = TypeVar("M", bound=Strict)
+
+
+def checked(kind: type[M], value: Any, source: str, *, by_name: bool = False) -> M:
+    """`value` as a `kind`. source: what the document is called, for the message. by_name: keys are the names of
+    attributes, as in Python, and not those that documents use.
+
+    Raises UsageError with the path of the first key that is wrong, what is wrong, and the nearest right name.
+    """
+    try:
+        return kind.model_validate(value, context={"document": not by_name}, by_name=by_name, by_alias=not by_name)
+    except ValidationError as error:
+        # a key that is not known often is the one that is missing, misspelt: it is told first
+        faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+        alike = sum(fault["type"] == faults[0]["type"] for fault in faults) - 1
+        more = Message(" ({count} more like this.)", count=alike) if alike else ""
+        raise UsageError(
+            "{source}: {fault}{more}", source=source, fault=_told(kind, faults[0], by_name), more=more
+        ) from error
+
+
+def _told(kind: type[BaseModel], fault: Any, by_name: bool) -> Message:
+    at, what = tuple(fault["loc"]), recognized(f"{fault['msg'][:1].lower()}{fault['msg'][1:]}".rstrip("."))
+    if fault["type"] == "value_error":
+        what = fault["ctx"]["error"].args[0]  # what a validator of whet raised
+    if len(at) > 1 and at[-1] in ("str", "int", "float"):
+        at = at[:-1]  # one of several types that the key may have
+    path = _path(at)
+    if fault["type"] == "extra_forbidden":
+        known = list(kind.model_fields) if by_name else _keys(kind, at[:-1])
+        near = did_you_mean(str(at[-1]), known)
+        return Message(
+            "the key {path} is not known.{near} Keys here: {known}.", path=path, near=near, known=", ".join(known)
+        )
+    if fault["type"] == "missing":
+        return Message("the key {path} is missing.", path=path)
+    if not at:
+        return Message("{what}.", what=what)
+    if fault["type"] == "value_error":
+        return Message("{path}: {what}.", path=path, what=what)
+    return Message("{path} is {value!r}: {what}.", path=path, value=fault["input"], what=what)
+
+
+def _path(at: tuple[str | int, ...]) -> str:
+    """`steps[0].quantize.scheme`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in at).lstrip(".")
+
+
+def _keys(kind: type[BaseModel], at: tuple[str | int, ...]) -> list[str]:
+    """The keys that the document knows at a path."""
+    for key in at:
+        field = next((f for name, f in kind.model_fields.items() if key in (name, f.alias)), None)
+        inner = _inner(field.annotation) if field else None
+        kind = inner or kind
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    """The part of a document inside `X`, `X | None`, `list[X]` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in typing.get_args(annotation) if (found := _inner(inner))), None)

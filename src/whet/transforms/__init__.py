@@ -1,0 +1,1 @@
+"""What is folded into the original first, exactly, so that rounding loses less: made, proposed and judged on text."""
