@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -379,111 +380,92 @@ def _experts(parts: Anatomy) -> bool:
 
 
 def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], table: bool, widths: set[int]) -> None:
-    def refuse(what: Message, remedy: Message) -> UsageError:
+    def refuse(template: str, /, **values: Any) -> UsageError:
+        """`template`: what the target does not do, and what to do instead."""
         return UsageError(
-            "{address} ({rows} x {columns}) as {grid}: {target} {what}. {remedy}",
+            "{address} ({rows} x {columns}) as {grid}: {target} {why}",
             address=address,
             rows=shape[0],
             columns=shape[1],
             grid=grid.name,
             target=target.name,
-            what=what,
-            remedy=remedy,
+            why=Message(template, **values),
         )
 
     if target.schemes and grid.name not in target.schemes:
-        same = next((name for name in target.schemes if parse_scheme(name) == grid), None)
-        instead = Message("Use one of them, or --for whet.")
-        if same:
-            instead = Message("Use {scheme}, which is the same.", scheme=same)
-        raise refuse(Message("holds {names} and nothing else", names=", ".join(target.schemes)), instead)
+        names = ", ".join(target.schemes)
+        if same := next((name for name in target.schemes if parse_scheme(name) == grid), None):
+            raise refuse("holds {names} and nothing else. Use {same}, which is the same.", names=names, same=same)
+        raise refuse("holds {names} and nothing else. Use one of them, or --for whet.", names=names)
     if isinstance(grid, FloatGrid):
         return
     called = _format(grid)
     if called is not None and called not in target.formats:
         if called in BLOCKS:
-            raise refuse(
-                Message("reads no block types of ggml"), Message("Use int4s-g128 or the like, or --for llama.cpp.")
-            )
-        raise refuse(
-            Message("holds {names}", names=listed((*target.formats, Message("integers")))),
-            Message("Use one of them, or --for whet."),
-        )
+            raise refuse("reads no block types of ggml. Use int4s-g128 or the like, or --for llama.cpp.")
+        names = listed((*target.formats, Message("integers")))
+        raise refuse("holds {names}. Use one of them, or --for whet.", names=names)
     if isinstance(grid, SmallFloatGrid):
         _check_floats(target, grid, shape, table, refuse)
         return
     if grid.bits not in target.bits:
-        raise refuse(
-            Message("has no {bits}-bit kernel", bits=grid.bits),
-            Message("Use {bits} bits, or --for whet.", bits=with_or(target.bits)),
-        )
+        allowed = with_or(target.bits)
+        raise refuse("has no {bits}-bit kernel. Use {allowed} bits, or --for whet.", bits=grid.bits, allowed=allowed)
     if grid.zero == "real" and not target.real_zero:
-        raise refuse(
-            Message("holds no real zeros"), Message("Use an integer zero (int4-g128) or a symmetric grid (int4s-g128).")
-        )
+        raise refuse("holds no real zeros. Use an integer zero (int4-g128) or a symmetric grid (int4s-g128).")
     if table and not target.embedding:
-        raise refuse(Message("loads no quantized embedding or head"), Message("Leave out --embed (in a plan: keep)."))
+        raise refuse("loads no quantized embedding or head. Leave out --embed (in a plan: keep).")
     if target.groups is not None and grid.group not in target.groups:
-        allowed = ", ".join(str(g) for g in target.groups if g)
+        allowed = listed([group for group in target.groups if group])
         raise refuse(
-            Message("takes no group of {group}", group=grid.group),
-            Message("Use a group of {groups}, or none (per channel).", groups=allowed),
+            "takes no group of {group}. Use a group of {allowed}, or none (per channel).",
+            group=grid.group,
+            allowed=allowed,
         )
     if (target.divides or isinstance(grid, NestedGrid)) and grid.group and shape[1] % grid.group:
-        sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
-        fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
-        better = Message("one scale per row (leave out -g)")
-        if called:
-            better = Message("FP8, which has one scale per row")
-        if fits:
-            better = Message("a group that divides every row, such as {group}", group=max(fits))
         if target.schemes or isinstance(grid, NestedGrid):
-            scheme = stand_in(target, grid.name, shape[1])
             raise refuse(
-                Message("needs rows that divide by {group}, and {width} does not", group=grid.group, width=shape[1]),
-                Message(
-                    "Give this part {scheme} (a plan names a scheme for each part; whet plan makes one).", scheme=scheme
-                ),
-            )
-        raise refuse(
-            Message(
-                "needs groups that divide the row, and {group} does not divide {width}",
+                "needs rows that divide by {group}, and {width} does not. Give this part {scheme} (a plan names a "
+                "scheme for each part; whet plan makes one).",
                 group=grid.group,
                 width=shape[1],
-            ),
-            Message("Use {better}, or --for whet, which keeps a shorter last group.", better=better),
+                scheme=stand_in(target, grid.name, shape[1]),
+            )
+        sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
+        fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
+        better = Message("FP8, which has one scale per row") if called else Message("one scale per row (leave out -g)")
+        if fits:
+            better = Message("a group that divides every row, such as {group}", group=max(fits))
+        raise refuse(
+            "needs groups that divide the row, and {group} does not divide {width}. Use {better}, or --for whet, which "
+            "keeps a shorter last group.",
+            group=grid.group,
+            width=shape[1],
+            better=better,
         )
 
 
 def _check_floats(
-    target: Target,
-    grid: SmallFloatGrid,
-    shape: tuple[int, int],
-    table: bool,
-    refuse: Callable[[Message, Message], UsageError],
+    target: Target, grid: SmallFloatGrid, shape: tuple[int, int], table: bool, refuse: Callable[..., UsageError]
 ) -> None:
     if table and not target.embedding:
-        raise refuse(Message("loads no quantized embedding or head"), Message("Leave out --embed (in a plan: keep)."))
+        raise refuse("loads no quantized embedding or head. Leave out --embed (in a plan: keep).")
     if table and not grid.rows:
-        raise refuse(
-            Message("is given tables some thousand rows at a time"), Message("Use FP8, which has one scale per row.")
-        )
+        raise refuse("is given tables some thousand rows at a time. Use FP8, which has one scale per row.")
     if target.ties and grid.rows > 1 and shape[0] % grid.rows:
         raise refuse(
-            Message("fuses linears, and blocks of {size} rows do not divide {whole}", size=grid.rows, whole=shape[0]),
-            Message("Use FP8, which has one scale per row."),
+            "fuses linears, and blocks of {size} rows do not divide {whole}. Use FP8, which has one scale per row.",
+            size=grid.rows,
+            whole=shape[0],
         )
     if grid.values == "e2m1" and shape[1] % 2:
-        raise refuse(Message("holds two weights in a byte, and the rows are odd"), Message("Use FP8 or nf4."))
+        raise refuse("holds two weights in a byte, and the rows are odd. Use FP8 or nf4.")
     if target.divides and grid.group and shape[1] % grid.group:
+        better = Message("FP8, which has one scale per row")
         raise refuse(
-            Message(
-                "needs groups that divide the row, and {group} does not divide {width}",
-                group=grid.group,
-                width=shape[1],
-            ),
-            Message(
-                "Use {better}, or --for whet, which keeps a shorter last group.",
-                better=Message("FP8, which has one scale per row"),
-            ),
+            "needs groups that divide the row, and {group} does not divide {width}. Use {better}, or --for whet, which "
+            "keeps a shorter last group.",
+            group=grid.group,
+            width=shape[1],
+            better=better,
         )
