@@ -17,18 +17,31 @@ if TYPE_CHECKING:
     from whet.engines.opening import generate
     from whet.formats.export import export
     from whet.measure.compare import compare
-    from whet.recipe.compress import compress, resume
+    from whet.recipe.compress import compress
     from whet.recipe.inspect import inspect
     from whet.recipe.plan import plan
+    from whet.recipe.resume import resume, status
+    from whet.recipe.runner import run
 
 __version__ = "0.1.0"
-_VERBS = ("compare", "compress", "export", "generate", "inspect", "plan", "resume")
-__all__ = ["__version__", "compare", "compress", "export", "generate", "inspect", "plan", "resume"]
+# Where each verb is; the rooms it needs load when it is first used.
+_VERBS = {
+    "compare": "whet.measure.compare",
+    "compress": "whet.recipe.compress",
+    "export": "whet.formats.export",
+    "generate": "whet.engines.opening",
+    "inspect": "whet.recipe.inspect",
+    "plan": "whet.recipe.plan",
+    "resume": "whet.recipe.resume",
+    "run": "whet.recipe.runner",
+    "status": "whet.recipe.resume",
+}
+__all__ = ["__version__", "compare", "compress", "export", "generate", "inspect", "plan", "resume", "run", "status"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _VERBS:
-        return getattr(importlib.import_module("whet.recipe"), name)
+        return getattr(importlib.import_module(_VERBS[name]), name)
     raise AttributeError(f"module 'whet' has no attribute {name!r}")
 
 

@@ -8,10 +8,9 @@ import yaml
 
 import models
 from whet.apply.material import continued
-from whet.checkpoint import Checkpoint
+from whet.checkpoint import Checkpoint, memory
 from whet.errors import UsageError
 from whet.events import ignore
-from whet.recipe import memory
 from whet.recipe.compress import compress
 
 TEXT = [torch.randint(2, 258, (length,), generator=torch.Generator().manual_seed(length)) for length in (40, 33, 12)]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 from whet.anatomy import AUTO, anatomy
+from whet.apply import repair
 from whet.budget import adapter_bytes, tensor_bytes
 from whet.checkpoint import Checkpoint, load_lighter, load_model, load_tokenizer, size_on_disk
 from whet.engines.llamacpp import available, open_gguf
@@ -22,7 +23,6 @@ from whet.formats.export import export
 from whet.grids import parse_scheme
 from whet.measure.compare import compare
 from whet.measure.divergence import divergence
-from whet.recipe import solving
 from whet.recipe.compress import compress
 from whet.report import card_section, page
 from whet.report.facts import facts
@@ -200,7 +200,7 @@ def test_rounding_anew_beside_the_repair_is_kept_only_where_it_helps(tmp_path, m
     save_file(weights, original / "model.safetensors", metadata={"format": "pt"})
     lost = []
     for rounds in (0, 1, 3):
-        monkeypatch.setattr(solving, "ROUNDS", rounds)
+        monkeypatch.setattr(repair, "REPAIR_ROUNDS", rounds)
         result = compress(original, tmp_path / f"o{rounds}", scheme="int2-g16", repair=4, **SETTINGS)
         first = [line["error"] for address, line in result["linears"].items() if ".0.self_attn" in address]
         lost.append(sum(first[:3]))

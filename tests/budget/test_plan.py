@@ -47,6 +47,7 @@ def full(parts, tensors):
     point = {"bytes": size, "bits": 5.0, "kl": 0.01}
     return {
         **bare,
+        "groups": {},
         "model": {"name": "tiny", "sha256": "a" * 64},
         "solver": "gptq",
         "budget": {"kind": "bytes", "asked": "25%", "bytes": size + 10, "value": float(size + 10)},
@@ -100,6 +101,30 @@ def test_a_plan_by_hand_needs_target_and_schemes_alone(original, tmp_path):
     assert again == read_plan(bare) and plan_hash(again) == plan_hash(bare)
 
 
+def test_groups_are_a_shorter_way_to_say_schemes(original):
+    parts, tensors = original
+    groups = {
+        "attention": {"addresses": ["*.self_attn.*"], "choice": {"schemes": "int8s"}},
+        "ffn": {"addresses": ["*.mlp.*"], "choice": {"schemes": {"*.down_proj": "int4s-g16", "*": "int4s-g32"}}},
+        "tables": {"addresses": ["model.embed_tokens", "lm_head"], "choice": {"schemes": "keep"}},
+    }
+    bare = {"format": "whet.plan", "version": 1, "target": "transformers", "groups": groups, "schemes": {DOWN: "int8s"}}
+    found = check_plan(bare, parts, tensors)
+    flat = {x.address: "int8s" if "self_attn" in x.address else "int4s-g32" for x in parts.linears()}
+    flat |= {address: "int4s-g16" for address in flat if address.endswith("down_proj")} | {DOWN: "int8s"}
+    assert {address: grid.name for address, grid in found.grids.items()} == flat
+    assert found.bytes == check_plan(plan(parts, schemes=flat), parts, tensors).bytes
+    for change, what in (
+        ({"more": {"addresses": ["*.mlq.*"], "choice": {"schemes": "int8s"}}}, ["group more", "*.mlq.*"]),
+        ({"more": {"addresses": ["*.mlp.*"], "choice": {"schemes": "int8s"}}}, ["in group ffn", "in group more"]),
+        (
+            {"ffn": {"addresses": ["*.mlp.*"], "choice": {"schemes": {"*.up_proj": "int8s"}}}},
+            ["group ffn has no scheme"],
+        ),
+    ):
+        refused(what, {**bare, "groups": groups | change}, check=original)
+
+
 def test_a_hash_is_of_the_content_not_of_its_order(original):
     bare = plan(original[0])
     turned = {**bare, "schemes": dict(reversed(bare["schemes"].items()))}
@@ -110,7 +135,7 @@ def test_a_hash_is_of_the_content_not_of_its_order(original):
 def test_the_schema_describes_plans():
     schema = plan_schema()
     assert schema["$schema"].startswith("https://json-schema.org/") and schema["additionalProperties"] is False
-    assert set(schema["required"]) == {"format", "version", "target", "schemes"}
+    assert set(schema["required"]) == {"format", "version", "target"}
     assert {"$schema", "predicted", "frontier"} <= set(schema["properties"])
     json.dumps(schema)
 

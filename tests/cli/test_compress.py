@@ -44,7 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         (("--fit", "25%"), "fit", "25%"),
         (("--bits", "3.5"), "bits", 3.5),
         (("--quality", "0.98"), "quality", 0.98),
-        (("--plan", "p.json"), "plan", Path("p.json")),
+        (("--plan", "p.json"), "plan", "p.json"),
         (("--skills", "s.jsonl", "--bits", "3"), "skills", "s.jsonl"),
         (("--for", "vllm"), "target", "vllm"),
         (("--repair", "16"), "repair", 16),

@@ -121,7 +121,11 @@ def test_the_text_that_made_a_model_is_used_for_its_report_part_only(folders, tm
     def made_with(documents, **more):
         step = {"text": {"fingerprint": fingerprint(documents), "seed": 7, **more}}
         # checked as text alone: the folder's weights are plain, only its lineage matters here
-        (lighter / "whet.json").write_text(json.dumps({"format": 1, "linears": {}, "lineage": [step]}))
+        (lighter / "whet.json").write_text(
+            json.dumps(
+                {"format": 1, "base_model": {"name": "m"}, "target": "whet", "container": "whet", "lineage": [step]}
+            )
+        )
 
     def read(**more):
         notes = []

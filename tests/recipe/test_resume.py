@@ -394,11 +394,11 @@ def test_a_finished_folder_has_nothing_to_resume(tmp_path, original):
 
 def test_two_processes_do_not_write_the_same_folder(tmp_path):
     """The second is refused while the first holds the folder, and goes on when it has let go."""
-    from whet.walk import alone
+    from whet.walk import locked
 
     run = tmp_path / "out" / ".whet"
     run.mkdir(parents=True)
-    with alone(run), pytest.raises(UsageError, match="another whet"), alone(run):
+    with locked(run), pytest.raises(UsageError, match="another whet"), locked(run):
         pass
-    with alone(run):
+    with locked(run):
         pass

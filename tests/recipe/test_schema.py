@@ -12,7 +12,10 @@ import yaml
 import models
 from whet.errors import UsageError
 from whet.recipe.compress import compress, resume
-from whet.recipe.schema import PRESETS, Quantize, recipe_arguments, recipe_schema, recipe_text, resolved
+from whet.recipe.schema import PRESETS, recipe_arguments, recipe_schema
+from whet.steps.decide import decide
+from whet.steps.options import Compress, Quantize, recipe_text
+from whet.steps.quantize import recipe_of
 from whet.targets import TARGETS
 
 WINDOWS = torch.randint(0, 264, (3, 16), generator=torch.Generator().manual_seed(0))
@@ -106,7 +109,7 @@ FAULTS = {
     "a key on top": ({**recipe(), "sed": 1}, ["the key sed is not known", "Did you mean seed?"]),
     "a step": ({"version": 1, "steps": [{"quantise": {}}]}, ["steps[0].quantise", "Did you mean quantize?"]),
     "no steps": ({"version": 1, "steps": []}, ["steps", "at least 1"]),
-    "two steps": ({"version": 1, "steps": [{"quantize": {}}] * 2}, ["steps[1].quantize", "quantized already"]),
+    "two steps": ({"version": 1, "steps": [{"quantize": {}}] * 2}, ["steps or gates beside one quantize", "whet run"]),
     "no version": ({"steps": [{"quantize": {}}]}, ["version is missing"]),
     "a later version": ({**recipe(), "version": 2}, ["version 2", "Update whet"]),
     "two ways": (recipe(scheme="int8s", fit="1MB"), ["steps[0].quantize", "scheme and fit", "Give one"]),
@@ -148,7 +151,7 @@ def test_a_name_that_is_neither_preset_nor_file(tmp_path):
 
 def test_the_schema_describes_recipes():
     schema = recipe_schema()
-    keys = schema["$defs"]["Quantize"]["properties"]
+    keys = schema["$defs"]["QuantizeStep"]["properties"]
     assert {"for", "eval", "scheme", "preset"} <= set(keys) and not {"target", "eval_text"} & set(keys)
     assert schema["required"] == ["version", "steps"] and schema["additionalProperties"] is False
     json.dumps(schema)
@@ -157,19 +160,33 @@ def test_the_schema_describes_recipes():
 # -- what is saved ----------------------------------------------------------------------------------------------------
 
 
-def test_the_resolved_recipe_asks_for_the_same_again():
-    arguments = {"scheme": "int8s", "embed": None, "plan": None, "solver": "nearest", "target": "whet", "text": "t.txt"}
-    rest = {"eval_text": None, "field": "body", "chat": True, "samples": 5, "window": 64, "seed": 4}
-    made = resolved("org/model", arguments | rest)
+def test_the_resolved_recipe_asks_for_the_same_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models.make(tmp_path / "model", with_tokenizer=False)
+    (tmp_path / "t.txt").write_text("text")
+    arguments = {"scheme": "int8s", "solver": "nearest", "target": "whet", "field": "body", "chat": True, "samples": 5}
+    asked = Compress.of("compress", **arguments, window=64)
+    made = recipe_of("model", asked, decide("model", asked, seed=4))
     again = recipe_arguments(yaml.safe_load(recipe_text(made)))
-    assert again == {"model": "org/model", **{k: v for k, v in (arguments | rest).items() if v is not None}}
+    assert again == {"model": "model", **arguments, "window": 64, "seed": 4, "synthetic": 0}
 
 
 def test_what_is_no_text_and_where_this_machine_keeps_things_is_left_out(tmp_path):
-    made = resolved(tmp_path / "model", {"plan": {"schemes": {}}, "text": ["a document"], "skills": [{}], "seed": 0})
+    original = models.make(tmp_path / "model")
+    schemes = {address: "int8s" for address in decide(original, Quantize(scheme="int8s", solver="nearest")).grids}
+    plan = {
+        "format": "whet.plan",
+        "version": 1,
+        "target": "whet",
+        "schemes": schemes | {"model.embed_tokens": "keep", "lm_head": "keep"},
+    }
+    asked = Compress.of("compress", plan=plan, text=["a document"] * 30, window=8)
+    made = recipe_of(original, asked, decide(original, asked))
     assert str(tmp_path) not in recipe_text(made) and "model" not in made
     step = made["steps"][0]["quantize"]
-    assert step["plan"] == "plan.json" and not {"text", "skills"} & set(step) and step["samples"] == 128
+    assert (
+        step["plan"] == "plan.json" and not {"text", "skills", "seed", "device"} & set(step) and step["samples"] == 128
+    )
 
 
 def test_a_finished_folder_holds_the_recipe_that_makes_it_again(tmp_path):

@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 
 import models
 from whet.events import ignore
-from whet.recipe import judging, proposing
 from whet.recipe.compress import compress, resume
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
+from whet.transforms import judge, propose
 from whet.transforms.folding import Fold
 from whet.transforms.propose import Proposals, swap_name
 
@@ -86,7 +86,7 @@ def harmful(job, held, group, moments, judge, seed):
 def test_a_proposal_that_harms_the_whole_is_dropped_with_its_group(original, tmp_path, monkeypatch):
     settings = {**SETTINGS, "scheme": "int3-g32"}
     none = compress(original, tmp_path / "none", **settings)
-    monkeypatch.setattr(proposing, "_proposed", harmful)
+    monkeypatch.setattr(propose, "_proposed", harmful)
     auto = compress(original, tmp_path / "auto", **settings, transform="auto")
     assert {told["transform"] for told in auto["transforms"].values()} == {"none"}
     assert "transform auto, group by group: none of 8 groups loses less with a transform; none is kept" in auto["notes"]
@@ -96,8 +96,8 @@ def test_a_proposal_that_harms_the_whole_is_dropped_with_its_group(original, tmp
 def test_where_groups_cannot_be_followed_the_whole_drops_what_harms_it(original, tmp_path, monkeypatch):
     settings = {**SETTINGS, "scheme": "int3-g32", "solver": "block", "eval_text": OTHERS[:5]}
     compress(original, tmp_path / "none", **settings)
-    monkeypatch.setattr(judging, "affordable", lambda *_: [])
-    monkeypatch.setattr(proposing, "_proposed", harmful)
+    monkeypatch.setattr(judge, "affordable", lambda *_: [])
+    monkeypatch.setattr(propose, "_proposed", harmful)
     auto = compress(original, tmp_path / "auto", **settings, transform="auto")
     assert {told["transform"] for told in auto["transforms"].values()} == {"none"}
     by_group, whole = [note for note in auto["notes"] if note.startswith("transform auto")]

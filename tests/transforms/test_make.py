@@ -23,10 +23,10 @@ from whet.errors import GateError, UsageError
 from whet.events import ignore
 from whet.messages import Message, in_language
 from whet.quantize import spinquant
-from whet.recipe import transforming, turning
 from whet.recipe.compress import compress, resume
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
+from whet.transforms import make, rotations
 from whet.transforms.judge import judging_bytes
 from whet.transforms.make import check_transform, transformed, transformed_bytes
 
@@ -196,7 +196,7 @@ def test_a_plan_that_keeps_parts_leaves_them_exact(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Rotations that are learned in a moment."""
-    monkeypatch.setattr(turning, "spinquant", functools.partial(spinquant, steps=12))
+    monkeypatch.setattr(rotations, "spinquant", functools.partial(spinquant, steps=12))
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,7 @@ def test_what_stays_in_16_bits_is_turned_and_rounded_once(tied, tmp_path):
 
 @torch.no_grad()
 def test_too_much_lost_in_16_bits_stops_with_what_to_do(tied, tmp_path, monkeypatch):
-    monkeypatch.setattr(transforming, "_DEFECT", 1e-12)
+    monkeypatch.setattr(make, "_DEFECT", 1e-12)
     with pytest.raises(GateError, match=r"embedding and head stay in 16 bits. Round them too \(--embed"):
         compress(tied, tmp_path / "o", scheme="int3s-g32", transform="quarot", text=WINDOWS, eval_text=OTHERS)
 
@@ -355,13 +355,10 @@ def test_without_text_only_a_rotation_is_folded_in(tmp_path):
 def test_an_activation_that_lets_factors_through_does(tmp_path):
     """OPT's is ReLU; with another the factors of the last linears are left out, by name."""
     original = models.make(tmp_path / "m", "opt", tied=True)
-    decision = decided(original, "awq")
-    check_transform(decision)
-    assert decision.notes == []
+    assert not check_transform(decided(original, "awq")).notes
     models.edit_config(original, activation_function="gelu", do_layer_norm_before=False)
-    decision = decided(original, "awq")
-    check_transform(decision)
-    assert [note.partition("): ")[2] for note in decision.notes] == [
+    job = check_transform(decided(original, "awq"))
+    assert [note.partition("): ")[2] for note in job.notes] == [
         "the norm comes after, so what is read is the residual stream (do_layer_norm_before is false)",
         "the norm comes after, so what is read is the residual stream (do_layer_norm_before is false)",
         "gelu stands in between",

@@ -11,7 +11,9 @@ A run that was killed resumes from its request alone, and gives the bytes it wou
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +25,12 @@ from whet import __version__
 from whet.budget import write_plan
 from whet.checkpoint import disk_errors, read_header, read_tensor, sync_folder, write_json, write_tensors
 from whet.errors import UsageError
+from whet.events import Event, OnEvent
 from whet.messages import Message, listed
 from whet.walk import locked
 
 RUN = ".whet"
-_REQUEST, _WINDOWS, _PLAN = "request.json", "windows.safetensors", "plan.json"
+_REQUEST, _WINDOWS, _PLAN, _PROGRESS = "request.json", "windows.safetensors", "plan.json", "progress.json"
 
 
 class Run:
@@ -121,6 +124,31 @@ class Run:
         """The file of the plan that the run follows, if there is one."""
         file = self.folder / _PLAN
         return file if file.is_file() else None
+
+    def telling(self, on_event: OnEvent) -> OnEvent:
+        """`on_event`, and what is going on kept in progress.json, for `whet status`: at most once a second."""
+        last = -math.inf
+
+        def tell(event: Event) -> None:
+            nonlocal last
+            on_event(event)
+            now = time.monotonic()
+            if event["event"] == "progress" and now - last >= 1 and self.folder.is_dir():
+                last = now
+                told = {k: event.get(k) for k in ("stage", "done", "of", "seconds_left")} | {"time": time.time()}
+                made = self.folder / f"{_PROGRESS}.tmp"
+                made.write_text(json.dumps(told), encoding="utf-8")
+                made.replace(self.folder / _PROGRESS)
+
+        return tell
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the run said last of how far it is: `stage`, `done`, `of`, `seconds_left`, and the `time` it said so."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / _PROGRESS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found
 
     def close(self) -> None:
         """Remove the run's folder, the request first: without it there is no run, and half a removal is none either."""

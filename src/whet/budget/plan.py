@@ -6,9 +6,10 @@ schemes they were made for: `predicted.of` is their hash, and after an edit pred
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -87,6 +88,21 @@ class Uniform(Point):
     embed: str
 
 
+class Choice(Strict):
+    """What is done to a group."""
+
+    schemes: str | dict[str, str] = Field(
+        description="A scheme such as int4-g64, or keep; or one by pattern of addresses, the first that fits"
+    )
+
+
+class Group(Strict):
+    """Parts that are decided on together."""
+
+    addresses: list[str] = Field(min_length=1, description="Addresses, or patterns such as *.self_attn.*")
+    choice: Choice
+
+
 class Plan(Strict):
     """A plan for one model and one target. Edit `schemes`; everything else is optional and is checked or dropped."""
 
@@ -97,8 +113,12 @@ class Plan(Strict):
     target: str = Field(description=f"The runtime that is to load the lighter model: {', '.join(TARGETS)}")
     solver: str = "gptq"
     budget: Budget = Field(default_factory=Budget)
+    groups: dict[str, Group] = Field(
+        default_factory=dict, description="Parts by group and what is done to them; `schemes` goes over it"
+    )
     schemes: dict[str, str] = Field(
-        description="Every linear of the blocks, embedding and head by address: a scheme such as int4-g64, or keep"
+        default_factory=dict,
+        description="Every linear of the blocks, embedding and head by address: a scheme such as int4-g64, or keep",
     )
     predicted: Predicted | None = None
     measured: list[Measured] = Field(default_factory=list)
@@ -200,6 +220,7 @@ def check_plan(
     if sha256 is not None:
         check_model(whole, sha256)
     shapes = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
+    whole["schemes"] = _of_groups(whole["groups"], shapes, source) | whole["schemes"]
     _check_addresses(whole["schemes"], shapes, parts, source)
     grids = {address: grid for address in shapes if (grid := _grid(whole, address, scale_dtype, source)) is not None}
     if not grids:
@@ -243,6 +264,47 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise _Twin(key)
         found[key] = value
     return found
+
+
+def _of_groups(groups: Mapping[str, Any], addresses: Collection[str], source: str) -> dict[str, str]:
+    """What groups say of each part, as schemes by address. Raises UsageError for a pattern that fits nothing, and for a
+    part that two groups decide on otherwise."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, group in groups.items():
+        schemes = group["choice"]["schemes"]
+        schemes = {"*": schemes} if isinstance(schemes, str) else schemes
+        for pattern in group["addresses"]:
+            fitting = fnmatch.filter(addresses, pattern)
+            if not fitting:
+                raise UsageError(
+                    "{source}, group {name}: nothing is called {pattern}.{near} Name linears as the model's own "
+                    "tensors do, without .weight; * stands for anything.",
+                    source=source,
+                    name=name,
+                    pattern=pattern,
+                    near=did_you_mean(pattern, addresses),
+                )
+            for address in fitting:
+                scheme = next((one for fits, one in schemes.items() if fnmatch.fnmatchcase(address, fits)), None)
+                if scheme is None:
+                    raise UsageError(
+                        "{source}, group {name} has no scheme for {address}. Give it one, or keep.",
+                        source=source,
+                        name=name,
+                        address=address,
+                    )
+                other, before = found.setdefault(address, (name, scheme))
+                if before != scheme:
+                    raise UsageError(
+                        "{source}: {address} is {before} in group {other} and {scheme} in group {name}. Leave one.",
+                        source=source,
+                        address=address,
+                        before=before,
+                        other=other,
+                        scheme=scheme,
+                        name=name,
+                    )
+    return {address: scheme for address, (_, scheme) in found.items()}
 
 
 def _check_addresses(

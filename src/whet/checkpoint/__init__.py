@@ -14,7 +14,7 @@ from whet.checkpoint.files import (
     write_json,
     write_tensors,
 )
-from whet.checkpoint.folder import Checkpoint, copied_files, find_folder, read_whet
+from whet.checkpoint.folder import Checkpoint, copied_files, read_whet
 from whet.checkpoint.loading import (
     adapter_file,
     adapter_size,
@@ -47,7 +47,6 @@ __all__ = [
     "copied_files",
     "disk_errors",
     "empty_model",
-    "find_folder",
     "hashed_files",
     "load_lighter",
     "load_model",

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from whet.checkpoint.files import TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
-from whet.errors import MachineError, UsageError, did_you_mean
+from whet.errors import UsageError
+from whet.paths import find_folder
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
 # Never copied beside other weights: weights, code, caches.
 _SKIPPED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".py", ".pyc")
@@ -74,6 +74,14 @@ class Checkpoint:
             if info.dtype.is_floating_point:
                 sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
         return max(sizes, key=lambda d: sizes[d]) if sizes else torch.float32
+
+    @property
+    def dense(self) -> bool:
+        """Whether its tensors are the weights themselves: an original, or a folder of whet in which nothing is
+        rounded."""
+        if self.config.get("quantization_config"):
+            return False
+        return self.whet is None or self.whet["container"] == "dense"
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -175,29 +183,6 @@ class Checkpoint:
         return file
 
 
-def find_folder(path: str | Path) -> Path:
-    """The local folder of a path or hub name. Raises UsageError when there is none."""
-    folder = Path(path)
-    if folder.is_dir():
-        return folder
-    if folder.suffix.lower() == ".gguf" and folder.is_file():
-        raise UsageError(
-            "{folder} is a finished file, to be compared and asked to generate. Give the folder it was made from.",
-            folder=folder,
-        )
-    if folder.exists():
-        raise UsageError("{folder} is a file. Give the folder that holds config.json and the weights.", folder=folder)
-    if _HUB_NAME.fullmatch(str(path)) and not folder.parent.is_dir():
-        return _download(str(path))
-    parent = folder.parent
-    near = did_you_mean(folder.name, [p.name for p in parent.iterdir() if p.is_dir()]) if parent.is_dir() else ""
-    raise UsageError(
-        "{folder} does not exist.{near} Give a model folder, or a hub name such as organisation/model.",
-        folder=folder,
-        near=near,
-    )
-
-
 def read_whet(folder: Path) -> dict[str, Any] | None:
     """whet.json of a folder whet wrote, or None."""
     file = folder / MANIFEST
@@ -220,25 +205,6 @@ def copied_files(original: Path) -> list[Path]:
         and not p.name.startswith(".")
         and not p.name.endswith((*_SKIPPED, ".index.json"))
     )
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except RepositoryNotFoundError as error:
-        raise UsageError(
-            "The hub has no model {name} that you may read. Check the name, or log in.", name=name
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise MachineError(
-            "{name} is not a folder here, and the hub could not be asked ({error}). Check the path, or the network.",
-            name=name,
-            error=type(error).__name__,
-        ) from error
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from transformers.utils import logging
 from whet.anatomy import AUTO, FAMILIES, Family, architecture_of, described, task_of
 from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
 from whet.checkpoint.files import read_header
-from whet.checkpoint.folder import Checkpoint, find_folder
+from whet.checkpoint.folder import Checkpoint
 from whet.checkpoint.modeling_whet import PARTS, converted, fill
 from whet.errors import UsageError
+from whet.paths import find_folder
 
 
 @contextmanager
@@ -93,7 +94,7 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     checkpoint = Checkpoint(folder)
     config = model_config(checkpoint)
     dtype = dtype or config.dtype or checkpoint.dtype
-    if checkpoint.whet is None and not checkpoint.config.get("quantization_config"):
+    if checkpoint.dense:
         with quiet_transformers():
             model = model_class(checkpoint).from_pretrained(
                 checkpoint.path, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
@@ -197,7 +198,8 @@ def size_on_disk(folder: str | Path) -> dict[str, int]:
     if checkpoint.whet is not None and "adapter" in checkpoint.whet:
         files.add(adapter_file(checkpoint.path))
         parts["adapter"] = adapter_size(checkpoint.path)
-    everything = [p for p in checkpoint.path.rglob("*") if p.is_file() and ".whet" not in p.parts]
+    found = (p for p in checkpoint.path.rglob("*") if p.is_file())
+    everything = [p for p in found if ".whet" not in p.relative_to(checkpoint.path).parts]
     return {
         **parts,
         "weights": sum(f.stat().st_size for f in files),

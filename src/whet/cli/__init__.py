@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 import whet
-from whet.cli import compare, compress, demo, export, generate, inspect, plan, resume, schema
+from whet.cli import compare, compress, demo, export, generate, inspect, plan, resume, run, schema, status
 from whet.cli.phrases import say, sentence
 from whet.errors import WhetError
 from whet.foreign import recognized
@@ -46,7 +46,7 @@ def _options(
     pass
 
 
-for _verb in (demo, inspect, plan, compress, export, compare, generate, resume, schema):
+for _verb in (demo, inspect, plan, compress, run, status, export, compare, generate, resume, schema):
     app.command(_verb.__name__.rpartition(".")[2], epilog=_verb.EXAMPLE)(_verb.run)
 
 

@@ -11,9 +11,10 @@ import whet
 from whet.cli.console import Console
 from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, Text
 from whet.cli.phrases import language, say, sentence
-from whet.cli.starter import is_starter, resolve
+from whet.cli.starter import check_material, is_starter, resolve
 from whet.cli.tables import comparison, needs
 from whet.errors import UsageError
+from whet.paths import check_model
 
 EXAMPLE = "Example: whet compare MODEL lighter --text held-out.txt --skills skills.jsonl --limit max_kl=0.05"
 EXIT_CODES = {"pass": 0, "inconclusive": 4, "fail": 5}
@@ -61,6 +62,8 @@ def run(
     """
     with Console(as_json) as console:
         folder = resolve(original)
+        check_model(lighter)
+        check_material(text, skills)
         result = whet.compare(
             folder,
             lighter,

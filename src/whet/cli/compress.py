@@ -12,7 +12,7 @@ from whet.cli.console import Console
 from whet.cli.export import proved
 from whet.cli.options import Debug, Json, takes
 from whet.cli.phrases import say, sentence, size
-from whet.cli.starter import calibration, is_starter, resolve
+from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import by_part, needs
 from whet.errors import UsageError
 from whet.events import Event
@@ -52,6 +52,7 @@ def run(
         typed = {key: value for key, value in options.items() if typed_by_user(context, key)}
         options |= recipe_arguments(recipe, typed, told.append)
     folder, lighter = _places(options.pop("model"), options.pop("out"))
+    check_material(options["text"], options["skills"])
     if options["text"] is None and is_starter(folder):
         options["text"] = calibration(options["samples"], options["seed"])
         if options["quality"] is not None and options["skills"] is None:
@@ -77,9 +78,9 @@ def _places(model: str | None, out: str | Path | None) -> tuple[Path, Path]:
     """The original's folder and the lighter's, from the command line or the recipe."""
     if model is None or out is None:
         raise UsageError(
-            "{name} is missing: give the folder, or a recipe that names it (--recipe FILE). See `whet compress "
-            "--help`.",
+            "{name} is missing: give the folder, or a recipe that names it (--recipe FILE). See `{command} --help`.",
             name="MODEL" if model is None else "OUT",
+            command="whet compress",
         )
     return resolve(model), Path(out)
 

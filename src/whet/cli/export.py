@@ -38,8 +38,9 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Write FOLDER as one file and prove that it is the same model. Nothing is rounded again."""
+    model = resolve(folder)
     with Console(as_json) as console:
-        result = whet.export(resolve(folder), to=to, out=out, kind=kind, text=text, on_event=console.on_event)
+        result = whet.export(model, to=to, out=out, kind=kind, text=text, on_event=console.on_event)
         console.show(*proved(result), say("wrote", files=result["out"]))
         console.show(say("export.run", command=f'whet generate {result["out"]} "PROMPT"'))
         console.result(result)

@@ -27,9 +27,10 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Continue a prompt with any model folder, original or lighter, or with a .gguf."""
+    model = resolve(folder)
     with Console(as_json) as console:
         text = whet.generate(
-            resolve(folder),
+            model,
             prompt,
             max_new_tokens=max_new_tokens,
             temperature=temperature,

@@ -12,7 +12,7 @@ import whet
 from whet.cli.console import Console, plain
 from whet.cli.options import Debug, Json, Model, takes
 from whet.cli.phrases import language, say, size
-from whet.cli.starter import calibration, is_starter, resolve
+from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
 from whet.report.numbers import figure
 from whet.steps.options import Inspect
@@ -35,6 +35,7 @@ def run(
 ) -> int:
     """Score every part of MODEL: what it weighs, what it is worth to each skill and language, what stands out."""
     folder = resolve(model)
+    check_material(options["text"], options["skills"])
     if is_starter(folder):
         from whet import starter
 

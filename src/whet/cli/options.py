@@ -9,7 +9,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from whet.steps.options import Options, Shown
 
@@ -58,7 +57,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     shown = next((one for one in field.metadata if isinstance(one, Shown)), Shown())
     least = next((one.ge for one in field.metadata if hasattr(one, "ge")), None)
     flag = "--" + (field.alias or name).replace("_", "-")
-    default = field.default if field.default is not PydanticUndefined else None
+    default = None if field.is_required() else field.default
     names = [flag] if default is not True else [f"{flag}/--no-{flag[2:]}"]
     option = typer.Option(
         *names,

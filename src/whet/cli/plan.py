@@ -12,7 +12,7 @@ import whet
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, takes
 from whet.cli.phrases import say, sentence, size
-from whet.cli.starter import calibration, is_starter, resolve
+from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
 from whet.report.numbers import figure
 from whet.steps.options import Plan
@@ -33,6 +33,7 @@ def run(
 ) -> int:
     """Plan which scheme each part of MODEL takes within a budget. Then: `whet compress MODEL OUT --plan PLAN`."""
     folder = resolve(model)
+    check_material(options["text"])
     if options["text"] is None and is_starter(folder):
         options["text"] = calibration(options["samples"], options["seed"])
     with Console(as_json) as console:

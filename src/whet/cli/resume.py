@@ -6,14 +6,16 @@ import whet
 from whet.cli.compress import made
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Unfinished
+from whet.cli.run import EXIT_CODES, report
 
 EXAMPLE = "Example: whet resume lighter"
 
 
 def run(out: Unfinished, as_json: Json = False, debug: Debug = False) -> int:
-    """Go on with an interrupted `whet compress`, to the same bytes as if it had not been interrupted."""
+    """Go on with an interrupted `whet compress` or `whet run`, to the same bytes as if it had not been interrupted."""
     with Console(as_json, resume=out) as console:
         result = whet.resume(out, on_event=console.on_event)
-        made(console, result)
+        recipe = result.get("format") == "whet.run"
+        report(console, result) if recipe else made(console, result)
         console.result(result)
-    return 0
+    return EXIT_CODES[result["verdict"]] if recipe else 0

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from whet.messages import Message
+from whet.paths import check_file, check_model, check_text
+
 NAME = "starter"
 
 
 def resolve(model: str | Path) -> Path:
-    """The folder meant by `model`; `starter` is the embedded model unless a folder of that name is here."""
+    """The folder meant by `model`; `starter` is the embedded model unless a folder of that name is here.
+
+    Raises UsageError for a path that leads nowhere, before anything slow is imported.
+    """
     if str(model) == NAME and not Path(NAME).exists():
         from whet import starter
 
         return starter.path()
+    check_model(model)
     return Path(model)
 
 
@@ -32,3 +39,11 @@ def calibration(samples: int, seed: int) -> list[str]:
     from whet import starter
 
     return starter.documents(seed, max(200, 6 * samples))
+
+
+def check_material(text: str | Path | None = None, skills: str | Path | None = None) -> None:
+    """Raises UsageError for text or questions that are not there, before anything slow is imported."""
+    if text is not None:
+        check_text(text)
+    if skills is not None:
+        check_file(skills, Message("skills"))

@@ -20,7 +20,6 @@ import torch
 from gguf.constants import GGMLQuantizationType
 from torch import Tensor
 
-from whet.checkpoint import find_folder
 from whet.checkpoint.gguf import ADAPTER_KEY, GgufFile
 from whet.checkpoint.memory import available_memory
 from whet.engines.llamacpp import LlamaEngine, available, open_gguf
@@ -31,6 +30,7 @@ from whet.formats.gguf import Layout, plan_gguf, write_gguf
 from whet.grids import BLOCKS
 from whet.measure.divergence import score_tokens
 from whet.messages import Message
+from whet.paths import find_folder
 from whet.text import encode, read_documents, windows
 
 FORMATS = ("gguf",)

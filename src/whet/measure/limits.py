@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from whet.errors import UsageError, did_you_mean
+from whet.messages import Message, listed
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 
@@ -25,15 +26,17 @@ class Limit:
     upper: bool
     low: float
     high: float
-    figure: str
+    figure: Message
 
 
 LIMITS = {
-    "max_kl": Limit(0.1, True, 0.0, float("inf"), "mean KL in nats a token"),
-    "min_top1": Limit(0.85, False, 0.0, 1.0, "share of tokens with the same first choice"),
-    "max_ppl_ratio": Limit(1.1, True, 0.0, float("inf"), "perplexity over the original's"),
-    "min_retention": Limit(0.95, False, 0.0, float("inf"), "accuracy over the original's, above chance, of each skill"),
-    "min_shrink": Limit(None, False, 0.0, float("inf"), "times smaller on disk, the whole folder"),
+    "max_kl": Limit(0.1, True, 0.0, float("inf"), Message("mean KL in nats a token")),
+    "min_top1": Limit(0.85, False, 0.0, 1.0, Message("share of tokens with the same first choice")),
+    "max_ppl_ratio": Limit(1.1, True, 0.0, float("inf"), Message("perplexity over the original's")),
+    "min_retention": Limit(
+        0.95, False, 0.0, float("inf"), Message("accuracy over the original's, above chance, of each skill")
+    ),
+    "min_shrink": Limit(None, False, 0.0, float("inf"), Message("times smaller on disk, the whole folder")),
 }
 
 
@@ -80,28 +83,27 @@ def judge(
     `exact` means that the figure has no error (bytes; a model compared with itself), so the interval has no say.
     """
     limit = LIMITS[name]
-    side = "above" if limit.upper else "below"
-    shown = f"{of}: " if of else ""
     verdict: Verdict
     if value is None:
-        verdict, why = "not judged", "there is nothing to keep"
+        verdict, why = "not judged", Message("there is nothing to keep")
     else:
         inside = value <= at if limit.upper else value >= at
         if exact:
             verdict = "pass" if inside else "fail"
-            why = f"{value:.4g} is {'not ' if inside else ''}{side} {at:g}"
+            why = _beside(f"{value:.4g}", at, limit.upper, inside)
         elif interval is None:
-            verdict, why = "inconclusive", f"{value:.4g} has no error bar: one cluster of text tells nothing of others"
+            verdict = "inconclusive"
+            why = Message("{value:.4g} has no error bar: one cluster of text tells nothing of others", value=value)
         else:
             best, worst = (interval[0], interval[1]) if limit.upper else (interval[1], interval[0])
             passes, fails = (worst <= at, best > at) if limit.upper else (worst >= at, best < at)
             verdict = "pass" if passes else "fail" if fails else "inconclusive"
-            bar = f"{value:.4g} (95 % interval {interval[0]:.4g} to {interval[1]:.4g})"
-            why = {
-                "pass": f"{bar} is not {side} {at:g}",
-                "fail": f"{bar} is {side} {at:g}",
-                "inconclusive": f"{bar} has {at:g} inside: more text or items would tell",
-            }[verdict]
+            bar = Message(
+                "{value:.4g} (95 % interval {low:.4g} to {high:.4g})", value=value, low=interval[0], high=interval[1]
+            )
+            why = _beside(bar, at, limit.upper, passes)
+            if verdict == "inconclusive":
+                why = Message("{bar} has {at:g} inside: more text or items would tell", bar=bar, at=at)
     return {
         "limit": name,
         "at": at,
@@ -109,8 +111,23 @@ def judge(
         "value": value,
         "interval": None if interval is None else list(interval),
         "verdict": verdict,
-        "reason": f"{name}: {shown}{limit.figure}: {why}.",
+        "reason": Message("{what}: {why}.", what=listed([name, *([of] if of else []), limit.figure], ": "), why=why),
     }
+
+
+def _beside(value: str, at: float, upper: bool, inside: bool) -> Message:
+    """On which side of the limit `at` a value lies."""
+    if upper:
+        return (
+            Message("{value} is not above {at:g}", value=value, at=at)
+            if inside
+            else Message("{value} is above {at:g}", value=value, at=at)
+        )
+    return (
+        Message("{value} is not below {at:g}", value=value, at=at)
+        if inside
+        else Message("{value} is below {at:g}", value=value, at=at)
+    )
 
 
 def overall(judgements: Sequence[Mapping[str, Any]]) -> Literal["pass", "fail", "inconclusive"]:

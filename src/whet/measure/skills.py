@@ -414,7 +414,11 @@ def _retention(
 ) -> dict[str, Any]:
     """flips: of each item -1 where it was lost, 1 where it was gained, else 0. groups: a number of each item's."""
     if original["interval"][0] <= chance:
-        reason = f"the original's accuracy {original['accuracy']:.3f} is not above chance {chance:.3f}"
+        reason = Message(
+            "the original's accuracy {accuracy:.3f} is not above chance {chance:.3f}",
+            accuracy=original["accuracy"],
+            chance=chance,
+        )
         return {"value": None, "interval": None, "reason": reason}
     above = original["accuracy"] - chance
     weight = independent_items(flips, groups) / len(flips)

@@ -1,14 +1,13 @@
-"""`compress` and `resume`: one step `quantize` by itself, without a recipe around it."""
+"""`compress`: one step `quantize` by itself, without a recipe around it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from whet.apply.run import Run
 from whet.events import OnEvent, ignore
 from whet.steps.options import Compress, takes
-from whet.steps.quantize import quantize, resume_quantize
+from whet.steps.quantize import quantize
 
 
 @takes(Compress)
@@ -41,12 +40,3 @@ def compress(
     """
     asked = Compress.of("compress", **options)
     return quantize(model, out, asked, seed=asked.seed, device=asked.device, dry_run=dry_run, on_event=on_event)
-
-
-def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
-    """Go on with the run that was stopped in `out`; the result has the bytes an undisturbed run would have had.
-
-    Raises UsageError where there is no run to go on with, or where the model it began with has changed.
-    """
-    run = Run(out)
-    return resume_quantize(run, run.request(), on_event)

@@ -23,8 +23,8 @@ from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.measure.skills import read_skills
 from whet.scores import SPIKE
-from whet.steps.decide import TARGET, decide
-from whet.steps.options import Inspect, Quantize, Text, takes
+from whet.steps.decide import decide
+from whet.steps.options import TARGET, Inspect, Quantize, Text, takes
 from whet.steps.score import score
 from whet.targets import Target, find_target
 

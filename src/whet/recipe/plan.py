@@ -40,6 +40,7 @@ def plan(
     quantize = Quantize.of(
         "plan", **{name: getattr(asked, name) for name in Plan.model_fields if name in Quantize.model_fields}
     )
+    quantize.check()
     job = decide(model, quantize, seed=asked.seed, device=asked.device)
     budget = budget_of(job.checkpoint, asked)
     assert budget is not None

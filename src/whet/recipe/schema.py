@@ -1,11 +1,19 @@
-"""Recipes: what `compress` is asked for, as YAML that is read, checked, shipped as presets and saved with the result.
+"""Recipes: steps that are done one after another, each checked by its gate and undone where it fails, as YAML.
 
     version: 1
     model: organisation/model        # optional, like out: the command line may name them
+    text: corpus.jsonl               # divided before the first step: what calibrates, what gates, what reports
+    skills: questions.jsonl
     steps:
-      - quantize: {quality: 0.98, for: transformers, text: corpus.txt}
+      - transform: {kind: awq, scheme: int4-g64}
+        gate: {kl: 0.001}
+        on_fail: skip
+      - quantize: {quality: 0.98, for: transformers}
+        gate: {retention: 0.97, retention.arithmetic: 0.98}
+        on_fail: {try: [{quality: 0.99}, {scheme: W8A16}]}
 
-The keys of `quantize` are the options of `whet compress`; paths in them are relative to the current folder, as there.
+Keys of a step are its options (`whet.steps.options`); paths are relative to the current folder. `whet run` does all
+steps; `whet compress --recipe` takes a recipe whose only step is quantize.
 """
 
 from __future__ import annotations
@@ -13,18 +21,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, create_model, model_validator
 
 from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, ignore, note_event
-from whet.messages import Message
-from whet.steps.decide import TARGET
-from whet.steps.options import Quantize
+from whet.messages import Message, with_and
+from whet.steps.options import STEPS, TARGET, Options, Quantize
 from whet.strict import Strict, checked
-from whet.targets import find_target
 
 PRESETS = ("w8", "w4", "balanced", "smallest")
 
@@ -35,10 +41,47 @@ class QuantizeStep(Quantize):
     preset: str | None = Field(default=None, description=f"What is not said here: {', '.join(PRESETS)}")
 
 
-class Step(Strict):
-    """One thing that is done to the model."""
+class Try(Strict):
+    """Other options to try, each over the step's own, until the gate holds."""
 
-    quantize: QuantizeStep
+    tries: list[dict[str, Any]] = Field(alias="try", min_length=1)
+
+
+class StepBase(Strict):
+    """One step: one of the crafts with its options, and what must hold for it to stand."""
+
+    gate: dict[str, float] = Field(default_factory=dict, description="What must hold, by figure: {retention: 0.97}")
+    on_fail: Literal["stop", "skip", "halve"] | Try = Field(
+        default="stop",
+        description="Where the gate fails: stop (the default), skip the step, halve it, or {try: [other options, ...]}",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in STEPS if getattr(self, name, None) is not None]
+        if len(given) != 1:
+            has = with_and(given) if given else Message("none")
+            raise ValueError(Message("a step is one of {known}; this one has {has}", known=", ".join(STEPS), has=has))
+        return self
+
+    @property
+    def craft(self) -> str:
+        """Which step it is."""
+        return next(name for name in STEPS if getattr(self, name) is not None)
+
+    @property
+    def options(self) -> Options:
+        """Its options."""
+        options: Options = getattr(self, self.craft)
+        return options
+
+
+_OPTIONS: dict[str, type[Options]] = {**STEPS, "quantize": QuantizeStep}
+Step: Any = create_model(
+    "Step",
+    __base__=StepBase,
+    **{name: (kind | None, Field(default=None, description=kind.__doc__)) for name, kind in _OPTIONS.items()},  # type: ignore[call-overload]
+)
 
 
 class Recipe(Strict):
@@ -48,19 +91,11 @@ class Recipe(Strict):
     model: str | None = Field(default=None, description="A model folder, or a name on the hub")
     out: str | None = Field(default=None, description="The folder to write")
     seed: int = Field(default=0, ge=0)
+    text: str | None = Field(default=None, description="Text of every step, gate and report, divided before the first")
+    skills: str | None = Field(default=None, description="Questions of budgets, gates and the report, divided too")
+    field: str = Field(default="text", description="The field of jsonl or parquet records that holds the text")
+    chat: bool = Field(default=False, description="Records are conversations: apply the model's chat template")
     steps: list[Step] = Field(min_length=1)
-
-    @field_validator("steps")
-    @classmethod
-    def _once(cls, steps: list[Step]) -> list[Step]:
-        if len(steps) > 1:
-            raise ValueError(
-                Message(
-                    "steps[1].quantize would quantize what steps[0].quantize has quantized already, which loses twice. "
-                    "Leave one of the two"
-                )
-            )
-        return steps
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -78,7 +113,13 @@ def recipe_arguments(
     """
     given = dict(given or {})
     source = Message("the recipe") if isinstance(recipe, Mapping) else str(recipe)
-    whole = _read(recipe, source)
+    whole = read_recipe(recipe)
+    if [step.craft for step in whole.steps] != ["quantize"] or whole.steps[0].gate:
+        raise UsageError(
+            "{source} has steps or gates beside one quantize, which whet compress does not do. Run it: whet run "
+            "{source}",
+            source=source,
+        )
     said = whole.steps[0].quantize.model_dump(exclude_unset=True)
     preset, below = said.pop("preset", None), {}
     if isinstance(recipe, str) and recipe in PRESETS:
@@ -89,19 +130,42 @@ def recipe_arguments(
         Quantize.model_construct(**said).check()
     except UsageError as error:
         raise UsageError("{source}, steps[0].quantize: {error}", source=source, error=error.message) from error
+    for name in ("text", "skills", "field", "chat"):
+        if name in whole.model_fields_set and name not in said:
+            said[name] = getattr(whole, name)
     said = _over(said, given)
     top = {name: value for name in ("model", "out", "seed") if (value := getattr(whole, name)) is not None}
     arguments = {**top, **_over(below, said)}
-    target = find_target(arguments.get("target") or TARGET)
-    if arguments.get("embed") is not None and "embed" not in said and not target.embedding:
-        arguments["embed"] = None
-        message = Message(
-            "{target} loads no quantized embedding or head: {preset} leaves them as they are",
-            target=target.name,
-            preset=preset,
-        )
-        on_event(note_event(message))
+    if arguments.get("embed") is not None and "embed" not in said:
+        from whet.targets import find_target  # not at the top: a wrong recipe is told before anything slow is imported
+
+        target = find_target(arguments.get("target") or TARGET)
+        if not target.embedding:
+            arguments["embed"] = None
+            message = Message(
+                "{target} loads no quantized embedding or head: {preset} leaves them as they are",
+                target=target.name,
+                preset=preset,
+            )
+            on_event(note_event(message))
     return arguments
+
+
+def step_options(step: Any, other: Mapping[str, Any], source: str) -> Options:
+    """The options of a step, a preset under them and `other` (as a recipe spells them) over them."""
+    kind = _OPTIONS[step.craft]
+    if step.craft != "quantize":
+        return checked(kind, step.options.model_dump(exclude_unset=True, by_alias=True) | dict(other), source)
+    over = checked(kind, dict(other), source).model_dump(exclude_unset=True)
+    said = _over(step.options.model_dump(exclude_unset=True), over)
+    preset = said.pop("preset", None)
+    below = {} if preset is None else _preset(preset, source)
+    return Quantize.of(source, **_over(below, said))
+
+
+def read_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
+    """A recipe from a preset's name, a path, or what such a file holds. Raises UsageError naming file, key, remedy."""
+    return _read(recipe, Message("the recipe") if isinstance(recipe, Mapping) else str(recipe))
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

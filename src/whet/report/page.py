@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 import whet
 from whet.messages import Message
-from whet.report import carried, compared, planned
+from whet.report import carried, compared, planned, steps
 from whet.report import rate as rates
 from whet.report.findings import Finding, findings, headline
 from whet.report.numbers import NONE, figure, size
@@ -29,15 +29,29 @@ from whet.report.tables import Row, Table, verdict_badge
 from whet.report.words import LANGUAGES, Words
 
 _HERE = Path(__file__).parent
-_SECTIONS = ("worse", "limits", "quality", "skills", "scores", "schemes", "rate", "rounds", "cost", "loading", "notes")
+_SECTIONS = (
+    "steps",
+    "worse",
+    "limits",
+    "quality",
+    "skills",
+    "scores",
+    "schemes",
+    "rate",
+    "rounds",
+    "cost",
+    "loading",
+    "notes",
+)
 
 
 def page(facts: Mapping[str, Any], language: str = "en") -> str:
     """The page as HTML; the same facts give the same bytes.
 
     facts: `compare` (a result of `whet.compare`), `plan`, `scores` (their JSON), `lighter` (what whet.json holds),
-    `run` (`seconds`, `memory` in bytes, `environment`), `loading` (a list of `runtime`, `checked`, `how`), `name` (what
-    to call the original; by default what the others call it). Each may be missing or None: its sections are left out.
+    `run` (`seconds`, `memory` in bytes, `environment`), `loading` (a list of `runtime`, `checked`, `how`), `steps` (of
+    a recipe's run), `name` (what to call the original; by default what the others call it). Each may be missing or
+    None: its sections are left out.
     language: `en` or `ko`, what the page opens in. Raises ValueError for another language.
     """
     if language not in LANGUAGES:
@@ -60,6 +74,7 @@ def view(facts: Mapping[str, Any], say: Words) -> dict[str, Any]:
     compare, plan = facts.get("compare"), facts.get("plan")
     found: dict[str, Any] = {
         "say": say,
+        "steps": steps.timeline(facts.get("steps") or (), say),
         "language": say.language,
         "title": headline(facts, say),
         "figures": compared.key_figures(compare, say) if compare else _planned_figures(plan, say) if plan else [],

@@ -317,6 +317,28 @@ WORDS: dict[str, tuple[str, str]] = {
     "rate.measured.report": ("measured, the comparison above", "측정, 위의 비교"),
     "bits.head": ("Bits", "비트"),
     "bytes": ("Bytes", "바이트"),
+    # the steps of a recipe
+    "steps": ("Steps of the run", "실행한 단계"),
+    "steps.lede": (
+        "Each step reads the model that the one before it left. A step stands only where its gate holds, measured on "
+        "text and questions that no step calibrates on; else it is rolled back.",
+        "단계마다 앞 단계가 남긴 모델을 읽습니다. 어느 단계도 보정에 쓰지 않은 글과 질문으로 재어 관문을 통과해야 "
+        "채택하고, 아니면 되돌립니다.",
+    ),
+    "steps.table": ("Every try, in order", "시도한 차례대로"),
+    "step": ("Step", "단계"),
+    "outcome": ("Outcome", "결과"),
+    "gate": ("Gate: measured (limit)", "관문: 측정값 (한도)"),
+    "seconds.head": ("Time", "시간"),
+    "outcome.kept": ("kept", "채택"),
+    "outcome.tried": ("rolled back", "되돌림"),
+    "outcome.skipped": ("skipped", "건너뜀"),
+    "outcome.stopped": ("rolled back, stopped", "되돌리고 멈춤"),
+    "outcome.undecided": ("not enough evidence", "근거 부족"),
+    "outcome.not reached": ("not reached", "이르지 못함"),
+    "gate.pass": ("holds", "통과"),
+    "gate.fail": ("does not hold", "통과 못함"),
+    "gate.undecided": ("not enough evidence", "근거 부족"),
     # predicted and measured
     "rounds": ("Predicted against measured", "예측과 측정"),
     "rounds.lede": (

@@ -26,7 +26,7 @@ from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
 from whet.messages import Message, first_of
 from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, TRANSFORMS, WHOLE
-from whet.steps.options import Quantize
+from whet.steps.options import TARGET, Quantize
 from whet.targets import (
     TARGETS,
     Storage,
@@ -44,7 +44,7 @@ from whet.walk import not_followed
 
 # Tokens that training is given, at the least, where the original may write some (`whet.apply.material`).
 ENOUGH = 1 << 16
-SCHEME, SOLVER, TARGET = "W4A16", "gptq", "transformers"  # where none is asked for
+SCHEME, SOLVER = "W4A16", "gptq"  # where none is asked for
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,10 @@ def decide(
     type a block's products are computed in; the one that is fast here unless given. A budget is decided on its target's
     simplest scheme, which every plan then takes the place of.
     """
-    asked.check()
+    if asked.budgeted and asked.text is None and material is None:
+        raise UsageError(
+            "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
+        )
     method = _method(asked)
     place = resolve_device(device)
     opened = _opened(model, asked, method)
@@ -185,10 +188,6 @@ def _method(asked: Quantize) -> _Method:
             transform=asked.transform,
             near=did_you_mean(asked.transform, TRANSFORMS),
             known=", ".join(TRANSFORMS),
-        )
-    if asked.budgeted and asked.text is None:
-        raise UsageError(
-            "A budget is planned from what the model does on text: give --text FILE, of the kind it is used for."
         )
     return _Method(name, runtime, scheme, plan, best)
 

@@ -17,6 +17,7 @@ from whet.messages import Message, with_and
 from whet.strict import Strict, checked
 
 RECIPE = "recipe.yaml"
+TARGET = "transformers"  # where none is asked for
 # Named here and not read off the tables, which are slow to import; a test keeps them equal.
 RUNTIMES = "transformers, vllm, llama.cpp, onnx, openvino, whet"
 TRANSFORMS = "smooth, awq, rotate, quarot, spinquant, auto"
@@ -48,6 +49,19 @@ class Options(Strict):
     def of(cls, verb: str, **options: Any) -> Self:
         """From Python arguments. Raises UsageError that names the argument, and the nearest known one."""
         return checked(cls, options, verb, by_name=True)
+
+    def document(self) -> dict[str, Any]:
+        """As a recipe spells it; what was no file (text, questions) is left out, and a plan that was none is named."""
+        found = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Path):
+                value = str(value)
+            if name == "plan" and isinstance(value, Mapping):
+                value = "plan.json"
+            if isinstance(value, str | int | float):
+                found[field.alias or name] = value
+        return found
 
 
 class Text(Options):
@@ -184,18 +198,49 @@ class Quantize(Text, Target, Method, Budget, Schemes):
                 quality=self.quality,
             )
 
-    def document(self) -> dict[str, Any]:
-        """As a recipe spells it; what was no file (text, questions) is left out, and a plan that was none is named."""
-        found = {}
-        for name, field in Quantize.model_fields.items():
-            value = getattr(self, name)
-            if isinstance(value, Path):
-                value = str(value)
-            if name == "plan" and isinstance(value, Mapping):
-                value = "plan.json"
-            if isinstance(value, str | int | float):
-                found[field.alias or name] = value
-        return found
+
+class Transform(Text, Target):
+    """Fold factors or rotations into the model, exactly, so that rounding to `scheme` loses less. It stays dense."""
+
+    kind: str = Field(description=f"What is folded in: {TRANSFORMS}")
+    scheme: Annotated[str | None, Shown(default="W4A16")] = Field(
+        default=None, description="The scheme that a later step rounds to, which the transform is made for"
+    )
+    embed: str | None = Field(default=None, description="The same of embedding and head")
+    solver: Annotated[str | None, Shown(default="good")] = Field(
+        default=None, description="The solver that a later step rounds with, which auto judges by"
+    )
+    eval_text: Source | None = Field(
+        default=None, alias="eval", description="Text to verify on; without it a tenth of the text is kept for that"
+    )
+
+
+class Export(Options):
+    """Write the model as one file that its runtime reads, and prove that it is the same model."""
+
+    to: str = Field(default="gguf", description="The format: gguf")
+    kind: str | None = Field(default=None, description="Of a dense model, the type of its matrices: f32, f16 or bf16")
+
+
+class Compare(Options):
+    """Measure what was kept of the original on the report part of text and questions, which nothing else opens."""
+
+    windows: int | None = Field(default=256, ge=1, description="Windows of text to compare on; null takes all of it")
+    window: int = Field(default=512, ge=8, description="Tokens in a window of text")
+    limits: dict[str, float | None] = Field(
+        default_factory=dict,
+        description="What must hold, over the defaults: min_retention, max_kl, min_top1, ...",
+    )
+    speed: bool = Field(default=True, description="Also measure speed and memory")
+
+
+# Every step of a recipe by its name, and its options. What each does is in `whet.steps.crafts`.
+STEPS: dict[str, type[Options]] = {
+    "transform": Transform,
+    "quantize": Quantize,
+    "export": Export,
+    "compare": Compare,
+}
 
 
 class Compress(Machine, Quantize):
@@ -238,7 +283,7 @@ def takes(kind: type[Options]) -> Callable[[V], V]:
     return with_options
 
 
-def recipe_text(recipe: Mapping[str, Any]) -> str:
-    """A resolved recipe as the file that goes into the finished folder."""
-    head = "# What made this folder, every default filled in. Again: whet compress MODEL OUT --recipe recipe.yaml\n"
+def recipe_text(recipe: Mapping[str, Any], again: str = "whet compress MODEL OUT --recipe recipe.yaml") -> str:
+    """A resolved recipe as the file that goes into the finished folder. again: the command that replays it."""
+    head = f"# What made this folder, every default filled in. Again: {again}\n"
     return head + yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,9 +24,9 @@ from whet.apply.material import with_text
 from whet.apply.passes import solve_through, without_text
 from whet.apply.run import Run
 from whet.apply.shards import Shards
-from whet.budget import check_model
+from whet.budget import check_model, parse_size
 from whet.budget.mix import Budget
-from whet.checkpoint import size_on_disk
+from whet.checkpoint import Checkpoint, size_on_disk
 from whet.events import OnEvent, note_event
 from whet.measure.skills import Item, parse_item, read_skills
 from whet.messages import Message
@@ -34,6 +35,7 @@ from whet.steps.decide import Material, decide
 from whet.steps.estimate import check_room, estimate
 from whet.steps.finish import finish
 from whet.steps.options import Quantize
+from whet.steps.request import Request, with_texts
 from whet.steps.search import search
 from whet.strict import checked
 from whet.transforms.judge import with_transform
@@ -51,6 +53,7 @@ def quantize(
     on_event: OnEvent,
 ) -> dict[str, Any]:
     """Write a lighter copy of `model` into the folder `out`; returns what `whet.compress` does."""
+    asked.check()
     run = Run(out)
     items = read_skills(asked.skills) if asked.skills is not None else []
     job = decide(model, asked, seed=seed, device=device)
@@ -66,6 +69,41 @@ def quantize(
         return {"dry_run": True, "out": str(out), **job.choices(), **needs, "notes": list(job.notes)}
     job = with_text(examined(job), asked.samples, on_event)
     return _carried_out(run, job, budget, items, recipe_of(model, asked, job), on_event)
+
+
+def run(request: Request) -> dict[str, Any]:
+    """The step of a recipe: as `quantize`, on the recipe's text where the step names none."""
+    options = with_texts(request.options.model_dump(exclude={"preset"}), request.texts)
+    if request.options.budgeted and options["skills"] is None and request.texts.items:
+        options["skills"] = [item.record() for item in request.texts.items]
+    return quantize(
+        request.source,
+        request.out,
+        Quantize.of("quantize", **options),
+        seed=request.seed,
+        device=request.device,
+        dry_run=request.dry_run,
+        on_event=request.on_event,
+    )
+
+
+def check(options: Quantize) -> None:
+    """Raises UsageError for options that exclude each other."""
+    options.check()
+
+
+def halved(options: Quantize, original: Path) -> Quantize | None:
+    """Half the way from the original: of a budget the bytes, bits or quality in the middle. A scheme has no half."""
+    if options.quality is not None:
+        return options.model_copy(update={"quality": (1 + options.quality) / 2})
+    checkpoint = Checkpoint(original)
+    if options.fit is not None:
+        whole = size_on_disk(checkpoint.path)["weights"]
+        return options.model_copy(update={"fit": (parse_size(options.fit, whole) + whole) // 2})
+    if options.bits is not None:
+        count = sum(math.prod(info.shape) for info in checkpoint.stored.values())
+        return options.model_copy(update={"bits": (options.bits + 8 * checkpoint.nbytes / count) / 2})
+    return None
 
 
 def resume_quantize(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
@@ -99,7 +137,7 @@ def _carried_out(
     on_event: OnEvent,
 ) -> dict[str, Any]:
     """Begin the run or go on with it, and see it through."""
-    request = _request(job, budget, items, recipe)
+    request = request_of(job, recipe, budget, items)
     with run.opened(request, job.solve, job.verify, job.plan) as began:
         if budget is None:
             return _made(run, job, began["recipe"], on_event)
@@ -151,12 +189,14 @@ def recipe_of(model: str | Path, asked: Quantize, job: Job) -> dict[str, Any]:
     """The recipe that does the same, every default filled in. The folder it goes into is not named, nor is a model
     whose path is absolute."""
     update = {"scheme": job.scheme, "solver": job.solver, "synthetic": job.synthetic, "target": job.target}
-    options = asked.model_copy(update=update).document()
+    options = Quantize.model_construct(**asked.model_dump(include=set(Quantize.model_fields)) | update).document()
     top = {} if Path(model).is_absolute() else {"model": str(model)}
     return {"version": 1, **top, "seed": job.seed, "steps": [{"quantize": options}]}
 
 
-def _request(job: Job, budget: Budget | None, items: Sequence[Item], recipe: Mapping[str, Any]) -> dict[str, Any]:
+def request_of(
+    job: Job, recipe: Mapping[str, Any], budget: Budget | None = None, items: Sequence[Item] = ()
+) -> dict[str, Any]:
     """What a run depends on, as it is kept beside it."""
     asked = {
         "budget": None if budget is None else dataclasses.asdict(budget),

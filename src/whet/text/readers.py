@@ -18,13 +18,13 @@ from transformers import PreTrainedTokenizerBase
 
 from whet.errors import MachineError, UsageError, did_you_mean
 from whet.messages import Message
+from whet.paths import TEXT_ON_HUB, no_text
 from whet.text.chat import render_chat
 
 SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*$|\f|\n(?:[ \t]*\n){2,}", re.MULTILINE)
 READ = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")
 JSON_LINES = (".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv", ".json", ".xlsx", ".gz", ".zip", ".zst")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
 
 
 def read_documents(
@@ -73,15 +73,10 @@ def read_documents(
             records = _parquet(path, field)
         else:
             records, is_records = (), False
-    elif HUB_NAME.fullmatch(str(source)) and suffix not in (*READ, *TABLES):
+    elif TEXT_ON_HUB.fullmatch(str(source)) and suffix not in (*READ, *TABLES):
         records = _hub(str(source), field)
     else:
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UsageError(
-            "{source}: no such file.{near} Check the path of the text.",
-            source=source,
-            near=did_you_mean(path.name, siblings),
-        )
+        raise no_text(source)
 
     if is_records:
         documents = [_document(where, record, field, chat, tokenizer) for where, record in records]

@@ -1,7 +1,7 @@
 """The block loop, forward and in reverse: streams through a model one block at a time, second moments, the journal."""
 
 from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample, not_followed, refuse_unscored
-from whet.walk.journal import Journal, locked
+from whet.walk.journal import Journal, is_locked, locked
 from whet.walk.moments import STARVED, SecondMoments, steadied
 from whet.walk.skeleton import placed
 from whet.walk.swaps import ORIGINAL, Swaps
@@ -21,6 +21,7 @@ __all__ = [
     "Untouched",
     "Visitor",
     "Walk",
+    "is_locked",
     "locked",
     "not_followed",
     "placed",

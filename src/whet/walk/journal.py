@@ -32,6 +32,18 @@ def locked(run: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(run: Path) -> bool:
+    """Whether a process holds the run folder now."""
+    try:
+        with (run / "lock").open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 class Journal:
     """Append-only lines `{"unit": name, "file": …, "sha256": …, …}` in `folder/journal.jsonl`.
 

@@ -1,0 +1,16 @@
+"""The steps of a recipe, by name: what each reads and gives, and what it does.
+
+A step reads a folder and writes a folder; nothing else passes between steps. To add one: its file with `run`, its
+options in `whet.steps.options`, and its row here (docs/adding.md).
+"""
+
+from __future__ import annotations
+
+from whet.steps import export, quantize, transform
+from whet.steps.request import Craft
+
+CRAFTS: dict[str, Craft] = {
+    "transform": Craft(("dense",), "dense", transform.run),
+    "quantize": Craft(("dense",), "rounded", quantize.run, check=quantize.check, halved=quantize.halved),
+    "export": Craft(("dense", "rounded"), None, export.run),
+}

@@ -1,0 +1,84 @@
+"""The step `transform`: factors or rotations folded into a model, which stays dense and computes the same."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from whet import __version__
+from whet.apply.job import Job
+from whet.apply.material import with_text
+from whet.apply.run import Run
+from whet.checkpoint import MANIFEST, BaseModelName, Manifest, atomic, hashed_files, size_on_disk, write_json
+from whet.events import OnEvent, note_event
+from whet.messages import to_json
+from whet.steps.decide import decide
+from whet.steps.estimate import check_room, estimate
+from whet.steps.options import Quantize
+from whet.steps.quantize import examined, recipe_of, request_of
+from whet.steps.request import Request, with_texts
+from whet.transforms.judge import with_transform
+from whet.transforms.make import check_transform
+
+
+def run(request: Request) -> dict[str, Any]:
+    """Write the transformed model into `request.out`; returns `out`, `transforms` by group, `notes` and `sizes`."""
+    options = request.options.model_dump()
+    options["transform"] = options.pop("kind")
+    asked = Quantize.of("transform", **with_texts(options, request.texts))
+    out = Run(request.out)
+    job = decide(request.source, asked, seed=request.seed, device=request.device)
+    out.check_free(job.checkpoint.path)
+    job = check_transform(job)
+    needs = estimate(job)
+    needs["disk"] += job.checkpoint.nbytes
+    check_room(out.out, needs)
+    if request.dry_run:
+        return {"dry_run": True, **needs, "notes": list(job.notes)}
+    job = with_text(examined(job), asked.samples, request.on_event)
+    with out.opened(request_of(job, recipe_of(request.source, asked, job)), job.solve, job.verify):
+        return _made(out, job, request.on_event)
+
+
+def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
+    for note in job.notes:
+        on_event(note_event(note))
+    made = with_transform(job, run.folder, on_event)
+    _move(made, run.out)
+    before = job.original.whet or {}
+    versions = {"whet": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    record = {**made.record(), "step": "transform", "container": "dense", "versions": versions}
+    manifest = Manifest(
+        base_model=BaseModelName(**(before.get("base_model") or {"name": job.name, "sha256": job.sha256})),
+        target=job.target,
+        container="dense",
+        transforms=dict(made.transforms or {}),
+        notes=to_json(made.notes),
+        lineage=[*before.get("lineage", ()), record],
+        files=hashed_files(run.out),
+    )
+    write_json(run.out / MANIFEST, manifest.document())
+    run.close()
+    return {
+        "out": str(run.out),
+        "transforms": manifest.transforms,
+        "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(run.out)},
+        "notes": list(made.notes),
+    }
+
+
+def _move(made: Job, out: Path) -> None:
+    """Copy the transformed folder's files, or the original's where nothing was folded in. May be repeated."""
+    source = made.checkpoint.path
+    names = [
+        file
+        for file in sorted(source.iterdir())
+        if file.is_file() and file.suffix != ".jsonl" and file.name != MANIFEST
+    ]
+    for file in names:
+        with atomic(out / file.name) as temporary:
+            shutil.copyfile(file, temporary)
