@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from whet.budget.knapsack import Infeasible
-from whet.budget.mix import KEEP, SCHEMES, Budget, Offers, header_bytes, left_out, make_plan, offered
+from whet.budget.left_out import left_out
+from whet.budget.mix import KEEP, SCHEMES, Budget, Offers, header_bytes, make_plan, offered
 from whet.budget.sizes import linear_bytes
 from whet.grids import parse_scheme
 from whet.targets import TARGETS, find_target, storage

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
+from whet.budget.left_out import left_out
 from whet.grids import Grid, parse_scheme
 from whet.messages import Message, to_json
-from whet.targets import Target, no_file_yet, tie
+from whet.targets import Target, tie
 
 KEEP = "keep"
 # What is worth pricing. An integer zero or a real one pays where codes are few, per-channel scales where they are many.
@@ -235,56 +236,6 @@ def _worth_showing(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if point["kl"] < least or point["embed"] in (KEEP, point["scheme"]):
             found.append(point)
         least = min(least, point["kl"])
-    return found
-
-
-def left_out(scores: Mapping[str, Any], target: Target) -> list[Message]:
-    """What the target does not hold, one sentence each; first of all, whether whet writes what it reads."""
-    found = no_file_yet(target)
-    tables = [part["address"] for part in scores["parts"] if part["block"] is None]
-    if not target.embedding:
-        found.append(
-            Message(
-                "{target} loads no quantized embedding or head: {names} stay as they are.",
-                target=target.name,
-                names=", ".join(tables),
-            )
-        )
-    if target.schemes:
-        found.append(
-            Message(
-                "{target} takes {schemes} from whet, and no other scheme.",
-                target=target.name,
-                schemes=", ".join(target.schemes),
-            )
-        )
-    lost = [] if target.schemes else [bits for bits in range(2, 9) if bits not in target.bits]
-    if lost:
-        found.append(
-            Message("{target} has no kernels for {bits} bits.", target=target.name, bits=", ".join(map(str, lost)))
-        )
-    if not target.real_zero:
-        found.append(Message("{target} holds no real zeros.", target=target.name))
-    there = {part["role"] for part in scores["parts"]}
-    for roles in (roles for roles in target.ties if there & {*roles}):
-        found.append(
-            Message("{target} fuses {roles}: they have one scheme.", target=target.name, roles=", ".join(roles))
-        )
-    if target.divides:
-        ragged = {
-            part["address"]
-            for part in scores["parts"]
-            for scheme in part["schemes"]
-            if (group := parse_scheme(scheme).group) and part["shape"][1] % group
-        }
-        if ragged:
-            found.append(
-                Message(
-                    "{target} needs groups that divide the row: {count} linears have fewer choices.",
-                    target=target.name,
-                    count=len(ragged),
-                )
-            )
     return found
 
 

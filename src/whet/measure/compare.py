@@ -43,6 +43,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import MachineError, UsageError
 from whet.events import OnEvent, ignore
 from whet.measure.divergence import CHUNK, TokenScores, divergence, summarize
+from whet.measure.items import Item, read_skills
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.measure.sides import (
     context_of,
@@ -53,7 +54,7 @@ from whet.measure.sides import (
     size_of,
     weights_of,
 )
-from whet.measure.skills import Item, compare_skills, read_skills, score
+from whet.measure.skills import compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
 from whet.messages import Message

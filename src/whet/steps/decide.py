@@ -25,7 +25,8 @@ from whet.errors import UsageError, did_you_mean
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
 from whet.messages import Message, first_of
-from whet.quantize import ASYMMETRIC, BEST, BLIND, BLOCKWISE, EFFORTS, SOLVERS, TRANSFORMS, WHOLE
+from whet.quantize import BEST, BLIND, EFFORTS, SOLVERS, TRANSFORMS, WHOLE
+from whet.steps.notes import about_model, about_text
 from whet.steps.options import TARGET, Quantize
 from whet.targets import (
     TARGETS,
@@ -40,7 +41,6 @@ from whet.targets import (
     tied,
 )
 from whet.text.calibration import read_windows
-from whet.walk import not_followed
 
 # Tokens that training is given, at the least, where the original may write some (`whet.apply.material`).
 ENOUGH = 1 << 16
@@ -126,9 +126,10 @@ def decide(
             "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
             "or --eval FILE."
         )
-    notes += _about_model(opened, method, asked, material)
+    notes += about_model(parts, opened.untied, method.solver, asked, material.about)
     if given is None:
-        notes += more + _about_text(asked, method, material, parts)
+        seen = sum(map(len, material.solve)) + material.synthetic
+        notes += more + about_text(asked, method.solver, seen, bool(material.verify), parts)
     job = Job(
         checkpoint=checkpoint,
         anatomy=parts,
@@ -281,64 +282,6 @@ def _material(
     check_vocabulary(checkpoint, parts, (*solve, *verify))
     beside, notes = _beside(checkpoint, parts, solve, asked.synthetic, method.best)
     return Material(solve, verify, about, beside, beside), notes
-
-
-def _about_model(opened: _Model, method: _Method, asked: Quantize, material: Material) -> list[Message]:
-    """Notes on what is unusual of the model, and on what a solver makes of that."""
-    parts, notes = opened.parts, []
-    if opened.untied:
-        notes.append(
-            Message(
-                "{head}.weight differs from the embedding although config.json ties the two: both are kept, as "
-                "transformers does, and the lighter config says that they are not tied",
-                head=parts.family.head,
-            )
-        )
-    if material.about is not None and material.about.get("window", asked.window) < asked.window:
-        notes.append(
-            Message(
-                "windows of {have} tokens instead of {asked}: the model's config allows no longer ones",
-                have=material.about["window"],
-                asked=asked.window,
-            )
-        )
-    if parts.unnamed:
-        notes.append(Message("copied unchanged, as no table names them: {names}", names=", ".join(parts.unnamed)))
-    if parts.dropped:
-        notes.append(
-            Message("{name} left out: it is a copy of the embedding, to which config.json ties it", name=parts.dropped)
-        )
-    if method.solver in BLOCKWISE and (why := not_followed(parts)) is not None:
-        notes.append(
-            Message(
-                "blocks are trained with every error of their output weighed alike, and nothing after them: {why}",
-                why=why,
-            )
-        )
-    if method.solver in ASYMMETRIC and any(linear.held.expert is not None for linear in parts.linears()):
-        notes.append(
-            Message("experts are rounded as by gptq: the original and the lighter model send them different tokens")
-        )
-    return notes
-
-
-def _about_text(asked: Quantize, method: _Method, material: Material, parts: Anatomy) -> list[Message]:
-    """Notes on text that is too little."""
-    notes = []
-    seen = sum(map(len, material.solve)) + material.synthetic
-    widest = max((linear.shape[1] for linear in parts.linears()), default=0)
-    if material.solve and method.solver != "nearest" and seen < widest:
-        notes.append(
-            Message(
-                "solved on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give more "
-                "text (--text, --samples, --synthetic)",
-                tokens=seen,
-                widest=widest,
-            )
-        )
-    if asked.text is not None and not material.verify:
-        notes.append(Message("no text was left for verifying, so the run reports no KL of its own; use whet compare"))
-    return notes
 
 
 def choose_grids(parts: Anatomy, scheme: str, embed: str | None, dtype: torch.dtype) -> dict[str, Grid]:

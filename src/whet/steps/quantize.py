@@ -28,7 +28,7 @@ from whet.budget import check_model, parse_size
 from whet.budget.mix import Budget
 from whet.checkpoint import Checkpoint, size_on_disk
 from whet.events import OnEvent, note_event
-from whet.measure.skills import Item, parse_item, read_skills
+from whet.measure.items import Item, parse_item, read_skills
 from whet.messages import Message
 from whet.steps.budget import budget_needs, budget_of, check_budget
 from whet.steps.decide import Material, decide

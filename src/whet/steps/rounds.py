@@ -18,7 +18,8 @@ from whet.checkpoint import write_json
 from whet.engines.torch import open_model
 from whet.events import OnEvent, note_event
 from whet.grids import parse_scheme
-from whet.measure.skills import Item, Outcome, compare_skills
+from whet.measure.items import Item
+from whet.measure.skills import Outcome, compare_skills
 from whet.measure.skills import score as ask
 from whet.messages import Message
 from whet.targets import find_target

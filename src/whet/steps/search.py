@@ -23,7 +23,7 @@ from whet.budget.mix import Budget
 from whet.checkpoint import sha256, size_on_disk, sync_folder, write_bytes, write_json
 from whet.errors import GateError
 from whet.events import OnEvent, note_event
-from whet.measure.skills import Item
+from whet.measure.items import Item
 from whet.messages import Message, listed
 from whet.report import card_section, page
 from whet.report.facts import loading

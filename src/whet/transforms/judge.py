@@ -38,6 +38,7 @@ from whet.quantize import BLOCKWISE, noise, surely
 from whet.text import batches
 from whet.transforms.folding import Fold
 from whet.transforms.make import FOLDER, transformed
+from whet.transforms.notes import judged_by_group, judged_whole
 from whet.transforms.propose import NONE, Proposals, swap_name
 from whet.walk import ORIGINAL, Swaps, not_followed
 
@@ -58,7 +59,7 @@ def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
     proposals.make(run)
     judged = _kept(folder / "groups.json", lambda: _by_group(job, proposals))
     kept: dict[str, dict[str, Any]] = judged["groups"]
-    notes = [_told_by_group(judged)]
+    notes = [judged_by_group(judged)]
     made = dataclasses.replace(job, transforms={name: _nothing() for name in kept})
     if any(one["transform"] != NONE for one in kept.values()):
         quiet = _without_notes(on_event)
@@ -69,7 +70,7 @@ def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
         )
         for name in _BOTH:
             shutil.rmtree(folder / name, ignore_errors=True)
-        notes.append(_told_of_whole(kl, judge_of(job.solver)))
+        notes.append(judged_whole(kl, judge_of(job.solver)))
         if kl["stays"]:
             made = transformed(job, run, quiet, folds)
             notes = [*made.notes[len(job.notes) :], *notes]
@@ -237,38 +238,3 @@ def _followed(
 def _without_notes(on_event: OnEvent) -> OnEvent:
     """Passes on everything but notes, which are told once it is known what stands."""
     return lambda event: None if event["event"] == "note" else on_event(event)
-
-
-def _told_by_group(judged: Mapping[str, Any]) -> Message:
-    groups, why = judged["groups"], judged["why"]
-    if why is not None:
-        return Message(
-            "transform auto, group by group: judged linear by linear alone, because {why}", why=Message.read(why)
-        )
-    kept = sum(one["transform"] != NONE for one in groups.values())
-    if not kept:
-        return Message(
-            "transform auto, group by group: none of {count} groups loses less with a transform; none is kept",
-            count=len(groups),
-        )
-    return Message(
-        "transform auto, group by group: {kept} of {count} groups lose less with a transform where nothing else is "
-        "rounded, together {share:.3f} of their KL without, on {tokens} tokens",
-        kept=kept,
-        count=len(groups),
-        share=judged["share"],
-        tokens=judged["tokens"],
-    )
-
-
-def _told_of_whole(kl: Mapping[str, float], solver: str) -> Message:
-    return Message(
-        "transform auto, the whole: rounded throughout with {solver}, KL on the verifying text is {after:.4g} nats per "
-        "token with these transforms and {before:.4g} without, a difference with a standard error of {noise:.2g}: "
-        "{result}",
-        solver=solver,
-        after=kl["with"],
-        before=kl["without"],
-        noise=kl["noise"],
-        result=Message("they stay") if kl["stays"] else Message("none is kept"),
-    )

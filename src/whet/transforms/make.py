@@ -10,7 +10,6 @@ to be. So everything that comes after works on this checkpoint as it would on th
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from whet.messages import Message, first_of, listed, with_and
 from whet.quantize import WHOLE, Reader, awq, loss, smooth
 from whet.text import batches
 from whet.transforms.folding import Fold, Held
+from whet.transforms.notes import folded_in
 from whet.transforms.rotations import (
     LEARNED,
     STREAM,
@@ -78,7 +78,7 @@ def transformed(job: Job, run: Path, on_event: OnEvent, chosen: Chosen | None = 
         for name, told in journal.entries[_unit(index)]["groups"].items()
     }
     gap = journal.entries[_REST]["kl"]
-    note = _summary(job.transform, found, gap)
+    note = folded_in(job.transform, found, gap)
     on_event(note_event(note))
     return dataclasses.replace(
         job,
@@ -395,27 +395,3 @@ def readers_of(
 
 def share_of(after: float, before: float) -> float:
     return after / before if before > 0 else 1.0
-
-
-def _summary(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | None) -> Message:
-    """What was folded in, in a sentence."""
-    counts: dict[str, int] = {}
-    for told in found.values():
-        counts[told["transform"]] = counts.get(told["transform"], 0) + 1
-    parts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    shares = [told["loss"] for told in found.values() if told.get("loss", 0) > 0]
-    clauses = [
-        Message("transform {kind}: of {count} groups of linears {parts}", kind=kind, count=len(found), parts=parts)
-    ]
-    if shares:
-        judge = Message("the solver, on the verifying text,") if kind == "auto" else Message("rounding to nearest")
-        clauses.append(
-            Message(
-                "{judge} loses {mean:.3f} of what it lost before, linear by linear (geometric mean)",
-                judge=judge,
-                mean=math.exp(math.fsum(map(math.log, shares)) / len(shares)),
-            )
-        )
-    if gap is not None:
-        clauses.append(Message("before any rounding, KL to the original is {gap:.1e} nats per token", gap=gap))
-    return listed(clauses, "; ")
