@@ -263,8 +263,9 @@ PLAN = {"format": "whet.plan", "version": 1, "target": "whet", "schemes": {}}
 PLANS = [
     {**PLAN, "format": "plan"},
     {**PLAN, "version": 3},
-    {"format": "whet.plan", "version": 1, "target": "whet"},
+    {"format": "whet.plan", "version": 1},
     {**PLAN, "schemes": []},
+    {**PLAN, "groups": {"all": {"addresses": []}}},
     {**PLAN, "schemes": {"a": 4}},
     {**PLAN, "schemes": {4: "keep", 5: "keep"}},
     {**PLAN, "budget": {"kind": "speed"}},
