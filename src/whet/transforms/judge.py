@@ -59,9 +59,10 @@ def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
     proposals.make(run)
     judged = _kept(folder / "groups.json", lambda: _by_group(job, proposals))
     kept: dict[str, dict[str, Any]] = judged["groups"]
-    notes = [judged_by_group(judged)]
+    helped = sum(one["transform"] != NONE for one in kept.values())
+    notes = [judged_by_group(judged, helped)]
     made = dataclasses.replace(job, transforms={name: _nothing() for name in kept})
-    if any(one["transform"] != NONE for one in kept.values()):
+    if helped:
         quiet = _without_notes(on_event)
         folds = functools.partial(_folds, proposals, kept)
         kl = _kept(

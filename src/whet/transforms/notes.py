@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.messages import Message, listed
-from whet.transforms.propose import NONE
 
 
 def folded_in(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | None) -> Message:
@@ -34,13 +33,12 @@ def folded_in(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | No
     return listed(clauses, "; ")
 
 
-def judged_by_group(judged: Mapping[str, Any]) -> Message:
+def judged_by_group(judged: Mapping[str, Any], kept: int) -> Message:
     groups, why = judged["groups"], judged["why"]
     if why is not None:
         return Message(
             "transform auto, group by group: judged linear by linear alone, because {why}", why=Message.read(why)
         )
-    kept = sum(one["transform"] != NONE for one in groups.values())
     if not kept:
         return Message(
             "transform auto, group by group: none of {count} groups loses less with a transform; none is kept",
