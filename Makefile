@@ -7,22 +7,27 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 OUT ?= demo
 STARTER_OUT ?= runs/starter
+# Neighbours share what is slow to make, so they stay with one worker; who is done takes tests from the other's end.
+PYTEST := -n 2 --dist worksteal
 
 # Threads that wait without spinning: two processes on two cores otherwise starve each other.
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench starter llamacpp runtimes readme messages
+.PHONY: help demo test test-all lint format bench starter llamacpp runtimes readme messages
 
 help:  ## What there is to type
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.core  ## Compress the embedded model and show what it kept (writes demo/)
 	$(BIN)/whet demo $(OUT)
 
-test: $(VENV)/.dev  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+test: $(VENV)/.dev  ## Run the tests, big matrices pairwise (a few minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST) $(ARGS)
+
+test-all: $(VENV)/.dev  ## Run every test, matrices whole
+	WHET_ALL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST) $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

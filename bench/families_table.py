@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from whet.anatomy import FAMILIES, Family
 from whet.grids import parse_scheme
-from whet.targets import EVERY_FORMAT, TARGETS, Target
+from whet.targets import TARGETS, Target
 
 _TASKS = {
     "causal": "continues text",
@@ -135,7 +135,7 @@ def _bits(target: Target) -> str:
 def _formats(target: Target) -> str:
     if target.schemes:
         return "as named"
-    return "all" if target.formats == EVERY_FORMAT else ", ".join(f"`{name}`" for name in target.formats) or "none"
+    return "all" if target.formats is None else ", ".join(f"`{name}`" for name in target.formats) or "none"
 
 
 def _groups(target: Target) -> str:

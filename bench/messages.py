@@ -46,11 +46,12 @@ class Call:
 
 def main() -> None:
     for file in sorted(LOCALE.glob("*.po")):
-        known = {template: translation for template, translation, _ in read_po(file.read_text(encoding="utf-8"))}
-        entries = updated(known, templates())
-        file.write_text(written(entries, file.stem), encoding="utf-8")
-        missing = [template for template, (translation, fuzzy) in entries.items() if fuzzy or not translation]
-        print(f"{file}: {len(entries)} entries, {len(missing)} to translate", *missing, sep="\n  ")
+        entries = read_po(file.read_text(encoding="utf-8"))
+        known = {template: (translation, "fuzzy" in flags) for template, translation, flags in entries if template}
+        found = updated(known, templates())
+        file.write_text(written(found, file.stem), encoding="utf-8")
+        missing = [template for template, (translation, fuzzy) in found.items() if fuzzy or not translation]
+        print(f"{file}: {len(found)} entries, {len(missing)} to translate", *missing, sep="\n  ")
 
 
 def templates() -> set[str]:
@@ -104,13 +105,13 @@ def _called(node: ast.AST) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-def updated(known: dict[str, str], wanted: set[str]) -> dict[str, tuple[str, bool]]:
-    """Translation and whether it is a guess, by template."""
-    gone = [template for template in known if template and template not in wanted]
+def updated(known: dict[str, tuple[str, bool]], wanted: set[str]) -> dict[str, tuple[str, bool]]:
+    """Translation and whether it is a guess, by template, of those `wanted`."""
+    gone = [template for template in known if template not in wanted]
     found = {}
     for template in sorted(wanted):
         near = difflib.get_close_matches(template, gone, n=1, cutoff=0.6) if template not in known else []
-        found[template] = (known[near[0]], True) if near else (known.get(template, ""), False)
+        found[template] = (known[near[0]][0], True) if near else known.get(template, ("", False))
     return found
 
 

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from whet.steps.manifest import copied_files
 
 import whet
 from evaluation import clustered_error, cut_sets, table, window_scores
 from whet.anatomy import anatomy, fold_groups
-from whet.checkpoint import Checkpoint, load_model
+from whet.checkpoint import Checkpoint, copied_files, load_model
 
 TRANSFORMS = "none,smooth,awq,rotate,quarot,spinquant"
 

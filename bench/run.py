@@ -22,7 +22,7 @@ from evaluation import clustered_error, cut, table, window_scores
 from whet import starter
 from whet.checkpoint import load_model, load_tokenizer, size_on_disk
 from whet.grids import BLOCKS, SMALL_FLOATS
-from whet.quantize import SOLVERS
+from whet.quantize import METHODS
 
 BENCH = Path(__file__).resolve().parent
 SOLVED = ("nearest", "gptq")
@@ -95,7 +95,7 @@ def arguments() -> argparse.Namespace:
         ]
         args.schemes = [*integers, *BLOCKS, *SMALL_FLOATS]
     if args.solvers == ["every"]:
-        args.solvers = list(SOLVERS)
+        args.solvers = list(METHODS)
     return args
 
 

@@ -1,7 +1,9 @@
 """What every test shares: one thread a worker, no network, and no silent skips where skips are not allowed.
 
+With `WHET_ALL=1` (`make test-all` sets it) everything runs: tests marked `long`, and matrices whole (`covering.py`).
 With `WHET_NO_SKIP=1` (continuous integration sets it) a skipped test fails, so that a missing package or file cannot
-quietly take tests away. Tests marked `gpu` are left out, by name in the summary, on a machine without CUDA.
+quietly take tests away. Tests marked `gpu` are left out on a machine without CUDA. What is left out is counted as
+deselected.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+
+from covering import left_out
 
 # Before anything imports torch or transformers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,16 +26,16 @@ NO_SKIP = os.environ.get("WHET_NO_SKIP", "") not in ("", "0")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect `gpu` tests where there is no CUDA device."""
-    wanting = [item for item in items if item.get_closest_marker("gpu")]
-    if not wanting:
-        return
-    import torch
+    """Deselect what is left to another run, and `gpu` tests where there is no CUDA device."""
+    left = left_out(items)
+    if wanting := [item for item in items if item.get_closest_marker("gpu")]:
+        import torch
 
-    if torch.cuda.is_available():
-        return
-    config.hook.pytest_deselected(items=wanting)
-    items[:] = [item for item in items if item not in wanting]
+        left += [] if torch.cuda.is_available() else wanting
+    if left:
+        config.hook.pytest_deselected(items=left)
+        gone = set(left)
+        items[:] = [item for item in items if item not in gone]
 
 
 def _fail_skipped(report: Any) -> None:

@@ -24,8 +24,27 @@ def killed(work, arrange):
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, "the run was over before it was killed"
 
 
+def counted(work):
+    """Run `work` in a process of its own, undisturbed; how many moments it has that matter to the disk."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            counting = Ticks()
+            work()
+            os.write(writer, str(counting.count).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    return int(os.read(reader, 100))
+
+
 class Ticks:
-    """Counts the moments that matter to the disk (before and after every sync, rename and removal); dies at one."""
+    """Counts the moments that matter to the disk (before and after every sync, rename and removal); dies at one.
+
+    How far a run is it writes when a second has passed, so as many times as the machine is slow: that does not count.
+    """
 
     def __init__(self, at=None):
         self.count, self.at = 0, at
@@ -34,6 +53,8 @@ class Ticks:
 
     def around(self, function):
         def wrapped(*args, **kwargs):
+            if any(str(argument).endswith("progress.json") for argument in args):
+                return function(*args, **kwargs)
             self.tick()
             result = function(*args, **kwargs)
             self.tick()

@@ -102,13 +102,18 @@ def test_korean_is_korean() -> None:
 
 
 def test_updating_keeps_translations_and_guesses_those_of_changed_templates() -> None:
-    known = {"{path} is a file.": "{path}은(는) 파일입니다.", "kept": "그대로", "gone for good": "없음"}
+    known = {
+        "{path} is a file.": ("{path}은(는) 파일입니다.", False),
+        "kept": ("그대로", False),
+        "gone": ("없음", False),
+    }
     found = extraction.updated(known, {"{path} is a file!", "kept", "quite another thing"})
     assert found == {
         "{path} is a file!": ("{path}은(는) 파일입니다.", True),
         "kept": ("그대로", False),
         "quite another thing": ("", False),
     }
+    assert extraction.updated(found, set(found)) == found
     long = "{path}: " + "무엇이든 " * 40 + '"따옴표"와 \\ 그리고 끝. '
     text = extraction.written({"a": ("", False), "b {path}": (long, False), **found}, "ko")
     entries = {template: (translation, flags) for template, translation, flags in read_po(text)}

@@ -40,6 +40,10 @@ class UsageError(WhetError):
     exit_code = 2
 
 
+class NotFiniteError(UsageError):
+    """A model computes numbers that are not finite."""
+
+
 class MachineError(WhetError):
     """The machine is in the way: disk full, folder not writable, too little memory, a package missing."""
 

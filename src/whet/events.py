@@ -1,7 +1,8 @@
 """Progress as data: long work calls back with small dicts, and only the command line prints.
 
 An event is `{"event": name, ...}`. Names in use: `plan` (what will be done, with bytes and estimates), `progress`
-(`stage`, `done`, `of`, `seconds_left`), `note` (one line a person should read), `warning` (the same, about harm).
+(`stage`, `done`, `of`, `seconds_left`), `look` (a gate has looked for the `look`-th time and `decided` the limits of
+these names), `note` (one line a person should read), `warning` (the same, about harm).
 """
 
 from __future__ import annotations

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
+@pytest.mark.long
 def test_every_solver_has_a_line_with_all_draws(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "little_text.py"), "--documents", "2", "--schemes", "int2-g32"]
     command += ["--draws", "2", "--held-out", "4", "--out", str(tmp_path)]

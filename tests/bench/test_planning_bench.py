@@ -74,6 +74,7 @@ def test_hand_rules_give_more_to_the_blocks_they_are_known_for(rivals, scores):
     assert rivals.hand_rules([scores], 100) == {rivals.MIXED: None, rivals.ENDS: None}
 
 
+@pytest.mark.long
 def test_a_whole_comparison_of_a_tiny_model_goes_on_where_it_stopped(tmp_path):
     model = make(tmp_path / "model")
     for name, seed in (("train", 1), ("eval", 2)):

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from models import documents, make
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
+@pytest.mark.long
 def test_every_scorer_is_ranked_against_what_was_measured(tmp_path: Path) -> None:
     model = make(tmp_path / "model", tied=True)
     for name, seed in (("train", 1), ("eval", 2)):

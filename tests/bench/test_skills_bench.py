@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from whet.starter import SKILLS
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
+@pytest.mark.long
 def test_every_skill_has_a_line_and_a_folder_is_made_once(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "skills.py"), "--schemes", "int2-g32", "--solver", "nearest"]
     command += ["--samples", "8", "--window", "64", "--questions", "12", "--draws", "2", "--held-out", "8"]

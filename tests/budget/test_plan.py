@@ -23,6 +23,7 @@ from whet.budget import (
 )
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
+from wording import each
 
 DOWN = "model.layers.1.mlp.down_proj"
 
@@ -156,7 +157,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@each("name", FAULTS)
 def test_a_fault_is_named_where_it_stands(original, name):
     change, what = FAULTS[name]
     refused(what, {**plan(original[0]), **change})
@@ -199,7 +200,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@each("name", WRONG)
 def test_a_scheme_that_cannot_be_is_named(original, name):
     change, what = WRONG[name]
     refused(what, plan(original[0], schemes=change), check=original)
@@ -281,7 +282,7 @@ def test_an_edit_that_leaves_the_bytes_as_they_were_is_seen_too(original, tmp_pa
 # -- sizes ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     "text,size",
     [
         ("400MB", 400_000_000),
@@ -299,7 +300,7 @@ def test_sizes_as_people_type_them(text, size):
     assert parse_size(text, 10_000) == size
 
 
-@pytest.mark.parametrize(
+@each(
     "text,what",
     [
         ("400XB", "XB is not a unit"),

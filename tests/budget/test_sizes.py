@@ -9,7 +9,6 @@ import models
 from whet.anatomy import anatomy
 from whet.budget import linear_bytes, tensor_bytes
 from whet.checkpoint import Checkpoint, size_on_disk
-from whet.formats import stored_parts
 from whet.grids import parse_scheme
 
 
@@ -32,7 +31,7 @@ def test_a_linear_costs_the_bytes_of_its_tensors(scheme):
     grid = parse_scheme(scheme)
     w = torch.randn(37, 75)
     params = grid.fit(w)
-    parts = stored_parts(grid.encode(w, params), params, grid)
+    parts = grid.stored_parts(grid.encode(w, params), params)
     assert linear_bytes(grid, (37, 75)) == sum(p.numel() * p.element_size() for p in parts.values())
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from whet.checkpoint import atomic, files, read_header, read_tensor, write_bytes, write_json, write_tensors
 from whet.errors import MachineError, UsageError
+from wording import each
 
 DTYPES = [
     torch.float64,
@@ -97,7 +98,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@each("name", WRONG)
 def test_a_header_that_does_not_fit_is_refused(tmp_path, name):
     header, length, data, what = WRONG[name]
     path = tmp_path / "bad.safetensors"

@@ -11,6 +11,7 @@ import pytest
 
 from whet.checkpoint.gguf import is_gguf, read_gguf
 from whet.errors import UsageError
+from wording import each
 
 
 def write(path, **more):
@@ -134,7 +135,7 @@ WAYS = (
 )
 
 
-@pytest.mark.parametrize("name", WAYS)
+@each("name", WAYS)
 def test_what_is_wrong_is_refused_in_a_sentence(whole, name):
     file, said = broken(whole, name)
     with pytest.raises(UsageError, match=said) as raised:
@@ -142,7 +143,7 @@ def test_what_is_wrong_is_refused_in_a_sentence(whole, name):
     assert str(file) in str(raised.value) and "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("scores", [[0.5], [0.5] * 9, [1, 2, 3]])
+@each("scores", [[0.5], [0.5] * 9, [1, 2, 3]])
 def test_lists_that_are_read_by_the_vocabularys_length_must_have_it(tmp_path, scores):
     """llama.cpp reads a score a token without asking how many there are."""
     with pytest.raises(

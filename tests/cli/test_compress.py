@@ -13,6 +13,7 @@ import models
 import whet
 from whet.budget import plan_schema, read_plan
 from whet.recipe.schema import recipe_schema
+from wording import each
 
 SIZES = {"total": 100, "weights": 90, "linears": 50, "embedding": 40, "head": 0, "other": 0, "tokenizer": 10}
 RESULT: dict[str, Any] = {
@@ -37,8 +38,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
     return calls
 
 
-@pytest.mark.parametrize(
-    ("typed", "key", "value"),
+@each(
+    "typed, key, value",
     [
         (("--fit", "400MB"), "fit", "400MB"),
         (("--fit", "25%"), "fit", "25%"),
@@ -55,7 +56,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
 )
 def test_options_become_arguments(command: Callable, asked: list, typed: tuple, key: str, value: Any) -> None:
     assert command("compress", "model", "out", *typed).code == 0
-    (args, kwargs) = asked[0]
+    args, kwargs = asked[-1]
     assert args == (Path("model"), Path("out")) and kwargs[key] == value
 
 
@@ -81,8 +82,8 @@ def test_a_preset_that_the_target_does_not_hold_whole_says_so(command: Callable,
     assert asked[0][1]["embed"] is None and asked[0][1]["scheme"] == "int8s"
 
 
-@pytest.mark.parametrize(
-    ("typed", "said"),
+@each(
+    "typed, said",
     [
         (("model", "out", "--recipe", "w88"), "Did you mean w8?"),
         (("--recipe", "w8"), "MODEL is missing"),
@@ -95,7 +96,7 @@ def test_a_recipe_that_cannot_be_followed(command: Callable, asked: list, typed:
     assert len(ended.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
+@each(
     "typed",
     [
         ("--fit", "25%", "--bits", "3"),
@@ -134,7 +135,7 @@ def test_a_plan_from_a_file_on_a_real_folder(command: Callable, tmp_path: Path) 
     assert ended.code == 2 and "Did you mean model.layers.1.mlp.down_proj?" in ended.err
 
 
-@pytest.mark.parametrize(("document", "schema"), [("plan", plan_schema), ("recipe", recipe_schema)])
+@each("document, schema", [("plan", plan_schema), ("recipe", recipe_schema)])
 def test_schemas_are_printed(command: Callable, document: str, schema: Callable) -> None:
     ended = command("schema", document)
     assert ended.code == 0 and json.loads(ended.out) == schema()
@@ -145,7 +146,7 @@ def test_a_document_that_has_no_schema(command: Callable) -> None:
     assert ended.code == 2 and "'plan', 'recipe'" in ended.err and len(ended.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("language", "words"), [("en", ["adapter", "PeftModel"]), ("ko", ["어댑터", "PeftModel"])])
+@each("language, words", [("en", ["adapter", "PeftModel"]), ("ko", ["어댑터", "PeftModel"])])
 def test_the_adapter_is_told(
     command: Callable, monkeypatch: pytest.MonkeyPatch, language: str, words: list[str]
 ) -> None:

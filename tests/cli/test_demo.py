@@ -22,14 +22,20 @@ from whet.starter import SKILLS
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"SAMPLES": 16, "DOCUMENTS": 20, "PER_SKILL": 2, "STORY_TOKENS": 4}.items():
+    for name, value in {"SAMPLES": 16, "DOCUMENTS": 20, "PER_SKILL": 2, "STORY_TOKENS": 4, "SCORED": 2}.items():
         monkeypatch.setattr(demo, name, value)
 
 
 @pytest.mark.usefixtures("small")
-def test_demo_writes_what_it_says(command: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "asked", [("--scheme", "int3z-g64", "--embed", "int4z-g64"), pytest.param((), marks=pytest.mark.long)]
+)
+def test_demo_writes_what_it_says(
+    command: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: tuple[str, ...]
+) -> None:
+    """With one scheme, and with the budget that is there when nothing is asked for."""
     out = tmp_path / "demo"
-    ended = command("demo", out, "--json")
+    ended = command("demo", out, *asked, "--json")
     told = json.loads(ended.out)
     assert ended.code == {"pass": 0, "inconclusive": 4, "fail": 5}[told["verdict"]], ended.err
     assert json.loads((out / "compare.json").read_text(encoding="utf-8")) == told

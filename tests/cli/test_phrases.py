@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from whet.cli import phrases, tables
+from wording import each
 
 
 def fields(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
 
 
-@pytest.mark.parametrize("key", sorted(phrases.PHRASES))
+@each("key", sorted(phrases.PHRASES))
 def test_every_phrase_is_complete_in_both_languages(key: str) -> None:
     english, korean = phrases.PHRASES[key]
     assert english.strip() and korean.strip()
@@ -28,8 +29,8 @@ def test_korean_phrases_are_korean() -> None:
     assert len(hangul) >= 0.9 * len(phrases.PHRASES)
 
 
-@pytest.mark.parametrize(
-    ("variables", "expected"),
+@each(
+    "variables, expected",
     [
         ({"LANG": "ko_KR.UTF-8"}, "ko"),
         ({"LANG": "en_US.UTF-8"}, "en"),
@@ -49,8 +50,8 @@ def test_language_follows_whet_lang_then_the_locale(
     assert phrases.language() == expected
 
 
-@pytest.mark.parametrize(
-    ("seconds", "english", "korean"),
+@each(
+    "seconds, english, korean",
     [(0.2, "0 s", "0초"), (59.4, "59 s", "59초"), (185, "3 min 5 s", "3분 5초"), (7800, "2 h 10 min", "2시간 10분")],
 )
 def test_durations(monkeypatch: pytest.MonkeyPatch, seconds: float, english: str, korean: str) -> None:
@@ -60,7 +61,7 @@ def test_durations(monkeypatch: pytest.MonkeyPatch, seconds: float, english: str
     assert phrases.duration(seconds) == korean
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (9_240_000, "9.2 MB"), (3e12, "3.0 TB")])
+@each("count, text", [(0, "0 B"), (999, "999 B"), (9_240_000, "9.2 MB"), (3e12, "3.0 TB")])
 def test_sizes_are_in_units_of_a_thousand(count: float, text: str) -> None:
     assert phrases.size(count) == text
 
@@ -70,7 +71,7 @@ SPOKEN = "\n".join(path.read_text(encoding="utf-8") for path in CLI.rglob("*.py"
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in CLI.parent.rglob("*.py"))
 
 
-@pytest.mark.parametrize("key", sorted(phrases.PHRASES))
+@each("key", sorted(phrases.PHRASES))
 def test_every_phrase_is_said_somewhere(key: str) -> None:
     told = {f"stage.{stage}" for stage in STAGES} | {f"size.{part}" for part in tables.PARTS}
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
@@ -82,6 +83,6 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
 STAGES = {*re.findall(r'\bStage\([^,"]+, "([^"]+)"', SOURCE), "skills, original", "skills, lighter", "judge"}
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES))
+@each("stage", sorted(STAGES))
 def test_every_stage_of_progress_has_a_phrase(stage: str) -> None:
     assert f"stage.{stage}" in phrases.PHRASES

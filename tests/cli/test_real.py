@@ -13,6 +13,7 @@ import pytest
 
 import models
 from whet import starter
+from wording import each
 
 WHET = Path(sys.executable).with_name("whet")
 SMALL = ("--samples", 8, "--window", 64, "--scheme", "int8s-g32")
@@ -83,8 +84,8 @@ def test_dry_run_writes_nothing(command: Callable, original: Path, text: Path, t
     assert "memory" in command("compress", original, tmp_path / "out", "--text", text, *SMALL, "--dry-run").out
 
 
-@pytest.mark.parametrize(
-    ("option", "wrong", "right"),
+@each(
+    "option, wrong, right",
     [
         ("--scheme", "W4A61", "W4A16"),
         ("--embed", "int4g32", "int4-g32"),
@@ -108,7 +109,7 @@ def test_a_mistyped_limit_is_answered_with_the_right_one(command: Callable, orig
     assert ended.code == 2 and "Did you mean max_kl?" in ended.err and len(ended.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
+@each(
     "arguments",
     [
         ("compress", "nowhere", "out", "--text", "text.txt"),
@@ -200,9 +201,21 @@ def test_inspect_shows_the_parts_and_writes_scores_and_page(
     wanted = ("--out", tmp_path / "scores.json", "--report", tmp_path / "page.html")
     ended = command("inspect", original, "--text", text, "--skills", skills, "--samples", 8, "--window", 64, *wanted)
     assert ended.code == 0, ended.err
-    assert "down" in ended.out and "echo" in ended.out and "W" in ended.out
-    assert json.loads((tmp_path / "scores.json").read_text())["format"] == "whet.scores"
-    assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["format"] == "whet.scores"
+    # every row of every table, by its first columns
+    lines = ended.out.splitlines()
+    rows = [line.split() for line in lines]
+    shown = [[role["role"], f"{role['parameters']:,}"] for role in found["roles"]]
+    shown += [[str(block["index"]), f"{block['influence']:.3f}"] for block in found["blocks"]]
+    worth = [block["skills"]["echo"] for block in found["blocks"]]
+    shown += [["echo", *(word for one in worth for word in (f"{100 * one / sum(worth):.0f}", "%"))]]
+    assert len(shown) > 4 + 4 and found["points"]
+    assert [row for row in shown if row not in [whole[: len(row)] for whole in rows]] == []
+    for point in found["points"]:
+        assert any(line.strip().startswith(point["plan"]) and f"{point['bits']:.2f}" in line for line in lines)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>") and "Which block carries what" in page and "echo" in page
 
 
 def test_plan_writes_what_compress_replays(command: Callable, original: Path, text: Path, tmp_path: Path) -> None:
@@ -217,7 +230,7 @@ def test_plan_writes_what_compress_replays(command: Callable, original: Path, te
     assert json.loads(made.out)["plan"]["predicted"]["bits"] <= 7
 
 
-@pytest.mark.parametrize("budget", [(), ("--bits", 4, "--quality", 0.9), ("--fit", "many")])
+@each("budget", [(), ("--bits", 4, "--quality", 0.9), ("--fit", "many")])
 def test_plan_wants_one_budget(
     command: Callable, original: Path, text: Path, tmp_path: Path, budget: tuple[object, ...]
 ) -> None:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import models
 import whet
+from covering import matrix
 from gguf_models import CASES, make
 from whet.anatomy import FAMILIES
 from whet.budget import tensor_bytes
@@ -20,6 +21,7 @@ from whet.checkpoint.gguf import read_gguf
 from whet.errors import GateError, MachineError, UsageError
 from whet.formats.gguf import plan_gguf
 from whet.targets import find_target
+from wording import each
 
 TEXT = models.documents(60)
 
@@ -88,10 +90,12 @@ def test_every_family_that_both_know_compresses_to_a_proved_file(case, tmp_path)
     assert told["bytes"]["planned"] == told["bytes"]["tensors"]
 
 
-@pytest.mark.parametrize("solver", ["nearest", "gptq", "tuned"])
-@pytest.mark.parametrize(
-    "scheme,embed",
-    [("Q4_K", "Q6_K"), ("q3_k", "Q2_K"), ("IQ4_XS", "iq4_nl"), ("Q5_K", None), ("tq1_0", "TQ2_0")],
+@matrix(
+    {
+        "scheme,embed": [("Q4_K", "Q6_K"), ("q3_k", "Q2_K"), ("IQ4_XS", "iq4_nl"), ("Q5_K", None), ("tq1_0", "TQ2_0")],
+        "solver": ["nearest", "gptq", "tuned"],
+    },
+    strength=1,
 )
 def test_block_types_of_256_weights_are_solved_stored_and_proved(tmp_path, scheme, embed, solver):
     models.make(tmp_path / "model", tied=True, dtype=torch.bfloat16, hidden_size=256, intermediate_size=320)
@@ -212,7 +216,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@each("case", REFUSED)
 def test_what_cannot_be_written_is_refused_before(folders, tmp_path, case):
     name, more, said = REFUSED[case]
     with pytest.raises(UsageError, match=said) as raised:
@@ -255,7 +259,7 @@ def test_nothing_is_overwritten_and_no_folder_is_made(folders, tmp_path):
         whet.export(folders / "lighter", out=tmp_path / "no" / "m.gguf")
 
 
-@pytest.mark.parametrize(
+@each(
     "scheme,said",
     [
         ("W4A16", r"as int4s-g128: llama\.cpp holds Q4_0, .*Use one of them"),
@@ -319,6 +323,8 @@ def test_compare_takes_a_file_on_either_side(folders, tmp_path):
 
 
 def test_compare_refuses_what_does_not_fit(folders, tmp_path, monkeypatch):
+    """From headers and tokenizers alone: llama.cpp is asked for nothing, so this is told where it is not installed."""
+    monkeypatch.setattr("whet.measure.sides.available", lambda: True)
     file = folders / "lighter" / "model.gguf"
     models.make(tmp_path / "other", with_tokenizer=False)
     models.tokenizer(extra=3).save_pretrained(tmp_path / "other")

@@ -11,13 +11,15 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covering import matrix
 from whet.checkpoint.modeling_whet import decode, parts_of, unpack
 from whet.errors import GateError
-from whet.formats import pack, quantization_config, stored_parts, table_entry
-from whet.grids import SMALL_FLOATS, IntegerGrid, parse_scheme
+from whet.formats import quantization_config
+from whet.grids import SMALL_FLOATS, IntegerGrid, pack, parse_scheme
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 bits_ = st.integers(2, 8)
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 sizes_ = st.tuples(st.integers(1, 9), st.integers(1, 131))
 
 
@@ -43,19 +45,16 @@ def test_zero_points_are_packed_along_rows_as_theirs(bits, shape, seed):
     zero = codes_of(bits, shape, seed)
     signed = (zero.to(torch.int16) - 2 ** (bits - 1)).to(torch.int8)
     grid = IntegerGrid(bits, 1, "int")
-    parts = stored_parts(codes_of(bits, shape), {"scale": torch.ones(shape), "zero": zero}, grid)
+    parts = grid.stored_parts(codes_of(bits, shape), {"scale": torch.ones(shape), "zero": zero})
     assert torch.equal(parts["weight_zero_point"], pack_to_int32(signed, bits, packed_dim=0))
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("kind", ["none", "int"])
-@pytest.mark.parametrize("group", [0, 16])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@matrix({"bits": range(2, 9), "kind": ["none", "int"], "group": [0, 16], "dtype": DTYPES})
 def test_weights_are_those_compressed_tensors_computes(bits, kind, group, dtype):
     grid = IntegerGrid(bits, group, kind, torch.float32 if dtype == torch.float32 else dtype)
     w = torch.randn(10, 48, generator=torch.Generator().manual_seed(bits))
     params = grid.fit(w)
-    parts = stored_parts(grid.encode(w, params), params, grid)
+    parts = grid.stored_parts(grid.encode(w, params), params)
     arguments = QuantizationArgs(
         num_bits=bits,
         symmetric=kind == "none",
@@ -64,34 +63,32 @@ def test_weights_are_those_compressed_tensors_computes(bits, kind, group, dtype)
     )
     scheme = QuantizationScheme(targets=["Linear"], weights=arguments)
     theirs = PackedQuantizationCompressor.decompress(dict(parts), scheme)["weight"]
-    mine = decode(parts, table_entry(grid, "scale"), dtype)
+    mine = decode(parts, grid.table_entry("scale"), dtype)
     assert torch.equal(theirs, mine)
     assert torch.equal(mine, grid.decode(grid.encode(w, params), params, dtype))
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("kind", ["none", "int", "real"])
-@pytest.mark.parametrize("group,columns", [(0, 45), (32, 96), (32, 45), (100, 45)])
+@matrix(
+    {"bits": range(2, 9), "kind": ["none", "int", "real"], "group,columns": [(0, 45), (32, 96), (32, 45), (100, 45)]}
+)
 def test_what_is_stored_decodes_to_what_was_solved(bits, kind, group, columns):
     grid = IntegerGrid(bits, group, kind)
     w = torch.randn(11, columns, generator=torch.Generator().manual_seed(columns))
     params = grid.fit(w)
     codes = grid.encode(w, params)
-    parts = stored_parts(codes, params, grid)
+    parts = grid.stored_parts(codes, params)
     for dequantize, dtype in ((False, torch.float32), (False, torch.bfloat16), (True, torch.float16)):
         computed = grid.decode(codes, params, dtype if not dequantize else grid.scale_dtype).to(dtype)
-        assert torch.equal(decode(parts, table_entry(grid, "scale" if dequantize else "model"), dtype), computed)
+        assert torch.equal(decode(parts, grid.table_entry("scale" if dequantize else "model"), dtype), computed)
 
 
-@pytest.mark.parametrize("name", [*SMALL_FLOATS, "nf4-g40"])
-@pytest.mark.parametrize("shape", [(11, 96), (200, 250), (1, 2), (130, 128)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@matrix({"name": [*SMALL_FLOATS, "nf4-g40"], "shape": [(11, 96), (200, 250), (1, 2), (130, 128)], "dtype": DTYPES})
 def test_a_small_float_is_stored_as_it_was_solved(name, shape, dtype):
     scales = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
     grid, w = parse_scheme(name, scales), torch.randn(shape, generator=torch.Generator().manual_seed(shape[1]))
     params = grid.fit(w)
     codes = grid.encode(w, params)
-    parts, entry = stored_parts(codes, params, grid), table_entry(grid, "model")
+    parts, entry = grid.stored_parts(codes, params), grid.table_entry("model")
     assert set(parts) == parts_of(entry) and all(part.is_contiguous() for part in parts.values())
     computed = torch.float32 if entry["decode"] == "float32" else dtype
     assert torch.equal(decode(parts, entry, dtype), grid.decode(codes, params, computed).to(dtype))
@@ -102,12 +99,12 @@ def test_a_small_float_is_stored_as_it_was_solved(name, shape, dtype):
 def test_a_small_float_is_what_compressed_tensors_computes(name, dtype):
     grid, w = parse_scheme(name, dtype), torch.randn(200, 256, generator=torch.Generator().manual_seed(1)) * 0.05
     params = grid.fit(w)
-    parts = stored_parts(grid.encode(w, params), params, grid)
+    parts = grid.stored_parts(grid.encode(w, params), params)
     group = quantization_config({"a": grid}, [], "embed", dequantize=False)["config_groups"]["group_0"]
     compressor = BaseCompressor.get_value_from_registry(group["format"])
     scheme = QuantizationScheme.model_validate(group)
     theirs = compressor.decompress(dict(parts), scheme)["weight"]
-    assert torch.equal(decode(parts, table_entry(grid, "model"), dtype), theirs.to(dtype))
+    assert torch.equal(decode(parts, grid.table_entry("model"), dtype), theirs.to(dtype))
     # and what it writes of these weights on these scales
     state = {"weight": theirs.float(), "weight_scale": parts["weight_scale"].float()}
     if grid.scales:
@@ -123,20 +120,20 @@ def test_every_power_of_two_is_read_as_compressed_tensors_reads_it():
     grid = SMALL_FLOATS["MXFP4"]
     scale = torch.exp2(torch.arange(-126, 127, dtype=torch.float32))[:, None]
     codes = torch.full((253, 32), 9, dtype=torch.uint8)
-    parts = stored_parts(codes, {"scale": scale}, grid)
+    parts = grid.stored_parts(codes, {"scale": scale})
     assert parts["weight_scale"].flatten().tolist() == list(range(1, 254))
     scheme = QuantizationScheme(
         targets=["Linear"], weights=QuantizationArgs(num_bits=4, type="float", strategy="group", group_size=32)
     )
     theirs = BaseCompressor.get_value_from_registry("mxfp4-pack-quantized").decompress(dict(parts), scheme)["weight"]
     assert torch.equal(theirs.float(), scale.expand(253, 32))
-    assert torch.equal(decode(parts, table_entry(grid, "model"), torch.float32), scale.expand(253, 32))
+    assert torch.equal(decode(parts, grid.table_entry("model"), torch.float32), scale.expand(253, 32))
 
 
 def test_parts_of_one_tensor_that_do_not_agree_are_refused():
     codes = torch.zeros(4, 16, dtype=torch.uint8)
     with pytest.raises(GateError, match="rows that share a scale"):
-        stored_parts(codes, {"scale": torch.arange(4.0)[:, None]}, SMALL_FLOATS["fp8-tensor"])
+        SMALL_FLOATS["fp8-tensor"].stored_parts(codes, {"scale": torch.arange(4.0)[:, None]})
     with pytest.raises(GateError, match="several divisors"):
         params = {"scale": torch.ones(4, 1), "divisor": torch.tensor([[1.0], [1.0], [2.0], [2.0]])}
-        stored_parts(codes, params, SMALL_FLOATS["NVFP4"])
+        SMALL_FLOATS["NVFP4"].stored_parts(codes, params)

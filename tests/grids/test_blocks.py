@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ggml
+from covering import matrix
+from solvers import ROUNDERS
 from whet.checkpoint.modeling_whet import decode
-from whet.formats import stored_parts, table_entry
 from whet.grids import BLOCKS, NestedGrid
-from whet.quantize import SOLVERS, Solution, gptq
+from whet.quantize import Solution, gptq
 from whet.quantize.descent import descend
 from whet.starter import path
 
@@ -94,11 +95,11 @@ def test_parameters_are_what_the_type_stores_and_decode_alike_from_the_artifact(
         assert part.dtype == torch.uint8 and part.shape == (3, 512 // grid.part)
         assert int(part.max()) < 2**grid.part_bits
     codes = grid.encode(w, params)
-    stored = stored_parts(codes, params, grid)
+    stored = grid.stored_parts(codes, params)
     assert sum(v.nbytes for name, v in stored.items() if name != "weight_shape") == grid.nbytes(3, 512)
     for dtype in (torch.float32, torch.bfloat16):
         # whatever a folder computes in, these are multiplied out in float32, as ggml does
-        again = decode(stored, table_entry(grid, "model"), dtype)
+        again = decode(stored, grid.table_entry("model"), dtype)
         assert torch.equal(again, grid.decode(codes, params).to(dtype))
 
 
@@ -179,8 +180,7 @@ def test_candidates_differ_and_the_best_is_among_them(kind):
     assert best.sum() <= 1.02 * chosen.sum()
 
 
-@pytest.mark.parametrize("kind", list(BLOCKS))
-@pytest.mark.parametrize("solver", SOLVERS)
+@matrix({"kind": BLOCKS, "solver": ROUNDERS})
 def test_every_solver_rounds_onto_every_block_type(kind, solver):
     """And what it returns is stored and read as it is."""
     grid = BLOCKS[kind]
@@ -188,10 +188,10 @@ def test_every_solver_rounds_onto_every_block_type(kind, solver):
     w = torch.randn(12, 512, generator=generator) * 0.05
     x = torch.randn(600, 512, generator=generator) @ torch.randn(512, 512, generator=generator)
     h = x.t() @ x / 600
-    solution = SOLVERS[solver](w, h, grid)
+    solution = ROUNDERS[solver](w, h, grid)
     values = grid.decode(solution.codes, solution.params)
     assert torch.equal(
-        decode(stored_parts(solution.codes, solution.params, grid), table_entry(grid, "float32"), torch.float32), values
+        decode(grid.stored_parts(solution.codes, solution.params), grid.table_entry("float32"), torch.float32), values
     )
     error = ((w - values) @ h * (w - values)).sum()
     plain = rounded(grid, w, h.diagonal())
@@ -221,12 +221,11 @@ def test_descent_harms_no_row_and_moves_what_is_shared(kind):
     assert not torch.equal(solution.params["scale"], shared)
 
 
-@pytest.mark.parametrize("kind", ["Q3_K", "Q6_K"])
-@pytest.mark.parametrize("solver", SOLVERS)
+@matrix({"kind": ["Q3_K", "Q6_K"], "solver": ROUNDERS})
 def test_symmetric_types_keep_a_mask(kind, solver):
     grid = BLOCKS[kind]
     w = weights(6, 256, 1)
     mask = torch.rand(6, 256, generator=torch.Generator().manual_seed(2)) < 0.5
-    solution = SOLVERS[solver](w, torch.eye(256) + 0.5, grid, mask)
+    solution = ROUNDERS[solver](w, torch.eye(256) + 0.5, grid, mask)
     values = grid.decode(solution.codes, solution.params)
     assert (values[~mask] == 0).all() and (values[mask] != 0).float().mean() > 0.5

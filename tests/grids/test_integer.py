@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covering import matrix
 from whet.errors import UsageError
-from whet.formats import stored_parts
 from whet.grids import IntegerGrid, safe_scale_dtype
 
 KINDS = ("none", "int", "real")
@@ -100,9 +100,7 @@ def test_importance_moves_the_error_away_from_what_matters(bits, kind):
     assert all(torch.equal(by_row[k], fitted[k]) for k in fitted)
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [32, 128])
+@matrix({"bits": [2, 3, 4, 8], "kind": KINDS, "size": [32, 128]})
 def test_candidates_differ_and_the_best_is_among_them(bits, kind, size):
     w = weights(300, size, 5)
     grid = IntegerGrid(bits, size, kind, torch.float32)
@@ -189,7 +187,7 @@ def test_nbytes_is_what_is_stored(bits, kind, group, dtype, rows, columns):
     grid = IntegerGrid(bits, group, kind, dtype)
     w = weights(rows, columns, 0)
     params = min_max(grid, w)
-    parts = stored_parts(grid.encode(w, params), params, grid)
+    parts = grid.stored_parts(grid.encode(w, params), params)
     parts.pop("weight_shape")
     assert sum(p.numel() * p.element_size() for p in parts.values()) == grid.nbytes(rows, columns)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from whet.errors import UsageError
 from whet.grids import BLOCKS, SMALL_FLOATS, IntegerGrid, ShiftedGrid, SmallFloatGrid, TableGrid, parse_scheme
 from whet.grids.schemes import PRESETS
+from wording import each
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("group", [0, 1, 32, 100, 128])
-@pytest.mark.parametrize("kind", ["none", "int", "real"])
+@each("bits, group, kind", itertools.product(range(2, 9), [0, 1, 32, 100, 128], ["none", "int", "real"]))
 def test_the_name_of_a_grid_parses_to_it(bits, group, kind):
     grid = IntegerGrid(bits, group, kind, torch.bfloat16)
     assert parse_scheme(grid.name, torch.bfloat16) == grid
@@ -25,7 +26,7 @@ def test_presets_are_symmetric_as_in_the_field():
     assert {parse_scheme(p).bits for p in PRESETS} == {2, 3, 4, 8}
 
 
-@pytest.mark.parametrize(
+@each(
     "wrong,near",
     [
         ("W4A8", "W4A16"),
@@ -46,7 +47,7 @@ def test_a_wrong_name_is_told_the_nearest(wrong, near):
     assert wrong in str(raised.value) and "2 to 8 bits" in str(raised.value)
 
 
-@pytest.mark.parametrize(
+@each(
     "wrong",
     ["", "int4-g0", "int4-g-1", "int1-g32", "int04-g32", "four bits", "int4-g32 int8", "nf4-g0", "fp8-row", "fp4-g0"],
 )
@@ -62,7 +63,7 @@ def test_a_block_type_has_float16_scales_whatever_the_model_has(dtype):
     assert grid == parse_scheme("int5z-g32", dtype)
 
 
-@pytest.mark.parametrize("name", [*SMALL_FLOATS, "nf4-g32", "nf4-g100", "fp4-g32", "fp4m1-g128", "fp4m2-g16"])
+@each("name", [*SMALL_FLOATS, "nf4-g32", "nf4-g100", "fp4-g32", "fp4m1-g128", "fp4m2-g16"])
 def test_the_name_of_a_float_or_table_parses_to_it(name):
     grid = parse_scheme(name.upper(), torch.bfloat16)
     kind = TableGrid if name.startswith("nf4") else ShiftedGrid if name.startswith("fp4m2") else SmallFloatGrid
@@ -76,12 +77,12 @@ def test_powers_of_two_in_groups_of_32_are_mxfp4():
     assert parse_scheme("fp4m1-g32") == SMALL_FLOATS["MXFP4"] and parse_scheme("FP4M1-G64").name == "fp4m1"
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@each("name", BLOCKS)
 def test_every_block_type_has_its_name_in_any_case(name):
     assert parse_scheme(f" {name.lower()} ") == BLOCKS[name] and BLOCKS[name].name == name
 
 
-@pytest.mark.parametrize("wrong,near", [("Q4K", "Q4_K"), ("Q4_K_M", "Q4_K"), ("q6k", "Q6_K"), ("IQ4XS", "IQ4_XS")])
+@each("wrong,near", [("Q4K", "Q4_K"), ("Q4_K_M", "Q4_K"), ("q6k", "Q6_K"), ("IQ4XS", "IQ4_XS")])
 def test_a_wrong_block_type_is_told_the_nearest(wrong, near):
     with pytest.raises(UsageError, match=f"Did you mean {near}\\?"):
         parse_scheme(wrong)

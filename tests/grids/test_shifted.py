@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import whet.starter
+from covering import matrix
+from solvers import ROUNDERS
 from whet.checkpoint import Checkpoint
 from whet.checkpoint.modeling_whet import decode
-from whet.formats import stored_parts, table_entry
 from whet.grids import ShiftedGrid, parse_scheme
-from whet.quantize import SOLVERS, Start, gptq, pull, round_block, second_moment_error
+from whet.quantize import Start, gptq, pull, round_block, second_moment_error
 from whet.quantize.descent import descend
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -51,13 +52,12 @@ def test_weights_over_their_rows_scale_are_e4m3_numbers(rows, columns, power, se
     assert torch.equal(over.to(torch.float8_e4m3fn).float(), over)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("columns", [192, 150])
+@matrix({"solver": ROUNDERS, "columns": [192, 150]})
 def test_every_solver_stays_on_what_is_allowed_and_stored(solver, columns):
     grid, (w, h) = parse_scheme("fp4m2-g32"), problem(columns=columns)
-    solution = SOLVERS[solver](w, h, grid)
+    solution = ROUNDERS[solver](w, h, grid)
     assert is_allowed(grid, solution.params, *w.shape)
-    parts, entry = stored_parts(solution.codes, solution.params, grid), table_entry(grid, "model")
+    parts, entry = grid.stored_parts(solution.codes, solution.params), grid.table_entry("model")
     values = grid.decode(solution.codes, solution.params)
     for dtype in (torch.float32, torch.bfloat16):
         assert torch.equal(decode(parts, entry, dtype), values.to(dtype))

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import whet.starter
+from covering import matrix
 from whet.checkpoint import Checkpoint
-from whet.formats import stored_parts
 from whet.grids import SMALL_FLOATS, ShiftedGrid, SmallFloatGrid, TableGrid, parse_scheme, safe_scale_dtype
 from whet.grids.least_squares import pooled
 
@@ -87,9 +87,7 @@ def test_encoding_what_was_decoded_changes_nothing(name, dtype, rows, columns, s
     assert torch.equal(grid.dequantize(codes[:, -1], own), values[:, -1])
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", ["Gaussian", "heavy tails", "the starter"])
-@pytest.mark.parametrize("weighted", [False, True])
+@matrix({"name": NAMES, "kind": ["Gaussian", "heavy tails", "the starter"], "weighted": [False, True]})
 def test_the_fit_is_no_worse_than_the_usual_scales(name, kind, weighted):
     if kind == "the starter":
         checkpoint = Checkpoint(whet.starter.path())
@@ -167,8 +165,7 @@ def test_doubling_the_weights_doubles_the_values(name, power, seed):
     assert torch.equal(grid.decode(grid.encode(w * 2.0**power, scaled), scaled), values * 2.0**power)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dtype", SCALES)
+@matrix({"name": NAMES, "dtype": SCALES})
 def test_odd_groups_are_finite_and_close(name, dtype):
     plain = torch.randn(8, 32, generator=torch.Generator().manual_seed(1))
     bound = 3e-2 if SMALL_FLOATS[name].bits == 4 else 8e-3 if "e5m2" in name else 2e-3
@@ -203,7 +200,7 @@ def test_odd_groups_are_finite_and_close(name, dtype):
 def test_nbytes_is_what_is_stored(name, dtype, rows, columns):
     grid, w = parse_scheme(name, dtype), weights(rows, columns, 0)
     params = grid.fit(w)
-    parts = stored_parts(grid.encode(w, params), params, grid)
+    parts = grid.stored_parts(grid.encode(w, params), params)
     parts.pop("weight_shape", None)
     assert sum(p.numel() * p.element_size() for p in parts.values()) == grid.nbytes(rows, columns)
 

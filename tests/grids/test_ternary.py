@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whet.checkpoint.modeling_whet import codes_of, decode
-from whet.formats import stored_parts, table_entry
-from whet.formats.packing import pack_digits
 from whet.grids import BLOCKS, TernaryGrid
+from whet.grids.packing import pack_digits
 from whet.quantize import gptq, nearest, second_moment_error
 
 FIVE, FOUR = BLOCKS["TQ1_0"], BLOCKS["TQ2_0"]
@@ -54,10 +53,10 @@ def test_what_is_stored_is_counted_to_the_byte_ragged_rows_too(grid, columns):
     params = grid.fit(w)
     codes = grid.encode(w, params)
     assert int(codes.max()) <= 2 and params["scale"].shape == (7, -(-columns // 256))
-    parts = stored_parts(codes, params, grid)
+    parts = grid.stored_parts(codes, params)
     assert sum(v.nbytes for name, v in parts.items() if name != "weight_shape") == grid.nbytes(7, columns)
     for dtype in (torch.float32, torch.bfloat16):
-        assert torch.equal(decode(parts, table_entry(grid, "model"), dtype), grid.decode(codes, params).to(dtype))
+        assert torch.equal(decode(parts, grid.table_entry("model"), dtype), grid.decode(codes, params).to(dtype))
 
 
 def test_both_types_hold_the_same_numbers_in_fewer_or_more_bytes():
@@ -110,5 +109,5 @@ def test_a_mask_is_kept(solve):
 def test_a_group_of_another_size_is_no_type_of_ggmls():
     from whet.formats.gguf import block_type
 
-    assert block_type(table_entry(FIVE, "float32")) == "TQ1_0" and block_type(table_entry(FOUR, "model")) == "TQ2_0"
-    assert block_type(table_entry(dataclasses.replace(FOUR, group=128), "model")) is None
+    assert block_type(FIVE.table_entry("float32")) == "TQ1_0" and block_type(FOUR.table_entry("model")) == "TQ2_0"
+    assert block_type(dataclasses.replace(FOUR, group=128).table_entry("model")) is None

@@ -16,9 +16,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import models
 from whet.errors import GateError, MachineError, UsageError
+from whet.measure import sides
 from whet.measure.compare import compare
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.text import fingerprint, split
+from wording import each
 
 module = sys.modules["whet.measure.compare"]  # whet.measure.compare itself is the function
 
@@ -171,7 +173,7 @@ def test_a_dry_run_says_what_it_takes_and_opens_no_model(folders, monkeypatch):
     assert result["dry_run"] and result["items"] == len(SKILLS) and result["text"]["windows"] == 20
     assert result["seconds"] > 0 and result["memory"] > 0 and result["disk"] == 0
     assert [event["event"] for event in events] == ["plan"]
-    monkeypatch.setattr(module, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(sides, "available_memory", lambda: 1_000_000)
     with pytest.raises(MachineError, match=r"Comparing needs about .* GB of memory"):
         compare(folders["original"], folders["lighter"], **more)
 
@@ -224,8 +226,8 @@ def test_tasks_need_the_extra_and_use_the_harness_when_it_is_there(folders, monk
     assert entry["original"] == {"acc,none": 2 / 3} and entry["lighter"] == {"acc,none": 1 / 3}
 
 
-@pytest.mark.parametrize(
-    ("name", "at", "interval", "verdict"),
+@each(
+    "name, at, interval, verdict",
     [
         ("max_kl", 0.1, (0.01, 0.09), "pass"),
         ("max_kl", 0.1, (0.01, 0.1), "pass"),

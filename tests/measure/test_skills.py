@@ -12,6 +12,7 @@ from whet.errors import UsageError
 from whet.measure import skills
 from whet.measure.items import Item, is_right, last_number, read_skills
 from whet.measure.skills import Outcome, choice_rows, compare_skills, score
+from wording import each
 
 SUM = {"skill": "sums", "prompt": "2 + 2 =", "answer": "4", "check": "number"}
 PAIR = {"skill": "grammar", "prompt": "", "choices": ["나는 간다.", "나는 가는다."], "label": 0}
@@ -29,8 +30,8 @@ def test_items_read_the_same_from_a_file_and_from_a_list(tmp_path):
     assert read_skills([{"skill": "a", "prompt": "b", "answer": "c"}])[0].check == "exact"
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
+@each(
+    "change, message",
     [
         ({"anwser": "4"}, r"line 2: unknown key anwser\. Did you mean answer\?"),
         ({"answer": None}, r"answer must be text that is not blank, found None"),
@@ -50,8 +51,8 @@ def test_a_wrong_answer_item_is_refused_with_its_line(tmp_path, change, message)
         read_skills(path)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
+@each(
+    "change, message",
     [
         ({"label": 2}, r"label must be the position of the right choice, 0 to 1, found 2"),
         ({"label": "0"}, r"found '0'"),
@@ -79,8 +80,8 @@ def test_files_that_are_no_items_are_refused(tmp_path):
         read_skills([{"skill": "a", "prompt": "b"}])
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected", "check", "right"),
+@each(
+    "answer, expected, check, right",
     [
         (" 사과 ", "사과", "exact", True),
         ("사과는", "사과", "exact", False),

@@ -18,8 +18,10 @@ from whet.measure.statistics import (
     holm,
     independent_items,
     mcnemar,
+    median_interval,
     paired_difference,
     percentiles,
+    skewed_ratio,
     t_quantile,
     wilson,
 )
@@ -69,6 +71,48 @@ def test_clustered_intervals_cover_and_naive_ones_do_not():
         naive_hits += abs(values.mean() - 1.0) <= reach
     assert 0.92 <= hits / 400 <= 0.98
     assert naive_hits / 400 < 0.6
+
+
+def test_intervals_of_skewed_clusters_cover_where_those_of_t_do_not():
+    """Clusters of which few hold much (gamma 0.5): the upper end is what fails."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(50)
+    missed = {"t": [0, 0], "skewed": [0, 0]}
+    for _ in range(1500):
+        values, sizes = 20 * rng.gamma(0.5, 2.0, 50), np.full(50, 20.0)
+        for name, of in (("t", clustered_ratio), ("skewed", skewed_ratio)):
+            low, high = of(values, sizes, labels).interval
+            missed[name][0] += low > 1.0
+            missed[name][1] += high < 1.0
+    assert missed["t"][1] / 1500 > 0.065 and missed["t"][0] / 1500 < 0.01
+    assert missed["skewed"][1] / 1500 < 0.045 and 0.01 < missed["skewed"][0] / 1500 < 0.03
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.5, 4), st.integers(0, 9)), min_size=2, max_size=60))
+def test_a_skewed_interval_holds_its_value_and_is_not_inside_what_t_says_above(rows):
+    top, bottom, labels = (np.array(column) for column in zip(*rows, strict=True))
+    plain, found = clustered_ratio(top, bottom, labels), skewed_ratio(top, bottom, labels)
+    assert (found.value, found.standard_error) == (plain.value, plain.standard_error)
+    if plain.interval is None:
+        assert found.interval is None
+        return
+    low, high = found.interval
+    assert low <= found.value <= high
+    if found.clusters >= 3 and found.value:
+        assert low >= 0 and high >= plain.interval[1] * (1 - 1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=60), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+def test_the_interval_of_a_median_has_the_ranks_of_the_binomial(values, confidence):
+    found, ordered = median_interval(values, confidence), sorted(values)
+    ranks = [
+        k for k in range(1, len(values) + 1) if scipy.stats.binom.cdf(k - 1, len(values), 0.5) <= (1 - confidence) / 2
+    ]
+    assert found == ((ordered[ranks[-1] - 1], ordered[-ranks[-1]]) if ranks else None)
+    assert found is None or found[0] <= found[1]
+    assert median_interval([1.0] * 5) is None and median_interval([1.0] * 6) == (1.0, 1.0)
 
 
 def test_equal_values_have_no_error_and_wrong_shapes_are_refused():

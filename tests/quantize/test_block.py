@@ -5,25 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from covering import matrix
+from schemes import CODED
 from whet.checkpoint.modeling_whet import decode
-from whet.formats import stored_parts, table_entry
-from whet.grids import SMALL_FLOATS, IntegerGrid, parse_scheme
-from whet.quantize import (
-    STEP_TOKENS,
-    Start,
-    gptq,
-    in_pieces,
-    nearest,
-    pull,
-    round_block,
-    steps_of,
-    surely,
-    usual_steps,
-)
-from whet.quantize.block import PIECE, _Relaxed
-
-SCHEMES = ["int2-g16", "int3s-g24", "int4z-g20", "int4", "int8s", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "Q4_0", "Q5_1"]
-SCHEMES += ["IQ4_NL", "IQ4_XS", "TQ1_0", "nf4-g20", *(name for name in SMALL_FLOATS if name != "nf4")]
+from whet.grids import IntegerGrid, parse_scheme
+from whet.quantize import Start, gptq, nearest, pull, round_block
+from whet.train import PIECE
 
 
 class Toy:
@@ -75,23 +62,11 @@ class Toy:
 
 
 def scheme(name):
-    return parse_scheme(name), Toy(wide="_" in name)
+    grid = parse_scheme(name)
+    return grid, Toy(wide=grid.multiple > 48)
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-def test_a_start_is_the_solution_it_was_made_of(name):
-    grid, toy = scheme(name)
-    for start in toy.starts(grid).values():
-        relaxed = _Relaxed(start)
-        codes, params = relaxed.state()
-        assert torch.equal(codes, start.solution.codes)
-        assert all(torch.equal(params[k], v) and params[k].dtype == v.dtype for k, v in start.solution.params.items())
-        rounded = grid.decode(start.solution.codes, start.solution.params)
-        assert torch.allclose(relaxed.weight(), rounded, rtol=1e-5, atol=1e-6 * float(rounded.abs().max()))
-
-
-@pytest.mark.parametrize("solver", [nearest, gptq])
-@pytest.mark.parametrize("name", SCHEMES)
+@matrix({"solver": [nearest, gptq], "name": CODED}, strength=1)
 def test_training_a_block_helps_on_every_grid_and_says_what_it_lost(name, solver):
     grid, toy = scheme(name)
     starts = toy.starts(grid, solver)
@@ -109,8 +84,8 @@ def test_training_a_block_helps_on_every_grid_and_says_what_it_lost(name, solver
             k: (v.dtype, v.shape) for k, v in start.solution.params.items()
         }
         # and it is what a file holds
-        parts = stored_parts(found.codes, found.params, grid)
-        read = decode(parts, table_entry(grid, "float32"), torch.float32)
+        parts = grid.stored_parts(found.codes, found.params)
+        read = decode(parts, grid.table_entry("float32"), torch.float32)
         assert torch.equal(read, grid.decode(found.codes, found.params))
 
 
@@ -150,12 +125,18 @@ def test_the_same_seed_gives_the_same_and_another_does_not():
 
 
 def test_errors_go_where_the_metric_says_that_they_cost_little():
-    grid, toy = scheme("int2-g16")
-    metric = torch.diag(torch.cat([torch.full((20,), 1.95), torch.full((20,), 0.05)]))
-    plain = round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], toy.sizes, steps=100).solutions
-    heeded = round_block(toy.starts(grid), toy.forward, lambda i: toy.wanted[i], toy.sizes, metric, steps=100).solutions
-    assert toy.loss(heeded, grid, metric) < 0.95 * toy.loss(plain, grid, metric)
-    assert toy.loss(plain, grid) < toy.loss(heeded, grid)
+    """A few outputs matter much and the others little; of one toy alone a start may be the best that is found."""
+    grid = parse_scheme("int2-g16")
+    metric = torch.diag(torch.cat([torch.full((5,), 7.65), torch.full((35,), 0.05)]))
+    lost = torch.zeros(2, 2)  # trained without the metric and with it, by the metric and by the plain square
+    for seed in range(4):
+        toy = Toy(seed=seed)
+        for trained, heeded in enumerate((None, metric)):
+            found = round_block(
+                toy.starts(grid), toy.forward, lambda i, t=toy: t.wanted[i], toy.sizes, heeded, steps=60
+            )
+            lost[trained] += torch.tensor([toy.loss(found.solutions, grid, by) for by in (metric, None)])
+    assert lost[1, 0] < lost[0, 0] and lost[0, 1] < lost[1, 1]
 
 
 def test_masked_weights_stay_zero():
@@ -175,7 +156,7 @@ def test_gradients_reach_places_and_scales_as_finite_differences_do():
     """With codes held, a scale's factor moves the weight as the values of its codes say."""
     grid, toy = scheme("int4-g16")
     start = toy.starts(grid)["up"]
-    relaxed = _Relaxed(start)
+    relaxed = start.relaxed()
     direction = torch.randn(start.solution.codes.shape, generator=torch.Generator().manual_seed(3))
     (relaxed.weight() * direction).sum().backward()
     rounded = grid.decode(start.solution.codes, start.solution.params)
@@ -183,19 +164,6 @@ def test_gradients_reach_places_and_scales_as_finite_differences_do():
     assert torch.allclose(relaxed.factors["scale"].grad, by_group, rtol=1e-3, atol=1e-4)
     steps = start.solution.params["scale"].float().abs().repeat_interleave(16, 1)[:, :40]
     assert torch.allclose(relaxed.place.grad.flatten(1)[:, :40], direction * steps, rtol=1e-4, atol=1e-6)
-
-
-def test_steps_take_batches_together_until_they_are_large_and_see_all_of_them_alike():
-    small = [100, 900, 30, 500, 2048, 700, 5000]
-    steps = list(steps_of(small, 40, seed=1))
-    assert steps == list(steps_of(small, 40, seed=1)) != list(steps_of(small, 40, seed=2))
-    assert all(len(taken) == 1 or sum(small[i] for i in taken) <= STEP_TOKENS for taken in steps)
-    assert any(len(taken) > 2 for taken in steps)
-    seen = [number for taken in steps for number in taken]
-    rounds = [sorted(seen[i : i + 7]) for i in range(0, len(seen) - 6, 7)]
-    assert len(rounds) > 5 and all(one == list(range(7)) for one in rounds)
-    assert [usual_steps(tokens) for tokens in (1, 2048, 2049, 8192, 10**6)] == [25, 25, 50, 100, 200]
-    assert usual_steps(10**6, 60) == 60
 
 
 def test_other_text_judges_the_iterates():
@@ -209,14 +177,6 @@ def test_other_text_judges_the_iterates():
     crude = toy.starts(grid, nearest)
     trained = round_block(crude, toy.forward, lambda i: toy.wanted[i], sizes, judges=[2], steps=60)
     assert trained.after < 0.97 * trained.before
-
-
-def test_what_is_won_has_to_be_more_than_its_noise():
-    assert surely(torch.tensor([1.0, 0.9, 1.1])) and surely(torch.tensor([0.1]))
-    assert not surely(torch.tensor([3.0, -1.0, -1.0])) and not surely(torch.tensor([-0.1]))
-    assert not surely(torch.zeros(4))
-    pieces = in_pieces(torch.arange(2 * 70.0).view(2, 70))
-    assert len(pieces) == 2 * 3 and pieces.sum() == 70 * 139 and pieces[0] == sum(range(PIECE))
 
 
 def test_a_start_stays_where_an_iterate_is_better_on_one_piece_alone():

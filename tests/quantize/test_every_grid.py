@@ -1,39 +1,26 @@
-"""Every solver on every kind of grid: finite, no worse than nearest where it should be better, masks kept, rows apart.
-
-The full product of solvers and grids is small enough to run whole.
-"""
+"""Every function that rounds on every kind of grid: finite, no worse than nearest, masks kept, rows apart."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from covering import matrix
+from schemes import EVERY, problem, widths
+from solvers import ROUNDERS
 from whet.grids import SMALL_FLOATS, Grid, parse_scheme
-from whet.quantize import SOLVERS, Solution, gptq, nearest, second_moment_error
+from whet.quantize import Solution, gptq, nearest, second_moment_error
 from whet.quantize.descent import descend
-
-SCHEMES = (*SMALL_FLOATS, "nf4-g40", "int2s-g16", "int3-g32", "int4z-g64", "int8s", "Q4_0", "TQ1_0", "F16")
-
-
-def problem(rows: int, columns: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights and a second moment with correlated inputs of very different sizes."""
-    generator = torch.Generator().manual_seed(seed)
-    w = torch.randn(rows, columns, generator=generator) * 0.1
-    x = torch.randn(600, columns, generator=generator) @ torch.randn(columns, columns, generator=generator)
-    x = x * torch.logspace(-1, 1, columns)[torch.randperm(columns, generator=generator)]
-    return w, x.t() @ x / 600
 
 
 def values(grid: Grid, solution: Solution) -> torch.Tensor:
     return grid.decode(solution.codes, solution.params)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("columns", [128, 150])
+@matrix({"scheme,columns": [(scheme, columns) for scheme in EVERY for columns in widths(scheme)], "solver": ROUNDERS})
 def test_every_solver_takes_every_grid(scheme, solver, columns):
     grid, (w, h) = parse_scheme(scheme), problem(140, columns)
-    solution = SOLVERS[solver](w, h, grid)
+    solution = ROUNDERS[solver](w, h, grid)
     rounded = values(grid, solution)
     assert torch.isfinite(rounded).all() and solution.codes.shape == w.shape and solution.notes == []
     assert second_moment_error(w, rounded, h) <= second_moment_error(w, values(grid, nearest(w, h, grid)), h)
@@ -56,13 +43,12 @@ def test_gptq_and_descent_gain_on_small_floats(scheme):
     assert after < first < 0.6 * plain
 
 
-@pytest.mark.parametrize("scheme", SMALL_FLOATS)
-@pytest.mark.parametrize("solver", SOLVERS)
+@matrix({"scheme": SMALL_FLOATS, "solver": ROUNDERS})
 def test_a_mask_is_kept_exactly_on_small_floats(scheme, solver):
     grid, (w, h) = parse_scheme(scheme), problem(24, 64)
     mask = torch.rand(w.shape, generator=torch.Generator().manual_seed(2)) < 0.5
     mask[3] = False
-    rounded = values(grid, SOLVERS[solver](w, h, grid, mask))
+    rounded = values(grid, ROUNDERS[solver](w, h, grid, mask))
     assert (rounded[~mask] == 0).all() and (rounded[mask] != 0).float().mean() > 0.4
 
 
@@ -75,8 +61,7 @@ def test_a_row_does_not_see_its_neighbours_where_nothing_is_shared(scheme):
         assert torch.equal(one.codes, two.codes) and torch.equal(one.params["scale"], two.params["scale"])
 
 
-@pytest.mark.parametrize("scheme", SMALL_FLOATS)
-@pytest.mark.parametrize("case", ["few tokens", "all zero", "huge", "zero weights", "tiny weights"])
+@matrix({"scheme": SMALL_FLOATS, "case": ["few tokens", "all zero", "huge", "zero weights", "tiny weights"]})
 def test_odd_problems_stay_harmless_on_small_floats(scheme, case):
     grid, (w, h) = parse_scheme(scheme, torch.bfloat16), problem(24, 64)
     if case == "few tokens":

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covering import matrix
 from whet.errors import UsageError
 from whet.grids import IntegerGrid, parse_scheme
 from whet.quantize import Solution, gptq, nearest, second_moment_error
@@ -56,8 +57,7 @@ def reference_gptq(w: torch.Tensor, h: torch.Tensor, grid: IntegerGrid, params: 
     return codes
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("group,columns", [(16, 64), (0, 64), (24, 64), (0, 300)])
+@matrix({"kind": KINDS, "group,columns": [(16, 64), (0, 64), (24, 64), (0, 300)]})
 def test_codes_are_those_of_published_gptq_on_the_same_parameters(kind, group, columns):
     w, h = problem(columns=columns)
     grid = IntegerGrid(4, group, kind, torch.float32)
@@ -68,9 +68,7 @@ def test_codes_are_those_of_published_gptq_on_the_same_parameters(kind, group, c
     assert rows_that_differ <= 0.05
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("group", [0, 16, 40])
+@matrix({"bits": [2, 3, 4, 8], "kind": KINDS, "group": [0, 16, 40]})
 def test_gptq_loses_less_than_nearest_and_descent_harms_no_row(bits, kind, group):
     w, h = problem(seed=bits)
     grid = IntegerGrid(bits, group, kind, torch.float32)
@@ -99,9 +97,7 @@ def test_descent_repairs_even_random_codes(kind):
     assert (after < before * 0.2).all()
 
 
-@pytest.mark.parametrize("kind", ["none", "int"])
-@pytest.mark.parametrize("solver", [nearest, gptq])
-@pytest.mark.parametrize("group", [0, 16, 24])
+@matrix({"kind": ["none", "int"], "solver": [nearest, gptq], "group": [0, 16, 24]})
 def test_a_mask_is_kept_exactly(kind, solver, group):
     w, h = problem()
     mask = torch.rand(w.shape, generator=torch.Generator().manual_seed(2)) < 0.5
@@ -137,8 +133,7 @@ def test_inputs_that_never_fire_cost_nothing_and_break_nothing(kind):
     assert (values - w)[:, dead].abs().max() < w.abs().max() * 0.5
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("case", ["few tokens", "all zero", "one direction", "not definite", "huge", "tiny"])
+@matrix({"kind": KINDS, "case": ["few tokens", "all zero", "one direction", "not definite", "huge", "tiny"]})
 def test_a_second_moment_that_is_hardly_one_still_gives_weights(kind, case):
     w, h = problem()
     if case == "few tokens":
@@ -207,9 +202,7 @@ def test_linears_solved_together_are_as_good_as_apart(kind):
     assert row_losses(w, h, grid, together).sum().item() == pytest.approx(apart.item(), rel=0.01)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("group", [0, 32, 200])
-@pytest.mark.parametrize("mean", [0, 5])
+@matrix({"kind": KINDS, "group": [0, 32, 200], "mean": [0, 5]})
 def test_large_linears_are_as_good_where_bfloat16_steers(kind, group, mean, monkeypatch):
     """Whatever this processor is: the type is what would be chosen on one that is fast at it."""
     w, h = problem(128, 320, tokens=2000)

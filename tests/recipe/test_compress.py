@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import models
+from covering import matrix
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.checkpoint.modeling_whet import parts_of
 from whet.errors import UsageError
@@ -142,8 +143,7 @@ def run(original, out, case, **more):
     examine(original, before, out, compress(original, out, **settings), planned, case)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("family", models.FAMILIES)
+@matrix({"family": models.FAMILIES, "name": CASES}, strength=1)
 def test_every_family_with_every_container(tmp_path, family, name):
     case = CASES[name]
     original = models.make(tmp_path / "model", family, tied=case[1], shards=family in ("llama", "qwen3"))
@@ -154,8 +154,7 @@ def test_every_family_with_every_container(tmp_path, family, name):
         run(original, tmp_path / "out", case, solver="nearest", text=None)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@matrix({"dtype": [torch.bfloat16, torch.float16], "name": CASES}, strength=1)
 def test_half_precision_models(tmp_path, dtype, name):
     case = CASES[name]
     original = models.make(tmp_path / "model", tied=case[1], dtype=dtype)
@@ -178,8 +177,13 @@ def test_small_floats_load_as_they_were_solved(tmp_path, name):
     run(original, tmp_path / "out", case, **settings)
 
 
-@pytest.mark.parametrize("family", ["phi3", "gpt2", "mixtral", "opt"])
-@pytest.mark.parametrize("scheme", ["fp8-tensor", "fp8-block", "NVFP4", "MXFP4", "nf4-g32", "fp4m2-g32"])
+@matrix(
+    {
+        "family": ["phi3", "gpt2", "mixtral", "opt"],
+        "scheme": ["fp8-tensor", "fp8-block", "NVFP4", "MXFP4", "nf4-g32", "fp4m2-g32"],
+    },
+    strength=1,
+)
 @torch.no_grad()
 def test_families_that_store_their_linears_otherwise_hold_small_floats(tmp_path, family, scheme):
     """Fused, transposed or stacked tensors, with blocks that end inside of them."""

@@ -30,8 +30,9 @@ from whet.events import ignore
 from whet.grids import parse_scheme
 from whet.measure.compare import compare
 from whet.messages import to_json
-from whet.quantize import WHOLE, spinquant
-from whet.recipe.compress import compress, resume
+from whet.quantize import TRANSFORMS, spinquant
+from whet.recipe.compress import compress
+from whet.recipe.resume import resume
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
 from whet.targets import TARGETS, storage, tied
@@ -173,17 +174,18 @@ ALONE = {
 
 
 @torch.no_grad()
+@pytest.mark.covered("made", "transform", strength=1)
 @pytest.mark.parametrize("transform", ["awq", "rotate", "quarot", "spinquant"])
 def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path, monkeypatch):
     monkeypatch.setattr(rotations, "spinquant", functools.partial(spinquant, steps=12))
     case, original, _, _ = made
     name = next(name for name, one in CASES.items() if one is case)
     settings = {"text": DOCUMENTS, "eval_text": None, "field": "text", "chat": False, "samples": 8, "window": 20}
-    if case.dtype != torch.float32 and transform in WHOLE:
+    if case.dtype != torch.float32 and TRANSFORMS[transform].stream:
         # in 16 bits embedding, head and routers are turned and rounded: what a fold gives exactly is seen in float32
         original = build(tmp_path / "original", dataclasses.replace(case, dtype=torch.float32))
     job = decide(original, Quantize.of("compress", scheme="int3s-g32", transform=transform, **settings), device="cpu")
-    if transform in WHOLE and not FAMILIES[case.family].writes:
+    if TRANSFORMS[transform].stream and not FAMILIES[case.family].writes:
         still = re.escape(FAMILIES[case.family].still)
         with pytest.raises(UsageError, match=rf"family {FAMILIES[case.family].title} does not allow: {still}. Take "):
             check_transform(job)
@@ -203,7 +205,7 @@ def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path, monkeypa
     alone = {note.partition("no transform of the ")[2].partition(" (")[0] for note in job.notes} - {""}
     assert alone == (ALONE.get(name, set()) if transform == "awq" else set())
     changed = [n for n, p in mine.named_parameters() if not torch.equal(p, theirs.get_parameter(n))]
-    if transform in WHOLE:
+    if TRANSFORMS[transform].stream:
         turned = {linear.held.parameter for linear in job.anatomy.linears()}
         assert {*turned, "model.embed_tokens.weight", "lm_head.weight"} <= set(changed)
         assert all((p == 1).all() for n, p in mine.named_parameters() if n.endswith("layernorm.weight"))
@@ -211,6 +213,7 @@ def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path, monkeypa
         assert changed and not any("embed" in n and "layer_norm" not in n.lower() for n in changed)
 
 
+@pytest.mark.covered("made", every=2)
 def test_training_reaches_every_linear_of_a_block(made, tmp_path):
     _, original, lighter, _ = made
     result = compress(
@@ -226,6 +229,7 @@ def test_training_reaches_every_linear_of_a_block(made, tmp_path):
         assert torch.nn.functional.mse_loss(w, trained) < 0.02 * w.square().mean()
 
 
+@pytest.mark.covered("made", every=2, start=1)
 def test_inputs_that_have_drifted_are_made_up_for(made, tmp_path):
     """The first block's have not, if the embedding is the original's, so it is as gptq leaves it; the last one's have.
     Experts' are not followed."""
@@ -305,6 +309,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.covered("made", every=2)
 def test_a_stopped_run_goes_on_to_the_same_bytes(made, tmp_path):
     _, original, lighter, _ = made
 

@@ -17,6 +17,7 @@ import models
 from whet.checkpoint import files
 from whet.errors import MachineError, UsageError, WhetError
 from whet.recipe.compress import compress
+from wording import each
 
 room = sys.modules["whet.steps.estimate"]
 
@@ -133,7 +134,7 @@ def test_what_is_already_quantized(model, tmp_path):
 # -- the choices ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     "choices,what",
     [
         ({"scheme": "W4A61"}, ("'W4A61'", "Did you mean W4A16?")),
@@ -153,7 +154,7 @@ def test_a_choice_that_is_not_one(shared, tmp_path, choices, what):
 # -- the text ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", " \n \n", "\n\n\n"])
+@each("text", ["", " \n \n", "\n\n\n"])
 def test_an_empty_text(shared, tmp_path, text):
     (tmp_path / "t.txt").write_text(text)
     refused(UsageError, "t.txt", model=shared, out=tmp_path / "out", text=tmp_path / "t.txt")
@@ -213,7 +214,7 @@ def test_a_model_without_tokenizer(tmp_path):
     refused(UsageError, "no tokenizer", model=folder, out=tmp_path / "out", text=models.documents())
 
 
-@pytest.mark.parametrize(
+@each(
     "windows,what",
     [
         (torch.full((2, 16), 264), "264 rows"),

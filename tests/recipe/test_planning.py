@@ -18,9 +18,10 @@ from whet.budget import check_plan, read_plan
 from whet.budget.mix import Budget
 from whet.checkpoint import Checkpoint, size_on_disk
 from whet.errors import GateError, UsageError
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
 from whet.recipe.inspect import inspect
 from whet.recipe.plan import plan
+from whet.recipe.resume import resume
 from whet.report import carried
 from whet.report.words import Words
 from whet.steps import rounds, search

@@ -7,22 +7,26 @@ import hashlib
 import os
 import random
 import shutil
+from typing import NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import models
-from killing import Ticks, die, killed
+from covering import matrix, some
+from killing import Ticks, counted, die, killed
 from whet.apply import run as running
 from whet.apply.run import Run
 from whet.checkpoint import files
 from whet.errors import UsageError
 from whet.quantize import spinquant
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
+from whet.recipe.resume import resume
 from whet.steps import finish as finishing
 from whet.transforms import rotations
 from whet.walk import Journal
+from wording import each
 
 WINDOWS = torch.randint(0, 264, (6, 16), generator=torch.Generator().manual_seed(0))
 CHOICES = {
@@ -35,8 +39,6 @@ CHOICES = {
     "repaired": {"scheme": "int2-g16", "solver": "tuned", "repair": 3},
     "written": {"scheme": "int3-g32", "synthetic": 64},
 }
-
-LONGER = ("trained", "transformed", "turned", "repaired")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,12 +57,22 @@ def original(tmp_path_factory):
     )
 
 
+class Undisturbed(NamedTuple):
+    """What a run wrote that nothing stopped, and how many moments it has that matter to the disk."""
+
+    hashes: dict[str, str]
+    ticks: int
+
+
 @pytest.fixture(scope="module")
 def undisturbed(original, tmp_path_factory):
-    root = tmp_path_factory.mktemp("undisturbed")
-    for name, choices in CHOICES.items():
-        compress(original, root / name, text=WINDOWS, **choices)
-    return {name: hashes(root / name) for name in CHOICES}
+    @functools.cache
+    def run(name):
+        out = tmp_path_factory.mktemp("undisturbed") / "out"
+        ticks = counted(lambda: compress(original, out, text=WINDOWS, **CHOICES[name]))
+        return Undisturbed(hashes(out), ticks)
+
+    return run
 
 
 def hashes(folder):
@@ -124,20 +136,52 @@ def half_a_line():
     Journal.record = wrapped
 
 
+REQUEST = ".whet/request.json"
+# how to be killed there; shards and lines of the journal that are there then, a file that is, and one that is not yet
 MOMENTS = {
-    "windows written, no recipe yet": lambda: after(running, "write_tensors", 1),
-    "recipe written, nothing else": lambda: after(Run, "_begin", 1),
-    "half of a shard's temporary file": half_a_file,
-    "first shard renamed, not journalled": lambda: after(Journal, "record", 1, kill_before=True),
-    "a block renamed, not journalled": lambda: after(Journal, "record", 3, kill_before=True),
-    "half of a journal line": half_a_line,
-    "a block journalled": lambda: after(Journal, "record", 2),
-    "last shard renamed, not journalled": lambda: after(Journal, "record", 4, kill_before=True),
-    "last shard written, no config": lambda: after(finishing, "write_index", 1, kill_before=True),
-    "config written, not proved": lambda: after(finishing, "prove", 1, kill_before=True),
-    "card written, no whet.json": lambda: after(finishing, "hashed_files", 1, kill_before=True),
-    "whet.json written under its temporary name": lambda: before_rename("whet.json"),
-    "whet.json written, run not closed": lambda: after(finishing, "write_json", 1),
+    "windows written, no request yet": (
+        lambda: after(running, "write_tensors", 1),
+        (0, 0, ".whet/windows.safetensors", REQUEST),
+    ),
+    "request written, nothing else": (lambda: after(Run, "_begin", 1), (0, 0, REQUEST, ".whet/journal.jsonl")),
+    "half of a shard's temporary file": (
+        half_a_file,
+        (1, 1, ".model-00002-of-00004.safetensors.tmp", "model-00002-of-00004.safetensors"),
+    ),
+    "first shard renamed, not journalled": (
+        lambda: after(Journal, "record", 1, kill_before=True),
+        (1, 0, REQUEST, ".whet/journal.jsonl"),
+    ),
+    "a block renamed, not journalled": (
+        lambda: after(Journal, "record", 3, kill_before=True),
+        (3, 2, REQUEST, "config.json"),
+    ),
+    "half of a journal line": (half_a_line, (2, 2, REQUEST, "config.json")),
+    "a block journalled": (lambda: after(Journal, "record", 2), (2, 2, REQUEST, "config.json")),
+    "last shard renamed, not journalled": (
+        lambda: after(Journal, "record", 4, kill_before=True),
+        (4, 3, REQUEST, "config.json"),
+    ),
+    "last shard written, no config": (
+        lambda: after(finishing, "write_index", 1, kill_before=True),
+        (4, 4, REQUEST, "config.json"),
+    ),
+    "config written, not proved": (
+        lambda: after(finishing, "prove", 1, kill_before=True),
+        (4, 4, "config.json", "README.md"),
+    ),
+    "card written, no whet.json": (
+        lambda: after(finishing, "hashed_files", 1, kill_before=True),
+        (4, 4, "README.md", ".whet.json.tmp"),
+    ),
+    "whet.json written under its temporary name": (
+        lambda: before_rename("whet.json"),
+        (4, 4, ".whet.json.tmp", "whet.json"),
+    ),
+    "whet.json written, run not closed": (
+        lambda: after(finishing, "write_json", 1),
+        (4, 4, "whet.json", ".whet.json.tmp"),
+    ),
 }
 
 
@@ -152,51 +196,22 @@ def gone_on_with(original, out, choices):
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_between_any_two_steps(tmp_path, original, undisturbed, moment):
     out, choices = tmp_path / "out", CHOICES["one scheme"]
-    killed(lambda: compress(original, out, text=WINDOWS, **choices), MOMENTS[moment])
+    arrange, (shards, lines, there, missing) = MOMENTS[moment]
+    killed(lambda: compress(original, out, text=WINDOWS, **choices), arrange)
+    journal = out / ".whet" / "journal.jsonl"
+    assert len(list(out.glob("model-*.safetensors"))) == shards and (out / there).is_file()
+    assert (len(journal.read_bytes().splitlines()) if journal.exists() else 0) == lines and not (out / missing).exists()
     gone_on_with(original, out, choices)
-    assert hashes(out) == undisturbed["one scheme"]
+    assert hashes(out) == undisturbed("one scheme").hashes
 
 
-@pytest.fixture(scope="module")
-def ticks(original, tmp_path_factory):
-    """How many moments a run of each choice has, counted in a process of its own."""
-    return functools.cache(lambda name: counted(original, tmp_path_factory.mktemp("ticks") / "out", CHOICES[name]))
+SEEDED = {"mixed": 12, "asymmetric": 4, "trained": 8, "transformed": 8, "turned": 8, "repaired": 8, "written": 4}
 
 
-def counted(original, out, choices):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            counting = Ticks()
-            compress(original, out, text=WINDOWS, **choices)
-            os.write(writer, str(counting.count).encode())
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    os.close(writer)
-    return int(os.read(reader, 100))
-
-
-@pytest.mark.parametrize(
-    "name,number,of",
-    [
-        (name, i, of)
-        for name, of in (
-            ("mixed", 12),
-            ("asymmetric", 4),
-            ("trained", 8),
-            ("transformed", 8),
-            ("turned", 8),
-            ("repaired", 8),
-            ("written", 4),
-        )
-        for i in range(of)
-    ],
-)
-def test_killed_at_seeded_moments(tmp_path, original, undisturbed, ticks, name, number, of):
+@pytest.mark.parametrize("name,number,of", [(name, i, of) for name, of in SEEDED.items() for i in some(range(of), 3)])
+def test_killed_at_seeded_moments(tmp_path, original, undisturbed, name, number, of):
     # one in every twelfth (or eighth) of the run, so that early and late moments are there
-    at = int(ticks(name) * (number + random.Random(number).random()) / of) + 1
+    at = int(undisturbed(name).ticks * (number + random.Random(number).random()) / of) + 1
     out, choices = tmp_path / "out", CHOICES[name]
     killed(lambda: compress(original, out, text=WINDOWS, **choices), lambda: Ticks(at))
     if (out / "whet.json").exists() and not (out / ".whet" / "request.json").exists():
@@ -204,7 +219,7 @@ def test_killed_at_seeded_moments(tmp_path, original, undisturbed, ticks, name, 
             resume(out)
     else:
         gone_on_with(original, out, choices)
-    assert hashes(out) == undisturbed[name]
+    assert hashes(out) == undisturbed(name).hashes
 
 
 @pytest.mark.parametrize("steps,shards", [(10, 1), (40, 2), (60, 4)])
@@ -214,11 +229,10 @@ def test_killed_inside_the_training_of_a_block_or_of_all_scales(tmp_path, origin
     killed(lambda: compress(original, out, text=WINDOWS, **choices), lambda: after(torch.optim.Adam, "step", steps))
     assert len(list(out.glob("whet-*.safetensors"))) == shards
     gone_on_with(original, out, choices)
-    assert hashes(out) == undisturbed["trained"]
+    assert hashes(out) == undisturbed("trained").hashes
 
 
-@pytest.mark.parametrize("line", [2, 3, 5])
-@pytest.mark.parametrize("damaged", [False, True])
+@matrix({"line": [2, 3, 5], "damaged": [False, True]}, strength=1)
 def test_killed_between_a_block_and_its_adapter(tmp_path, original, undisturbed, line, damaged):
     """Lines of the journal: embedding, adapter and block 0, adapter and block 1, rest."""
     out, choices = tmp_path / "out", CHOICES["repaired"]
@@ -233,7 +247,7 @@ def test_killed_between_a_block_and_its_adapter(tmp_path, original, undisturbed,
         data[-1] ^= 1
         kept[0].write_bytes(data)
     resume(out)
-    assert hashes(out) == undisturbed["repaired"]
+    assert hashes(out) == undisturbed("repaired").hashes
 
 
 def test_killed_while_the_finished_run_is_cleared_away(tmp_path, original, undisturbed):
@@ -250,16 +264,16 @@ def test_killed_while_the_finished_run_is_cleared_away(tmp_path, original, undis
     assert (out / ".whet").exists()
     with pytest.raises(UsageError, match="is finished"):
         resume(out)
-    assert hashes(out) == undisturbed["one scheme"]
+    assert hashes(out) == undisturbed("one scheme").hashes
 
 
 def test_killed_twice_and_once_while_it_was_resumed(tmp_path, original, undisturbed):
     out, choices = tmp_path / "out", CHOICES["one scheme"]
-    killed(lambda: compress(original, out, text=WINDOWS, **choices), MOMENTS["first shard renamed, not journalled"])
+    killed(lambda: compress(original, out, text=WINDOWS, **choices), MOMENTS["first shard renamed, not journalled"][0])
     killed(lambda: resume(out), lambda: after(Journal, "record", 2))
-    killed(lambda: resume(out), MOMENTS["card written, no whet.json"])
+    killed(lambda: resume(out), MOMENTS["card written, no whet.json"][0])
     resume(out)
-    assert hashes(out) == undisturbed["one scheme"]
+    assert hashes(out) == undisturbed("one scheme").hashes
 
 
 def test_rounding_without_text_resumes_too(tmp_path, original):
@@ -296,7 +310,7 @@ def test_ctrl_c_leaves_a_folder_that_resumes(stopped, undisturbed):
     assert not any(name.endswith(".tmp") for name in models.contents(stopped))
     events = []
     result = resume(stopped, on_event=events.append)
-    assert hashes(stopped) == undisturbed["one scheme"]
+    assert hashes(stopped) == undisturbed("one scheme").hashes
     # what was finished is not done again
     assert [e["done"] for e in events if e["event"] == "progress" and e["stage"] == "compress"] == [3, 4]
     assert result["scheme"] == "int4-g32" and result["out"] == str(stopped)
@@ -304,7 +318,7 @@ def test_ctrl_c_leaves_a_folder_that_resumes(stopped, undisturbed):
 
 def test_the_same_call_again_goes_on(stopped, original, undisturbed):
     compress(original, stopped, text=WINDOWS, **CHOICES["one scheme"])
-    assert hashes(stopped) == undisturbed["one scheme"]
+    assert hashes(stopped) == undisturbed("one scheme").hashes
 
 
 def test_a_finished_shard_that_was_damaged_is_made_again(stopped, undisturbed):
@@ -313,10 +327,10 @@ def test_a_finished_shard_that_was_damaged_is_made_again(stopped, undisturbed):
     data[-1] ^= 1
     shard.write_bytes(data)
     resume(stopped)
-    assert hashes(stopped) == undisturbed["one scheme"]
+    assert hashes(stopped) == undisturbed("one scheme").hashes
 
 
-@pytest.mark.parametrize(
+@each(
     "change,what",
     [
         ({"scheme": "int8-g32", "embed": "int8-g32"}, "scheme was 'int4-g32' and is 'int8-g32'"),

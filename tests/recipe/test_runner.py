@@ -116,7 +116,7 @@ REFUSED = {
     "half of a scheme": (({"quantize": QUANTIZE, "gate": {"kl": 1}, "on_fail": "halve"},), ["have no half"]),
     "a scheme of none": (({"transform": TRANSFORM}, {"quantize": {**QUANTIZE, "scheme": "int4x"}}), ["int4x"]),
     "an option of none": (({"quantize": {"schem": "int4s"}},), ["steps[0].quantize.schem", "Did you mean scheme?"]),
-    "two in one": (({"quantize": QUANTIZE, "transform": TRANSFORM},), ["quantize and transform"]),
+    "two in one": (({"quantize": QUANTIZE, "transform": TRANSFORM},), ["transform and quantize"]),
     "another try of none": (
         ({"quantize": QUANTIZE, "gate": {"kl": 1}, "on_fail": {"try": [{"scheme": "int4s", "bitz": 1}]}},),
         ["on_fail.try[0]", "bitz"],

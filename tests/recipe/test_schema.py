@@ -11,12 +11,14 @@ import yaml
 
 import models
 from whet.errors import UsageError
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
+from whet.recipe.resume import resume
 from whet.recipe.schema import PRESETS, recipe_arguments, recipe_schema
 from whet.steps.decide import decide
 from whet.steps.options import Compress, Quantize, recipe_text
 from whet.steps.quantize import recipe_of
 from whet.targets import TARGETS
+from wording import each
 
 WINDOWS = torch.randint(0, 264, (3, 16), generator=torch.Generator().manual_seed(0))
 
@@ -65,7 +67,7 @@ def test_a_file_says_what_compress_is_called_with(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
+@each(
     "said,given,expected",
     [
         ({"scheme": "int8s", "embed": "int8s"}, {"scheme": "int4s"}, {"scheme": "int4s", "embed": "int8s"}),
@@ -84,7 +86,7 @@ def test_what_is_given_goes_over_what_is_said(said, given, expected):
     assert recipe_arguments(recipe(**said), given) == {"seed": 0, **expected}
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@each("name", PRESETS)
 def test_every_preset_asks_for_one_thing_and_is_explained(name):
     arguments = recipe_arguments(name)
     assert len({"scheme", "quality"} & set(arguments)) == 1 and not {"model", "out"} & set(arguments)
@@ -121,13 +123,13 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@each("name", FAULTS)
 def test_a_fault_is_named_where_it_stands(name):
     value, what = FAULTS[name]
     refused(what, value)
 
 
-@pytest.mark.parametrize(
+@each(
     "text,what",
     [
         ("version: 1\nsteps: [", ["r.yaml, line 2, column 9", "flow"]),

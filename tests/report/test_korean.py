@@ -8,10 +8,11 @@ import pytest
 
 from whet.korean import final, josa, particles
 from whet.starter.words import ADJECTIVES, COLORS, DICTIONARY, PEOPLE
+from wording import each
 
 
-@pytest.mark.parametrize(
-    ("word", "kind", "expected"),
+@each(
+    "word, kind, expected",
     [
         ("사과", "을", "사과를"),
         ("빵", "을", "빵을"),

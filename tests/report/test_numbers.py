@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import pytest
-
 from whet.report.numbers import bits_of, figure, interval, percent, size, times, with_error
+from wording import each
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
+@each(
+    "value, shown",
     [
         (0.00406648, "0.00407"),
         (12.34, "12.3"),

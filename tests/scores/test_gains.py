@@ -27,7 +27,7 @@ class World:
         """Inputs `[tokens, in]` and gradients `[tokens, out]`."""
         kind = (torch.rand(tokens, generator=self.chance) < 0.3).long()
         x = torch.randn(tokens, self.w.shape[1], generator=self.chance)
-        x = torch.einsum("tc,tcd->td", x, self.mixing[kind])
+        x = torch.where(kind[:, None] == 1, x @ self.mixing[1], x @ self.mixing[0])
         g = torch.randn(tokens, len(self.w), generator=self.chance) * self.size
         return x, g * torch.where(kind == 1, self.louder, 1.0)[:, None]
 

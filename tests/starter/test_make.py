@@ -115,6 +115,7 @@ def test_making_resumes_and_writes_a_whole_folder(tmp_path: Path, monkeypatch: p
     LlamaForCausalLM.from_pretrained(tmp_path)
 
 
+@pytest.mark.long
 def test_another_size_is_a_smaller_model_and_no_other_goes_on_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

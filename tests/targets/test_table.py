@@ -11,6 +11,7 @@ from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
 from whet.grids import TernaryGrid, parse_scheme
 from whet.targets import TARGETS, check_family, find_target, no_file_yet, stand_in, storage, tie, tied
+from wording import each
 
 TABLES = frozenset({"embed", "head"})
 SHAPES = {
@@ -132,7 +133,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@each("name", REFUSED)
 def test_a_refusal_names_thing_cause_and_remedy(name):
     target, schemes, cause, remedy = REFUSED[name]
     with pytest.raises(UsageError, match=cause) as raised:

@@ -7,8 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import models
+from covering import matrix, some
 from whet.events import ignore
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
+from whet.recipe.resume import resume
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
 from whet.transforms import judge, propose
@@ -50,9 +52,7 @@ def shards(folder):
     return {name: data for name, data in models.contents(folder).items() if name.endswith(".safetensors")}
 
 
-@pytest.mark.parametrize("scheme", ["int2-g32", "int3s-g32"])
-@pytest.mark.parametrize("solver", ["nearest", "gptq"])
-@pytest.mark.parametrize("kind", ["original", "outlying"])
+@matrix({"kind": ["original", "outlying"], "scheme": ["int2-g32", "int3s-g32"], "solver": ["nearest", "gptq"]})
 def test_auto_is_never_worse_than_none_on_the_verifying_text(kind, scheme, solver, request, tmp_path):
     folder, settings = request.getfixturevalue(kind), {**SETTINGS, "scheme": scheme, "solver": solver}
     none = compress(folder, tmp_path / "none", **settings)
@@ -66,10 +66,18 @@ def test_auto_is_never_worse_than_none_on_the_verifying_text(kind, scheme, solve
         assert note.endswith("they stay")
 
 
-def test_what_helps_the_whole_is_kept(outlying, tmp_path):
-    settings = {**SETTINGS, "scheme": "int3-g32", "solver": "nearest"}
-    none = compress(outlying, tmp_path / "none", **settings)
-    auto = compress(outlying, tmp_path / "auto", **settings, transform="auto")
+HELPED = {**SETTINGS, "scheme": "int3-g32", "solver": "nearest"}
+
+
+@pytest.fixture(scope="module")
+def helped(outlying, tmp_path_factory):
+    """The folder that `auto` made of what is hard to round, undisturbed, and what was told of it."""
+    folder = tmp_path_factory.mktemp("helped") / "auto"
+    return folder, compress(outlying, folder, **HELPED, transform="auto")
+
+
+def test_what_helps_the_whole_is_kept(outlying, helped, tmp_path):
+    none, (_, auto) = compress(outlying, tmp_path / "none", **HELPED), helped
     assert auto["kl"] < 0.8 * none["kl"]
     assert {told["transform"] for told in auto["transforms"].values()} > {"none"}
     assert all(told["kl"] < 1 for told in auto["transforms"].values() if told["transform"] != "none")
@@ -139,20 +147,18 @@ def test_proposals_are_the_original_but_for_rounding(family, tmp_path):
     assert len(seen) > 1 and (family != "llama" or "rotate" in seen)
 
 
-@pytest.mark.parametrize(
-    "stage,done", [("propose", 1), ("propose", 2), ("transform", 2), ("judge", 2), ("judge", 4), ("compress", 1)]
-)
-def test_stopped_anywhere_and_gone_on_with_the_bytes_are_the_same(outlying, tmp_path, stage, done):
-    settings = {**SETTINGS, "scheme": "int3-g32", "solver": "nearest", "transform": "auto"}
-    compress(outlying, tmp_path / "one", **settings)
+MOMENTS = [("propose", 1), ("propose", 2), ("transform", 2), ("judge", 2), ("judge", 4), ("compress", 1)]
 
+
+@pytest.mark.parametrize("stage,done", some(MOMENTS, 2))
+def test_stopped_anywhere_and_gone_on_with_the_bytes_are_the_same(outlying, helped, tmp_path, stage, done):
     def stop(event):
         if event["event"] == "progress" and (event["stage"], event["done"]) == (stage, done):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compress(outlying, tmp_path / "two", **settings, on_event=stop)
+        compress(outlying, tmp_path / "two", **HELPED, transform="auto", on_event=stop)
     seen = []
     resume(tmp_path / "two", on_event=lambda event: seen.append((event.get("stage"), event.get("done"))))
-    assert models.contents(tmp_path / "one") == models.contents(tmp_path / "two")
+    assert models.contents(helped[0]) == models.contents(tmp_path / "two")
     assert (stage, done) not in seen or stage == "judge"  # each whole counts anew, and is not done again

@@ -16,6 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import models
+from covering import matrix
 from whet.apply.job import Job
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.engines.torch import outputs
@@ -23,7 +24,8 @@ from whet.errors import GateError, UsageError
 from whet.events import ignore
 from whet.messages import Message, in_language
 from whet.quantize import spinquant
-from whet.recipe.compress import compress, resume
+from whet.recipe.compress import compress
+from whet.recipe.resume import resume
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
 from whet.transforms import make, rotations
@@ -47,8 +49,9 @@ def original(tmp_path_factory):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen2", "gpt2", "mixtral"])
+@matrix(
+    {"family": ["llama", "gemma2", "qwen2", "gpt2", "mixtral"], "dtype": [torch.bfloat16, torch.float16]}, strength=1
+)
 def test_folds_are_exact_whatever_the_type(family, dtype, tmp_path):
     """Norms, biases and routers stay in 16 bits, and all the same nothing is lost."""
     original = models.make(tmp_path / "m", family, dtype=dtype)

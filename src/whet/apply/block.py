@@ -15,7 +15,7 @@ from whet.anatomy import Linear
 from whet.apply.linear import Part, Weight, by_input
 from whet.apply.repair import repaired
 from whet.apply.shards import Shards, report_line, summed
-from whet.grids import FloatGrid, Grid
+from whet.grids import Grid
 from whet.quantize import Solution, Start, pull, round_block
 from whet.walk import BlockStep, SecondMoments
 
@@ -76,12 +76,11 @@ class BlockRounding:
         added = {part.linear.address: part.added for part in parts if part.factors is not None}
         for part in parts:
             rounded = part.grid.decode(part.solution.codes, part.solution.params)
-            if isinstance(part.grid, FloatGrid) or part.h is None:
+            grid = part.grid.coded
+            if grid is None or part.h is None:
                 fixed[part.linear.address] = rounded
             else:
-                starts[part.linear.address] = Start(
-                    part.solution, part.grid, pull(part.w - part.added, rounded, part.h)
-                )
+                starts[part.linear.address] = Start(part.solution, grid, pull(part.w - part.added, rounded, part.h))
         if not starts:
             return parts, None
         trained = round_block(

@@ -15,11 +15,11 @@ from torch import Tensor
 from whet.anatomy import Anatomy, Linear, Module, Piece
 from whet.budget import adapted, plan_hash
 from whet.checkpoint import Checkpoint
-from whet.formats import table_entry
 from whet.grids import Grid
 from whet.messages import Message
-from whet.quantize import ASYMMETRIC, BLOCKWISE, STEP_TOKENS, Solution
+from whet.quantize import SOLVERS, Effort, Solution, Transform, find_transform
 from whet.targets import Storage
+from whet.train import STEP_TOKENS
 from whet.walk import not_followed
 
 BATCH_TOKENS = 4096  # that go through a block together, at most
@@ -100,19 +100,29 @@ class Job:
         return self.to_write + sum(len(window) for window in self.solve)
 
     @property
+    def effort(self) -> Effort:
+        """What the solver does, as its row says."""
+        return SOLVERS[self.solver]
+
+    @property
+    def folding(self) -> Transform:
+        """What the transform folds in, as its row says."""
+        return find_transform(self.transform)
+
+    @property
     def blockwise(self) -> bool:
         """Whether the linears of a block are trained together once they were rounded one by one."""
-        return self.solver in BLOCKWISE
+        return self.effort.block
 
     @property
     def asymmetric(self) -> bool:
         """Whether linears make up for what the blocks before them did to their inputs."""
-        return self.solver in ASYMMETRIC
+        return self.effort.correct
 
     @property
     def tuned(self) -> bool:
         """Whether scales are trained end to end once every block is solved."""
-        return self.solver == "tuned" and not_followed(self.anatomy) is None
+        return self.effort.tune and not_followed(self.anatomy) is None
 
     @property
     def batch(self) -> int:
@@ -121,7 +131,7 @@ class Job:
 
     def entry(self, grid: Grid) -> dict[str, Any]:
         """How a linear on `grid` is read."""
-        return table_entry(grid, self.storage.decode)
+        return grid.table_entry(self.storage.decode)
 
     def values(self, solution: Solution, grid: Grid) -> Tensor:
         """The weights `[out, in]` as readers of the container will compute them, in the model's type."""

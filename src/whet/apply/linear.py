@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from whet.anatomy import Linear
 from whet.apply.job import Job
-from whet.grids import Grid, GroupedGrid, safe_scale_dtype
-from whet.quantize import SOLVERS, Solution, asymmetric_target, second_moment_error
+from whet.grids import Grid
+from whet.quantize import Solution, asymmetric_target, second_moment_error
 from whet.walk import SecondMoments
 
 Weight = Callable[[Linear], Tensor]
@@ -86,13 +85,11 @@ def in_one(job: Job, weights: list[Tensor], h: Tensor | None, grid: Grid) -> tup
     """Weights of one input, rounded together; and the grid with the type of its scales."""
     w = torch.cat(weights) if len(weights) > 1 else weights[0]
     grid = with_safe_scales(job, w, grid)
-    solution = SOLVERS[job.solver](w, h, grid)
+    solution = job.effort.solve(w, h, grid)
     ends = list(itertools.accumulate(map(len, weights)))
     return grid, [solution.rows(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def with_safe_scales(job: Job, w: Tensor, grid: Grid) -> Grid:
     """`grid` with scales in float32 where the model is in float32 and float16 would lose them."""
-    if job.dtype != torch.float32 or not isinstance(grid, GroupedGrid):
-        return grid
-    return dataclasses.replace(grid, scale_dtype=safe_scale_dtype(w, grid))
+    return grid.safe(w) if job.dtype == torch.float32 else grid

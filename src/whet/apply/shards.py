@@ -13,10 +13,9 @@ from torch import Tensor
 from whet.anatomy import Linear, Piece
 from whet.apply.job import Job
 from whet.checkpoint import adapter_tensors, read_factors, read_header, read_tensor, replace, write_tensors
-from whet.checkpoint.modeling_whet import PARTS, decode
+from whet.checkpoint.modeling_whet import decode, parts_of
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
-from whet.formats import stored_parts
 from whet.grids import Grid
 from whet.messages import Message, to_json
 from whet.quantize import Solution
@@ -76,7 +75,7 @@ class Shards:
 
     def stored(self, piece: Piece, solution: Solution, grid: Grid, values: Tensor) -> dict[str, Tensor]:
         """The stored tensors of `solution`, proved to decode to `values`, which were solved."""
-        parts = stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()}, grid)
+        parts = grid.stored_parts(solution.codes.cpu(), {k: v.cpu() for k, v in solution.params.items()})
         again = decode(parts, self.job.entry(grid), self.job.dtype)
         if not torch.isfinite(again).all():
             raise UsageError(
@@ -106,10 +105,10 @@ class Shards:
         for piece in self.job.pieces:
             if not any(linear.address in wanted for linear in piece.linears):
                 continue
-            grid = self.job.grids[piece.linears[0].address]
-            names = {part: f"{piece.address}.{part}" for part in (*PARTS, "weight")}
-            parts = {p: read_tensor(stored[n]).to(self.job.device) for p, n in names.items() if n in stored}
-            whole = decode(parts, self.job.entry(grid), self.job.dtype).float()
+            entry = self.job.entry(self.job.grids[piece.linears[0].address])
+            names = {part: f"{piece.address}.{part}" for part in parts_of(entry) or {"weight"}}
+            parts = {part: read_tensor(stored[name]).to(self.job.device) for part, name in names.items()}
+            whole = decode(parts, entry, self.job.dtype).float()
             row = 0
             for linear in piece.linears:
                 weights[linear.address] = whole[row : row + linear.shape[0]]

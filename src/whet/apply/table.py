@@ -11,8 +11,7 @@ from torch import Tensor
 from whet.anatomy import Linear, Piece
 from whet.apply.linear import with_safe_scales
 from whet.apply.shards import Shards, report_line
-from whet.grids import SmallFloatGrid
-from whet.quantize import SOLVERS, Solution, nearest
+from whet.quantize import Solution, nearest
 
 # Rows of an embedding or head solved at once: bounds memory for large vocabularies.
 _ROWS = 8192
@@ -35,14 +34,13 @@ def round_table(shards: Shards, unit: str, linear: Linear, rest: list[str], mome
     grid = job.grids[linear.address]
     table = job.checkpoint.read(linear.parameter)
     parts = [slice(start, start + _ROWS) for start in range(0, len(table), _ROWS)]
-    if isinstance(grid, SmallFloatGrid):
-        grid = grid.suited(table)
+    grid = grid.suited(table)
     kinds = [with_safe_scales(job, table[rows].float(), grid) for rows in parts]
     grid = next((kind for kind in kinds if kind.scale_dtype == torch.float32), kinds[0])
     solutions, lost, size = [], 0.0, 0.0
     for rows in parts:
         w = table[rows].to(job.device).float()
-        own = nearest(w, None, grid) if moment is None else SOLVERS[job.solver](w, moment, grid)
+        own = nearest(w, None, grid) if moment is None else job.effort.solve(w, moment, grid)
         lost += (w - job.values(own, grid)).square().sum().item()
         size += w.square().sum().item()
         solutions.append(own)

@@ -25,7 +25,7 @@ from whet.apply.shards import Shards, summed
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.checkpoint.modeling_whet import decode
 from whet.events import Stage
-from whet.quantize import JUDGES, adam, in_pieces, steps_of, surely, take_step, usual_steps
+from whet.train import JUDGES, Judge, adam, descend, in_pieces, steps_of, take_step, usual_steps
 from whet.walk import Walk, placed
 
 # Steps at most; share that a scale moves in a step at first. KL of the embedded model on 2 bits, with 65,536 tokens:
@@ -69,14 +69,16 @@ def tune(
     stage = Stage(shards.stage.on_event, "tune", steps)
     optimizer = adam([(list(tuning.factors.values()), _RATE)])
     judging = dict(enumerate(judges, len(batches)) if judges else enumerate(batches[:JUDGES]))
-    before = tuning.measured(judging)
-    for step, taken in enumerate(steps_of(sizes, steps, job.seed)):
+
+    def step(number: int, taken: list[int]) -> None:
         optimizer.zero_grad()
-        tuning.back({number: batches[number] for number in taken})
-        take_step(optimizer, step / steps)
+        tuning.back({batch: batches[batch] for batch in taken})
+        take_step(optimizer, number / steps)
         stage.step()
-    helped = surely(before - tuning.measured(judging))
-    write_tensors(tuned_file(shards.run), tuning.stored() if helped else {})
+
+    judge = Judge[dict[str, Tensor]](lambda: tuning.measured(judging), tuning.stored, {}, {steps})
+    descend(steps_of(sizes, steps, job.seed), step, judge)
+    write_tensors(tuned_file(shards.run), judge.kept()[0])
 
 
 class _Tuning:
@@ -134,7 +136,7 @@ class _Tuning:
                 if (name := f"{piece.address}.{part}") in self.factors:
                     exact = parts[part].float() * self.factors[name]  # and rounded to its type straight through
                     parts[part] = exact + (_stored(exact, parts[part].dtype).float() - exact).detach()
-            entry = self.job.entry(self.job.grids[piece.linears[0].address]) | {"decode": "float32"}
+            entry = self.job.grids[piece.linears[0].address].table_entry("float32")
             whole = decode(parts, entry, torch.float32)
             rows = whole.split([linear.shape[0] for linear in piece.linears])
             found |= summed({x.address: part for x, part in zip(piece.linears, rows, strict=True)}, added)

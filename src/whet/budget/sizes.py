@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from whet.anatomy import Anatomy, Linear, Module, Piece
 from whet.checkpoint import TensorInfo
+from whet.checkpoint.modeling_whet import parts_of
 from whet.errors import UsageError, did_you_mean
-from whet.grids import FloatGrid, Grid, SmallFloatGrid
+from whet.grids import Grid
 
 # A linear whose codes are packed densely also stores its shape, two 64-bit integers.
 _SHAPE_BYTES = 16
@@ -31,13 +32,13 @@ def linear_bytes(grid: Grid, shape: tuple[int, int], first: bool = True) -> int:
 
     first: whether it is not stored together with rows above it, which have the shape of all.
     """
-    shaped = first and not isinstance(grid, (SmallFloatGrid, FloatGrid))
+    shaped = first and "weight_shape" in parts_of(grid.table_entry("model"))
     return grid.nbytes(*shape) + _SHAPE_BYTES * shaped
 
 
 def adapted(anatomy: Anatomy, grids: Mapping[str, Grid]) -> list[Module]:
     """The modules of the blocks that a repair has an adapter for: those with a linear that was rounded to codes."""
-    return anatomy.modules({address: grid for address, grid in grids.items() if not isinstance(grid, FloatGrid)})
+    return anatomy.modules({address: grid for address, grid in grids.items() if grid.coded is not None})
 
 
 def adapter_bytes(anatomy: Anatomy, grids: Mapping[str, Grid], rank: int) -> int:

@@ -18,7 +18,7 @@ from whet.anatomy import AUTO, FAMILIES, Family, architecture_of, described, tas
 from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
 from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint
-from whet.checkpoint.modeling_whet import PARTS, converted, fill
+from whet.checkpoint.modeling_whet import converted, fill
 from whet.errors import UsageError
 from whet.paths import find_folder
 
@@ -237,7 +237,7 @@ _VOCABULARY = ("vocab.json", "merges.txt", "chat_template.jinja")
 
 def _part_of(name: str, family: Family | None) -> str:
     module, _, leaf = name.rpartition(".")
-    if family is not None and (leaf == "weight" or leaf in PARTS):
+    if family is not None and leaf.startswith("weight"):
         module = family.module_name(f"{module}.weight").removesuffix(".weight")
         if module == family.embedding:
             return "embedding"

@@ -48,25 +48,19 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
-PARTS = (
-    *("weight_packed", "weight_scale", "weight_zero_point", "weight_offset", "weight_parts", "weight_shape"),
-    "weight_global_scale",
-)
 # FP4's values by their stored codes, as in the OCP Microscaling formats.
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
 
+def form_of(entry: dict) -> str:
+    """Which of FORMS a linear with this table `entry` is stored in; an entry tells only what is none of the first."""
+    first = "plain" if entry["decode"] == "plain" else "float" if "float" in entry else "codes"
+    return entry.get("form", first)
+
+
 def parts_of(entry: dict) -> set[str]:
     """What a linear with this table `entry` is stored as; nothing where it is a plain tensor."""
-    if "bits" not in entry or entry["decode"] == "plain":
-        return set()
-    if entry.get("float") in ("e4m3", "e5m2"):
-        return {"weight", "weight_scale"}
-    if "float" in entry:
-        more = {"weight_global_scale"} if entry.get("scales") == "e4m3" else set()
-        return {"weight_packed", "weight_scale"} | more | ({"weight_parts"} if "shift_bits" in entry else set())
-    more = {"none": set(), "int": {"weight_zero_point"}, "real": {"weight_offset"}}[entry["zero"]]
-    return {"weight_packed", "weight_scale", "weight_shape"} | more | ({"weight_parts"} if "part" in entry else set())
+    return FORMS[form_of(entry)][0](entry) if "bits" in entry else set()
 
 
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
@@ -107,10 +101,23 @@ def codes_of(packed: Tensor, entry: dict, columns: int) -> Tensor:
 
 def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
     """The weights `[out, in]` of one linear, in `model_dtype`, from its stored parts and its table `entry`."""
-    if entry["decode"] == "plain":
-        return parts["weight"].to(model_dtype)
-    if "float" in entry:
-        return _small_floats(parts, entry, model_dtype)
+    return FORMS[form_of(entry)][1](parts, entry, model_dtype)
+
+
+def _plain_parts(entry: dict) -> set[str]:
+    return set()
+
+
+def _plain(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
+    return parts["weight"].to(model_dtype)
+
+
+def _code_parts(entry: dict) -> set[str]:
+    more = {"none": set(), "int": {"weight_zero_point"}, "real": {"weight_offset"}}[entry["zero"]]
+    return {"weight_packed", "weight_scale", "weight_shape"} | more | ({"weight_parts"} if "part" in entry else set())
+
+
+def _codes(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
     bits, group, zero = entry["bits"], entry["group"], entry["zero"]
     computed = {"scale": parts["weight_scale"].dtype, "float32": torch.float32}
     dtype = computed.get(entry["decode"], model_dtype)
@@ -132,6 +139,13 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
         points = unpack(parts["weight_zero_point"].t().contiguous(), bits, rows).t().to(dtype)[:, index]
         return ((codes.to(dtype) - points) * scale).to(model_dtype)
     return ((codes.to(dtype) - 2 ** (bits - 1)) * scale).to(model_dtype)
+
+
+def _float_parts(entry: dict) -> set[str]:
+    if entry["float"] in ("e4m3", "e5m2"):
+        return {"weight", "weight_scale"}
+    more = {"weight_global_scale"} if entry.get("scales") == "e4m3" else set()
+    return {"weight_packed", "weight_scale"} | more | ({"weight_parts"} if "shift_bits" in entry else set())
 
 
 def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
@@ -157,6 +171,11 @@ def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtyp
     column = torch.arange(columns, device=values.device) // (entry["group"] or columns)
     scale = scale[row] if len(scale) > 1 else scale
     return (values * (scale[:, column] if scale.shape[1] > 1 else scale)).to(model_dtype)
+
+
+# How linears are stored: of each form, which parts one with a table entry has, and the weights that they are. A grid
+# that is stored in none of them has a form of its own here, which its entries name (`"form"`).
+FORMS = {"plain": (_plain_parts, _plain), "codes": (_code_parts, _codes), "float": (_float_parts, _small_floats)}
 
 
 def weights(

@@ -24,7 +24,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from whet.checkpoint.gguf import GgufFile, read_gguf
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
-from whet.errors import MachineError, UsageError
+from whet.errors import MachineError, NotFiniteError, UsageError
 from whet.messages import Message
 from whet.text import batch_indices, render_chat
 
@@ -253,7 +253,7 @@ class LlamaEngine:
             for made in range(max_new_tokens):
                 logits = self._run(told)
                 if not torch.isfinite(logits).all():
-                    raise UsageError(
+                    raise NotFiniteError(
                         "{path}: the model gives logits that are not finite while generating. Its weights are broken, "
                         "or a type overflows: export it again from its folder, or in another type.",
                         path=self.folder,

@@ -19,7 +19,7 @@ from whet.anatomy import task_of
 from whet.checkpoint import load_model, load_tokenizer
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
-from whet.errors import MachineError, UsageError
+from whet.errors import MachineError, NotFiniteError, UsageError
 from whet.text import batch_indices, encode, render_chat
 
 GENERATED_AT_ONCE = 8192  # tokens in a batch of prompts with their answers: bounds the KV cache
@@ -160,7 +160,7 @@ class TorchEngine:
             for _ in range(max_new_tokens):
                 logits, cache = self._step(ids, cache, given)
                 if not torch.isfinite(logits).all():
-                    raise UsageError(
+                    raise NotFiniteError(
                         "{folder}: the model gives logits that are not finite while generating. Its weights are "
                         "broken, or its type overflows: try float32, or make it again.",
                         folder=self.folder,

@@ -10,53 +10,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.anatomy import AUTO, Anatomy
-from whet.grids import FloatGrid, Grid, IntegerGrid, NestedGrid, ShiftedGrid, SmallFloatGrid, TableGrid, TernaryGrid
-from whet.grids.shifted import SHIFT_BITS
+from whet.grids import Grid
 
 CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
 
 
-def table_entry(grid: Grid, decode: str) -> dict[str, Any]:
-    """How one linear is read (see `checkpoint.modeling_whet`).
-
-    decode: the type its weights are multiplied out in: the model's (`model`), that of the stored scales (`scale`, as
-    compressed-tensors does when it dequantizes) or `float32` (as ggml does, and whoever reads its types of two levels;
-    bitsandbytes for NF4; weights of NVFP4 and MXFP4 are exact in any type). A linear on a plain float is a plain
-    tensor, with nothing to decode.
-    """
-    wide = isinstance(grid, (NestedGrid, TableGrid)) or (isinstance(grid, SmallFloatGrid) and grid.bits < 8)
-    told = "plain" if isinstance(grid, FloatGrid) else "float32" if wide else decode
-    entry: dict[str, Any] = {"bits": grid.bits, "group": grid.group, "zero": grid.zero, "decode": told}
-    if isinstance(grid, NestedGrid):
-        entry |= {"part": grid.part, "part_bits": grid.part_bits}
-    if isinstance(grid, (NestedGrid, TableGrid)) and grid.values:
-        entry["values"] = list(grid.values)
-    if isinstance(grid, TernaryGrid) and grid.in_byte == 5:
-        entry["in_byte"] = grid.in_byte
-    if isinstance(grid, SmallFloatGrid):
-        entry |= {"float": grid.values} | ({"rows": grid.rows} if grid.rows != 1 else {})
-        entry |= {"scales": grid.scales} if grid.scales else {}
-        entry |= {"shift_bits": SHIFT_BITS} if isinstance(grid, ShiftedGrid) else {}
-    return entry
-
-
 def linear_table(grids: Mapping[str, Grid], decode: str) -> dict[str, dict[str, Any]]:
-    """Address → `table_entry`, as whet.json tells it of every linear."""
-    return {address: table_entry(grid, decode) for address, grid in grids.items()}
+    """Address → `Grid.table_entry`, as whet.json tells it of every linear."""
+    return {address: grid.table_entry(decode) for address, grid in grids.items()}
 
 
 def reading(parts: Anatomy, grids: Mapping[str, Grid], decode: str) -> dict[str, Any]:
     """How a folder's tensors become the model's, as `checkpoint.modeling_whet` uses it.
 
-    `linears`: what is stored by itself, address → `table_entry` with its place in the model (`into`) where that is not
-    `address.weight`; without `bits` it is stored as it was. `names`: the model's names of other tensors; `convert`:
-    that transformers is to find them out.
+    `linears`: what is stored by itself, address → `Grid.table_entry` with its place in the model (`into`) where that is
+    not `address.weight`; without `bits` it is stored as it was. `names`: the model's names of other tensors;
+    `convert`: that transformers is to find them out.
     """
     table: dict[str, dict[str, Any]] = {}
     for piece in parts.pieces(grids):
         grid = grids.get(piece.linears[0].address)
-        table[piece.address] = {} if grid is None else table_entry(grid, decode)
+        table[piece.address] = {} if grid is None else grid.table_entry(decode)
         if (into := piece.held.place(piece.address)) is not None:
             table[piece.address]["into"] = into
     for address, view in parts.moved().items():
@@ -74,20 +49,16 @@ def quantization_config(
     dense: addresses of linears that stay as they are. embedding: address of the embedding. dequantize: ask transformers
     to compute the weights at load; needed for integer zeros and quantized embeddings, right only for one scheme.
     """
-    by_grid: dict[IntegerGrid | SmallFloatGrid, list[str]] = {}
+    by_grid: dict[Grid, list[str]] = {}
     for address, grid in grids.items():
-        if isinstance(grid, (IntegerGrid, SmallFloatGrid)):
-            by_grid.setdefault(grid, []).append(address)
+        by_grid.setdefault(grid, []).append(address)
     groups: dict[str, Any] = {}
     for number, (grid, addresses) in enumerate(by_grid.items()):
         targets = addresses
         if len(by_grid) == 1:
             targets = ["Linear", "Embedding"] if embedding in addresses else ["Linear"]
-        groups[f"group_{number}"] = {
-            "targets": targets,
-            "format": _format(grid),
-            "weights": _weights(grid),
-        }
+        assert grid.compressed is not None  # `targets.storage` has seen to it
+        groups[f"group_{number}"] = {"targets": targets, **grid.compressed}
     formats = {group["format"] for group in groups.values()}
     config: dict[str, Any] = {
         "quant_method": "compressed-tensors",
@@ -108,35 +79,3 @@ def whet_config(parts: Anatomy, grids: Mapping[str, Grid], decode: str = "model"
         "auto_map": {AUTO[parts.task]: "modeling_whet.WhetForCausalLM"},
         "whet": {"format": 1, **reading(parts, grids, decode)},
     }
-
-
-def _format(grid: IntegerGrid | SmallFloatGrid) -> str:
-    """What compressed-tensors calls the way `grid` is stored."""
-    if isinstance(grid, IntegerGrid):
-        return "pack-quantized"
-    if grid.values == "e2m1":
-        return {"e4m3": "nvfp4-pack-quantized", "e8m0": "mxfp4-pack-quantized"}[grid.scales]
-    return "float-quantized"
-
-
-def _weights(grid: IntegerGrid | SmallFloatGrid) -> dict[str, Any]:
-    """The `weights` of a config group: weight-only, whatever the inputs are."""
-    if isinstance(grid, IntegerGrid):
-        strategy = "group" if grid.group else "channel"
-    elif grid.bits == 8:
-        strategy = {0: "tensor", 1: "channel"}.get(grid.rows, "block")
-    else:
-        strategy = "tensor_group" if grid.scales == "e4m3" else "group"
-    said: dict[str, Any] = {
-        "num_bits": grid.bits,
-        "type": "int" if isinstance(grid, IntegerGrid) else "float",
-        "symmetric": grid.zero == "none",
-        "strategy": strategy,
-        "group_size": grid.group if "group" in strategy else None,
-        "dynamic": False,
-    }
-    if strategy == "block" and isinstance(grid, SmallFloatGrid):
-        said["block_structure"] = [grid.rows, grid.group]
-    if isinstance(grid, SmallFloatGrid) and grid.scales:
-        said["scale_dtype"] = {"e4m3": "torch.float8_e4m3fn", "e8m0": "torch.uint8"}[grid.scales]
-    return said

@@ -1,10 +1,16 @@
-"""Grids: where numbers may land, as pure tensor maths. One file a grid."""
+"""Grids: where numbers may land, as pure tensor maths. One file a grid, one row in `schemes`.
+
+Whoever takes a grid asks for its facts and values (`Grid`, `CodedGrid`), never for its class.
+"""
 
 from whet.grids.floats import FloatGrid
+from whet.grids.grid import INTEGER, PLAIN, CodedGrid, Grid, Params
 from whet.grids.grouped import GroupedGrid, safe_scale_dtype
 from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
-from whet.grids.schemes import BLOCKS, FLOATS, SMALL_FLOATS, CodedGrid, Grid, parse_scheme
+from whet.grids.packing import pack
+from whet.grids.relaxed import Relaxed
+from whet.grids.schemes import BLOCKS, FLOATS, SMALL_FLOATS, parse_scheme
 from whet.grids.shifted import ShiftedGrid
 from whet.grids.small_floats import SmallFloatGrid
 from whet.grids.table import TableGrid
@@ -13,6 +19,8 @@ from whet.grids.ternary import TernaryGrid
 __all__ = [
     "BLOCKS",
     "FLOATS",
+    "INTEGER",
+    "PLAIN",
     "SMALL_FLOATS",
     "CodedGrid",
     "FloatGrid",
@@ -20,10 +28,13 @@ __all__ = [
     "GroupedGrid",
     "IntegerGrid",
     "NestedGrid",
+    "Params",
+    "Relaxed",
     "ShiftedGrid",
     "SmallFloatGrid",
     "TableGrid",
     "TernaryGrid",
+    "pack",
     "parse_scheme",
     "safe_scale_dtype",
 ]

@@ -7,23 +7,26 @@ Every solver therefore rounds to nearest here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from whet.grids.grid import PLAIN, Grid, Params
+
 
 @dataclass(frozen=True)
-class FloatGrid:
-    """Where a linear's weights may land when they are stored as `dtype`, float16 or bfloat16.
-
-    The fields of an integer grid that are asked for everywhere have the values that fit: no group, no zero of its own.
-    """
+class FloatGrid(Grid):
+    """Where a linear's weights may land when they are stored as `dtype`, float16 or bfloat16: no group, no zero."""
 
     dtype: torch.dtype
     group = 0
-    rows = 1
     zero: Literal["none"] = "none"
+
+    @property
+    def kind(self) -> str:
+        """What targets call it."""
+        return PLAIN
 
     @property
     def bits(self) -> int:
@@ -48,14 +51,22 @@ class FloatGrid:
         """Bytes of a `[rows, columns]` matrix."""
         return rows * columns * self.dtype.itemsize
 
-    def fit(self, w: Tensor, importance: Tensor | None = None) -> dict[str, Tensor]:
+    def fit(self, w: Tensor, importance: Tensor | None = None) -> Params:
         """No parameters."""
         return {}
 
-    def encode(self, w: Tensor, params: dict[str, Tensor]) -> Tensor:
+    def encode(self, w: Tensor, params: Params) -> Tensor:
         """`w` in the stored type; beyond its range infinite, which whoever stores it refuses."""
         return w.to(self.dtype)
 
-    def decode(self, codes: Tensor, params: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+    def decode(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weights in `dtype`."""
         return codes.to(dtype)
+
+    def table_entry(self, decode: str) -> dict[str, Any]:
+        """How a linear on it is read: as a plain tensor."""
+        return {"bits": self.bits, "group": self.group, "zero": self.zero, "decode": "plain"}
+
+    def stored_parts(self, codes: Tensor, params: Params) -> dict[str, Tensor]:
+        """The tensor itself."""
+        return {"weight": codes.contiguous()}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import dataclasses
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from whet.grids.levels import Levels
-
-Params = dict[str, Tensor]
+from whet.grids.grid import CodedGrid, Params
 
 # Weights fitted at once: few enough for a candidate's intermediate tensors to stay in cache, and enough for operations
 # on one number a group not to count (with half as many the search takes a seventh longer).
@@ -18,30 +17,18 @@ CACHED = 1 << 17
 _FP16_NORMAL = (2.0**-14, 65504.0)
 
 
-class GroupedGrid(ABC):
+class GroupedGrid(CodedGrid):
     """A grid with a scale for each group of a row, the last of which may be shorter.
 
-    group: weights along a row that share a scale; 0 means the whole row. rows: how many rows share it too, 0 for all.
-    scale_dtype: stored type of scales. block: the name of ggml's block type that it is, if it is one.
+    block: the name of ggml's block type that it is, if it is one.
     """
 
-    group: int
-    rows: int = 1
-    scale_dtype: torch.dtype
     block: str = ""
 
     @property
     @abstractmethod
     def extent(self) -> tuple[float, float]:
         """How many scales the largest weight is, and how many lie between it and the one farthest from it, or zero."""
-
-    @abstractmethod
-    def bind(self, params: Params) -> Levels:
-        """The grid's levels under `params`, float32, ready to round many tensors that `params` broadcast against."""
-
-    @abstractmethod
-    def dequantize(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Values of `codes`, in the type the target computes in: parameters are converted first, then multiplied."""
 
     def stored(self, x: Tensor) -> Tensor:
         """Scales, or real zeros, as they will be stored."""
@@ -53,6 +40,15 @@ class GroupedGrid(ABC):
 
         weight: importance, `[group]` or `[group, n]`, of which only ratios matter.
         """
+
+    def scaled(self, dtype: torch.dtype) -> GroupedGrid:
+        """The grid with scales stored as `dtype`, unless their type belongs to it: 8 bits, and that of a block type."""
+        fixed = self.block or self.scale_dtype.itemsize == 1
+        return self if fixed else dataclasses.replace(self, scale_dtype=dtype)  # type: ignore[type-var]
+
+    def safe(self, w: Tensor) -> GroupedGrid:
+        """The grid with scales of a type that holds those of `w [out, in]` (`safe_scale_dtype`)."""
+        return self.scaled(safe_scale_dtype(w, self))
 
     def groups(self, columns: int) -> list[tuple[int, int]]:
         """Start and end column of every group of a row of `columns` weights."""
@@ -100,18 +96,6 @@ class GroupedGrid(ABC):
             parts.append({k: v[0].reshape(rows, -1) for k, v in found.items()})
         return {k: torch.cat([p[k] for p in parts], dim=1) for k in parts[0]}
 
-    def shared(self, w: Tensor, importance: Tensor | None = None) -> Params:
-        """Parameters that several groups share, which are chosen before those of a group: there are none."""
-        return {}
-
-    def blocks(self, columns: int) -> dict[int, tuple[int, int, int]]:
-        """Columns whose groups share parameters that are refitted: there are none."""
-        return {}
-
-    def group_params(self, params: Params, index: int) -> Params:
-        """Those of group `index`, of `params` that have groups along their first dimension."""
-        return {k: v[index] for k, v in params.items()}
-
     def candidates(self, w: Tensor, importance: Tensor | None, keep: int, shared: Params | None = None) -> Params:
         """The `keep` best parameter sets of each row of `w [n, group]` under nearest rounding, best first.
 
@@ -130,12 +114,6 @@ class GroupedGrid(ABC):
             for i in range(0, len(w), size)
         ]
         return {k: torch.cat([part[k] for part in parts], dim=1) for k in parts[0]}
-
-    def refit_shared(
-        self, codes: Tensor, gradient: Tensor, h: Tensor, params: Params, index: int
-    ) -> tuple[Params, Tensor] | None:
-        """Nothing that is shared is refitted, so nothing gains."""
-        return None
 
     def _pieces(self, x: Tensor, params: Params) -> Iterator[tuple[Tensor, slice, Params]]:
         """Whole groups as `[out, groups, group]` and the ragged last one, with their parameters `[out, groups, 1]`."""

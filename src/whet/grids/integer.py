@@ -16,18 +16,18 @@ Everything is elementwise or a sum over a group: no loop over rows or groups, on
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from whet.errors import UsageError
-from whet.grids.grouped import GroupedGrid, Params
+from whet.grids.grid import INTEGER, Params, Zero
+from whet.grids.grouped import GroupedGrid
 from whet.grids.least_squares import Quadratic, errors, sums, usable
 from whet.grids.levels import Levels, inverse
-
-Zero = Literal["none", "int", "real"]
+from whet.grids.packing import pack, pack_columns
 
 # Shrink factors of the range tried by `fit`. Fewer bits want a smaller range and a finer search: at 2 bits the best
 # symmetric range of Gaussian groups of 128 is about half the largest weight.
@@ -67,6 +67,20 @@ class IntegerGrid(GroupedGrid):
         return f"int{self.bits}{kind}" + (f"-g{self.group}" if self.group else "")
 
     @property
+    def kind(self) -> str:
+        """What targets call it."""
+        return INTEGER
+
+    @property
+    def compressed(self) -> dict[str, Any] | None:
+        """How compressed-tensors calls it, which has no real zeros."""
+        if self.zero == "real":
+            return None
+        weights: dict[str, Any] = {"num_bits": self.bits, "type": "int", "symmetric": self.zero == "none"}
+        weights |= {"strategy": "group" if self.group else "channel", "group_size": self.group or None}
+        return {"format": "pack-quantized", "weights": {**weights, "dynamic": False}}
+
+    @property
     def top(self) -> int:
         """Largest code."""
         return 2**self.bits - 1
@@ -83,7 +97,7 @@ class IntegerGrid(GroupedGrid):
         return (1.0 if self.zero == "real" else self.half), self.top
 
     def nbytes(self, rows: int, columns: int) -> int:
-        """Exact bytes of codes and parameters of a `[rows, columns]` matrix as `formats.packing` stores them.
+        """Exact bytes of codes and parameters of a `[rows, columns]` matrix as `stored_parts` has them.
 
         Codes are a dense bit stream per row, padded to 32 bits; integer zeros are packed the same way along rows.
         """
@@ -96,6 +110,30 @@ class IntegerGrid(GroupedGrid):
             "real": scale_bytes,
         }[self.zero]
         return code_bytes + scale_bytes + zero_bytes
+
+    def regrouped(self, group: int) -> IntegerGrid | None:
+        """The same in other groups, unless it is a block type."""
+        return None if self.block else replace(self, group=group)
+
+    def table_entry(self, decode: str) -> dict[str, Any]:
+        """How a linear on it is read."""
+        return {"bits": self.bits, "group": self.group, "zero": self.zero, "decode": decode}
+
+    def stored_parts(self, codes: Tensor, params: Params) -> dict[str, Tensor]:
+        """The tensors of one linear: dense bit streams, scales, and zeros of whichever kind."""
+        parts = {
+            "weight_packed": self._packed(codes),
+            "weight_scale": params["scale"].contiguous(),
+            "weight_shape": torch.tensor(codes.shape, dtype=torch.int64),
+        }
+        if self.zero == "int":
+            parts["weight_zero_point"] = pack_columns(params["zero"], self.bits)
+        elif self.zero == "real":
+            parts["weight_offset"] = params["offset"].contiguous()
+        return parts
+
+    def _packed(self, codes: Tensor) -> Tensor:
+        return pack(codes, self.bits)
 
     # -- values ---------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,20 @@ class Levels:
         """What `codes` stand for."""
         return torch.addcmul(self.offset, codes, self.scale)
 
+    def gaps(self, codes: Tensor, value: Tensor) -> Tensor:
+        """How far the nearer neighbour of the `value` of each of `codes` is; 0 where all values are one."""
+        gaps = []
+        for step in (-1, 1):
+            away = (self.value((codes + step).clamp_(0, self.top)) - value).abs_()
+            gaps.append(torch.where(away > 0, away, torch.inf))
+        gap = torch.minimum(*gaps)
+        return torch.where(gap.isfinite(), gap, 0.0)
+
+    def moved(self, values: Tensor, now: Levels) -> Tensor:
+        """What `values` of these levels are once the levels are `now`: as far from zero, or the offset, in scales."""
+        base, offset = (self.offset, now.offset) if self.real else (0.0, 0.0)
+        return (values - base) * (now.scale * self.inverse) + offset
+
     def along(self, codes: Tensor) -> Tensor:
         """What the scale multiplies, in the place of `codes`: counted from the grid's zero if it has one."""
         return codes if self.real else codes.sub_(self.shift)

@@ -17,16 +17,18 @@ over a group or block.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from whet.grids.books import BookLevels, book
-from whet.grids.grouped import CACHED, Params
+from whet.grids.grid import CodedGrid, Params
+from whet.grids.grouped import CACHED
 from whet.grids.integer import ranged_starts, signed_starts
 from whet.grids.least_squares import Quadratic, errors, sums, usable
 from whet.grids.levels import Levels, inverse
+from whet.grids.packing import pack, pack_columns
 
 _LARGEST, _SMALLEST_NORMAL = 65504.0, 2.0**-14
 # Sizes of a shared number that are tried, over the one that puts its largest group on the largest whole number. Whole
@@ -42,7 +44,7 @@ _DEAD = 1e-9
 
 
 @dataclass(frozen=True)
-class NestedGrid:
+class NestedGrid(CodedGrid):
     """Where a linear's weights may land as one of ggml's block types of two levels.
 
     name: ggml's. bits: of a code. zero: `real` or `none`, as above. part: weights whose scale is one whole number.
@@ -59,7 +61,18 @@ class NestedGrid:
     group: int = 256
 
     scale_dtype = torch.float16
-    rows = 1
+
+    uncompressed = "compressed-tensors has neither scales of two levels nor tables of values"
+
+    @property
+    def multiple(self) -> int:
+        """What must divide a row."""
+        return self.group
+
+    @property
+    def kind(self) -> str:
+        """What targets call it."""
+        return self.name
 
     @property
     def parts(self) -> int:
@@ -86,10 +99,27 @@ class NestedGrid:
         return {(i + 1) * self.parts - 1: (i, i * self.group, (i + 1) * self.group) for i in range(count)}
 
     def nbytes(self, rows: int, columns: int) -> int:
-        """Exact bytes of codes and parameters of a `[rows, columns]` matrix as `formats.packing` stores them."""
+        """Exact bytes of codes and parameters of a `[rows, columns]` matrix as `stored_parts` has them."""
         kinds = 2 if self.zero == "real" else 1
         numbers = 4 * -(-rows * self.part_bits // 32) * kinds * (columns // self.part)
         return rows * (columns * self.bits // 8 + 2 * kinds * (columns // self.group)) + numbers
+
+    def table_entry(self, decode: str) -> dict[str, Any]:
+        """How a linear on it is read: in float32, as ggml does."""
+        entry = {"bits": self.bits, "group": self.group, "zero": self.zero, "decode": "float32"}
+        entry |= {"part": self.part, "part_bits": self.part_bits}
+        return entry | ({"values": list(self.values)} if self.values else {})
+
+    def stored_parts(self, codes: Tensor, params: Params) -> dict[str, Tensor]:
+        """The tensors of one linear: a dense bit stream, float16 numbers, and whole numbers packed along rows."""
+        numbers = [params[name] for name in _OWN if name in params]
+        parts = {
+            "weight_packed": pack(codes, self.bits),
+            "weight_scale": params["scale"].contiguous(),
+            "weight_shape": torch.tensor(codes.shape, dtype=torch.int64),
+            "weight_parts": pack_columns(torch.cat(numbers, dim=1), self.part_bits),
+        }
+        return parts | ({"weight_offset": params["offset"].contiguous()} if self._real else {})
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -103,7 +133,7 @@ class NestedGrid:
         return self._levels(scale, -params["offset"].float() * params["part_offset"].float() if self._real else None)
 
     def dequantize(self, codes: Tensor, params: Params, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Values of `codes`, computed in float32 as ggml does, whatever `dtype` they are wanted in."""
+        """Values of `codes`, computed in float32 as ggml does."""
         return self.bind(params).value(codes.float()).to(dtype)
 
     def zero_value(self, params: Params) -> Tensor | None:
@@ -126,11 +156,8 @@ class NestedGrid:
     # -- choosing parameters --------------------------------------------------------------------------------------
 
     def fit(self, w: Tensor, importance: Tensor | None = None) -> Params:
-        """Parameters that bring nearest rounding of `w [out, in]` closest, in importance-weighted squares.
-
-        importance: `[in]` (a diagonal second moment) or `[out, in]`, non-negative; None weighs all columns alike.
-        Returns float16 `scale` (and `offset`) `[out, blocks]`, uint8 `part_scale` (and `part_offset`) `[out, groups]`.
-        """
+        """Parameters that bring nearest rounding of `w [out, in]` closest, in importance-weighted squares: float16
+        `scale` (and `offset`) `[out, blocks]`, uint8 `part_scale` (and `part_offset`) `[out, groups]`."""
         rows = len(w)
         blocks = w.float().reshape(-1, self.group)
         weight = None if importance is None else importance.expand(w.shape).reshape(-1, self.group)
@@ -148,11 +175,7 @@ class NestedGrid:
         return {k: v for k, v in self.fit(w, importance).items() if not _is_own(k)}
 
     def candidates(self, w: Tensor, importance: Tensor | None, keep: int, shared: Params | None = None) -> Params:
-        """The `keep` best parameter sets of each row of `w [n, part]` beside what its block shares, best first.
-
-        importance: `[part]`, `[n, part]` or None. shared: as of this group, each `[n]`. Returns `[keep, n]`, what is
-        shared among it.
-        """
+        """The `keep` best whole numbers `[keep, n]` for rows of `w [n, part]`, and beside them what blocks share."""
         assert shared is not None
         x = w.float().t().contiguous()
         weight = x.new_ones(()) if importance is None else importance.float()
@@ -162,11 +185,7 @@ class NestedGrid:
         return {k: v.gather(0, best) if _is_own(k) else v.expand(best.shape) for k, v in found.items()}
 
     def refit(self, codes: Tensor, gradient: Tensor, h: Tensor, params: Params) -> tuple[Params, Tensor] | None:
-        """The best parameters `[out]` of one group for its `codes [part, out]`, and by how much they lower the loss.
-
-        h: second moment of the group's inputs. gradient: h's product with what rounding leaves, all columns counted.
-        None where no row gains.
-        """
+        """The best whole numbers `[out]` of one group for its `codes [part, out]`, and by how much the loss falls."""
         levels = self.bind(params)
         along = levels.along(codes.clone())
         told = Quadratic.of_moments(along, torch.ones_like(along[:, :1]) if self._real else None, gradient, h)
@@ -183,7 +202,7 @@ class NestedGrid:
     def refit_shared(
         self, codes: Tensor, gradient: Tensor, h: Tensor, params: Params, index: int
     ) -> tuple[Params, Tensor] | None:
-        """The best of what block `index` shares, `[out]`, for its `codes [group, out]`, and what it saves.
+        """The best float16 numbers `[out]` of block `index` for its `codes [group, out]`, and what they save.
 
         params: of all groups and blocks, along their first dimension. h, gradient: as for `refit`, of the whole block.
         """
@@ -221,7 +240,7 @@ class NestedGrid:
 
     def _spread(self, params: Params) -> Levels:
         """Levels `[out, groups, 1]`."""
-        by_group = {k: v if _is_own(k) else v.repeat_interleave(self.parts, 1) for k, v in params.items()}
+        by_group = self.spread(params, params["part_scale"].shape[1])
         return self.bind({k: v[..., None] for k, v in by_group.items()})
 
     def _starts(self, x: Tensor) -> Levels:
@@ -349,7 +368,7 @@ class NestedGrid:
         return x.reshape(-1, self.parts).sum(1).repeat_interleave(self.parts)
 
 
-# Parameters of a group's own; the others are shared by its block.
+# A group's own parameters; the others are shared by its block.
 _OWN = ("part_scale", "part_offset")
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Mapping
 
 import torch
 
 from whet.errors import UsageError, did_you_mean
 from whet.grids.floats import FloatGrid
+from whet.grids.grid import CodedGrid, Grid
+from whet.grids.grouped import GroupedGrid
 from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
 from whet.grids.shifted import ShiftedGrid
-from whet.grids.small_floats import SmallFloatGrid
+from whet.grids.small_floats import MXFP4, NVFP4, SmallFloatGrid
 from whet.grids.table import IQ4, NF4, TableGrid
 from whet.grids.ternary import TernaryGrid
-
-CodedGrid = IntegerGrid | NestedGrid | SmallFloatGrid
-Grid = CodedGrid | FloatGrid
 
 _INTEGER = re.compile(r"int([2-8])([sz]?)(?:-g([1-9][0-9]*))?")
 _ZERO = {"s": "none", "": "int", "z": "real"}
@@ -46,10 +45,10 @@ BLOCKS: dict[str, CodedGrid] = {
         TernaryGrid(2, 256, "none", block="TQ2_0"),
     )
 }
-FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16}
+FLOATS = {grid.name: grid for grid in (FloatGrid(torch.float16), FloatGrid(torch.bfloat16))}
 # Floats of 8 and 4 bits under a scale, of a row, of all (`-tensor`), of a block of 128 x 128 (`-block`) or of a group;
-# NormalFloat is a table.
-SMALL_FLOATS: dict[str, SmallFloatGrid | TableGrid] = {
+# NormalFloat is a table. The group of some is the user's to choose (`nf4-g32`).
+SMALL_FLOATS: dict[str, GroupedGrid] = {
     grid.name: grid
     for grid in (
         SmallFloatGrid("FP8", "e4m3"),
@@ -58,16 +57,15 @@ SMALL_FLOATS: dict[str, SmallFloatGrid | TableGrid] = {
         SmallFloatGrid("fp8e5m2", "e5m2"),
         SmallFloatGrid("fp8e5m2-tensor", "e5m2", rows=0),
         SmallFloatGrid("fp8e5m2-block", "e5m2", group=128, rows=128),
-        SmallFloatGrid("NVFP4", "e2m1", group=16, scale_dtype=torch.float8_e4m3fn),
-        SmallFloatGrid("MXFP4", "e2m1", group=32, scale_dtype=torch.float8_e8m0fnu),
+        NVFP4,
+        MXFP4,
         TableGrid(4, 64, "none", values=NF4, table="nf4"),
-        SmallFloatGrid("fp4", "e2m1", group=64),
-        SmallFloatGrid("fp4m1", "e2m1", group=64, scale_dtype=torch.float8_e8m0fnu),
-        ShiftedGrid("fp4m2", "e2m1", group=64),
+        SmallFloatGrid("fp4", "e2m1", group=64, regroups=True),
+        SmallFloatGrid("fp4m1", "e2m1", group=64, scale_dtype=torch.float8_e8m0fnu, regroups=True),
+        ShiftedGrid("fp4m2", "e2m1", group=64, regroups=True),
     )
 }
-# Those that any group may be added to.
-_GROUPED = re.compile(r"(nf4|fp4|fp4m1|fp4m2)-g([1-9][0-9]*)")
+_GROUPED = re.compile(r"(.*)-g([1-9][0-9]*)")
 
 
 def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
@@ -81,47 +79,36 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
     """
     said = scheme.strip().lower()
     named: dict[str, Grid] = {
-        **BLOCKS,
-        **{name: FloatGrid(dtype) for name, dtype in FLOATS.items()},
-        # scales of 8 bits belong to the scheme
-        **{
-            name: grid if grid.scale_dtype.itemsize == 1 else replace(grid, scale_dtype=scale_dtype)
-            for name, grid in SMALL_FLOATS.items()
-        },
+        **{name.lower(): grid for name, grid in (*BLOCKS.items(), *FLOATS.items())},
+        **{name.lower(): grid.scaled(scale_dtype) for name, grid in SMALL_FLOATS.items()},
     }
-    for name, grid in named.items():
-        if name.lower() == said:
-            return grid
-    if (grouped := _GROUPED.fullmatch(said)) is not None:
-        return _in_groups(named[grouped[1]], int(grouped[2]))
+    if (grid := named.get(said) or _regrouped(named, said)) is not None:
+        return grid
     known = {name.lower(): text for name, text in PRESETS.items()}
     match = _INTEGER.fullmatch(known.get(said, said))
     if match is None:
         examples = [*PRESETS, *(f"int{b}{k}-g{g}" for b in range(2, 9) for k in ("", "s", "z") for g in (32, 64, 128))]
         examples += [*BLOCKS, *FLOATS, *SMALL_FLOATS]
-        examples += [f"{kind}-g{g}" for kind in ("nf4", "fp4", "fp4m1", "fp4m2") for g in (32, 128)]
+        free = [name for name, grid in SMALL_FLOATS.items() if grid.regrouped(grid.group) is not None]
+        examples += [f"{name}-g{g}" for name in free for g in (32, 128)]
         raise UsageError(
             "Scheme {scheme!r} is not known.{near} A scheme is int<bits><kind>-g<group> with 2 to 8 bits, kind "
             "nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: one scale per row), "
-            "for example int4-g32, int3z-g64, int4s-g128; or one of {presets}; {floats}, the last four with -g<group> "
-            "too; or, for llama.cpp, one of {blocks}.",
+            "for example int4-g32, int3z-g64, int4s-g128; or one of {presets}; {floats} (with -g<group> too: "
+            "{grouped}); or, for llama.cpp, one of {blocks}.",
             scheme=scheme,
             near=did_you_mean(scheme, examples),
             presets=", ".join(PRESETS),
             floats=", ".join(SMALL_FLOATS),
+            grouped=", ".join(free),
             blocks=", ".join((*BLOCKS, *FLOATS)),
         )
     bits, kind, group = match.groups()
     return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scale_dtype)  # type: ignore[arg-type]
 
 
-def _in_groups(grid: Grid, group: int) -> Grid:
-    """A grid of floats or of a table with another group; MXFP4 is what is it already."""
-    if isinstance(grid, TableGrid):
-        return replace(grid, group=group)
-    assert isinstance(grid, SmallFloatGrid)
-    if grid.group == group:
-        return grid
-    if grid.scales == "e8m0" and group == SMALL_FLOATS["MXFP4"].group:
-        return SMALL_FLOATS["MXFP4"]
-    return replace(grid, group=group, name=f"{grid.name}-g{group}")
+def _regrouped(named: Mapping[str, Grid], said: str) -> Grid | None:
+    """What `said` names as one of `named` with a group of the user's choice, if it does."""
+    match = _GROUPED.fullmatch(said)
+    grid = named.get(match[1]) if match else None
+    return grid.regrouped(int(match[2])) if match and grid else None

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from whet.grids.books import BookLevels
-from whet.grids.grouped import CACHED, Params
+from whet.grids.grid import Params
+from whet.grids.grouped import CACHED
 from whet.grids.least_squares import Quadratic, errors, sums, usable
+from whet.grids.packing import pack_columns
 from whet.grids.small_floats import SmallFloatGrid, power
 
 SHIFT_BITS = 4
@@ -36,13 +39,21 @@ class ShiftedGrid(SmallFloatGrid):
     """Where a linear's weights may land: `scale * 2^-shift * value`, scale `[out, 1]`, shift uint8 `[out, groups]`."""
 
     def nbytes(self, rows: int, columns: int) -> int:
-        """Exact bytes of codes, scales and shifts of a `[rows, columns]` matrix as `formats.packing` stores them."""
+        """Exact bytes of codes, scales and shifts of a `[rows, columns]` matrix as `stored_parts` has them."""
         shifts = 4 * math.ceil(rows * SHIFT_BITS / 32) * len(self.groups(columns))
         return rows * (math.ceil(columns / 2) + self.scale_dtype.itemsize) + shifts
 
     def blocks(self, columns: int) -> dict[int, tuple[int, int, int]]:
         """Columns that share a scale, by their last group: the whole row."""
         return {len(self.groups(columns)) - 1: (0, 0, columns)}
+
+    def table_entry(self, decode: str) -> dict[str, Any]:
+        """How a linear on it is read."""
+        return {**super().table_entry(decode), "shift_bits": SHIFT_BITS}
+
+    def stored_parts(self, codes: Tensor, params: Params) -> dict[str, Tensor]:
+        """The tensors of one linear, the shifts packed along rows."""
+        return {**super().stored_parts(codes, params), "weight_parts": pack_columns(params["shift"], SHIFT_BITS)}
 
     # -- values ---------------------------------------------------------------------------------------------------
 

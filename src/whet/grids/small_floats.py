@@ -19,14 +19,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from whet.errors import GateError
 from whet.grids.books import Book, BookLevels, book
-from whet.grids.grouped import GroupedGrid, Params
+from whet.grids.grid import Params
+from whet.grids.grouped import GroupedGrid
 from whet.grids.least_squares import Quadratic, errors, pooled, sums, usable
+from whet.grids.packing import pack_halves
 
 # What the scale that puts the largest weight on the largest value is multiplied by. A grid of floats looks alike an
 # octave higher.
@@ -46,7 +49,8 @@ class SmallFloatGrid(GroupedGrid):
 
     name: the scheme. values: of `books`. group: weights along a row that share a scale, 0 for the whole row. rows: how
     many rows share it too, 0 for all. scale_dtype: stored type of scales; float8_e4m3fn and float8_e8m0fnu belong to
-    NVFP4 and MXFP4 or fp4m1. divisor: what NVFP4's scales are divided by, 0 until a tensor is known (`suited`).
+    NVFP4 and MXFP4 or fp4m1. regroups: whether other groups are schemes too (`fp4-g32`). divisor: what NVFP4's scales
+    are divided by, 0 until a tensor is known (`suited`).
     """
 
     name: str
@@ -54,13 +58,24 @@ class SmallFloatGrid(GroupedGrid):
     group: int = 0
     rows: int = 1
     scale_dtype: torch.dtype = field(default=torch.float16, compare=False)
+    regroups: bool = field(default=False, compare=False)
     divisor: float = field(default=0.0, compare=False)
     zero: Literal["none"] = field(default="none", init=False)
+
+    @property
+    def kind(self) -> str:
+        """What targets call it: its name without a group."""
+        return self.name.partition("-g")[0]
 
     @property
     def bits(self) -> int:
         """Bits a code."""
         return 4 if self.values == "e2m1" else 8
+
+    @property
+    def multiple(self) -> int:
+        """What must divide a row: of FP4, two weights are in a byte."""
+        return 2 if self.bits == 4 else 1
 
     @property
     def extent(self) -> tuple[float, float]:
@@ -73,12 +88,34 @@ class SmallFloatGrid(GroupedGrid):
         """The 8-bit type of the scales, or nothing where they are plain floats."""
         return {torch.float8_e4m3fn: "e4m3", torch.float8_e8m0fnu: "e8m0"}.get(self.scale_dtype, "")
 
+    @property
+    def compressed(self) -> dict[str, Any] | None:
+        """How compressed-tensors calls it: FP8 of type E4M3, and of FP4 what it has by name."""
+        weights: dict[str, Any] = {"num_bits": self.bits, "type": "float", "symmetric": True}
+        if self.values == "e4m3":
+            strategy = {0: "tensor", 1: "channel"}.get(self.rows, "block")
+            weights |= {"strategy": strategy, "group_size": None, "dynamic": False}
+            weights |= {"block_structure": [self.rows, self.group]} if strategy == "block" else {}
+            return {"format": "float-quantized", "weights": weights}
+        if self.name not in _COMPRESSED:
+            return None
+        form, strategy, stored = _COMPRESSED[self.name]
+        weights |= {"strategy": strategy, "group_size": self.group, "dynamic": False, "scale_dtype": stored}
+        return {"format": form, "weights": weights}
+
+    @property
+    def uncompressed(self) -> str:
+        """Why compressed-tensors has no such grid, if it has none."""
+        if self.values == "e5m2":
+            return "compressed-tensors has no FP8 of type E5M2"
+        return "" if self.compressed else "compressed-tensors has FP4 as NVFP4 and MXFP4 only"
+
     def book(self, device: torch.device | str = "cpu") -> Book:
         """The values, on `device`."""
         return book(self.values, torch.device(device))
 
     def nbytes(self, rows: int, columns: int) -> int:
-        """Exact bytes of codes and scales of a `[rows, columns]` matrix as `formats.packing` stores them."""
+        """Exact bytes of codes and scales of a `[rows, columns]` matrix as `stored_parts` has them."""
         count = math.ceil(rows / (self.rows or rows)) * len(self.groups(columns))
         divisor = 4 if self.scales == "e4m3" else 0
         return rows * math.ceil(columns * self.bits / 8) + count * self.scale_dtype.itemsize + divisor
@@ -90,6 +127,50 @@ class SmallFloatGrid(GroupedGrid):
         peak = w.abs().max().item()
         power = math.floor(math.log2(_LARGEST * self.book().top) - math.log2(peak)) if 0 < peak < math.inf else 0
         return dataclasses.replace(self, divisor=2.0 ** min(max(power, -100), 100))
+
+    def regrouped(self, group: int) -> SmallFloatGrid | None:
+        """The same with another group where that is a scheme; with powers of two in groups of 32 it is MXFP4."""
+        if not self.regroups:
+            return None
+        if self.scales == "e8m0" and group == MXFP4.group:
+            return MXFP4
+        return self if group == self.group else dataclasses.replace(self, group=group, name=f"{self.name}-g{group}")
+
+    def table_entry(self, decode: str) -> dict[str, Any]:
+        """How a linear on it is read: FP4 in float32, where its values times a scale are exact."""
+        entry = {"bits": self.bits, "group": self.group, "zero": self.zero}
+        entry |= {"decode": decode if self.bits == 8 else "float32", "float": self.values}
+        entry |= {"rows": self.rows} if self.rows != 1 else {}
+        return entry | ({"scales": self.scales} if self.scales else {})
+
+    def stored_parts(self, codes: Tensor, params: Params) -> dict[str, Tensor]:
+        """The tensors of one linear, as compressed-tensors has them."""
+        book, scale = self.book(codes.device), params["scale"]
+        raw = book.stored[codes.int()]
+        if book.dtype is not None:
+            size = self.rows or len(scale)
+            kept = scale[::size].contiguous()
+            if not torch.equal(kept.repeat_interleave(size, 0)[: len(scale)], scale):
+                raise GateError(
+                    "{grid}: rows that share a scale have several. This is a defect of whet; report it.", grid=self.name
+                )
+            return {"weight": raw.view(book.dtype), "weight_scale": kept if self.rows else kept.flatten()}
+        if self.scales == "e8m0":  # a power of two is its exponent
+            exponents = (scale.contiguous().view(torch.int32) >> 23).to(torch.uint8)
+            return {"weight_packed": pack_halves(raw), "weight_scale": exponents}
+        if not self.scales:
+            return {"weight_packed": pack_halves(raw), "weight_scale": scale.contiguous()}
+        divisors = params["divisor"].unique()
+        if len(divisors) != 1:
+            raise GateError(
+                "{grid}: parts of one tensor have several divisors. This is a defect of whet; report it.",
+                grid=self.name,
+            )
+        return {
+            "weight_packed": pack_halves(raw),
+            "weight_scale": scale.to(self.scale_dtype).contiguous(),
+            "weight_global_scale": divisors,
+        }
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -204,6 +285,15 @@ class SmallFloatGrid(GroupedGrid):
         raised = torch.maximum(usual, (usual * 2 ** _ROOM[self.values]).clamp_max(normal))
         factors = torch.tensor(_FACTORS, device=peak.device)
         return self.stored(torch.cat([usual[None], raised * factors[:, None]]))
+
+
+NVFP4 = SmallFloatGrid("NVFP4", "e2m1", group=16, scale_dtype=torch.float8_e4m3fn)
+MXFP4 = SmallFloatGrid("MXFP4", "e2m1", group=32, scale_dtype=torch.float8_e8m0fnu)
+# What compressed-tensors calls the format, the strategy and the type of scales of those that it has.
+_COMPRESSED = {
+    "NVFP4": ("nvfp4-pack-quantized", "tensor_group", "torch.float8_e4m3fn"),
+    "MXFP4": ("mxfp4-pack-quantized", "group", "torch.uint8"),
+}
 
 
 def _scale(params: Params, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -14,12 +14,13 @@ a closed form.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from whet.grids.books import Book, BookLevels, book
-from whet.grids.grouped import Params
+from whet.grids.grid import Params
 from whet.grids.integer import IntegerGrid, signed_starts
 
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
@@ -42,11 +43,25 @@ class TableGrid(IntegerGrid):
 
     values: tuple[float, ...] = IQ4
     table: str = field(default="", compare=False)
+    uncompressed = "compressed-tensors has neither scales of two levels nor tables of values"
 
     @property
     def name(self) -> str:
         """The scheme a user would type for it, e.g. `nf4-g32`."""
         return self.block or self.table + (f"-g{self.group}" if self.group != _GROUP else "")
+
+    @property
+    def kind(self) -> str:
+        """What targets call it."""
+        return self.block or self.table
+
+    @property
+    def compressed(self) -> None:
+        """Compressed-tensors has no tables."""
+
+    def table_entry(self, decode: str) -> dict[str, Any]:
+        """How a linear on it is read: in float32, as ggml and bitsandbytes do."""
+        return {**super().table_entry("float32"), "values": list(self.values)}
 
     @property
     def extent(self) -> tuple[float, float]:

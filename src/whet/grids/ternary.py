@@ -11,13 +11,15 @@ importance, the best scale is Σ m|x| / Σ m, which saves (Σ m|x|)² / Σ m: on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from whet.grids.grouped import Params
+from whet.grids.grid import Params
 from whet.grids.least_squares import errors, usable
 from whet.grids.levels import Levels, inverse
+from whet.grids.packing import pack_digits
 from whet.grids.table import TableGrid
 
 # Of several candidates, which a solver compares by what it pays: what the best one's threshold is multiplied by. With
@@ -41,10 +43,17 @@ class TernaryGrid(TableGrid):
         return 2
 
     def nbytes(self, rows: int, columns: int) -> int:
-        """Exact bytes of codes and scales of a `[rows, columns]` matrix as `formats.packing` stores them."""
+        """Exact bytes of codes and scales of a `[rows, columns]` matrix as `stored_parts` has them."""
         if self.in_byte == 4:
             return super().nbytes(rows, columns)
         return rows * sum(-(-(end - start) // 5) + self.scale_dtype.itemsize for start, end in self.groups(columns))
+
+    def table_entry(self, decode: str) -> dict[str, Any]:
+        """How a linear on it is read."""
+        return super().table_entry(decode) | ({"in_byte": self.in_byte} if self.in_byte == 5 else {})
+
+    def _packed(self, codes: Tensor) -> Tensor:
+        return pack_digits(codes, self.group) if self.in_byte == 5 else super()._packed(codes)
 
     def bind(self, params: Params) -> Levels:  # type: ignore[override]
         """The grid's levels under `params`, float32."""

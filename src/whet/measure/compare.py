@@ -28,27 +28,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from transformers import PreTrainedTokenizerBase
 
 import whet
-from whet.anatomy import architecture_of, task_of
-from whet.checkpoint import Checkpoint
-from whet.checkpoint.gguf import is_gguf
-from whet.checkpoint.memory import available_memory
 from whet.engines.opening import open_engine
-from whet.engines.torch import resolve_device
-from whet.errors import MachineError, UsageError
+from whet.errors import UsageError
 from whet.events import OnEvent, ignore
-from whet.measure.divergence import CHUNK, TokenScores, divergence, summarize
+from whet.measure.divergence import clusters_of, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.measure.sides import (
     context_of,
     lineage_of,
+    memory_of,
     must_be_runnable,
+    must_have_room,
+    must_say_tokens,
     notes_of,
     shared_tokenizer,
     size_of,
@@ -58,12 +55,9 @@ from whet.measure.skills import compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
 from whet.messages import Message
-from whet.text import Window, fingerprint, located_windows, read_documents, split
+from whet.text import fingerprint, located_windows, read_documents, split
 
 VERSION = 1
-FEWEST_CLUSTERS = (
-    5  # under so many documents, windows are the clusters: a t interval with 3 degrees says next to nothing
-)
 
 
 def compare(
@@ -123,7 +117,7 @@ def compare(
         require_harness()
     items = [] if skills is None else read_skills(skills)
     must_be_runnable((original, lighter), tasks)
-    task = "causal" if is_gguf(original) else _task(original)
+    task = must_say_tokens(original)
     tokenizer = shared_tokenizer(original, lighter)
     size = {"original": size_of(original), "lighter": size_of(lighter)}
     notes = notes_of(original, lighter) + ([_READ_AS[task]] if task in _READ_AS else [])
@@ -140,7 +134,7 @@ def compare(
         )
     material = _read(text, field, chat, tokenizer, lighter, use_report_split, seed, notes)
     found = located_windows(material.documents, tokenizer, windows, length, seed, material.source)
-    clusters, clustered_by = _clusters(found, notes)
+    clusters, clustered_by = clusters_of(found, notes)
     described = {
         **material.described,
         "windows": len(found),
@@ -154,7 +148,7 @@ def compare(
     if dry_run:
         about = {"format": "whet.compare", "version": VERSION, "dry_run": True}
         return {**about, **needs, "text": described, "items": len(items), "size": size, "notes": notes}
-    _must_have_room(needs, device)
+    must_have_room(needs["memory"], device)
 
     prompt = torch.cat([w.tokens for w in found])[
         : min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
@@ -201,22 +195,10 @@ def compare(
         },
         "environment": environment(),
     }
-    result["judgements"] = _judgements(result, identical=_identical(scores) and outcomes[0] == outcomes[1])
+    result["judgements"] = _judgements(result, identical=sums(scores).identical and outcomes[0] == outcomes[1])
     result["verdict"] = overall(result["judgements"])
     result["seconds"] = time.monotonic() - started
     return result
-
-
-def _task(original: str | Path) -> str:
-    """What the original answers; refuses a classifier, whose answer is one for a whole text."""
-    task = task_of(architecture_of(Checkpoint(original).config))
-    if task == "classification":
-        raise UsageError(
-            "{folder} gives one answer a text and no token, so there is no token to compare. whet compress tells the "
-            "KL of its answers on text that was kept out of solving.",
-            folder=original,
-        )
-    return task
 
 
 _READ_AS = {
@@ -279,22 +261,6 @@ def _read(
     return _Material(used, name, described)
 
 
-def _clusters(found: Sequence[Window], notes: list[Message]) -> tuple[list[int], str]:
-    """What the windows are clustered by: their documents, or themselves where documents are too few."""
-    documents = [w.document for w in found]
-    if len(set(documents)) >= FEWEST_CLUSTERS:
-        return documents, "documents"
-    notes.append(
-        Message(
-            "The text has {count} document(s): error bars are over its {windows} windows, which are not quite "
-            "independent, so they are somewhat too short. A text of many documents gives honest ones.",
-            count=len(set(documents)),
-            windows=len(found),
-        )
-    )
-    return list(range(len(found))), "windows"
-
-
 def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, Any]]:
     """One judgement a limit; a model that is its original on every token and item is judged without error bars."""
     measured = result["divergence"]
@@ -316,17 +282,11 @@ def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, An
     return judgements
 
 
-def _identical(scores: TokenScores) -> bool:
-    return not scores.kl.any() and np.array_equal(scores.nll_original, scores.nll_lighter)
-
-
 def _needs(
     original: str | Path, lighter: str | Path, tokens: int, items: Sequence[Item], dtype: str | None
 ) -> dict[str, Any]:
     """What it will take: both models in memory, decoded, and one multiplication a weight and token of each."""
-    weights, width = weights_of(original, dtype)
-    # a lighter folder is decoded to what the original takes
-    memory = width + (weights_of(lighter, dtype)[1] if is_gguf(lighter) else width)
+    weights, _ = weights_of(original, dtype)
     asked = sum(len(item.prompt.encode()) // 2 + (20 if item.answer else 10 * len(item.choices)) for item in items)
     square = torch.ones(512, 512)
     started = time.perf_counter()
@@ -335,20 +295,9 @@ def _needs(
     a_second = 4 * 512**3 / (time.perf_counter() - started)
     return {
         "seconds": 2 * weights * (tokens + asked) / (a_second / 2) + 20,  # a model reaches half of that rate at best
-        "memory": memory + 8 * 4 * CHUNK + 500_000_000,
+        "memory": memory_of(original, lighter, dtype),
         "disk": 0,
     }
-
-
-def _must_have_room(needs: Mapping[str, Any], device: str) -> None:
-    available = available_memory() if resolve_device(device) == "cpu" else None
-    if available is not None and available < needs["memory"]:
-        raise MachineError(
-            "Comparing needs about {needs:.1f} GB of memory for both models side by side, and {free:.1f} GB are free. "
-            "Use a smaller type (dtype bfloat16), or a machine with more memory.",
-            needs=needs["memory"] / 1e9,
-            free=available / 1e9,
-        )
 
 
 def _named(original: str | Path, lighter: str | Path) -> list[tuple[str, str | Path]]:

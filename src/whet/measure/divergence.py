@@ -7,6 +7,7 @@ numbers a token. Every position that has a next token counts, also the first one
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ from torch import Tensor
 from whet.engines import Engine
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage, ignore
-from whet.measure.statistics import Estimate, clustered_mean, percentiles
+from whet.measure.statistics import Estimate, Floats, clustered_ratio, percentiles, skewed_ratio, wilson
 from whet.messages import Message
-from whet.text import batch_indices
+from whet.text import Window, batch_indices
 
 CHUNK = 1 << 24  # logits looked at together: 64 MiB in fp32, of which a few copies live at once
+FEWEST_CLUSTERS = (
+    5  # under so many documents, windows are the clusters: a t interval with 3 degrees says next to nothing
+)
 
 
 @dataclass(frozen=True)
@@ -125,43 +129,97 @@ def score_tokens(original: Tensor, lighter: Tensor, next_tokens: Tensor) -> tupl
     return kl.cpu(), agree.cpu(), nll_p.cpu(), nll_q.cpu()
 
 
+@dataclass(frozen=True)
+class Sums:
+    """What the figures of a text are made of, a row a window [n]: `tokens` predicted, and over these the sums of
+    `kl`, of `apart` (1 where the first choices differ) and of `gap` (nll of the lighter less that of the original)."""
+
+    tokens: Floats
+    kl: Floats
+    apart: Floats
+    gap: Floats
+
+    @property
+    def identical(self) -> bool:
+        """Whether both models said the same of every token, to the last bit."""
+        return not self.kl.any() and not self.gap.any()
+
+
+def sums(scores: TokenScores) -> Sums:
+    """Token scores added up by window."""
+    gap = scores.nll_lighter.astype(np.float64) - scores.nll_original
+    rows = (np.ones(len(gap)), scores.kl, ~scores.agree, gap)
+    return Sums(*(np.bincount(scores.window, weights=row).astype(np.float64) for row in rows))
+
+
+def estimates(found: Sums, clusters: Sequence[int], confidence: float = 0.95) -> dict[str, Estimate]:
+    """`kl`, `top1` and `log_ratio` (of the perplexities) with their intervals; `clusters[i]` is that of window i.
+
+    KL and the share of tokens with another first choice are skewed (`skewed_ratio`). Where no token has another, that
+    share is at most what Wilson's interval leaves of 0 of so many tokens. The difference of nll is paired, so what both
+    models find hard cancels from its error.
+    """
+    apart = skewed_ratio(found.apart, found.tokens, clusters, confidence)
+    ends = apart.interval
+    if ends is not None and not found.apart.any():
+        ends = wilson(0, float(found.tokens.sum()), confidence)
+    interval = None if ends is None else (max(0.0, 1 - ends[1]), 1 - ends[0])
+    return {
+        "kl": skewed_ratio(found.kl, found.tokens, clusters, confidence),
+        "top1": dataclasses.replace(apart, value=1 - apart.value, interval=interval),
+        "log_ratio": clustered_ratio(found.gap, found.tokens, clusters, confidence),
+    }
+
+
 def summarize(scores: TokenScores, clusters: Sequence[int], confidence: float = 0.95) -> dict[str, Any]:
     """The figures of a report from token scores; `clusters[i]` is the document (or other cluster) of window i.
 
     `kl`: mean in nats a token with error and interval, and its percentiles. `top1`: share of positions where both put
-    the same token first. `perplexity`: of each model, and the ratio lighter / original = exp(mean difference of nll);
-    the difference is paired, so what both models find hard cancels from its error (the covariance is taken off).
-    Intervals of kl and top1 are kept inside [0, inf) and [0, 1].
+    the same token first. `perplexity`: of each model, and the ratio lighter / original = exp(mean difference of nll).
     """
-    labels = np.asarray(clusters)[scores.window]
-    kl = clustered_mean(scores.kl, labels, confidence)
-    top1 = clustered_mean(scores.agree, labels, confidence)
-    original = float(np.mean(scores.nll_original, dtype=np.float64))
-    lighter = float(np.mean(scores.nll_lighter, dtype=np.float64))
-    difference = scores.nll_lighter.astype(np.float64) - scores.nll_original
-    log_ratio = clustered_mean(difference, labels, confidence)
-    ratio = None if log_ratio.interval is None else [_exp(end) for end in log_ratio.interval]
+    found = estimates(sums(scores), clusters, confidence)
+    kl, log_ratio = found["kl"], found["log_ratio"]
+    ends = log_ratio.interval
     return {
-        "tokens": kl.count,
+        "tokens": len(scores.kl),
         "clusters": kl.clusters,
         "confidence": confidence,
-        "kl": {**_estimate(kl, 0.0, math.inf), "percentiles": percentiles(scores.kl)},
-        "top1": _estimate(top1, 0.0, 1.0),
+        "kl": {**_estimate(kl), "percentiles": percentiles(scores.kl)},
+        "top1": _estimate(found["top1"]),
         "perplexity": {
-            "original": _exp(original),
-            "lighter": _exp(lighter),
-            "ratio": {"value": _exp(log_ratio.value), "interval": ratio},
+            "original": exp(float(np.mean(scores.nll_original, dtype=np.float64))),
+            "lighter": exp(float(np.mean(scores.nll_lighter, dtype=np.float64))),
+            "ratio": {
+                "value": exp(log_ratio.value),
+                "interval": None if ends is None else [exp(end) for end in ends],
+            },
             "log_ratio": {"value": log_ratio.value, "standard_error": log_ratio.standard_error},
         },
     }
 
 
-def _estimate(estimate: Estimate, low: float, high: float) -> dict[str, Any]:
-    interval = None if estimate.interval is None else [max(low, estimate.interval[0]), min(high, estimate.interval[1])]
+def clusters_of(windows: Sequence[Window], notes: list[Message]) -> tuple[list[int], str]:
+    """What the windows are clustered by: their documents, or themselves where documents are too few."""
+    documents = [window.document for window in windows]
+    if len(set(documents)) >= FEWEST_CLUSTERS:
+        return documents, "documents"
+    notes.append(
+        Message(
+            "The text has {count} document(s): error bars are over its {windows} windows, which are not quite "
+            "independent, so they are somewhat too short. A text of many documents gives honest ones.",
+            count=len(set(documents)),
+            windows=len(windows),
+        )
+    )
+    return list(range(len(windows))), "windows"
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    interval = None if estimate.interval is None else list(estimate.interval)
     return {"mean": estimate.value, "standard_error": estimate.standard_error, "interval": interval}
 
 
-def _exp(value: float) -> float:
+def exp(value: float) -> float:
     """exp that ends at the largest double instead of an error: a ruined model's perplexity has no upper bound."""
     return math.exp(min(value, 709.0))
 

@@ -1,10 +1,12 @@
-"""Limits a user sets on what may be lost, and the verdict: inconclusive where an error bar straddles a limit.
+"""Figures that may be limited, and the verdict: inconclusive where an error bar straddles a limit.
 
 A limit passes only when the whole interval is on its good side: "not shown to be worse" is not "shown to be no worse".
+`compare` names limits by their side (`max_kl`), a gate by the figure (`kl`); the table is the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,31 +15,51 @@ from whet.errors import UsageError, did_you_mean
 from whet.messages import Message, listed
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
+Source = Literal["size", "memory", "text", "skills", "speed"]
 
 
 @dataclass(frozen=True)
-class Limit:
-    """`default` None: judged only when set. `upper`: the figure must not be above the limit, else not below it.
+class Figure:
+    """`upper`: the figure must not be above a limit, else not below it. `low` to `high` is what a limit may be set to.
 
-    `low` to `high` is what a limit may be set to; `figure` says what is judged.
+    meaning: what is judged, in words. source: what it is measured on. limit: what `compare` calls a limit on it, None
+    where it has none; default: the limit unless set, None: judged only when set.
     """
 
-    default: float | None
+    meaning: Message
     upper: bool
-    low: float
-    high: float
-    figure: Message
+    source: Source
+    low: float = 0.0
+    high: float = math.inf
+    limit: str | None = None
+    default: float | None = None
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` can be a limit on this figure."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value) and self.low <= value <= self.high
 
 
-LIMITS = {
-    "max_kl": Limit(0.1, True, 0.0, float("inf"), Message("mean KL in nats a token")),
-    "min_top1": Limit(0.85, False, 0.0, 1.0, Message("share of tokens with the same first choice")),
-    "max_ppl_ratio": Limit(1.1, True, 0.0, float("inf"), Message("perplexity over the original's")),
-    "min_retention": Limit(
-        0.95, False, 0.0, float("inf"), Message("accuracy over the original's, above chance, of each skill")
+FIGURES = {
+    "kl": Figure(Message("mean KL in nats a token"), True, "text", limit="max_kl", default=0.1),
+    "top1": Figure(
+        Message("share of tokens with the same first choice"), False, "text", high=1.0, limit="min_top1", default=0.85
     ),
-    "min_shrink": Limit(None, False, 0.0, float("inf"), Message("times smaller on disk, the whole folder")),
+    "perplexity": Figure(Message("perplexity over the original's"), True, "text", limit="max_ppl_ratio", default=1.1),
+    "retention": Figure(
+        Message("accuracy over the original's, above chance"),
+        False,
+        "skills",
+        high=2.0,
+        limit="min_retention",
+        default=0.95,
+    ),
+    "shrink": Figure(Message("times smaller on disk, the whole folder"), False, "size", limit="min_shrink"),
+    "prefill.speedup": Figure(Message("times faster through a prompt, side by side"), False, "speed"),
+    "decode.speedup": Figure(Message("times faster at each new token, side by side"), False, "speed"),
+    "memory": Figure(Message("peak memory over the original's"), True, "memory"),
 }
+LIMITS = {figure.limit: figure for figure in FIGURES.values() if figure.limit is not None}
 
 
 def resolve_limits(given: Mapping[str, float | None] | None, has_skills: bool) -> dict[str, float]:
@@ -55,17 +77,15 @@ def resolve_limits(given: Mapping[str, float | None] | None, has_skills: bool) -
                 near=did_you_mean(name, LIMITS),
                 known=", ".join(LIMITS),
             )
-        limit = LIMITS[name]
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not limit.low <= value <= limit.high
-        ):
+        figure = LIMITS[name]
+        if value is not None and not figure.allows(value):
             raise UsageError(
                 "Limit {name} is {value!r}; it must be a number from {low:g} to {high:g} ({figure}).",
                 name=name,
                 value=value,
-                low=limit.low,
-                high=limit.high,
-                figure=limit.figure,
+                low=figure.low,
+                high=figure.high,
+                figure=figure.meaning,
             )
         if name == "min_retention" and value is not None and not has_skills:
             raise UsageError("Limit min_retention was set, but no skills were given to judge it by. Give skills.")
@@ -82,28 +102,11 @@ def judge(
 
     `exact` means that the figure has no error (bytes; a model compared with itself), so the interval has no say.
     """
-    limit = LIMITS[name]
-    verdict: Verdict
-    if value is None:
-        verdict, why = "not judged", Message("there is nothing to keep")
-    else:
-        inside = value <= at if limit.upper else value >= at
-        if exact:
-            verdict = "pass" if inside else "fail"
-            why = _beside(f"{value:.4g}", at, limit.upper, inside)
-        elif interval is None:
-            verdict = "inconclusive"
-            why = Message("{value:.4g} has no error bar: one cluster of text tells nothing of others", value=value)
-        else:
-            best, worst = (interval[0], interval[1]) if limit.upper else (interval[1], interval[0])
-            passes, fails = (worst <= at, best > at) if limit.upper else (worst >= at, best < at)
-            verdict = "pass" if passes else "fail" if fails else "inconclusive"
-            bar = Message(
-                "{value:.4g} (95 % interval {low:.4g} to {high:.4g})", value=value, low=interval[0], high=interval[1]
-            )
-            why = _beside(bar, at, limit.upper, passes)
-            if verdict == "inconclusive":
-                why = Message("{bar} has {at:g} inside: more text or items would tell", bar=bar, at=at)
+    figure = LIMITS[name]
+    verdict, why = weigh(figure, at, value, interval, exact=exact)
+    if verdict == "inconclusive" and interval is not None:
+        why = Message("{why}: more text or items would tell", why=why)
+    what = listed([name, *([of] if of else []), figure.meaning], ": ")
     return {
         "limit": name,
         "at": at,
@@ -111,23 +114,40 @@ def judge(
         "value": value,
         "interval": None if interval is None else list(interval),
         "verdict": verdict,
-        "reason": Message("{what}: {why}.", what=listed([name, *([of] if of else []), limit.figure], ": "), why=why),
+        "reason": Message("{what}: {why}.", what=what, why=why),
     }
 
 
-def _beside(value: str, at: float, upper: bool, inside: bool) -> Message:
+def weigh(
+    figure: Figure, at: float, value: float | None, interval: Sequence[float] | None, *, exact: bool, bar: str = "95 % "
+) -> tuple[Verdict, Message]:
+    """The verdict on one figure, and why, as the end of a sentence; `bar` says which interval it is."""
+    if value is None:
+        return "not judged", Message("there is nothing to keep")
+    if exact:
+        inside = value <= at if figure.upper else value >= at
+        return ("pass" if inside else "fail"), _beside(f"{value:.4g}", at, figure.upper, inside)
+    if interval is None:
+        why = Message("{value:.4g} has no error bar: one cluster of text tells nothing of others", value=value)
+        return "inconclusive", why
+    low, high = interval
+    best, worst = (low, high) if figure.upper else (high, low)
+    passes, fails = (worst <= at, best > at) if figure.upper else (worst >= at, best < at)
+    shown = Message("{value:.4g} ({bar}interval {low:.4g} to {high:.4g})", value=value, bar=bar, low=low, high=high)
+    if passes or fails:
+        return ("pass" if passes else "fail"), _beside(shown, at, figure.upper, passes)
+    return "inconclusive", Message("{shown} has {at:g} inside", shown=shown, at=at)
+
+
+def _beside(shown: str, at: float, upper: bool, inside: bool) -> Message:
     """On which side of the limit `at` a value lies."""
+    if upper and inside:
+        return Message("{shown} is not above {at:g}", shown=shown, at=at)
     if upper:
-        return (
-            Message("{value} is not above {at:g}", value=value, at=at)
-            if inside
-            else Message("{value} is above {at:g}", value=value, at=at)
-        )
-    return (
-        Message("{value} is not below {at:g}", value=value, at=at)
-        if inside
-        else Message("{value} is below {at:g}", value=value, at=at)
-    )
+        return Message("{shown} is above {at:g}", shown=shown, at=at)
+    if inside:
+        return Message("{shown} is not below {at:g}", shown=shown, at=at)
+    return Message("{shown} is below {at:g}", shown=shown, at=at)
 
 
 def overall(judgements: Sequence[Mapping[str, Any]]) -> Literal["pass", "fail", "inconclusive"]:

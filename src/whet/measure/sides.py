@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from whet.anatomy import architecture_of, task_of
 from whet.checkpoint import Checkpoint, load_tokenizer, size_on_disk
 from whet.checkpoint.gguf import is_gguf, read_gguf
+from whet.checkpoint.memory import available_memory
 from whet.engines.llamacpp import available, open_gguf, vocabulary
-from whet.engines.torch import DTYPES
+from whet.engines.torch import DTYPES, resolve_device
 from whet.errors import MachineError, UsageError
+from whet.measure.divergence import CHUNK
 from whet.messages import Message
 
 
@@ -39,6 +42,26 @@ def weights_of(model: str | Path, dtype: str | None) -> tuple[int, int]:
     checkpoint = Checkpoint(model)
     count = sum(math.prod(shape) for shape in checkpoint.shapes.values())
     return count, count * (DTYPES[dtype].itemsize if dtype in DTYPES else checkpoint.dtype.itemsize)
+
+
+def memory_of(original: str | Path, lighter: str | Path, dtype: str | None) -> int:
+    """Bytes that both models take side by side: decoded, with the logits that are compared at once."""
+    _, width = weights_of(original, dtype)
+    # a lighter folder is decoded to what the original takes
+    both = width + (weights_of(lighter, dtype)[1] if is_gguf(lighter) else width)
+    return both + 8 * 4 * CHUNK + 500_000_000
+
+
+def must_have_room(memory: int, device: str) -> None:
+    """Raises MachineError where `memory` bytes for both models are not free; a GPU says so itself."""
+    available = available_memory() if resolve_device(device) == "cpu" else None
+    if available is not None and available < memory:
+        raise MachineError(
+            "Comparing needs about {needs:.1f} GB of memory for both models side by side, and {free:.1f} GB are free. "
+            "Use a smaller type (dtype bfloat16), or a machine with more memory.",
+            needs=memory / 1e9,
+            free=available / 1e9,
+        )
 
 
 def lineage_of(model: str | Path) -> list[dict[str, Any]]:
@@ -71,6 +94,20 @@ def notes_of(original: str | Path, lighter: str | Path) -> list[Message]:
             )
         )
     return found
+
+
+def must_say_tokens(original: str | Path) -> str:
+    """What the original answers; refuses a classifier, whose answer is one for a whole text."""
+    if is_gguf(original):
+        return "causal"
+    task = task_of(architecture_of(Checkpoint(original).config))
+    if task == "classification":
+        raise UsageError(
+            "{folder} gives one answer a text and no token, so there is no token to compare. whet compress tells the "
+            "KL of its answers on text that was kept out of solving.",
+            folder=original,
+        )
+    return task
 
 
 def shared_tokenizer(original: str | Path, lighter: str | Path) -> Any:

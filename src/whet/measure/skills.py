@@ -135,15 +135,20 @@ def choice_rows(engine: Engine, item: Item, chat: bool = False) -> tuple[list[li
 
 
 def compare_skills(
-    items: Sequence[Item], original: Sequence[Outcome], lighter: Sequence[Outcome], examples: int = 3
+    items: Sequence[Item],
+    original: Sequence[Outcome],
+    lighter: Sequence[Outcome],
+    examples: int = 3,
+    confidence: float = 0.95,
 ) -> list[dict[str, Any]]:
     """One entry a skill, in the order in which skills first come, from the outcomes of both models on `items`.
 
     items and how many groups they are; accuracy of both with Wilson intervals; chance; retention = (lighter - chance) /
     (original - chance) with the score interval of the paired difference, the original's accuracy taken as given (None,
     with the reason, where the original is not above chance by its own interval); flips both ways, up to `examples` of
-    each with the prompt and both answers; the exact McNemar p and Holm's over the skills. Confidence 95 %; intervals
-    and p go by groups where items have them (`independent_items`, `clustered_mcnemar`).
+    each with the prompt and both answers; the exact McNemar p and Holm's over the skills. Intervals and p go by groups
+    where items have them (`independent_items`, `clustered_mcnemar`); `confidence` is that of retention's interval,
+    others have 95 %.
     """
     table: list[dict[str, Any]] = []
     for skill in dict.fromkeys(item.skill for item in items):
@@ -165,7 +170,7 @@ def compare_skills(
             "chance": chance,
             "original": accuracies[0],
             "lighter": accuracies[1],
-            "retention": _retention(accuracies[0], accuracies[1], chance, flips, groups),
+            "retention": _retention(accuracies[0], accuracies[1], chance, flips, groups, confidence),
             "flips": {
                 "lost": len(lost),
                 "gained": len(gained),
@@ -194,7 +199,12 @@ def _accuracy(outcomes: Sequence[Outcome], groups: Sequence[int]) -> dict[str, A
 
 
 def _retention(
-    original: Mapping[str, Any], lighter: Mapping[str, Any], chance: float, flips: Sequence[int], groups: Sequence[int]
+    original: Mapping[str, Any],
+    lighter: Mapping[str, Any],
+    chance: float,
+    flips: Sequence[int],
+    groups: Sequence[int],
+    confidence: float,
 ) -> dict[str, Any]:
     """flips: of each item -1 where it was lost, 1 where it was gained, else 0. groups: a number of each item's."""
     if original["interval"][0] <= chance:
@@ -205,8 +215,8 @@ def _retention(
         )
         return {"value": None, "interval": None, "reason": reason}
     above = original["accuracy"] - chance
-    weight = independent_items(flips, groups) / len(flips)
-    low, high = paired_difference(flips.count(-1) * weight, flips.count(1) * weight, len(flips) * weight)
+    weight = independent_items(flips, groups, confidence) / len(flips)
+    low, high = paired_difference(flips.count(-1) * weight, flips.count(1) * weight, len(flips) * weight, confidence)
     return {
         "value": (lighter["accuracy"] - chance) / above,
         "interval": [1 + low / above, 1 + high / above],

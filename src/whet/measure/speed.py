@@ -41,9 +41,31 @@ def side_by_side(
 ) -> dict[str, Any]:
     """Prefill and decode of both in tokens a second, batch 1, on the token ids `prompt`.
 
+    For each of prefill and decode, over the rounds of `take_turns`: the median of both, the median of the rounds'
+    ratios lighter / original, and the lowest and highest as `spread`. Above 1 the lighter is faster.
+    """
+    speeds = take_turns(original, lighter, prompt, rounds=rounds, new_tokens=new_tokens, on_event=on_event)
+    return {
+        "runtime": original.name if original.name == lighter.name else f"{original.name} / {lighter.name}",
+        "rounds": rounds,
+        "prompt_tokens": len(prompt),
+        "decoded_tokens": new_tokens,
+        **{what: _paired(both["original"], both["lighter"]) for what, both in speeds.items()},
+    }
+
+
+def take_turns(
+    original: Engine,
+    lighter: Engine,
+    prompt: Sequence[int],
+    *,
+    rounds: int,
+    new_tokens: int = DECODE_TOKENS,
+    on_event: OnEvent = ignore,
+) -> dict[str, dict[str, list[float]]]:
+    """Tokens a second of each round: `{"prefill" | "decode": {"original" | "lighter": [rounds]}}`.
+
     One round that is thrown away warms both up; then `rounds` rounds, the first to go changing from round to round.
-    For each of prefill and decode: the median of both, the median of the rounds' ratios lighter / original, and the
-    lowest and highest as `spread`. Above 1 the lighter is faster.
     """
     timings: dict[str, list[Timing]] = {"original": [], "lighter": []}
     engines = {"original": original, "lighter": lighter}
@@ -52,16 +74,9 @@ def side_by_side(
         for name in ("original", "lighter") if number % 2 else ("lighter", "original"):
             timings[name].append(engines[name].time(prompt, new_tokens))
         progress.step()
-    speeds = {
+    return {
         "prefill": {n: [t.prompt_tokens / t.prefill_seconds for t in row[1:]] for n, row in timings.items()},
         "decode": {n: [t.decoded_tokens / t.decode_seconds for t in row[1:]] for n, row in timings.items()},
-    }
-    return {
-        "runtime": original.name if original.name == lighter.name else f"{original.name} / {lighter.name}",
-        "rounds": rounds,
-        "prompt_tokens": len(prompt),
-        "decoded_tokens": new_tokens,
-        **{what: _paired(both["original"], both["lighter"]) for what, both in speeds.items()},
     }
 
 

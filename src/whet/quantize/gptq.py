@@ -22,10 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whet.grids.floats import FloatGrid
-from whet.grids.grouped import Params
+from whet.grids import CodedGrid, Grid, Params
 from whet.grids.least_squares import pooled
-from whet.grids.schemes import CodedGrid, Grid
 from whet.messages import Message
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
@@ -76,7 +74,8 @@ def gptq(
     of up to 64 columns, fewer through wider ones. sweeps: at most so many passes of coordinate descent afterwards; 0
     leaves GPTQ's own solution.
     """
-    if isinstance(grid, FloatGrid):
+    coded = grid.coded
+    if coded is None:
         return nearest(w, h, grid, mask)
     w = w.float()
     columns = w.shape[1]
@@ -88,8 +87,8 @@ def gptq(
         return solution
     damping = factor.damping
     costs = factor.by_column()
-    shared = grid.shared(w, costs if mask is None else costs * mask)
-    forward = _Forward(grid, groups, factor, steering_type(w), candidates)
+    shared = coded.shared(w, costs if mask is None else costs * mask)
+    forward = _Forward(coded, groups, factor, steering_type(w), candidates)
     del factor  # and the better half of its memory
     parts = [
         forward(w[rows], {k: v[rows] for k, v in shared.items()}, None if mask is None else mask[rows])
@@ -102,7 +101,7 @@ def gptq(
     if sweeps:
         if damping > damp:  # an h that is not definite would send descent away from w for ever
             h = h + damping * h.diagonal().mean() * torch.eye(columns, device=h.device)
-        descend(w, h, grid, solution, mask, sweeps=sweeps)
+        descend(w, h, coded, solution, mask, sweeps=sweeps)
     return solution
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from whet.grids.floats import FloatGrid
-from whet.grids.schemes import Grid
+from whet.grids import Grid
 from whet.quantize.solution import Solution, masked_codes
 
 
@@ -21,13 +20,14 @@ def nearest(w: Tensor, h: Tensor | None, grid: Grid, mask: Tensor | None = None)
         params = grid.fit(w, importance)
         return Solution(grid.encode(w, params), params)
     w = w * mask
-    if isinstance(grid, FloatGrid):
+    coded = grid.coded
+    if coded is None:
         return Solution(grid.encode(w, {}), {})
     weight = mask.to(w.dtype) if importance is None else importance * mask
     params = grid.fit(w, weight)
     codes = grid.encode(w, params)
     turned = {k: v.t() for k, v in params.items()}
     for group, (a, b) in enumerate(grid.groups(w.shape[1])):
-        part = {k: v[:, None] for k, v in grid.group_params(turned, group).items()}
-        codes[:, a:b] = masked_codes(codes[:, a:b], part, grid, mask[:, a:b])
+        part = {k: v[:, None] for k, v in coded.group_params(turned, group).items()}
+        codes[:, a:b] = masked_codes(codes[:, a:b], part, coded, mask[:, a:b])
     return Solution(codes, params)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from whet.quantize.transform import Reader, balanced
+from whet.quantize.readers import Reader, balanced
 
 ALPHA = 0.5
 

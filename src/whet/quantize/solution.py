@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from whet.errors import UsageError
-from whet.grids.grouped import Params
-from whet.grids.schemes import CodedGrid
+from whet.grids import CodedGrid, Params
 from whet.messages import Message
 
 # Columns that go one at a time between two matrix products: what is fed forward from further back arrives in a product,

@@ -16,13 +16,14 @@ any rotation; with this one 0.77. Two draws, three seeds.)
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from whet.grids import Grid
+from whet.train import descend
 
 # Steps of descent, each on one block. How far the first step turns, in radians a channel; the last turns by nothing.
 LEARNING_STEPS = 750
@@ -57,7 +58,7 @@ class Turned:
         total = w.new_zeros(())
         for start, end in self.grid.groups(w.shape[1]):
             group = w[:, start:end]
-            if getattr(self.grid, "zero", "none") == "none":
+            if self.grid.zero == "none":
                 spread = 2 * group.abs().amax(1)
             else:
                 spread = group.amax(1).clamp_min(0) - group.amin(1).clamp_max(0)
@@ -96,11 +97,14 @@ def spinquant(
     found, speed = dict(start), {name: torch.zeros_like(basis) for name, basis in start.items()}
     with torch.no_grad():
         before = [[one.loss(start) for one in block(index)] for index in range(count)]
-    order: list[int] = []
-    for step in range(steps):
-        if not order:
-            order = random.Random(f"{seed} {step}").sample(range(count), count)
-        index = order.pop()
+
+    def order() -> Iterator[int]:
+        left: list[int] = []
+        for number in range(steps):
+            left = left or random.Random(f"{seed} {number}").sample(range(count), count)
+            yield left.pop()
+
+    def step(number: int, index: int) -> None:
         with torch.enable_grad():
             parts = block(index)
             names = sorted({name for one in parts for name in (one.rows, one.columns) if name is not None})
@@ -108,8 +112,10 @@ def spinquant(
             lost = [one.loss(free) / first for one, first in zip(parts, before[index], strict=True) if first > 0]
             slopes = torch.autograd.grad(torch.stack(lost).sum(), list(free.values())) if lost else ()
         for name, slope in zip(names, slopes, strict=False):
-            found[name], speed[name] = _step(found[name], slope, speed[name], _ANGLE * (1 - step / steps))
+            found[name], speed[name] = _step(found[name], slope, speed[name], _ANGLE * (1 - number / steps))
         on_step()
+
+    descend(order(), step)
     return found
 
 

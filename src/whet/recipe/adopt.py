@@ -10,7 +10,6 @@ from typing import Any
 
 from whet.apply.run import Run
 from whet.checkpoint import MANIFEST, hashed_files, sync_folder, write_bytes, write_json
-from whet.recipe.schema import Recipe
 from whet.report import page
 from whet.report.facts import loading
 from whet.steps.crafts import CRAFTS
@@ -21,7 +20,11 @@ _ABOUT = ("run.json", "compare.json", "report.html")
 
 
 def adopt(
-    run: Run, recipe: Recipe, ended: Sequence[Mapping[str, Any]], last: Path | None, result: Mapping[str, Any]
+    run: Run,
+    recipe: Mapping[str, Any],
+    ended: Sequence[Mapping[str, Any]],
+    last: Path | None,
+    result: Mapping[str, Any],
 ) -> None:
     """Move the files of the last model that was kept, `last`, and of exports into the run's `out`; whet.json comes
     last. Where nothing was kept only run.json is written. May be repeated."""
@@ -38,7 +41,7 @@ def adopt(
         shutil.copyfile(last / MANIFEST, manifest_file)
         _move(last, out)
         (last / MANIFEST).unlink()
-    write_bytes(out / RECIPE, recipe_text(_document(recipe), "whet run recipe.yaml MODEL OUT").encode())
+    write_bytes(out / RECIPE, recipe_text(recipe, "whet run recipe.yaml MODEL OUT").encode())
     if result["report"] is not None:
         write_json(out / "compare.json", result["report"])
     manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
@@ -54,15 +57,6 @@ def adopt(
     write_bytes(out / "report.html", page(told).encode())
     manifest["files"] = {name: kept for name, kept in hashed_files(out).items() if name not in _ABOUT}
     write_json(out / MANIFEST, manifest)
-
-
-def _document(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as it is replayed; text and questions that were no files are left out."""
-    whole = recipe.model_dump(by_alias=True, exclude_unset=True, exclude={"out"})
-    kept = {name: value for name, value in whole.items() if name == "steps" or isinstance(value, str | int)}
-    if Path(str(kept.get("model", ""))).is_absolute():
-        del kept["model"]
-    return kept
 
 
 def _move(source: Path, out: Path) -> None:

@@ -28,7 +28,7 @@ from whet.checkpoint import Checkpoint, write_json
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.measure.compare import compare
-from whet.measure.gates import GateMaterial, measure_gate, parse_gate
+from whet.measure.gates import GateMaterial, check_gate, measure_gate, parse_gate
 from whet.messages import Message
 from whet.recipe.adopt import adopt
 from whet.recipe.order import planned
@@ -104,7 +104,8 @@ class _Runner:
         )
         for step in self.steps:
             if step.gate:
-                self._gate(step.gate, f"{source}, steps[{step.number - 1}].gate")
+                gate = self._gate(step.gate, f"{source}, steps[{step.number - 1}].gate")
+                check_gate(self.original, gate, self._set_aside(), recipe.seed)
 
     def go(self, keep_failed: bool, dry_run: bool) -> dict[str, Any]:
         """Do it, or go on with it."""
@@ -120,7 +121,7 @@ class _Runner:
             ended, last = self._steps(self.run.out / "failed" if keep_failed else None, tell)
             report = self._reported(last, tell)
             result = self._result(ended, report, last, time.monotonic() - started)
-            adopt(self.run, self.recipe, ended, None if last == self.original else last, result)
+            adopt(self.run, self._document(), ended, None if last == self.original else last, result)
             self.run.close()
         return result
 
@@ -154,8 +155,11 @@ class _Runner:
         skills = list(dict.fromkeys(item.skill for item in self.divided.items["gate"]))
         return parse_gate(gate, skills=skills, text=self.divided.gate is not None, source=source)
 
+    def _set_aside(self) -> GateMaterial:
+        return GateMaterial(self.divided.gate, self.divided.items["gate"], chat=self.recipe.chat)
+
     def _judged(self, tell: OnEvent) -> Any:
-        material = GateMaterial(self.divided.gate, self.divided.items["gate"])
+        material = self._set_aside()
 
         def judge(folder: Path, gate: Mapping[str, float]) -> dict[str, Any]:
             return measure_gate(
@@ -186,7 +190,6 @@ class _Runner:
         return needs
 
     def _request(self, keep_failed: bool) -> dict[str, Any]:
-        recipe = self.recipe.model_dump(by_alias=True, exclude_none=True, exclude={"model", "out", "text", "skills"})
         given = {
             name: value if isinstance(value, str | list) else str(value)
             for name in ("text", "skills")
@@ -206,12 +209,22 @@ class _Runner:
             "model": str(self.original.resolve()),
             "device": self.device,
             "threads": torch.get_num_threads(),
-            "recipe": recipe,
+            "recipe": self._document(),
             "given": given,
             "keep_failed": keep_failed,
             "record": record,
             "fingerprint": digest,
         }
+
+    def _document(self) -> dict[str, Any]:
+        """The recipe as it is replayed, every default filled in; text and questions that were no files are left out,
+        and so is a model whose path is absolute."""
+        top = {name: getattr(self.recipe, name) for name in ("model", "seed", "text", "skills", "field", "chat")}
+        named = {name: value for name, value in top.items() if isinstance(value, str | int)}
+        if Path(str(named.get("model", "/"))).is_absolute():
+            named.pop("model", None)
+        report = [] if self.report is None else [{"compare": self.report.document()}]
+        return {"version": 1, **named, "steps": [*(step.document() for step in self.steps), *report]}
 
     def _reported(self, last: Path, tell: OnEvent) -> dict[str, Any] | None:
         """The comparison of what was kept with the original, on what nothing else has opened."""

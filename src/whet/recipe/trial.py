@@ -47,6 +47,12 @@ class Planned:
         """What its folder is called."""
         return f"{self.number:02d}-{self.craft}"
 
+    def document(self) -> dict[str, Any]:
+        """As a recipe spells it, every default filled in."""
+        fail = {"try": [one.document() for one in self.tries]} if self.tries else self.on_fail
+        gated = {"gate": dict(self.gate), "on_fail": fail} if self.gate else {}
+        return {self.craft: self.options.document(), **gated}
+
     def attempts(self, original: Path) -> Iterator[Options]:
         """Options to try, one after another, while the gate does not hold."""
         yield self.options

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whet.grids import IntegerGrid
+from whet.grids import parse_scheme
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
 from whet.scores.prediction import Rows
 
 _SOLVED = 64  # rows of a linear that are solved
-LEARNT = (IntegerGrid(2, 64, "none"), IntegerGrid(4, 64, "none"))
+LEARNT = (parse_scheme("int2s-g64"), parse_scheme("int4s-g64"))
 _MOST = 4.0  # gradients that depend on inputs by more than so many times are a few tokens' chance
 
 

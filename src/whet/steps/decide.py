@@ -21,11 +21,11 @@ from whet.budget import check_plan, read_plan, tables
 from whet.checkpoint import Checkpoint, model_config
 from whet.checkpoint.memory import check_fits, lacking
 from whet.engines.torch import resolve_device
-from whet.errors import UsageError, did_you_mean
+from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
 from whet.messages import Message, first_of
-from whet.quantize import BEST, BLIND, EFFORTS, SOLVERS, TRANSFORMS, WHOLE
+from whet.quantize import SOLVERS, Effort, find_solver, find_transform
 from whet.steps.notes import about_model, about_text
 from whet.steps.options import TARGET, Quantize
 from whet.targets import (
@@ -61,13 +61,12 @@ class Material:
 
 @dataclass(frozen=True)
 class _Method:
-    """How it is done: `best` where the user said so, which has the original write text too."""
+    """How it is done."""
 
-    solver: str
+    effort: Effort
     target: Target
     scheme: str | None
     plan: dict[str, Any] | None
-    best: bool
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def decide(
     notes = no_file_yet(method.target)
     if not parts.family.known:
         notes.append(_about_unknown(asked, method, parts))
-        method = dataclasses.replace(method, solver="nearest")
+        method = dataclasses.replace(method, effort=SOLVERS["nearest"])
         asked = asked.model_copy(update={"text": None, "eval_text": None})
     check_shapes(checkpoint, parts)
     grids, stored, plan, more = _grids(asked, method, opened)
@@ -121,15 +120,15 @@ def decide(
     given = material
     if material is None:
         material, more = _material(asked, method, checkpoint, parts, seed)
-    if asked.transform == "auto" and not material.to_write and not material.verify:
+    if find_transform(asked.transform).judged and not material.to_write and not material.verify:
         raise UsageError(
             "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
             "or --eval FILE."
         )
-    notes += about_model(parts, opened.untied, method.solver, asked, material.about)
+    notes += about_model(parts, opened.untied, method.effort, asked, material.about)
     if given is None:
         seen = sum(map(len, material.solve)) + material.synthetic
-        notes += more + about_text(asked, method.solver, seen, bool(material.verify), parts)
+        notes += more + about_text(asked, method.effort, seen, bool(material.verify), parts)
     job = Job(
         checkpoint=checkpoint,
         anatomy=parts,
@@ -140,7 +139,7 @@ def decide(
         dtype=opened.dtype,
         compute=compute or compute_type(opened.dtype, place),
         device=place,
-        solver=method.solver,
+        solver=method.effort.name,
         seed=seed,
         scheme=None if asked.budgeted else method.scheme,
         embed=asked.embed,
@@ -173,31 +172,16 @@ def _method(asked: Quantize) -> _Method:
         parse_scheme(scheme)
         if asked.embed is not None:
             parse_scheme(asked.embed)
-    best = solver == BEST
-    name = (EFFORTS.get(solver, solver) if solver else None) or SOLVER
-    if name not in SOLVERS:
-        raise UsageError(
-            "Solver {solver!r} is not known.{near} Solvers: {known}; or say {efforts}.",
-            solver=name,
-            near=did_you_mean(name, [*SOLVERS, *EFFORTS]),
-            known=", ".join(SOLVERS),
-            efforts=Message("fast for {fast}, good for {good}, best for {best}", **EFFORTS),
-        )
-    if asked.transform is not None and asked.transform not in TRANSFORMS:
-        raise UsageError(
-            "Transform {transform!r} is not known.{near} Transforms: {known}.",
-            transform=asked.transform,
-            near=did_you_mean(asked.transform, TRANSFORMS),
-            known=", ".join(TRANSFORMS),
-        )
-    return _Method(name, runtime, scheme, plan, best)
+    effort = find_solver(solver or SOLVER)
+    find_transform(asked.transform)
+    return _Method(effort, runtime, scheme, plan)
 
 
 def _opened(model: str | Path, asked: Quantize, method: _Method) -> _Model:
     """The original, for a target that has its family."""
     checkpoint = Checkpoint(model)
     untied = untie(checkpoint)
-    parted = asked.transform in WHOLE and part(checkpoint)
+    parted = find_transform(asked.transform).stream and part(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
     check_family(method.target, parts.model_type, str(checkpoint.path))
     if method.target.gguf:
@@ -221,7 +205,7 @@ def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> Message:
             family=parts.model_type,
         )
     named = asked.solver is not None or method.plan is not None
-    useless = (named and method.solver != "nearest") or asked.text is not None
+    useless = (named and method.effort.text) or asked.text is not None
     return Message(
         "whet has no table of the family {family}: only the linears of its {count} blocks ({blocks}) are rounded, each "
         "to nearest and by itself, without a look at text{unused}",
@@ -254,8 +238,8 @@ def _material(
 ) -> tuple[Material, list[Message]]:
     """The windows of the text, and how many tokens the original is to write for want of text or beside it."""
     if asked.text is None:
-        if method.solver == "nearest" and asked.transform in (None, *BLIND):
-            return Material(), _beside(checkpoint, parts, [], asked.synthetic, method.best)[1]
+        if not method.effort.text and not find_transform(asked.transform).text:
+            return Material(), _beside(checkpoint, parts, [], asked.synthetic, method.effort.writes)[1]
         if parts.task != "causal":
             without = asked.transform and Message(" without --transform {transform}", transform=asked.transform)
             raise UsageError(
@@ -264,7 +248,7 @@ def _material(
                 model=checkpoint.path.name,
                 without=without or "",
             )
-        _beside(checkpoint, parts, [], asked.synthetic, method.best)
+        _beside(checkpoint, parts, [], asked.synthetic, method.effort.writes)
         check_fits(checkpoint)
         window = min(asked.window, int(checkpoint.config.get("max_position_embeddings") or asked.window))
         about = {"source": "written by the model itself", "window": window}
@@ -280,7 +264,7 @@ def _material(
         seed=seed,
     )
     check_vocabulary(checkpoint, parts, (*solve, *verify))
-    beside, notes = _beside(checkpoint, parts, solve, asked.synthetic, method.best)
+    beside, notes = _beside(checkpoint, parts, solve, asked.synthetic, method.effort.writes)
     return Material(solve, verify, about, beside, beside), notes
 
 

@@ -20,20 +20,10 @@ from whet.apply.tune import TUNING_STEPS
 from whet.budget import tensor_bytes
 from whet.checkpoint.memory import available_memory
 from whet.errors import MachineError, UsageError
-from whet.quantize import (
-    ASYMMETRIC,
-    BEST,
-    BLIND,
-    BLOCKWISE,
-    EFFORTS,
-    LEARNING_STEPS,
-    SLICE,
-    STEP_TOKENS,
-    WHOLE,
-    usual_steps,
-)
+from whet.quantize import LEARNING_STEPS, SLICE, WORDS, Effort
 from whet.steps.decide import ENOUGH
-from whet.transforms.judge import PROPOSED, judge_of, judging_bytes, judging_memory, judging_multiplications
+from whet.train import STEP_TOKENS, usual_steps
+from whet.transforms.judge import PROPOSED, judging_bytes, judging_memory, judging_multiplications
 from whet.transforms.make import transformed_bytes
 from whet.walk import hidden as hidden_states
 
@@ -88,9 +78,9 @@ def estimate(job: Job) -> dict[str, Any]:
         solving = moments + max(solving - moments, trained)
     # a block as it runs, in float64 and as it is written, and what its inputs are on two texts
     folding = 16 * block + 2 * moments + 16 * widest**2 if job.transform is not None else 0
-    if job.transform in WHOLE:  # embedding and head as they were and as they are written
+    if job.folding.stream:  # embedding and head as they were and as they are written
         folding = max(folding, 16 * math.prod(parts.embedding.shape))
-    if job.transform == "spinquant":
+    if job.folding.learned:
         folding = max(folding, _LEARNED * block + 2 * moments + _LEARNED * parts.embedding.shape[1] ** 2)
     judging = judging_memory(job, block)
     memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding, judging) + hidden
@@ -113,15 +103,14 @@ def estimate(job: Job) -> dict[str, Any]:
         + judging_bytes(job, after["total"])
         # adapters lie block by block in the run's folder until they become one
         + after.get("adapter", 0),
-        "seconds": _seconds(job, job.solver, multiply, tokens),
+        "seconds": _seconds(job, job.effort, multiply, tokens),
         "efforts": {
-            effort: _seconds(job, solver, multiply, most if effort == BEST else given)
-            for effort, solver in EFFORTS.items()
+            word: _seconds(job, effort, multiply, most if effort.writes else given) for word, effort in WORDS.items()
         },
     }
 
 
-def _seconds(job: Job, solver: str, multiply: float, tokens: int) -> float:
+def _seconds(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
     """About how long the run takes with a solver on so many tokens, at `multiply` multiplications and additions a
     second."""
     parts = job.anatomy
@@ -134,39 +123,37 @@ def _seconds(job: Job, solver: str, multiply: float, tokens: int) -> float:
     if not tokens:
         return (weights + table) * 5e-8 * rounds + repairs / multiply
     flops += _WRITING * (weights + table) * (tokens - sum(map(len, job.solve)))
-    if solver != "nearest":
-        flops += rounds * sum(12.0 * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
-    if solver in ASYMMETRIC:
+    flops += rounds * sum(effort.work * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+    if effort.correct:
         flops += 2.0 * weights * tokens + sum(2.0 * (tokens + 2 * x.shape[0]) * x.shape[1] ** 2 for x in chosen)
     flops += repairs
-    if solver in BLOCKWISE:
-        size = min(STEP_TOKENS, tokens)
+    size = min(STEP_TOKENS, tokens)
+    if effort.block:
         flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
-    if solver == "tuned":
+    if effort.tune:
         flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
-    return flops / multiply + (weights + table) * 1e-7 + _searching(job, solver, multiply, tokens)
+    return flops / multiply + (weights + table) * 1e-7 + _searching(job, effort, multiply, tokens)
 
 
-def _searching(job: Job, solver: str, multiply: float, tokens: int) -> float:
+def _searching(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
     """About how long finding a transform takes: another walk, what candidates cost beside it, and what `auto` measures:
     every proposal rounded and followed, and the whole rounded twice."""
-    kind = job.transform
     width, count = job.anatomy.embedding.shape[1], len(job.anatomy.blocks)
     chosen = job.chosen(job.anatomy.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in chosen)
-    turning = 4.0 * weights * width / multiply if kind in WHOLE else 0.0
-    if kind is None or kind in BLIND:
+    turning = 4.0 * weights * width / multiply if job.folding.stream else 0.0
+    if not job.folding.text:
         return turning
     walk = 2.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
     search = sum(_CANDIDATES * min(linear.shape[0], 128) * linear.shape[1] for linear in chosen) * 1e-6
-    if kind == "spinquant":
+    if job.folding.learned:
         return walk / multiply + turning + LEARNING_STEPS * _LEARNING * (weights / count + width**2) * width / multiply
-    if kind == "auto":
+    if job.folding.judged:
         rounded = dataclasses.replace(job, transform=None)
         every = sum(linear.shape[0] * linear.shape[1] for linear in job.anatomy.linears())
-        rounding = 12.0 * (PROPOSED + 1) * sum(linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+        rounding = effort.work * (PROPOSED + 1) * sum(linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
         walk += rounding + judging_multiplications(job, every)
-        search += 2 * _seconds(rounded, judge_of(solver), multiply, tokens)
+        search += 2 * _seconds(rounded, effort.alone, multiply, tokens)
     return walk / multiply + search
 
 

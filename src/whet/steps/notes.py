@@ -7,13 +7,13 @@ from typing import Any
 
 from whet.anatomy import Anatomy
 from whet.messages import Message
-from whet.quantize import ASYMMETRIC, BLOCKWISE
+from whet.quantize import Effort
 from whet.steps.options import Quantize
 from whet.walk import not_followed
 
 
 def about_model(
-    parts: Anatomy, untied: bool, solver: str, asked: Quantize, text: Mapping[str, Any] | None
+    parts: Anatomy, untied: bool, effort: Effort, asked: Quantize, text: Mapping[str, Any] | None
 ) -> list[Message]:
     """What is unusual of the model, and what a solver makes of that. text: what is known of the windows."""
     notes = []
@@ -39,25 +39,25 @@ def about_model(
         notes.append(
             Message("{name} left out: it is a copy of the embedding, to which config.json ties it", name=parts.dropped)
         )
-    if solver in BLOCKWISE and (why := not_followed(parts)) is not None:
+    if effort.block and (why := not_followed(parts)) is not None:
         notes.append(
             Message(
                 "blocks are trained with every error of their output weighed alike, and nothing after them: {why}",
                 why=why,
             )
         )
-    if solver in ASYMMETRIC and any(linear.held.expert is not None for linear in parts.linears()):
+    if effort.correct and any(linear.held.expert is not None for linear in parts.linears()):
         notes.append(
             Message("experts are rounded as by gptq: the original and the lighter model send them different tokens")
         )
     return notes
 
 
-def about_text(asked: Quantize, solver: str, seen: int, verified: bool, parts: Anatomy) -> list[Message]:
+def about_text(asked: Quantize, effort: Effort, seen: int, verified: bool, parts: Anatomy) -> list[Message]:
     """Text that is too little. seen: tokens that are solved on, with those the model writes."""
     notes = []
     widest = max((linear.shape[1] for linear in parts.linears()), default=0)
-    if solver != "nearest" and 0 < seen < widest:
+    if effort.text and 0 < seen < widest:
         notes.append(
             Message(
                 "solved on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give more "

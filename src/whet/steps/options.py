@@ -59,7 +59,7 @@ class Options(Strict):
                 value = str(value)
             if name == "plan" and isinstance(value, Mapping):
                 value = "plan.json"
-            if isinstance(value, str | int | float):
+            if isinstance(value, str | int | float | dict) and value != {}:
                 found[field.alias or name] = value
         return found
 

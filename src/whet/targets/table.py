@@ -34,11 +34,8 @@ import torch
 
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
-from whet.grids import BLOCKS, SMALL_FLOATS, FloatGrid, Grid, NestedGrid, SmallFloatGrid, TableGrid, parse_scheme
+from whet.grids import BLOCKS, INTEGER, PLAIN, Grid, parse_scheme
 from whet.messages import Message, listed, with_or
-
-# What is no integer grid: floats and tables under scales, and ggml's block types of a table or of two levels.
-EVERY_FORMAT = (*SMALL_FLOATS, *(name for name, grid in BLOCKS.items() if isinstance(grid, (NestedGrid, TableGrid))))
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,12 @@ class Target:
     `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
     `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme; with `whole` also
     linears that are rows of one stored tensor. `schemes`: the only ones it holds, where they are types of its own;
-    `formats`: what it holds beside integers; `simplest`: the scheme that holds any linear; `instead`: what stands in
-    for a scheme whose blocks do not divide a row, where something better does. `families`: the only ones it loads, None
-    for any. `gguf`: it reads a file of that format, which is written into the lighter folder. `unwritten`: what it
-    reads, where whet does not write that yet: plans hold to what it stores, and the folder is in whichever container
-    fits, for transformers and whet. `adapters`: it runs low-rank adapters beside what it stores. `checked`: `run in
-    tests`, `accepted by its parser` or `unsupported`.
+    `formats`: kinds of grids that it holds beside integers, None for any; `simplest`: the scheme that holds any linear;
+    `instead`: what stands in for a scheme whose blocks do not divide a row, where something better does. `families`:
+    the only ones it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter
+    folder. `unwritten`: what it reads, where whet does not write that yet: plans hold to what it stores, and the folder
+    is in whichever container fits, for transformers and whet. `adapters`: it runs low-rank adapters beside what it
+    stores. `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
     """
 
     name: str
@@ -67,7 +64,7 @@ class Target:
     ties: tuple[tuple[str, ...], ...] = ()
     whole: bool = False
     schemes: tuple[str, ...] = ()
-    formats: tuple[str, ...] = EVERY_FORMAT
+    formats: tuple[str, ...] | None = None
     simplest: str = "int8s"
     instead: Mapping[str, str] = field(default_factory=dict, hash=False)
     families: tuple[str, ...] | None = None
@@ -163,7 +160,7 @@ class Storage:
 
     @property
     def decode(self) -> str:
-        """The type weights are computed in, as `formats.table_entry` says it."""
+        """The type weights are computed in, as `Grid.table_entry` says it."""
         return "scale" if self.dequantize else "float32" if self.blocks else "model"
 
 
@@ -265,20 +262,16 @@ def storage(
         return Storage("whet", False, "the target is whet itself")
     if target.gguf:
         return Storage("whet", False, f"{target.name} reads the .gguf, which holds the same weights", blocks=True)
-    if any(isinstance(grid, FloatGrid) for grid in grids.values()):
+    if any(grid.kind == PLAIN for grid in grids.values()):
         raise UsageError(
             "F16 and BF16 are for llama.cpp: {target} reads what is not quantized in the model's own type. Leave "
             "those parts as they are (keep), or use --for llama.cpp.",
             target=target.name,
         )
-    if any(isinstance(grid, (NestedGrid, TableGrid)) for grid in grids.values()):
-        return Storage("whet", False, "compressed-tensors has neither scales of two levels nor tables of values")
-    if any(isinstance(grid, SmallFloatGrid) and grid.values == "e5m2" for grid in grids.values()):
-        return Storage("whet", False, "compressed-tensors has no FP8 of type E5M2")
+    if lacking := [grid.uncompressed for grid in grids.values() if grid.uncompressed]:
+        return Storage("whet", False, lacking[0])
     if any(grid.group and shapes[address][1] % grid.group for address, grid in grids.items()):
         return Storage("whet", False, "stock transformers needs groups that divide the row")
-    if any(_fp4(grid) and grid.name not in ("NVFP4", "MXFP4") for grid in grids.values()):
-        return Storage("whet", False, "compressed-tensors has FP4 as NVFP4 and MXFP4 only")
     beyond = None if parts is None else _beyond_stock(parts, grids, dtype)
     if beyond is not None:
         if not target.modelling_file:
@@ -350,7 +343,7 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype 
     if not _experts(parts):
         return None
     kinds = set(grids.values())
-    if any(isinstance(grid, SmallFloatGrid) for grid in kinds):
+    if any(grid.kind != INTEGER for grid in kinds):
         return Message("transformers reads stacked experts of FP8 and FP4 in another type, or not at all")
     if dtype not in (None, *(grid.scale_dtype for grid in kinds)):
         return Message("transformers leaves experts in the type of the stored scales, which is not the model's float32")
@@ -363,15 +356,9 @@ def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype 
     return None
 
 
-def _format(grid: Grid) -> str | None:
-    """What a target's `formats` call `grid`, whatever its group; None where it is a plain integer grid."""
-    if isinstance(grid, TableGrid):
-        return grid.block or grid.table
-    return grid.name.partition("-g")[0] if isinstance(grid, (NestedGrid, SmallFloatGrid)) else None
-
-
 def _fp4(grid: Grid) -> bool:
-    return isinstance(grid, SmallFloatGrid) and grid.values == "e2m1"
+    """Whether stock transformers computes the weights in bfloat16."""
+    return grid.kind != INTEGER and grid.bits == 4
 
 
 def _experts(parts: Anatomy) -> bool:
@@ -397,57 +384,19 @@ def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], tab
         if same := next((name for name in target.schemes if parse_scheme(name) == grid), None):
             raise refuse("holds {names} and nothing else. Use {same}, which is the same.", names=names, same=same)
         raise refuse("holds {names} and nothing else. Use one of them, or --for whet.", names=names)
-    if isinstance(grid, FloatGrid):
+    if grid.kind == PLAIN:
         return
-    called = _format(grid)
-    if called is not None and called not in target.formats:
-        if called in BLOCKS:
+    if target.formats is not None and grid.kind not in (INTEGER, *target.formats):
+        if grid.kind in BLOCKS:
             raise refuse("reads no block types of ggml. Use int4s-g128 or the like, or --for llama.cpp.")
-        names = listed((*target.formats, Message("integers")))
-        raise refuse("holds {names}. Use one of them, or --for whet.", names=names)
-    if isinstance(grid, SmallFloatGrid):
-        _check_floats(target, grid, shape, table, refuse)
-        return
-    if grid.bits not in target.bits:
-        allowed = with_or(target.bits)
-        raise refuse("has no {bits}-bit kernel. Use {allowed} bits, or --for whet.", bits=grid.bits, allowed=allowed)
-    if grid.zero == "real" and not target.real_zero:
+        formats = listed((*target.formats, Message("integers")))
+        raise refuse("holds {names}. Use one of them, or --for whet.", names=formats)
+    if grid.kind == INTEGER and grid.bits not in target.bits:
+        raise refuse(
+            "has no {bits}-bit kernel. Use {allowed} bits, or --for whet.", bits=grid.bits, allowed=with_or(target.bits)
+        )
+    if grid.kind == INTEGER and grid.zero == "real" and not target.real_zero:
         raise refuse("holds no real zeros. Use an integer zero (int4-g128) or a symmetric grid (int4s-g128).")
-    if table and not target.embedding:
-        raise refuse("loads no quantized embedding or head. Leave out --embed (in a plan: keep).")
-    if target.groups is not None and grid.group not in target.groups:
-        allowed = listed([group for group in target.groups if group])
-        raise refuse(
-            "takes no group of {group}. Use a group of {allowed}, or none (per channel).",
-            group=grid.group,
-            allowed=allowed,
-        )
-    if (target.divides or isinstance(grid, NestedGrid)) and grid.group and shape[1] % grid.group:
-        if target.schemes or isinstance(grid, NestedGrid):
-            raise refuse(
-                "needs rows that divide by {group}, and {width} does not. Give this part {scheme} (a plan names a "
-                "scheme for each part; whet plan makes one).",
-                group=grid.group,
-                width=shape[1],
-                scheme=stand_in(target, grid.name, shape[1]),
-            )
-        sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
-        fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
-        better = Message("FP8, which has one scale per row") if called else Message("one scale per row (leave out -g)")
-        if fits:
-            better = Message("a group that divides every row, such as {group}", group=max(fits))
-        raise refuse(
-            "needs groups that divide the row, and {group} does not divide {width}. Use {better}, or --for whet, which "
-            "keeps a shorter last group.",
-            group=grid.group,
-            width=shape[1],
-            better=better,
-        )
-
-
-def _check_floats(
-    target: Target, grid: SmallFloatGrid, shape: tuple[int, int], table: bool, refuse: Callable[..., UsageError]
-) -> None:
     if table and not target.embedding:
         raise refuse("loads no quantized embedding or head. Leave out --embed (in a plan: keep).")
     if table and not grid.rows:
@@ -458,14 +407,41 @@ def _check_floats(
             size=grid.rows,
             whole=shape[0],
         )
-    if grid.values == "e2m1" and shape[1] % 2:
-        raise refuse("holds two weights in a byte, and the rows are odd. Use FP8 or nf4.")
-    if target.divides and grid.group and shape[1] % grid.group:
-        better = Message("FP8, which has one scale per row")
+    if grid.kind == INTEGER and target.groups is not None and grid.group not in target.groups:
         raise refuse(
-            "needs groups that divide the row, and {group} does not divide {width}. Use {better}, or --for whet, which "
-            "keeps a shorter last group.",
+            "takes no group of {group}. Use a group of {allowed}, or none (per channel).",
             group=grid.group,
-            width=shape[1],
-            better=better,
+            allowed=listed([group for group in target.groups if group]),
         )
+    if shape[1] % grid.multiple or (target.divides and grid.group and shape[1] % grid.group):
+        raise _ragged(target, grid, shape[1], widths, refuse)
+
+
+def _ragged(
+    target: Target, grid: Grid, columns: int, widths: set[int], refuse: Callable[..., UsageError]
+) -> UsageError:
+    """Why `target` does not hold rows of `columns` weights on `grid`, and what to do. widths: of all rows there are."""
+    if grid.multiple == 2 and columns % 2:
+        return refuse("holds two weights in a byte, and the rows are odd. Use FP8 or nf4.")
+    if target.schemes or columns % grid.multiple:
+        return refuse(
+            "needs rows that divide by {group}, and {width} does not. Give this part {scheme} (a plan names a scheme "
+            "for each part; whet plan makes one).",
+            group=grid.group,
+            width=columns,
+            scheme=stand_in(target, grid.name, columns),
+        )
+    sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
+    fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
+    better = Message("one scale per row (leave out -g)")
+    if grid.kind != INTEGER:
+        better = Message("FP8, which has one scale per row")
+    if fits and grid.regrouped(max(fits)) is not None:
+        better = Message("a group that divides every row, such as {group}", group=max(fits))
+    return refuse(
+        "needs groups that divide the row, and {group} does not divide {width}. Use {better}, or --for whet, which "
+        "keeps a shorter last group.",
+        group=grid.group,
+        width=columns,
+        better=better,
+    )

@@ -12,7 +12,7 @@ import ctypes
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from whet.errors import MachineError, UsageError
 from whet.events import OnEvent, ignore
 from whet.train.muon import Muon
+from whet.train.steps import descend
 
 Batch = dict[str, Tensor]
 STATE_FILE = "training-state.pt"
@@ -126,6 +127,52 @@ def _save(path: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a training in `folder` (nowhere if None), to go on from; `fingerprint` tells whose it is."""
+
+    folder: Path | None
+    fingerprint: str
+    model: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+
+    def taken_up(self) -> tuple[int, float]:
+        """Take up what is there; the steps that were taken, and the seconds they took."""
+        if self.folder is None:
+            return 0, 0.0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / STATE_FILE
+        if not file.exists():
+            return 0, 0.0
+        state = torch.load(file, weights_only=True)
+        if state["fingerprint"] != self.fingerprint:
+            raise UsageError(
+                "{file} was saved by training with another model, schedule or settings. Use another folder, or delete "
+                "it to start again.",
+                file=file,
+            )
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        return state["step"], state["seconds"]
+
+    def save(self, step: int, seconds: float) -> None:
+        """Keep the state after so many steps."""
+        if self.folder is not None:
+            state = {"fingerprint": self.fingerprint, "model": self.model.state_dict(), "step": step}
+            state |= {"seconds": seconds, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+            _save(self.folder / STATE_FILE, state)
+
+
+def _update(optimizers: Sequence[torch.optim.Optimizer], rate: float, adam_share: float) -> None:
+    """A step by the gradients as they are, which are let go then; adam_share: of the rate, for AdamW."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (1.0 if isinstance(optimizer, Muon) else adam_share)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
 def train(
     model: nn.Module,
     batches: Callable[[int], Batch],
@@ -172,45 +219,9 @@ def train(
             "note": "weights, gradients and optimiser state in bytes; activations come on top",
         }
     )
-    first, before = 0, 0.0
-    fingerprint = repr(
-        (
-            schedule,
-            muon,
-            weight_decay,
-            clip,
-            autocast,
-            [(name, tuple(p.shape)) for name, p in model.named_parameters()],
-        )
-    )
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / STATE_FILE).exists():
-            state = torch.load(folder / STATE_FILE, weights_only=True)
-            if state["fingerprint"] != fingerprint:
-                raise UsageError(
-                    "{file} was saved by training with another model, schedule or settings. Use another folder, or "
-                    "delete it to start again.",
-                    file=folder / STATE_FILE,
-                )
-            model.load_state_dict(state["model"])
-            for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            first, before = state["step"], state["seconds"]
-
-    def keep(step: int) -> None:
-        if folder is not None:
-            _save(
-                folder / STATE_FILE,
-                {
-                    "fingerprint": fingerprint,
-                    "model": model.state_dict(),
-                    "step": step,
-                    "seconds": before + elapsed(),
-                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                },
-            )
-
+    shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    kept = _Kept(folder, repr((schedule, muon, weight_decay, clip, autocast, shapes)), model, optimizers)
+    first, before = kept.taken_up()
     started = saved_at = time.monotonic()
 
     def elapsed() -> float:
@@ -218,8 +229,10 @@ def train(
 
     model.train()
     device, value, last = next(model.parameters()).device, math.nan, min(schedule.steps, stop_after or schedule.steps)
-    for step in range(first, last):
-        batch = {name: tensor.to(device) for name, tensor in batches(step).items()}
+
+    def step(number: int, given: Batch) -> None:
+        nonlocal value, saved_at
+        batch = {name: tensor.to(device) for name, tensor in given.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             result = loss(model, batch)
         value = result.item()
@@ -227,19 +240,14 @@ def train(
             raise UsageError(
                 "the loss of step {step} is {loss}, so training stops before the weights are ruined. Lower the "
                 "learning rate (peak {peak:g}) and start again.",
-                step=step,
+                step=number,
                 loss=value,
                 peak=schedule.peak,
             )
         result.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-        for optimizer in optimizers:
-            share = 1.0 if isinstance(optimizer, Muon) else adam_share(step)
-            for group in optimizer.param_groups:
-                group["lr"] = schedule(step) * share
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        done = step + 1
+        _update(optimizers, schedule(number), adam_share(number))
+        done = number + 1
         on_event(
             {
                 "event": "progress",
@@ -252,9 +260,11 @@ def train(
             }
         )
         if time.monotonic() - saved_at > save_seconds and done < last:
-            keep(done)
+            kept.save(done, before + elapsed())
             saved_at = time.monotonic()
+
+    descend(map(batches, range(first, last)), step, first=first)
     if first < last:
-        keep(last)
+        kept.save(last, before + elapsed())
     model.eval()
     return {"steps": last, "loss": value, "seconds": before + elapsed()}

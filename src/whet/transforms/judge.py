@@ -34,8 +34,9 @@ from whet.checkpoint import write_json
 from whet.events import Event, OnEvent, note_event
 from whet.measure.divergence import score_tokens
 from whet.messages import Message
-from whet.quantize import BLOCKWISE, noise, surely
+from whet.quantize import TRANSFORMS
 from whet.text import batches
+from whet.train import noise, surely
 from whet.transforms.folding import Fold
 from whet.transforms.make import FOLDER, transformed
 from whet.transforms.notes import judged_by_group, judged_whole
@@ -44,14 +45,15 @@ from whet.walk import ORIGINAL, Swaps, not_followed
 
 JUDGING = "judging"  # the folder in the run's own
 TIMES = 4.0  # how long following all proposals may take, as a multiple of solving
-PROPOSED = 3  # transforms that may be proposed for a group
+# Transforms that may be proposed for a group: all that find factors, and a rotation of its heads.
+PROPOSED = 1 + sum(row.find is not None for row in TRANSFORMS.values())
 _BOTH = ("with", "without")
 _PIECE = 128  # tokens whose mean KL is one observation, where a standard error is taken
 
 
 def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
     """As `transformed`; of `auto`, about the original with what it keeps folded in, or the original itself."""
-    if job.transform != "auto" or job.transforms is not None:
+    if not job.folding.judged or job.transforms is not None:
         return transformed(job, run, on_event)
     folder = run / JUDGING
     folder.mkdir(exist_ok=True)
@@ -71,7 +73,7 @@ def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
         )
         for name in _BOTH:
             shutil.rmtree(folder / name, ignore_errors=True)
-        notes.append(judged_whole(kl, judge_of(job.solver)))
+        notes.append(judged_whole(kl, _without_training(job).solver))
         if kl["stays"]:
             made = transformed(job, run, quiet, folds)
             notes = [*made.notes[len(job.notes) :], *notes]
@@ -82,15 +84,10 @@ def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
     return dataclasses.replace(made, notes=(*job.notes, *notes))
 
 
-def judge_of(solver: str) -> str:
-    """What the whole is judged with: training it twice more would cost more than a transform is worth."""
-    return "gptq" if solver in BLOCKWISE else solver
-
-
 def judging_bytes(job: Job, lighter: int) -> int:
     """Bytes on the disk that `auto` takes beside the transformed original, at most: codes of every proposal, their
     parameters, and the model rounded twice. lighter: bytes of it."""
-    if job.transform != "auto":
+    if not job.folding.judged:
         return 0
     weights = sum(math.prod(linear.shape) for linear in job.chosen(job.anatomy.linears()))
     # a byte a code; what else is stored of a group of weights is less than half of that
@@ -99,7 +96,7 @@ def judging_bytes(job: Job, lighter: int) -> int:
 
 def judging_memory(job: Job, block: int) -> int:
     """Bytes of memory that following all proposals takes, at most. block: weights of the largest block."""
-    if job.transform != "auto":
+    if not job.folding.judged:
         return 0
     # a block as it runs, what it is put back from, and its linears under every proposal
     return 4 * block * (PROPOSED + 3) + min(ROOM, _followed_tokens(job) * 4 * job.anatomy.embedding.shape[1])
@@ -142,6 +139,11 @@ def _by_whole(job: Job, folded: Job, folder: Path, on_event: OnEvent) -> dict[st
     return {**kl, "noise": noise(gain), "stays": kl["with"] < kl["without"] and surely(gain)}
 
 
+def _without_training(job: Job) -> Job:
+    """What the whole is judged with: training it twice more would cost more than a transform is worth."""
+    return dataclasses.replace(job, solver=job.effort.alone.name)
+
+
 def _rounded(job: Job, folder: Path, on_event: OnEvent) -> dict[str, Any]:
     """The model rounded throughout into `folder`: its divergence on the verifying text, as `solve_through` says it."""
 
@@ -149,7 +151,7 @@ def _rounded(job: Job, folder: Path, on_event: OnEvent) -> dict[str, Any]:
         on_event(event | {"stage": "judge"} if event["event"] == "progress" else event)
 
     folder.mkdir(exist_ok=True)
-    judged = dataclasses.replace(job, solver=judge_of(job.solver), marginal=False)
+    judged = dataclasses.replace(_without_training(job), marginal=False)
     return solve_through(judged, Shards(judged, folder, folder, listen))
 
 

@@ -28,7 +28,7 @@ from whet.events import OnEvent, Stage, note_event
 from whet.grids import Grid
 from whet.measure.divergence import score_tokens
 from whet.messages import Message, first_of, listed, with_and
-from whet.quantize import WHOLE, Reader, awq, loss, smooth
+from whet.quantize import Reader, find_transform, loss
 from whet.text import batches
 from whet.transforms.folding import Fold, Held
 from whet.transforms.notes import folded_in
@@ -48,7 +48,6 @@ FOLDER = "transformed"
 _REST = "rest"
 _TABLES = {"embedding": Message("embedding"), "head": Message("head")}
 ATTENDED = "attention output"  # the input that a rotation of heads is of
-ROTATIONS = WHOLE | {"rotate"}
 # KL, in nats a token, between the original and the transformed that no rounding of 16 bits makes.
 _DEFECT = 1e-3
 
@@ -96,8 +95,8 @@ def check_transform(job: Job) -> Job:
     if kind is None:
         return job
     notes = _left_alone(job)
-    turned = check_turning(job) if kind in WHOLE else []
-    if kind not in WHOLE and not any(foldable(job, index)[0] for index in range(len(job.anatomy.blocks))):
+    turned = check_turning(job) if job.folding.stream else []
+    if not job.folding.stream and not any(foldable(job, index)[0] for index in range(len(job.anatomy.blocks))):
         needs = Message("{kind} needs attention with several heads whose v is rounded", kind=kind)
         raise UsageError(
             "--transform {kind} folds into nothing of {model}. Leave it out. ({why})",
@@ -137,7 +136,7 @@ def foldable(job: Job, index: int) -> tuple[list[Group], list[Unfolded]]:
     """The groups of a block that have anything to round, on grids whose rows are scaled apart."""
     groups, left = fold_groups(job.anatomy, job.checkpoint.config, index)
     found = []
-    turns = job.transform in ROTATIONS
+    turns = job.folding.rotates
     if turns:
         groups = [group for group in groups if group.heads[0] > 1]
         left = [one for one in left if one.reads == ATTENDED]
@@ -170,7 +169,7 @@ def stored_types(job: Job) -> dict[str, torch.dtype]:
     """The types in which tensors that a transform changes are written: float32 where all in them are rounded
     afterwards."""
     changed = job.anatomy.linears()
-    if job.transform in WHOLE:
+    if job.folding.stream:
         changed += tables(job.anatomy)
     kept = {x.parameter for x in changed if x.address not in job.grids}
     return {
@@ -188,7 +187,7 @@ class _Maker:
 
     def __init__(self, job: Job, folder: Path, journal: Journal, on_event: OnEvent, chosen: Chosen | None) -> None:
         self.job, self.folder, self.journal, self.chosen = job, folder, journal, chosen
-        self.kind = job.transform or ""
+        self.kind, self.folding = job.transform or "", job.folding
         self.count = len(job.anatomy.blocks) + 1
         self.types = stored_types(job)
         done = sum(journal.finished(_unit(i), folder) is not None for i in range(self.count - 1))
@@ -198,17 +197,17 @@ class _Maker:
         self.verify = batches(job.verify, BATCH_TOKENS)
         self.rotations: dict[str, Tensor] = {}
         self.heads: list[list[Group]] = []
-        if self.kind in ROTATIONS:
+        if self.folding.rotates:
             self.heads = [foldable(job, index)[0] for index in range(self.count - 1)]
 
     def make(self, run: Path) -> None:
         """Everything that is not there yet."""
         job, parts = self.job, self.job.anatomy
-        if self.kind == "spinquant":
+        if self.folding.learned:
             self._learn(run)
-        elif self.kind in ROTATIONS:
+        elif self.folding.rotates:
             self.rotations = random_rotations(job, self.heads)
-        if self.kind in ROTATIONS or self.chosen is not None:
+        if self.folding.rotates or self.chosen is not None:
             for index in range(len(parts.blocks)):
                 self.block(index, None)
         elif self.stage.done < self.count - 1:
@@ -231,7 +230,7 @@ class _Maker:
 
     def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
         """Transforms a block, which itself stays as it is."""
-        if self.kind == "spinquant":
+        if self.folding.learned:
             if not self.journal.finished(f"moments {step.index}", self.folder):
                 moments = step.second_moments()
                 keep_moments(self.job, self.folder, self.journal, step.index, moments, self.heads[step.index])
@@ -246,7 +245,7 @@ class _Maker:
         started = time.monotonic()
         held = Held(self.job, self.types, self.job.anatomy.block_tensors[index])
         told: dict[str, dict[str, Any]] = {}
-        if self.kind in WHOLE:
+        if self.folding.stream:
             touched = stream(self.job.anatomy, self.job.checkpoint.config, index)
             for group in touched.read:
                 held.fold_norm(group)
@@ -257,7 +256,7 @@ class _Maker:
         for group in foldable(self.job, index)[0]:
             if chosen is not None:
                 fold = chosen.get(group.name, Fold({"transform": "none", "loss": 1.0}))
-            elif self.kind in ROTATIONS:
+            elif self.folding.rotates:
                 fold = Fold({"transform": self.kind}, basis=self.rotations[group.name])
             else:
                 assert moments is not None
@@ -274,7 +273,7 @@ class _Maker:
         job = self.job
         file = self.folder / f"model-{self.count:05d}-of-{self.count:05d}.safetensors"
         names = [name for name in job.anatomy.other_tensors if name != job.anatomy.dropped]
-        if self.kind in WHOLE:
+        if self.folding.stream:
             rest = turned_rest(job, names, self.types, self.rotations[STREAM])
         else:
             rest = {name: job.checkpoint.read(name) for name in names}
@@ -324,7 +323,7 @@ class _Maker:
             total, count = total + kl.double().sum().item(), count + kl.numel()
         if not total / count < _DEFECT:
             narrow = [_TABLES[table.role] for table in tables(job.anatomy) if self._narrow(table)]
-            if self.kind in WHOLE and narrow:
+            if self.folding.stream and narrow:
                 raise GateError(
                     "{model}: {kind} loses KL {kl:.3g} nats a token before anything is rounded to codes, as {tables} "
                     "stay in 16 bits. Round them too (--embed with a scheme of 8 bits or fewer), or go on without "
@@ -352,13 +351,11 @@ def _found(kind: str, job: Job, held: Held, group: Group, moments: SecondMoments
     def settle(factors: Tensor) -> Tensor:
         return held.settle(group, factors)
 
-    if kind == "awq":
-        found = awq(readers, settle)
-        factors, share = found.factors, found.share
-    else:
-        factors = settle(smooth(readers))
-        share = share_of(loss(readers, factors), loss(readers))
-    factors = factors.cpu().double()
+    find = find_transform(kind).find
+    assert find is not None
+    found = find(readers, settle)
+    share = share_of(loss(readers, found.factors), loss(readers)) if found.share is None else found.share
+    factors = found.factors.cpu().double()
     if not (factors != 1).any():
         return Fold({"transform": "none", "loss": 1.0})
     return Fold({"transform": kind, "loss": share}, factors)

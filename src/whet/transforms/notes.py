@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.messages import Message, listed
+from whet.quantize import find_transform
 
 
 def folded_in(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | None) -> Message:
@@ -20,7 +21,11 @@ def folded_in(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | No
         Message("transform {kind}: of {count} groups of linears {parts}", kind=kind, count=len(found), parts=parts)
     ]
     if shares:
-        judge = Message("the solver, on the verifying text,") if kind == "auto" else Message("rounding to nearest")
+        judge = (
+            Message("the solver, on the verifying text,")
+            if find_transform(kind).judged
+            else Message("rounding to nearest")
+        )
         clauses.append(
             Message(
                 "{judge} loses {mean:.3f} of what it lost before, linear by linear (geometric mean)",

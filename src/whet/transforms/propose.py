@@ -21,7 +21,7 @@ from whet.anatomy import Group, Linear
 from whet.apply.job import BATCH_TOKENS, Job
 from whet.checkpoint import TensorInfo, read_header, read_tensor, write_tensors
 from whet.events import OnEvent, Stage
-from whet.quantize import SOLVERS, Reader, awq, loss, random_hadamard, smooth
+from whet.quantize import TRANSFORMS, Reader, loss, random_hadamard
 from whet.text import batches
 from whet.transforms.folding import Fold, Held
 from whet.transforms.make import foldable, readers_of, rotatable, share_of, stored_types, together
@@ -142,7 +142,7 @@ def _proposed(
     job: Job, held: Held, group: Group, moments: SecondMoments, judge: SecondMoments, seed: int
 ) -> Iterator[Fold]:
     """What loses less than none, of factors and of the rotation of its heads, on the verifying text."""
-    solve = SOLVERS[job.solver]
+    solve = job.effort.solve
     readers = list(readers_of(job, held, group.readers, moments, judge))
     solving = [dataclasses.replace(reader, judge=None) for reader in readers]
 
@@ -151,7 +151,10 @@ def _proposed(
 
     some = [reader.sampled(_ROWS) for reader in readers]
     before = loss(some, solve=solve)
-    for name, factors in (("smooth", settle(smooth(solving))), ("awq", awq(solving, settle).factors)):
+    for name, row in TRANSFORMS.items():
+        if row.find is None:
+            continue
+        factors = row.find(solving, settle).factors
         if (factors != 1).any() and (share := share_of(loss(some, factors, solve), before)) < 1:
             yield Fold({"transform": name, "loss": share}, factors.cpu().double())
     if group.heads[0] > 1 and group.giver is not None and rotatable(job, group):
@@ -178,7 +181,7 @@ def _rounded(
     job: Job, held: Held, group: Group, fold: Fold, moments: SecondMoments, turned: bool
 ) -> Iterator[tuple[Linear, dict[str, Tensor]]]:
     """Codes and parameters of a group's linears, rounded under what it takes."""
-    solve = SOLVERS[job.solver]
+    solve = job.effort.solve
     linears = _linears(job, group, turned)
     readers = readers_of(job, held, linears, moments)
     for (_, some), reader in zip(together(job, linears).items(), readers, strict=True):

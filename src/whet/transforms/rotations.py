@@ -21,7 +21,7 @@ from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage
 from whet.messages import Message
-from whet.quantize import LEARNING_STEPS, WHOLE, Turned, pivots, random_hadamard, spinquant
+from whet.quantize import LEARNING_STEPS, Turned, pivots, random_hadamard, spinquant
 from whet.transforms.folding import double_device
 from whet.walk import Journal, SecondMoments
 
@@ -76,7 +76,7 @@ def seed_of(job: Job, index: int, number: int) -> int:
 def random_rotations(job: Job, heads: Sequence[Sequence[Group]]) -> dict[str, Tensor]:
     """Random Hadamard matrices, float64: of the stream where that is turned, and of `heads`, the groups by block."""
     found = {}
-    if job.transform in WHOLE:
+    if job.folding.stream:
         found[STREAM] = random_hadamard(job.anatomy.embedding.shape[1], seed_of(job, 0, 1_000_000))
     return found | {
         group.name: random_hadamard(group.given // group.heads[0], seed_of(job, index, number))
@@ -107,7 +107,7 @@ def keep_moments(
 
 def moment_bytes(job: Job) -> int:
     """Bytes of these files, at most."""
-    if job.transform != "spinquant":
+    if not job.folding.learned:
         return 0
     inputs = {(i, x.reads): x.shape[1] for i, block in enumerate(job.anatomy.blocks) for x in job.chosen(block)}
     return 4 * sum(width**2 for width in inputs.values())

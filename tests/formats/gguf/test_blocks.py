@@ -10,7 +10,6 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 import ggml
 from whet.errors import UsageError
-from whet.formats import table_entry
 from whet.formats.gguf import block_type, blocks
 from whet.formats.gguf.blocks import float_rows, row_bytes
 from whet.grids import BLOCKS, FLOATS, NestedGrid, TernaryGrid, parse_scheme
@@ -55,7 +54,7 @@ def test_what_a_solver_gives_is_what_ggml_reads(kind):
     packed = blocks(codes, params, kind, "a")
     assert torch.equal(theirs(packed, kind), grid.decode(codes, params))
     assert packed.nbytes == grid.nbytes(16, 512)
-    assert block_type(table_entry(grid, "float32")) == kind
+    assert block_type(grid.table_entry("float32")) == kind
 
 
 @pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
@@ -83,7 +82,7 @@ def test_bytes_of_a_row_are_ggmls(kind):
 
 @pytest.mark.parametrize("scheme", ["int4-g32", "int4s-g64", "int3s-g32", "int8s", "int8z-g32"])
 def test_what_no_type_holds_has_none(scheme):
-    assert block_type(table_entry(parse_scheme(scheme), "model")) is None
+    assert block_type(parse_scheme(scheme).table_entry("model")) is None
 
 
 def test_scales_that_are_no_float16_are_refused_and_not_rounded():
@@ -97,7 +96,7 @@ def test_scales_that_are_no_float16_are_refused_and_not_rounded():
 @pytest.mark.parametrize("name", FLOATS)
 def test_floats_are_a_cast(name):
     w = torch.randn(5, 7)
-    assert torch.equal(theirs(float_rows(w, name, "a"), name), w.to(FLOATS[name]).float())
+    assert torch.equal(theirs(float_rows(w, name, "a"), name), w.to(FLOATS[name].dtype).float())
 
 
 def test_a_float16_that_overflows_is_refused():

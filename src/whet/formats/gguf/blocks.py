@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from whet.errors import UsageError
-from whet.formats.containers import table_entry
 from whet.grids import BLOCKS
 
 # weights of a block, bytes of it
@@ -32,9 +31,9 @@ FLOAT_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16
 
 
 def block_type(entry: Mapping[str, Any]) -> str | None:
-    """The block type that holds a linear with this table entry (`formats.table_entry`) as it is, or None."""
+    """The block type that holds a linear with this table entry (`Grid.table_entry`) as it is, or None."""
     for name, grid in BLOCKS.items():
-        wanted = table_entry(grid, "float32")
+        wanted = grid.table_entry("float32")
         if all(entry.get(key) == wanted.get(key) for key in _TOLD):
             return name
     return None
@@ -89,7 +88,7 @@ def float_rows(values: Tensor, kind: str, address: str) -> Tensor:
 
 
 # What of a table entry tells one block type from another.
-_TOLD = ("bits", "group", "zero", "part", "part_bits", "values", "in_byte")
+_TOLD = ("bits", "group", "zero", "part", "part_bits", "values", "in_byte", "float", "form")
 
 
 def _planes(codes: Tensor, bits: int, run: int = 32) -> Tensor:

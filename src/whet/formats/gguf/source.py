@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from whet.checkpoint import Checkpoint
-from whet.checkpoint.modeling_whet import PARTS, codes_of, decode, unpack
+from whet.checkpoint.modeling_whet import codes_of, decode, parts_of, unpack
 from whet.errors import UsageError
 from whet.formats.gguf.blocks import FLOAT_TYPES, block_type, blocks, float_rows
 from whet.messages import Message, listed
@@ -42,16 +42,14 @@ class Source:
         lost: dict[str, list[str]] = {}
         for name, info in checkpoint.tensors.items():
             address, _, part = name.rpartition(".")
-            if "float" in linears.get(address, {}):
-                lost.setdefault(linears[address].get("grid") or Message("its scheme"), []).append(address)
-                continue
-            if part in PARTS and address in linears:
-                if part == "weight_packed":
-                    kind = block_type(linears[address])
-                    if kind is None:
-                        lost.setdefault(linears[address].get("grid") or Message("its scheme"), []).append(address)
+            entry = dict(linears.get(address, {}))
+            if part in parts_of(entry):
+                kind = block_type(entry)
+                if kind is None:
+                    lost.setdefault(entry.get("grid") or Message("its scheme"), []).append(address)
+                elif part == "weight_packed":
                     shape = tuple(checkpoint.read(f"{address}.weight_shape").tolist())
-                    self.tensors[f"{address}.weight"] = Stored(kind or "", shape, coded=True, linear=True)
+                    self.tensors[f"{address}.weight"] = Stored(kind, shape, coded=True, linear=True)
                 continue
             if info.dtype not in FLOAT_TYPES:
                 continue  # masks and counters that old versions stored
@@ -73,9 +71,9 @@ class Source:
         if not self.tensors[name].coded:
             return self.checkpoint.read(name).float()
         address = name.removesuffix(".weight")
-        names = {part: f"{address}.{part}" for part in PARTS}
-        parts = {part: self.checkpoint.read(n) for part, n in names.items() if n in self.checkpoint.tensors}
-        return decode(parts, {**self.linears[address], "decode": "float32"}, torch.float32)
+        entry = {**self.linears[address], "decode": "float32"}
+        parts = {part: self.checkpoint.read(f"{address}.{part}") for part in parts_of(entry)}
+        return decode(parts, entry, torch.float32)
 
     def rows(self, name: str, kind: str) -> Tensor:
         """One tensor as bytes of `kind`, uint8 `[..., bytes of a row]`; a coded one has its own kind only."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from whet.grids.schemes import Grid
+from whet.grids import Grid
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import Solution
 
@@ -65,6 +65,14 @@ class Reader:
         error = self.grid.decode(solution.codes, solution.params) - self.w
         metric = self.h if self.judge is None else self.judge
         return self.share * ((error @ metric) * error).sum().item()
+
+
+@dataclass(frozen=True)
+class Found:
+    """Factors `[in]`, and the share that rounding to nearest loses with them of what it loses without, where known."""
+
+    factors: Tensor
+    share: float | None = None
 
 
 def loss(readers: Sequence[Reader], factors: Tensor | None = None, solve: Solve = nearest) -> float:
