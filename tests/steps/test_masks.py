@@ -359,7 +359,7 @@ QUANTIZE = [
     ({"scheme": "IQ4_NL", "target": "llama.cpp"}, ["IQ4_NL", "Q4_0"]),
     ({"scheme": "int4s-g32", "transform": "rotate"}, ["rotate", "smooth or awq"]),
     ({"scheme": "int4s-g32", "transform": "quarot"}, ["quarot", "fill"]),
-    ({"scheme": "int4s-g32", "transform": "auto"}, ["auto", "may turn"]),
+    ({"scheme": "int4s-g32", "transform": "auto"}, ["auto", "turns weights"]),
     ({"scheme": "int4s-g32", "importance": "wanda"}, ["importance wanda", "--sparsity"]),
     ({"bits": 4.0, "sparsity": "2:4"}, ["bits", "whet masks"]),
 ]

@@ -78,7 +78,11 @@ def typed_by_user(context: typer.Context, key: str) -> bool:
 def _places(model: str | None, out: str | Path | None) -> tuple[Path, Path]:
     """The original's folder and the lighter's, from the command line or the recipe."""
     if model is None or out is None:
-        raise UsageError(say("missing", name="MODEL" if model is None else "OUT", command="whet compress"))
+        raise UsageError(
+            "{name} is missing: give the folder, or a recipe that names it (--recipe FILE). See `{command} --help`.",
+            name="MODEL" if model is None else "OUT",
+            command="whet compress",
+        )
     return resolve(model), Path(out)
 
 
