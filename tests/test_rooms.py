@@ -14,8 +14,8 @@ SRC = Path(__file__).parents[1] / "src" / "whet"
 # fmt: off
 ROOMS = [
     "errors", "events", "korean", "strict", "paths", "anatomy", "checkpoint", "text", "grids", "targets", "walk",
-    "train", "engines", "measure", "quantize", "budget", "scores", "formats", "report", "apply", "transforms", "steps",
-    "recipe", "starter", "cli",
+    "train", "engines", "measure", "quantize", "prune", "budget", "scores", "formats", "report", "apply", "transforms",
+    "steps", "recipe", "starter", "cli",
 ]
 # fmt: on
 PRINTS = {"cli", "starter"}  # `python -m whet.starter.make` is a command line of its own

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from whet.measure.compare import compare
     from whet.recipe.compress import compress
     from whet.recipe.inspect import inspect
+    from whet.recipe.masks import masks
     from whet.recipe.plan import plan
     from whet.recipe.resume import resume, status
     from whet.recipe.runner import run
@@ -31,12 +32,25 @@ _VERBS = {
     "export": "whet.formats.export",
     "generate": "whet.engines.opening",
     "inspect": "whet.recipe.inspect",
+    "masks": "whet.recipe.masks",
     "plan": "whet.recipe.plan",
     "resume": "whet.recipe.resume",
     "run": "whet.recipe.runner",
     "status": "whet.recipe.resume",
 }
-__all__ = ["__version__", "compare", "compress", "export", "generate", "inspect", "plan", "resume", "run", "status"]
+__all__ = [
+    "__version__",
+    "compare",
+    "compress",
+    "export",
+    "generate",
+    "inspect",
+    "masks",
+    "plan",
+    "resume",
+    "run",
+    "status",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from whet.anatomy import Linear
 from whet.apply.linear import Part, Weight, by_input
 from whet.apply.repair import repaired
 from whet.apply.shards import Shards, report_line, summed
+from whet.errors import GateError
 from whet.grids import Grid
 from whet.quantize import Solution, Start, pull, round_block
 from whet.walk import BlockStep, SecondMoments
@@ -80,7 +81,8 @@ class BlockRounding:
             if grid is None or part.h is None:
                 fixed[part.linear.address] = rounded
             else:
-                starts[part.linear.address] = Start(part.solution, grid, pull(part.w - part.added, rounded, part.h))
+                pulled = pull(part.w - part.added, rounded, part.h)
+                starts[part.linear.address] = Start(part.solution, grid, pulled, part.mask)
         if not starts:
             return parts, None
         trained = round_block(
@@ -108,31 +110,37 @@ class BlockRounding:
 
     def _stored(self, index: int, parts: Iterable[Part]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The tensors of block `index` and a line for each of `parts`; writes what repairs them."""
-        solved: dict[str, Solved] = {}
+        solved: dict[Linear, Solved] = {}
         report: dict[str, Any] = {}
         factors: dict[str, tuple[Tensor, Tensor]] = {}
         for part in parts:
             address, rounded = part.linear.address, self.job.values(part.solution, part.grid)
+            _check_zeros(part, rounded)
             line = report[address] = report_line(part.linear, part.grid, part.solution, part.error(rounded))
             if part.factors is not None:
                 line |= {"error": part.error(rounded + part.added), "unrepaired": line["error"]}
                 factors[address] = part.factors
             if part.starved is not None:
                 line["starved"] = part.starved
-            solved[address] = (part.solution, part.grid, rounded)
+            if part.mask is not None and self.job.sparsity is not None:
+                line["mask"] = self.job.sparsity.told(address, part.mask)
+            solved[part.linear] = (part.solution, part.grid, rounded)
         if self.job.repaired:
             self.shards.keep_factors(index, factors)
+        if self.job.storage.dense:
+            names = self.job.anatomy.block_tensors[index]
+            return self.shards.in_place(names, {linear: one[0].codes for linear, one in solved.items()}), report
         return self._tensors(index, solved), report
 
-    def _tensors(self, index: int, solved: Mapping[str, Solved]) -> dict[str, Tensor]:
+    def _tensors(self, index: int, solved: Mapping[Linear, Solved]) -> dict[str, Tensor]:
         """The tensors of block `index`: what was solved as it is stored, and everything else as it was."""
         anatomy, checkpoint = self.job.anatomy, self.job.checkpoint
         tensors: dict[str, Tensor] = {}
-        taken = {linear.parameter for linear in anatomy.blocks[index] if linear.address in solved}
+        taken = {linear.parameter for linear in anatomy.blocks[index] if linear in solved}
         for piece in self.job.pieces:
             if piece.linears[0].parameter not in taken:
                 continue
-            found = [solved.get(linear.address) for linear in piece.linears]
+            found = [solved.get(linear) for linear in piece.linears]
             if found[0] is None:
                 (linear,) = piece.linears
                 tensors[f"{piece.address}.weight"] = linear.view(checkpoint.read(linear.parameter)).contiguous()
@@ -144,3 +152,12 @@ class BlockRounding:
         for name in itertools.filterfalse(taken.__contains__, anatomy.block_tensors[index]):
             tensors[name] = checkpoint.read(name)
         return tensors
+
+
+def _check_zeros(part: Part, rounded: Tensor) -> None:
+    """Raises GateError unless `rounded`, the weights that readers compute, are exactly 0 where the mask is."""
+    if part.mask is not None and rounded.masked_fill(part.mask, 0).any():
+        raise GateError(
+            f"{part.linear.address}: a weight that is to be 0 is not. This is a defect of whet; please report it with "
+            f"the scheme ({part.grid.name}) and the shape {part.linear.shape}."
+        )

@@ -16,6 +16,7 @@ from whet.anatomy import Anatomy, Linear, Module, Piece
 from whet.budget import adapted, plan_hash
 from whet.checkpoint import Checkpoint
 from whet.grids import Grid
+from whet.prune import Sparsity
 from whet.quantize import SOLVERS, Effort, Solution, Transform, find_transform
 from whet.targets import Storage
 from whet.train import STEP_TOKENS
@@ -39,6 +40,7 @@ class Job:
     solve, verify: windows of tokens, int64. to_write: tokens that the original is still to write, for want of text or
     beside it. text: what the lineage tells of the text. notes: what a reader of the result has to know.
     marginal: also measure what each part loses by itself, which the next plan is made from.
+    step: which step's work it is. sparsity: which weights are 0, where any are by rule.
     """
 
     checkpoint: Checkpoint
@@ -68,6 +70,8 @@ class Job:
     transforms: Mapping[str, dict[str, Any]] | None = None
     source: Checkpoint | None = None
     parted: bool = False
+    step: str = "quantize"
+    sparsity: Sparsity | None = None
 
     @property
     def original(self) -> Checkpoint:
@@ -78,10 +82,15 @@ class Job:
         """Those of `linears` that have a grid."""
         return [linear for linear in linears if linear.address in self.grids]
 
+    @property
+    def apart(self) -> Mapping[str, Grid]:
+        """The grids, by address, of what is stored apart from the original's tensors."""
+        return {} if self.storage.dense else self.grids
+
     @functools.cached_property
     def pieces(self) -> list[Piece]:
         """What is stored by itself."""
-        return self.anatomy.pieces(self.grids)
+        return self.anatomy.pieces(self.apart)
 
     @functools.cached_property
     def repaired(self) -> list[Module]:
@@ -140,9 +149,8 @@ class Job:
 
     def record(self) -> dict[str, Any]:
         """What the lineage keeps of it, as plain JSON."""
-        return {
-            "step": "quantize",
-            "model": self.name,
+        rule = {} if self.sparsity is None else {"sparsity": self.sparsity.record()}
+        rounding = {
             "scheme": self.scheme,
             "embed": self.embed,
             "plan": None if self.plan is None else plan_hash(self.plan),
@@ -150,6 +158,11 @@ class Job:
             "transform": self.transform,
             "repair": self.repair,
             "synthetic": self.synthetic,
+        }
+        return {
+            "step": self.step,
+            "model": self.name,
+            **({"update": self.effort.text} if self.storage.dense else rounding),
             "target": self.target,
             "container": self.storage.container,
             "seed": self.seed,
@@ -158,6 +171,7 @@ class Job:
             "compute": str(self.compute).removeprefix("torch."),
             "text": None if self.text is None else dict(self.text),
             "model_sha256": self.sha256,
+            **rule,
         }
 
     def fingerprint(self) -> str:
@@ -169,10 +183,12 @@ class Job:
 
     def choices(self) -> dict[str, Any]:
         """What was chosen, as a result tells it."""
-        keys = ("scheme", "embed", "solver", "transform", "repair", "target", "container", "seed", "text")
+        keys = ("scheme", "embed", "solver", "transform", "repair", "update", "target", "container", "seed", "text")
         record = self.record()
-        folded = {} if self.transforms is None else {"transforms": self.transforms}
-        return {k: record[k] for k in keys} | {"plan": self.plan, "dequantize": self.storage.dequantize} | folded
+        chosen = {k: record[k] for k in (*keys, "sparsity") if k in record}
+        if not self.storage.dense:
+            chosen |= {"plan": self.plan, "dequantize": self.storage.dequantize}
+        return chosen if self.transforms is None else chosen | {"transforms": self.transforms}
 
 
 def scale_dtype(dtype: torch.dtype) -> torch.dtype:

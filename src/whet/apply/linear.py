@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from whet.anatomy import Linear
 from whet.apply.job import Job
 from whet.grids import Grid
-from whet.quantize import Solution, asymmetric_target, second_moment_error
+from whet.quantize import ROUGH, Solution, asymmetric_target, reconstruct, second_moment_error
 from whet.walk import SecondMoments
 
 Weight = Callable[[Linear], Tensor]
@@ -24,7 +25,8 @@ class Part:
 
     w: its original weights `[out, in]`. aim: what was to be rounded instead of them (the same, but for asymmetric
     calibration). h: the second moment of its inputs, if there is one. starved: for an expert the share of the tokens it
-    saw, if that is too few. factors: where it is repaired, its rows of B `[out, r]` and A `[r, in]`, as stored.
+    saw, if that is too few. mask: bool `[out, in]`, False where it is exactly 0; None where nothing has to be. factors:
+    where it is repaired, its rows of B `[out, r]` and A `[r, in]`, as stored.
     """
 
     linear: Linear
@@ -34,6 +36,7 @@ class Part:
     grid: Grid
     solution: Solution
     starved: float | None
+    mask: Tensor | None = None
     factors: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -64,10 +67,11 @@ def by_input(job: Job, linears: list[Linear], weight: Weight, moments: SecondMom
             if h is not None and drift is not None:
                 whole = asymmetric_target(torch.cat(own), h, drift)
                 aims = list(whole.split([len(w) for w in own]))
-            grid, solutions = in_one(job, aims, h, grid)
+            masks = masks_of(job, together, own, h)
+            grid, solutions = in_one(job, aims, h, grid, masks)
             parts += [
-                Part(linear, w, aim, h, grid, solution, share)
-                for linear, w, aim, solution in zip(together, own, aims, solutions, strict=True)
+                Part(linear, w, aim, h, grid, solution, share, mask)
+                for linear, w, aim, solution, mask in zip(together, own, aims, solutions, masks, strict=True)
             ]
         yield parts
 
@@ -81,11 +85,23 @@ def kind(job: Job, linear: Linear) -> tuple[Grid, str]:
     return grid, next(piece.address for piece in job.pieces if linear in piece.linears)
 
 
-def in_one(job: Job, weights: list[Tensor], h: Tensor | None, grid: Grid) -> tuple[Grid, list[Solution]]:
-    """Weights of one input, rounded together; and the grid with the type of its scales."""
-    w = torch.cat(weights) if len(weights) > 1 else weights[0]
+def masks_of(job: Job, linears: list[Linear], weights: list[Tensor], h: Tensor | None) -> Sequence[Tensor | None]:
+    """The mask of each linear of one input, None where nothing has to be 0."""
+    found = None
+    if job.sparsity is not None:
+        update = functools.partial(reconstruct, steps=ROUGH) if job.effort.text else None
+        found = job.sparsity.masks([linear.address for linear in linears], weights, h, update)
+    return found or [None] * len(linears)
+
+
+def in_one(
+    job: Job, weights: Sequence[Tensor], h: Tensor | None, grid: Grid, masks: Sequence[Tensor | None]
+) -> tuple[Grid, list[Solution]]:
+    """Weights of one input, rounded together under their masks; and the grid with the type of its scales."""
+    w = torch.cat(list(weights)) if len(weights) > 1 else weights[0]
     grid = with_safe_scales(job, w, grid)
-    solution = job.effort.solve(w, h, grid)
+    own = [mask for mask in masks if mask is not None]  # of all linears or of none
+    solution = job.effort.solve(w, h, grid, torch.cat(own) if own else None)
     ends = list(itertools.accumulate(map(len, weights)))
     return grid, [solution.rows(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 

@@ -26,7 +26,8 @@ def repaired(job: Job, parts: list[Part]) -> list[Part]:
             kinds.setdefault(kind(job, part.linear), []).append(part)
         again: list[Part] = []
         for (grid, _), together in kinds.items():
-            grid, solutions = in_one(job, [part.aim - part.added for part in together], together[0].h, grid)
+            aims, masks = [part.aim - part.added for part in together], [part.mask for part in together]
+            grid, solutions = in_one(job, aims, together[0].h, grid, masks)
             again += [
                 dataclasses.replace(part, grid=grid, solution=solution)
                 for part, solution in zip(together, solutions, strict=True)

@@ -41,7 +41,7 @@ class Shards:
 
     def file_of(self, unit: str) -> Path:
         """The shard that holds `unit`."""
-        stem = "model" if self.job.storage.container == "compressed-tensors" else "whet"
+        stem = "model" if self.job.storage.stock else "whet"
         return self.out / f"{stem}-{self.units().index(unit) + 1:05d}-of-{self.count:05d}.safetensors"
 
     def finished(self, unit: str) -> bool:
@@ -88,11 +88,26 @@ class Shards:
             )
         return {f"{piece.address}.{part}": tensor for part, tensor in parts.items()}
 
+    def in_place(self, names: list[str], solved: Mapping[Linear, Tensor]) -> dict[str, Tensor]:
+        """The original's tensors `names` with the weights `[out, in]` of `solved` in them, in the type they have."""
+        tensors = {name: self.job.checkpoint.read(name) for name in names}
+        for linear, w in solved.items():
+            own = linear.view(tensors[linear.parameter])
+            own.copy_(w)
+            if not torch.isfinite(own).all():
+                raise UsageError(
+                    f"{linear.address}: weights that make up for others exceed what {own.dtype} holds. Convert the "
+                    "original to bfloat16 or float32 first."
+                )
+        return tensors
+
     def weights(self, unit: str, linears: list[Linear]) -> dict[str, Tensor]:
         """The lighter weights of `linears`, float32, decoded from the file of `unit` as the target computes them."""
         if not linears:
             return {}
         stored = read_header(self.file_of(unit))
+        if self.job.storage.dense:
+            return {x.address: x.view(read_tensor(stored[x.parameter])).to(self.job.device).float() for x in linears}
         wanted = {linear.address for linear in linears}
         weights = {}
         for piece in self.job.pieces:

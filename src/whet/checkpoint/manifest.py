@@ -26,8 +26,10 @@ class BaseModelName(BaseModel):
 class Manifest(BaseModel):
     """What a folder holds and how it came to be; docs/artifact.md tells of every key.
 
-    linears: by address the grid and its parameters, and what rounding lost. reading: how tensors are read where it is
-    not each by its address and name. lineage: a record a step, the oldest first. files: bytes and SHA-256 by name.
+    linears: by address the grid and its parameters, and what rounding lost. masks: by address of linears that have one,
+    how it was chosen and the share of weights that is 0; what they lost, where nothing was rounded. reading: how
+    tensors are read where it is not each by its address and name. lineage: a record a step, the oldest first. files:
+    bytes and SHA-256 by name.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -38,6 +40,7 @@ class Manifest(BaseModel):
     container: str
     dequantize: bool = False
     linears: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    masks: dict[str, dict[str, Any]] | None = None
     reading: dict[str, Any] | None = None
     transforms: dict[str, dict[str, Any]] | None = None
     adapter: dict[str, Any] | None = None
@@ -51,7 +54,7 @@ class Manifest(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """As it is written; what does not apply is left out."""
-        absent = ("reading", "transforms", "adapter", "gguf")
+        absent = ("masks", "reading", "transforms", "adapter", "gguf")
         return {k: v for k, v in self.model_dump().items() if not (k in absent and v is None)}
 
 

@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 import whet
-from whet.cli import compare, compress, demo, export, generate, inspect, plan, resume, run, schema, status
+from whet.cli import compare, compress, demo, export, generate, inspect, masks, plan, resume, run, schema, status
 from whet.cli.phrases import say, sentence
 from whet.errors import WhetError
 
@@ -45,7 +45,7 @@ def _options(
     pass
 
 
-for _verb in (demo, inspect, plan, compress, run, status, export, compare, generate, resume, schema):
+for _verb in (demo, inspect, plan, compress, masks, run, status, export, compare, generate, resume, schema):
     app.command(_verb.__name__.rpartition(".")[2], epilog=_verb.EXAMPLE)(_verb.run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,9 +102,14 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     """What was written, how far it is from the original, who loads it, and what to type next."""
     console.show(by_part(result["sizes"]["original"], result["sizes"]["lighter"], "size").rich())
     foretold(console, result)
+    masked = [(math.prod(x["shape"]), x["mask"]["share"]) for x in result["linears"].values() if "mask" in x]
+    if masked:
+        share = sum(size * share for size, share in masked) / sum(size for size, _ in masked)
+        console.show(say("masked", linears=len(masked), share=f"{100 * share:.3g} %"))
     if "kl" in result:
         console.show(say("verified", kl=figure(result["kl"]), top1=f"{100 * result['top1']:.1f} %"))
-    console.show(say("made", out=result["out"]), say(f"loads.{result['loads_in']}"))
+    loads = "dense" if result.get("container") == "dense" else result["loads_in"]
+    console.show(say("made", out=result["out"]), say(f"loads.{loads}"))
     if result.get("repair"):
         console.show(say("adapter", folder=f"{result['out']}/adapter"))
     if (written := (result.get("check") or {}).get("gguf")) is not None:

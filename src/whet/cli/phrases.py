@@ -98,6 +98,14 @@ PHRASES: dict[str, tuple[str, str]] = {
         "Stock transformers loads it (with compressed-tensors installed).",
         "transformers가 그대로 불러옵니다 (compressed-tensors 필요).",
     ),
+    "loads.dense": (
+        "Whatever loads the original loads it.",
+        "원본을 불러오는 것이면 무엇이든 그대로 불러옵니다.",
+    ),
+    "masked": (
+        "Exactly 0: {share} of the weights of {linears} linears.",
+        "선형층 {linears}개의 가중치 가운데 {share}가 정확히 0입니다.",
+    ),
     "loads.modelling file": (
         "Stock transformers loads it through its own modelling file (trust_remote_code=True); whet loads it without.",
         "transformers는 폴더의 모델링 파일로 불러오고 (trust_remote_code=True), whet은 그것 없이 불러옵니다.",

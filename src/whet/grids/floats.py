@@ -1,7 +1,8 @@
-"""Plain floating-point types as a grid: `F16` and `BF16`, what a weight is when it is merely stored in fewer bytes.
+"""Plain floating-point types as a grid: `F16` and `BF16`, what a weight is when it is merely stored in fewer bytes, and
+`F32`, which only weights under a mask are put on.
 
 There is nothing to fit and no code to choose: encoding is a cast, to the nearest value and to the even one between two.
-Every solver therefore rounds to nearest here.
+Every solver therefore rounds to nearest here, but for what GPTQ does under a mask (`whet.quantize.reconstruct`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from whet.grids.grid import PLAIN, Grid, Params
 
 @dataclass(frozen=True)
 class FloatGrid(Grid):
-    """Where a linear's weights may land when they are stored as `dtype`, float16 or bfloat16: no group, no zero."""
+    """Where a linear's weights may land when they are stored as `dtype`, float16, bfloat16 or float32: no group, no
+    zero."""
 
     dtype: torch.dtype
     group = 0
@@ -36,7 +38,7 @@ class FloatGrid(Grid):
     @property
     def name(self) -> str:
         """The scheme a user would type for it."""
-        return {torch.float16: "F16", torch.bfloat16: "BF16"}[self.dtype]
+        return {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}[self.dtype]
 
     @property
     def scale_dtype(self) -> torch.dtype:

@@ -11,9 +11,10 @@ from whet.quantize.gptaq import asymmetric_target
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
 from whet.quantize.readers import Reader, Settle, balanced, loss
+from whet.quantize.reconstruct import ROUGH, STEPS, reconstruct
 from whet.quantize.rotation import random_hadamard
 from whet.quantize.smooth import smooth
-from whet.quantize.solution import SLICE, Solution, second_moment_error
+from whet.quantize.solution import SLICE, Solution, holds_zero, second_moment_error
 from whet.quantize.solvers import METHODS, ROUNDINGS, SOLVERS, WORDS, Effort, Rounding, find_solver
 from whet.quantize.spinquant import LEARNING_STEPS, Turned, pivots, spinquant
 from whet.quantize.transforms import TRANSFORMS, Transform, find_transform
@@ -21,9 +22,11 @@ from whet.quantize.transforms import TRANSFORMS, Transform, find_transform
 __all__ = [
     "LEARNING_STEPS",
     "METHODS",
+    "ROUGH",
     "ROUNDINGS",
     "SLICE",
     "SOLVERS",
+    "STEPS",
     "TRANSFORMS",
     "WORDS",
     "Effort",
@@ -42,11 +45,13 @@ __all__ = [
     "find_solver",
     "find_transform",
     "gptq",
+    "holds_zero",
     "loss",
     "nearest",
     "pivots",
     "pull",
     "random_hadamard",
+    "reconstruct",
     "round_block",
     "second_moment_error",
     "smooth",

@@ -26,6 +26,7 @@ from whet.grids import CodedGrid, Grid, Params
 from whet.grids.least_squares import pooled
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
+from whet.quantize.reconstruct import reconstruct
 from whet.quantize.solution import COLUMNS, Solution, masked_codes, row_slices
 from whet.quantize.steering import steering_type
 
@@ -67,16 +68,20 @@ def gptq(
 ) -> Solution:
     """Round `w [out, in]` onto `grid` so that tr((w − q) h (w − q)ᵀ) is small.
 
-    h: second moment `[in, in]` of the inputs, float32. mask: bool `[out, in]`, False where the weight must be 0.
+    h: second moment `[in, in]` of the inputs, float32. mask: bool `[out, in]`, False where the weight must be 0: then
+    what is rounded are the weights that make up for that best (`reconstruct`). Errors fed forward would make up for it
+    in later columns alone, and KL of the embedded model at 2:4 and 4 bits was 0.057 with that and 0.044 so.
     damp: added to the diagonal, as a share of its mean, tenfold again while the factorisation fails; when it fails even
     at 1 the linear is rounded to nearest and a note says so. candidates: parameter sets carried through a group
     of up to 64 columns, fewer through wider ones. sweeps: at most so many passes of coordinate descent afterwards; 0
     leaves GPTQ's own solution.
     """
+    w = w.float()
+    if mask is not None:
+        w = reconstruct(w, h, mask)
     coded = grid.coded
     if coded is None:
         return nearest(w, h, grid, mask)
-    w = w.float()
     columns = w.shape[1]
     groups = grid.groups(columns)
     factor = factorize(h, groups, damp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from whet.grids import Grid
@@ -19,7 +20,7 @@ def nearest(w: Tensor, h: Tensor | None, grid: Grid, mask: Tensor | None = None)
     if mask is None:
         params = grid.fit(w, importance)
         return Solution(grid.encode(w, params), params)
-    w = w * mask
+    w = torch.where(mask, w, 0.0)  # and not times it, which leaves zeros with a sign
     coded = grid.coded
     if coded is None:
         return Solution(grid.encode(w, {}), {})

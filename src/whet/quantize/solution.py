@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from whet.errors import UsageError
-from whet.grids import CodedGrid, Params
+from whet.grids import CodedGrid, Grid, Params
 
 # Columns that go one at a time between two matrix products: what is fed forward from further back arrives in a product,
 # and only the last few columns are added by vector products, which are bound by memory.
@@ -58,6 +58,12 @@ def masked_codes(codes: Tensor, params: Params, grid: CodedGrid, kept: Tensor) -
             "Use an integer-zero or symmetric grid for sparse weights."
         )
     return torch.where(kept, codes, zero.to(codes.dtype))
+
+
+def holds_zero(grid: Grid) -> bool:
+    """Whether a weight can be exactly 0 on `grid`, as a mask needs."""
+    one = torch.ones(1)
+    return grid.coded is None or grid.coded.zero_value({"scale": one, "zero": one}) is not None
 
 
 def second_moment_error(w: Tensor, rounded: Tensor, h: Tensor) -> float:

@@ -12,8 +12,8 @@ from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.steps.budget import budget_of, check_possible, offers
 from whet.steps.decide import decide
+from whet.steps.driver import examined
 from whet.steps.options import Budget, Plan, Quantize, takes
-from whet.steps.quantize import examined
 from whet.steps.score import score
 from whet.targets import find_target
 

@@ -12,10 +12,11 @@ from whet.checkpoint import MANIFEST
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.recipe.runner import resume_run
+from whet.steps.masks import resume_masks
 from whet.steps.quantize import resume_quantize
 from whet.walk import is_locked
 
-_RESUMES = {"recipe": resume_run, "quantize": resume_quantize}
+_RESUMES = {"recipe": resume_run, "quantize": resume_quantize, "masks": resume_masks}
 
 
 def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:

@@ -18,6 +18,7 @@ steps; `whet compress --recipe` takes a recipe whose only step is quantize.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -32,6 +33,7 @@ from whet.steps.options import STEPS, TARGET, Options, Quantize
 from whet.strict import Strict, checked
 
 PRESETS = ("w8", "w4", "balanced", "smallest")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class QuantizeStep(Quantize):
@@ -205,7 +207,16 @@ def _load(recipe: str | Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML's own reader silently keeps the last."""
+    """Refuses a key that stands twice, of which YAML's own reader silently keeps the last, and reads 2:4 as it stands:
+    numbers to base 60 are no more since YAML 1.2."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [
+            (tag, re.compile(f"(?!.*:){pattern.pattern}", pattern.flags) if tag in _NUMBERS else pattern)
+            for tag, pattern in known
+        ]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:

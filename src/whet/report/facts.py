@@ -52,7 +52,7 @@ def loading(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
     """How a folder with this `whet.json` is loaded, by runtime, and whether that is tested."""
     if not manifest:
         return []
-    stock = manifest["container"] == "compressed-tensors"
+    stock = manifest["container"] != "whet"
     beside = ""
     if "adapter" in manifest:
         beside = f'\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "FOLDER/{ADAPTER}")'

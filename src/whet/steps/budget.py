@@ -13,6 +13,7 @@ from whet.budget.mix import Budget, Offers, must_be_possible, offered
 from whet.checkpoint import Checkpoint, size_on_disk
 from whet.errors import UsageError
 from whet.grids import Grid
+from whet.quantize import holds_zero
 from whet.steps.estimate import estimate
 from whet.steps.options import Budget as Asked
 from whet.steps.rounds import QUALITY_ROUNDS, ROUNDS
@@ -55,10 +56,16 @@ def check_possible(job: Job, budget: Budget) -> None:
 
 
 def offers(job: Job) -> Callable[[Linear], list[Grid]]:
-    """What the target is offered, by linear."""
+    """What the target is offered, by linear; where weights are to stay 0, what holds that."""
     own = {linear.address for linear in tables(job.anatomy)}
     target, scales = find_target(job.target), scale_dtype(job.dtype)
-    return lambda linear: offered(target, linear.shape, linear.address in own, scales)
+    masked = {} if job.sparsity is None else job.sparsity.kept
+
+    def fitting(linear: Linear) -> list[Grid]:
+        found = offered(target, linear.shape, linear.address in own, scales)
+        return [grid for grid in found if holds_zero(grid)] if linear.address in masked else found
+
+    return fitting
 
 
 def typical_grids(job: Job, budget: Budget) -> dict[str, Grid]:

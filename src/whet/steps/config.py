@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from whet.apply.job import Job
 from whet.apply.shards import Shards
-from whet.checkpoint import empty_model, read_header, write_json
+from whet.checkpoint import atomic, empty_model, read_header, write_json
 from whet.formats import linear_table, quantization_config, reading, whet_config
 
 
@@ -26,9 +27,13 @@ def write_index(out: Path, shards: Shards, stem: str) -> None:
     )
 
 
-def write_config(out: Path, job: Job, packed: bool) -> None:
+def write_config(out: Path, job: Job) -> None:
+    if job.storage.dense:
+        with atomic(out / "config.json") as temporary:
+            shutil.copyfile(job.original.path / "config.json", temporary)
+        return
     config = {k: v for k, v in job.checkpoint.config.items() if k not in ("auto_map", "_name_or_path")}
-    if packed:
+    if job.storage.stock:
         config["quantization_config"] = quantization_config(
             {piece.address: job.grids[piece.linears[0].address] for piece in job.pieces},
             _dense(job),
@@ -43,8 +48,8 @@ def write_config(out: Path, job: Job, packed: bool) -> None:
 
 def read_how(job: Job) -> dict[str, Any]:
     """How the tensors are read where it is not each by its address and name."""
-    how = reading(job.anatomy, job.grids, job.storage.decode)
-    plain = linear_table(job.grids, job.storage.decode)
+    how = reading(job.anatomy, job.apart, job.storage.decode)
+    plain = linear_table(job.apart, job.storage.decode)
     return {} if how == {"linears": plain} else {"reading": how}
 
 

@@ -14,48 +14,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Anatomy, anatomy
+from whet.anatomy import Anatomy
 from whet.apply.job import Job, compute_type, model_name, scale_dtype
-from whet.apply.opening import check_shapes, check_vocabulary, part, untie
 from whet.budget import check_plan, read_plan, tables
-from whet.checkpoint import Checkpoint, model_config
-from whet.checkpoint.memory import check_fits, lacking
+from whet.checkpoint import Checkpoint
+from whet.checkpoint.memory import lacking
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
-from whet.formats.gguf import plan_gguf
 from whet.grids import Grid, parse_scheme
+from whet.prune import Sparsity
 from whet.quantize import SOLVERS, Effort, find_solver, find_transform
+from whet.steps.material import Material, about_text, read_material
 from whet.steps.options import TARGET, Quantize
+from whet.steps.original import Original, about_original, open_original
+from whet.steps.sparsity import check_sparsity, rule_of
 from whet.targets import (
     TARGETS,
     Storage,
     Target,
     beside_adapter,
-    check_family,
     find_target,
     no_file_yet,
     stand_in,
     storage,
     tied,
 )
-from whet.text.calibration import read_windows
 from whet.walk import not_followed
 
 # Tokens that training is given, at the least, where the original may write some (`whet.apply.material`).
 ENOUGH = 1 << 16
 SCHEME, SOLVER = "W4A16", "gptq"  # where none is asked for
-
-
-@dataclass(frozen=True)
-class Material:
-    """Windows of tokens, int64, to solve and verify on; what the lineage tells of them; and tokens that the original
-    is still to write (`to_write`), `synthetic` of them beside the text."""
-
-    solve: Sequence[Tensor] = ()
-    verify: Sequence[Tensor] = ()
-    about: Mapping[str, Any] | None = None
-    to_write: int = 0
-    synthetic: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,17 +54,6 @@ class _Method:
     target: Target
     scheme: str | None
     plan: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class _Model:
-    """The original as it is worked on. `untied`: its config ties tensors that differ; `parted`: as in `Job`."""
-
-    checkpoint: Checkpoint
-    parts: Anatomy
-    dtype: torch.dtype
-    untied: bool
-    parted: bool
 
 
 def decide(
@@ -100,14 +77,14 @@ def decide(
         )
     method = _method(asked)
     place = resolve_device(device)
-    opened = _opened(model, asked, method)
+    opened = open_original(model, method.target, turned=find_transform(asked.transform).stream)
     parts, checkpoint = opened.parts, opened.checkpoint
     notes = no_file_yet(method.target)
     if not parts.family.known:
         notes.append(_about_unknown(asked, method, parts))
         method = dataclasses.replace(method, effort=SOLVERS["nearest"])
         asked = asked.model_copy(update={"text": None, "eval_text": None})
-    check_shapes(checkpoint, parts)
+    sparsity = rule_of(asked, method.effort, opened)
     grids, stored, plan, more = _grids(asked, method, opened)
     notes += more
     if asked.repair is not None:
@@ -116,15 +93,15 @@ def decide(
             notes.append("the plan's prediction is of its schemes alone, without what repair adds in bytes and wins")
     given = material
     if material is None:
-        material, more = _material(asked, method, checkpoint, parts, seed)
+        material, more = _material(asked, method, opened, sparsity, seed)
     if find_transform(asked.transform).judged and not material.to_write and not material.verify:
         raise UsageError(
             "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
             "or --eval FILE."
         )
-    notes += _about_model(opened, method, asked, material)
+    notes += about_original(opened, asked.window, material) + _about_solver(method, parts)
     if given is None:
-        notes += more + _about_text(asked, method, material, parts)
+        notes += more + about_text(asked, material, parts, solved=method.effort.text)
     job = Job(
         checkpoint=checkpoint,
         anatomy=parts,
@@ -149,7 +126,9 @@ def decide(
         text=material.about,
         notes=tuple(notes),
         parted=opened.parted,
+        sparsity=sparsity,
     )
+    check_sparsity(job)
     if asked.repair is not None:
         _check_repair(job, method.target)
     return job
@@ -171,19 +150,6 @@ def _method(asked: Quantize) -> _Method:
     effort = find_solver(solver or SOLVER)
     find_transform(asked.transform)
     return _Method(effort, runtime, scheme, plan)
-
-
-def _opened(model: str | Path, asked: Quantize, method: _Method) -> _Model:
-    """The original, for a target that has its family."""
-    checkpoint = Checkpoint(model)
-    untied = untie(checkpoint)
-    parted = find_transform(asked.transform).stream and part(checkpoint)
-    parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
-    check_family(method.target, parts.model_type, str(checkpoint.path))
-    if method.target.gguf:
-        plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
-    dtype = model_config(checkpoint).dtype or checkpoint.dtype
-    return _Model(checkpoint, parts, dtype, untied, parted)
 
 
 def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> str:
@@ -208,7 +174,7 @@ def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> str:
 
 
 def _grids(
-    asked: Quantize, method: _Method, opened: _Model
+    asked: Quantize, method: _Method, opened: Original
 ) -> tuple[dict[str, Grid], Storage, dict[str, Any] | None, list[str]]:
     """A grid for every part that has one, how they are stored, the plan they are of, and notes."""
     parts, checkpoint, dtype = opened.parts, opened.checkpoint, opened.dtype
@@ -225,76 +191,29 @@ def _grids(
 
 
 def _material(
-    asked: Quantize, method: _Method, checkpoint: Checkpoint, parts: Anatomy, seed: int
+    asked: Quantize, method: _Method, opened: Original, sparsity: Sparsity | None, seed: int
 ) -> tuple[Material, list[str]]:
-    """The windows of the text, and how many tokens the original is to write for want of text or beside it."""
-    if asked.text is None:
-        if not method.effort.text and not find_transform(asked.transform).text:
-            return Material(), _beside(checkpoint, parts, [], asked.synthetic, method.effort.writes)[1]
-        if parts.task != "causal":
-            without = "" if asked.transform is None else f" without --transform {asked.transform}"
-            raise UsageError(
-                f"No text was given, and {checkpoint.path.name} does not write any by itself. Give --text FILE of the "
-                f"kind the model is used for, or --solver nearest{without}, which needs none."
-            )
-        _beside(checkpoint, parts, [], asked.synthetic, method.effort.writes)
-        check_fits(checkpoint)
-        window = min(asked.window, int(checkpoint.config.get("max_position_embeddings") or asked.window))
-        about = {"source": "written by the model itself", "window": window}
-        return Material(about=about, to_write=asked.samples * window), []
-    solve, verify, about = read_windows(
-        checkpoint,
-        asked.text,
-        asked.eval_text,
-        field=asked.field,
-        chat=asked.chat,
-        samples=asked.samples,
-        window=asked.window,
-        seed=seed,
-    )
-    check_vocabulary(checkpoint, parts, (*solve, *verify))
-    beside, notes = _beside(checkpoint, parts, solve, asked.synthetic, method.effort.writes)
-    return Material(solve, verify, about, beside, beside), notes
+    """The windows of the text, how many tokens the original is to write for want of text or beside it, and notes."""
+    checkpoint, parts = opened.checkpoint, opened.parts
+    needed = method.effort.text or find_transform(asked.transform).text
+    without = "" if asked.transform is None else f" without --transform {asked.transform}"
+    if sparsity is not None and sparsity.inputs:
+        needed, without = True, f" with --importance magnitude{without}"
+    instead = f"--solver nearest{without}"
+    found = read_material(asked, checkpoint, parts, seed, needed=needed, instead=instead)
+    beside, notes = _beside(checkpoint, parts, found.solve, asked.synthetic, method.effort.writes)
+    return dataclasses.replace(found, to_write=found.to_write or beside, synthetic=beside), notes
 
 
-def _about_model(opened: _Model, method: _Method, asked: Quantize, material: Material) -> list[str]:
-    """Notes on what is unusual of the model, and on what a solver makes of that."""
-    parts, notes = opened.parts, []
-    if opened.untied:
-        notes.append(
-            f"{parts.family.head}.weight differs from the embedding although config.json ties the two: both are kept, "
-            "as transformers does, and the lighter config says that they are not tied"
-        )
-    if material.about is not None and material.about.get("window", asked.window) < asked.window:
-        notes.append(
-            f"windows of {material.about['window']} tokens instead of {asked.window}: the model's config allows no "
-            "longer ones"
-        )
-    if parts.unnamed:
-        notes.append(f"copied unchanged, as no table names them: {', '.join(parts.unnamed)}")
-    if parts.dropped:
-        notes.append(f"{parts.dropped} left out: it is a copy of the embedding, to which config.json ties it")
+def _about_solver(method: _Method, parts: Anatomy) -> list[str]:
+    """Notes on what a solver makes of the model."""
+    notes = []
     if method.effort.block and (why := not_followed(parts)) is not None:
         notes.append(
             f"blocks are trained with every error of their output weighed alike, and nothing after them: {why}"
         )
     if method.effort.correct and any(linear.held.expert is not None for linear in parts.linears()):
         notes.append("experts are rounded as by gptq: the original and the lighter model send them different tokens")
-    return notes
-
-
-def _about_text(asked: Quantize, method: _Method, material: Material, parts: Anatomy) -> list[str]:
-    """Notes on text that is too little."""
-    notes = []
-    seen = sum(map(len, material.solve)) + material.synthetic
-    widest = max((linear.shape[1] for linear in parts.linears()), default=0)
-    if material.solve and method.effort.text and seen < widest:
-        notes.append(
-            f"solved on {seen} tokens, fewer than the {widest} channels that its widest linear reads: give more text "
-            "(--text, --samples, --synthetic)"
-        )
-    if asked.text is not None and not material.verify:
-        notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
     return notes
 
 

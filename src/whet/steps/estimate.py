@@ -20,7 +20,7 @@ from whet.apply.tune import TUNING_STEPS
 from whet.budget import tensor_bytes
 from whet.checkpoint.memory import available_memory
 from whet.errors import MachineError, UsageError
-from whet.quantize import LEARNING_STEPS, SLICE, WORDS, Effort
+from whet.quantize import LEARNING_STEPS, ROUGH, SLICE, STEPS, WORDS, Effort
 from whet.steps.decide import ENOUGH
 from whet.train import STEP_TOKENS, usual_steps
 from whet.transforms.judge import PROPOSED, judging_bytes, judging_memory, judging_multiplications
@@ -43,6 +43,8 @@ _LEARNED, _LEARNING = 64, 12.0
 # Multiplications and additions that repairing a module takes, over its smaller side cubed: eigenvectors, one or two
 # times, in double precision.
 _EIGEN = 100.0
+# Bytes that choosing masks takes for each weight of what is solved together, and for each number of a second moment.
+_MASKING, _INVERSE = 40, 16
 # What Python, torch and transformers take before any model is read, measured on Linux x86-64.
 _BASE_MEMORY = 700 * 2**20
 
@@ -63,6 +65,9 @@ def estimate(job: Job) -> dict[str, Any]:
     moments = max(_moments(job, block) for block in parts.blocks)
     # a second moment's factor and what steers, weights and codes of what is solved together, and a slice of it in work
     solving = _FACTOR * widest**2 + moments + 6 * largest + 40 * min(largest, SLICE) if tokens else 20 * largest
+    if job.sparsity is not None:
+        inverse = _INVERSE * widest**2 if job.sparsity.inputs else 0
+        solving = max(solving + _MASKING * largest, moments + inverse + _MASKING * largest)
     if repair:  # the error and what is made of it in float64, and an eigenvalue problem of its smaller side
         solving += 32 * max(math.prod(m.shape) for m in job.repaired)
         solving += 24 * max(min(m.shape) for m in job.repaired) ** 2
@@ -92,7 +97,7 @@ def estimate(job: Job) -> dict[str, Any]:
     multiply = _multiplications_per_second()
     given = tokens - job.synthetic
     most = max(given, ENOUGH) if job.solve and parts.task == "causal" else given
-    return {
+    needs = {
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
         "memory": int(memory),
         # llama.cpp's own file holds the weights once more
@@ -104,10 +109,12 @@ def estimate(job: Job) -> dict[str, Any]:
         # adapters lie block by block in the run's folder until they become one
         + after.get("adapter", 0),
         "seconds": _seconds(job, job.effort, multiply, tokens),
-        "efforts": {
-            word: _seconds(job, effort, multiply, most if effort.writes else given) for word, effort in WORDS.items()
-        },
     }
+    if not job.storage.dense:
+        needs["efforts"] = {
+            word: _seconds(job, effort, multiply, most if effort.writes else given) for word, effort in WORDS.items()
+        }
+    return needs
 
 
 def _seconds(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
@@ -126,13 +133,25 @@ def _seconds(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
     flops += rounds * sum(effort.work * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
     if effort.correct:
         flops += 2.0 * weights * tokens + sum(2.0 * (tokens + 2 * x.shape[0]) * x.shape[1] ** 2 for x in chosen)
-    flops += repairs
+    flops += repairs + (_masking(job, chosen) if effort.text else 0.0)
     size = min(STEP_TOKENS, tokens)
     if effort.block:
         flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
     if effort.tune:
         flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
     return flops / multiply + (weights + table) * 1e-7 + _searching(job, effort, multiply, tokens)
+
+
+def _masking(job: Job, chosen: list[Linear]) -> float:
+    """Multiplications and additions of choosing masks in stages, and of making up for what is gone."""
+    if job.sparsity is None or job.sparsity.pattern is None:
+        return 0.0
+    stages = len(job.sparsity.pattern.stages()) - 1
+    return sum(
+        2.0 * (stages * ROUGH + STEPS) * math.prod(x.shape) * x.shape[1]
+        + (4.0 * (stages + 1) * x.shape[1] ** 3 if job.sparsity.inputs else 0.0)
+        for x in chosen
+    )
 
 
 def _searching(job: Job, effort: Effort, multiply: float, tokens: int) -> float:

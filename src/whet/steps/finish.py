@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import compressed_tensors
 import torch
-import transformers
 
-from whet import __version__
 from whet.apply.job import Job
 from whet.apply.shards import Shards
 from whet.budget import write_plan
@@ -19,7 +16,6 @@ from whet.checkpoint import (
     ADAPTER,
     CONFIG,
     WEIGHTS,
-    BaseModelName,
     Checkpoint,
     Manifest,
     adapter_size,
@@ -40,6 +36,7 @@ from whet.formats import adapter_config, linear_table
 from whet.formats.export import FILE, write_verified
 from whet.formats.gguf import plan_gguf
 from whet.steps.config import read_how, write_config, write_index
+from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.proof import prove
 from whet.steps.readme import readme
@@ -54,9 +51,8 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
     out, journal = shards.out, shards.journal
     report = {a: line for unit in shards.units() for a, line in journal.entries[unit]["linears"].items()}
     notes = [*job.notes, *starved(job, report), *untrained(job, journal)]
-    packed = job.storage.container == "compressed-tensors"
-    write_index(out, shards, "model" if packed else "whet")
-    write_config(out, job, packed)
+    write_index(out, shards, "model" if job.storage.stock else "whet")
+    write_config(out, job)
     if job.repaired:
         _write_adapter(out, job, shards)
     for file in copied_files(job.original.path):
@@ -64,8 +60,9 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
             shutil.copyfile(file, temporary)
     if job.plan is not None:
         write_plan(out / "plan.json", job.plan)
-    write_bytes(out / RECIPE, recipe_text(recipe).encode())
-    if not packed:
+    again = {} if job.step == "quantize" else {"again": "whet run recipe.yaml MODEL OUT"}
+    write_bytes(out / RECIPE, recipe_text(recipe, **again).encode())
+    if not job.storage.stock:
         write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
     check = prove(out, job)
     manifest = _manifest(job, report, verified, notes)
@@ -80,29 +77,42 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
 
 
 def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], notes: list[str]) -> Manifest:
-    before = job.original.whet or {}
-    base = before.get("base_model") or {"name": job.name, "sha256": job.sha256}
-    versions = {
-        "whet": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "compressed-tensors": compressed_tensors.__version__,
-    }
-    table = linear_table(job.grids, job.storage.decode)
-    return Manifest(
-        base_model=BaseModelName(**base),
-        target=job.target,
+    table = linear_table(job.apart, job.storage.decode)
+    return next_manifest(
+        job.original,
+        job.record(),
+        name=job.name,
+        sha256=job.sha256,
         container=job.storage.container,
+        target=job.target,
         dequantize=job.storage.dequantize,
-        linears={address: {**entry, **report[address]} for address, entry in table.items()},
+        linears={address: {**entry, **_without_mask(report[address])} for address, entry in table.items()},
+        masks=_masks(job, report),
         **read_how(job),
         transforms=None if job.transforms is None else dict(job.transforms),
         copied=list(job.anatomy.unnamed),
         dropped=job.anatomy.dropped,
         verify={k: verified[k] for k in ("kl", "top1") if k in verified},
         notes=notes,
-        lineage=[*before.get("lineage", ()), {**job.record(), "versions": versions}],
     )
+
+
+def _without_mask(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key != "mask"}
+
+
+def _masks(job: Job, report: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]] | None:
+    """What is told of every mask: of those made now, and of those before in linears that stayed as they were."""
+    before = (job.original.whet or {}).get("masks") or {}
+    found = {}
+    for linear in job.anatomy.linears():
+        line = report.get(linear.address)
+        if line is None and linear.address in before:
+            found[linear.address] = before[linear.address]
+        elif line is not None and "mask" in line:
+            lost = {"error": line["error"]} if job.storage.dense else {}
+            found[linear.address] = {**line["mask"], **lost}
+    return found or None
 
 
 def _write_adapter(out: Path, job: Job, shards: Shards) -> None:

@@ -20,6 +20,8 @@ TARGET = "transformers"  # where none is asked for
 # Named here and not read off the tables, which are slow to import; a test keeps them equal.
 RUNTIMES = "transformers, vllm, llama.cpp, onnx, openvino, whet"
 TRANSFORMS = "smooth, awq, rotate, quarot, spinquant, auto"
+IMPORTANCES = "magnitude, wanda, sparsegpt"
+IMPORTANCE = "sparsegpt"  # where none is asked for
 
 
 @dataclass(frozen=True)
@@ -138,24 +140,41 @@ class Schemes(Options):
     plan: Source | None = Field(default=None, description="A plan, which names a scheme for each part: a .json file")
 
 
-class Quantize(Text, Target, Method, Budget, Schemes):
+class Sparsity(Options):
+    """What becomes 0 while the rest is rounded."""
+
+    sparsity: str | float | None = Field(
+        default=None,
+        description="Weights that become 0 in the same solve: 2:4 keeps two of every four, 50% takes half; or kept: "
+        "those that are 0 in the model",
+    )
+    importance: Annotated[str | None, Shown(default=IMPORTANCE)] = Field(
+        default=None, description=f"By what those are chosen: {IMPORTANCES}"
+    )
+
+
+EvalText = Annotated[
+    Source | None,
+    Field(alias="eval", description="Text to verify on; without it a tenth of the text is kept for that"),
+]
+
+
+class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
     """Round the weights. What to do is said by one of scheme, plan, fit, bits and quality."""
 
     WAYS: ClassVar[dict[str, tuple[str, ...]]] = {
         # a way to say what to do, and what it leaves no room for
         "scheme": ("skills",),
         "plan": ("embed", "skills"),
-        "fit": ("embed", "repair"),
-        "bits": ("embed", "repair"),
-        "quality": ("embed", "repair"),
+        "fit": ("embed", "repair", "sparsity", "importance"),
+        "bits": ("embed", "repair", "sparsity", "importance"),
+        "quality": ("embed", "repair", "sparsity", "importance"),
     }
 
     skills: Source | None = Field(
         default=None, description="With a budget: a .jsonl file of questions whose skills it is to keep"
     )
-    eval_text: Source | None = Field(
-        default=None, alias="eval", description="Text to verify on; without it a tenth of the text is kept for that"
-    )
+    eval_text: EvalText = None
 
     @property
     def budgeted(self) -> bool:
@@ -185,12 +204,42 @@ class Quantize(Text, Target, Method, Budget, Schemes):
                 f"{self.repair} wins back. Leave repair out, or make a plan for fewer bytes first (whet plan) and give "
                 "it with --plan."
             )
+        if self.sparsity is not None and self.budgeted:
+            raise UsageError(
+                f"sparsity goes with scheme and plan: what {given[0]} plans does not know what {self.sparsity} loses. "
+                "Leave sparsity out, or take weights first (whet masks) and give the budget for what that makes."
+            )
         if self.bits is not None and not 0 < self.bits <= 32:
             raise UsageError(f"bits {self.bits:g} is no budget: give the stored bits a parameter, such as 3.5.")
         if self.quality is not None and not 0 < self.quality <= 1:
             raise UsageError(
                 f"quality {self.quality:g} is no share of the original's: give one between 0 and 1, such as 0.98."
             )
+
+
+class Masks(Text):
+    """Take weights: they become exactly 0."""
+
+    remove: str | float | None = Field(default=None, description="The share of weights to take: 50%, or 0.5")
+    pattern: str | None = Field(
+        default=None, description="Take as many of neighbours in a row instead: 2:4 keeps two of every four"
+    )
+    importance: str = Field(default=IMPORTANCE, description=f"By what weights are chosen: {IMPORTANCES}")
+    within: Annotated[str | None, Shown(default="as the importance's paper does")] = Field(
+        default=None, description="What a share is taken of: every row, or the matrix"
+    )
+    update: bool = Field(default=True, description="Move the weights that stay to make up for those that are taken")
+    eval_text: EvalText = None
+
+    def check(self) -> None:
+        """Raises UsageError unless it says how much to take in one way."""
+        if (self.remove is None) == (self.pattern is None):
+            raise UsageError(
+                "Masks need one of remove (the share of weights to take, 50%) and pattern (2:4), "
+                f"{'neither was' if self.remove is None else 'both were'} given."
+            )
+        if self.within is not None and self.pattern is not None:
+            raise UsageError(f"within goes with remove: {self.pattern} is taken of neighbours. Leave within out.")
 
 
 class Transform(Text, Target):
@@ -204,9 +253,7 @@ class Transform(Text, Target):
     solver: Annotated[str | None, Shown(default="good")] = Field(
         default=None, description="The solver that a later step rounds with, which auto judges by"
     )
-    eval_text: Source | None = Field(
-        default=None, alias="eval", description="Text to verify on; without it a tenth of the text is kept for that"
-    )
+    eval_text: EvalText = None
 
 
 class Export(Options):
@@ -230,11 +277,16 @@ class Compare(Options):
 
 # Every step of a recipe by its name, and its options. What each does is in `whet.steps.crafts`.
 STEPS: dict[str, type[Options]] = {
+    "masks": Masks,
     "transform": Transform,
     "quantize": Quantize,
     "export": Export,
     "compare": Compare,
 }
+
+
+class MasksVerb(Machine, Masks):
+    """Options of `masks`."""
 
 
 class Compress(Machine, Quantize):

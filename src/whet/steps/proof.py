@@ -25,10 +25,14 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
     """
     written = Checkpoint(out)
     dense = sum(i.nbytes for i in job.checkpoint.tensors.values())
+    # what was found of every linear when it was written
+    result: dict[str, Any] = {} if job.storage.dense else {"stored": "decoded again, equal"}
+    if job.sparsity is not None:
+        result["masks"] = "exact zeros"
     if dense > _PROOF:
-        return {"stored": "decoded again, equal", "loaded": "not run: the model is too large to load beside this run"}
+        return {**result, "loaded": "not run: the model is too large to load beside this run"}
     tokens = (job.solve or [torch.arange(16) % job.anatomy.embedding.shape[0]])[0][None, :64]
-    how = reading(job.anatomy, job.grids, job.storage.decode)
+    how = reading(job.anatomy, job.apart, job.storage.decode)
     own = load_lighter(written, how["linears"], job.dtype, job.device, how.get("names"), "convert" in how)
     if job.repaired:
         attach_adapter(own, out, job.device)
@@ -38,7 +42,6 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
             raise GateError(
                 f"{out}: the lighter model computes values that are not finite on its own calibration text."
             )
-        result: dict[str, Any] = {"stored": "decoded again, equal"}
         gap = 0.0
         if job.anatomy.task in ("causal", "seq2seq") and job.anatomy.family.known:
             gap = (cached_outputs(own, tokens)[:, -1].float() - logits[:, -1].float()).abs().max().item()
@@ -49,7 +52,7 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
             raise GateError(
                 f"{out}: generation with a cache differs from generation without by {gap:.3g} in the logits."
             )
-        if job.storage.container == "compressed-tensors":
+        if job.storage.stock:
             stock = model_class(written).from_pretrained(out, local_files_only=True).eval().to(job.device)
             if job.repaired:
                 attach_adapter(stock, out, job.device)

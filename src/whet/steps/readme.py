@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +23,30 @@ _CARD_FIELDS = ("license", "license_name", "license_link", "language", "tags", "
 def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: list[str]) -> str:
     """The folder's README.md: the original's licence and tags, what was done, and how to load it."""
     inherited = _front_matter(job.original.path / "README.md")
-    tags = list(dict.fromkeys([*_listed(inherited.get("tags")), "whet", "quantized"]))
-    front = {k: inherited[k] for k in _CARD_FIELDS if k in inherited} | {
-        "base_model": job.name,
-        "base_model_relation": "quantized",
-        "tags": tags,
-    }
+    base = ((job.original.whet or {}).get("base_model") or {}).get("name") or job.name
+    tags = list(
+        dict.fromkeys([*_listed(inherited.get("tags")), "whet", "sparse" if job.storage.dense else "quantized"])
+    )
+    front = {k: inherited[k] for k in _CARD_FIELDS if k in inherited} | {"base_model": base}
+    if not job.storage.dense:
+        front["base_model_relation"] = "quantized"
+    front["tags"] = tags
     errors = sorted(report.items(), key=lambda item: -item[1]["error"])[:5]
-    takes = any(told["transform"] != "none" for told in (job.transforms or {}).values())
-    folded = f" after `{job.transform}` was folded in" if takes else ""
     lines = [
         "---",
         yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(),
         "---",
-        f"# {job.name}, made lighter by whet",
+        f"# {base}, made {'sparse' if job.storage.dense else 'lighter'} by whet",
         "",
-        f"Quantized from `{job.name}` with `{job.solver}`{folded}: {_done(job, report)}.",
+        _what(job, report),
     ]
     if job.plan is not None:
         lines += ["", "`plan.json` holds the scheme of every part; `whet compress --plan` replays it."]
     if verified:
+        before = "the original" if job.original.whet is None else f"`{job.name}`, the step before it,"
         lines += [
             "",
-            f"On text that was kept out of solving: KL to the original {verified['kl']:.5f} nats per token, "
+            f"On text that was kept out of solving: KL to {before} {verified['kl']:.5f} nats per token, "
             f"the same first token at {verified['top1']:.2%} of positions.",
         ]
     if job.repaired:
@@ -52,7 +55,40 @@ def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: li
             f"Beside its linears runs an adapter of rank {job.repair}, in `{ADAPTER}/`, which puts back a part "
             "of what rounding lost. It is a part of the model that was measured: load it too.",
         ]
-    lines += ["", "## Loading", ""]
+    lines += ["", "## Loading", "", *_loading(job)]
+    lines += ["", "## Largest relative errors of linears", "", "| linear | grid | error |", "|---|---|---:|"]
+    lines += [f"| {a} | {line['grid']} | {line['error']:.2e} |" for a, line in errors]
+    unwritten = no_file_yet(TARGETS[job.target])
+    if more := [note for note in notes if note not in unwritten]:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in more)]
+    lines += ["", "`whet.json` holds every choice, the lineage and the SHA-256 of every file.", ""]
+    return "\n".join(lines)
+
+
+def _what(job: Job, report: Mapping[str, dict[str, Any]]) -> str:
+    """What was done to the weights, in a sentence or two."""
+    rule = job.sparsity
+    chosen = "" if rule is None or rule.pattern is None else f"{rule.pattern.name}, chosen by `{rule.importance}`"
+    zeros = sum(line["mask"]["share"] * math.prod(line["shape"]) for line in report.values() if "mask" in line)
+    share = zeros / sum(math.prod(line["shape"]) for line in report.values() if "mask" in line) if zeros else 0.0
+    if job.storage.dense:
+        moved = "the others moved to make up for them" if job.effort.text else "the others as they were"
+        return (
+            f"Of the weights of {len(report)} linears of `{job.name}` {share:.1%} are exactly 0 ({chosen}), {moved}. "
+            "Every tensor has the name, type and size that it had: zeros alone make nothing smaller or faster."
+        )
+    takes = any(told["transform"] != "none" for told in (job.transforms or {}).values())
+    folded = f" after `{job.transform}` was folded in" if takes else ""
+    said = f"Quantized from `{job.name}` with `{job.solver}`{folded}: {_done(job, report)}."
+    if zeros:
+        how = f"{chosen}, in the same solve" if chosen else "as they were before"
+        said += f" Of the weights of linears with masks {share:.1%} are exactly 0 ({how})."
+    return said
+
+
+def _loading(job: Job) -> list[str]:
+    """How each runtime loads the folder."""
+    lines: list[str] = []
     beside = f" --lora THIS_FOLDER/{adapter_beside(Path(FILE)).name}" if job.repaired else ""
     if job.storage.blocks:
         lines += [
@@ -63,26 +99,14 @@ def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: li
             "```",
             "",
         ]
-    adapter = [
-        "",
-        "The adapter goes with it (`pip install peft`):",
-        "",
-        "```python",
-        "from peft import PeftModel",
-        f'model = PeftModel.from_pretrained(model, "THIS_FOLDER/{ADAPTER}")',
-        "```",
-    ]
-    unwritten = no_file_yet(TARGETS[job.target])
-    for sentence in unwritten:
+    for sentence in no_file_yet(TARGETS[job.target]):
         lines += [sentence, ""]
-    if job.storage.container == "compressed-tensors":
+    if job.storage.dense:
+        lines += ["Whatever loads the original loads it:", *_python(job, "")]
+    elif job.storage.stock:
         lines += [
             "Stock transformers (with `compressed-tensors>=0.18` installed) loads it; whet is not needed:",
-            "",
-            "```python",
-            f"from transformers import {AUTO[job.anatomy.task]}",
-            f'model = {AUTO[job.anatomy.task]}.from_pretrained("THIS_FOLDER")',
-            "```",
+            *_python(job, ""),
         ]
         if job.target == "vllm":
             lines += ["", "vLLM: the format is one its parser accepts; it was not run in vLLM by whet."]
@@ -90,22 +114,34 @@ def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: li
         lines += [
             f"Why not stock transformers alone: {job.storage.reason}. The folder carries `modeling_whet.py`, "
             "which computes the weights and hands back the stock architecture:",
+            *_python(job, ", trust_remote_code=True"),
+        ]
+    if job.repaired:
+        lines += [
+            "",
+            "The adapter goes with it (`pip install peft`):",
             "",
             "```python",
-            f"from transformers import {AUTO[job.anatomy.task]}",
-            f'model = {AUTO[job.anatomy.task]}.from_pretrained("THIS_FOLDER", trust_remote_code=True)',
+            "from peft import PeftModel",
+            f'model = PeftModel.from_pretrained(model, "THIS_FOLDER/{ADAPTER}")',
             "```",
         ]
-    lines += adapter if job.repaired else []
-    lines += ["", "## Largest relative errors of linears", "", "| linear | grid | error |", "|---|---|---:|"]
-    lines += [f"| {a} | {line['grid']} | {line['error']:.2e} |" for a, line in errors]
-    if more := [note for note in notes if note not in unwritten]:
-        lines += ["", "## Notes", "", *(f"- {note}" for note in more)]
-    lines += ["", "`whet.json` holds every choice, the lineage and the SHA-256 of every file.", ""]
-    return "\n".join(lines)
+    return lines
 
 
-def _done(job: Job, report: dict[str, Any]) -> str:
+def _python(job: Job, more: str) -> list[str]:
+    """The lines that load it in transformers, with `more` arguments."""
+    kind = AUTO[job.anatomy.task]
+    return [
+        "",
+        "```python",
+        f"from transformers import {kind}",
+        f'model = {kind}.from_pretrained("THIS_FOLDER"{more})',
+        "```",
+    ]
+
+
+def _done(job: Job, report: Mapping[str, dict[str, Any]]) -> str:
     """How many linears became what, and what was kept."""
     schemes: dict[str, int] = {}
     for line in report.values():

@@ -114,7 +114,7 @@ def _adopt(
         **job.choices(),
         "container": manifest["container"],
         "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
-        "loads_in": "transformers" if manifest["container"] == "compressed-tensors" else "modelling file",
+        "loads_in": "modelling file" if manifest["container"] == "whet" else "transformers",
         "kl": best.kl,
         "top1": best.top1,
         "retention": best.retention,

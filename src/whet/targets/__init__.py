@@ -1,6 +1,7 @@
 """Runtimes as a table: what each stores and loads, and which container a plan therefore takes."""
 
 from whet.targets.table import (
+    DENSE,
     TARGETS,
     Storage,
     Target,
@@ -15,6 +16,7 @@ from whet.targets.table import (
 )
 
 __all__ = [
+    "DENSE",
     "TARGETS",
     "Storage",
     "Target",

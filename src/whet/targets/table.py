@@ -144,11 +144,15 @@ TARGETS: dict[str, Target] = {
 }
 
 
+DENSE = "dense"
+
+
 @dataclass(frozen=True)
 class Storage:
     """How a plan is stored: the container, whether transformers must compute weights at load, and why.
 
-    blocks: as ggml's block types, whose scales are float16 and whose weights are computed in float32.
+    container: `dense` (tensors as the original has them), `compressed-tensors`, or `whet`, which comes with a modelling
+    file. blocks: as ggml's block types, whose scales are float16 and whose weights are computed in float32.
     """
 
     container: str
@@ -160,6 +164,16 @@ class Storage:
     def decode(self) -> str:
         """The type weights are computed in, as `Grid.table_entry` says it."""
         return "scale" if self.dequantize else "float32" if self.blocks else "model"
+
+    @property
+    def dense(self) -> bool:
+        """Whether every tensor has the name, type and shape that it has in the original."""
+        return self.container == DENSE
+
+    @property
+    def stock(self) -> bool:
+        """Whether transformers loads it with no modelling file."""
+        return self.container != "whet"
 
 
 def stand_in(target: Target, scheme: str, columns: int) -> str:

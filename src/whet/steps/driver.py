@@ -1,0 +1,132 @@
+"""What every step that works a model through block by block has in common: a job in, a folder out.
+
+Steps decide what to do and check it; from there on a run is begun or gone on with, the whole model is read once
+(finite? which model is it?), a transform is folded in, one pass goes through embedding, blocks and the rest, each
+written and journalled as it is finished, then config, card and manifest. `whet.json` comes last: a folder that has it
+is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from whet import __version__
+from whet.apply.job import Job
+from whet.apply.passes import solve_through, without_text
+from whet.apply.run import Run
+from whet.apply.shards import Shards
+from whet.budget import check_model
+from whet.checkpoint import size_on_disk
+from whet.events import OnEvent
+from whet.steps.estimate import check_room
+from whet.steps.finish import finish
+from whet.steps.material import Material
+from whet.steps.options import Options
+from whet.strict import checked
+from whet.transforms.judge import with_transform
+
+Decide = Callable[..., Job]
+O = TypeVar("O", bound=Options)  # noqa: E741
+
+
+def announce(run: Run, needs: Mapping[str, Any], on_event: OnEvent) -> None:
+    """Tell what a run will take. Raises MachineError where the machine does not have it."""
+    on_event({"event": "plan", **needs})
+    check_room(run.out, dict(needs))
+
+
+def planned(run: Run, job: Job, needs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a dry run returns."""
+    return {"dry_run": True, "out": str(run.out), **job.choices(), **needs, "notes": list(job.notes)}
+
+
+def examined(job: Job) -> Job:
+    """`job` once the whole original was read: it must be finite, and the one that the plan was made for."""
+    digest = job.checkpoint.examine()
+    if job.plan is not None:
+        check_model(job.plan, digest)
+    return dataclasses.replace(job, sha256=digest)
+
+
+def step_recipe(model: str | Path, job: Job, kind: type[Options], asked: Options, **decided: Any) -> dict[str, Any]:
+    """The recipe that does the same, every default filled in. The folder it goes into is not named, nor is a model
+    whose path is absolute. kind: the options of the step. decided: those that were left open."""
+    options = kind.model_construct(**asked.model_dump(include=set(kind.model_fields)) | decided).document()
+    top = {} if Path(model).is_absolute() else {"model": str(model)}
+    return {"version": 1, **top, "seed": job.seed, "steps": [{job.step: options}]}
+
+
+def request_of(job: Job, recipe: Mapping[str, Any], **beside: Any) -> dict[str, Any]:
+    """What a run depends on, as it is kept beside it. beside: what it depends on that the job does not know."""
+    whole = [job.fingerprint(), beside]
+    return {
+        "whet": __version__,
+        "step": job.step,
+        "model": str(job.original.path.resolve()),
+        "record": job.record(),
+        "recipe": recipe,
+        "notes": list(job.notes),
+        **beside,
+        "fingerprint": hashlib.sha256(json.dumps(whole, sort_keys=True, ensure_ascii=False).encode()).hexdigest(),
+    }
+
+
+def job_of(run: Run, request: Mapping[str, Any], kind: type[O], decide: Decide) -> Job:
+    """The job of a stopped run, from what it began with. kind: its options. decide: what makes them a job."""
+    record = request["record"]
+    torch.set_num_threads(record["threads"])
+    (step,) = request["recipe"]["steps"]
+    options = step[request["step"]] | ({"plan": str(run.plan())} if run.plan() else {})
+    solve, verify = run.windows()
+    job = decide(
+        request["model"],
+        checked(kind, options, str(run.out)),
+        seed=record["seed"],
+        device=record["device"],
+        material=Material(solve, verify, record["text"], 0, record.get("synthetic", 0)),
+        compute=getattr(torch, record["compute"]),
+    )
+    return examined(dataclasses.replace(job, notes=tuple(request["notes"])))
+
+
+def carry_out(run: Run, job: Job, recipe: Mapping[str, Any], on_event: OnEvent, **beside: Any) -> dict[str, Any]:
+    """Begin the run of a job or go on with it, and see it through. beside: as for `request_of`."""
+    with run.opened(request_of(job, recipe, **beside), job.solve, job.verify, job.plan) as began:
+        return _made(run, job, began["recipe"], on_event)
+
+
+def _made(run: Run, job: Job, recipe: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+    """Do what was decided, or what a stopped run left of it, and close the run."""
+    started = time.monotonic()
+    for note in job.notes:
+        on_event({"event": "note", "message": note})
+    job = with_transform(job, run.folder, on_event)
+    shards = Shards(job, run.out, run.folder, on_event)
+    verified = solve_through(job, shards) if job.solve else without_text(job, shards)
+    verified.pop("windows", None)
+    summary = finish(job, shards, verified, recipe)
+    for note in summary["notes"][len(job.notes) :]:
+        on_event({"event": "note", "message": note})
+    run.close()
+    return {
+        "out": str(run.out),
+        **job.choices(),
+        "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(run.out)},
+        "loads_in": "transformers" if job.storage.stock else "modelling file",
+        **verified,
+        "linears": summary["report"],
+        "check": summary["check"],
+        "seconds": {
+            "solving": sum(entry["seconds"] for entry in shards.journal.entries.values()),
+            "this call": time.monotonic() - started,
+        },
+        "notes": summary["notes"],
+    }

@@ -1,0 +1,160 @@
+"""The step `masks`: a dense folder in, a dense folder out, some of its weights exactly 0.
+
+Zeros alone make nothing smaller or faster; they are what a step that rounds (`quantize`) keeps, and what kernels for
+2:4 read. So everything else stays: names, types, config.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet.apply.job import Job, compute_type, model_name
+from whet.apply.material import with_text
+from whet.apply.run import Run
+from whet.engines.torch import resolve_device
+from whet.errors import UsageError
+from whet.events import OnEvent
+from whet.grids import FloatGrid
+from whet.prune import WITHIN, Sparsity, find_importance, parse_groups, parse_share
+from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
+from whet.steps.estimate import estimate
+from whet.steps.material import Material, about_text, read_material
+from whet.steps.options import Masks
+from whet.steps.original import Original, about_original, open_original
+from whet.steps.request import Request, with_texts
+from whet.steps.sparsity import BLIND, check_importance, check_sparsity, masks_before
+from whet.targets import DENSE, Storage, find_target
+
+_STORED = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def masks(
+    model: str | Path, out: str | Path, asked: Masks, *, seed: int, device: str, dry_run: bool, on_event: OnEvent
+) -> dict[str, Any]:
+    """Write a copy of `model` with zeros into the folder `out`; returns what `whet.masks` does."""
+    asked.check()
+    run = Run(out)
+    job = decide_masks(model, asked, seed=seed, device=device)
+    run.check_free(job.checkpoint.path)
+    needs = estimate(job)
+    announce(run, needs, on_event)
+    if dry_run:
+        return planned(run, job, needs)
+    job = with_text(examined(job), asked.samples, on_event)
+    return carry_out(run, job, step_recipe(model, job, Masks, asked), on_event)
+
+
+def run(request: Request) -> dict[str, Any]:
+    """The step of a recipe: as `masks`, on the recipe's text where the step names none."""
+    return masks(
+        request.source,
+        request.out,
+        Masks.of("masks", **with_texts(request.options.model_dump(), request.texts)),
+        seed=request.seed,
+        device=request.device,
+        dry_run=request.dry_run,
+        on_event=request.on_event,
+    )
+
+
+def check(options: Masks) -> None:
+    """Raises UsageError for options that exclude each other."""
+    options.check()
+
+
+def halved(options: Masks, original: Path) -> Masks | None:
+    """Half the way from the original: half of the share, or half as many of each group. Of one weight there is none."""
+    if options.remove is not None:
+        share = parse_share(options.remove, WITHIN[0]).share / 2
+        return options.model_copy(update={"remove": float(share)})
+    pattern = parse_groups(str(options.pattern))
+    kept = pattern.kept + -(-(pattern.size - pattern.kept) // 2)
+    return None if kept == pattern.size else options.model_copy(update={"pattern": f"{kept}:{pattern.size}"})
+
+
+def resume_masks(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+    """Go on with a stopped run, from what it began with."""
+    return carry_out(run, job_of(run, request, Masks, decide_masks), request["recipe"], on_event)
+
+
+def decide_masks(
+    model: str | Path,
+    asked: Masks,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    material: Material | None = None,
+    compute: torch.dtype | None = None,
+) -> Job:
+    """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`."""
+    importance = find_importance(asked.importance)
+    pattern = (
+        parse_share(asked.remove, asked.within or importance.within)
+        if asked.remove is not None
+        else parse_groups(str(asked.pattern))
+    )
+    place = resolve_device(device)
+    opened = open_original(model, find_target("transformers"))
+    rule = Sparsity(pattern, asked.importance, masks_before(opened))
+    check_importance(rule, opened)
+    if asked.update and not opened.parts.family.known:
+        raise UsageError(
+            f"whet has no table of the family {opened.parts.model_type}, so it does not know what its linears read, "
+            "and weights cannot make up for others. Give --no-update."
+        )
+    given = material
+    notes = []
+    if not opened.parts.family.known and asked.text is not None:
+        family = opened.parts.model_type
+        notes.append(f"whet has no table of the family {family}: the text that was given has no use here")
+        asked = asked.model_copy(update={"text": None, "eval_text": None})
+    if material is None:
+        material = read_material(
+            asked,
+            opened.checkpoint,
+            opened.parts,
+            seed,
+            needed=asked.update or importance.inputs,
+            instead=f"--importance {BLIND} --no-update",
+        )
+    notes += about_original(opened, asked.window, material)
+    if given is None:
+        notes += about_text(asked, material, opened.parts, solved=asked.update)
+    job = Job(
+        checkpoint=opened.checkpoint,
+        anatomy=opened.parts,
+        name=model_name(opened.checkpoint.path.resolve()),
+        grids=_grids(opened),
+        storage=Storage(DENSE, dequantize=False, reason=""),
+        target="transformers",
+        dtype=opened.dtype,
+        compute=compute or compute_type(opened.dtype, place),
+        device=place,
+        solver="gptq" if asked.update else "nearest",
+        seed=seed,
+        solve=material.solve,
+        verify=material.verify,
+        to_write=material.to_write,
+        text=material.about,
+        notes=tuple(notes),
+        step="masks",
+        sparsity=rule,
+    )
+    check_sparsity(job)
+    return job
+
+
+def _grids(opened: Original) -> dict[str, FloatGrid]:
+    """The linears of the blocks, each on the type that it is stored in."""
+    types = {x.address: opened.checkpoint.tensors[x.parameter].dtype for x in opened.parts.linears()}
+    for address, dtype in types.items():
+        if dtype not in _STORED:
+            raise UsageError(
+                f"{opened.checkpoint.path}: {address} is stored as {str(dtype).removeprefix('torch.')}, in which "
+                "weights cannot be taken. Convert the model to bfloat16 or float32 first."
+            )
+    return {address: FloatGrid(dtype) for address, dtype in types.items()}
