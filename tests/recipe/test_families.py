@@ -213,7 +213,7 @@ def test_what_is_folded_in_changes_no_logits(made, transform, tmp_path, monkeypa
         assert changed and not any("embed" in n and "layer_norm" not in n.lower() for n in changed)
 
 
-@pytest.mark.covered("made", every=2)
+@pytest.mark.covered("made", every=3)
 def test_training_reaches_every_linear_of_a_block(made, tmp_path):
     _, original, lighter, _ = made
     result = compress(

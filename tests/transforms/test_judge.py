@@ -52,7 +52,9 @@ def shards(folder):
     return {name: data for name, data in models.contents(folder).items() if name.endswith(".safetensors")}
 
 
-@matrix({"kind": ["original", "outlying"], "scheme": ["int2-g32", "int3s-g32"], "solver": ["nearest", "gptq"]})
+@matrix(
+    {"kind": ["original", "outlying"], "scheme": ["int2-g32", "int3s-g32"], "solver": ["nearest", "gptq"]}, strength=1
+)
 def test_auto_is_never_worse_than_none_on_the_verifying_text(kind, scheme, solver, request, tmp_path):
     folder, settings = request.getfixturevalue(kind), {**SETTINGS, "scheme": scheme, "solver": solver}
     none = compress(folder, tmp_path / "none", **settings)
