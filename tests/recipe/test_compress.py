@@ -462,3 +462,9 @@ def test_a_model_without_text_writes_its_own(tmp_path):
     result = compress(original, tmp_path / "out", scheme="int8s", samples=2, window=16, on_event=events.append)
     assert result["text"]["source"] == "written by the model itself"
     loads_the_same(tmp_path / "out")
+
+
+def test_one_text_may_be_what_solves_and_what_verifies(tmp_path):
+    windows = torch.randint(0, 264, (4, 16), generator=torch.Generator().manual_seed(0))
+    original = models.make(tmp_path / "model")
+    assert "kl" in compress(original, tmp_path / "out", scheme="int8-g32", text=windows, eval_text=windows)

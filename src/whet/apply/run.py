@@ -152,8 +152,8 @@ class Run:
         verify: Sequence[Tensor],
         plan: Mapping[str, Any] | None,
     ) -> None:
-        windows = {f"solve {i:06d}": w for i, w in enumerate(solve)}
-        windows |= {f"verify {i:06d}": w for i, w in enumerate(verify)}
+        windows = {f"solve {i:06d}": w.clone() for i, w in enumerate(solve)}  # one text may be both
+        windows |= {f"verify {i:06d}": w.clone() for i, w in enumerate(verify)}
         write_tensors(self.folder / _WINDOWS, windows)
         if plan is not None:
             write_plan(self.folder / _PLAN, plan)

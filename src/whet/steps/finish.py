@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import compressed_tensors
 import torch
-import transformers
 
-from whet import __version__
 from whet.apply.job import Job
 from whet.apply.shards import Shards
 from whet.budget import write_plan
@@ -19,7 +16,6 @@ from whet.checkpoint import (
     ADAPTER,
     CONFIG,
     WEIGHTS,
-    BaseModelName,
     Checkpoint,
     Manifest,
     adapter_size,
@@ -40,6 +36,7 @@ from whet.formats import adapter_config, linear_table
 from whet.formats.export import FILE, write_verified
 from whet.formats.gguf import plan_gguf
 from whet.steps.config import read_how, write_config, write_index
+from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.proof import prove
 from whet.steps.readme import readme
@@ -80,19 +77,14 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
 
 
 def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], notes: list[str]) -> Manifest:
-    before = job.original.whet or {}
-    base = before.get("base_model") or {"name": job.name, "sha256": job.sha256}
-    versions = {
-        "whet": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "compressed-tensors": compressed_tensors.__version__,
-    }
     table = linear_table(job.apart, job.storage.decode)
-    return Manifest(
-        base_model=BaseModelName(**base),
-        target=job.target,
+    return next_manifest(
+        job.original,
+        job.record(),
+        name=job.name,
+        sha256=job.sha256,
         container=job.storage.container,
+        target=job.target,
         dequantize=job.storage.dequantize,
         linears={address: {**entry, **_without_mask(report[address])} for address, entry in table.items()},
         masks=_masks(job, report),
@@ -102,7 +94,6 @@ def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], not
         dropped=job.anatomy.dropped,
         verify={k: verified[k] for k in ("kl", "top1") if k in verified},
         notes=notes,
-        lineage=[*before.get("lineage", ()), {**job.record(), "versions": versions}],
     )
 
 

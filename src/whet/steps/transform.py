@@ -6,18 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
-from whet import __version__
 from whet.apply.job import Job
 from whet.apply.material import with_text
 from whet.apply.run import Run
-from whet.checkpoint import MANIFEST, BaseModelName, Manifest, atomic, hashed_files, size_on_disk, write_json
+from whet.checkpoint import MANIFEST, atomic, hashed_files, size_on_disk, write_json
 from whet.events import OnEvent
 from whet.steps.decide import decide
 from whet.steps.driver import examined, request_of
 from whet.steps.estimate import check_room, estimate
+from whet.steps.lineage import next_manifest
 from whet.steps.options import Quantize
 from whet.steps.quantize import recipe_of
 from whet.steps.request import Request, with_texts
@@ -49,17 +46,16 @@ def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
         on_event({"event": "note", "message": note})
     made = with_transform(job, run.folder, on_event)
     _move(made, run.out)
-    before = job.original.whet or {}
-    versions = {"whet": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
-    record = {**made.record(), "step": "transform", "container": "dense", "versions": versions}
-    manifest = Manifest(
-        base_model=BaseModelName(**(before.get("base_model") or {"name": job.name, "sha256": job.sha256})),
-        target=job.target,
+    manifest = next_manifest(
+        job.original,
+        {**made.record(), "step": "transform", "container": "dense"},
+        name=job.name,
+        sha256=job.sha256,
         container="dense",
-        masks=before.get("masks"),
+        target=job.target,
+        masks=(job.original.whet or {}).get("masks"),
         transforms=dict(made.transforms or {}),
         notes=list(made.notes),
-        lineage=[*before.get("lineage", ()), record],
         files=hashed_files(run.out),
     )
     write_json(run.out / MANIFEST, manifest.document())

@@ -194,9 +194,12 @@ def _rounded(
 
 
 def _under(group: Group, fold: Fold, linear: Linear, reader: Reader) -> Reader:
-    """`reader`, which `linear` is of, as it is with `fold` in the group."""
+    """`reader`, which `linear` is of, as it is with `fold` in the group.
+
+    What gives a group's input is divided by factors row by row, and is rounded as before: scales are by row.
+    """
     if fold.factors is not None:
-        return reader.scaled(fold.factors.to(reader.w))
+        return reader if linear == group.giver else reader.scaled(fold.factors.to(reader.w))
     if fold.basis is not None:
         columns, rows = _turns(group, fold.basis, reader.w)
         if linear == group.giver:
@@ -209,7 +212,7 @@ def _back(group: Group, fold: Fold, linear: Linear, w: Tensor) -> Tensor:
     """`w [out, in]`, rounded with `fold` in the group, in the coordinates of the original."""
     w = w.float()
     if fold.factors is not None:
-        return w / fold.factors.to(w)
+        return w if linear == group.giver else w / fold.factors.to(w)
     if fold.basis is not None:
         columns, rows = _turns(group, fold.basis, w)
         return rows @ w if linear == group.giver else w @ columns.t()
