@@ -106,7 +106,7 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     """What was written, how far it is from the original, who loads it, and what to type next."""
     console.show(by_part(result["sizes"]["original"], result["sizes"]["lighter"], "size").rich())
     foretold(console, result)
-    masked = [(math.prod(x["shape"]), x["mask"]["share"]) for x in result["linears"].values() if "mask" in x]
+    masked = [(math.prod(x["shape"]), x["mask"]["share"]) for x in result.get("linears", {}).values() if "mask" in x]
     if masked:
         share = sum(size * share for size, share in masked) / sum(size for size, _ in masked)
         console.show(say("masked", linears=len(masked), share=f"{100 * share:.3g} %"))
