@@ -341,8 +341,8 @@ def test_another_rule_is_another_run(tmp_path, originals):
 # -- refused before anything is done ----------------------------------------------------------------------------------
 
 MASKS = [
-    ({}, ["remove", "pattern", "neither"]),
-    ({"remove": "50%", "pattern": "2:4"}, ["both"]),
+    ({}, ["remove", "pattern", "0 were given"]),
+    ({"remove": "50%", "pattern": "2:4"}, ["2 were given"]),
     ({"pattern": "2:5"}, ["2:5", "model.layers.0.self_attn.q_proj", "do not divide by 5", "50%"]),
     ({"pattern": "2:4", "within": "row"}, ["within"]),
     ({"remove": "120%"}, ["120%"]),
