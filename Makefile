@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint format bench starter llamacpp runtimes readme
+.PHONY: help demo test test-all lint format bench starter llamacpp runtimes readme messages
 
 help:  ## What there is to type
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ starter: $(VENV)/.core  ## Train the embedded model again (about an hour and a h
 
 readme: $(VENV)/.core  ## README's tables and pictures from what `make demo` wrote (needs Chromium)
 	PYTHONPATH=tests $(BIN)/python bench/readme.py $(OUT)
+
+messages: $(VENV)/.core  ## Bring src/whet/locale/*.po up to date with the messages in the source
+	$(BIN)/python bench/messages.py
 
 llamacpp: $(VENV)/.llamacpp  ## Compile llama.cpp, which runs .gguf files (needs a C++ compiler; some minutes, once)
 

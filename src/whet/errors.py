@@ -8,12 +8,30 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+from whet.messages import Message
 
 
 class WhetError(Exception):
-    """Base of all errors whet raises on purpose."""
+    """Base of all errors whet raises on purpose: `UsageError("{out} is a file. Name a folder.", out=out)`.
+
+    `str()` gives English; `message` is what was said as a `Message`, `template` and `values` what it was made of.
+    """
 
     exit_code = 1
+
+    def __init__(self, template: str, /, **values: Any) -> None:
+        self.message = template if isinstance(template, Message) else Message(template, **values)
+        super().__init__(self.message)
+
+    @property
+    def template(self) -> str:
+        return self.message.template
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return self.message.values
 
 
 class UsageError(WhetError):
@@ -46,4 +64,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = list(known)
     lowered = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f" Did you mean {lowered[close[0]]}?" if close else ""
+    return Message(" Did you mean {name}?", name=lowered[close[0]]) if close else ""

@@ -11,8 +11,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from whet.messages import Message, to_json
+
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
+
+
+def note_event(message: Message) -> Event:
+    """The event `note`: beside the English `message` the `template` and `values` it was made of."""
+    return {"event": "note", **to_json(message)}
 
 
 def ignore(event: Event) -> None:

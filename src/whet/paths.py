@@ -18,15 +18,20 @@ def find_folder(path: str | Path) -> Path:
         return folder
     if folder.suffix.lower() == ".gguf" and folder.is_file():
         raise UsageError(
-            f"{folder} is a finished file, to be compared and asked to generate. Give the folder it was made from."
+            "{folder} is a finished file, to be compared and asked to generate. Give the folder it was made from.",
+            folder=folder,
         )
     if folder.exists():
-        raise UsageError(f"{folder} is a file. Give the folder that holds config.json and the weights.")
+        raise UsageError("{folder} is a file. Give the folder that holds config.json and the weights.", folder=folder)
     if MODEL_ON_HUB.fullmatch(str(path)) and not folder.parent.is_dir():
         return _download(str(path))
     parent = folder.parent
     near = did_you_mean(folder.name, [p.name for p in parent.iterdir() if p.is_dir()]) if parent.is_dir() else ""
-    raise UsageError(f"{folder} does not exist.{near} Give a model folder, or a hub name such as organisation/model.")
+    raise UsageError(
+        "{folder} does not exist.{near} Give a model folder, or a hub name such as organisation/model.",
+        folder=folder,
+        near=near,
+    )
 
 
 def check_model(path: str | Path) -> None:
@@ -45,12 +50,14 @@ def check_file(path: str | Path, what: str) -> None:
     """Raises UsageError where there is no file `path` of `what`."""
     path = Path(path)
     if not path.is_file():
-        raise UsageError(f"{path}: no such file of {what}.{_near(path)}")
+        raise UsageError("{path}: no such file of {what}.{near}", path=path, what=what, near=_near(path))
 
 
 def no_text(source: str | Path) -> UsageError:
     """The error of text that is not there."""
-    return UsageError(f"{source}: no such file.{_near(Path(source))} Check the path of the text.")
+    return UsageError(
+        "{source}: no such file.{near} Check the path of the text.", source=source, near=_near(Path(source))
+    )
 
 
 def _near(path: Path) -> str:
@@ -66,9 +73,12 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except RepositoryNotFoundError as error:
-        raise UsageError(f"The hub has no model {name} that you may read. Check the name, or log in.") from error
+        raise UsageError(
+            "The hub has no model {name} that you may read. Check the name, or log in.", name=name
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise MachineError(
-            f"{name} is not a folder here, and the hub could not be asked ({type(error).__name__}). "
-            "Check the path, or the network."
+            "{name} is not a folder here, and the hub could not be asked ({error}). Check the path, or the network.",
+            name=name,
+            error=type(error).__name__,
         ) from error

@@ -5,15 +5,25 @@ from __future__ import annotations
 import typing
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from whet.errors import UsageError, did_you_mean
+from whet.foreign import recognized
+from whet.messages import Message
 
 
 class Strict(BaseModel):
     """A part of a document: unknown keys are refused, and so are numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Note(Strict):
+    """A message as documents hold it."""
+
+    message: str
+    template: str
+    values: dict[str, Any] = Field(default_factory=dict)
 
 
 M = TypeVar("M", bound=Strict)
@@ -31,25 +41,32 @@ def checked(kind: type[M], value: Any, source: str, *, by_name: bool = False) ->
         # a key that is not known often is the one that is missing, misspelt: it is told first
         faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
         alike = sum(fault["type"] == faults[0]["type"] for fault in faults) - 1
-        more = f" ({alike} more like this.)" if alike else ""
-        raise UsageError(f"{source}: {_sentence(kind, faults[0], by_name)}{more}") from error
+        more = Message(" ({count} more like this.)", count=alike) if alike else ""
+        raise UsageError(
+            "{source}: {fault}{more}", source=source, fault=_told(kind, faults[0], by_name), more=more
+        ) from error
 
 
-def _sentence(kind: type[BaseModel], fault: Any, by_name: bool) -> str:
-    at, what = tuple(fault["loc"]), fault["msg"].removeprefix("Value error, ").rstrip(".")
+def _told(kind: type[BaseModel], fault: Any, by_name: bool) -> Message:
+    at, what = tuple(fault["loc"]), recognized(f"{fault['msg'][:1].lower()}{fault['msg'][1:]}".rstrip("."))
+    if fault["type"] == "value_error":
+        what = fault["ctx"]["error"].args[0]  # what a validator of whet raised
     if len(at) > 1 and at[-1] in ("str", "int", "float"):
         at = at[:-1]  # one of several types that the key may have
     path = _path(at)
     if fault["type"] == "extra_forbidden":
         known = list(kind.model_fields) if by_name else _keys(kind, at[:-1])
-        return f"the key {path} is not known.{did_you_mean(str(at[-1]), known)} Keys here: {', '.join(known)}."
+        near = did_you_mean(str(at[-1]), known)
+        return Message(
+            "the key {path} is not known.{near} Keys here: {known}.", path=path, near=near, known=", ".join(known)
+        )
     if fault["type"] == "missing":
-        return f"the key {path} is missing."
+        return Message("the key {path} is missing.", path=path)
     if not at:
-        return f"{what[:1].lower()}{what[1:]}."
+        return Message("{what}.", what=what)
     if fault["type"] == "value_error":
-        return f"{path}: {what}."
-    return f"{path} is {fault['input']!r}: {what[:1].lower()}{what[1:]}."
+        return Message("{path}: {what}.", path=path, what=what)
+    return Message("{path} is {value!r}: {what}.", path=path, value=fault["input"], what=what)
 
 
 def _path(at: tuple[str | int, ...]) -> str:

@@ -269,7 +269,7 @@ def test_weights_whose_scales_stay_in_float32_are_repaired_too(tmp_path):
     save_file(weights, original / "model.safetensors", metadata={"format": "pt"})
     result = compress(original, tmp_path / "o", scheme="int3-g32", repair=6, **SETTINGS)
     line = result["linears"]["model.layers.0.self_attn.qkv_proj.q"]
-    assert line["error"] < line["unrepaired"] and "float32" in line["notes"][0]
+    assert line["error"] < line["unrepaired"] and "float32" in line["notes"][0]["message"]
 
 
 # -- refused before anything is written --------------------------------------------------------------------------------

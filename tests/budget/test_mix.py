@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from whet.budget.knapsack import Infeasible
-from whet.budget.mix import KEEP, SCHEMES, Budget, Offers, header_bytes, left_out, make_plan, offered
+from whet.budget.left_out import left_out
+from whet.budget.mix import KEEP, SCHEMES, Budget, Offers, header_bytes, make_plan, offered
 from whet.budget.sizes import linear_bytes
 from whet.grids import parse_scheme
 from whet.targets import TARGETS, find_target, storage
@@ -93,7 +94,9 @@ def test_stock_transformers_takes_one_scheme_or_symmetric_ones() -> None:
         plan = make_plan(found, target, Budget("bits", bits, f"--bits {bits}"))
         grids = {a: parse_scheme(s) for a, s in plan["schemes"].items() if s != KEEP}
         held = storage(target, grids, shapes, frozenset({"model.embed_tokens"}))
-        assert (held.container == "compressed-tensors") == (not any("own modelling" in note for note in plan["notes"]))
+        assert (held.container == "compressed-tensors") == (
+            not any("own modelling" in note["message"] for note in plan["notes"])
+        )
         assert plan["predicted"]["bits"] <= bits
 
 
@@ -111,8 +114,8 @@ def test_vllm_ties_what_it_fuses() -> None:
         for roles in (("q", "k", "v"), ("gate", "up")):
             assert len({plan["schemes"][f"model.layers.{block}.{role}"] for role in roles}) == 1
     assert plan["schemes"]["model.embed_tokens"] == KEEP
-    assert any("embedding" in line for line in plan["left_out"])
-    assert any("fuses q, k, v" in line for line in plan["left_out"])
+    assert any("embedding" in line["message"] for line in plan["left_out"])
+    assert any("fuses q, k, v" in line["message"] for line in plan["left_out"])
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
@@ -125,8 +128,8 @@ def test_a_runtime_whose_file_is_not_written_yet_gets_a_free_mix_of_what_it_stor
     assert storage(target, grids, shapes, frozenset({"model.embed_tokens"})).container == "whet"
     assert {grid.zero for grid in grids.values()} == {"none", "int"} and plan["predicted"]["bits"] <= 4.4
     assert {grid.bits for grid in grids.values()} <= set(target.bits)
-    assert "which whet does not write yet" in plan["left_out"][0]
-    assert f"{name} holds no real zeros." in plan["left_out"]
+    assert "which whet does not write yet" in plan["left_out"][0]["message"]
+    assert f"{name} holds no real zeros." in [line["message"] for line in plan["left_out"]]
 
 
 def test_ragged_groups_are_named_where_they_are_left_out() -> None:

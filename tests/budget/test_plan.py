@@ -62,7 +62,7 @@ def full(parts, tensors):
         "left_out": ["transformers has no …"],
         "scorer": "gradient",
         "text": {"source": "corpus.txt", "windows": 3},
-        "notes": ["한국어"],
+        "notes": ["한국어", {"message": "3 of 5", "template": "{some} of {all}", "values": {"some": 3, "all": 5}}],
     }
 
 

@@ -12,6 +12,8 @@ WRONG = [
     ["compress", "starter", "out", "--bits", "3.5", "--skills", "nowhere.jsonl"],
     ["compress", "starter", "out", "--schem", "W4A16"],
     ["compress", "starter", "out", "--recipe", "nowhere.yaml"],
+    ["masks", "nowhere", "out", "--remove", "50%"],
+    ["masks", "starter", "out", "--text", "nowhere.txt"],
     ["compare", "starter", "nowhere"],
     ["plan", "nowhere", "plan.json", "--bits", "4"],
     ["inspect", "starter", "--text", "nowhere.txt"],

@@ -17,10 +17,11 @@ from whet import cli
 from whet.errors import GateError, MachineError, UsageError
 from wording import each
 
-VERBS = ("demo", "compress", "compare", "generate", "resume", "schema")
+VERBS = ("demo", "compress", "masks", "compare", "generate", "resume", "schema")
 # Arguments with which each verb gets as far as calling the library.
 CALLS: dict[str, tuple[str, ...]] = {
     "compress": ("model", "out"),
+    "masks": ("model", "out"),
     "compare": ("model", "out"),
     "generate": ("model", "prompt"),
     "resume": ("out",),

@@ -19,8 +19,9 @@ from whet.errors import UsageError
 from whet.measure import evidence, judging
 from whet.measure.evidence import Found, GateMaterial, Kept, Pair, Skills, Speed, Text
 from whet.measure.gates import check_gate, measure_gate, parse_gate
+from whet.measure.items import Item
 from whet.measure.judging import conclude, judgings, take_looks
-from whet.measure.skills import Item, score
+from whet.measure.skills import score
 
 DOCUMENTS = [f"{i} 가나 ab {i * i} cd 마바 e {i * 7 % 13}." for i in range(90)]
 

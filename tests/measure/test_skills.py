@@ -10,7 +10,8 @@ import torch
 
 from whet.errors import UsageError
 from whet.measure import skills
-from whet.measure.skills import Item, Outcome, choice_rows, compare_skills, is_right, last_number, read_skills, score
+from whet.measure.items import Item, is_right, last_number, read_skills
+from whet.measure.skills import Outcome, choice_rows, compare_skills, score
 from wording import each
 
 SUM = {"skill": "sums", "prompt": "2 + 2 =", "answer": "4", "check": "number"}

@@ -18,6 +18,7 @@ from covering import matrix, some
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.checkpoint.modeling_whet import parts_of
 from whet.errors import UsageError
+from whet.messages import to_json
 from whet.recipe.compress import compress
 from whet.report.facts import loading
 
@@ -422,7 +423,7 @@ def test_weights_too_small_for_float16_scales_keep_their_values(tmp_path):
     name = "model.layers.0.mlp.down_proj"
     add_tensors(original, **{f"{name}.weight": load_file(original / "model.safetensors")[f"{name}.weight"] * 1e-7})
     result = compress(original, tmp_path / "out", scheme="int4s-g32", solver="nearest")
-    assert result["linears"][name]["error"] < 0.02 and "float32" in result["linears"][name]["notes"][0]
+    assert result["linears"][name]["error"] < 0.02 and "float32" in result["linears"][name]["notes"][0]["message"]
     loads_the_same(tmp_path / "out")
 
 
@@ -442,7 +443,7 @@ def test_a_target_whose_file_is_not_written_yet_is_said_wherever_it_matters(tmp_
     (note,) = [note for note in result["notes"] if "which whet does not write yet" in note]
     assert note.startswith(f"{target} reads an .")
     manifest = Checkpoint(tmp_path / "out").whet
-    assert note in manifest["notes"] and manifest["target"] == target
+    assert to_json(note) in manifest["notes"] and manifest["target"] == target
     readme = (tmp_path / "out" / "README.md").read_text()
     loading_part = readme.partition("## Loading")[2].partition("\n## ")[0]
     assert note in loading_part and readme.count(note) == 1 and ("trust_remote_code" in loading_part) != stock

@@ -29,6 +29,7 @@ from whet.errors import UsageError
 from whet.events import ignore
 from whet.grids import parse_scheme
 from whet.measure.compare import compare
+from whet.messages import to_json
 from whet.quantize import TRANSFORMS, spinquant
 from whet.recipe.compress import compress
 from whet.recipe.resume import resume
@@ -421,7 +422,7 @@ def test_starved_experts_are_named_and_rounded_with_the_mean(tmp_path):
     named = {a for a, line in result["linears"].items() if "starved" in line and ".1.block" in a}
     assert named == {f"model.layers.1.block_sparse_moe.experts.{e}.{w}" for e in (0, 1) for w in ("w1", "w2", "w3")}
     assert note in (tmp_path / "o" / "README.md").read_text()
-    assert note in json.loads((tmp_path / "o" / "whet.json").read_text())["notes"]
+    assert to_json(note) in json.loads((tmp_path / "o" / "whet.json").read_text())["notes"]
     assert all(line["error"] < 0.05 for line in result["linears"].values())
 
 

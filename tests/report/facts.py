@@ -10,6 +10,8 @@ import math
 from random import Random
 from typing import Any
 
+from whet.messages import Message, to_json
+
 HOSTILE = "<script>alert(1)</script>"
 SKILLS = (
     "arithmetic_en",
@@ -171,10 +173,16 @@ def plan() -> dict[str, Any]:
             }
             for b, kl in uniform
         ],
-        "left_out": ["Groups of 48: no row of this model divides by it."],
+        "left_out": [
+            to_json(Message("{target} fuses {roles}: they have one scheme.", target="whet", roles=f"q {HOSTILE}")),
+            "Groups of 48: no row of this model divides by it.",
+        ],
         "scorer": "gradient",
         "text": None,
-        "notes": ["Round 2 changed 5 of 43 parts."],
+        "notes": [
+            to_json(Message("copied unchanged, as no table names them: {names}", names=HOSTILE)),
+            "Round 2 changed 5 of 43 parts.",
+        ],
     }
 
 

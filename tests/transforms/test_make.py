@@ -22,10 +22,10 @@ from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.engines.torch import outputs
 from whet.errors import GateError, UsageError
 from whet.events import ignore
+from whet.messages import Message, in_language
 from whet.quantize import spinquant
 from whet.recipe.compress import compress
 from whet.recipe.resume import resume
-from whet.report.sentences import in_korean
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
 from whet.transforms import make, rotations
@@ -119,7 +119,7 @@ def test_what_was_done_is_said_everywhere_and_the_rest_is_gone(original, tmp_pat
     }
     assert all(told["loss"] <= 1 for told in result["transforms"].values())
     assert manifest["base_model"]["name"] == "model" and manifest["lineage"][0]["transform"] == "awq"
-    (note,) = [n for n in manifest["notes"] if n.startswith("transform awq: of 8 groups")]
+    (note,) = [n for n in map(Message.read, manifest["notes"]) if n.startswith("transform awq: of 8 groups")]
     card = (tmp_path / "o" / "README.md").read_text()
     assert note in card and "with `gptq` after `awq` was folded in" in card
     assert "transform: awq" in (tmp_path / "o" / "recipe.yaml").read_text()
@@ -220,7 +220,7 @@ def test_a_tied_head_is_stored_apart_and_counted(kind, embed, tied, tmp_path, qu
     grew = dry["bytes"]["after"]["total"] - plain["bytes"]["after"]["total"]
     assert grew == dry["bytes"]["after"]["head"] > 0 == plain["bytes"]["after"]["head"]
     (note,) = [note for note in result["notes"] if note.startswith("the head is stored apart")]
-    assert f"takes {grew:,} bytes more" in note and in_korean(note) != note
+    assert f"takes {grew:,} bytes more" in note and in_language(note, "ko").startswith("config.json은")
     # the original is what it was, and the folder says what it is
     manifest = json.loads((tmp_path / "o" / "whet.json").read_text())
     assert manifest["base_model"]["sha256"] == Checkpoint(tied).examine()

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from whet.messages import Message
+
 # What a model answers, by how its architecture's name ends.
 TASKS = {
     "ForCausalLM": "causal",
@@ -76,7 +78,7 @@ class Fold:
     heads: str = ""
     act: str = ""
     only: str = ""
-    why: str = ""
+    why: Message | None = None
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,13 @@ class Family:
     computed: tuple[str, ...] = (".rotary_emb.inv_freq",)
     renames: tuple[tuple[str, str], ...] = ()
     softcap: str = ""
-    packed: str = ""
+    packed: Message | None = None
     shared: tuple[str, ...] = ()
     returns: int = 1
     folds: tuple[Fold, ...] = ()
     norm_adds: float = 0.0
     writes: tuple[str, ...] = ()
-    still: str = ""
+    still: Message | None = None
     known: bool = True
 
     @property
@@ -156,12 +158,14 @@ _FFN = (
 )
 _GATED = (*_ATTENTION, *_FFN)
 
-_RESIDUAL = "it is the residual stream itself, with no norm in between"
-_AFTER = "the norm before it is the residual stream too"
+_RESIDUAL = Message("it is the residual stream itself, with no norm in between")
+_AFTER = Message("the norm before it is the residual stream too")
 # Why a residual stream cannot be turned.
-_CENTRED = "its LayerNorms take the mean over channels away, which is another one once they are turned"
-_WEIGHED = "norms weigh what its blocks write channel by channel, before the residual stream"
-_SHARED_STACKS = "two stacks and the position biases between them read one embedding, which whet has no table of"
+_CENTRED = Message("its LayerNorms take the mean over channels away, which is another one once they are turned")
+_WEIGHED = Message("norms weigh what its blocks write channel by channel, before the residual stream")
+_SHARED_STACKS = Message(
+    "two stacks and the position biases between them read one embedding, which whet has no table of"
+)
 _WRITES = ("o", "down")
 _INTO_ATTENTION = Fold(("attention input",), norm=("input_layernorm",))
 _INTO_FFN = Fold(("ffn input",), norm=("post_attention_layernorm",))
@@ -348,7 +352,7 @@ FAMILIES: dict[str, Family] = {
         folds=(
             _INTO_ATTENTION,
             _INTO_FFN,
-            Fold(("attention output",), why="the rows of v alternate with those of q and k, head by head"),
+            Fold(("attention output",), why=Message("the rows of v alternate with those of q and k, head by head")),
             _IN_FFN,
         ),
         still=_CENTRED,
@@ -453,13 +457,13 @@ FAMILIES: dict[str, Family] = {
         count=("num_layers", "num_decoder_layers"),
         ties=True,
         shared=("encoder.embed_tokens", "decoder.embed_tokens"),
-        packed="transformers makes up the weights of a T5 before it loads them, and packed linears have none",
+        packed=Message("transformers makes up the weights of a T5 before it loads them, and packed linears have none"),
         returns=3,
         folds=(
             Fold(("attention input",), norm=("layer.0.layer_norm",)),
             Fold(("ffn input",), norm=("layer.2.layer_norm", "layer.1.layer_norm")),
             Fold(("cross input",), norm=("layer.1.layer_norm",)),
-            Fold(("encoder output",), why="every block of the decoder reads it"),
+            Fold(("encoder output",), why=Message("every block of the decoder reads it")),
             Fold(("attention output",), by="v", heads="num_heads"),
             Fold(("cross output",), by="cross v", heads="num_heads"),
             Fold(("ffn middle",), by="up", act="feed_forward_proj"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from whet.anatomy.families import Fold
 from whet.anatomy.model import Anatomy, Linear
+from whet.messages import Message, with_or
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Unfolded:
 
     address: str
     reads: str
-    why: str
+    why: Message
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class _Block:
         for linear in self.linears:
             if linear.reads not in known:
                 known.add(linear.reads)
-                left.append(Unfolded(linear.address, linear.reads, "whet has no table of what gives it"))
+                left.append(Unfolded(linear.address, linear.reads, Message("whet has no table of what gives it")))
         return groups, left
 
     def _apart(self, fold: Fold, readers: list[Linear]) -> list[list[Linear]]:
@@ -111,12 +112,14 @@ class _Block:
             by_input.setdefault(linear.reads, []).append(linear)
         return list(by_input.values())
 
-    def _group(self, fold: Fold, readers: list[Linear]) -> Group | str:
+    def _group(self, fold: Fold, readers: list[Linear]) -> Group | Message:
         """The group, or why there is none."""
         if fold.why:
             return fold.why
         if fold.only and self.config.get(fold.only) is False:
-            return f"{_AFTER_NORM} ({fold.only} is false)"
+            return Message(
+                "the norm comes after, so what is read is the residual stream ({entry} is false)", entry=fold.only
+            )
         if fold.norm:
             return self._after_norm(fold, readers)
         gated = any(
@@ -124,13 +127,13 @@ class _Block:
         )
         act = self.config.get(fold.act, "relu") if fold.act and not gated else "relu"
         if act != "relu":
-            return f"{act} stands in between"
+            return Message("{act} stands in between", act=act)
         return self._after_linear(fold, readers)
 
-    def _after_norm(self, fold: Fold, readers: list[Linear]) -> Group | str:
+    def _after_norm(self, fold: Fold, readers: list[Linear]) -> Group | Message:
         norm = next((name for name in fold.norm if f"{name}.weight" in self.stored), None)
         if norm is None:
-            return f"its norm ({' or '.join(fold.norm)}) has no weight"
+            return Message("its norm ({names}) has no weight", names=with_or(fold.norm))
         vectors = [self.stored[f"{norm}.{leaf}"] for leaf in ("weight", "bias") if f"{norm}.{leaf}" in self.stored]
         kept = [self.stored[f"{name}.weight"] for name in fold.kept if f"{name}.weight" in self.stored]
         return Group(
@@ -146,7 +149,7 @@ class _Block:
         expert = readers[0].held.expert
         return next(linear for linear in self.linears if linear.role == fold.by and linear.held.expert == expert)
 
-    def _after_linear(self, fold: Fold, readers: list[Linear]) -> Group | str:
+    def _after_linear(self, fold: Fold, readers: list[Linear]) -> Group | Message:
         giver = self._giver(fold, readers)
         given, read = giver.shape[0], readers[0].shape[1]
         heads = (1, 1)
@@ -155,16 +158,20 @@ class _Block:
             count = self.config.get(fold.heads)
             count = count if isinstance(count, int) and count > 0 else 1 if given == read else 0
             if not count or given % count or read % given:
-                return f"config.json says {fold.heads} = {self.config.get(fold.heads)!r}, which {given} rows are not of"
+                return Message(
+                    "config.json says {key} = {value!r}, which {rows} rows are not of",
+                    key=fold.heads,
+                    value=self.config.get(fold.heads),
+                    rows=given,
+                )
             heads = (count, read // given)
         elif given != read:
-            return f"{giver.address} gives {given} channels and {read} are read"
+            return Message(
+                "{name} gives {given} channels and {read} are read", name=giver.address, given=given, read=read
+            )
         bias = giver.held.parameter.removeprefix(self.prefix).removesuffix(".weight") + ".bias"
         vectors = ((self.stored[bias], giver.rows),) if bias in self.stored else ()
         return Group(giver.address, tuple(readers), (), giver, vectors, 0.0, heads)
-
-
-_AFTER_NORM = "the norm comes after, so what is read is the residual stream"
 
 
 def _any_expert(reads: str) -> str:

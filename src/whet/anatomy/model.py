@@ -16,6 +16,7 @@ from torch import Tensor
 from whet.anatomy.families import FAMILIES, Family, LinearName, architecture_of
 from whet.anatomy.unknown import described
 from whet.errors import UsageError, did_you_mean
+from whet.messages import Message
 
 
 @dataclass(frozen=True)
@@ -207,15 +208,20 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
         settings = config.get("quantization_config") or {}
         method = settings.get("quant_method", "whet") if isinstance(settings, dict) else "whet"
         raise UsageError(
-            f"{source} is already quantized ({method}), so its weights are not the original's any more. Give whet the "
-            "original (unquantized) checkpoint; it is usually named in the model card as base_model."
+            "{source} is already quantized ({method}), so its weights are not the original's any more. Give whet the "
+            "original (unquantized) checkpoint; it is usually named in the model card as base_model.",
+            source=source,
+            method=method,
         )
     model_type = str(config.get("model_type", ""))
     family = FAMILIES.get(model_type) or described(config, len(shapes))
     if family is None:
         raise UsageError(
-            f"{source} is of the family {model_type or '(none named)'!r}, which neither whet nor transformers knows."
-            f"{did_you_mean(model_type, FAMILIES) if model_type else ''} Families: {', '.join(FAMILIES)}."
+            "{source} is of the family {family!r}, which neither whet nor transformers knows.{near} Families: {known}.",
+            source=source,
+            family=model_type or Message("(none named)"),
+            near=did_you_mean(model_type, FAMILIES) if model_type else "",
+            known=", ".join(FAMILIES),
         )
     counts: list[Any] = []
     for key in family.count:
@@ -223,7 +229,10 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
         count = config.get(key, counts[0] if counts else config.get("num_hidden_layers"))
         if family.known and (not isinstance(count, int) or count < 1):
             raise UsageError(
-                f"{source}: config.json says {key} = {count!r}, not a number of blocks. Download it again."
+                "{source}: config.json says {key} = {count!r}, not a number of blocks. Download it again.",
+                source=source,
+                key=key,
+                count=count,
             )
         counts.append(count)
     names = {stored: family.module_name(stored) for stored in shapes}
@@ -231,8 +240,11 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
     if len(stored_as) != len(names):
         twice = next(n for n in names if stored_as[names[n]] != n)
         raise UsageError(
-            f"{source}: {twice} and {stored_as[names[twice]]} are the same tensor under two names. The folder is a mix "
-            "of two downloads; download it again."
+            "{source}: {name} and {other} are the same tensor under two names. The folder is a mix of two downloads; "
+            "download it again.",
+            source=source,
+            name=twice,
+            other=stored_as[names[twice]],
         )
     found: dict[str, list[str]] = {}
     other: list[str] = []
@@ -250,8 +262,13 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
             count = len(mine)
         if not mine or len(mine) != count or max(mine) != count - 1:
             raise UsageError(
-                f"{source}: config.json says {key} = {count}, the weight files hold {len(mine)} blocks named "
-                f"{stack}.<n>. One of the two is from another model; download the folder again."
+                "{source}: config.json says {key} = {count}, the weight files hold {blocks} blocks named {stack}.<n>. "
+                "One of the two is from another model; download the folder again.",
+                source=source,
+                key=key,
+                count=count,
+                blocks=len(mine),
+                stack=stack,
             )
         prefixes += [f"{stack}.{index}." for index in range(count)]
     where = _Stored(config, shapes, stored_as, source)
@@ -260,8 +277,12 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
     width = blocks[0][0].shape[1]
     if family.known and embedding.shape[1] != width:
         raise UsageError(
-            f"{source}: its embedding is {embedding.shape[1]} wide and its blocks are {width}, with a projection in "
-            f"between. No {family.title} that whet knows has one; use a checkpoint where the two are alike."
+            "{source}: its embedding is {embedding} wide and its blocks are {width}, with a projection in between. No "
+            "{family} that whet knows has one; use a checkpoint where the two are alike.",
+            source=source,
+            embedding=embedding.shape[1],
+            width=width,
+            family=family.title,
         )
     task = family.task(architecture_of(config))
     head_name = stored_as.get(f"{family.head}.weight", f"{family.head}.weight")
@@ -269,8 +290,10 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
     whole = task == "causal" and family.known
     if whole and not tied and head_name not in shapes:
         raise UsageError(
-            f"{source}: tensor {head_name} is missing, and config.json does not tie it to the embedding. The folder "
-            "is incomplete: download it again (or set tie_word_embeddings to true, if the model was trained so)."
+            "{source}: tensor {name} is missing, and config.json does not tie it to the embedding. The folder is "
+            "incomplete: download it again (or set tie_word_embeddings to true, if the model was trained so).",
+            source=source,
+            name=head_name,
         )
     head = where.table(family.head, "head", "final hidden states") if whole and not tied else None
     named = {embedding.parameter, *((head.parameter,) if head else ())}
@@ -311,11 +334,20 @@ class _Stored:
         """Stored name and shape of the model's `parameter`."""
         stored = self.stored_as.get(parameter, parameter)
         shape = self.shapes.get(stored)
-        if shape is None or len(shape) != dimensions:
-            what = "is missing" if shape is None else f"has shape {list(shape)} instead of two dimensions"
+        if shape is None:
             raise UsageError(
-                f"{self.source}: tensor {stored} {what}. The folder is incomplete or config.json names another family; "
-                "download it again."
+                "{source}: tensor {name} is missing. The folder is incomplete or config.json names another family; "
+                "download it again.",
+                source=self.source,
+                name=stored,
+            )
+        if len(shape) != dimensions:
+            raise UsageError(
+                "{source}: tensor {name} has shape {shape} instead of two dimensions. The folder is incomplete or "
+                "config.json names another family; download it again.",
+                source=self.source,
+                name=stored,
+                shape=list(shape),
             )
         return stored, shape
 
@@ -331,12 +363,21 @@ class _Stored:
         for name in names:
             share = self.config.get(name.share, 1) if name.share else 1
             if not isinstance(share, int) or share < 1:
-                raise UsageError(f"{self.source}: config.json says {name.share} = {share!r}. Download it again.")
+                raise UsageError(
+                    "{source}: config.json says {key} = {value!r}. Download it again.",
+                    source=self.source,
+                    key=name.share,
+                    value=share,
+                )
             shares.append(share)
         if whole % sum(shares):
             raise UsageError(
-                f"{self.source}: the {whole} rows of {what} are not {' + '.join(map(str, shares))} equal parts, as "
-                "config.json says. Weights and config are of different models; download the folder again."
+                "{source}: the {rows} rows of {name} are not {shares} equal parts, as config.json says. Weights and "
+                "config are of different models; download the folder again.",
+                source=self.source,
+                rows=whole,
+                name=what,
+                shares=" + ".join(map(str, shares)),
             )
         unit, start, found = whole // sum(shares), 0, []
         for share in shares:

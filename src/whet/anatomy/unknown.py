@@ -15,6 +15,7 @@ import transformers
 from torch import nn
 
 from whet.anatomy.families import Family, LinearName, architecture_of
+from whet.messages import Message
 
 # What decides on experts is never rounded.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
@@ -63,7 +64,9 @@ def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
         embedding=embedding,
         norm="",
         head="",
-        packed="transformers stacks some of its weights, and cannot while others are packed" if stacked else "",
+        packed=Message("transformers stacks some of its weights, and cannot while others are packed")
+        if stacked
+        else None,
         known=False,
     )
 

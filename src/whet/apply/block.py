@@ -158,6 +158,9 @@ def _check_zeros(part: Part, rounded: Tensor) -> None:
     """Raises GateError unless `rounded`, the weights that readers compute, are exactly 0 where the mask is."""
     if part.mask is not None and rounded.masked_fill(part.mask, 0).any():
         raise GateError(
-            f"{part.linear.address}: a weight that is to be 0 is not. This is a defect of whet; please report it with "
-            f"the scheme ({part.grid.name}) and the shape {part.linear.shape}."
+            "{linear}: a weight that is to be 0 is not. This is a defect of whet; please report it with the scheme "
+            "({grid}) and the shape {shape}.",
+            linear=part.linear.address,
+            grid=part.grid.name,
+            shape=part.linear.shape,
         )

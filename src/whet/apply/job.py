@@ -16,6 +16,7 @@ from whet.anatomy import Anatomy, Linear, Module, Piece
 from whet.budget import adapted, plan_hash
 from whet.checkpoint import Checkpoint
 from whet.grids import Grid
+from whet.messages import Message
 from whet.prune import Sparsity
 from whet.quantize import SOLVERS, Effort, Solution, Transform, find_transform
 from whet.targets import Storage
@@ -64,7 +65,7 @@ class Job:
     verify: Sequence[Tensor] = ()
     to_write: int = 0
     text: Mapping[str, Any] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Message, ...] = ()
     sha256: str | None = None
     marginal: bool = False
     transforms: Mapping[str, dict[str, Any]] | None = None

@@ -22,7 +22,8 @@ from whet.apply.job import Job
 from whet.checkpoint import Checkpoint
 from whet.engines.torch import open_model
 from whet.errors import UsageError
-from whet.events import OnEvent
+from whet.events import OnEvent, note_event
+from whet.messages import Message
 from whet.text.calibration import verify_count
 
 _GREEDY = 4
@@ -60,18 +61,23 @@ def self_written(
     started = time.monotonic()
     starts = [[*start, *new] for start, new in zip(starts, engine.continue_ids(starts, _GREEDY), strict=True)]
     seconds = (time.monotonic() - started) / _GREEDY * window
-    message = (
-        f"no text was given: the model writes {count} x {window} tokens itself, in about {seconds:.0f} s. Text of your "
-        "own (--text) is better where you have it."
+    message = Message(
+        "no text was given: the model writes {count} x {window} tokens itself, in about {seconds:.0f} s. Text of your "
+        "own (--text) is better where you have it.",
+        count=count,
+        window=window,
+        seconds=seconds,
     )
-    on_event({"event": "note", "message": message})
+    on_event(note_event(message))
     rest = engine.continue_ids(starts, max(1, window - _GREEDY - 1), temperature=1.0, seed=seed)
     written = [torch.tensor([*start, *new][:window]) for start, new in zip(starts, rest, strict=True)]
     written = [sample for sample in written if len(sample) >= _SHORTEST]
     if not written:
         raise UsageError(
-            f"{checkpoint.path.name} ends every text it begins within {_SHORTEST} tokens, so it cannot write its own "
-            "calibration text. Give --text FILE."
+            "{model} ends every text it begins within {tokens} tokens, so it cannot write its own calibration text. "
+            "Give --text FILE.",
+            model=checkpoint.path.name,
+            tokens=_SHORTEST,
         )
     return written
 
@@ -85,8 +91,8 @@ def continued(
     What starts with the model's first token does so again. Where windows hold documents one behind the other, so do
     those that are written.
     """
-    message = f"the original writes {tokens} tokens beside the text, going on from pieces of it"
-    on_event({"event": "note", "message": message})
+    message = Message("the original writes {tokens} tokens beside the text, going on from pieces of it", tokens=tokens)
+    on_event(note_event(message))
     engine = open_model(checkpoint.path, device)
     size = max(map(len, text))
     length = max(1, round(_PIECE * size))

@@ -57,8 +57,12 @@ def check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
             stored = checkpoint.tensors.get(name)
             if stored is not None and stored.shape != tuple(parameter.shape):
                 raise UsageError(
-                    f"{checkpoint.path}: tensor {name} has shape {list(stored.shape)}, config.json asks for "
-                    f"{list(parameter.shape)}. Weights and config are of different models; download the folder again."
+                    "{folder}: tensor {name} has shape {shape}, config.json asks for {asked}. Weights and config are "
+                    "of different models; download the folder again.",
+                    folder=checkpoint.path,
+                    name=name,
+                    shape=list(stored.shape),
+                    asked=list(parameter.shape),
                 )
         return
     stored_as = {parts.name(stored): stored for stored in checkpoint.tensors}
@@ -70,20 +74,29 @@ def check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
             if parts.head is None and name == f"{parts.family.head}.weight":
                 continue
             raise UsageError(
-                f"{checkpoint.path}: tensor {name} is missing, which config.json asks for. The folder is incomplete or "
-                "its config is another model's; download it again."
+                "{folder}: tensor {name} is missing, which config.json asks for. The folder is incomplete or its "
+                "config is another model's; download it again.",
+                folder=checkpoint.path,
+                name=name,
             )
         if stored.shape != shape:
             raise UsageError(
-                f"{checkpoint.path}: tensor {name} has shape {list(stored.shape)}, config.json asks for {list(shape)}. "
-                "Weights and config are of different models; download the folder again."
+                "{folder}: tensor {name} has shape {shape}, config.json asks for {asked}. Weights and config are of "
+                "different models; download the folder again.",
+                folder=checkpoint.path,
+                name=name,
+                shape=list(stored.shape),
+                asked=list(shape),
             )
     known = set(parts.unnamed) | set(expected) | {f"{parts.family.head}.weight"}
     extra = [n for names in parts.block_tensors for n in names if n not in known]
     if extra:
         raise UsageError(
-            f"{checkpoint.path}: {len(extra)} tensors in blocks that config.json's architecture does not have (first "
-            f"{extra[0]}). Weights and config are of different models; download the folder again."
+            "{folder}: {count} tensors in blocks that config.json's architecture does not have (first {name}). "
+            "Weights and config are of different models; download the folder again.",
+            folder=checkpoint.path,
+            count=len(extra),
+            name=extra[0],
         )
 
 
@@ -100,9 +113,12 @@ def _unstacked(
         shape = expected.get(linear.held.parameter)
         if shape is None or sizes[linear.held.parameter] != math.prod(shape) or shape[-1] != linear.shape[1]:
             raise UsageError(
-                f"{checkpoint.path}: the experts stored as {linear.parameter} and so on do not make up "
-                f"{linear.held.parameter} {list(shape or ())}, which config.json asks for. Weights and config are of "
-                "different models; download the folder again."
+                "{folder}: the experts stored as {name} and so on do not make up {stack} {shape}, which config.json "
+                "asks for. Weights and config are of different models; download the folder again.",
+                folder=checkpoint.path,
+                name=linear.parameter,
+                stack=linear.held.parameter,
+                shape=list(shape or ()),
             )
     left = {name: shape for name, shape in expected.items() if name not in sizes}
     return left | {linear.parameter: linear.shape for linear in moved}
@@ -114,6 +130,9 @@ def check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor, 
     largest = max((int(window.max()) for window in cut), default=0)
     if largest >= parts.embedding.shape[0]:
         raise UsageError(
-            f"{checkpoint.path}: the tokenizer makes token {largest}, the embedding has {parts.embedding.shape[0]} "
-            "rows. The tokenizer belongs to another model."
+            "{folder}: the tokenizer makes token {token}, the embedding has {rows} rows. The tokenizer belongs to "
+            "another model.",
+            folder=checkpoint.path,
+            token=largest,
+            rows=parts.embedding.shape[0],
         )

@@ -26,6 +26,7 @@ from whet.budget import write_plan
 from whet.checkpoint import disk_errors, read_header, read_tensor, sync_folder, write_json, write_tensors
 from whet.errors import UsageError
 from whet.events import Event, OnEvent
+from whet.messages import Message, listed
 from whet.walk import locked
 
 RUN = ".whet"
@@ -50,12 +51,18 @@ class Run:
         if not out.exists():
             return
         if not out.is_dir():
-            raise UsageError(f"{out} is a file. Name a folder for the lighter model.")
+            raise UsageError("{out} is a file. Name a folder for the lighter model.", out=out)
         if out.resolve() == original.resolve():
-            raise UsageError(f"{out} is the original's own folder, which is never changed. Name another folder.")
+            raise UsageError(
+                "{out} is the original's own folder, which is never changed. Name another folder.", out=out
+            )
         left = [] if self.begun else [p for p in out.iterdir() if p.name != RUN]
         if left:
-            raise UsageError(f"{out} is not empty (it holds {left[0].name}). Name a new folder, or empty this one.")
+            raise UsageError(
+                "{out} is not empty (it holds {name}). Name a new folder, or empty this one.",
+                out=out,
+                name=left[0].name,
+            )
 
     @contextmanager
     def opened(
@@ -90,13 +97,17 @@ class Run:
         if not self.begun:
             if (self.out / "whet.json").is_file():
                 shutil.rmtree(self.folder, ignore_errors=True)
-                raise UsageError(f"{self.out} is finished: there is nothing to resume.")
-            raise UsageError(f"{self.out} holds no stopped run. Give the folder that whet compress was writing to.")
+                raise UsageError("{out} is finished: there is nothing to resume.", out=self.out)
+            raise UsageError(
+                "{out} holds no stopped run. Give the folder that whet compress was writing to.", out=self.out
+            )
         request: dict[str, Any] = json.loads((self.folder / _REQUEST).read_text(encoding="utf-8"))
         if request["whet"] != __version__:
             raise UsageError(
-                f"{self.out} was begun by whet {request['whet']}, this is {__version__}. Install that, or start anew "
-                "elsewhere."
+                "{out} was begun by whet {before}, this is {now}. Install that, or start anew elsewhere.",
+                out=self.out,
+                before=request["whet"],
+                now=__version__,
             )
         return request
 
@@ -165,15 +176,20 @@ class Run:
             return
         before, after = began["record"], now["record"]
         if before["model_sha256"] != after["model_sha256"]:
-            what = f"the model {now['model']} is not the one it began with (or has changed since)"
+            what = Message("the model {path} is not the one it began with (or has changed since)", path=now["model"])
         else:
             differing = {k: (before.get(k), after[k]) for k in after if before.get(k) != after[k] and k != "plan"}
-            parts = [f"{k} was {a!r} and is {b!r}" for k, (a, b) in differing.items()]
-            parts += ["its plan is another"] * (before.get("plan") != after.get("plan"))
-            parts += [f"{k} was {began[k]!r} and is {now[k]!r}" for k in ("budget",) if began.get(k) != now.get(k)]
-            parts += ["its questions are others"] * (began.get("items") != now.get("items"))
-            what = "; ".join(parts) or "its text is another"
+            parts = [_changed(name, *values) for name, values in differing.items()]
+            parts += [Message("its plan is another")] * (before.get("plan") != after.get("plan"))
+            parts += [_changed(k, began[k], now[k]) for k in ("budget",) if began.get(k) != now.get(k)]
+            parts += [Message("its questions are others")] * (began.get("items") != now.get("items"))
+            what = listed(parts or [Message("its text is another")], "; ")
         raise UsageError(
-            f"{self.out} holds a stopped run that cannot go on: {what}. Give what it began with, or start in a new "
-            "folder."
+            "{out} holds a stopped run that cannot go on: {what}. Give what it began with, or start in a new folder.",
+            out=self.out,
+            what=what,
         )
+
+
+def _changed(name: str, before: object, now: object) -> Message:
+    return Message("{name} was {before!r} and is {now!r}", name=name, before=before, now=now)

@@ -17,6 +17,7 @@ from whet.checkpoint.modeling_whet import decode, parts_of
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
 from whet.grids import Grid
+from whet.messages import Message, to_json
 from whet.quantize import Solution
 from whet.walk import Journal
 
@@ -78,13 +79,19 @@ class Shards:
         again = decode(parts, self.job.entry(grid), self.job.dtype)
         if not torch.isfinite(again).all():
             raise UsageError(
-                f"{piece.address}: its weights as {grid.name} exceed what {self.job.dtype} holds. Convert the "
-                "original to bfloat16 or float32 first."
+                "{address}: its weights as {grid} exceed what {dtype} holds. Convert the original to bfloat16 or "
+                "float32 first.",
+                address=piece.address,
+                grid=grid.name,
+                dtype=self.job.dtype,
             )
         if not torch.equal(values.cpu(), again):
             raise GateError(
-                f"{piece.address}: what was stored is not what was solved. This is a defect of whet; please report it "
-                f"with the scheme ({grid.name}) and the shape {piece.shape}."
+                "{address}: what was stored is not what was solved. This is a defect of whet; please report it with "
+                "the scheme ({grid}) and the shape {shape}.",
+                address=piece.address,
+                grid=grid.name,
+                shape=piece.shape,
             )
         return {f"{piece.address}.{part}": tensor for part, tensor in parts.items()}
 
@@ -96,8 +103,10 @@ class Shards:
             own.copy_(w)
             if not torch.isfinite(own).all():
                 raise UsageError(
-                    f"{linear.address}: weights that make up for others exceed what {own.dtype} holds. Convert the "
-                    "original to bfloat16 or float32 first."
+                    "{linear}: weights that make up for others exceed what {dtype} holds. Convert the original to "
+                    "bfloat16 or float32 first.",
+                    linear=linear.address,
+                    dtype=own.dtype,
                 )
         return tensors
 
@@ -190,11 +199,10 @@ def summed(weights: Mapping[str, Tensor], added: Mapping[str, Tensor]) -> dict[s
 def report_line(linear: Linear, grid: Grid, solution: Solution, error: float) -> dict[str, Any]:
     """What the journal and whet.json tell of a rounded linear."""
     line: dict[str, Any] = {"grid": grid.name, "shape": list(linear.shape), "role": linear.role, "error": error}
-    if solution.notes:
-        line["notes"] = solution.notes
+    notes = list(solution.notes)
     if grid.scale_dtype == torch.float32:
-        line.setdefault("notes", []).append("scales kept in float32: float16 would lose them")
-    return line
+        notes.append(Message("scales kept in float32: float16 would lose them"))
+    return {**line, "notes": to_json(notes)} if notes else line
 
 
 def _block_of(unit: str) -> int | None:

@@ -19,12 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from whet.budget.core import ROUNDING, STATES, Core, Floats, Ints
 from whet.errors import UsageError
+from whet.messages import Message
 
 # A loss below this is none.
 _NO_LOSS = 1e-30
@@ -57,8 +58,8 @@ class Choice:
 class Infeasible(UsageError):
     """No mix keeps the limit. `smallest` is the least bytes, or the least loss, that any mix has."""
 
-    def __init__(self, message: str, smallest: float) -> None:
-        super().__init__(message)
+    def __init__(self, template: str, /, smallest: float, **values: Any) -> None:
+        super().__init__(template, smallest=smallest, **values)
         self.smallest = smallest
 
 
@@ -71,9 +72,11 @@ def choose(options: Sequence[Sequence[Option]], limit: int, asked: str = "") -> 
     if groups.least > limit:
         smallest = int(groups.least)
         raise Infeasible(
-            f"{asked or f'A budget of {limit:,} bytes'} cannot be met: everything at its smallest takes {smallest:,} "
-            f"bytes, {smallest - limit:,} more. Give at least {smallest:,} bytes.",
-            smallest,
+            "{budget} cannot be met: everything at its smallest takes {smallest:,} bytes, {more:,} more. Give at least "
+            "{smallest:,} bytes.",
+            smallest=smallest,
+            budget=asked or Message("A budget of {limit:,} bytes", limit=limit),
+            more=smallest - limit,
         )
     # bytes grow in steps, so what is left over below a step cannot be used: a smaller limit is a better bound
     step = max(groups.step, 1)
@@ -90,9 +93,11 @@ def fewest_bytes(options: Sequence[Sequence[Option]], most_loss: float, asked: s
     room = most_loss + ROUNDING * abs(most_loss)
     if groups.least > room:
         raise Infeasible(
-            f"{asked or f'A loss of {most_loss:.4g}'} cannot be met: the best mix is predicted to lose "
-            f"{groups.least:.4g} nats a token, more than {most_loss:.4g}. Ask for less, or let parts stay as they are.",
-            groups.least,
+            "{budget} cannot be met: the best mix is predicted to lose {smallest:.4g} nats a token, more than "
+            "{most:.4g}. Ask for less, or let parts stay as they are.",
+            smallest=groups.least,
+            budget=asked or Message("A loss of {loss:.4g}", loss=most_loss),
+            most=most_loss,
         )
     return groups.solve(room, float(groups.step))
 

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
+from whet.budget.left_out import left_out
 from whet.grids import Grid, parse_scheme
-from whet.targets import Target, no_file_yet, tie
+from whet.messages import Message, to_json
+from whet.targets import Target, tie
 
 KEEP = "keep"
 # What is worth pricing. An integer zero or a real one pays where codes are few, per-channel scales where they are many.
@@ -193,7 +195,7 @@ def make_plan(
     nothing else keeps the budget, and the plan says so.
     """
     whole = Offers(scores, target, stock=False)
-    notes: list[str] = []
+    notes: list[Message] = []
     if target.name == "whet" or target.schemes or target.unwritten:
         mix = _solve(whole, scores, budget, most_kl)
     else:
@@ -220,10 +222,10 @@ def make_plan(
         "uniform": _worth_showing(
             [{"scheme": scheme, "embed": embed, **whole.figures(one)} for scheme, embed, one in whole.uniform()]
         ),
-        "left_out": left_out(scores, target),
+        "left_out": to_json(left_out(scores, target)),
         "scorer": "gradient",
         "text": scores["text"],
-        "notes": notes,
+        "notes": to_json(notes),
     }
 
 
@@ -237,34 +239,6 @@ def _worth_showing(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def left_out(scores: Mapping[str, Any], target: Target) -> list[str]:
-    """What the target does not hold, one sentence each; first of all, whether whet writes what it reads."""
-    found = no_file_yet(target)
-    tables = [part["address"] for part in scores["parts"] if part["block"] is None]
-    if not target.embedding:
-        found.append(f"{target.name} loads no quantized embedding or head: {', '.join(tables)} stay as they are.")
-    if target.schemes:
-        found.append(f"{target.name} takes {', '.join(target.schemes)} from whet, and no other scheme.")
-    lost = [] if target.schemes else [bits for bits in range(2, 9) if bits not in target.bits]
-    if lost:
-        found.append(f"{target.name} has no kernels for {', '.join(map(str, lost))} bits.")
-    if not target.real_zero:
-        found.append(f"{target.name} holds no real zeros.")
-    there = {part["role"] for part in scores["parts"]}
-    for roles in (roles for roles in target.ties if there & {*roles}):
-        found.append(f"{target.name} fuses {', '.join(roles)}: they have one scheme.")
-    if target.divides:
-        ragged = {
-            part["address"]
-            for part in scores["parts"]
-            for scheme in part["schemes"]
-            if (group := parse_scheme(scheme).group) and part["shape"][1] % group
-        }
-        if ragged:
-            found.append(f"{target.name} needs groups that divide the row: {len(ragged)} linears have fewer choices.")
-    return found
-
-
 def _stock(
     stock: Offers,
     whole: Offers,
@@ -272,7 +246,7 @@ def _stock(
     scores: Mapping[str, Any],
     budget: Budget,
     most_kl: float | None,
-    notes: list[str],
+    notes: list[Message],
 ) -> Mix:
     """The best of what stock containers hold: symmetric linears mixed, or one scheme throughout; else the whole."""
     found: list[Mix] = []
@@ -300,23 +274,35 @@ def _stock(
         raise problem
     mix = _solve(whole, scores, budget, most_kl)
     notes.append(
-        "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
-        "(trust_remote_code=True)"
+        Message(
+            "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
+            "(trust_remote_code=True)"
+        )
     )
     return mix
 
 
 def _weigh(
-    whole: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: float | None, mix: Mix, notes: list[str]
+    whole: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: float | None, mix: Mix, notes: list[Message]
 ) -> None:
     """Says what stock containers cost where that is much."""
     best = _solve(whole, scores, budget, most_kl)
     if budget.kind == "quality" and best.bytes < _MUCH * mix.bytes:
-        notes.append(f"a free mix would take {best.bytes:,} bytes instead of {mix.bytes:,}: make one with --for whet")
+        notes.append(
+            Message(
+                "a free mix would take {best:,} bytes instead of {mix:,}: make one with --for whet",
+                best=best.bytes,
+                mix=mix.bytes,
+            )
+        )
     if budget.kind != "quality" and best.kl < _MUCH * mix.kl:
         notes.append(
-            f"stock containers hold one scheme throughout, or symmetric linears: a free mix is predicted to lose "
-            f"{best.kl:.2g} instead of {mix.kl:.2g} nats a token; make one with --for whet"
+            Message(
+                "stock containers hold one scheme throughout, or symmetric linears: a free mix is predicted to lose "
+                "{best:.2g} instead of {mix:.2g} nats a token; make one with --for whet",
+                best=best.kl,
+                mix=mix.kl,
+            )
         )
 
 
@@ -332,13 +318,14 @@ def must_be_possible(offers: Offers, scores: Mapping[str, Any], budget: Budget) 
     if budget.kind == "quality" or offers.least() <= _limit(offers, scores, budget):
         return
     rest = header_bytes(scores) if budget.kind == "bytes" else 0
-    least = offers.least() + rest
     raise Infeasible(
-        f"{budget.asked} cannot be met: everything at its smallest takes {least:,} bytes "
-        f"({offers.bits(offers.least()):.2f} bits a parameter), the budget has room for "
-        f"{_limit(offers, scores, budget) + rest:,}. Give at least {least:,} bytes, or a target that holds smaller "
-        "schemes (--for whet holds the most).",
-        least,
+        "{budget} cannot be met: everything at its smallest takes {smallest:,} bytes ({bits:.2f} bits a parameter), "
+        "the budget has room for {room:,}. Give at least {smallest:,} bytes, or a target that holds smaller schemes "
+        "(--for whet holds the most).",
+        smallest=offers.least() + rest,
+        budget=budget.asked,
+        bits=offers.bits(offers.least()),
+        room=_limit(offers, scores, budget) + rest,
     )
 
 

@@ -22,7 +22,8 @@ from whet.budget.sizes import tables, tensor_bytes
 from whet.checkpoint import TensorInfo, write_json
 from whet.errors import UsageError, did_you_mean
 from whet.grids import Grid, parse_scheme
-from whet.strict import Strict, checked
+from whet.messages import Message, first_of
+from whet.strict import Note, Strict, checked
 from whet.targets import TARGETS, Storage, find_target, storage, tied
 
 KEEP = "keep"
@@ -124,10 +125,10 @@ class Plan(Strict):
     gap: Gap | None = None
     frontier: list[Point] = Field(default_factory=list)
     uniform: list[Uniform] = Field(default_factory=list)
-    left_out: list[str] = Field(default_factory=list)
+    left_out: list[str | Note] = Field(default_factory=list)
     scorer: str | None = None
     text: dict[str, Any] | None = None
-    notes: list[str] = Field(default_factory=list)
+    notes: list[str | Note] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -142,19 +143,24 @@ class CheckedPlan:
     grids: dict[str, Grid]
     storage: Storage
     bytes: dict[str, int]
-    notes: list[str]
+    notes: list[Message]
 
 
 def read_plan(plan: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """A plan from a file, or one that is at hand, with every key there is. Raises UsageError naming what is wrong."""
-    source = "the plan" if isinstance(plan, Mapping) else str(plan)
+    source = Message("the plan") if isinstance(plan, Mapping) else str(plan)
     value = plan if isinstance(plan, Mapping) else _load(Path(plan))
     if value.get("format") != "whet.plan":
         raise UsageError(
-            f'{source} is not a plan: a plan is a JSON object with "format": "whet.plan". Make one with whet plan.'
+            '{source} is not a plan: a plan is a JSON object with "format": "whet.plan". Make one with whet plan.',
+            source=source,
         )
     if value.get("version") != 1:
-        raise UsageError(f"{source} has version {value.get('version')!r}; this whet reads version 1. Update whet.")
+        raise UsageError(
+            "{source} has version {version!r}; this whet reads version 1. Update whet.",
+            source=source,
+            version=value.get("version"),
+        )
     return checked(Plan, value, source).model_dump()
 
 
@@ -185,10 +191,13 @@ def check_model(plan: Mapping[str, Any], sha256: str) -> None:
     """Raises UsageError where `plan` is bound to another model than the one with `sha256` (as `examine` gives it)."""
     bound = plan["model"]["sha256"]
     if bound is not None and bound != sha256:
-        name = plan["model"]["name"] or "another model"
+        name = plan["model"]["name"] or Message("another model")
         raise UsageError(
-            f"The plan was made for {name} with SHA-256 {bound[:12]}…, this model has {sha256[:12]}…: weights or "
-            "config are others. Make a plan for this model, or set model.sha256 in the plan to null to use it anyway."
+            "The plan was made for {name} with SHA-256 {bound}…, this model has {sha256}…: weights or config are "
+            "others. Make a plan for this model, or set model.sha256 in the plan to null to use it anyway.",
+            name=name,
+            bound=bound[:12],
+            sha256=sha256[:12],
         )
 
 
@@ -206,7 +215,7 @@ def check_plan(
     Raises UsageError for an address that does not exist or is missing, a scheme that is none, what the target does not
     hold, a plan of another model, and one that changes nothing.
     """
-    source = "the plan" if isinstance(plan, Mapping) else str(plan)
+    source = Message("the plan") if isinstance(plan, Mapping) else str(plan)
     whole = read_plan(plan)
     if sha256 is not None:
         check_model(whole, sha256)
@@ -215,7 +224,9 @@ def check_plan(
     _check_addresses(whole["schemes"], shapes, parts, source)
     grids = {address: grid for address in shapes if (grid := _grid(whole, address, scale_dtype, source)) is not None}
     if not grids:
-        raise UsageError(f"{source} keeps every part as it is, so there is nothing to make lighter. Lower its budget.")
+        raise UsageError(
+            "{source} keeps every part as it is, so there is nothing to make lighter. Lower its budget.", source=source
+        )
     target = find_target(whole["target"])
     dtype = tensors[parts.blocks[0][0].parameter].dtype
     held = storage(
@@ -228,15 +239,17 @@ def check_plan(
 def _load(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise UsageError(f"{path}: there is no such file.{near} Give a plan that whet plan wrote.")
+        raise UsageError("{path}: there is no such file.{near} Give a plan that whet plan wrote.", path=path, near=near)
     try:
         value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
     except _Twin as error:
-        raise UsageError(f"{path}: the key {error} is there twice. Remove one of the two.") from error
+        raise UsageError(
+            "{path}: the key {key} is there twice. Remove one of the two.", path=path, key=error
+        ) from error
     except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON: {error}. Mend that place.") from error
+        raise UsageError("{path} is not valid JSON: {error}. Mend that place.", path=path, error=error) from error
     if not isinstance(value, dict):
-        raise UsageError(f"{path} is not a plan: a plan is a JSON object. Make one with whet plan.")
+        raise UsageError("{source} is not a plan: a plan is a JSON object. Make one with whet plan.", source=path)
     return value
 
 
@@ -264,17 +277,32 @@ def _of_groups(groups: Mapping[str, Any], addresses: Collection[str], source: st
             fitting = fnmatch.filter(addresses, pattern)
             if not fitting:
                 raise UsageError(
-                    f"{source}, group {name}: nothing is called {pattern}.{did_you_mean(pattern, addresses)} Name "
-                    "linears as the model's own tensors do, without .weight; * stands for anything."
+                    "{source}, group {name}: nothing is called {pattern}.{near} Name linears as the model's own "
+                    "tensors do, without .weight; * stands for anything.",
+                    source=source,
+                    name=name,
+                    pattern=pattern,
+                    near=did_you_mean(pattern, addresses),
                 )
             for address in fitting:
                 scheme = next((one for fits, one in schemes.items() if fnmatch.fnmatchcase(address, fits)), None)
                 if scheme is None:
-                    raise UsageError(f"{source}, group {name} has no scheme for {address}. Give it one, or keep.")
+                    raise UsageError(
+                        "{source}, group {name} has no scheme for {address}. Give it one, or keep.",
+                        source=source,
+                        name=name,
+                        address=address,
+                    )
                 other, before = found.setdefault(address, (name, scheme))
                 if before != scheme:
                     raise UsageError(
-                        f"{source}: {address} is {before} in group {other} and {scheme} in group {name}. Leave one."
+                        "{source}: {address} is {before} in group {other} and {scheme} in group {name}. Leave one.",
+                        source=source,
+                        address=address,
+                        before=before,
+                        other=other,
+                        scheme=scheme,
+                        name=name,
                     )
     return {address: scheme for address, (_, scheme) in found.items()}
 
@@ -286,17 +314,26 @@ def _check_addresses(
         if address not in shapes:
             if parts.head is None and address == parts.family.head:
                 raise UsageError(
-                    f"{source}: {address} is tied to {parts.embedding.address} in this model and takes its scheme. "
-                    f"Remove {address} from schemes."
+                    "{source}: {address} is tied to {embedding} in this model and takes its scheme. Remove {address} "
+                    "from schemes.",
+                    source=source,
+                    address=address,
+                    embedding=parts.embedding.address,
                 )
             raise UsageError(
-                f"{source}: this model has no {address}.{did_you_mean(address, shapes)} Name linears as the model's "
-                "own tensors do, without .weight."
+                "{source}: this model has no {address}.{near} Name linears as the model's own tensors do, without "
+                ".weight.",
+                source=source,
+                address=address,
+                near=did_you_mean(address, shapes),
             )
     missing = [address for address in shapes if address not in schemes]
     if missing:
-        shown = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if missing[_NAMED:] else "")
-        raise UsageError(f"{source} has no scheme for {shown}. Give each one, or {KEEP} to leave it as it is.")
+        raise UsageError(
+            "{source} has no scheme for {names}. Give each one, or keep to leave it as it is.",
+            source=source,
+            names=first_of(missing, _NAMED),
+        )
 
 
 def _grid(plan: Mapping[str, Any], address: str, scale_dtype: torch.dtype, source: str) -> Grid | None:
@@ -306,10 +343,15 @@ def _grid(plan: Mapping[str, Any], address: str, scale_dtype: torch.dtype, sourc
     try:
         return parse_scheme(scheme, scale_dtype)
     except UsageError as error:
-        raise UsageError(f"{source}, {address}: {error} Or {KEEP}, which leaves the part as it is.") from error
+        raise UsageError(
+            "{source}, {address}: {error} Or keep, which leaves the part as it is.",
+            source=source,
+            address=address,
+            error=error.message,
+        ) from error
 
 
-def _drop_stale(plan: dict[str, Any], total: int) -> list[str]:
+def _drop_stale(plan: dict[str, Any], total: int) -> list[Message]:
     """Remove from `plan` what was said of other schemes; returns what was removed and what no longer holds."""
     notes = []
     said, now = plan["predicted"], schemes_hash(plan["schemes"])
@@ -318,8 +360,14 @@ def _drop_stale(plan: dict[str, Any], total: int) -> list[str]:
     elif said is not None:
         plan["predicted"] = plan["gap"] = None
         plan["measured"] = []
-        notes.append("the plan's schemes were edited after it was made: its predictions are dropped")
+        notes.append(Message("the plan's schemes were edited after it was made: its predictions are dropped"))
     limit = plan["budget"]["bytes"]
     if limit is not None and total > limit:
-        notes.append(f"the plan takes {total:,} bytes of tensors, more than the {limit:,} of its budget")
+        notes.append(
+            Message(
+                "the plan takes {total:,} bytes of tensors, more than the {limit:,} of its budget",
+                total=total,
+                limit=limit,
+            )
+        )
     return notes

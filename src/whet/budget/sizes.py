@@ -84,20 +84,25 @@ def parse_size(text: str | int, whole: int) -> int:
     match = _SIZE.fullmatch(said)
     if match is None:
         raise UsageError(
-            f"{said!r} is not a size. Write a number with a unit, such as 400MB or 1.5GiB, or a share: 25%."
+            "{size!r} is not a size. Write a number with a unit, such as 400MB or 1.5GiB, or a share: 25%.", size=said
         )
     number, unit = float(match[1].replace("_", "")), match[2]
     if unit == "%":
         if not 0 < number <= 100:
-            raise UsageError(f"{said} of the original is no budget. Give more than 0% and at most 100%.")
+            raise UsageError("{size} of the original is no budget. Give more than 0% and at most 100%.", size=said)
         return int(whole * number / 100)
     known = {name.lower(): factor for name, factor in _UNITS.items()}
     if (unit or "B").lower() not in known:
         raise UsageError(
-            f"{said!r}: {unit} is not a unit of size.{did_you_mean(unit, _UNITS)} Units: kB, MB, GB (thousands), KiB, "
-            "MiB, GiB (1024), or % of the original."
+            "{size!r}: {unit} is not a unit of size.{near} Units: kB, MB, GB (thousands), KiB, MiB, GiB (1024), or % "
+            "of the original.",
+            size=said,
+            unit=unit,
+            near=did_you_mean(unit, _UNITS),
         )
     size = int(number * known[(unit or "B").lower()])
     if size < 1:
-        raise UsageError(f"{said!r} leaves no room for anything. Give a size such as 400MB, or a share such as 25%.")
+        raise UsageError(
+            "{size!r} leaves no room for anything. Give a size such as 400MB, or a share such as 25%.", size=said
+        )
     return size

@@ -35,10 +35,14 @@ def read_factors(file: Path) -> dict[str, tuple[Tensor, Tensor]]:
             continue
         other = stored.get(f"{_PREFIX}{module}{_B}")
         if other is None or len(other.shape) != 2 or other.shape[1:] != stored[name].shape[:1]:
-            raise UsageError(f"{file}: {module} has no pair of matrices that fit. Download the folder again.")
+            raise UsageError(
+                "{file}: {module} has no pair of matrices that fit. Download the folder again.",
+                file=file,
+                module=module,
+            )
         found[module] = (read_tensor(other), read_tensor(stored[name]))
     if 2 * len(found) != len(stored):
-        raise UsageError(f"{file} holds other tensors than pairs of matrices. Download the folder again.")
+        raise UsageError("{file} holds other tensors than pairs of matrices. Download the folder again.", file=file)
     return found
 
 
@@ -50,11 +54,16 @@ def attach(model: nn.Module, factors: dict[str, tuple[Tensor, Tensor]], device: 
     modules = dict(model.named_modules())
     for name, (b, a) in factors.items():
         if name not in modules:
-            raise UsageError(f"The adapter names {name}, which the model does not have. Download the folder again.")
+            raise UsageError(
+                "The adapter names {name}, which the model does not have. Download the folder again.", name=name
+            )
         if sorted(modules[name].weight.shape) != sorted((len(b), a.shape[1])):
             raise UsageError(
-                f"The adapter of {name} is for {len(b)} rows of {a.shape[1]}, which the model's are not. Download the "
-                "folder again."
+                "The adapter of {name} is for {rows} rows of {columns}, which the model's are not. Download the "
+                "folder again.",
+                name=name,
+                rows=len(b),
+                columns=a.shape[1],
             )
         modules[name].register_forward_hook(_hook(b.to(device).float(), a.to(device).float()))
 

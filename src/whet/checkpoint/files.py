@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from whet.errors import MachineError, UsageError
+from whet.messages import Message, to_json
 
 _DTYPES = {
     "F64": torch.float64,
@@ -64,17 +65,18 @@ class TensorInfo:
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """Every tensor of a safetensors file, validated. Raises UsageError that names the file and what is wrong."""
 
-    def bad(why: str) -> UsageError:
-        return UsageError(f"{file} is not a whole safetensors file: {why}. Download it again.")
+    def bad(template: str, /, **values: Any) -> UsageError:
+        why = Message(template, **values)
+        return UsageError("{file} is not a whole safetensors file: {why}. Download it again.", file=file, why=why)
 
     size = file.stat().st_size
     with file.open("rb") as stream:
         first = stream.read(8)
         if len(first) < 8:
-            raise bad(f"it has {size} bytes")
+            raise bad("it has {size} bytes", size=size)
         (length,) = struct.unpack("<Q", first)
         if length > _HEADER_LIMIT or 8 + length > size:
-            raise bad(f"its header claims {length} bytes, the file has {size}")
+            raise bad("its header claims {length} bytes, the file has {size}", length=length, size=size)
         try:
             header = json.loads(stream.read(length))
         except ValueError as error:
@@ -88,21 +90,29 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             dtype, shape, (start, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
             elements = math.prod(shape)
         except (KeyError, TypeError, ValueError) as error:
-            raise bad(f"the entry of tensor {name} cannot be read ({error!r})") from error
+            raise bad("the entry of tensor {name} cannot be read ({error!r})", name=name, error=error) from error
         if any(not isinstance(n, int) or n < 0 for n in (*shape, start, end)):
-            raise bad(f"tensor {name} has a negative or non-integer size")
+            raise bad("tensor {name} has a negative or non-integer size", name=name)
         if end - start != elements * dtype.itemsize:
             raise bad(
-                f"tensor {name} of shape {list(shape)} needs {elements * dtype.itemsize} bytes, not {end - start}"
+                "tensor {name} of shape {shape} needs {bytes} bytes, not {have}",
+                name=name,
+                shape=list(shape),
+                bytes=elements * dtype.itemsize,
+                have=end - start,
             )
         found[name] = TensorInfo(file, dtype, shape, 8 + length + start, 8 + length + end)
     position = 8 + length
     for name, info in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != position:
-            raise bad(f"tensor {name} overlaps another or leaves a hole")
+            raise bad("tensor {name} overlaps another or leaves a hole", name=name)
         position = info.end
     if position != size:
-        raise bad(f"its tensors need {position} bytes, the file has {size} (a download that was cut off?)")
+        raise bad(
+            "its tensors need {position} bytes, the file has {size} (a download that was cut off?)",
+            position=position,
+            size=size,
+        )
     return found
 
 
@@ -112,7 +122,9 @@ def read_tensor(info: TensorInfo) -> Tensor:
     with info.file.open("rb") as stream:
         stream.seek(info.start)
         if info.nbytes and stream.readinto(buffer.numpy().data) != info.nbytes:
-            raise UsageError(f"{info.file} became shorter while it was read. Is something else writing to the folder?")
+            raise UsageError(
+                "{file} became shorter while it was read. Is something else writing to the folder?", file=info.file
+            )
     return buffer.view(info.dtype).reshape(info.shape) if info.nbytes else torch.empty(info.shape, dtype=info.dtype)
 
 
@@ -135,11 +147,14 @@ def disk_errors(path: Path) -> Iterator[None]:
         text = str(error)
         if code in _NO_ROOM or any(f"os error {n}" in text for n in _NO_ROOM) or "No space left" in text:
             raise MachineError(
-                f"The disk that holds {path} is full. Free some space and give the same command again: a run goes on "
-                "where it stopped."
+                "The disk that holds {path} is full. Free some space and give the same command again: a run goes on "
+                "where it stopped.",
+                path=path,
             ) from error
         if code in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text or "os error 13" in text:
-            raise MachineError(f"{path} cannot be written ({text}). Choose a folder you may write to.") from error
+            raise MachineError(
+                "{path} cannot be written ({error}). Choose a folder you may write to.", path=path, error=text
+            ) from error
         raise
 
 
@@ -182,7 +197,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable UTF-8 JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

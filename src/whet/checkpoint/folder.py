@@ -33,7 +33,13 @@ class Checkpoint:
 
     def __init__(self, path: str | Path) -> None:
         self.path = find_folder(path)
-        self.config = _read_json(self.path / "config.json", f"{self.path} is not a model folder: it has no config.json")
+        if not (self.path / "config.json").is_file():
+            raise UsageError(
+                "{folder} is not a model folder: it has no config.json. Give the folder that holds config.json and the "
+                "weights.",
+                folder=self.path,
+            )
+        self.config = _read_json(self.path / "config.json")
         self.whet = read_whet(self.path)
         self._said = json.dumps(self.config, sort_keys=True)
         files = self._weight_files()
@@ -43,15 +49,21 @@ class Checkpoint:
             for name, info in read_header(file).items():
                 if name in self.tensors:
                     raise UsageError(
-                        f"{self.path}: tensor {name} is in {file.name} and in another file. Download again."
+                        "{folder}: tensor {name} is in {file} and in another file. Download again.",
+                        folder=self.path,
+                        name=name,
+                        file=file.name,
                     )
                 self.tensors[name] = info
         if self._index is not None:
             gone = [n for n in self._index if n not in self.tensors]
             if gone:
                 raise UsageError(
-                    f"{self.path}: the index names {len(gone)} tensors that no shard holds (first {gone[0]}). "
-                    "The folder is a mix of two downloads; download it again."
+                    "{folder}: the index names {count} tensors that no shard holds (first {name}). The folder is a "
+                    "mix of two downloads; download it again.",
+                    folder=self.path,
+                    count=len(gone),
+                    name=gone[0],
                 )
 
     @property
@@ -113,8 +125,11 @@ class Checkpoint:
                 if not torch.isfinite(sums).all():
                     bad = sum(int((~piece.float().isfinite()).sum()) for piece in pieces)
                     raise UsageError(
-                        f"{info.file.name}: tensor {name} has {bad} weights that are NaN or infinite. Such a model "
-                        "computes nothing; download the file again, or ask whoever trained it."
+                        "{file}: tensor {name} has {count} weights that are NaN or infinite. Such a model computes "
+                        "nothing; download the file again, or ask whoever trained it.",
+                        file=info.file.name,
+                        name=name,
+                        count=bad,
                     )
             on_bytes(info.nbytes)
         return digest.hexdigest()
@@ -124,9 +139,9 @@ class Checkpoint:
         for stem in ("model", "whet"):
             index = self.path / f"{stem}.safetensors.index.json"
             if index.is_file():
-                mapping = _read_json(index, "").get("weight_map")
+                mapping = _read_json(index).get("weight_map")
                 if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
-                    raise UsageError(f"{index} has no weight_map of names to files. Download it again.")
+                    raise UsageError("{index} has no weight_map of names to files. Download it again.", index=index)
                 self._index = mapping
                 return [self._inside(name) for name in sorted(set(mapping.values()))]
             if (self.path / f"{stem}.safetensors").is_file():
@@ -135,21 +150,36 @@ class Checkpoint:
         shards = next((_SHARD.fullmatch(n) for n in loose if _SHARD.fullmatch(n)), None)
         if shards:
             raise UsageError(
-                f"{self.path} has shards ({len(loose)} of {int(shards.group(1))}) but no model.safetensors.index.json. "
-                "The download or the run that wrote it is not finished."
+                "{folder} has shards ({count} of {whole}) but no model.safetensors.index.json. The download or the "
+                "run that wrote it is not finished.",
+                folder=self.path,
+                count=len(loose),
+                whole=int(shards.group(1)),
             )
         other = [p.name for p in self.path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".gguf")]
-        hint = f" It has {other[0]}, which whet does not read: convert it to safetensors first." if other else ""
-        raise UsageError(f"{self.path} holds no model.safetensors.{hint}")
+        if other:
+            raise UsageError(
+                "{folder} holds no model.safetensors. It has {file}, which whet does not read: convert it to "
+                "safetensors first.",
+                folder=self.path,
+                file=other[0],
+            )
+        raise UsageError("{folder} holds no model.safetensors.", folder=self.path)
 
     def _inside(self, name: str) -> Path:
         file = self.path / name
         if Path(name).name != name or name in ("", ".", ".."):
             raise UsageError(
-                f"{self.path}: the index names {name!r}, which is outside the folder. Do not use this model."
+                "{folder}: the index names {name!r}, which is outside the folder. Do not use this model.",
+                folder=self.path,
+                name=name,
             )
         if not file.is_file():
-            raise UsageError(f"{self.path}: shard {name} is missing although the index names it. Download it again.")
+            raise UsageError(
+                "{folder}: shard {name} is missing although the index names it. Download it again.",
+                folder=self.path,
+                name=name,
+            )
         return file
 
 
@@ -158,7 +188,7 @@ def read_whet(folder: Path) -> dict[str, Any] | None:
     file = folder / MANIFEST
     if not file.is_file():
         return None
-    return read_manifest(_read_json(file, ""), file)
+    return read_manifest(_read_json(file), file)
 
 
 def copied_files(original: Path) -> list[Path]:
@@ -177,13 +207,11 @@ def copied_files(original: Path) -> list[Path]:
     )
 
 
-def _read_json(file: Path, missing: str) -> dict[str, Any]:
-    if not file.is_file():
-        raise UsageError(f"{missing}. Give the folder that holds config.json and the weights.")
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(f"{file} is not valid JSON ({error}). Download it again.") from error
+        raise UsageError("{file} is not valid JSON ({error}). Download it again.", file=file, error=error) from error
     if not isinstance(value, dict):
-        raise UsageError(f"{file} is not a JSON object. Download it again.")
+        raise UsageError("{file} is not a JSON object. Download it again.", file=file)
     return value

@@ -19,6 +19,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
 from whet.errors import UsageError, did_you_mean
+from whet.messages import Message, with_and
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -94,7 +95,9 @@ class GgufFile:
             stream.seek(tensor.start)
             data = np.fromfile(stream, dtype=np.uint8, count=tensor.nbytes)
         if data.size != tensor.nbytes:
-            raise UsageError(f"{self.path} became shorter while it was read. Is something else writing to it?")
+            raise UsageError(
+                "{path} became shorter while it was read. Is something else writing to it?", path=self.path
+            )
         return data.reshape(*tensor.shape[:-1], -1)
 
     def size(self) -> dict[str, int]:
@@ -119,8 +122,11 @@ class GgufFile:
             return None
         if not isinstance(name, str) or Path(name).name != name or not (self.path.parent / name).is_file():
             raise UsageError(
-                f"{self.path} was made to run with the adapter {name!r} beside it, which is not there. Put it into "
-                f"{self.path.parent}, or export the folder again."
+                "{path} was made to run with the adapter {name!r} beside it, which is not there. Put it into "
+                "{folder}, or export the folder again.",
+                path=self.path,
+                name=name,
+                folder=self.path.parent,
             )
         return self.path.parent / name
 
@@ -136,7 +142,7 @@ def read_gguf(path: str | Path) -> GgufFile:
     if not path.is_file():
         parent = path.parent
         near = did_you_mean(path.name, [p.name for p in parent.iterdir()]) if parent.is_dir() else ""
-        raise UsageError(f"{path} does not exist.{near} Give a .gguf file or a model folder.")
+        raise UsageError("{path} does not exist.{near} Give a .gguf file or a model folder.", path=path, near=near)
     with path.open("rb") as stream:
         return _read(_Cursor(path, stream, path.stat().st_size))
 
@@ -153,9 +159,12 @@ class _Cursor:
         """How many bytes were taken."""
         return self._start + self._next
 
-    def bad(self, why: str) -> UsageError:
+    def bad(self, template: str, /, **values: Any) -> UsageError:
         """What is raised for everything that is wrong."""
-        return UsageError(f"{self.path} is not a whole .gguf file: {why}. Download or export it again.")
+        why = Message(template, **values)
+        return UsageError(
+            "{path} is not a whole .gguf file: {why}. Download or export it again.", path=self.path, why=why
+        )
 
     @property
     def left(self) -> int:
@@ -178,72 +187,94 @@ class _Cursor:
         """The next string."""
         length = self.number("<Q", what)
         if length > most:
-            raise self.bad(f"{what} claims a length of {length} bytes")
+            raise self.bad("{what} claims a length of {length} bytes", what=what, length=length)
         return self.take(length, what)
 
     def _fill(self, count: int, what: str) -> None:
         if count > self.left:
-            raise self.bad(f"{what} needs {count} bytes and {self.left} are left")
+            raise self.bad("{what} needs {count} bytes and {left} are left", what=what, count=count, left=self.left)
         kept = self._ahead[self._next :]
         self._start, self._next = self.at, 0
         self._ahead = kept + self.stream.read(max(count - len(kept), _CHUNK))
         if len(self._ahead) < count:
-            raise self.bad(f"it ends within {what}")
+            raise self.bad("it ends within {what}", what=what)
 
 
 def _read(cursor: _Cursor) -> GgufFile:
-    if cursor.take(4, "the mark GGUF") != _MAGIC:
+    if cursor.take(4, Message("the mark GGUF")) != _MAGIC:
         raise cursor.bad("it does not begin with GGUF")
-    version = cursor.number("<I", "the version")
+    version = cursor.number("<I", Message("the version"))
     if version not in _VERSIONS:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
-        what = "is written for big-endian machines" if swapped in _VERSIONS else f"has version {version}"
-        raise cursor.bad(f"it {what}, and versions {' and '.join(map(str, _VERSIONS))} are read")
-    tensors, entries = cursor.number("<Q", "the number of tensors"), cursor.number("<Q", "the number of entries")
-    for count, most, least, what in (
-        (tensors, _MOST_TENSORS, _LEAST_TENSOR, "tensors"),
-        (entries, _MOST_ENTRIES, _LEAST_ENTRY, "entries"),
-    ):
-        if count > min(most, cursor.left // least):
-            raise cursor.bad(f"it claims {count} {what}, more than {cursor.left} bytes can hold")
+        if swapped in _VERSIONS:
+            raise cursor.bad(
+                "it is written for big-endian machines, and versions {versions} are read", versions=with_and(_VERSIONS)
+            )
+        raise cursor.bad(
+            "it has version {version}, and versions {versions} are read", version=version, versions=with_and(_VERSIONS)
+        )
+    tensors, entries = (
+        cursor.number("<Q", Message("the number of tensors")),
+        cursor.number("<Q", Message("the number of entries")),
+    )
+    left = cursor.left
+    if tensors > min(_MOST_TENSORS, left // _LEAST_TENSOR):
+        raise cursor.bad("it claims {count} tensors, more than {left} bytes can hold", count=tensors, left=left)
+    if entries > min(_MOST_ENTRIES, left // _LEAST_ENTRY):
+        raise cursor.bad("it claims {count} entries, more than {left} bytes can hold", count=entries, left=left)
     metadata: dict[str, Any] = {}
     for _ in range(entries):
-        key = _decoded(cursor, cursor.text("a key", 1 << 16), "a key")
+        key = _decoded(cursor, cursor.text(Message("a key"), 1 << 16), Message("a key"))
         if key in metadata:
-            raise cursor.bad(f"the entry {key} is there twice")
+            raise cursor.bad("the entry {key} is there twice", key=key)
         metadata[key] = _value(cursor, key)
     _check_tokens(metadata, cursor.bad)
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= _MOST_ALIGNMENT or alignment & (alignment - 1):
-        raise cursor.bad(f"general.alignment is {alignment!r}, not a power of two")
+        raise cursor.bad("general.alignment is {alignment!r}, not a power of two", alignment=alignment)
     told = [_tensor(cursor) for _ in range(tensors)]
     data = _up(cursor.at, alignment)
     position = 0
     found: dict[str, GgufTensor] = {}
     for name, kind, shape, size, offset in told:
         if name in found:
-            raise cursor.bad(f"tensor {name} is there twice")
+            raise cursor.bad("tensor {name} is there twice", name=name)
         if offset != position:
-            raise cursor.bad(f"tensor {name} begins at {offset} instead of {position}: it overlaps or leaves a hole")
+            raise cursor.bad(
+                "tensor {name} begins at {offset} instead of {position}: it overlaps or leaves a hole",
+                name=name,
+                offset=offset,
+                position=position,
+            )
         position = _up(offset + size, alignment)
         if data + offset + size > cursor.size:
-            raise cursor.bad(f"tensor {name} ends at {data + offset + size}, the file at {cursor.size} (cut off?)")
+            raise cursor.bad(
+                "tensor {name} ends at {end}, the file at {size} (cut off?)",
+                name=name,
+                end=data + offset + size,
+                size=cursor.size,
+            )
         found[name] = GgufTensor(kind, shape, data + offset, data + offset + size)
     return GgufFile(cursor.path, metadata, found)
 
 
 def _value(cursor: _Cursor, key: str) -> Any:
-    kind = cursor.number("<I", f"the type of {key}")
+    kind = cursor.number("<I", Message("the type of {key}", key=key))
     if kind != _ARRAY:
         return _scalar(cursor, key, kind)
-    kind, count = cursor.number("<I", f"the type of {key}"), cursor.number("<Q", f"the length of {key}")
+    kind, count = (
+        cursor.number("<I", Message("the type of {key}", key=key)),
+        cursor.number("<Q", Message("the length of {key}", key=key)),
+    )
     width = {_STRING: 8, _BOOL: 1}.get(kind) or (np.dtype(_SCALARS[kind]).itemsize if kind in _SCALARS else 0)
     if not width:
-        raise cursor.bad(f"{key} is a list of type {kind}, which does not exist or is a list itself")
+        raise cursor.bad("{key} is a list of type {type}, which does not exist or is a list itself", key=key, type=kind)
     if count > cursor.left // width:
-        raise cursor.bad(f"{key} claims {count} items, more than {cursor.left} bytes can hold")
+        raise cursor.bad(
+            "{key} claims {count} items, more than {left} bytes can hold", key=key, count=count, left=cursor.left
+        )
     if kind == _STRING:
-        item = f"an item of {key}"
+        item = Message("an item of {key}", key=key)
         return [cursor.text(item).decode("utf-8", "surrogateescape") for _ in range(count)]
     data = np.frombuffer(cursor.take(count * width, key), dtype=_SCALARS.get(kind, "<u1"))
     return data.astype(bool) if kind == _BOOL else data
@@ -255,53 +286,61 @@ def _scalar(cursor: _Cursor, key: str, kind: int) -> Any:
     if kind == _BOOL:
         return bool(cursor.take(1, key)[0])
     if kind not in _SCALARS:
-        raise cursor.bad(f"{key} has type {kind}, which does not exist")
+        raise cursor.bad("{key} has type {type}, which does not exist", key=key, type=kind)
     dtype = np.dtype(_SCALARS[kind])
     return np.frombuffer(cursor.take(dtype.itemsize, key), dtype=dtype)[0].item()
 
 
 def _tensor(cursor: _Cursor) -> tuple[str, str, tuple[int, ...], int, int]:
     """Name, type, shape, bytes and offset of the next tensor."""
-    name = _decoded(cursor, cursor.text("the name of a tensor", _MOST_NAME), "the name of a tensor")
-    count = cursor.number("<I", f"the dimensions of {name}")
+    name = _decoded(cursor, cursor.text(Message("the name of a tensor"), _MOST_NAME), Message("the name of a tensor"))
+    count = cursor.number("<I", Message("the dimensions of {name}", name=name))
     if not 1 <= count <= 4:
-        raise cursor.bad(f"tensor {name} claims {count} dimensions")
-    sizes = [cursor.number("<Q", f"the shape of {name}") for _ in range(count)]
-    number = cursor.number("<I", f"the type of {name}")
+        raise cursor.bad("tensor {name} claims {count} dimensions", name=name, count=count)
+    sizes = [cursor.number("<Q", Message("the shape of {name}", name=name)) for _ in range(count)]
+    number = cursor.number("<I", Message("the type of {key}", key=name))
     try:
         kind = GGMLQuantizationType(number)
         block, width = GGML_QUANT_SIZES[kind]
     except (ValueError, KeyError) as error:
-        raise cursor.bad(f"tensor {name} has type {number}, which whet does not know") from error
+        raise cursor.bad("tensor {name} has type {type}, which whet does not know", name=name, type=number) from error
     elements = math.prod(sizes)
     if not 0 < elements < 1 << 48:
-        raise cursor.bad(f"tensor {name} claims the shape {sizes[::-1]}")
+        raise cursor.bad("tensor {name} claims the shape {shape}", name=name, shape=sizes[::-1])
     if sizes[0] % block:
-        raise cursor.bad(f"tensor {name} has rows of {sizes[0]}, which {kind.name} cannot hold (blocks of {block})")
-    offset = cursor.number("<Q", f"the place of {name}")
+        raise cursor.bad(
+            "tensor {name} has rows of {length}, which {type} cannot hold (blocks of {size})",
+            name=name,
+            length=sizes[0],
+            type=kind.name,
+            size=block,
+        )
+    offset = cursor.number("<Q", Message("the place of {name}", name=name))
     return name, kind.name, tuple(sizes[::-1]), elements // block * width, offset
 
 
-def _check_tokens(metadata: dict[str, Any], bad: Callable[[str], UsageError]) -> None:
+def _check_tokens(metadata: dict[str, Any], bad: Callable[..., UsageError]) -> None:
     """Lists that are read by the vocabulary's length must have it."""
     tokens = metadata.get(_TOKENS)
     if tokens is not None and not isinstance(tokens, list):
-        raise bad(f"{_TOKENS} is not a list of strings")
+        raise bad("{key} is not a list of strings", key=_TOKENS)
     for key, dtype in _PER_TOKEN.items():
         value = metadata.get(key)
         if value is None:
             continue
         if not isinstance(value, np.ndarray) or value.dtype != np.dtype(dtype):
-            raise bad(f"{key} is not a list of {np.dtype(dtype).name}")
+            raise bad("{key} is not a list of {type}", key=key, type=np.dtype(dtype).name)
         if len(value) != len(tokens or []):
-            raise bad(f"{key} has {len(value)} items for {len(tokens or [])} tokens")
+            raise bad(
+                "{key} has {count} items for {tokens} tokens", key=key, count=len(value), tokens=len(tokens or [])
+            )
 
 
 def _decoded(cursor: _Cursor, data: bytes, what: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise cursor.bad(f"{what} is not UTF-8") from error
+        raise cursor.bad("{what} is not UTF-8", what=what) from error
 
 
 def _up(value: int, alignment: int) -> int:

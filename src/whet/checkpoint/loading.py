@@ -57,8 +57,12 @@ def _must_be_buildable(checkpoint: Checkpoint) -> None:
     for key, value in checkpoint.config.items():
         if "layer" in key and isinstance(value, int) and value > max(_LAYERS, len(checkpoint.tensors)):
             raise UsageError(
-                f"{checkpoint.path / 'config.json'} says {key} = {value}, and the weight files hold "
-                f"{len(checkpoint.tensors)} tensors. The config is damaged; download it again."
+                "{file} says {key} = {value}, and the weight files hold {count} tensors. The config is damaged; "
+                "download it again.",
+                file=checkpoint.path / "config.json",
+                key=key,
+                value=value,
+                count=len(checkpoint.tensors),
             )
 
 
@@ -97,7 +101,9 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
             )
         return model.eval().to(device)  # type: ignore[arg-type]
     if checkpoint.whet is None:
-        raise UsageError(f"{checkpoint.path} was quantized by another tool. whet loads originals and its own folders.")
+        raise UsageError(
+            "{folder} was quantized by another tool. whet loads originals and its own folders.", folder=checkpoint.path
+        )
     reading = checkpoint.whet.get("reading") or checkpoint.whet
     model = load_lighter(
         checkpoint, reading["linears"], dtype, device, reading.get("names"), reading.get("convert", False)
@@ -122,8 +128,10 @@ def adapter_file(folder: Path) -> Path:
     file = folder / ADAPTER / WEIGHTS
     if not file.is_file():
         raise UsageError(
-            f"{folder}: whet.json names an adapter, and {ADAPTER}/{WEIGHTS} is missing. Copy the folder again, with "
-            "the folders in it."
+            "{folder}: whet.json names an adapter, and {file} is missing. Copy the folder again, with "
+            "the folders in it.",
+            folder=folder,
+            file=f"{ADAPTER}/{WEIGHTS}",
         )
     return file
 
@@ -147,7 +155,11 @@ def load_lighter(
             return converted(model, checkpoint.path, files, table, device)
     missing = fill(model, checkpoint.path, files, table, device, names)
     if missing:
-        raise UsageError(f"{checkpoint.path}: no file holds {', '.join(missing[:3])}. The folder is incomplete.")
+        raise UsageError(
+            "{folder}: no file holds {names}. The folder is incomplete.",
+            folder=checkpoint.path,
+            names=", ".join(missing[:3]),
+        )
     return model.eval()
 
 
@@ -157,16 +169,20 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     if not any((path / name).is_file() for name in _TOKENIZERS):
         # for some families transformers would make up an empty one
         raise UsageError(
-            f"{path} has no tokenizer ({_TOKENIZERS[0]} or the like). Put tokenizer.json and tokenizer_config.json of "
-            "the model into the folder."
+            "{folder} has no tokenizer ({file} or the like). Put tokenizer.json and tokenizer_config.json of the "
+            "model into the folder.",
+            folder=path,
+            file=_TOKENIZERS[0],
         )
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # the tokenizers package raises plain exceptions for damaged files
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"{path} has no tokenizer that transformers can load ({said}). "
-            "Put tokenizer.json and tokenizer_config.json of the model into the folder."
+            "{folder} has no tokenizer that transformers can load ({error}). Put tokenizer.json and "
+            "tokenizer_config.json of the model into the folder.",
+            folder=path,
+            error=said,
         ) from error
 
 
@@ -200,8 +216,9 @@ def _unusable(checkpoint: Checkpoint, error: Exception) -> UsageError:
     what = " ".join(f"{type(error).__name__}: {error}".split())
     what = what if len(what) < _SAID else what[:_SAID] + " …"
     return UsageError(
-        f"{checkpoint.path / 'config.json'}: transformers cannot build a model from it ({what}). "
-        "Download it again, or mend the entry it names."
+        "{file}: transformers cannot build a model from it ({error}). Download it again, or mend the entry it names.",
+        file=checkpoint.path / "config.json",
+        error=what,
     )
 
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from whet.checkpoint.adapter import ADAPTER
 from whet.checkpoint.files import sha256
 from whet.errors import UsageError
+from whet.foreign import recognized
+from whet.strict import Note
 
 MANIFEST = "whet.json"
 
@@ -47,7 +49,7 @@ class Manifest(BaseModel):
     copied: list[str] = Field(default_factory=list)
     dropped: str | None = None
     verify: dict[str, float] = Field(default_factory=dict)
-    notes: list[str] = Field(default_factory=list)
+    notes: list[str | Note] = Field(default_factory=list)
     lineage: list[dict[str, Any]] = Field(default_factory=list)
     gguf: dict[str, Any] | None = None
     files: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -61,10 +63,16 @@ class Manifest(BaseModel):
 def read_manifest(value: dict[str, Any], file: Path) -> dict[str, Any]:
     """`value`, checked. Raises UsageError naming what a newer whet wrote, or what is damaged."""
     if value.get("format") != 1:
-        raise UsageError(f"{file} has format {value.get('format')!r}; this whet reads format 1. Update whet.")
+        raise UsageError(
+            "{file} has format {format!r}; this whet reads format 1. Update whet.",
+            file=file,
+            format=value.get("format"),
+        )
     if unknown := [key for key in value if key not in Manifest.model_fields]:
         raise UsageError(
-            f"{file} has {', '.join(unknown)}, which this whet does not know: a newer one wrote it. Update whet."
+            "{file} has {unknown}, which this whet does not know: a newer one wrote it. Update whet.",
+            file=file,
+            unknown=", ".join(unknown),
         )
     try:
         return Manifest.model_validate(value).document()
@@ -72,7 +80,10 @@ def read_manifest(value: dict[str, Any], file: Path) -> dict[str, Any]:
         fault = error.errors(include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))
         raise UsageError(
-            f"{file} is damaged at {place}: {fault['msg']}. Download the folder again, or make it anew."
+            "{file} is damaged at {place}: {fault}. Download the folder again, or make it anew.",
+            file=file,
+            place=place,
+            fault=recognized(fault["msg"]),
         ) from error
 
 

@@ -19,6 +19,7 @@ import whet
 from whet.cli import compare, compress, demo, export, generate, inspect, masks, plan, resume, run, schema, status
 from whet.cli.phrases import say, sentence
 from whet.errors import WhetError
+from whet.foreign import recognized
 
 app = typer.Typer(
     name="whet",
@@ -65,7 +66,7 @@ def _run(arguments: list[str]) -> int:
     except TyperException as error:
         return _usage(error)
     except WhetError as error:
-        return _failed(error, sentence(str(error)), error.exit_code, "--debug" in arguments)
+        return _failed(error, sentence(error.message), error.exit_code, "--debug" in arguments)
     except Exception as error:
         message = say("internal", kind=type(error).__name__, message=" ".join(str(error).split()))
         return _failed(error, message, 1, "--debug" in arguments)
@@ -89,7 +90,7 @@ def _usage(error: TyperException) -> int:
     message = " ".join((error.message if near else error.format_message()).split())
     if not message.endswith("?"):
         message = message.rstrip(".") + "."
-    words = [f"{say('error')}: {sentence(message)}"]
+    words = [f"{say('error')}: {sentence(recognized(message))}"]
     if near:
         words.append(say("did_you_mean", names=", ".join(near)))
     print(*words, say("try_help", command=path), file=sys.stderr)

@@ -132,6 +132,6 @@ def limits(given: list[str] | None) -> dict[str, float | None]:
             found[name.strip()] = None if value.strip() == "off" else float(value)
         except ValueError:
             raise UsageError(
-                f"--limit {item}: a limit is NAME=VALUE with a number, or off, such as max_kl=0.05."
+                "--limit {item}: a limit is NAME=VALUE with a number, or off, such as max_kl=0.05.", item=item
             ) from None
     return found

@@ -78,7 +78,11 @@ def typed_by_user(context: typer.Context, key: str) -> bool:
 def _places(model: str | None, out: str | Path | None) -> tuple[Path, Path]:
     """The original's folder and the lighter's, from the command line or the recipe."""
     if model is None or out is None:
-        raise UsageError(say("missing", name="MODEL" if model is None else "OUT", command="whet compress"))
+        raise UsageError(
+            "{name} is missing: give the folder, or a recipe that names it (--recipe FILE). See `{command} --help`.",
+            name="MODEL" if model is None else "OUT",
+            command="whet compress",
+        )
     return resolve(model), Path(out)
 
 
@@ -102,7 +106,7 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     """What was written, how far it is from the original, who loads it, and what to type next."""
     console.show(by_part(result["sizes"]["original"], result["sizes"]["lighter"], "size").rich())
     foretold(console, result)
-    masked = [(math.prod(x["shape"]), x["mask"]["share"]) for x in result["linears"].values() if "mask" in x]
+    masked = [(math.prod(x["shape"]), x["mask"]["share"]) for x in result.get("linears", {}).values() if "mask" in x]
     if masked:
         share = sum(size * share for size, share in masked) / sum(size for size, _ in masked)
         console.show(say("masked", linears=len(masked), share=f"{100 * share:.3g} %"))

@@ -21,12 +21,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from whet.cli.phrases import duration, say, sentence, size, stage_name
 from whet.events import Event
+from whet.messages import Message, to_json
 
 _PLAIN_EVERY = 10.0
 
 
 def plain(value: Any) -> Any:
-    """`value` as strict JSON can hold it: paths as text, not-a-number and infinities as null."""
+    """`value` as strict JSON can hold it: paths as text, not-a-number and infinities as null, messages as objects."""
+    value = to_json(value) if isinstance(value, Message) else value
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -86,7 +88,7 @@ class Console:
         if kind == "progress":
             self._progress(event)
         elif kind in ("note", "warning"):
-            self.line(f"{say(kind)}: {sentence(event['message'])}")
+            self.line(f"{say(kind)}: {sentence(event)}")
         elif kind == "plan":
             needs = {"time": duration(event["seconds"]), "memory": size(event["memory"]), "disk": size(event["disk"])}
             self.line(say("plan", **needs))

@@ -150,7 +150,8 @@ def _how(made: dict[str, Any]) -> str:
 def _samples(model: Path, lighter: Path, items: list[dict[str, Any]], device: str) -> Sheet:
     """One question of each skill, the right answer and both models' answers."""
     from whet.engines.torch import open_model
-    from whet.measure.skills import read_skills, score
+    from whet.measure.items import read_skills
+    from whet.measure.skills import score
 
     first = read_skills(list({item["skill"]: item for item in reversed(items)}.values())[::-1])
     answers = [score(open_model(folder, device), first) for folder in (model, lighter)]
@@ -184,4 +185,6 @@ def clear(lighter: Path) -> None:
     if (lighter / "whet.json").is_file() and not (lighter / ".whet").exists():
         shutil.rmtree(lighter)
     elif lighter.exists() and not (lighter / ".whet").exists():
-        raise UsageError(say("demo.taken", folder=lighter))
+        raise UsageError(
+            "{folder} is there and was not made by whet. Name another folder: whet demo OTHER.", folder=lighter
+        )

@@ -10,7 +10,7 @@ import whet
 from whet.cli.compress import made, plan
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, Out, takes
-from whet.cli.starter import calibration, is_starter, resolve
+from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.steps.options import MasksVerb
 
 EXAMPLE = "Example: whet masks MODEL sparse --pattern 2:4 --text corpus.jsonl --field text"
@@ -30,6 +30,7 @@ def run(
 ) -> int:
     """Write a copy of MODEL to OUT in which some weights are exactly 0. Interrupted, it goes on with `whet resume`."""
     folder = resolve(model)
+    check_material(options["text"])
     if options["text"] is None and is_starter(folder):
         options["text"] = calibration(options["samples"], options["seed"])
     with Console(as_json, resume=out) as console:

@@ -1,12 +1,15 @@
 """What the command line says, in English and Korean, in one table.
 
 `say(key, **values)` answers in the language of `WHET_LANG`, else of the locale; anything but Korean is English.
-Notes and errors from the rooms below are English; `sentence` has their Korean.
+Notes and errors are messages of the rooms below; `sentence` says them in the user's language.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
+
+from whet.messages import Message, in_language
 
 PHRASES: dict[str, tuple[str, str]] = {
     # general
@@ -20,10 +23,6 @@ PHRASES: dict[str, tuple[str, str]] = {
         "--debug를 붙여 다시 실행하면 어디인지 보입니다.",
     ),
     "try_help": ("See `{command} --help`.", "`{command} --help`를 보십시오."),
-    "missing": (
-        "{name} is missing: give the folder, or a recipe that names it (--recipe FILE). See `{command} --help`.",
-        "{name}이(가) 없습니다. 폴더나 그것을 적은 레시피(--recipe FILE)를 주십시오. `{command} --help`를 보십시오.",
-    ),
     "did_you_mean": ("Did you mean {names}?", "혹시 {names}입니까?"),
     "stopped": ("Stopped.", "중단했습니다."),
     "stopped_resume": ("Stopped. Go on with: {command}", "중단했습니다. 이어서 하려면: {command}"),
@@ -181,10 +180,6 @@ PHRASES: dict[str, tuple[str, str]] = {
     "demo.prompt": ("prompt", "문제"),
     "demo.expected": ("expected", "정답"),
     "demo.wrote": ("Written: {files}", "쓴 것: {files}"),
-    "demo.taken": (
-        "{folder} is there and was not made by whet. Name another folder: whet demo OTHER.",
-        "{folder}이(가) 이미 있는데 whet이 만든 것이 아닙니다. 다른 폴더를 주십시오: whet demo OTHER.",
-    ),
     # comparison
     "original": ("original", "원본"),
     "lighter": ("lighter", "경량본"),
@@ -243,13 +238,9 @@ def say(key: str, **values: object) -> str:
     return PHRASES[key][language() == "ko"].format(**values)
 
 
-def sentence(english: str) -> str:
-    """A note or an error of the rooms below in the user's language, where there is one."""
-    if language() != "ko":
-        return english
-    from whet.report.sentences import in_korean
-
-    return in_korean(english)
+def sentence(message: Any) -> str:
+    """A note or an error in the user's language: a message, or what JSON holds of one."""
+    return in_language(Message.read(message), language())
 
 
 def stage_name(stage: str) -> str:

@@ -59,7 +59,11 @@ def run(
     named, place = model or asked.model, out or asked.out
     if named is None or place is None:
         name = "MODEL" if named is None else "OUT"
-        raise UsageError(say("missing", name=name, command="whet run"))
+        raise UsageError(
+            "{name} is missing: give the folder, or a recipe that names it (--recipe FILE). See `{command} --help`.",
+            name=name,
+            command="whet run",
+        )
     folder = resolve(named)
     check_material(text, skills)
     material: dict[str, Any] = {"text": text or asked.text, "skills": skills or asked.skills}

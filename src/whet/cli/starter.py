@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from whet.messages import Message
 from whet.paths import check_file, check_model, check_text
 
 NAME = "starter"
@@ -45,4 +46,4 @@ def check_material(text: str | Path | None = None, skills: str | Path | None = N
     if text is not None:
         check_text(text)
     if skills is not None:
-        check_file(skills, "skills")
+        check_file(skills, Message("skills"))

@@ -25,6 +25,7 @@ from whet.checkpoint.gguf import GgufFile, read_gguf
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, NotFiniteError, UsageError
+from whet.messages import Message
 from whet.text import batch_indices, render_chat
 
 GENERATED_AT_ONCE = 4096  # tokens of prompts with their answers in one cache
@@ -67,13 +68,15 @@ def open_gguf(path: str | Path, threads: int | None = None) -> LlamaEngine:
     """
     file = read_gguf(path)
     if not file.architecture or not file.tokens:
-        raise UsageError(f"{path} is no language model: its header names no architecture or no tokens.")
+        raise UsageError("{path} is no language model: its header names no architecture or no tokens.", path=path)
     try:
         native = _library()
     except (ImportError, OSError, RuntimeError) as error:
         raise MachineError(
-            f"Reading {path} needs llama.cpp, which is not installed here ({error}). Install it: pip install "
-            "'whet[llamacpp]' (it is compiled for this machine, which takes some minutes and a C++ compiler)."
+            "Reading {path} needs llama.cpp, which is not installed here ({error}). Install it: pip install "
+            "'whet[llamacpp]' (it is compiled for this machine, which takes some minutes and a C++ compiler).",
+            path=path,
+            error=error,
         ) from error
     return LlamaEngine(file, native, threads or torch.get_num_threads())
 
@@ -123,6 +126,11 @@ def vocabulary(file: GgufFile) -> dict[str, int]:
     return {token: i for i, token in enumerate(tokens) if types is None or types[i] != 5}
 
 
+def _refused(path: str | Path) -> UsageError:
+    why = "; ".join(_told) or Message("it does not say why")
+    return UsageError("llama.cpp does not load {path}: {why}.", path=path, why=why)
+
+
 class LlamaEngine:
     """A model in llama.cpp, with the adapter that its file names. What each method promises is said in `Engine`."""
 
@@ -141,15 +149,13 @@ class LlamaEngine:
         self._context: Any = None
         self._room = (0, 0, 0)
         if not self._model:
-            raise UsageError(f"llama.cpp does not load {self.folder}: {'; '.join(_told) or 'it does not say why'}.")
+            raise _refused(self.folder)
         self._adapter: Any = None
         if file.adapter is not None:
             read_gguf(file.adapter)
             self._adapter = native.llama_adapter_lora_init(self._model, str(file.adapter).encode())
             if not self._adapter:
-                raise UsageError(
-                    f"llama.cpp does not load {file.adapter}: {'; '.join(_told) or 'it does not say why'}."
-                )
+                raise _refused(file.adapter)
         self._words = native.llama_model_get_vocab(self._model)
         self.vocabulary = int(native.llama_vocab_n_tokens(self._words))
         self.context: int | None = int(native.llama_model_n_ctx_train(self._model))
@@ -181,7 +187,7 @@ class LlamaEngine:
             if count >= 0:
                 return list(tokens[:count])
             room = -count
-        raise UsageError(f"{self.folder}: llama.cpp cannot tokenize the text {text[:60]!r}.")
+        raise UsageError("{path}: llama.cpp cannot tokenize the text {text!r}.", path=self.folder, text=text[:60])
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         if chat:
@@ -248,8 +254,9 @@ class LlamaEngine:
                 logits = self._run(told)
                 if not torch.isfinite(logits).all():
                     raise NotFiniteError(
-                        f"{self.folder}: the model gives logits that are not finite while generating. Its weights are "
-                        "broken, or a type overflows: export it again from its folder, or in another type."
+                        "{path}: the model gives logits that are not finite while generating. Its weights are broken, "
+                        "or a type overflows: export it again from its folder, or in another type.",
+                        path=self.folder,
                     )
                 drawn = [samplers[row] for row in rows]
                 chosen = sample(logits, temperature, top_p, drawn) if temperature > 0 else logits.argmax(-1)
@@ -294,8 +301,11 @@ class LlamaEngine:
         self._context = self.native.llama_init_from_model(self._model, settings)
         if not self._context:
             raise MachineError(
-                f"{self.folder}: llama.cpp has no room for {rows} sequences of {length} tokens. Ask for shorter or "
-                "fewer windows, or close other programs."
+                "{path}: llama.cpp has no room for {count} sequences of {length} tokens. Ask for shorter or fewer "
+                "windows, or close other programs.",
+                path=self.folder,
+                count=rows,
+                length=length,
             )
         if self._adapter:
             adapters, strengths = (self.native.llama_adapter_lora_p_ctypes * 1)(self._adapter), (ctypes.c_float * 1)(1)
@@ -319,8 +329,13 @@ class LlamaEngine:
             self.native.llama_batch_free(batch)
         if code:
             raise UsageError(
-                f"{self.folder}: llama.cpp could not compute {len(told)} tokens (code {code}). A token may be outside "
-                f"its vocabulary of {self.vocabulary}, or the text longer than its context of {self.context}."
+                "{path}: llama.cpp could not compute {count} tokens (code {code}). A token may be outside its "
+                "vocabulary of {vocabulary}, or the text longer than its context of {context}.",
+                path=self.folder,
+                count=len(told),
+                code=code,
+                vocabulary=self.vocabulary,
+                context=self.context,
             )
         count = sum(wanted for *_, wanted in told)
         values = np.ctypeslib.as_array(self.native.llama_get_logits(self._context), shape=(count, self.vocabulary))

@@ -40,7 +40,7 @@ def generate(
     if not prompt and not chat:
         raise UsageError("The prompt is empty. Give some words to continue.")
     if is_gguf(folder) and device not in ("auto", "cpu"):
-        raise UsageError(f"{folder} runs in llama.cpp, which whet runs on the processor. Leave --device out.")
+        raise UsageError("{path} runs in llama.cpp, which whet runs on the processor. Leave --device out.", path=folder)
     engine = open_engine(folder, device)
     ids = engine.encode(prompt, chat=chat)
     (new,) = engine.continue_ids([ids], max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)

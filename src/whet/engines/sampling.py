@@ -21,14 +21,21 @@ def check_request(
     """Raises UsageError for numbers out of range, an empty prompt, or one that leaves no room in the context."""
     if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
         raise UsageError(
-            f"max_new_tokens {max_new_tokens}, temperature {temperature}, top_p {top_p}: they must be at least 1, "
-            "at least 0, and above 0 up to 1."
+            "max_new_tokens {tokens}, temperature {temperature}, top_p {top_p}: they must be at least 1, at least 0, "
+            "and above 0 up to 1.",
+            tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
         )
     longest = max(map(len, prompts), default=0)
     if context is not None and longest + max_new_tokens > context:
         raise UsageError(
-            f"{where}: a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's context "
-            f"of {context}. Shorten the prompt, or ask for fewer new tokens."
+            "{where}: a prompt of {longest} tokens and {tokens} new ones exceed the model's context of {context}. "
+            "Shorten the prompt, or ask for fewer new tokens.",
+            where=where,
+            longest=longest,
+            tokens=max_new_tokens,
+            context=context,
         )
     if any(len(prompt) == 0 for prompt in prompts):
         raise UsageError("A prompt without tokens cannot be continued. Give some words.")

@@ -39,7 +39,7 @@ def open_model(
         torch.set_num_threads(threads)
     if isinstance(dtype, str):
         if dtype not in DTYPES:
-            raise UsageError(f"dtype {dtype} is not known. Use one of: {', '.join(DTYPES)}.")
+            raise UsageError("dtype {dtype} is not known. Use one of: {known}.", dtype=dtype, known=", ".join(DTYPES))
         dtype = DTYPES[dtype]
     place = resolve_device(device)
     return TorchEngine(load_model(folder, dtype=dtype, device=place), load_tokenizer(folder), str(folder))
@@ -52,7 +52,7 @@ def resolve_device(device: str) -> str:
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise UsageError(f"Device {device} is not known. Use auto, cpu or cuda.") from error
+        raise UsageError("Device {device} is not known. Use auto, cpu or cuda.", device=device) from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise MachineError("Device cuda was asked for, but PyTorch sees no GPU here. Use --device cpu, or auto.")
     return device
@@ -161,8 +161,9 @@ class TorchEngine:
                 logits, cache = self._step(ids, cache, given)
                 if not torch.isfinite(logits).all():
                     raise NotFiniteError(
-                        f"{self.folder}: the model gives logits that are not finite while generating. Its weights are "
-                        "broken, or its type overflows: try float32, or make it again."
+                        "{folder}: the model gives logits that are not finite while generating. Its weights are "
+                        "broken, or its type overflows: try float32, or make it again.",
+                        folder=self.folder,
                     )
                 chosen = sample(logits, temperature, top_p, samplers) if samplers else logits.argmax(-1)
                 for row in list(open_rows):
@@ -198,8 +199,10 @@ class TorchEngine:
         """Raises UsageError for a model that does not write text."""
         if self.task not in ("causal", "seq2seq"):
             raise UsageError(
-                f"{self.folder} is a {type(self.model).__name__}, which fills in or judges text and does not continue "
-                "it. Use whet compare to see what it kept."
+                "{folder} is a {kind}, which fills in or judges text and does not continue it. Use whet compare to "
+                "see what it kept.",
+                folder=self.folder,
+                kind=type(self.model).__name__,
             )
 
     def _begin(self, ids: Tensor) -> tuple[Tensor, dict[str, Any]]:

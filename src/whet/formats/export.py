@@ -25,10 +25,11 @@ from whet.checkpoint.memory import available_memory
 from whet.engines.llamacpp import LlamaEngine, available, open_gguf
 from whet.engines.torch import TorchEngine, open_model
 from whet.errors import GateError, MachineError, UsageError, did_you_mean
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, ignore, note_event
 from whet.formats.gguf import Layout, plan_gguf, write_gguf
 from whet.grids import BLOCKS
 from whet.measure.divergence import score_tokens
+from whet.messages import Message
 from whet.paths import find_folder
 from whet.text import encode, read_documents, windows
 
@@ -76,7 +77,12 @@ def export(
     """
     started = time.monotonic()
     if to not in FORMATS:
-        raise UsageError(f"Format {to!r} is not known.{did_you_mean(to, FORMATS)} Formats: {', '.join(FORMATS)}.")
+        raise UsageError(
+            "Format {name!r} is not known.{near} Formats: {known}.",
+            name=to,
+            near=did_you_mean(to, FORMATS),
+            known=", ".join(FORMATS),
+        )
     path = find_folder(folder)
     layout = plan_gguf(path, kind.upper() if kind else None)
     name = path.resolve().name + (f"-{kind.lower()}" if kind else "")
@@ -116,9 +122,9 @@ def write_verified(
             beside.unlink(missing_ok=True)
         raise
     for note in layout.notes:
-        on_event({"event": "note", "message": note})
+        on_event(note_event(note))
     if "llama.cpp" in check:
-        on_event({"event": "note", "message": f"{target} was not run: {check['llama.cpp']}"})
+        on_event(note_event(Message("{target} was not run: {why}", target=target, why=check["llama.cpp"])))
     return {
         "out": str(target),
         "architecture": layout.architecture,
@@ -138,14 +144,21 @@ def adapter_beside(target: Path) -> Path:
 def _must_be_free(target: Path, layout: Layout) -> None:
     for file in (target,) if layout.adapter is None else (target, adapter_beside(target)):
         if file.exists():
-            raise UsageError(f"{file} is there already. Name another file with --out, or remove it.")
+            raise UsageError("{file} is there already. Name another file with --out, or remove it.", file=file)
     if not target.parent.is_dir():
-        raise UsageError(f"{target} cannot be made: {target.parent} is no folder. Make it first, or name another file.")
+        raise UsageError(
+            "{file} cannot be made: {folder} is no folder. Make it first, or name another file.",
+            file=target,
+            folder=target.parent,
+        )
     free = shutil.disk_usage(target.parent).free
     if free < layout.nbytes * 1.02 + 2**24:
         raise MachineError(
-            f"The disk of {target} has {free / 1e6:.0f} MB free; the file needs {layout.nbytes / 1e6:.0f} MB. Free "
-            "some space or choose another disk."
+            "The disk of {file} has {free:.0f} MB free; the file needs {needs:.0f} MB. Free some space or choose "
+            "another disk.",
+            file=target,
+            free=free / 1e6,
+            needs=layout.nbytes / 1e6,
         )
 
 
@@ -162,8 +175,11 @@ def _prove_weights(layout: Layout, file: GgufFile) -> str:
         theirs = layout.values(tensor)
         if not torch.equal(mine.reshape(stored.shape), theirs):
             raise GateError(
-                f"{file.path}: tensor {tensor.name} ({tensor.type}) is not what the folder holds. This is a defect of "
-                "whet; please report it with the family and the scheme."
+                "{path}: tensor {name} ({type}) is not what the folder holds. This is a defect of whet; please report "
+                "it with the family and the scheme.",
+                path=file.path,
+                name=tensor.name,
+                type=tensor.type,
             )
     return "equal, bit for bit"
 
@@ -173,19 +189,23 @@ def _prove_running(
 ) -> dict[str, Any]:
     """Tokens, odds and text in llama.cpp against the folder in PyTorch; says why where that cannot be run."""
     if not available():
-        return {"llama.cpp": "llama-cpp-python is not installed (pip install 'whet[llamacpp]')"}
+        return {"llama.cpp": Message("llama-cpp-python is not installed (pip install 'whet[llamacpp]')")}
     theirs = open_gguf(file.path)
     needs, free = 5 * file.parameters + 2**28, available_memory()
     if free is not None and free < needs:
         return {
-            "llama.cpp": f"it loads; comparing needs {needs / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free"
+            "llama.cpp": Message(
+                "it loads; comparing needs {needs:.1f} GB of memory and {free:.1f} GB are free",
+                needs=needs / 1e9,
+                free=free / 1e9,
+            )
         }
     mine = open_mine()
     texts = [*SAMPLES, *(documents or ())[: 4 * _WINDOWS]]
     found: dict[str, Any] = {"tokens": _same_tokens(mine, theirs, texts)}
     length = min(_WINDOW, theirs.context or _WINDOW)
     if documents:
-        cut = windows(documents, mine.tokenizer, _WINDOWS, length, 0, "the text to check on")
+        cut = windows(documents, mine.tokenizer, _WINDOWS, length, 0, Message("the text to check on"))
     else:
         rows = [torch.tensor(row[:length]) for row in encode(SAMPLES, mine.tokenizer)]
         cut = [row for row in rows if len(row) > 1]
@@ -203,8 +223,13 @@ def _same_tokens(mine: TorchEngine, theirs: LlamaEngine, texts: Sequence[str]) -
         if a != b:
             at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
             raise GateError(
-                f"{theirs.folder}: llama.cpp reads {text[:60]!r} as other tokens than the model's tokenizer (from "
-                f"token {at}: {b[at : at + 3]} instead of {a[at : at + 3]}), so it cannot be written for llama.cpp."
+                "{path}: llama.cpp reads {text!r} as other tokens than the model's tokenizer (from token {at}: "
+                "{theirs} instead of {mine}), so it cannot be written for llama.cpp.",
+                path=theirs.folder,
+                text=text[:60],
+                at=at,
+                theirs=b[at : at + 3],
+                mine=a[at : at + 3],
             )
     return len(texts)
 
@@ -220,7 +245,7 @@ def _same_odds(
         other = torch.cat(list(theirs.logit_chunks(batch, batch.numel())), dim=1)
         if not torch.isfinite(other).all():
             raise GateError(
-                f"{path}: llama.cpp computes logits that are not finite. A type overflows: try --type bf16."
+                "{path}: llama.cpp computes logits that are not finite. A type overflows: try --type bf16.", path=path
             )
         width = min(ours.shape[-1], other.shape[-1])
         kl, *_ = score_tokens(ours[:, :-1, :width], other[:, :-1, :width], batch[:, 1:])
@@ -230,9 +255,13 @@ def _same_odds(
     most = max(map(_most_kl, kinds))
     if not total / count <= most:
         raise GateError(
-            f"{path}: llama.cpp's odds on the next token differ from the folder's by KL {total / count:.3g} nats a "
-            f"token, more than the arithmetic of its types explains ({most:g}). The architecture {layout.architecture} "
-            "may compute something else for this config; please report it."
+            "{path}: llama.cpp's odds on the next token differ from the folder's by KL {kl:.3g} nats a token, more "
+            "than the arithmetic of its types explains ({most:g}). The architecture {name} may compute something else "
+            "for this config; please report it.",
+            path=path,
+            kl=total / count,
+            most=most,
+            name=layout.architecture,
         )
     return {"kl": total / count, "most_kl": most, "largest_difference": largest}
 
@@ -265,8 +294,12 @@ def _same_text(
         other = logits[b[at]] if at < len(b) else max(logits[end] for end in mine.ends)
         if best - other > near:
             raise GateError(
-                f"{path}: llama.cpp goes on with another text than the folder after {mine.decode(prompt)[-40:]!r}: "
-                f"{theirs.decode(b)[:60]!r} instead of {mine.decode(a)[:60]!r}."
+                "{path}: llama.cpp goes on with another text than the folder after {prompt!r}: {theirs!r} instead of "
+                "{mine!r}.",
+                path=path,
+                prompt=mine.decode(prompt)[-40:],
+                theirs=theirs.decode(b)[:60],
+                mine=mine.decode(a)[:60],
             )
         close += 1
     return {"same": len(prompts) - close, "close": close, "of": len(prompts)}

@@ -52,9 +52,11 @@ class IntegerGrid(GroupedGrid):
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
-            raise UsageError(f"An integer grid of {self.bits} bits does not exist. Choose 2 to 8 bits.")
+            raise UsageError("An integer grid of {bits} bits does not exist. Choose 2 to 8 bits.", bits=self.bits)
         if self.group < 0:
-            raise UsageError(f"Group size {self.group} is negative. Choose 0 (per channel) or a positive size.")
+            raise UsageError(
+                "Group size {group} is negative. Choose 0 (per channel) or a positive size.", group=self.group
+            )
 
     @property
     def name(self) -> str:

@@ -92,11 +92,16 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
         free = [name for name, grid in SMALL_FLOATS.items() if grid.regrouped(grid.group) is not None]
         examples += [f"{name}-g{g}" for name in free for g in (32, 128)]
         raise UsageError(
-            f"Scheme {scheme!r} is not known.{did_you_mean(scheme, examples)} A scheme is int<bits><kind>-g<group> "
-            "with 2 to 8 bits, kind nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: "
-            f"one scale per row), for example int4-g32, int3z-g64, int4s-g128; or one of {', '.join(PRESETS)}; "
-            f"{', '.join(SMALL_FLOATS)} (with -g<group> too: {', '.join(free)}); or, for llama.cpp, one of "
-            f"{', '.join((*BLOCKS, *FLOATS))}."
+            "Scheme {scheme!r} is not known.{near} A scheme is int<bits><kind>-g<group> with 2 to 8 bits, kind "
+            "nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: one scale per row), "
+            "for example int4-g32, int3z-g64, int4s-g128; or one of {presets}; {floats} (with -g<group> too: "
+            "{grouped}); or, for llama.cpp, one of {blocks}.",
+            scheme=scheme,
+            near=did_you_mean(scheme, examples),
+            presets=", ".join(PRESETS),
+            floats=", ".join(SMALL_FLOATS),
+            grouped=", ".join(free),
+            blocks=", ".join((*BLOCKS, *FLOATS)),
         )
     bits, kind, group = match.groups()
     return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scale_dtype)  # type: ignore[arg-type]

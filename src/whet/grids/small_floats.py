@@ -152,7 +152,7 @@ class SmallFloatGrid(GroupedGrid):
             kept = scale[::size].contiguous()
             if not torch.equal(kept.repeat_interleave(size, 0)[: len(scale)], scale):
                 raise GateError(
-                    f"{self.name}: rows that share a scale have several. This is a defect of whet; report it."
+                    "{grid}: rows that share a scale have several. This is a defect of whet; report it.", grid=self.name
                 )
             return {"weight": raw.view(book.dtype), "weight_scale": kept if self.rows else kept.flatten()}
         if self.scales == "e8m0":  # a power of two is its exponent
@@ -163,7 +163,8 @@ class SmallFloatGrid(GroupedGrid):
         divisors = params["divisor"].unique()
         if len(divisors) != 1:
             raise GateError(
-                f"{self.name}: parts of one tensor have several divisors. This is a defect of whet; report it."
+                "{grid}: parts of one tensor have several divisors. This is a defect of whet; report it.",
+                grid=self.name,
             )
         return {
             "weight_packed": pack_halves(raw),

@@ -37,6 +37,7 @@ from whet.engines.opening import open_engine
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.measure.divergence import clusters_of, divergence, summarize, sums
+from whet.measure.items import Item, read_skills
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.measure.sides import (
     context_of,
@@ -50,9 +51,10 @@ from whet.measure.sides import (
     size_of,
     weights_of,
 )
-from whet.measure.skills import Item, compare_skills, read_skills, score
+from whet.measure.skills import compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
+from whet.messages import Message
 from whet.text import fingerprint, located_windows, read_documents, split
 
 VERSION = 1
@@ -123,7 +125,13 @@ def compare(
     length, context = window, min((n for n in map(context_of, (original, lighter)) if n is not None), default=None)
     if context is not None and context < window:
         length = context
-        notes.append(f"Windows have {context} tokens, the context of the model, instead of {window}.")
+        notes.append(
+            Message(
+                "Windows have {context} tokens, the context of the model, instead of {asked}.",
+                context=context,
+                asked=window,
+            )
+        )
     material = _read(text, field, chat, tokenizer, lighter, use_report_split, seed, notes)
     found = located_windows(material.documents, tokenizer, windows, length, seed, material.source)
     clusters, clustered_by = clusters_of(found, notes)
@@ -194,8 +202,10 @@ def compare(
 
 
 _READ_AS = {
-    "masked": "A masked model: at every position it is asked for the token that stands there, which it sees.",
-    "seq2seq": "An encoder and a decoder: both are given each window, and the decoder says what comes next in it.",
+    "masked": Message("A masked model: at every position it is asked for the token that stands there, which it sees."),
+    "seq2seq": Message(
+        "An encoder and a decoder: both are given each window, and the decoder says what comes next in it."
+    ),
 }
 
 
@@ -214,13 +224,13 @@ def _read(
     lighter: str | Path,
     use_report_split: bool | None,
     seed: int,
-    notes: list[str],
+    notes: list[Message],
 ) -> _Material:
     """The documents to compare on: all that were given, or their report part when the rest made the lighter model."""
     if isinstance(text, str | Path):
         documents, source = read_documents(text, field, chat=chat, tokenizer=tokenizer), str(text)
     else:
-        documents, source = list(text), "the text"
+        documents, source = list(text), Message("the text")
     mark = fingerprint(documents)
     made_with = [step["text"] for step in lineage_of(lighter) if step.get("text")]
     solved = [about for about in made_with if about.get("fingerprint") == mark]
@@ -231,21 +241,24 @@ def _read(
         part, used, how = "report", parts.report, parts.how
     if solved and part == "report" and not whole:
         notes.append(
-            "This text also made the lighter model: only its report part, which nothing was solved on, is used."
+            Message(
+                "This text also made the lighter model: only its report part, which nothing was solved on, is used."
+            )
         )
     elif solved:
-        notes.append("The lighter model was solved on the text used here: the figures flatter it.")
+        notes.append(Message("The lighter model was solved on the text used here: the figures flatter it."))
     if any(about.get("eval_fingerprint") == mark for about in made_with):
-        notes.append("This text verified the lighter model while it was made; nothing was solved on it.")
+        notes.append(Message("This text verified the lighter model while it was made; nothing was solved on it."))
     described = {
-        "source": source,
+        "source": str(source),
         "fingerprint": mark,
         "part": part,
         "split_by": how,
         "documents": len(documents),
         "documents_used": len(used),
     }
-    return _Material(used, source if part == "all" else f"{source} (its report part)", described)
+    name = source if part == "all" else Message("{source} (its report part)", source=source)
+    return _Material(used, name, described)
 
 
 def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from whet.engines import Engine
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage, ignore
 from whet.measure.statistics import Estimate, Floats, clustered_ratio, percentiles, skewed_ratio, wilson
+from whet.messages import Message
 from whet.text import Window, batch_indices
 
 CHUNK = 1 << 24  # logits looked at together: 64 MiB in fp32, of which a few copies live at once
@@ -44,7 +45,7 @@ class TokenScores:
     nll_original: NDArray[np.float32]
     nll_lighter: NDArray[np.float32]
     window: NDArray[np.int64]
-    notes: list[str]
+    notes: list[Message]
 
 
 def divergence(
@@ -66,8 +67,12 @@ def divergence(
     largest = max(int(window.max()) for window in windows)
     if largest >= width:
         raise UsageError(
-            f"The text has token {largest}, but {original.folder} and {lighter.folder} share only the first {width} of "
-            "their vocabularies. Compare a model with its own original, which has the same tokenizer."
+            "The text has token {token}, but {original} and {lighter} share only the first {width} of their "
+            "vocabularies. Compare a model with its own original, which has the same tokenizer.",
+            token=largest,
+            original=original.folder,
+            lighter=lighter.folder,
+            width=width,
         )
     starts = np.cumsum([0, *(len(window) - 1 for window in windows)])
     out = {name: np.empty(starts[-1], dtype=np.float32) for name in ("kl", "nll_original", "nll_lighter")}
@@ -97,8 +102,13 @@ def divergence(
     notes = []
     if original.vocabulary != lighter.vocabulary:
         notes.append(
-            f"The original's vocabulary is {original.vocabulary} wide, the lighter's {lighter.vocabulary}; "
-            f"the first {width} are compared."
+            Message(
+                "The original's vocabulary is {original} wide, the lighter's {lighter}; the first {width} are "
+                "compared.",
+                original=original.vocabulary,
+                lighter=lighter.vocabulary,
+                width=width,
+            )
         )
     return TokenScores(agree=agree, window=np.repeat(np.arange(len(windows)), lengths), notes=notes, **out)
 
@@ -188,14 +198,18 @@ def summarize(scores: TokenScores, clusters: Sequence[int], confidence: float = 
     }
 
 
-def clusters_of(windows: Sequence[Window], notes: list[str]) -> tuple[list[int], str]:
+def clusters_of(windows: Sequence[Window], notes: list[Message]) -> tuple[list[int], str]:
     """What the windows are clustered by: their documents, or themselves where documents are too few."""
     documents = [window.document for window in windows]
     if len(set(documents)) >= FEWEST_CLUSTERS:
         return documents, "documents"
     notes.append(
-        f"The text has {len(set(documents))} document(s): error bars are over its {len(windows)} windows, which are "
-        "not quite independent, so they are somewhat too short. A text of many documents gives honest ones."
+        Message(
+            "The text has {count} document(s): error bars are over its {windows} windows, which are not quite "
+            "independent, so they are somewhat too short. A text of many documents gives honest ones.",
+            count=len(set(documents)),
+            windows=len(windows),
+        )
     )
     return list(range(len(windows))), "windows"
 
@@ -215,10 +229,15 @@ def _must_be_finite(engine: Engine, logits: Tensor, group: Sequence[int], positi
     if bool(finite.all()):
         return
     row, column = (int(v) for v in (~finite).nonzero()[0])
-    which = "the lighter model" if is_lighter else "the original"
-    message = (
-        f"{engine.folder} ({which}): a logit is not finite in window {group[row]} after token {position + column}. "
-        "Its weights are broken, or its type overflows: compare in float32 to tell which, then "
-        + ("compress again." if is_lighter else "download the model again.")
+    found = {"folder": engine.folder, "window": group[row], "token": position + column}
+    if is_lighter:
+        raise GateError(
+            "{folder} (the lighter model): a logit is not finite in window {window} after token {token}. Its weights "
+            "are broken, or its type overflows: compare in float32 to tell which, then compress again.",
+            **found,
+        )
+    raise UsageError(
+        "{folder} (the original): a logit is not finite in window {window} after token {token}. Its weights are "
+        "broken, or its type overflows: compare in float32 to tell which, then download the model again.",
+        **found,
     )
-    raise GateError(message) if is_lighter else UsageError(message)

@@ -28,12 +28,14 @@ from whet.engines.opening import open_engine
 from whet.errors import GateError, NotFiniteError, UsageError
 from whet.events import OnEvent
 from whet.measure.divergence import Sums, clusters_of, divergence, estimates, exp, sums
+from whet.measure.items import Item
 from whet.measure.judging import Measured
 from whet.measure.sequential import FEWEST
 from whet.measure.sides import context_of, shared_tokenizer, size_of
-from whet.measure.skills import Item, Outcome, compare_skills, score
+from whet.measure.skills import Outcome, compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, take_turns
 from whet.measure.statistics import median_interval
+from whet.messages import Message
 from whet.paths import find_folder
 from whet.text import located_windows
 
@@ -147,7 +149,9 @@ class Memory:
         found = self.kept.gate["memory"]
         peaks = [each.get("peak_bytes") for each in found]
         if not all(peaks):
-            missing = next((each["error"] for each in found if "error" in each), "this system does not tell it")
+            missing = next(
+                (each["error"] for each in found if "error" in each), Message("this system does not tell it")
+            )
             return Measured(None, missing=missing)
         return Measured(peaks[1] / peaks[0], exact=True)
 
@@ -185,7 +189,7 @@ class Text:
             value, ends = exp(value), None if ends is None else (exp(ends[0]), exp(ends[1]))
         if found.identical:
             return Measured(value, (value, value), exact=True)
-        return Measured(value, ends, missing="one document tells nothing of how documents differ")
+        return Measured(value, ends, missing=Message("one document tells nothing of how documents differ"))
 
     def used(self) -> dict[str, int]:
         return {"tokens": int(self.sums().tokens.sum())}
@@ -229,8 +233,9 @@ class Skills:
                 new = self._answers(self.pair.lighter, open_, "skills, lighter")
             except NotFiniteError as error:
                 raise GateError(
-                    f"{self.pair.paths[1]}, the lighter one, gives numbers that are not finite where it answers. "
-                    "Its weights are broken, or its type overflows: make it again, or in another type."
+                    "{model}, the lighter one, gives numbers that are not finite where it answers. Its weights are "
+                    "broken, or its type overflows: make it again, or in another type.",
+                    model=self.pair.paths[1],
                 ) from error
             self.kept.keep("answers", answers | new)
 
@@ -243,15 +248,19 @@ class Skills:
         if original == lighter and (self.same or (self.text is not None and self.text.identical)):
             return Measured(1.0, (1.0, 1.0), exact=True)
         if self.units(of) == 1 and len(items) > 1:
-            return Measured(None, missing="its questions are all of one group, and nothing tells how groups differ")
+            missing = Message("its questions are all of one group, and nothing tells how groups differ")
+            return Measured(None, missing=missing)
         lower, upper = (
             compare_skills(items, original, lighter, examples=0, confidence=1 - 2 * error)[0]["retention"]
             for error in (low, high)
         )
         if lower["value"] is None:
-            return Measured(
-                None, missing=f"there is nothing to keep as far as {len(items)} questions tell: {lower['reason']}"
+            missing = Message(
+                "there is nothing to keep as far as {count} questions tell: {reason}",
+                count=len(items),
+                reason=lower["reason"],
             )
+            return Measured(None, missing=missing)
         return Measured(lower["value"], (lower["interval"][0], upper["interval"][1]))
 
     def used(self) -> dict[str, int]:
@@ -292,7 +301,7 @@ class Speed:
         ratios = self.kept.gate["rounds"][name.partition(".")[0]][: self.taken]
         lower, upper = (median_interval(ratios, 1 - 2 * error) for error in (low, high))
         ends = None if lower is None or upper is None else (lower[0], upper[1])
-        return Measured(median(ratios), ends, missing=f"{len(ratios)} rounds are too few for one")
+        return Measured(median(ratios), ends, missing=Message("{count} rounds are too few for one", count=len(ratios)))
 
     def used(self) -> dict[str, int]:
         return {"rounds": self.taken}
@@ -305,7 +314,7 @@ class Found:
     windows: list[Tensor]
     clusters: list[int]
     ends: list[int]
-    notes: list[str]
+    notes: list[Message]
 
 
 def find_windows(original: str | Path, lighter: str | Path, material: GateMaterial, seed: int) -> Found:
@@ -313,14 +322,16 @@ def find_windows(original: str | Path, lighter: str | Path, material: GateMateri
 
     Raises UsageError where the tokenizers differ, or where there is too little text for a window.
     """
-    notes: list[str] = []
+    notes: list[Message] = []
     tokenizer = shared_tokenizer(original, lighter)
     windows = [window for window in material.text or () if isinstance(window, Tensor)]
     documents = [document for document in material.text or () if isinstance(document, str)]
     if documents:
         contexts = [n for n in map(context_of, (original, lighter)) if n is not None]
         length = min([material.window, *contexts])
-        located = located_windows(documents, tokenizer, material.windows, length, seed, "The text set aside for gates")
+        located = located_windows(
+            documents, tokenizer, material.windows, length, seed, Message("The text set aside for gates")
+        )
         labels, _ = clusters_of(located, notes)
         places: dict[int, list[int]] = {}
         for i, label in enumerate(labels):  # in the order they were drawn in, each document's together
@@ -353,7 +364,9 @@ def prompt_of(original: str | Path, windows: Sequence[Tensor], seed: int) -> lis
     length = min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
     if length < 1:
         raise UsageError(
-            f"{original} has a context of {context} tokens: too few to time it. Leave speed and memory out."
+            "{model} has a context of {context} tokens: too few to time it. Leave speed and memory out.",
+            model=original,
+            context=context,
         )
     if windows:
         return [int(token) for token in torch.cat(list(windows))[:length]]

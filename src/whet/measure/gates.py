@@ -41,6 +41,7 @@ from whet.measure.evidence import (
 from whet.measure.judging import SOURCES, Asked, Evidence, conclude, judgings, take_looks
 from whet.measure.limits import FIGURES, Source
 from whet.measure.sides import memory_of, must_be_runnable, must_have_room, must_say_tokens
+from whet.messages import Message
 
 __all__ = ["Gate", "GateMaterial", "check_gate", "measure_gate", "parse_gate"]
 
@@ -58,7 +59,9 @@ class Gate:
         return {each.about.source for each in self.asked}
 
 
-def parse_gate(limits: Any, skills: Sequence[str] = (), *, text: bool = True, source: str = "the gate") -> Gate:
+def parse_gate(
+    limits: Any, skills: Sequence[str] = (), *, text: bool = True, source: str = Message("the gate")
+) -> Gate:
     """The gate that a recipe asks for.
 
     limits: figure → limit, where `retention` is for every skill and `retention.SKILL` for one, which then has no other.
@@ -70,8 +73,10 @@ def parse_gate(limits: Any, skills: Sequence[str] = (), *, text: bool = True, so
     """
     if not isinstance(limits, Mapping) or not limits:
         raise UsageError(
-            f"{source} is no gate: a gate is figures with their limits, such as {{kl: 0.1, retention: 0.97}}, found "
-            f"{limits!r}."
+            "{source} is no gate: a gate is figures with their limits, such as {{kl: 0.1, retention: 0.97}}, found "
+            "{value!r}.",
+            source=source,
+            value=limits,
         )
     known = list(dict.fromkeys(skills))
     asked: list[Asked] = []
@@ -80,19 +85,33 @@ def parse_gate(limits: Any, skills: Sequence[str] = (), *, text: bool = True, so
         about = FIGURES[figure]
         if not about.allows(at):
             raise UsageError(
-                f"{source}: {name} is {at!r}; a limit on it is a number from {about.low:g} to {about.high:g} "
-                f"({about.meaning})."
+                "{source}: {name} is {value!r}; a limit on it is a number from {low:g} to {high:g} ({figure}).",
+                source=source,
+                name=name,
+                value=at,
+                low=about.low,
+                high=about.high,
+                figure=about.meaning,
             )
         if about.source == "text" and not text:
-            raise UsageError(f"{source}: {name} is measured on text, and none was set aside for gates. Give text.")
+            raise UsageError(
+                "{source}: {name} is measured on text, and none was set aside for gates. Give text.",
+                source=source,
+                name=name,
+            )
         if about.source == "skills" and not known:
             raise UsageError(
-                f"{source}: {name} is measured on questions, and none were set aside for gates. Give skills."
+                "{source}: {name} is measured on questions, and none were set aside for gates. Give skills.",
+                source=source,
+                name=name,
             )
         if of and of not in known:
             raise UsageError(
-                f"{source}: no question set aside for gates is of skill {of}.{did_you_mean(of, known)} The skills are: "
-                f"{', '.join(known)}."
+                "{source}: no question set aside for gates is of skill {skill}.{near} The skills are: {known}.",
+                source=source,
+                skill=of,
+                near=did_you_mean(of, known),
+                known=", ".join(known),
             )
         if figure == "retention" and not of:
             asked += [Asked(figure, float(at), skill) for skill in known if f"retention.{skill}" not in limits]
@@ -108,8 +127,11 @@ def _split(name: str, source: str) -> tuple[str, str]:
     if name in FIGURES or (figure == "retention" and dot):
         return (name, "") if name in FIGURES else (figure, skill)
     raise UsageError(
-        f"{source}: there is no figure {name}.{did_you_mean(name, FIGURES)} The figures are: {', '.join(FIGURES)}, and "
-        "retention.SKILL for one skill."
+        "{source}: there is no figure {name}.{near} The figures are: {known}, and retention.SKILL for one skill.",
+        source=source,
+        name=name,
+        near=did_you_mean(name, FIGURES),
+        known=", ".join(FIGURES),
     )
 
 
@@ -184,7 +206,7 @@ def measure_gate(
         "looks": looks,
         **_used(sources),
         "seconds": kept.gate["seconds"],
-        "notes": [*found.notes, *kept.gate.get("notes", [])],
+        "notes": [*found.notes, *map(Message.read, kept.gate.get("notes", []))],
         "gate": dict(gate.limits),
         "seed": seed,
         "device": place,

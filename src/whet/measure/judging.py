@@ -12,14 +12,15 @@ from typing import Any, Literal, Protocol
 from whet.errors import GateError
 from whet.measure.limits import FIGURES, Figure, Source, weigh
 from whet.measure.sequential import levels, schedule
+from whet.messages import Message, listed
 
 ERROR = 0.025  # of passing wrongly, and of failing wrongly: of the whole gate, over all its looks
 SOURCES: tuple[Source, ...] = ("size", "memory", "text", "skills", "speed")  # in each look the cheap ones first
 _MOST_TIMES = 100  # as much evidence; to ask for more is no advice
 _ENDED = {
-    "text": "all of the text that was drawn is in",
-    "skills": "all of its questions are in",
-    "speed": "all rounds are in",
+    "text": Message("all of the text that was drawn is in"),
+    "skills": Message("all of its questions are in"),
+    "speed": Message("all rounds are in"),
 }
 
 Verdict = Literal["pass", "fail", "undecided", "not judged"]
@@ -98,7 +99,7 @@ class Judging:
         if found.value is None:
             self.why = found.missing
         elif found.interval is None and not found.exact:
-            self.why = f"{found.value:.4g} has no error bar: {found.missing}"
+            self.why = Message("{value:.4g} has no error bar: {missing}", value=found.value, missing=found.missing)
         else:
             about, at = self.asked.about, self.asked.at
             verdict, self.why = weigh(about, at, found.value, found.interval, exact=found.exact, bar="")
@@ -115,11 +116,13 @@ class Judging:
             return
         found, self.open = self.measured, False
         if broken:
-            self.why = f"{self.why or 'not measured'}; {broken} was broken first"
+            why = self.why or Message("not measured")
+            self.why = Message("{why}; {broken} was broken first", why=why, broken=broken)
         elif found is not None and found.value is None and self.asked.figure == "retention" and not self.asked.named:
             self.verdict = "not judged"
         elif self.asked.about.source in _ENDED:
-            self.why += f", and {_ENDED[self.asked.about.source]}" + self._more()
+            ended = _ENDED[self.asked.about.source]
+            self.why = Message("{why}, and {ended}{more}", why=self.why, ended=ended, more=self._more())
 
     def _more(self) -> str:
         """How much evidence would tell if the figure stays: an interval shrinks with the root of it."""
@@ -128,7 +131,7 @@ class Judging:
             return ""
         end = found.interval[0] if found.value > at else found.interval[1]
         times = ((end - found.value) / (at - found.value)) ** 2
-        return f": about {times:.1f} times as much would tell" if times < _MOST_TIMES else ""
+        return Message(": about {times:.1f} times as much would tell", times=times) if times < _MOST_TIMES else ""
 
     def record(self) -> dict[str, Any]:
         """As the result of a gate has it."""
@@ -141,8 +144,15 @@ class Judging:
             "interval": None if interval is None else list(interval),
             "verdict": self.verdict,
             "look": self.look,
-            "reason": f"{self.asked.name}: {self.asked.about.meaning}: {self.why}.",
+            "reason": self.reason(),
         }
+
+    def reason(self) -> Message:
+        """Why the verdict is what it is, in a sentence."""
+        what = listed([self.asked.name, self.asked.about.meaning], ": ")
+        if self.why.endswith("."):
+            return Message("{what}: {why}", what=what, why=self.why)
+        return Message("{what}: {why}.", what=what, why=self.why)
 
 
 def judgings(asked: Sequence[Asked], evidence: Callable[[Source], Evidence]) -> list[Judging]:
@@ -179,14 +189,14 @@ def _take(mine: Sequence[Judging], number: int) -> None:
         mine[0].evidence.take({each.asked.of: each.counts[number] for each in mine})
     except GateError as error:  # the lighter model gives numbers that are not finite
         for each in mine:
-            each.why = str(error).rstrip(".")
+            each.why = error.message
             each.decide("fail", number)
         return
     for each in mine:
         each.judge(number)
 
 
-def conclude(judging: Sequence[Judging]) -> tuple[Literal["pass", "fail", "undecided"], str]:
+def conclude(judging: Sequence[Judging]) -> tuple[Literal["pass", "fail", "undecided"], Message]:
     """The verdict of the gate, and a sentence that says why."""
 
     def those(verdict: Verdict) -> list[Judging]:
@@ -195,9 +205,10 @@ def conclude(judging: Sequence[Judging]) -> tuple[Literal["pass", "fail", "undec
     passed, failed, open_ = those("pass"), those("fail"), those("undecided")
     if failed:
         others = ", ".join(each.asked.name for each in failed[1:])
-        return "fail", failed[0].record()["reason"] + (f" Also broken: {others}." if others else "")
+        also = Message(" Also broken: {names}.", names=others) if others else ""
+        return "fail", Message("{reason}{also}", reason=failed[0].reason(), also=also)
     if open_ or not passed:
         first, *rest = open_ or judging
-        others = f" Also open: {', '.join(each.asked.name for each in rest)}." if rest else ""
-        return "undecided", f"Not enough evidence: {first.record()['reason']}{others}"
-    return "pass", passed[0].record()["reason"] if len(passed) == 1 else f"All {len(passed)} limits hold."
+        also = Message(" Also open: {names}.", names=", ".join(each.asked.name for each in rest)) if rest else ""
+        return "undecided", Message("Not enough evidence: {reason}{also}", reason=first.reason(), also=also)
+    return "pass", passed[0].reason() if len(passed) == 1 else Message("All {count} limits hold.", count=len(passed))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from whet.errors import UsageError, did_you_mean
+from whet.messages import Message, listed
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
 Source = Literal["size", "memory", "text", "skills", "speed"]
@@ -25,7 +26,7 @@ class Figure:
     where it has none; default: the limit unless set, None: judged only when set.
     """
 
-    meaning: str
+    meaning: Message
     upper: bool
     source: Source
     low: float = 0.0
@@ -40,23 +41,23 @@ class Figure:
 
 
 FIGURES = {
-    "kl": Figure("mean KL in nats a token", True, "text", limit="max_kl", default=0.1),
+    "kl": Figure(Message("mean KL in nats a token"), True, "text", limit="max_kl", default=0.1),
     "top1": Figure(
-        "share of tokens with the same first choice", False, "text", high=1.0, limit="min_top1", default=0.85
+        Message("share of tokens with the same first choice"), False, "text", high=1.0, limit="min_top1", default=0.85
     ),
-    "perplexity": Figure("perplexity over the original's", True, "text", limit="max_ppl_ratio", default=1.1),
+    "perplexity": Figure(Message("perplexity over the original's"), True, "text", limit="max_ppl_ratio", default=1.1),
     "retention": Figure(
-        "accuracy over the original's, above chance",
+        Message("accuracy over the original's, above chance"),
         False,
         "skills",
         high=2.0,
         limit="min_retention",
         default=0.95,
     ),
-    "shrink": Figure("times smaller on disk, the whole folder", False, "size", limit="min_shrink"),
-    "prefill.speedup": Figure("times faster through a prompt, side by side", False, "speed"),
-    "decode.speedup": Figure("times faster at each new token, side by side", False, "speed"),
-    "memory": Figure("peak memory over the original's", True, "memory"),
+    "shrink": Figure(Message("times smaller on disk, the whole folder"), False, "size", limit="min_shrink"),
+    "prefill.speedup": Figure(Message("times faster through a prompt, side by side"), False, "speed"),
+    "decode.speedup": Figure(Message("times faster at each new token, side by side"), False, "speed"),
+    "memory": Figure(Message("peak memory over the original's"), True, "memory"),
 }
 LIMITS = {figure.limit: figure for figure in FIGURES.values() if figure.limit is not None}
 
@@ -71,13 +72,20 @@ def resolve_limits(given: Mapping[str, float | None] | None, has_skills: bool) -
     for name, value in (given or {}).items():
         if name not in LIMITS:
             raise UsageError(
-                f"There is no limit {name}.{did_you_mean(name, LIMITS)} The limits are: {', '.join(LIMITS)}."
+                "There is no limit {name}.{near} The limits are: {known}.",
+                name=name,
+                near=did_you_mean(name, LIMITS),
+                known=", ".join(LIMITS),
             )
         figure = LIMITS[name]
         if value is not None and not figure.allows(value):
             raise UsageError(
-                f"Limit {name} is {value!r}; it must be a number from {figure.low:g} to {figure.high:g} "
-                f"({figure.meaning})."
+                "Limit {name} is {value!r}; it must be a number from {low:g} to {high:g} ({figure}).",
+                name=name,
+                value=value,
+                low=figure.low,
+                high=figure.high,
+                figure=figure.meaning,
             )
         if name == "min_retention" and value is not None and not has_skills:
             raise UsageError("Limit min_retention was set, but no skills were given to judge it by. Give skills.")
@@ -97,8 +105,8 @@ def judge(
     figure = LIMITS[name]
     verdict, why = weigh(figure, at, value, interval, exact=exact)
     if verdict == "inconclusive" and interval is not None:
-        why += ": more text or items would tell"
-    shown = f"{of}: " if of else ""
+        why = Message("{why}: more text or items would tell", why=why)
+    what = listed([name, *([of] if of else []), figure.meaning], ": ")
     return {
         "limit": name,
         "at": at,
@@ -106,30 +114,40 @@ def judge(
         "value": value,
         "interval": None if interval is None else list(interval),
         "verdict": verdict,
-        "reason": f"{name}: {shown}{figure.meaning}: {why}.",
+        "reason": Message("{what}: {why}.", what=what, why=why),
     }
 
 
 def weigh(
     figure: Figure, at: float, value: float | None, interval: Sequence[float] | None, *, exact: bool, bar: str = "95 % "
-) -> tuple[Verdict, str]:
+) -> tuple[Verdict, Message]:
     """The verdict on one figure, and why, as the end of a sentence; `bar` says which interval it is."""
     if value is None:
-        return "not judged", "there is nothing to keep"
-    side = "above" if figure.upper else "below"
+        return "not judged", Message("there is nothing to keep")
     if exact:
         inside = value <= at if figure.upper else value >= at
-        return ("pass", f"{value:.4g} is not {side} {at:g}") if inside else ("fail", f"{value:.4g} is {side} {at:g}")
+        return ("pass" if inside else "fail"), _beside(f"{value:.4g}", at, figure.upper, inside)
     if interval is None:
-        return "inconclusive", f"{value:.4g} has no error bar: one cluster of text tells nothing of others"
-    best, worst = (interval[0], interval[1]) if figure.upper else (interval[1], interval[0])
+        why = Message("{value:.4g} has no error bar: one cluster of text tells nothing of others", value=value)
+        return "inconclusive", why
+    low, high = interval
+    best, worst = (low, high) if figure.upper else (high, low)
     passes, fails = (worst <= at, best > at) if figure.upper else (worst >= at, best < at)
-    shown = f"{value:.4g} ({bar}interval {interval[0]:.4g} to {interval[1]:.4g})"
-    if passes:
-        return "pass", f"{shown} is not {side} {at:g}"
-    if fails:
-        return "fail", f"{shown} is {side} {at:g}"
-    return "inconclusive", f"{shown} has {at:g} inside"
+    shown = Message("{value:.4g} ({bar}interval {low:.4g} to {high:.4g})", value=value, bar=bar, low=low, high=high)
+    if passes or fails:
+        return ("pass" if passes else "fail"), _beside(shown, at, figure.upper, passes)
+    return "inconclusive", Message("{shown} has {at:g} inside", shown=shown, at=at)
+
+
+def _beside(shown: str, at: float, upper: bool, inside: bool) -> Message:
+    """On which side of the limit `at` a value lies."""
+    if upper and inside:
+        return Message("{shown} is not above {at:g}", shown=shown, at=at)
+    if upper:
+        return Message("{shown} is above {at:g}", shown=shown, at=at)
+    if inside:
+        return Message("{shown} is not below {at:g}", shown=shown, at=at)
+    return Message("{shown} is below {at:g}", shown=shown, at=at)
 
 
 def overall(judgements: Sequence[Mapping[str, Any]]) -> Literal["pass", "fail", "inconclusive"]:

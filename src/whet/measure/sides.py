@@ -16,6 +16,7 @@ from whet.engines.llamacpp import available, open_gguf, vocabulary
 from whet.engines.torch import DTYPES, resolve_device
 from whet.errors import MachineError, UsageError
 from whet.measure.divergence import CHUNK
+from whet.messages import Message
 
 
 def size_of(model: str | Path) -> dict[str, int]:
@@ -56,8 +57,10 @@ def must_have_room(memory: int, device: str) -> None:
     available = available_memory() if resolve_device(device) == "cpu" else None
     if available is not None and available < memory:
         raise MachineError(
-            f"Comparing needs about {memory / 1e9:.1f} GB of memory for both models side by side, and "
-            f"{available / 1e9:.1f} GB are free. Use a smaller type (dtype bfloat16), or a machine with more memory."
+            "Comparing needs about {needs:.1f} GB of memory for both models side by side, and {free:.1f} GB are free. "
+            "Use a smaller type (dtype bfloat16), or a machine with more memory.",
+            needs=memory / 1e9,
+            free=available / 1e9,
         )
 
 
@@ -73,18 +76,22 @@ def lineage_of(model: str | Path) -> list[dict[str, Any]]:
     return [step for step in steps if isinstance(step, dict)]
 
 
-def notes_of(original: str | Path, lighter: str | Path) -> list[str]:
+def notes_of(original: str | Path, lighter: str | Path) -> list[Message]:
     """What a reader has to know of how the two are stored and run."""
     found = []
     if is_gguf(original) != is_gguf(lighter):
         found.append(
-            "One side runs in llama.cpp, the other in PyTorch: the figures hold the difference of the runtimes too, "
-            "such as llama.cpp's int8 inputs, and so do speed and memory."
+            Message(
+                "One side runs in llama.cpp, the other in PyTorch: the figures hold the difference of the runtimes "
+                "too, such as llama.cpp's int8 inputs, and so do speed and memory."
+            )
         )
     if not is_gguf(lighter) and "auto_map" in Checkpoint(lighter).config:
         found.append(
-            "The lighter folder needs its own modelling file: stock transformers loads it with trust_remote_code=True, "
-            "whet loads it without."
+            Message(
+                "The lighter folder needs its own modelling file: stock transformers loads it with "
+                "trust_remote_code=True, whet loads it without."
+            )
         )
     return found
 
@@ -96,8 +103,9 @@ def must_say_tokens(original: str | Path) -> str:
     task = task_of(architecture_of(Checkpoint(original).config))
     if task == "classification":
         raise UsageError(
-            f"{original} gives one answer a text and no token, so there is no token to compare. whet compress tells "
-            "the KL of its answers on text that was kept out of solving."
+            "{folder} gives one answer a text and no token, so there is no token to compare. whet compress tells the "
+            "KL of its answers on text that was kept out of solving.",
+            folder=original,
         )
     return task
 
@@ -115,8 +123,11 @@ def shared_tokenizer(original: str | Path, lighter: str | Path) -> Any:
     if ours != theirs:
         different = sum(ours.get(token) != i for token, i in theirs.items()) + len(ours.keys() - theirs.keys())
         raise UsageError(
-            f"{lighter} and {original} have different tokenizers ({different} tokens differ), so their predictions "
-            "cannot be compared token by token. Give the original that the lighter model was made from."
+            "{lighter} and {original} have different tokenizers ({count} tokens differ), so their predictions cannot "
+            "be compared token by token. Give the original that the lighter model was made from.",
+            lighter=lighter,
+            original=original,
+            count=different,
         )
     folder = next((model for model in (original, lighter) if not is_gguf(model)), None)
     return open_gguf(original).tokenizer if folder is None else load_tokenizer(folder)
@@ -126,13 +137,16 @@ def must_be_runnable(models: Sequence[str | Path], tasks: Any) -> None:
     """Raises, before the long part, where a .gguf cannot be opened here, or is asked what only a folder can be."""
     files = [model for model in models if is_gguf(model)]
     if files and tasks:
-        raise UsageError(f"Tasks are run on folders, and {files[0]} is a .gguf. Leave tasks out, or give its folder.")
+        raise UsageError(
+            "Tasks are run on folders, and {path} is a .gguf. Leave tasks out, or give its folder.", path=files[0]
+        )
     for model in files:
         read_gguf(model)
         if not available():
             raise MachineError(
-                f"Comparing {model} needs llama.cpp, which is not installed here. Install it: pip install "
-                "'whet[llamacpp]' (it is compiled for this machine, which takes some minutes and a C++ compiler)."
+                "Comparing {path} needs llama.cpp, which is not installed here. Install it: pip install "
+                "'whet[llamacpp]' (it is compiled for this machine, which takes some minutes and a C++ compiler).",
+                path=model,
             )
 
 

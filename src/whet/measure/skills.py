@@ -1,9 +1,7 @@
-"""Skills: prompts with checkable answers, scored for both models on the same items.
+"""Skills: items scored for both models, and what changed between them.
 
-An item is one JSON object: `{"skill", "prompt", "answer", "check"}` is answered by greedy generation up to the end of
-the line; `{"skill", "prompt", "choices", "label"}` by which choice the model finds likeliest. An average hides a ruined
-skill, and an unchanged accuracy hides answers that changed both ways: so figures are by skill and flips are counted
-("Accuracy is Not All You Need", NeurIPS 2024, arXiv 2407.09141).
+An average hides a ruined skill, and an unchanged accuracy hides answers that changed both ways: so figures are by skill
+and flips are counted ("Accuracy is Not All You Need", NeurIPS 2024, arXiv 2407.09141).
 
 Items about one thing, such as a passage, a dialogue or a pair of numbers, are right or wrong together: where they name
 it as their `group`, error bars count groups and not items (Miller 2024, arXiv 2411.00640).
@@ -11,59 +9,23 @@ it as their `group`, error bars count groups and not items (Miller 2024, arXiv 2
 
 from __future__ import annotations
 
-import json
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from whet.engines import Engine
-from whet.errors import MachineError, UsageError, did_you_mean
+from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
+from whet.measure.items import Item, is_right
 from whet.measure.statistics import clustered_mcnemar, holm, independent_items, paired_difference, wilson
+from whet.messages import Message
 from whet.text import batch_indices
 
-CHECKS = ("exact", "contains", "number")
-KEYS = ("skill", "prompt", "answer", "check", "choices", "label", "group")
-# a sign counts unless it stands between two operands (5-3); commas count only between thousands
-NUMBER = re.compile(r"(?:(?<![\w)])[-−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 LONGEST_ANSWER = 48  # tokens; also Korean in a vocabulary that spells it in bytes gets out a short sentence
 PROMPTS_AT_ONCE = 64
 CHOICE_TOKENS = 4096  # tokens in a batch of choices
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question. Either `answer` and `check` are set, or `choices` and `label` (the position of the right one).
-
-    Items of one `group` depend on each other; None: this one on no other.
-    """
-
-    skill: str
-    prompt: str
-    answer: str | None = None
-    check: str = "exact"
-    choices: tuple[str, ...] = ()
-    label: int = -1
-    group: str | None = None
-
-    @property
-    def chance(self) -> float:
-        """The accuracy of guessing: 1 / choices, 0 for a free answer."""
-        return 1 / len(self.choices) if self.choices else 0.0
-
-    def record(self) -> dict[str, Any]:
-        """As the JSON object that `parse_item` reads."""
-        base: dict[str, Any] = {"skill": self.skill, "prompt": self.prompt}
-        if self.group is not None:
-            base["group"] = self.group
-        if self.choices:
-            return base | {"choices": list(self.choices), "label": self.label}
-        return base | {"answer": self.answer, "check": self.check}
 
 
 @dataclass(frozen=True)
@@ -73,133 +35,6 @@ class Outcome:
     answer: str
     right: bool
     right_normalized: bool | None = None
-
-
-def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
-    """Items of a .jsonl file (one object a line, UTF-8, empty lines skipped), or of a list of such objects.
-
-    Raises UsageError, with the line or the position, for: no file, no items, JSON that does not parse, an unknown or a
-    missing key (did-you-mean), a value of the wrong kind, a number check whose answer has no number, an empty or a
-    repeated choice, a label that is no position in choices, a skill whose items are all of one group.
-    """
-    if not isinstance(source, str | Path):
-        items = [parse_item(record, f"skill item {i}") for i, record in enumerate(source)]
-        where = "The list of skill items"
-    else:
-        path = Path(source)
-        where = str(path)
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{path}: not UTF-8 at byte {error.start}. Convert it to UTF-8.") from error
-        except FileNotFoundError as error:
-            siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise UsageError(f"{path}: no such file of skills.{did_you_mean(path.name, siblings)}") from error
-        except OSError as error:
-            raise MachineError(
-                f"{path}: cannot be read ({error.strerror}). Check that it is a file of yours."
-            ) from error
-        items = []
-        for number, line in enumerate(text.split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UsageError(
-                    f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}). Each line holds one "
-                    'object, such as {"skill": "sums", "prompt": "2 + 2 =", "answer": "4", "check": "number"}.'
-                ) from error
-            items.append(parse_item(record, f"{path}, line {number}"))
-    if not items:
-        raise UsageError(f"{where} is empty. Give at least one item, or leave skills out.")
-    for skill in dict.fromkeys(item.skill for item in items):
-        groups = [item.group for item in items if item.skill == skill]
-        if len(groups) > 1 and len(set(groups)) == 1 and groups[0] is not None:
-            raise UsageError(
-                f"{where}: all {len(groups)} items of skill {skill} are of group {groups[0]}, and nothing tells how "
-                "groups differ. Name in group what each item is about, or leave it out."
-            )
-    return items
-
-
-def parse_item(record: Any, where: str) -> Item:
-    """One item from its JSON object; UsageError, with `where`, when it is not one."""
-    if not isinstance(record, Mapping):
-        raise UsageError(f"{where}: an item is a JSON object, found {type(record).__name__}.")
-    for key in record:
-        if key not in KEYS:
-            raise UsageError(
-                f"{where}: unknown key {key}.{did_you_mean(str(key), KEYS)} The keys are: {', '.join(KEYS)}."
-            )
-    for key in ("skill", "prompt"):
-        if not isinstance(record.get(key), str):
-            raise UsageError(f"{where}: {key} must be there and be text, found {record.get(key)!r}.")
-    if not record["skill"].strip():
-        raise UsageError(f"{where}: skill is blank. Name the skill, as the report will.")
-    if ("answer" in record) == ("choices" in record):
-        raise UsageError(
-            f"{where}: an item has either answer (with check) or choices (with label), "
-            f"found {'both' if 'answer' in record else 'neither'}."
-        )
-    group = record.get("group")
-    if group is not None:
-        if isinstance(group, bool) or not isinstance(group, str | int) or not str(group).strip():
-            raise UsageError(f"{where}: group must be text that is not blank or a whole number, found {group!r}.")
-        group = str(group)
-    if "choices" in record:
-        return _choice_item(record, where, group)
-    if "label" in record:
-        raise UsageError(f"{where}: label goes with choices, and this item has an answer. Drop label, or give choices.")
-    answer, check = record["answer"], record.get("check", "exact")
-    if check not in CHECKS:
-        raise UsageError(
-            f"{where}: check {check!r} is not known.{did_you_mean(str(check), CHECKS)} "
-            f"The checks are: {', '.join(CHECKS)}."
-        )
-    if isinstance(answer, int | float) and not isinstance(answer, bool) and check == "number":
-        answer = str(answer)
-    if not isinstance(answer, str) or not answer.strip():
-        raise UsageError(f"{where}: answer must be text that is not blank, found {answer!r}.")
-    if check == "number" and last_number(answer) is None:
-        raise UsageError(f"{where}: the check is number, but the answer {answer!r} has none. Use exact or contains.")
-    if not record["prompt"]:
-        raise UsageError(f"{where}: the prompt is empty, so there is nothing to answer. Give a prompt, or choices.")
-    return Item(record["skill"], record["prompt"], answer=answer, check=check, group=group)
-
-
-def _choice_item(record: Mapping[str, Any], where: str, group: str | None) -> Item:
-    choices, label = record["choices"], record.get("label")
-    if record.get("check", "exact") != "exact":
-        raise UsageError(f"{where}: check {record['check']!r} goes with answer, and this item has choices. Drop check.")
-    if not isinstance(choices, list | tuple) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
-        raise UsageError(f"{where}: choices must be two texts or more, none empty, found {choices!r}.")
-    if len(set(choices)) < len(choices):
-        raise UsageError(f"{where}: a choice comes twice in {choices!r}.")
-    if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(choices):
-        raise UsageError(
-            f"{where}: label must be the position of the right choice, 0 to {len(choices) - 1}, found {label!r}."
-        )
-    return Item(record["skill"], record["prompt"], choices=tuple(choices), label=label, group=group)
-
-
-def is_right(answer: str, expected: str, check: str) -> bool:
-    """exact: equal but for white space around. contains: `expected` occurs. number: the last numbers are equal.
-
-    Korean written in whole syllables and in single letters (NFC, NFD: a file from macOS) counts as the same.
-    """
-    answer, expected = unicodedata.normalize("NFC", answer), unicodedata.normalize("NFC", expected)
-    if check == "exact":
-        return answer.strip() == expected.strip()
-    if check == "contains":
-        return expected.strip() in answer
-    return last_number(answer) is not None and last_number(answer) == last_number(expected)
-
-
-def last_number(text: str) -> float | None:
-    """The last number in `text`, with thousands commas and a decimal point understood; None if there is none."""
-    found = NUMBER.findall(text)
-    return float(found[-1].replace(",", "").replace("−", "-")) if found else None
 
 
 def score(
@@ -373,7 +208,11 @@ def _retention(
 ) -> dict[str, Any]:
     """flips: of each item -1 where it was lost, 1 where it was gained, else 0. groups: a number of each item's."""
     if original["interval"][0] <= chance:
-        reason = f"the original's accuracy {original['accuracy']:.3f} is not above chance {chance:.3f}"
+        reason = Message(
+            "the original's accuracy {accuracy:.3f} is not above chance {chance:.3f}",
+            accuracy=original["accuracy"],
+            chance=chance,
+        )
         return {"value": None, "interval": None, "reason": reason}
     above = original["accuracy"] - chance
     weight = independent_items(flips, groups, confidence) / len(flips)
@@ -393,6 +232,11 @@ def _example(item: Item, original: Outcome, lighter: Outcome) -> dict[str, str]:
 def _must_fit(engine: Engine, item: Item, tokens: int) -> None:
     if engine.context is not None and tokens > engine.context:
         raise UsageError(
-            f"A prompt of skill {item.skill} takes {tokens} tokens, more than the context of {engine.context} of "
-            f"{engine.folder}: {item.prompt[:60]!r}... Shorten it, or leave it out."
+            "A prompt of skill {skill} takes {tokens} tokens, more than the context of {context} of {folder}: "
+            "{prompt!r}... Shorten it, or leave it out.",
+            skill=item.skill,
+            tokens=tokens,
+            context=engine.context,
+            folder=engine.folder,
+            prompt=item.prompt[:60],
         )

@@ -19,8 +19,9 @@ def require_harness() -> None:
         importlib.import_module("lm_eval.models.huggingface")
     except ImportError as error:
         raise MachineError(
-            f"Tasks are run by lm-evaluation-harness, which is not installed ({error}). Install it with: "
-            'pip install "whet[tasks]"'
+            "Tasks are run by lm-evaluation-harness, which is not installed ({error}). Install it with: pip install "
+            '"whet[tasks]"',
+            error=error,
         ) from error
 
 
@@ -39,16 +40,20 @@ def run_tasks(original: Engine, lighter: Engine, tasks: Sequence[str], seed: int
     runs = []
     for engine in (original, lighter):
         if not isinstance(engine, TorchEngine):
-            raise UsageError(f"Tasks are run on model folders, and {engine.folder} is none. Leave them out.")
+            raise UsageError("Tasks are run on model folders, and {path} is none. Leave them out.", path=engine.folder)
         model = wrapper(pretrained=engine.model, tokenizer=engine.tokenizer)
         try:
             runs.append(harness.simple_evaluate(model=model, tasks=list(tasks), log_samples=True, random_seed=seed))
         except (KeyError, ValueError) as error:
             raise UsageError(
-                f"The harness refused the tasks {', '.join(tasks)}: {error}. See: lm-eval ls tasks"
+                "The harness refused the tasks {tasks}: {error}. See: lm-eval ls tasks",
+                tasks=", ".join(tasks),
+                error=error,
             ) from error
         except OSError as error:
-            raise MachineError(f"The data of {', '.join(tasks)} cannot be had ({error}). Check the network.") from error
+            raise MachineError(
+                "The data of {tasks} cannot be had ({error}). Check the network.", tasks=", ".join(tasks), error=error
+            ) from error
     return [_entry(name, runs[0], runs[1]) for name in runs[0]["results"]]
 
 

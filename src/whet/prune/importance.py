@@ -71,6 +71,9 @@ def find_importance(name: str) -> Importance:
     """The row of `name`. Raises UsageError with a did-you-mean."""
     if name not in IMPORTANCES:
         raise UsageError(
-            f"Importance {name!r} is not known.{did_you_mean(name, IMPORTANCES)} Importances: {', '.join(IMPORTANCES)}."
+            "Importance {name!r} is not known.{near} Importances: {known}.",
+            name=name,
+            near=did_you_mean(name, IMPORTANCES),
+            known=", ".join(IMPORTANCES),
         )
     return IMPORTANCES[name]

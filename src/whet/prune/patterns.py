@@ -105,12 +105,17 @@ def parse_share(text: str | float, within: str) -> Unstructured:
     """`50%` or `0.5`: the share of weights that is taken, compared `within` a row or the matrix. Raises UsageError for
     anything else."""
     if within not in WITHIN:
-        raise UsageError(f"within {within!r} is not known. Weights are compared within a {' or a '.join(WITHIN)}.")
+        raise UsageError(
+            "within {within!r} is not known. Weights are compared within a {known}.",
+            within=within,
+            known=" or a ".join(WITHIN),
+        )
     match = _SHARE.fullmatch(str(text).strip())
     share = None if match is None else Fraction(match[1]) / (100 if match[2] else 1)
     if share is None or not 0 < share < 1:
         raise UsageError(
-            f"{text} is no share of weights to take. Give more than nothing and less than all of them: 50%, or 0.5."
+            "{text} is no share of weights to take. Give more than nothing and less than all of them: 50%, or 0.5.",
+            text=text,
         )
     return Unstructured(share, within)
 
@@ -121,7 +126,8 @@ def parse_groups(text: str) -> Grouped:
     kept, size = (0, 0) if match is None else (int(match[1]), int(match[2]))
     if not 0 < kept < size:
         raise UsageError(
-            f"{text!r} is no pattern. It says how many of so many neighbours in a row stay, fewer than all: 2:4 or 4:8."
+            "{text!r} is no pattern. It says how many of so many neighbours in a row stay, fewer than all: 2:4 or 4:8.",
+            text=text,
         )
     return Grouped(kept, size)
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from whet.grids import CodedGrid, Grid, Params
 from whet.grids.least_squares import pooled
+from whet.messages import Message
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
 from whet.quantize.reconstruct import reconstruct
@@ -87,7 +88,7 @@ def gptq(
     factor = factorize(h, groups, damp)
     if factor is None:
         solution = nearest(w, h, grid, mask)
-        solution.notes.append("second moment could not be factorised at any damping: rounded to nearest")
+        solution.notes.append(Message("second moment could not be factorised at any damping: rounded to nearest"))
         return solution
     damping = factor.damping
     costs = factor.by_column()
@@ -101,7 +102,7 @@ def gptq(
     del forward
     solution = Solution.of_rows(parts)
     if damping > damp:
-        solution.notes.append(f"damping raised from {damp:g} to {damping:g}")
+        solution.notes.append(Message("damping raised from {old:g} to {new:g}", old=damp, new=damping))
     if sweeps:
         if damping > damp:  # an h that is not definite would send descent away from w for ever
             h = h + damping * h.diagonal().mean() * torch.eye(columns, device=h.device)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whet.errors import UsageError
 from whet.grids import CodedGrid, Grid, Params
+from whet.messages import Message
 
 # Columns that go one at a time between two matrix products: what is fed forward from further back arrives in a product,
 # and only the last few columns are added by vector products, which are bound by memory.
@@ -25,7 +26,7 @@ class Solution:
 
     codes: Tensor
     params: Params
-    notes: list[str] = field(default_factory=list)
+    notes: list[Message] = field(default_factory=list)
 
     @classmethod
     def of_rows(cls, parts: Sequence[Solution]) -> Solution:
@@ -54,8 +55,9 @@ def masked_codes(codes: Tensor, params: Params, grid: CodedGrid, kept: Tensor) -
     zero = grid.zero_value(params)
     if zero is None:
         raise UsageError(
-            f"{grid.name} cannot hold exact zeros (its zero is a real number), so a mask cannot be kept. "
-            "Use an integer-zero or symmetric grid for sparse weights."
+            "{grid} cannot hold exact zeros (its zero is a real number), so a mask cannot be kept. Use an "
+            "integer-zero or symmetric grid for sparse weights.",
+            grid=grid.name,
         )
     return torch.where(kept, codes, zero.to(codes.dtype))
 

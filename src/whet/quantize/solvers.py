@@ -16,6 +16,7 @@ from torch import Tensor
 
 from whet.errors import UsageError, did_you_mean
 from whet.grids import Grid
+from whet.messages import Message
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import Solution
@@ -93,8 +94,12 @@ WORDS = {name: effort for name, effort in SOLVERS.items() if name not in METHODS
 def find_solver(name: str) -> Effort:
     """The row of `name`. Raises UsageError with a did-you-mean."""
     if name not in SOLVERS:
-        words = ", ".join(f"{word} for {effort.name}" for word, effort in WORDS.items())
+        words = {word: effort.name for word, effort in WORDS.items()}
         raise UsageError(
-            f"Solver {name!r} is not known.{did_you_mean(name, SOLVERS)} Solvers: {', '.join(METHODS)}; or say {words}."
+            "Solver {solver!r} is not known.{near} Solvers: {known}; or say {efforts}.",
+            solver=name,
+            near=did_you_mean(name, SOLVERS),
+            known=", ".join(METHODS),
+            efforts=Message("fast for {fast}, good for {good}, best for {best}", **words),
         )
     return SOLVERS[name]

@@ -56,6 +56,9 @@ def find_transform(name: str | None) -> Transform:
         return Transform()
     if name not in TRANSFORMS:
         raise UsageError(
-            f"Transform {name!r} is not known.{did_you_mean(name, TRANSFORMS)} Transforms: {', '.join(TRANSFORMS)}."
+            "Transform {transform!r} is not known.{near} Transforms: {known}.",
+            transform=name,
+            near=did_you_mean(name, TRANSFORMS),
+            known=", ".join(TRANSFORMS),
         )
     return TRANSFORMS[name]

@@ -21,7 +21,7 @@ from whet.budget import tables
 from whet.budget.mix import KEEP, Budget, Offers, make_plan, offered
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
-from whet.measure.skills import read_skills
+from whet.measure.items import read_skills
 from whet.scores import SPIKE
 from whet.steps.decide import decide
 from whet.steps.options import TARGET, Inspect, Quantize, Text, takes

@@ -34,8 +34,8 @@ def plan(
     given = [name for name in Budget.model_fields if getattr(asked, name) is not None]
     if len(given) != 1:
         raise UsageError(
-            f"A plan needs one budget, {len(given)} were given. Give one of fit (400MB, 25%), bits (3.5) and quality "
-            "(0.98)."
+            "A plan needs one budget, {count} were given. Give one of fit (400MB, 25%), bits (3.5) and quality (0.98).",
+            count=len(given),
         )
     quantize = Quantize.of(
         "plan", **{name: getattr(asked, name) for name in Plan.model_fields if name in Quantize.model_fields}

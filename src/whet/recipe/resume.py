@@ -64,7 +64,9 @@ def status(out: str | Path) -> dict[str, Any]:
 def _finished(out: Path) -> dict[str, Any]:
     about = out / "run.json"
     if not about.is_file() and not (out / MANIFEST).is_file():
-        raise UsageError(f"{out} holds no run of whet, stopped or finished. Give the folder that a run writes to.")
+        raise UsageError(
+            "{out} holds no run of whet, stopped or finished. Give the folder that a run writes to.", out=out
+        )
     found = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {"steps": [], "verdict": None}
     steps = [
         {"step": f"{one['step']:02d}-{one['craft']}", "outcome": one["outcome"], "tries": len(one["attempts"])}

@@ -29,6 +29,7 @@ from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.measure.compare import compare
 from whet.measure.gates import GateMaterial, check_gate, measure_gate, parse_gate
+from whet.messages import Message
 from whet.recipe.adopt import adopt
 from whet.recipe.order import planned
 from whet.recipe.schema import Recipe, read_recipe
@@ -68,10 +69,9 @@ def run(
     asked = asked.model_copy(update={name: value for name, value in named.items() if value is not None})
     for name in ("model", "out"):
         if getattr(asked, name) is None:
-            raise UsageError(f"The recipe names no {name}. Give it there, or with the command.")
-    return _Runner(asked, str(recipe) if isinstance(recipe, str | Path) else "the recipe", device, on_event).go(
-        keep_failed, dry_run
-    )
+            raise UsageError("The recipe names no {name}. Give it there, or with the command.", name=name)
+    source = str(recipe) if isinstance(recipe, str | Path) else Message("the recipe")
+    return _Runner(asked, source, device, on_event).go(keep_failed, dry_run)
 
 
 def resume_run(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
@@ -278,15 +278,24 @@ class _Runner:
         }
 
 
-def _notes(ended: Sequence[Mapping[str, Any]], nothing: bool) -> list[str]:
+_ENDED = {"stopped": Message("stopped"), "undecided": Message("undecided"), "skipped": Message("skipped")}
+
+
+def _notes(ended: Sequence[Mapping[str, Any]], nothing: bool) -> list[Message]:
     """What a person has to know of how the run ended."""
     notes = []
     for end in ended:
-        if end["outcome"] in ("stopped", "undecided", "skipped"):
+        if end["outcome"] in _ENDED:
             notes.append(
-                f"step {end['step']}, {end['craft']}: {end['outcome']}, tries: {len(end['attempts'])}. "
-                f"{end['attempts'][-1]['gate']['reason']}"
+                Message(
+                    "step {number}, {craft}: {outcome}, tries: {count}. {reason}",
+                    number=end["step"],
+                    craft=end["craft"],
+                    outcome=_ENDED[end["outcome"]],
+                    count=len(end["attempts"]),
+                    reason=Message.read(end["attempts"][-1]["gate"]["reason"]),
+                )
             )
     if nothing:
-        notes.append("nothing was kept: the original is the best model so far, and no folder was written")
+        notes.append(Message("nothing was kept: the original is the best model so far, and no folder was written"))
     return notes

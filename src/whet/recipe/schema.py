@@ -28,7 +28,8 @@ import yaml
 from pydantic import Field, create_model, model_validator
 
 from whet.errors import UsageError, did_you_mean
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, ignore, note_event
+from whet.messages import Message, with_and
 from whet.steps.options import STEPS, TARGET, Options, Quantize
 from whet.strict import Strict, checked
 
@@ -61,7 +62,8 @@ class StepBase(Strict):
     def _one(self) -> Self:
         given = [name for name in STEPS if getattr(self, name, None) is not None]
         if len(given) != 1:
-            raise ValueError(f"a step is one of {', '.join(STEPS)}; this one has {' and '.join(given) or 'none'}")
+            has = with_and(given) if given else Message("none")
+            raise ValueError(Message("a step is one of {known}; this one has {has}", known=", ".join(STEPS), has=has))
         return self
 
     @property
@@ -112,23 +114,24 @@ def recipe_arguments(
     takes the place of everything in the recipe that does. Raises UsageError naming the file, the key and the remedy.
     """
     given = dict(given or {})
-    source = "the recipe" if isinstance(recipe, Mapping) else str(recipe)
+    source = Message("the recipe") if isinstance(recipe, Mapping) else str(recipe)
     whole = read_recipe(recipe)
     if [step.craft for step in whole.steps] != ["quantize"] or whole.steps[0].gate:
         raise UsageError(
-            f"{source} has steps or gates beside one quantize, which whet compress does not do. Run it: "
-            f"whet run {source}"
+            "{source} has steps or gates beside one quantize, which whet compress does not do. Run it: whet run "
+            "{source}",
+            source=source,
         )
     said = whole.steps[0].quantize.model_dump(exclude_unset=True)
     preset, below = said.pop("preset", None), {}
     if isinstance(recipe, str) and recipe in PRESETS:
         preset, below, said = recipe, said, {}
     elif preset is not None:
-        below = _preset(preset, f"{source}, steps[0].quantize.preset")
+        below = _preset(preset, Message("{source}, steps[0].quantize.preset", source=source))
     try:
         Quantize.model_construct(**said).check()
     except UsageError as error:
-        raise UsageError(f"{source}, steps[0].quantize: {error}") from error
+        raise UsageError("{source}, steps[0].quantize: {error}", source=source, error=error.message) from error
     for name in ("text", "skills", "field", "chat"):
         if name in whole.model_fields_set and name not in said:
             said[name] = getattr(whole, name)
@@ -141,8 +144,12 @@ def recipe_arguments(
         target = find_target(arguments.get("target") or TARGET)
         if not target.embedding:
             arguments["embed"] = None
-            message = f"{target.name} loads no quantized embedding or head: {preset} leaves them as they are"
-            on_event({"event": "note", "message": message})
+            message = Message(
+                "{target} loads no quantized embedding or head: {preset} leaves them as they are",
+                target=target.name,
+                preset=preset,
+            )
+            on_event(note_event(message))
     return arguments
 
 
@@ -160,7 +167,7 @@ def step_options(step: Any, other: Mapping[str, Any], source: str) -> Options:
 
 def read_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
     """A recipe from a preset's name, a path, or what such a file holds. Raises UsageError naming file, key, remedy."""
-    return _read(recipe, "the recipe" if isinstance(recipe, Mapping) else str(recipe))
+    return _read(recipe, Message("the recipe") if isinstance(recipe, Mapping) else str(recipe))
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,7 +180,11 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 def _preset(name: str, source: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise UsageError(
-            f"{source}: there is no preset {name!r}.{did_you_mean(name, PRESETS)} Presets: {', '.join(PRESETS)}."
+            "{source}: there is no preset {name!r}.{near} Presets: {known}.",
+            source=source,
+            name=name,
+            near=did_you_mean(name, PRESETS),
+            known=", ".join(PRESETS),
         )
     return _read(name, name).steps[0].quantize.model_dump(exclude_unset=True)
 
@@ -181,9 +192,15 @@ def _preset(name: str, source: str) -> dict[str, Any]:
 def _read(recipe: str | Path | Mapping[str, Any], source: str) -> Recipe:
     value = recipe if isinstance(recipe, Mapping) else _load(recipe)
     if not isinstance(value, Mapping):
-        raise UsageError(f"{source} is not a recipe: it holds no keys. It begins with version: 1 and has steps.")
+        raise UsageError(
+            "{source} is not a recipe: it holds no keys. It begins with version: 1 and has steps.", source=source
+        )
     if "version" in value and value["version"] != 1:
-        raise UsageError(f"{source} has version {value['version']!r}; this whet reads version 1. Update whet.")
+        raise UsageError(
+            "{source} has version {version!r}; this whet reads version 1. Update whet.",
+            source=source,
+            version=value["version"],
+        )
     return checked(Recipe, value, source)
 
 
@@ -195,15 +212,25 @@ def _load(recipe: str | Path) -> Any:
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = did_you_mean(str(recipe), PRESETS) or did_you_mean(path.name, beside)
-        raise UsageError(f"{recipe} is neither a file nor a preset.{near} Presets: {', '.join(PRESETS)}.")
+        raise UsageError(
+            "{recipe} is neither a file nor a preset.{near} Presets: {known}.",
+            recipe=recipe,
+            near=near,
+            known=", ".join(PRESETS),
+        )
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
-        mark, what = error.problem_mark, " ".join(filter(None, (error.context, error.problem)))
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UsageError(f"{path}{where}: {what}. Mend that place.") from error
+        mark, what = error.problem_mark, f"{error.context} {error.problem}" if error.context else error.problem
+        place: object = path
+        if mark:
+            line, column = mark.line + 1, mark.column + 1
+            place = Message("{path}, line {line}, column {column}", path=path, line=line, column=column)
+        raise UsageError("{place}: {what}. Mend that place.", place=place, what=what) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML in UTF-8 ({' '.join(str(error).split())}).") from error
+        raise UsageError(
+            "{path} is not YAML in UTF-8 ({error}).", path=path, error=" ".join(str(error).split())
+        ) from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -224,7 +251,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key, _ in node.value:
         name = loader.construct_object(key)  # type: ignore[no-untyped-call]
         if isinstance(name, str) and name in seen:
-            raise yaml.MarkedYAMLError(problem=f"the key {name} is there twice", problem_mark=key.start_mark)
+            twice = Message("the key {name} is there twice", name=name)
+            raise yaml.MarkedYAMLError(problem=twice, problem_mark=key.start_mark)
         seen.add(name if isinstance(name, str) else id(key))
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from whet.checkpoint import load_tokenizer
-from whet.measure.skills import Item, read_skills
+from whet.measure.items import Item, read_skills
 from whet.text import fingerprint, read_documents, split
 
 # Shares of the questions of each skill: for budgets, for gates, and the rest for the report.

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from whet.checkpoint import size_on_disk, sync_folder, write_json
-from whet.events import OnEvent
+from whet.events import OnEvent, note_event
+from whet.messages import Message
 from whet.steps.crafts import CRAFTS
 from whet.steps.options import Options
 from whet.steps.request import Request
@@ -96,7 +97,9 @@ def try_step(
         attempts.append(attempt)
         if step.gate:
             attempt["gate"] = _once(folder / f"{made.name}.gate.json", lambda: judge(place, step.gate))  # noqa: B023
-            on_event({"event": "note", "message": f"step {step.number}, {step.craft}: {attempt['gate']['reason']}"})
+            reason = Message.read(attempt["gate"]["reason"])
+            message = Message("step {number}, {craft}: {reason}", number=step.number, craft=step.craft, reason=reason)
+            on_event(note_event(message))
         if not step.gate or attempt["gate"]["verdict"] == "pass":
             if not adopted.is_dir():
                 made.replace(adopted)

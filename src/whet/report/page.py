@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import whet
+from whet.messages import Message
 from whet.report import carried, compared, planned, steps
 from whet.report import rate as rates
 from whet.report.findings import Finding, findings, headline
@@ -174,10 +175,10 @@ def _loading(entry: Mapping[str, str], say: Words) -> dict[str, str]:
     return {**entry, "how": say.sentence(entry["how"]), "css": css, "word": say.known(f"checked.{checked}", checked)}
 
 
-def _notes(facts: Mapping[str, Any]) -> list[str]:
+def _notes(facts: Mapping[str, Any]) -> list[Message]:
     """The notes of all that is there, each once."""
     sources = [facts.get(name) or {} for name in ("compare", "lighter", "plan")]
-    return list(dict.fromkeys(note for source in sources for note in source.get("notes") or ()))
+    return list(dict.fromkeys(Message.read(note) for source in sources for note in source.get("notes") or ()))
 
 
 @cache

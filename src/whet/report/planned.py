@@ -54,7 +54,10 @@ def schemes(facts: Mapping[str, Any], say: Words) -> dict[str, Any] | None:
         "outside": outside,
         "legend": legend,
         "heavy": _heavy(plan, (facts.get("lighter") or {}).get("linears") or {}, say),
-        "left_out": {"title": say("plan.left", target=plan.get("target", "")), "items": plan.get("left_out") or []},
+        "left_out": {
+            "title": say("plan.left", target=plan.get("target", "")),
+            "items": [say.sentence(line) for line in plan.get("left_out") or ()],
+        },
     }
 
 

@@ -1,11 +1,13 @@
 """What the page says, in English and Korean, in one table. The page holds both; its reader chooses.
 
-Sentences that come from elsewhere (notes, reasons) are made in English; their Korean is in `report.sentences`.
+Sentences that come from elsewhere (notes, reasons) are messages; `Words.sentence` says them.
 """
 
 from __future__ import annotations
 
-from whet.report.sentences import in_korean
+from typing import Any
+
+from whet.messages import Message, in_language
 
 LANGUAGES = ("en", "ko")
 
@@ -435,9 +437,9 @@ class Words:
         """The words of `key` where the table has it, else `otherwise` as it stands."""
         return self(key, **values) if key in WORDS else otherwise
 
-    def sentence(self, english: str) -> str:
-        """A sentence of the rooms below in this language, where there is one."""
-        return in_korean(english) if self.language == "ko" else english
+    def sentence(self, message: Any) -> str:
+        """A note in this language: a message, or what JSON holds of one."""
+        return in_language(Message.read(message), self.language)
 
     def duration(self, seconds: float) -> str:
         """`4.2 s`, `42 s`, `3 min 5 s`, `2 h 10 min`."""

@@ -120,7 +120,10 @@ def skills(split: str = "report", per_skill: int = 200, seed: int = 0) -> list[d
     """
     if split not in EVALUATION_SPLITS:
         raise UsageError(
-            f"split {split!r} is not one of {', '.join(EVALUATION_SPLITS)}." + did_you_mean(split, EVALUATION_SPLITS)
+            "split {split!r} is not one of {known}.{near}",
+            split=split,
+            known=", ".join(EVALUATION_SPLITS),
+            near=did_you_mean(split, EVALUATION_SPLITS),
         )
     items: list[dict[str, Any]] = []
     for skill in SKILLS:

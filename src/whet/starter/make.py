@@ -359,12 +359,19 @@ def make(
     """
     work = out / "training"
     if (work / "plan.json").exists() and not resume:
-        raise UsageError(f"{work} holds an unfinished training. Add --resume to go on with it, or delete it.")
+        raise UsageError(
+            "{folder} holds an unfinished training. Add --resume to go on with it, or delete it.", folder=work
+        )
     tokenizer = make_tokenizer()
     if (work / "plan.json").exists():
         begun = json.loads((work / "plan.json").read_text())
         if (was := begun.get("size", "full")) != size:
-            raise UsageError(f"{work} holds a training of size {was}, not {size}. Go on with that, or delete it.")
+            raise UsageError(
+                "{folder} holds a training of size {was}, not {size}. Go on with that, or delete it.",
+                folder=work,
+                was=was,
+                size=size,
+            )
         steps = begun["steps"]
     else:
         steps = STEPS if minutes is None else _steps_for(minutes, tokenizer, SIZES[size])

@@ -41,11 +41,14 @@ def check_budget(job: Job, budget: Budget) -> None:
     """Raises UsageError for a budget that nothing fits into, or that cannot be measured, before anything is scored."""
     if budget.kind == "quality" and not job.verify:
         raise UsageError(
-            f"{budget.asked} is measured on text that solves nothing, and too little is left for that: give more text, "
-            "or --eval FILE."
+            "{budget} is measured on text that solves nothing, and too little is left for that: give more text, or "
+            "--eval FILE.",
+            budget=budget.asked,
         )
     if budget.kind == "bytes" and budget.value >= size_on_disk(job.checkpoint.path)["weights"]:
-        raise UsageError(f"{budget.asked} is no less than the original takes already: nothing has to be made lighter.")
+        raise UsageError(
+            "{budget} is no less than the original takes already: nothing has to be made lighter.", budget=budget.asked
+        )
     check_possible(job, budget)
 
 

@@ -22,6 +22,7 @@ from whet.checkpoint.memory import lacking
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
 from whet.grids import Grid, parse_scheme
+from whet.messages import Message, first_of
 from whet.prune import Sparsity
 from whet.quantize import SOLVERS, Effort, find_solver, find_transform
 from whet.steps.material import Material, about_text, read_material
@@ -90,7 +91,9 @@ def decide(
     if asked.repair is not None:
         stored = beside_adapter(stored, grids)
         if plan is not None and plan["predicted"] is not None:
-            notes.append("the plan's prediction is of its schemes alone, without what repair adds in bytes and wins")
+            notes.append(
+                Message("the plan's prediction is of its schemes alone, without what repair adds in bytes and wins")
+            )
     given = material
     if material is None:
         material, more = _material(asked, method, opened, sparsity, seed)
@@ -152,30 +155,35 @@ def _method(asked: Quantize) -> _Method:
     return _Method(effort, runtime, scheme, plan)
 
 
-def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> str:
+def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> Message:
     """What becomes of a family that no table has. Raises UsageError for what needs a table."""
     if asked.transform is not None:
         raise UsageError(
-            f"whet has no table of the family {parts.model_type}, so it does not know where --transform "
-            f"{asked.transform} folds in. Leave it out."
+            "whet has no table of the family {family}, so it does not know where --transform {transform} folds in. "
+            "Leave it out.",
+            family=parts.model_type,
+            transform=asked.transform,
         )
     if asked.embed is not None:
         raise UsageError(
-            f"whet has no table of the family {parts.model_type}, so it does not know who reads its embedding. "
-            "Leave out --embed."
+            "whet has no table of the family {family}, so it does not know who reads its embedding. Leave out --embed.",
+            family=parts.model_type,
         )
     named = asked.solver is not None or method.plan is not None
     useless = (named and method.effort.text) or asked.text is not None
-    return (
-        f"whet has no table of the family {parts.model_type}: only the linears of its {len(parts.blocks)} blocks "
-        f"({parts.family.blocks}) are rounded, each to nearest and by itself, without a look at text"
-        + (" (the solver and text that were given have no use here)" if useless else "")
+    return Message(
+        "whet has no table of the family {family}: only the linears of its {count} blocks ({blocks}) are rounded, each "
+        "to nearest and by itself, without a look at text{unused}",
+        family=parts.model_type,
+        count=len(parts.blocks),
+        blocks=parts.family.blocks,
+        unused=Message(" (the solver and text that were given have no use here)") if useless else "",
     )
 
 
 def _grids(
     asked: Quantize, method: _Method, opened: Original
-) -> tuple[dict[str, Grid], Storage, dict[str, Any] | None, list[str]]:
+) -> tuple[dict[str, Grid], Storage, dict[str, Any] | None, list[Message]]:
     """A grid for every part that has one, how they are stored, the plan they are of, and notes."""
     parts, checkpoint, dtype = opened.parts, opened.checkpoint, opened.dtype
     if method.plan is not None:
@@ -192,7 +200,7 @@ def _grids(
 
 def _material(
     asked: Quantize, method: _Method, opened: Original, sparsity: Sparsity | None, seed: int
-) -> tuple[Material, list[str]]:
+) -> tuple[Material, list[Message]]:
     """The windows of the text, how many tokens the original is to write for want of text or beside it, and notes."""
     checkpoint, parts = opened.checkpoint, opened.parts
     needed = method.effort.text or find_transform(asked.transform).text
@@ -205,15 +213,20 @@ def _material(
     return dataclasses.replace(found, to_write=found.to_write or beside, synthetic=beside), notes
 
 
-def _about_solver(method: _Method, parts: Anatomy) -> list[str]:
+def _about_solver(method: _Method, parts: Anatomy) -> list[Message]:
     """Notes on what a solver makes of the model."""
     notes = []
     if method.effort.block and (why := not_followed(parts)) is not None:
         notes.append(
-            f"blocks are trained with every error of their output weighed alike, and nothing after them: {why}"
+            Message(
+                "blocks are trained with every error of their output weighed alike, and nothing after them: {why}",
+                why=why,
+            )
         )
     if method.effort.correct and any(linear.held.expert is not None for linear in parts.linears()):
-        notes.append("experts are rounded as by gptq: the original and the lighter model send them different tokens")
+        notes.append(
+            Message("experts are rounded as by gptq: the original and the lighter model send them different tokens")
+        )
     return notes
 
 
@@ -230,32 +243,44 @@ def choose_grids(parts: Anatomy, scheme: str, embed: str | None, dtype: torch.dt
 
 def _beside(
     checkpoint: Checkpoint, parts: Anatomy, solve: Sequence[Tensor], asked: int | None, best: bool
-) -> tuple[int, list[str]]:
+) -> tuple[int, list[Message]]:
     """Tokens that the model is to write beside the text `solve`, and what to say. Raises UsageError where it cannot."""
     if asked is not None and asked < 0:
-        raise UsageError(f"synthetic {asked} is no number of tokens. Give 0 for none, or how many, such as {ENOUGH}.")
+        raise UsageError(
+            "synthetic {tokens} is no number of tokens. Give 0 for none, or how many, such as {enough}.",
+            tokens=asked,
+            enough=ENOUGH,
+        )
     if not solve:
         if asked:
             raise UsageError(
-                f"synthetic {asked} asks for text beside yours, and none is solved on. Give --text FILE too, or leave "
-                "synthetic out: without any text the model writes all of it, where the solver needs some."
+                "synthetic {tokens} asks for text beside yours, and none is solved on. Give --text FILE too, or leave "
+                "synthetic out: without any text the model writes all of it, where the solver needs some.",
+                tokens=asked,
             )
         return 0, []
     tokens = (max(0, ENOUGH - sum(map(len, solve))) if best else 0) if asked is None else asked
     if not tokens:
         return 0, []
-    why = "does not write any" if parts.task != "causal" else lacking(checkpoint)
+    why = Message("does not write any") if parts.task != "causal" else lacking(checkpoint)
     if not why:
         return tokens, []
     if asked:
         raise UsageError(
-            f"synthetic {asked} asks for text that the original writes, but {checkpoint.path.name} {why}. Leave it out "
-            "and give more text (--text, --samples)."
+            "synthetic {tokens} asks for text that the original writes, but {model} {why}. Leave it out and give more "
+            "text (--text, --samples).",
+            tokens=asked,
+            model=checkpoint.path.name,
+            why=why,
         )
-    return 0, [f"solved on the text given alone, of which `best` would have more from the original, but it {why}"]
+    return 0, [
+        Message(
+            "solved on the text given alone, of which `best` would have more from the original, but it {why}", why=why
+        )
+    ]
 
 
-def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[str]:
+def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]]) -> list[Message]:
     """Gives parts whose rows a target's own types do not divide one that does; returns what to say."""
     found: dict[tuple[str, str], list[str]] = {}
     for address, grid in grids.items():
@@ -264,8 +289,13 @@ def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str,
     for (_, other), addresses in found.items():
         grids |= dict.fromkeys(addresses, parse_scheme(other))
     return [
-        f"{other} instead of {scheme}, because their rows do not divide by {parse_scheme(scheme).group}: "
-        f"{', '.join(some[:3])}" + (f" and {len(some) - 3} more" if some[3:] else "")
+        Message(
+            "{other} instead of {scheme}, because their rows do not divide by {group}: {names}",
+            other=other,
+            scheme=scheme,
+            group=parse_scheme(scheme).group,
+            names=first_of(some),
+        )
         for (scheme, other), some in found.items()
     ]
 
@@ -274,8 +304,10 @@ def _target_of(plan: Mapping[str, Any], target: str | None) -> str:
     """The plan's target, which nobody may contradict: what one runtime holds another may not."""
     if target is not None and target != plan["target"]:
         raise UsageError(
-            f"The plan is for {plan['target']}, {target} is asked for. Leave out --for, or make a plan for {target}: "
-            "what one runtime holds another may not."
+            "The plan is for {target}, {other} is asked for. Leave out --for, or make a plan for {other}: what one "
+            "runtime holds another may not.",
+            target=plan["target"],
+            other=target,
         )
     return str(plan["target"])
 
@@ -286,18 +318,22 @@ def _check_repair(job: Job, target: Target) -> None:
     if not target.adapters:
         takes = ", ".join(name for name, other in TARGETS.items() if other.adapters)
         raise UsageError(
-            f"repair makes an adapter, and with {target.name} whet has run none. Leave repair out, or give a runtime "
-            f"that takes it: {takes}."
+            "repair makes an adapter, and with {target} whet has run none. Leave repair out, or give a runtime that "
+            "takes it: {known}.",
+            target=target.name,
+            known=takes,
         )
     if not parts.family.known:
         raise UsageError(
-            f"whet has no table of the family {parts.model_type}, so it does not know its modules, which an adapter "
-            "has to name. Leave repair out."
+            "whet has no table of the family {family}, so it does not know its modules, which an adapter has to name. "
+            "Leave repair out.",
+            family=parts.model_type,
         )
     if any(linear.held.expert is not None for linear in job.chosen(parts.linears())):
         raise UsageError(
-            f"{parts.family.title} stacks its experts in one parameter, which is no module that an adapter could name. "
-            "Leave repair out, or give a plan that keeps the experts as they are."
+            "{family} stacks its experts in one parameter, which is no module that an adapter could name. Leave "
+            "repair out, or give a plan that keeps the experts as they are.",
+            family=parts.family.title,
         )
     if not job.repaired:
         raise UsageError("repair has nothing to repair: no linear of the blocks is rounded to codes. Leave repair out.")

@@ -25,7 +25,8 @@ from whet.apply.run import Run
 from whet.apply.shards import Shards
 from whet.budget import check_model
 from whet.checkpoint import size_on_disk
-from whet.events import OnEvent
+from whet.events import OnEvent, note_event
+from whet.messages import Message
 from whet.steps.estimate import check_room
 from whet.steps.finish import finish
 from whet.steps.material import Material
@@ -94,7 +95,7 @@ def job_of(run: Run, request: Mapping[str, Any], kind: type[O], decide: Decide) 
         material=Material(solve, verify, record["text"], 0, record.get("synthetic", 0)),
         compute=getattr(torch, record["compute"]),
     )
-    return examined(dataclasses.replace(job, notes=tuple(request["notes"])))
+    return examined(dataclasses.replace(job, notes=tuple(map(Message.read, request["notes"]))))
 
 
 def carry_out(run: Run, job: Job, recipe: Mapping[str, Any], on_event: OnEvent, **beside: Any) -> dict[str, Any]:
@@ -107,14 +108,14 @@ def _made(run: Run, job: Job, recipe: Mapping[str, Any], on_event: OnEvent) -> d
     """Do what was decided, or what a stopped run left of it, and close the run."""
     started = time.monotonic()
     for note in job.notes:
-        on_event({"event": "note", "message": note})
+        on_event(note_event(note))
     job = with_transform(job, run.folder, on_event)
     shards = Shards(job, run.out, run.folder, on_event)
     verified = solve_through(job, shards) if job.solve else without_text(job, shards)
     verified.pop("windows", None)
     summary = finish(job, shards, verified, recipe)
     for note in summary["notes"][len(job.notes) :]:
-        on_event({"event": "note", "message": note})
+        on_event(note_event(note))
     run.close()
     return {
         "out": str(run.out),

@@ -180,20 +180,29 @@ def check_room(out: Path, needs: dict[str, Any]) -> None:
     """Refuse before the long part where disk or memory will not do. Raises MachineError."""
     place = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not place.is_dir():
-        raise UsageError(f"{out} cannot be made: {place} is a file. Name a folder that is in a folder.")
+        raise UsageError(
+            "{out} cannot be made: {place} is a file. Name a folder that is in a folder.", out=out, place=place
+        )
     if not os.access(place, os.W_OK):
-        raise MachineError(f"{out} cannot be made: you may not write to {place}. Choose another folder.")
+        raise MachineError(
+            "{out} cannot be made: you may not write to {place}. Choose another folder.", out=out, place=place
+        )
     free = shutil.disk_usage(place).free
     if free < needs["disk"]:
         raise MachineError(
-            f"The disk of {out} has {free / 1e6:.0f} MB free; the lighter model needs {needs['disk'] / 1e6:.0f} MB. "
-            "Free some space or choose another disk."
+            "The disk of {out} has {free:.0f} MB free; the lighter model needs {needs:.0f} MB. Free some space or "
+            "choose another disk.",
+            out=out,
+            free=free / 1e6,
+            needs=needs["disk"] / 1e6,
         )
     available = available_memory()
     if available is not None and available < needs["memory"]:
         raise MachineError(
-            f"The run needs about {needs['memory'] / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free. Use "
-            "fewer or shorter windows (--samples, --window), or a machine with more memory."
+            "The run needs about {needs:.1f} GB of memory and {free:.1f} GB are free. Use fewer or shorter windows "
+            "(--samples, --window), or a machine with more memory.",
+            needs=needs["memory"] / 1e9,
+            free=available / 1e9,
         )
 
 

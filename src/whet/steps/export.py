@@ -15,7 +15,10 @@ def run(request: Request) -> dict[str, Any]:
     options = request.options
     if options.to not in FORMATS:
         raise UsageError(
-            f"Format {options.to!r} is not known.{did_you_mean(options.to, FORMATS)} Formats: {', '.join(FORMATS)}."
+            "Format {name!r} is not known.{near} Formats: {known}.",
+            name=options.to,
+            near=did_you_mean(options.to, FORMATS),
+            known=", ".join(FORMATS),
         )
     if request.dry_run:
         size = Checkpoint(request.source).nbytes

@@ -35,11 +35,13 @@ from whet.engines.torch import TorchEngine
 from whet.formats import adapter_config, linear_table
 from whet.formats.export import FILE, write_verified
 from whet.formats.gguf import plan_gguf
+from whet.messages import Message, first_of, to_json
 from whet.steps.config import read_how, write_config, write_index
 from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.proof import prove
 from whet.steps.readme import readme
+from whet.strict import Note
 from whet.walk import STARVED, Journal
 
 
@@ -70,13 +72,14 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
         manifest.adapter = {"rank": job.repair, "modules": len(job.repaired), "bytes": adapter_size(out)}
     if job.storage.blocks:
         manifest.gguf = check["gguf"] = _write_gguf(out, manifest.document(), notes)
+        manifest.notes = [Note(**to_json(note)) for note in notes]
     write_bytes(out / "README.md", readme(job, report, verified, notes).encode())
     manifest.files = hashed_files(out)
     write_json(out / "whet.json", manifest.document())
     return {"report": report, "check": check, "notes": notes}
 
 
-def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], notes: list[str]) -> Manifest:
+def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], notes: list[Message]) -> Manifest:
     table = linear_table(job.apart, job.storage.decode)
     return next_manifest(
         job.original,
@@ -93,7 +96,7 @@ def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], not
         copied=list(job.anatomy.unnamed),
         dropped=job.anatomy.dropped,
         verify={k: verified[k] for k in ("kl", "top1") if k in verified},
-        notes=notes,
+        notes=to_json(notes),
     )
 
 
@@ -127,23 +130,26 @@ def _write_adapter(out: Path, job: Job, shards: Shards) -> None:
     write_json(out / ADAPTER / CONFIG, adapter_config(modules, job.repair, job.anatomy.task))
 
 
-def untrained(job: Job, journal: Journal) -> list[str]:
+def untrained(job: Job, journal: Journal) -> list[Message]:
     """Notes on blocks that training did not make better, and on scales that tuning did not."""
     notes = []
     trained = {unit: entry["trained"] for unit, entry in journal.entries.items() if "trained" in entry}
     stayed = [unit for unit, (before, after) in trained.items() if not after < before]
     if stayed:
         notes.append(
-            f"{', '.join(stayed[:5])}{f' and {len(stayed) - 5} more' if stayed[5:] else ''} of {len(trained)} blocks "
-            "stay as GPTQ left them: training lost more than it won on the verifying text. More text (--samples) may "
-            "help."
+            Message(
+                "{names} of {count} blocks stay as GPTQ left them: training lost more than it won on the verifying "
+                "text. More text (--samples) may help.",
+                names=first_of(stayed, 5),
+                count=len(trained),
+            )
         )
     if trained and job.tuned and not any("tuned" in entry for entry in journal.entries.values()):
-        notes.append("scales stay as they were: tuning them lost more than it won on the verifying text")
+        notes.append(Message("scales stay as they were: tuning them lost more than it won on the verifying text"))
     return notes
 
 
-def starved(job: Job, report: dict[str, Any]) -> list[str]:
+def starved(job: Job, report: dict[str, Any]) -> list[Message]:
     """A note for each block on the experts that saw too few tokens for a second moment of their own."""
     notes = []
     for index, linears in enumerate(job.anatomy.blocks):
@@ -155,13 +161,18 @@ def starved(job: Job, report: dict[str, Any]) -> list[str]:
         if few:
             told = ", ".join(f"{expert} ({share:.2%})" for expert, share in few.items())
             notes.append(
-                f"block {index}: experts {told} saw fewer than {STARVED:.1%} of the tokens and were rounded with the "
-                "mean importance of their block; more text, or other text, may reach them"
+                Message(
+                    "block {index}: experts {experts} saw fewer than {share:.1%} of the tokens and were rounded with "
+                    "the mean importance of their block; more text, or other text, may reach them",
+                    index=index,
+                    experts=told,
+                    share=STARVED,
+                )
             )
     return notes
 
 
-def _write_gguf(out: Path, manifest: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _write_gguf(out: Path, manifest: dict[str, Any], notes: list[Message]) -> dict[str, Any]:
     """Write the file that llama.cpp reads into the folder, and prove it; returns what it holds and what was found."""
     layout = plan_gguf(out, manifest=manifest)
 

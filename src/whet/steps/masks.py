@@ -19,6 +19,7 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError
 from whet.events import OnEvent
 from whet.grids import FloatGrid
+from whet.messages import Message
 from whet.prune import WITHIN, Sparsity, find_importance, parse_groups, parse_share
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
 from whet.steps.estimate import estimate
@@ -103,14 +104,17 @@ def decide_masks(
     check_importance(rule, opened)
     if asked.update and not opened.parts.family.known:
         raise UsageError(
-            f"whet has no table of the family {opened.parts.model_type}, so it does not know what its linears read, "
-            "and weights cannot make up for others. Give --no-update."
+            "whet has no table of the family {model_type}, so it does not know what its linears read, and weights "
+            "cannot make up for others. Give --no-update.",
+            model_type=opened.parts.model_type,
         )
     given = material
     notes = []
     if not opened.parts.family.known and asked.text is not None:
         family = opened.parts.model_type
-        notes.append(f"whet has no table of the family {family}: the text that was given has no use here")
+        notes.append(
+            Message("whet has no table of the family {family}: the text that was given has no use here", family=family)
+        )
         asked = asked.model_copy(update={"text": None, "eval_text": None})
     if material is None:
         material = read_material(
@@ -154,7 +158,10 @@ def _grids(opened: Original) -> dict[str, FloatGrid]:
     for address, dtype in types.items():
         if dtype not in _STORED:
             raise UsageError(
-                f"{opened.checkpoint.path}: {address} is stored as {str(dtype).removeprefix('torch.')}, in which "
-                "weights cannot be taken. Convert the model to bfloat16 or float32 first."
+                "{checkpoint}: {address} is stored as {dtype}, in which weights cannot be taken. Convert the "
+                "model to bfloat16 or float32 first.",
+                checkpoint=opened.checkpoint.path,
+                address=address,
+                dtype=str(dtype).removeprefix("torch."),
             )
     return {address: FloatGrid(dtype) for address, dtype in types.items()}

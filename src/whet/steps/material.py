@@ -13,6 +13,7 @@ from whet.apply.opening import check_vocabulary
 from whet.checkpoint import Checkpoint
 from whet.checkpoint.memory import check_fits
 from whet.errors import UsageError
+from whet.messages import Message
 from whet.steps.options import Masks, Quantize
 from whet.text.calibration import read_windows
 
@@ -41,8 +42,10 @@ def read_material(
             return Material()
         if parts.task != "causal":
             raise UsageError(
-                f"No text was given, and {checkpoint.path.name} does not write any by itself. Give --text FILE of the "
-                f"kind the model is used for, or {instead}, which needs none."
+                "No text was given, and {checkpoint} does not write any by itself. Give --text FILE of the kind the "
+                "model is used for, or {instead}, which needs none.",
+                checkpoint=checkpoint.path.name,
+                instead=instead,
             )
         check_fits(checkpoint)
         window = min(asked.window, int(checkpoint.config.get("max_position_embeddings") or asked.window))
@@ -62,16 +65,20 @@ def read_material(
     return Material(solve, verify, about)
 
 
-def about_text(asked: Quantize | Masks, material: Material, parts: Anatomy, *, solved: bool) -> list[str]:
+def about_text(asked: Quantize | Masks, material: Material, parts: Anatomy, *, solved: bool) -> list[Message]:
     """Notes on text that is too little. solved: whether second moments of it are solved with."""
     notes = []
     seen = sum(map(len, material.solve)) + material.synthetic
     widest = max((linear.shape[1] for linear in parts.linears()), default=0)
     if material.solve and solved and seen < widest:
         notes.append(
-            f"solved on {seen} tokens, fewer than the {widest} channels that its widest linear reads: give more text "
-            "(--text, --samples, --synthetic)"
+            Message(
+                "solved on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give more "
+                "text (--text, --samples, --synthetic)",
+                tokens=seen,
+                widest=widest,
+            )
         )
     if asked.text is not None and not material.verify:
-        notes.append("no text was left for verifying, so the run reports no KL of its own; use whet compare")
+        notes.append(Message("no text was left for verifying, so the run reports no KL of its own; use whet compare"))
     return notes

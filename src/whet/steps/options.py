@@ -13,6 +13,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
 
 from whet.errors import UsageError
+from whet.messages import Message, with_and
 from whet.strict import Strict, checked
 
 RECIPE = "recipe.yaml"
@@ -35,7 +36,7 @@ class Shown:
 def _named_in_a_document(value: Any, info: ValidationInfo) -> Any:
     """In a recipe what is a file in Python too is a file or a name, never the thing itself."""
     if isinstance(info.context, dict) and info.context.get("document") and not isinstance(value, str):
-        raise ValueError("it must be a string, the name of a file or of a data set")
+        raise ValueError(Message("it must be a string, the name of a file or of a data set"))
     return value
 
 
@@ -187,12 +188,13 @@ class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
         given = [name for name in self.WAYS if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(
-                f"{' and '.join(given)} were given, and each alone says what to do. Give one: scheme (with embed) for "
-                "one grid throughout, plan for what a file says, or a budget: fit, bits or quality."
+                "{ways} were given, and each alone says what to do. Give one: scheme (with embed) for one grid "
+                "throughout, plan for what a file says, or a budget: fit, bits or quality.",
+                ways=with_and(given),
             )
         if self.embed is not None and given not in ([], ["scheme"]):
             raise UsageError(
-                f"embed goes with scheme: {given[0]} decides on embedding and head itself. Leave embed out."
+                "embed goes with scheme: {way} decides on embedding and head itself. Leave embed out.", way=given[0]
             )
         if self.skills is not None and not self.budgeted:
             raise UsageError(
@@ -200,20 +202,26 @@ class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
             )
         if self.repair is not None and self.budgeted:
             raise UsageError(
-                f"repair goes with scheme and plan: what {given[0]} plans does not know what a repair of rank "
-                f"{self.repair} wins back. Leave repair out, or make a plan for fewer bytes first (whet plan) and give "
-                "it with --plan."
+                "repair goes with scheme and plan: what {way} plans does not know what a repair of rank {rank} wins "
+                "back. Leave repair out, or make a plan for fewer bytes first (whet plan) and give it with --plan.",
+                way=given[0],
+                rank=self.repair,
             )
         if self.sparsity is not None and self.budgeted:
             raise UsageError(
-                f"sparsity goes with scheme and plan: what {given[0]} plans does not know what {self.sparsity} loses. "
-                "Leave sparsity out, or take weights first (whet masks) and give the budget for what that makes."
+                "sparsity goes with scheme and plan: what {given} plans does not know what {sparsity} loses. Leave "
+                "sparsity out, or take weights first (whet masks) and give the budget for what that makes.",
+                given=given[0],
+                sparsity=self.sparsity,
             )
         if self.bits is not None and not 0 < self.bits <= 32:
-            raise UsageError(f"bits {self.bits:g} is no budget: give the stored bits a parameter, such as 3.5.")
+            raise UsageError(
+                "bits {bits:g} is no budget: give the stored bits a parameter, such as 3.5.", bits=self.bits
+            )
         if self.quality is not None and not 0 < self.quality <= 1:
             raise UsageError(
-                f"quality {self.quality:g} is no share of the original's: give one between 0 and 1, such as 0.98."
+                "quality {quality:g} is no share of the original's: give one between 0 and 1, such as 0.98.",
+                quality=self.quality,
             )
 
 
@@ -235,11 +243,13 @@ class Masks(Text):
         """Raises UsageError unless it says how much to take in one way."""
         if (self.remove is None) == (self.pattern is None):
             raise UsageError(
-                "Masks need one of remove (the share of weights to take, 50%) and pattern (2:4), "
-                f"{'neither was' if self.remove is None else 'both were'} given."
+                "Masks need one of remove (the share of weights, 50%) and pattern (2:4), and {count} were given.",
+                count=0 if self.remove is None else 2,
             )
         if self.within is not None and self.pattern is not None:
-            raise UsageError(f"within goes with remove: {self.pattern} is taken of neighbours. Leave within out.")
+            raise UsageError(
+                "within goes with remove: {pattern} is taken of neighbours. Leave within out.", pattern=self.pattern
+            )
 
 
 class Transform(Text, Target):

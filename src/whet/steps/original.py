@@ -11,6 +11,7 @@ from whet.anatomy import Anatomy, anatomy
 from whet.apply.opening import check_shapes, part, untie
 from whet.checkpoint import Checkpoint, model_config
 from whet.formats.gguf import plan_gguf
+from whet.messages import Message
 from whet.steps.material import Material
 from whet.targets import Target, check_family
 
@@ -41,21 +42,29 @@ def open_original(model: str | Path, target: Target, *, turned: bool = False) ->
     return Original(checkpoint, parts, dtype, untied, parted)
 
 
-def about_original(opened: Original, window: int, material: Material) -> list[str]:
+def about_original(opened: Original, window: int, material: Material) -> list[Message]:
     """Notes on what is unusual of the model. window: tokens in a window of text, as asked for."""
     parts, notes = opened.parts, []
     if opened.untied:
         notes.append(
-            f"{parts.family.head}.weight differs from the embedding although config.json ties the two: both are kept, "
-            "as transformers does, and the lighter config says that they are not tied"
+            Message(
+                "{head}.weight differs from the embedding although config.json ties the two: both are kept, as "
+                "transformers does, and the lighter config says that they are not tied",
+                head=parts.family.head,
+            )
         )
     if material.about is not None and material.about.get("window", window) < window:
         notes.append(
-            f"windows of {material.about['window']} tokens instead of {window}: the model's config allows no "
-            "longer ones"
+            Message(
+                "windows of {have} tokens instead of {asked}: the model's config allows no longer ones",
+                have=material.about["window"],
+                asked=window,
+            )
         )
     if parts.unnamed:
-        notes.append(f"copied unchanged, as no table names them: {', '.join(parts.unnamed)}")
+        notes.append(Message("copied unchanged, as no table names them: {names}", names=", ".join(parts.unnamed)))
     if parts.dropped:
-        notes.append(f"{parts.dropped} left out: it is a copy of the embedding, to which config.json ties it")
+        notes.append(
+            Message("{name} left out: it is a copy of the embedding, to which config.json ties it", name=parts.dropped)
+        )
     return notes

@@ -40,7 +40,7 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
         logits = outputs(own, tokens)
         if not torch.isfinite(logits).all():
             raise GateError(
-                f"{out}: the lighter model computes values that are not finite on its own calibration text."
+                "{out}: the lighter model computes values that are not finite on its own calibration text.", out=out
             )
         gap = 0.0
         if job.anatomy.task in ("causal", "seq2seq") and job.anatomy.family.known:
@@ -50,7 +50,9 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
         tolerance = {torch.float32: 1e-4, torch.float16: 2e-2}.get(job.dtype, 1e-1) * max(scale, 1.0)
         if gap > tolerance:
             raise GateError(
-                f"{out}: generation with a cache differs from generation without by {gap:.3g} in the logits."
+                "{out}: generation with a cache differs from generation without by {gap:.3g} in the logits.",
+                out=out,
+                gap=gap,
             )
         if job.storage.stock:
             stock = model_class(written).from_pretrained(out, local_files_only=True).eval().to(job.device)
@@ -60,8 +62,10 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
             difference = (theirs.float() - logits.float()).abs().max().item()
             if not difference <= tolerance * 0.1:  # not a number is no agreement either
                 raise GateError(
-                    f"{out}: stock transformers computes other logits than were solved (largest difference "
-                    f"{difference:.3g}). Check the versions of transformers and compressed-tensors (>= 0.18)."
+                    "{out}: stock transformers computes other logits than were solved (largest difference "
+                    "{difference:.3g}). Check the versions of transformers and compressed-tensors (>= 0.18).",
+                    out=out,
+                    difference=difference,
                 )
             result["stock transformers"] = difference
     return result

@@ -18,7 +18,8 @@ from whet.budget import parse_size
 from whet.budget.mix import Budget
 from whet.checkpoint import Checkpoint, size_on_disk
 from whet.events import OnEvent
-from whet.measure.skills import Item, parse_item, read_skills
+from whet.measure.items import Item, parse_item, read_skills
+from whet.messages import Message
 from whet.steps.budget import budget_needs, budget_of, check_budget
 from whet.steps.decide import decide
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, request_of, step_recipe
@@ -108,7 +109,7 @@ def resume_quantize(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> 
     """Go on with a stopped run, from what it began with."""
     job = job_of(run, request, Quantize, decide)
     budget = None if request["budget"] is None else Budget(**request["budget"])
-    items = [parse_item(one, f"skill item {i}") for i, one in enumerate(request["items"])]
+    items = [parse_item(one, Message("skill item {number}", number=i)) for i, one in enumerate(request["items"])]
     return _carried_out(run, job, budget, items, request["recipe"], on_event)
 
 

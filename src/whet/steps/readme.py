@@ -15,12 +15,13 @@ from whet.apply.job import Job
 from whet.budget import tables
 from whet.checkpoint import ADAPTER
 from whet.formats.export import FILE, adapter_beside
+from whet.messages import Message
 from whet.targets import TARGETS, no_file_yet
 
 _CARD_FIELDS = ("license", "license_name", "license_link", "language", "tags", "pipeline_tag", "library_name")
 
 
-def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: list[str]) -> str:
+def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: list[Message]) -> str:
     """The folder's README.md: the original's licence and tags, what was done, and how to load it."""
     inherited = _front_matter(job.original.path / "README.md")
     base = ((job.original.whet or {}).get("base_model") or {}).get("name") or job.name

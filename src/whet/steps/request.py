@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from whet.events import OnEvent
-from whet.measure.skills import Item
+from whet.measure.items import Item
 from whet.steps.options import Options
 
 State = Literal["dense", "rounded"]

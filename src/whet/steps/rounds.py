@@ -16,10 +16,12 @@ from whet.budget import check_plan
 from whet.budget.mix import Budget, make_plan
 from whet.checkpoint import write_json
 from whet.engines.torch import open_model
-from whet.events import OnEvent
+from whet.events import OnEvent, note_event
 from whet.grids import parse_scheme
-from whet.measure.skills import Item, Outcome, compare_skills
+from whet.measure.items import Item
+from whet.measure.skills import Outcome, compare_skills
 from whet.measure.skills import score as ask
+from whet.messages import Message
 from whet.targets import find_target
 
 ROUNDS = 2  # of a size: the plan, and one from what was measured of it
@@ -90,7 +92,7 @@ def rounds_of(
                 break
         rounds.append(_made(folder, number, job, found, items, compress, on_event))
         last = rounds[-1]
-        on_event({"event": "note", "message": _told(last, number)})
+        on_event(note_event(_told(last, number)))
         known = learned(scores, rounds)
         if budget.kind != "quality":
             continue
@@ -250,7 +252,7 @@ def _with_plan(job: Job, found: dict[str, Any]) -> Job:
         grids=checked.grids,
         storage=checked.storage,
         plan=checked.plan,
-        notes=(*job.notes, *checked.notes, *found["notes"]),
+        notes=(*job.notes, *checked.notes, *map(Message.read, found["notes"])),
     )
 
 
@@ -264,12 +266,19 @@ def figures(one: Round) -> dict[str, Any]:
     }
 
 
-def _told(one: Round, number: int) -> str:
-    return f"round {number + 1}: {one.bytes:,} bytes, KL {one.kl:.3g} (predicted {one.predicted:.3g}){worst(one)}"
+def _told(one: Round, number: int) -> Message:
+    return Message(
+        "round {number}: {bytes:,} bytes, KL {kl:.3g} (predicted {predicted:.3g}){worst}",
+        number=number + 1,
+        bytes=one.bytes,
+        kl=one.kl,
+        predicted=one.predicted,
+        worst=worst(one),
+    )
 
 
 def worst(one: Round) -> str:
     if not one.retention:
         return ""
     skill = min(one.lower, key=one.lower.__getitem__)
-    return f", lowest retention {one.retention[skill]:.3f} ({skill})"
+    return Message(", lowest retention {share:.3f} ({skill})", share=one.retention[skill], skill=skill)

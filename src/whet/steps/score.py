@@ -29,7 +29,7 @@ from whet.checkpoint import load_tokenizer
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.grids import Grid
-from whet.measure.skills import Item
+from whet.measure.items import Item
 from whet.scores import LOST, TEXT, Sensitivity, TableUse, rank_share, table_losses, tied_metric
 from whet.text import batches, encode
 from whet.walk import GradientWalk, Sample, refuse_unscored

@@ -22,8 +22,9 @@ from whet.budget import write_plan
 from whet.budget.mix import Budget
 from whet.checkpoint import sha256, size_on_disk, sync_folder, write_bytes, write_json
 from whet.errors import GateError
-from whet.events import OnEvent
-from whet.measure.skills import Item
+from whet.events import OnEvent, note_event
+from whet.measure.items import Item
+from whet.messages import Message, listed
 from whet.report import card_section, page
 from whet.report.facts import loading
 from whet.steps.budget import offers, typical_grids
@@ -45,7 +46,7 @@ def search(
     """
     started = time.monotonic()
     for note in job.notes:
-        on_event({"event": "note", "message": note})
+        on_event(note_event(note))
     # whatever grids it is judged on, whet's own container holds them
     storage = dataclasses.replace(job.storage, container="whet", dequantize=False)
     typical = dataclasses.replace(job, grids=typical_grids(job, budget), storage=storage)
@@ -55,11 +56,18 @@ def search(
     rounds = rounds_of(run.folder, job, budget, scores, items, compress, on_event)
     best = best_of(rounds, budget, scores)
     if best is None:
-        tried = "; ".join(f"{r.bytes:,} bytes: KL {r.kl:.4f}{worst(r)}" for r in rounds)
+        tried = [
+            Message("{bytes:,} bytes: KL {kl:.4f}{worst}", bytes=one.bytes, kl=one.kl, worst=worst(one))
+            for one in rounds
+        ]
         raise GateError(
-            f"{budget.asked} was not kept by any of the {len(rounds)} mixes that were made and measured ({tried}). "
-            f"The limit on KL is {-math.log(budget.value):.4f}. Ask for less, give more items of the skill that "
-            "falls short, or compress with a larger scheme. What was measured stays for whet resume."
+            "{budget} was not kept by any of the {count} mixes that were made and measured ({tried}). The limit on KL "
+            "is {limit:.4f}. Ask for less, give more items of the skill that falls short, or compress with a larger "
+            "scheme. What was measured stays for whet resume.",
+            budget=budget.asked,
+            count=len(rounds),
+            tried=listed(tried, "; "),
+            limit=-math.log(budget.value),
         )
     summary = _adopt(run, job, scores, rounds, best)
     run.close()
@@ -121,6 +129,6 @@ def _adopt(
         "plan": whole,
         "linears": manifest["linears"],
         **({"check": {"gguf": manifest["gguf"]}} if "gguf" in manifest else {}),
-        "notes": manifest["notes"],
+        "notes": [Message.read(note) for note in manifest["notes"]],
         "seconds": {"scoring": scores["seconds"]},
     }

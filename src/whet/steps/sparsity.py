@@ -25,15 +25,18 @@ def rule_of(asked: Quantize, effort: Effort, opened: Original) -> Sparsity | Non
     if asked.sparsity is None:
         if asked.importance is not None:
             raise UsageError(
-                f"importance {asked.importance} tells which weights become 0, and none are to. Give --sparsity 2:4 "
-                "or a share such as 50% too, or leave importance out."
+                "importance {importance} tells which weights become 0, and none are to. Give --sparsity 2:4 or a "
+                "share such as 50% too, or leave importance out.",
+                importance=asked.importance,
             )
         return Sparsity(kept=kept) if kept else None
     if asked.sparsity == KEPT:
         if asked.importance is not None:
             raise UsageError(
-                f"importance {asked.importance} tells which weights become 0, and --sparsity {KEPT} takes no more than "
-                "are already. Leave importance out."
+                "importance {importance} tells which weights become 0, and --sparsity {kept} takes no more than are "
+                "already. Leave importance out.",
+                importance=asked.importance,
+                kept=KEPT,
             )
         unknown: dict[str, str | None] = {"pattern": None, "importance": None}
         return Sparsity(kept={linear.address: kept.get(linear.address, unknown) for linear in opened.parts.linears()})
@@ -58,8 +61,11 @@ def check_importance(rule: Sparsity, opened: Original) -> None:
     """Raises UsageError where weights are to be judged by inputs that nobody knows."""
     if rule.inputs and not opened.parts.family.known:
         raise UsageError(
-            f"whet has no table of the family {opened.parts.model_type}, so it does not know what its linears read, by "
-            f"which importance {rule.importance} judges weights. Give --importance {BLIND}."
+            "whet has no table of the family {model_type}, so it does not know what its linears read, by which "
+            "importance {importance} judges weights. Give --importance {blind}.",
+            model_type=opened.parts.model_type,
+            importance=rule.importance,
+            blind=BLIND,
         )
 
 
@@ -74,20 +80,25 @@ def check_sparsity(job: Job) -> None:
         ragged = [(x, why) for x in masked if (why := rule.pattern.fault(x.shape[1])) is not None]
         if ragged:
             raise UsageError(
-                f"{rule.pattern.name} does not fit {_named([x for x, _ in ragged])}: {ragged[0][1]}. Give another "
-                "pattern, or a share of weights such as 50%."
+                "{pattern} does not fit {named}: {ragged}. Give another pattern, or a share of weights such as 50%.",
+                pattern=rule.pattern.name,
+                named=_named([x for x, _ in ragged]),
+                ragged=ragged[0][1],
             )
     lost = [linear for linear in masked if not holds_zero(job.grids[linear.address])]
     if lost:
         schemes = ", ".join(dict.fromkeys(job.grids[linear.address].name for linear in lost))
         raise UsageError(
-            f"{schemes} has no exact zero, so masks would be lost ({_named(lost)}). Give {_holding(job.target)}."
+            "{schemes} has no exact zero, so masks would be lost ({named}). Give {holding}.",
+            schemes=schemes,
+            named=_named(lost),
+            holding=_holding(job.target),
         )
     if rule.kept and (job.folding.rotates or job.folding.judged):
         raise UsageError(
-            f"--transform {job.transform} {'may turn' if job.folding.judged else 'turns'} weights into sums of "
-            "others, which would fill the zeros that the original's masks say. Give smooth or awq, which only scale, "
-            "or no transform."
+            "--transform {transform} turns weights into sums of others, which would fill the zeros that the "
+            "original's masks say. Give smooth or awq, which only scale, or no transform.",
+            transform=job.transform,
         )
 
 

@@ -10,7 +10,8 @@ from whet.apply.job import Job
 from whet.apply.material import with_text
 from whet.apply.run import Run
 from whet.checkpoint import MANIFEST, atomic, hashed_files, size_on_disk, write_json
-from whet.events import OnEvent
+from whet.events import OnEvent, note_event
+from whet.messages import to_json
 from whet.steps.decide import decide
 from whet.steps.driver import examined, request_of
 from whet.steps.estimate import check_room, estimate
@@ -43,7 +44,7 @@ def run(request: Request) -> dict[str, Any]:
 
 def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
     for note in job.notes:
-        on_event({"event": "note", "message": note})
+        on_event(note_event(note))
     made = with_transform(job, run.folder, on_event)
     _move(made, run.out)
     manifest = next_manifest(
@@ -55,7 +56,7 @@ def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
         target=job.target,
         masks=(job.original.whet or {}).get("masks"),
         transforms=dict(made.transforms or {}),
-        notes=list(made.notes),
+        notes=to_json(made.notes),
         files=hashed_files(run.out),
     )
     write_json(run.out / MANIFEST, manifest.document())
@@ -64,7 +65,7 @@ def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
         "out": str(run.out),
         "transforms": manifest.transforms,
         "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(run.out)},
-        "notes": manifest.notes,
+        "notes": list(made.notes),
     }
 
 

@@ -28,12 +28,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
 from whet.grids import BLOCKS, INTEGER, PLAIN, Grid, parse_scheme
+from whet.messages import Message, listed, with_or
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,12 @@ def stand_in(target: Target, scheme: str, columns: int) -> str:
 def find_target(name: str) -> Target:
     """The row of `name`. Raises UsageError with a did-you-mean."""
     if name not in TARGETS:
-        raise UsageError(f"Target {name!r} is not known.{did_you_mean(name, TARGETS)} Targets: {', '.join(TARGETS)}.")
+        raise UsageError(
+            "Target {name!r} is not known.{near} Targets: {known}.",
+            name=name,
+            near=did_you_mean(name, TARGETS),
+            known=", ".join(TARGETS),
+        )
     return TARGETS[name]
 
 
@@ -194,18 +201,26 @@ def check_family(target: Target, family: str, source: str) -> None:
     """Raises UsageError where `target` does not load models of `family`, which is the name in `config.json`."""
     if target.families is not None and family not in target.families:
         raise UsageError(
-            f"{source} is of the family {family!r}, and whet writes no file of it that {target.name} loads. Families "
-            f"it writes: {', '.join(target.families)}. For another runtime give --for transformers."
+            "{source} is of the family {family!r}, and whet writes no file of it that {target} loads. Families it "
+            "writes: {known}. For another runtime give --for transformers.",
+            source=source,
+            family=family,
+            target=target.name,
+            known=", ".join(target.families),
         )
 
 
-def no_file_yet(target: Target) -> list[str]:
+def no_file_yet(target: Target) -> list[Message]:
     """The sentence that says so where whet does not write what `target` reads; else nothing."""
     if not target.unwritten:
         return []
     return [
-        f"{target.name} reads {target.unwritten}, which whet does not write yet: codes and scales lie on what "
-        f"{target.name} stores, and the folder itself loads in transformers and in whet."
+        Message(
+            "{target} reads {what}, which whet does not write yet: codes and scales lie on what {target} stores, and "
+            "the folder itself loads in transformers and in whet.",
+            target=target.name,
+            what=target.unwritten,
+        )
     ]
 
 
@@ -251,8 +266,11 @@ def storage(
         if len(set(names.values())) > 1:
             said = ", ".join(f"{address.rpartition('.')[2]} {name}" for address, name in names.items())
             raise UsageError(
-                f"{addresses[0].rpartition('.')[0]}: {target.name} fuses these linears into one and reads them with "
-                f"one scheme, but they have several ({said}). Give them the same."
+                "{part}: {target} fuses these linears into one and reads them with one scheme, but they have several "
+                "({said}). Give them the same.",
+                part=addresses[0].rpartition(".")[0],
+                target=target.name,
+                said=said,
             )
     if target.name == "whet":
         return Storage("whet", False, "the target is whet itself")
@@ -260,8 +278,9 @@ def storage(
         return Storage("whet", False, f"{target.name} reads the .gguf, which holds the same weights", blocks=True)
     if any(grid.kind == PLAIN for grid in grids.values()):
         raise UsageError(
-            f"F16 and BF16 are for llama.cpp: {target.name} reads what is not quantized in the model's own type. Leave "
-            "those parts as they are (keep), or use --for llama.cpp."
+            "F16 and BF16 are for llama.cpp: {target} reads what is not quantized in the model's own type. Leave "
+            "those parts as they are (keep), or use --for llama.cpp.",
+            target=target.name,
         )
     if lacking := [grid.uncompressed for grid in grids.values() if grid.uncompressed]:
         return Storage("whet", False, lacking[0])
@@ -270,16 +289,24 @@ def storage(
     beyond = None if parts is None else _beyond_stock(parts, grids, dtype)
     if beyond is not None:
         if not target.modelling_file:
-            raise UsageError(f"{target.name} cannot hold this: {beyond}. Use --for transformers.")
+            raise UsageError(
+                "{target} cannot hold this: {why}. Use --for transformers.", target=target.name, why=beyond
+            )
         return Storage("whet", False, beyond)
     if any(grid.zero == "real" for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has no real zeros")
     kinds = set(grids.values())
     if len(kinds) > 1 and dtype not in (None, torch.bfloat16) and any(_fp4(grid) for grid in kinds):
-        kind = str(dtype).removeprefix("torch.")
-        beyond = f"stock transformers computes NVFP4 and MXFP4 in bfloat16, which beside others fails in {kind} models"
+        beyond = Message(
+            "stock transformers computes NVFP4 and MXFP4 in bfloat16, which beside others fails in {type} models",
+            type=str(dtype).removeprefix("torch."),
+        )
         if not target.modelling_file:
-            raise UsageError(f"{target.name} cannot hold this: {beyond}. Convert the original to bfloat16 first.")
+            raise UsageError(
+                "{target} cannot hold this: {why}. Convert the original to bfloat16 first.",
+                target=target.name,
+                why=beyond,
+            )
         return Storage("whet", False, beyond)
     plain = all(grid.zero == "none" for grid in kinds) and not tables & set(grids)
     plain = plain and (len(kinds) > 1 or not any(_fp4(grid) for grid in kinds))
@@ -291,8 +318,10 @@ def storage(
         return Storage("compressed-tensors", True, "one scheme: stock transformers computes the weights at load")
     if not target.modelling_file:
         raise UsageError(
-            f"{target.name} cannot hold different schemes ({', '.join(sorted(g.name for g in kinds))}) when one has "
-            "integer zeros. Use symmetric schemes (int4s-g128), or one scheme throughout."
+            "{target} cannot hold different schemes ({schemes}) when one has integer zeros. Use symmetric schemes "
+            "(int4s-g128), or one scheme throughout.",
+            target=target.name,
+            schemes=", ".join(sorted(g.name for g in kinds)),
         )
     return Storage("whet", False, "stock transformers would load this mix of schemes silently wrong")
 
@@ -309,30 +338,35 @@ def beside_adapter(stored: Storage, grids: Mapping[str, Grid]) -> Storage:
     )
 
 
-def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype | None) -> str | None:
+def _beyond_stock(parts: Anatomy, grids: Mapping[str, Grid], dtype: torch.dtype | None) -> Message | None:
     """Why compressed-tensors cannot hold `grids` of this model, or None. Checked by running, family by family."""
     if parts.family.packed:
         return parts.family.packed
     if parts.task != "causal" and parts.embedding.address in grids:
-        return "a quantized embedding loads in stock transformers only where the head is a table too"
+        return Message("a quantized embedding loads in stock transformers only where the head is a table too")
     chosen = [linear for linear in parts.linears() if linear.address in grids]
     if any(linear.transposed for linear in chosen):
-        return f"{parts.family.title} stores its linears transposed, and compressed-tensors groups along their outputs"
+        return Message(
+            "{family} stores its linears transposed, and compressed-tensors groups along their outputs",
+            family=parts.family.title,
+        )
     if any(len(piece.linears) == 1 and piece.linears[0].rows for piece in parts.pieces(grids)):
-        return "compressed-tensors has one scheme for linears that are stored as one tensor, and these have several"
+        return Message(
+            "compressed-tensors has one scheme for linears that are stored as one tensor, and these have several"
+        )
     if not _experts(parts):
         return None
     kinds = set(grids.values())
     if any(grid.kind != INTEGER for grid in kinds):
-        return "transformers reads stacked experts of FP8 and FP4 in another type, or not at all"
+        return Message("transformers reads stacked experts of FP8 and FP4 in another type, or not at all")
     if dtype not in (None, *(grid.scale_dtype for grid in kinds)):
-        return "transformers leaves experts in the type of the stored scales, which is not the model's float32"
+        return Message("transformers leaves experts in the type of the stored scales, which is not the model's float32")
     if (
         len(kinds) > 1
         or any(grid.zero != "none" for grid in kinds)
         or any(linear.held.expert is not None and linear.address not in grids for linear in parts.linears())
     ):
-        return "transformers reads experts right only if all of them, and all else, have one symmetric scheme"
+        return Message("transformers reads experts right only if all of them, and all else, have one symmetric scheme")
     return None
 
 
@@ -347,57 +381,81 @@ def _experts(parts: Anatomy) -> bool:
 
 
 def _check(target: Target, address: str, grid: Grid, shape: tuple[int, int], table: bool, widths: set[int]) -> None:
-    def refuse(what: str, remedy: str) -> UsageError:
-        return UsageError(f"{address} ({shape[0]} x {shape[1]}) as {grid.name}: {target.name} {what}. {remedy}")
+    def refuse(template: str, /, **values: Any) -> UsageError:
+        """`template`: what the target does not do, and what to do instead."""
+        return UsageError(
+            "{address} ({rows} x {columns}) as {grid}: {target} {why}",
+            address=address,
+            rows=shape[0],
+            columns=shape[1],
+            grid=grid.name,
+            target=target.name,
+            why=Message(template, **values),
+        )
 
     if target.schemes and grid.name not in target.schemes:
-        same = next((name for name in target.schemes if parse_scheme(name) == grid), None)
-        instead = f"Use {same}, which is the same." if same else "Use one of them, or --for whet."
-        raise refuse(f"holds {', '.join(target.schemes)} and nothing else", instead)
+        names = ", ".join(target.schemes)
+        if same := next((name for name in target.schemes if parse_scheme(name) == grid), None):
+            raise refuse("holds {names} and nothing else. Use {same}, which is the same.", names=names, same=same)
+        raise refuse("holds {names} and nothing else. Use one of them, or --for whet.", names=names)
     if grid.kind == PLAIN:
         return
     if target.formats is not None and grid.kind not in (INTEGER, *target.formats):
         if grid.kind in BLOCKS:
-            raise refuse("reads no block types of ggml", "Use int4s-g128 or the like, or --for llama.cpp.")
-        raise refuse(f"holds {', '.join((*target.formats, 'integers'))}", "Use one of them, or --for whet.")
+            raise refuse("reads no block types of ggml. Use int4s-g128 or the like, or --for llama.cpp.")
+        formats = listed((*target.formats, Message("integers")))
+        raise refuse("holds {names}. Use one of them, or --for whet.", names=formats)
     if grid.kind == INTEGER and grid.bits not in target.bits:
-        raise refuse(f"has no {grid.bits}-bit kernel", f"Use {' or '.join(map(str, target.bits))} bits, or --for whet.")
+        raise refuse(
+            "has no {bits}-bit kernel. Use {allowed} bits, or --for whet.", bits=grid.bits, allowed=with_or(target.bits)
+        )
     if grid.kind == INTEGER and grid.zero == "real" and not target.real_zero:
-        raise refuse("holds no real zeros", "Use an integer zero (int4-g128) or a symmetric grid (int4s-g128).")
+        raise refuse("holds no real zeros. Use an integer zero (int4-g128) or a symmetric grid (int4s-g128).")
     if table and not target.embedding:
-        raise refuse("loads no quantized embedding or head", "Leave out --embed (in a plan: keep).")
+        raise refuse("loads no quantized embedding or head. Leave out --embed (in a plan: keep).")
     if table and not grid.rows:
-        raise refuse("is given tables some thousand rows at a time", "Use FP8, which has one scale per row.")
+        raise refuse("is given tables some thousand rows at a time. Use FP8, which has one scale per row.")
     if target.ties and grid.rows > 1 and shape[0] % grid.rows:
         raise refuse(
-            f"fuses linears, and blocks of {grid.rows} rows do not divide {shape[0]}",
-            "Use FP8, which has one scale per row.",
+            "fuses linears, and blocks of {size} rows do not divide {whole}. Use FP8, which has one scale per row.",
+            size=grid.rows,
+            whole=shape[0],
         )
     if grid.kind == INTEGER and target.groups is not None and grid.group not in target.groups:
-        allowed = ", ".join(str(g) for g in target.groups if g)
-        raise refuse(f"takes no group of {grid.group}", f"Use a group of {allowed}, or none (per channel).")
+        raise refuse(
+            "takes no group of {group}. Use a group of {allowed}, or none (per channel).",
+            group=grid.group,
+            allowed=listed([group for group in target.groups if group]),
+        )
     if shape[1] % grid.multiple or (target.divides and grid.group and shape[1] % grid.group):
         raise _ragged(target, grid, shape[1], widths, refuse)
 
 
 def _ragged(
-    target: Target, grid: Grid, columns: int, widths: set[int], refuse: Callable[[str, str], UsageError]
+    target: Target, grid: Grid, columns: int, widths: set[int], refuse: Callable[..., UsageError]
 ) -> UsageError:
     """Why `target` does not hold rows of `columns` weights on `grid`, and what to do. widths: of all rows there are."""
     if grid.multiple == 2 and columns % 2:
-        return refuse("holds two weights in a byte, and the rows are odd", "Use FP8 or nf4.")
+        return refuse("holds two weights in a byte, and the rows are odd. Use FP8 or nf4.")
     if target.schemes or columns % grid.multiple:
-        scheme = stand_in(target, grid.name, columns)
         return refuse(
-            f"needs rows that divide by {grid.group}, and {columns} does not",
-            f"Give this part {scheme} (a plan names a scheme for each part; whet plan makes one).",
+            "needs rows that divide by {group}, and {width} does not. Give this part {scheme} (a plan names a scheme "
+            "for each part; whet plan makes one).",
+            group=grid.group,
+            width=columns,
+            scheme=stand_in(target, grid.name, columns),
         )
     sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
     fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
-    better = "one scale per row (leave out -g)" if grid.kind == INTEGER else "FP8, which has one scale per row"
+    better = Message("one scale per row (leave out -g)")
+    if grid.kind != INTEGER:
+        better = Message("FP8, which has one scale per row")
     if fits and grid.regrouped(max(fits)) is not None:
-        better = f"a group that divides every row, such as {max(fits)}"
+        better = Message("a group that divides every row, such as {group}", group=max(fits))
     return refuse(
-        f"needs groups that divide the row, and {grid.group} does not divide {columns}",
-        f"Use {better}, or --for whet, which keeps a shorter last group.",
+        "needs groups that divide the row, and {group} does not divide {width}. Use {better}, or --for whet, which "
+        "keeps a shorter last group.",
+        group=grid.group,
+        width=columns,
+        better=better,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from whet.checkpoint import Checkpoint, load_tokenizer, read_header, read_tensor
 from whet.errors import UsageError
+from whet.messages import Message
 from whet.text import fingerprint, read_documents, render_chat, split, windows
 
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
@@ -46,10 +47,10 @@ def read_windows(
     if limit and window > limit:
         window = int(limit)
     tokenizer = load_tokenizer(checkpoint.path)
-    source = str(text) if isinstance(text, (str, Path)) else "documents given"
+    source = str(text) if isinstance(text, (str, Path)) else Message("documents given")
     documents = _documents(text, field, chat, tokenizer)
     about: dict[str, Any] = {
-        "source": Path(source).name,
+        "source": Path(str(source)).name,
         "fingerprint": fingerprint(documents),
         "seed": seed,
         "window": window,
@@ -88,18 +89,20 @@ def _verifying(
 def _documents(text: Any, field: str, chat: bool, tokenizer: Any) -> list[str]:
     if isinstance(text, (str, Path)):
         return read_documents(text, field, chat=chat, tokenizer=tokenizer)
-    return [render_chat(d, tokenizer, "the documents given") for d in text] if chat else list(text)
+    return [render_chat(d, tokenizer, Message("the documents given")) for d in text] if chat else list(text)
 
 
 def _ready_windows(text: Any) -> list[Tensor] | None:
     if isinstance(text, (str, Path)) and str(text).endswith(".safetensors"):
         path = Path(text)
         if not path.is_file():
-            raise UsageError(f"{path} does not exist. Give a safetensors file that holds int64 windows [n, L].")
+            raise UsageError(
+                "{path} does not exist. Give a safetensors file that holds int64 windows [n, L].", path=path
+            )
         found = read_header(path)
         if "windows" not in found or len(found["windows"].shape) != 2:
             raise UsageError(
-                f"{path} holds no tensor `windows` of shape [n, L]. Write the token windows under that name."
+                "{path} holds no tensor `windows` of shape [n, L]. Write the token windows under that name.", path=path
             )
         text = read_tensor(found["windows"])
     if isinstance(text, Tensor):

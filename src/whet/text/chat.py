@@ -24,14 +24,17 @@ def render_chat(
     """
     if tokenizer is None:
         raise UsageError(
-            f"{where}: a chat template was asked for, but no tokenizer was given. Give the tokenizer of the model, "
-            "or read a plain text field without chat."
+            "{where}: a chat template was asked for, but no tokenizer was given. Give the tokenizer of the model, or "
+            "read a plain text field without chat.",
+            where=where,
         )
     if not tokenizer.chat_template:
         raise UsageError(
-            f"{where}: a chat template was asked for, but the tokenizer {tokenizer.name_or_path} has none. "
-            "It is probably a base model: use plain text without chat, or a folder whose tokenizer_config.json or "
-            "chat_template.jinja holds a template."
+            "{where}: a chat template was asked for, but the tokenizer {tokenizer} has none. It is probably a base "
+            "model: use plain text without chat, or a folder whose tokenizer_config.json or chat_template.jinja holds "
+            "a template.",
+            where=where,
+            tokenizer=tokenizer.name_or_path,
         )
     turns_are_right = (
         isinstance(messages, list)
@@ -40,14 +43,18 @@ def render_chat(
     )
     if not turns_are_right:
         raise UsageError(
-            f'{where}: expected a non-empty list of {{"role": ..., "content": ...}}, found {str(messages)[:80]!r}. '
-            "Name the field that holds the conversation, or read plain text without chat."
+            '{where}: expected a non-empty list of {{"role": ..., "content": ...}}, found {messages!r}. Name the '
+            "field that holds the conversation, or read plain text without chat.",
+            where=where,
+            messages=str(messages)[:80],
         )
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply_next)
     except Exception as error:  # jinja raises what the template's author chose to raise
         raise UsageError(
-            f"{where}: the chat template refused the conversation ({type(error).__name__}: {error}). "
-            "Check the order of roles, or leave the record out."
+            "{where}: the chat template refused the conversation ({error}). Check the order of roles, or leave the "
+            "record out.",
+            where=where,
+            error=f"{type(error).__name__}: {error}",
         ) from error
     return str(text)

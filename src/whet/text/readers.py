@@ -17,6 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from whet.errors import MachineError, UsageError, did_you_mean
+from whet.messages import Message
 from whet.paths import TEXT_ON_HUB, no_text
 from whet.text.chat import render_chat
 
@@ -49,7 +50,9 @@ def read_documents(
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READ and p.is_file())
         if not files:
-            raise UsageError(f"{path} is a folder with no {', '.join(READ)} file in it. Name a text file.")
+            raise UsageError(
+                "{path} is a folder with no {kinds} file in it. Name a text file.", path=path, kinds=", ".join(READ)
+            )
         return [d for file in files for d in read_documents(file, field, chat=chat, tokenizer=tokenizer)]
     if chat and field == "text":
         field = "messages"
@@ -58,8 +61,11 @@ def read_documents(
     if path.is_file():
         if suffix in TABLES:
             raise UsageError(
-                f"{path}: whet reads plain text, .jsonl and .parquet, not {suffix}. Write one JSON object a line, "
-                f'{{"{field}": "..."}}, to a .jsonl file.'
+                "{path}: whet reads plain text, .jsonl and .parquet, not {suffix}. Write one JSON object a line, "
+                '{{"{field}": "..."}}, to a .jsonl file.',
+                path=path,
+                suffix=suffix,
+                field=field,
             )
         if suffix in JSON_LINES:
             records = _json_lines(path)
@@ -75,12 +81,16 @@ def read_documents(
     if is_records:
         documents = [_document(where, record, field, chat, tokenizer) for where, record in records]
     elif chat:
-        raise UsageError(f"{path}: conversations are read from .jsonl or .parquet, not from plain text. Drop chat.")
+        raise UsageError(
+            "{path}: conversations are read from .jsonl or .parquet, not from plain text. Drop chat.", path=path
+        )
     else:
         documents = [part.strip("\n") for part in SEPARATOR.split(_utf8(path))]
     documents = [document for document in documents if document.strip()]
     if not documents:
-        raise UsageError(f"{source}: there is no text in it. Give a file with text, or name another field.")
+        raise UsageError(
+            "{source}: there is no text in it. Give a file with text, or name another field.", source=source
+        )
     return documents
 
 
@@ -99,15 +109,24 @@ def _utf8(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise MachineError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+        raise MachineError(
+            "{path}: cannot be read ({error}). Check its permissions.", path=path, error=error.strerror
+        ) from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         encoding = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "CP949"
         raise UsageError(
-            f"{path}: not UTF-8 at byte {error.start} (line {line}: byte 0x{data[error.start]:02x}). If it is "
-            f"{encoding}, convert it: iconv -f {encoding} -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}"
+            "{path}: not UTF-8 at byte {at} (line {line}: byte 0x{byte:02x}). If it is {encoding}, convert it: iconv "
+            "-f {encoding} -t UTF-8 {name} > {made}",
+            path=path,
+            at=error.start,
+            line=line,
+            byte=data[error.start],
+            encoding=encoding,
+            name=path.name,
+            made=f"{path.stem}.utf8{path.suffix}",
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -121,14 +140,20 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise UsageError(
-                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}). Each line holds one object."
+                "{path}, line {line}: not JSON ({error} at column {column}). Each line holds one object.",
+                path=path,
+                line=number,
+                error=error.msg,
+                column=error.colno,
             ) from error
         if not isinstance(record, dict):
             raise UsageError(
-                f"{path}, line {number}: a JSON object was expected, found {type(record).__name__}. "
-                'Write each line as {"text": "..."}.'
+                '{path}, line {line}: a JSON object was expected, found {kind}. Write each line as {{"text": "..."}}.',
+                path=path,
+                line=number,
+                kind=type(record).__name__,
             )
-        yield f"{path}, line {number}", record
+        yield Message("{path}, line {line}", path=path, line=number), record
 
 
 def _parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -137,12 +162,14 @@ def _parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
         import pyarrow.parquet
     except ImportError as error:
         raise MachineError(
-            f'{path}: reading parquet needs pyarrow. Install it with: pip install "whet[parquet]"'
+            '{path}: reading parquet needs pyarrow. Install it with: pip install "whet[parquet]"', path=path
         ) from error
     try:
         table = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.lib.ArrowException, OSError) as error:
-        raise UsageError(f"{path}: not a readable parquet file ({error}). Write or download it again.") from error
+        raise UsageError(
+            "{path}: not a readable parquet file ({error}). Write or download it again.", path=path, error=error
+        ) from error
     names = table.schema_arrow.names
     if field not in names:
         raise _missing_field(str(path), field, names)
@@ -150,7 +177,7 @@ def _parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for batch in table.iter_batches(columns=[field]):
         for value in batch.column(0).to_pylist():
             number += 1
-            yield f"{path}, row {number}", {field: value}
+            yield Message("{path}, row {row}", path=path, row=number), {field: value}
 
 
 def _hub(name: str, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -158,21 +185,24 @@ def _hub(name: str, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
         import datasets
     except ImportError as error:
         raise MachineError(
-            f"{name}: there is no such file, and reading it as a dataset of the Hugging Face hub needs the package "
-            'datasets. Check the path, or install it with: pip install "whet[hub]"'
+            "{name}: there is no such file, and reading it as a dataset of the Hugging Face hub needs the package "
+            'datasets. Check the path, or install it with: pip install "whet[hub]"',
+            name=name,
         ) from error
     repository, _, config = name.partition(":")
     try:
         table = datasets.load_dataset(repository, config or None, split="train")
     except Exception as error:  # datasets raises its own and those of the network libraries under it
         raise MachineError(
-            f"{name}: the dataset could not be loaded from the hub ({type(error).__name__}: {error}). Check the name "
-            "and the network, or give a file."
+            "{name}: the dataset could not be loaded from the hub ({error}). Check the name and the network, or give a "
+            "file.",
+            name=name,
+            error=f"{type(error).__name__}: {error}",
         ) from error
     if field not in table.column_names:
         raise _missing_field(name, field, table.column_names)
     for number, value in enumerate(table[field], start=1):
-        yield f"{name}, row {number}", {field: value}
+        yield Message("{path}, row {row}", path=name, row=number), {field: value}
 
 
 def _document(
@@ -184,17 +214,23 @@ def _document(
     if chat:
         return render_chat(value, tokenizer, where)
     if not isinstance(value, str):
-        hint = " To read conversations, ask for chat." if isinstance(value, list) else ""
+        hint = Message(" To read conversations, ask for chat.") if isinstance(value, list) else ""
         raise UsageError(
-            f"{where}: field {field} holds {type(value).__name__}, not text.{hint} "
-            "Name a field of text, or mend the record."
+            "{where}: field {field} holds {kind}, not text.{hint} Name a field of text, or mend the record.",
+            where=where,
+            field=field,
+            kind=type(value).__name__,
+            hint=hint,
         )
     return value
 
 
 def _missing_field(where: str, field: str, names: Sequence[str]) -> UsageError:
-    there = ", ".join(names) if names else "none"
     return UsageError(
-        f"{where}: there is no field {field}; the fields are: {there}.{did_you_mean(field, names)} "
-        "Name the one that holds the text (--field)."
+        "{where}: there is no field {field}; the fields are: {known}.{near} Name the one that holds the text "
+        "(--field).",
+        where=where,
+        field=field,
+        known=", ".join(names) or Message("none"),
+        near=did_you_mean(field, names),
     )

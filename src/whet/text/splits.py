@@ -86,8 +86,10 @@ def _by_position(documents: list[str], characters: int) -> Splits:
         start += len(rest)
     if not all(parts):
         raise UsageError(
-            f"The text ({characters} characters, {len(documents)} distinct documents) is too short to be divided into "
-            "a part to solve with, one to verify and one to report. Give more text, or a separate text for evaluation."
+            "The text ({characters} characters, {documents} distinct documents) is too short to be divided into a "
+            "part to solve with, one to verify and one to report. Give more text, or a separate text for evaluation.",
+            characters=characters,
+            documents=len(documents),
         )
     return Splits(solve=parts[0], verify=parts[1], report=parts[2], how="positions")
 

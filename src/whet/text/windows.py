@@ -62,13 +62,19 @@ def located_windows(
     has fewer tokens than one window, or when every document is under 8 tokens.
     """
     if length < SHORTEST:
-        raise UsageError(f"A window of {length} tokens is too short to tell anything: use {SHORTEST} or more.")
+        raise UsageError(
+            "A window of {length} tokens is too short to tell anything: use {least} or more.",
+            length=length,
+            least=SHORTEST,
+        )
     if count is not None and count < 1:
-        raise UsageError(f"{count} windows were asked for: use 1 or more.")
+        raise UsageError("{count} windows were asked for: use 1 or more.", count=count)
     rng = random.Random(seed)
     order = [i for i, document in enumerate(documents) if document.strip()]
     if not order:
-        raise UsageError(f"{source} is empty: there is nothing to cut windows from. Give a text with words in it.")
+        raise UsageError(
+            "{source} is empty: there is nothing to cut windows from. Give a text with words in it.", source=source
+        )
     if count is not None:
         rng.shuffle(order)
 
@@ -91,15 +97,27 @@ def located_windows(
                     found.append(Window(piece.clone(), i, start))
 
     if tokens_seen < length:
-        shorter = f", or a window of at most {tokens_seen} tokens" if tokens_seen >= SHORTEST else ""
+        if tokens_seen < SHORTEST:
+            raise UsageError(
+                "{source}: text shorter than a window: it has {tokens} tokens, one window is {length}. Give more text.",
+                source=source,
+                tokens=tokens_seen,
+                length=length,
+            )
         raise UsageError(
-            f"{source}: text shorter than a window: it has {tokens_seen} tokens, one window is {length}. "
-            f"Give more text{shorter}."
+            "{source}: text shorter than a window: it has {tokens} tokens, one window is {length}. Give more text, or "
+            "a window of at most {tokens} tokens.",
+            source=source,
+            tokens=tokens_seen,
+            length=length,
         )
     if not found:
         raise UsageError(
-            f"{source}: all {len(order)} documents are shorter than {SHORTEST} tokens, and windows do not cross "
-            "documents. Give longer documents, for instance by joining lines that belong together."
+            "{source}: all {count} documents are shorter than {least} tokens, and windows do not cross documents. "
+            "Give longer documents, for instance by joining lines that belong together.",
+            source=source,
+            count=len(order),
+            least=SHORTEST,
         )
     return found if count is None else rng.sample(found, min(count, len(found)))
 

@@ -52,7 +52,7 @@ class Schedule:
         elif self.kind == "wsd":
             share = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
         else:
-            raise UsageError(f"schedule kind {self.kind!r} is not known. Use cosine or wsd.")
+            raise UsageError("schedule kind {kind!r} is not known. Use cosine or wsd.", kind=self.kind)
         return self.peak * (self.floor + (1 - self.floor) * share)
 
 
@@ -120,8 +120,10 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise MachineError(
-            f"{path}: the training state cannot be written ({error.strerror}). "
-            "Free some disk space or choose another folder, then resume."
+            "{path}: the training state cannot be written ({error}). Free some disk space or choose another folder, "
+            "then resume.",
+            path=path,
+            error=error.strerror,
         ) from error
 
 
@@ -145,8 +147,9 @@ class _Kept:
         state = torch.load(file, weights_only=True)
         if state["fingerprint"] != self.fingerprint:
             raise UsageError(
-                f"{file} was saved by training with another model, schedule or settings. Use another folder, or "
-                "delete it to start again."
+                "{file} was saved by training with another model, schedule or settings. Use another folder, or delete "
+                "it to start again.",
+                file=file,
             )
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -235,8 +238,11 @@ def train(
         value = result.item()
         if not math.isfinite(value):
             raise UsageError(
-                f"the loss of step {number} is {value}, so training stops before the weights are ruined. "
-                f"Lower the learning rate (peak {schedule.peak:g}) and start again."
+                "the loss of step {step} is {loss}, so training stops before the weights are ruined. Lower the "
+                "learning rate (peak {peak:g}) and start again.",
+                step=number,
+                loss=value,
+                peak=schedule.peak,
             )
         result.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)

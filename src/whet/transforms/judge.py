@@ -31,13 +31,15 @@ from whet.apply.marginal import ROOM, SOLVING, affordable
 from whet.apply.passes import solve_through
 from whet.apply.shards import Shards
 from whet.checkpoint import write_json
-from whet.events import Event, OnEvent
+from whet.events import Event, OnEvent, note_event
 from whet.measure.divergence import score_tokens
+from whet.messages import Message
 from whet.quantize import TRANSFORMS
 from whet.text import batches
 from whet.train import noise, surely
 from whet.transforms.folding import Fold
 from whet.transforms.make import FOLDER, transformed
+from whet.transforms.notes import judged_by_group, judged_whole
 from whet.transforms.propose import NONE, Proposals, swap_name
 from whet.walk import ORIGINAL, Swaps, not_followed
 
@@ -59,9 +61,10 @@ def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
     proposals.make(run)
     judged = _kept(folder / "groups.json", lambda: _by_group(job, proposals))
     kept: dict[str, dict[str, Any]] = judged["groups"]
-    notes = [_told_by_group(judged)]
+    helped = sum(one["transform"] != NONE for one in kept.values())
+    notes = [judged_by_group(judged, helped)]
     made = dataclasses.replace(job, transforms={name: _nothing() for name in kept})
-    if any(one["transform"] != NONE for one in kept.values()):
+    if helped:
         quiet = _without_notes(on_event)
         folds = functools.partial(_folds, proposals, kept)
         kl = _kept(
@@ -70,14 +73,14 @@ def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
         )
         for name in _BOTH:
             shutil.rmtree(folder / name, ignore_errors=True)
-        notes.append(_told_of_whole(kl, _without_training(job).solver))
+        notes.append(judged_whole(kl, _without_training(job).solver))
         if kl["stays"]:
             made = transformed(job, run, quiet, folds)
             notes = [*made.notes[len(job.notes) :], *notes]
         else:
             shutil.rmtree(run / FOLDER, ignore_errors=True)
     for note in notes:
-        on_event({"event": "note", "message": note})
+        on_event(note_event(note))
     return dataclasses.replace(made, notes=(*job.notes, *notes))
 
 
@@ -177,7 +180,7 @@ def _by_group(job: Job, proposals: Proposals) -> dict[str, Any]:
             if windows := affordable(job, swaps, TIMES):
                 kl = _followed(job, proposals, swaps, windows)
                 return _lowest(told, offered, kl) | {"tokens": sum(len(window) - 1 for window in windows)}
-        why = "too few tokens could be followed in the time and memory of a run"
+        why = Message("too few tokens could be followed in the time and memory of a run")
     groups = {
         name: {"transform": best[name], "loss": shares[best[name]]} if shares else _nothing()
         for name, shares in told.items()
@@ -238,24 +241,3 @@ def _followed(
 def _without_notes(on_event: OnEvent) -> OnEvent:
     """Passes on everything but notes, which are told once it is known what stands."""
     return lambda event: None if event["event"] == "note" else on_event(event)
-
-
-def _told_by_group(judged: Mapping[str, Any]) -> str:
-    groups, why = judged["groups"], judged["why"]
-    if why is not None:
-        return f"transform auto, group by group: judged linear by linear alone, because {why}"
-    kept = sum(one["transform"] != NONE for one in groups.values())
-    if not kept:
-        return f"transform auto, group by group: none of {len(groups)} groups loses less with a transform; none is kept"
-    return (
-        f"transform auto, group by group: {kept} of {len(groups)} groups lose less with a transform where nothing else "
-        f"is rounded, together {judged['share']:.3f} of their KL without, on {judged['tokens']} tokens"
-    )
-
-
-def _told_of_whole(kl: Mapping[str, float], solver: str) -> str:
-    return (
-        f"transform auto, the whole: rounded throughout with {solver}, KL on the verifying text is {kl['with']:.4g} "
-        f"nats per token with these transforms and {kl['without']:.4g} without, a difference with a standard error of "
-        f"{kl['noise']:.2g}: {'they stay' if kl['stays'] else 'none is kept'}"
-    )

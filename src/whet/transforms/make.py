@@ -10,7 +10,6 @@ to be. So everything that comes after works on this checkpoint as it would on th
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,12 +24,14 @@ from whet.apply.job import BATCH_TOKENS, Job
 from whet.budget import tables
 from whet.checkpoint import Checkpoint, atomic, copied_files, read_header, write_json, write_tensors
 from whet.errors import GateError, UsageError
-from whet.events import OnEvent, Stage
+from whet.events import OnEvent, Stage, note_event
 from whet.grids import Grid
 from whet.measure.divergence import score_tokens
+from whet.messages import Message, first_of, listed, with_and
 from whet.quantize import Reader, find_transform, loss
 from whet.text import batches
 from whet.transforms.folding import Fold, Held
+from whet.transforms.notes import folded_in
 from whet.transforms.rotations import (
     LEARNED,
     STREAM,
@@ -45,6 +46,7 @@ from whet.walk import BlockStep, Journal, SecondMoments, Untouched, Walk
 
 FOLDER = "transformed"
 _REST = "rest"
+_TABLES = {"embedding": Message("embedding"), "head": Message("head")}
 ATTENDED = "attention output"  # the input that a rotation of heads is of
 # KL, in nats a token, between the original and the transformed that no rounding of 16 bits makes.
 _DEFECT = 1e-3
@@ -75,8 +77,8 @@ def transformed(job: Job, run: Path, on_event: OnEvent, chosen: Chosen | None = 
         for name, told in journal.entries[_unit(index)]["groups"].items()
     }
     gap = journal.entries[_REST]["kl"]
-    note = _summary(job.transform, found, gap)
-    on_event({"event": "note", "message": note})
+    note = folded_in(job.transform, found, gap)
+    on_event(note_event(note))
     return dataclasses.replace(
         job,
         checkpoint=checkpoint,
@@ -95,21 +97,27 @@ def check_transform(job: Job) -> Job:
     notes = _left_alone(job)
     turned = check_turning(job) if job.folding.stream else []
     if not job.folding.stream and not any(foldable(job, index)[0] for index in range(len(job.anatomy.blocks))):
-        why = "; ".join(notes) or f"{kind} needs attention with several heads whose v is rounded"
-        raise UsageError(f"--transform {kind} folds into nothing of {job.name}. Leave it out. ({why})")
+        needs = Message("{kind} needs attention with several heads whose v is rounded", kind=kind)
+        raise UsageError(
+            "--transform {kind} folds into nothing of {model}. Leave it out. ({why})",
+            kind=kind,
+            model=job.name,
+            why=listed(notes, "; ") if notes else needs,
+        )
     return dataclasses.replace(job, notes=(*job.notes, *turned, *notes))
 
 
-def _left_alone(job: Job) -> list[str]:
+def _left_alone(job: Job) -> list[Message]:
     """What nothing folds into, a sentence a reason."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, Message], list[str]] = {}
     for index in range(len(job.anatomy.blocks)):
         for one in foldable(job, index)[1]:
             reasons.setdefault((one.reads, one.why), []).append(one.address)
     told = []
     for (reads, why), addresses in reasons.items():
-        more = f" and {len(addresses) - 1} more" if addresses[1:] else ""
-        told.append(f"no transform of the {reads} ({addresses[0]}{more}): {why}")
+        told.append(
+            Message("no transform of the {reads} ({names}): {why}", reads=reads, names=first_of(addresses, 1), why=why)
+        )
     return told
 
 
@@ -138,9 +146,9 @@ def foldable(job: Job, index: int) -> tuple[list[Group], list[Unfolded]]:
         if not any(linear.address in job.grids for linear in group.readers):
             continue
         if shared is not None:
-            why = f"rows share scales in {job.grids[shared.address].name}"
+            why = Message("rows share scales in {grid}", grid=job.grids[shared.address].name)
         elif turns and not rotatable(job, group):
-            why = "16 bits do not hold rotated what stays in them"
+            why = Message("16 bits do not hold rotated what stays in them")
         else:
             found.append(group)
             continue
@@ -314,17 +322,24 @@ class _Maker:
             kl = score_tokens(before, later, nothing)[0]
             total, count = total + kl.double().sum().item(), count + kl.numel()
         if not total / count < _DEFECT:
-            narrow = [table.role for table in tables(job.anatomy) if self._narrow(table)]
+            narrow = [_TABLES[table.role] for table in tables(job.anatomy) if self._narrow(table)]
             if self.folding.stream and narrow:
                 raise GateError(
-                    f"{job.name}: {self.kind} loses KL {total / count:.3g} nats a token before "
-                    f"anything is rounded to codes, as {' and '.join(narrow)} stay in 16 bits. Round them too (--embed "
-                    "with a scheme of 8 bits or fewer), or go on without --transform."
+                    "{model}: {kind} loses KL {kl:.3g} nats a token before anything is rounded to codes, as {tables} "
+                    "stay in 16 bits. Round them too (--embed with a scheme of 8 bits or fewer), or go on without "
+                    "--transform.",
+                    model=job.name,
+                    kind=self.kind,
+                    kl=total / count,
+                    tables=with_and(narrow),
                 )
             raise GateError(
-                f"{job.name}: with {self.kind} folded in it computes something else than before (KL "
-                f"{total / count:.3g} nats a token). This is a defect of whet; please report it with the model's "
-                "config.json, and go on without --transform."
+                "{model}: with {kind} folded in it computes something else than before (KL {kl:.3g} nats a token). "
+                "This is a defect of whet; please report it with the model's config.json, and go on without "
+                "--transform.",
+                model=job.name,
+                kind=self.kind,
+                kl=total / count,
             )
         return max(0.0, total / count)
 
@@ -377,19 +392,3 @@ def readers_of(
 
 def share_of(after: float, before: float) -> float:
     return after / before if before > 0 else 1.0
-
-
-def _summary(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | None) -> str:
-    """What was folded in, in a sentence."""
-    counts: dict[str, int] = {}
-    for told in found.values():
-        counts[told["transform"]] = counts.get(told["transform"], 0) + 1
-    parts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    shares = [told["loss"] for told in found.values() if told.get("loss", 0) > 0]
-    how = "the solver, on the verifying text," if find_transform(kind).judged else "rounding to nearest"
-    lost = ""
-    if shares:
-        mean = math.exp(math.fsum(map(math.log, shares)) / len(shares))
-        lost = f"; {how} loses {mean:.3f} of what it lost before, linear by linear (geometric mean)"
-    apart = "" if gap is None else f"; before any rounding, KL to the original is {gap:.1e} nats per token"
-    return f"transform {kind}: of {len(found)} groups of linears {parts}{lost}{apart}"

@@ -20,6 +20,7 @@ from whet.budget import tables, tensor_bytes
 from whet.checkpoint import read_header, read_tensor, write_tensors
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage
+from whet.messages import Message
 from whet.quantize import LEARNING_STEPS, Turned, pivots, random_hadamard, spinquant
 from whet.transforms.folding import double_device
 from whet.walk import Journal, SecondMoments
@@ -31,31 +32,39 @@ _ROWS = 8192  # of an embedding or head that are in float64 at once
 Rotations = Mapping[str, Tensor]
 
 
-def check_turning(job: Job) -> list[str]:
+def check_turning(job: Job) -> list[Message]:
     """Notes where the head is parted from the embedding. Raises UsageError where the stream cannot be turned."""
     parts, kind = job.anatomy, job.transform
     why = parts.family.still
     if not why and parts.unnamed:
-        why = f"no table names {', '.join(parts.unnamed[:3])}, which may read it"
+        why = Message("no table names {names}, which may read it", names=", ".join(parts.unnamed[:3]))
     if why:
         raise UsageError(
-            f"--transform {kind} turns the residual stream, which the family {parts.family.title} does not allow: "
-            f"{why}. Take another transform: awq, smooth, rotate or auto."
+            "--transform {kind} turns the residual stream, which the family {family} does not allow: {why}. Take "
+            "another transform: awq, smooth, rotate or auto.",
+            kind=kind,
+            family=parts.family.title,
+            why=why,
         )
     if not any(linear.address in job.grids for linear in parts.linears()):
-        raise UsageError(f"--transform {kind} has nothing to help: no linear of the blocks is rounded. Leave it out.")
+        raise UsageError(
+            "--transform {kind} has nothing to help: no linear of the blocks is rounded. Leave it out.", kind=kind
+        )
     head = parts.head
     assert head is not None  # `part` has seen to it
     if not job.parted:
         return []
     if job.scheme is None and job.plan is None:
-        takes = "counts in the budget"
+        takes = Message("counts in the budget")
     else:
         stored = {head.parameter: job.checkpoint.tensors[head.parameter]}
-        takes = f"takes {tensor_bytes(parts, stored, job.grids)['head']:,} bytes more"
+        takes = Message("takes {size:,} bytes more", size=tensor_bytes(parts, stored, job.grids)["head"])
     return [
-        f"the head is stored apart from the embedding, to which config.json ties it, and {takes}: the last norm's "
-        "weights are folded into it"
+        Message(
+            "the head is stored apart from the embedding, to which config.json ties it, and {takes}: the last norm's "
+            "weights are folded into it",
+            takes=takes,
+        )
     ]
 
 

@@ -26,6 +26,7 @@ from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
+from whet.messages import Message
 from whet.walk.hidden import HiddenStates
 from whet.walk.skeleton import Call, Skeleton, give_back
 
@@ -149,8 +150,9 @@ class GradientWalk:
             last = states[place(count, number)]
             if not torch.isfinite(last).all():
                 raise UsageError(
-                    f"{self.checkpoint.path}: hidden states after the last block are NaN or infinite on this text. The "
-                    "weights are damaged or the config is not their own. Download the model again."
+                    "{folder}: hidden states after the last block are NaN or infinite on this text. The weights are "
+                    "damaged or the config is not their own. Download the model again.",
+                    folder=self.checkpoint.path,
                 )
             states.update(place(count, number), self._from_head(norm, weights, last, sample, visitor))
         stage.step(unit="head")
@@ -229,19 +231,21 @@ def refuse_unscored(anatomy: Anatomy) -> None:
     if (why := not_followed(anatomy)) is not None:
         title = anatomy.family.title or anatomy.model_type
         raise UsageError(
-            f"{title} cannot be scored, so there is no planning by budget for it: {why}. Give one scheme for all of it "
-            "(whet compress --scheme W4A16), or a plan of your own (--plan)."
+            "{family} cannot be scored, so there is no planning by budget for it: {why}. Give one scheme for all of "
+            "it (whet compress --scheme W4A16), or a plan of your own (--plan).",
+            family=title,
+            why=why,
         )
 
 
-def not_followed(anatomy: Anatomy) -> str | None:
+def not_followed(anatomy: Anatomy) -> Message | None:
     """Why this walk cannot follow a model's gradients; None where it can."""
     if any(linear.held.expert is not None for linear in anatomy.linears()):
-        return "what an expert is worth depends on which tokens are sent to it, and that is not measured yet"
+        return Message("what an expert is worth depends on which tokens are sent to it, and that is not measured yet")
     if not anatomy.family.known:
-        return "no table says what its parts are"
+        return Message("no table says what its parts are")
     if anatomy.task != "causal":
-        return "scoring follows predictions of the next token, which it does not make"
+        return Message("scoring follows predictions of the next token, which it does not make")
     return None
 
 

@@ -26,7 +26,8 @@ def locked(run: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(
-                f"{run.parent} is being written by another whet at this moment. Wait for it, or name another folder."
+                "{folder} is being written by another whet at this moment. Wait for it, or name another folder.",
+                folder=run.parent,
             ) from error
         yield
 

@@ -188,9 +188,12 @@ class SecondMoments:
             bad = ~torch.isfinite(x)
             token = int(bad.any(1).nonzero()[0])
             raise UsageError(
-                f"{self.first[reads].address}: {int(bad.sum())} inputs are NaN or infinite, first at token "
-                f"{self.tokens + token}. The original overflows on this text, in float32: its weights are damaged "
-                "or the config is not its own. Try other text (--text), then another download."
+                "{address}: {count} inputs are NaN or infinite, first at token {token}. The original overflows on "
+                "this text, in float32: its weights are damaged or the config is not its own. Try other text "
+                "(--text), then another download.",
+                address=self.first[reads].address,
+                count=int(bad.sum()),
+                token=self.tokens + token,
             )
         _add_lower(self.sums[reads], x)
         if self.ranges and len(x):

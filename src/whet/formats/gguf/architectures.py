@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from whet.errors import UsageError
+from whet.messages import Message
 
 Settings = dict[str, Any]
 
@@ -109,12 +110,18 @@ def _gemma(every: int) -> Callable[[Any], Settings]:
             "full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(len(config.layer_types))
         ]
         if list(config.layer_types) != kinds:
-            raise UsageError(f"its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)")
+            raise UsageError(
+                "its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)", every=every
+            )
         # llama.cpp takes this by the number of blocks: 46 and 62 are the models of 27 billion
         wide = config.num_hidden_layers in (46, 62)
         expected = config.hidden_size // config.num_attention_heads if wide else head_dim(config)
         if config.query_pre_attn_scalar != expected:
-            raise UsageError(f"query_pre_attn_scalar is {config.query_pre_attn_scalar}, llama.cpp takes {expected}")
+            raise UsageError(
+                "query_pre_attn_scalar is {value}, llama.cpp takes {expected}",
+                value=config.query_pre_attn_scalar,
+                expected=expected,
+            )
         if getattr(config, "use_bidirectional_attention", None):
             raise UsageError("it attends in both directions")
         caps = {
@@ -176,13 +183,17 @@ def find_architecture(config: Any, source: str) -> Architecture:
     row = ARCHITECTURES.get(family)
     if row is None:
         raise UsageError(
-            f"{source} is of the family {family!r}, which whet does not write as .gguf. Families it writes: "
-            f"{', '.join(ARCHITECTURES)}."
+            "{source} is of the family {family!r}, which whet does not write as .gguf. Families it writes: {known}.",
+            source=source,
+            family=family,
+            known=", ".join(ARCHITECTURES),
         )
     act = getattr(config, "hidden_act", None) or getattr(config, "hidden_activation", None)
     act = getattr(config, "hidden_activation", None) or getattr(config, "activation_function", None) or act
     if act not in row.activations:
-        raise _not(source, row, f"its activation is {act}, llama.cpp computes {row.activations[0]}")
+        raise _not(
+            source, row, "its activation is {act}, llama.cpp computes {theirs}", act=act, theirs=row.activations[0]
+        )
     if row.square and head_dim(config) * config.num_attention_heads != config.hidden_size:
         raise _not(source, row, "its heads are not as wide together as its hidden states")
     if row.always_tied and not config.tie_word_embeddings:
@@ -196,7 +207,7 @@ def settings_of(config: Any, row: Architecture, source: str) -> tuple[Settings, 
         found = row.settings(config)
         rope, tensors = _rope(config, row) if "rope.dimension_count" in found else ({}, {})
     except UsageError as error:
-        raise _not(source, row, str(error)) from error
+        raise _not(source, row, "{why}", why=error.message) from error
     return {f"{row.name}.{key}": value for key, value in (found | rope).items()}, tensors
 
 
@@ -243,7 +254,7 @@ def _rope(config: Any, row: Architecture) -> tuple[Settings, dict[str, Tensor]]:
     settings: Settings = {"rope.freq_base": float(said.get("rope_theta", 10000.0))}
     if local is not None:
         if local.get("rope_type", "default") != "default":
-            raise UsageError(f"its local rotary frequencies are scaled ({local['rope_type']})")
+            raise UsageError("its local rotary frequencies are scaled ({type})", type=local["rope_type"])
         settings["rope.freq_base_swa"] = float(local["rope_theta"])
     kind = said.get("rope_type", "default")
     if kind == "linear":
@@ -265,12 +276,15 @@ def _rope(config: Any, row: Architecture) -> tuple[Settings, dict[str, Tensor]]:
             for name in ("long", "short")
         }
     if kind != "default":
-        raise UsageError(f"its rotary frequencies are scaled by {kind!r}, which whet does not write")
+        raise UsageError("its rotary frequencies are scaled by {type!r}, which whet does not write", type=kind)
     return settings, {}
 
 
-def _not(source: str, row: Architecture, why: str) -> UsageError:
+def _not(source: str, row: Architecture, template: str, /, **values: Any) -> UsageError:
     return UsageError(
-        f"{source} cannot be written as a .gguf of the architecture {row.name}: {why}. Use another runtime "
-        "(--for transformers)."
+        "{source} cannot be written as a .gguf of the architecture {name}: {why}. Use another runtime (--for "
+        "transformers).",
+        source=source,
+        name=row.name,
+        why=Message(template, **values),
     )

@@ -81,7 +81,9 @@ def float_rows(values: Tensor, kind: str, address: str) -> Tensor:
     dtype = next(dtype for dtype, name in FLOAT_TYPES.items() if name == kind)
     stored = values.to(dtype)
     if not torch.isfinite(stored).all():
-        raise UsageError(f"{address} has weights that exceed what {kind} holds. Use --type bf16.")
+        raise UsageError(
+            "{address} has weights that exceed what {type} holds. Use --type bf16.", address=address, type=kind
+        )
     return stored.contiguous().view(torch.uint8).reshape(*values.shape[:-1], -1)
 
 
@@ -161,8 +163,11 @@ def _halves(values: Tensor, address: str, kind: str) -> Tensor:
     stored = values.to(torch.float16)
     if not torch.equal(stored.float(), values.float()):
         raise UsageError(
-            f"{address}: its scales are stored as {str(values.dtype).removeprefix('torch.')} and are no float16 "
-            f"numbers, which {kind} needs; rounding them would change the weights that were judged. Compress again "
-            "with --for llama.cpp, which solves on float16 scales."
+            "{address}: its scales are stored as {type} and are no float16 numbers, which {block} needs; rounding "
+            "them would change the weights that were judged. Compress again with --for llama.cpp, which solves on "
+            "float16 scales.",
+            address=address,
+            type=str(values.dtype).removeprefix("torch."),
+            block=kind,
         )
     return stored.contiguous().view(torch.uint8).reshape(*values.shape, 2)

@@ -13,6 +13,7 @@ from whet.checkpoint import Checkpoint
 from whet.checkpoint.modeling_whet import codes_of, decode, parts_of, unpack
 from whet.errors import UsageError
 from whet.formats.gguf.blocks import FLOAT_TYPES, block_type, blocks, float_rows
+from whet.messages import Message, listed
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Source:
             if part in parts_of(entry):
                 kind = block_type(entry)
                 if kind is None:
-                    lost.setdefault(str(entry.get("grid", "its scheme")), []).append(address)
+                    lost.setdefault(entry.get("grid") or Message("its scheme"), []).append(address)
                 elif part == "weight_packed":
                     shape = tuple(checkpoint.read(f"{address}.weight_shape").tolist())
                     self.tensors[f"{address}.weight"] = Stored(kind, shape, coded=True, linear=True)
@@ -54,10 +55,15 @@ class Source:
                 continue  # masks and counters that old versions stored
             self.tensors[name] = Stored(FLOAT_TYPES[info.dtype], info.shape, coded=False, linear=address in linears)
         if lost:
-            told = "; ".join(f"{scheme} ({len(set(a))} linears, first {a[0]})" for scheme, a in lost.items())
+            told = [
+                Message("{scheme} ({count} linears, first {name})", scheme=scheme, count=len(set(a)), name=a[0])
+                for scheme, a in lost.items()
+            ]
             raise UsageError(
-                f"{checkpoint.path}: no type of ggml that whet writes holds {told}, and rounding again would change "
-                "the weights that were judged. Compress with --for llama.cpp, which takes ggml's own types."
+                "{source}: no type of ggml that whet writes holds {lost}, and rounding again would change the weights "
+                "that were judged. Compress with --for llama.cpp, which takes ggml's own types.",
+                source=checkpoint.path,
+                lost=listed(told, "; "),
             )
 
     def values(self, name: str) -> Tensor:

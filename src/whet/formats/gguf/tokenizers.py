@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from whet.errors import UsageError
+from whet.messages import Message
 
 # Types of tokens, as llama.cpp numbers them.
 NORMAL, UNKNOWN, CONTROL, ADDED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -80,7 +81,7 @@ class Vocabulary:
     """
 
     entries: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
+    notes: list[Message] = field(default_factory=list)
     strips: bool = False
 
 
@@ -92,23 +93,27 @@ def vocabulary(tokenizer: Any, rows: int, source: str, ends: Sequence[int] = ())
     """
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:
-        raise UsageError(f"{source}: its tokenizer has no fast form (tokenizer.json), and the .gguf is made from that.")
+        raise UsageError(
+            "{source}: its tokenizer has no fast form (tokenizer.json), and the .gguf is made from that.", source=source
+        )
     said = json.loads(core.to_str())
     kind = said["model"].get("type")
     makers = {"BPE": _byte_level if "ByteLevel" in json.dumps(said["pre_tokenizer"]) else _pieces, "Unigram": _unigram}
     if kind not in makers:
-        raise _cannot(source, f"is a {kind}, and llama.cpp has none such")
+        raise _cannot(source, "is a {kind}, and llama.cpp has none such", kind=kind)
     made = makers[kind](said, rows, source)
     _special(made, tokenizer, rows, source, ends)
     made.strips = any(entry.get("rstrip") for entry in said["added_tokens"])
     beyond = sum(number >= rows for number in tokenizer.get_vocab().values())
     if beyond:
-        made.notes.append(f"{beyond} tokens of the tokenizer have no row in the embedding and are left out")
+        made.notes.append(
+            Message("{count} tokens of the tokenizer have no row in the embedding and are left out", count=beyond)
+        )
     if tokenizer.chat_template:
         if isinstance(tokenizer.chat_template, str):
             made.entries["tokenizer.chat_template"] = tokenizer.chat_template
         else:
-            made.notes.append("the tokenizer has several chat templates and none by default: none was written")
+            made.notes.append(Message("the tokenizer has several chat templates and none by default: none was written"))
     return made
 
 
@@ -120,7 +125,9 @@ def fitting_name(name: str, made: Vocabulary) -> str:
     if known and not named:
         return f"{name} (phi-3)"
     if made.strips and not known:
-        made.notes.append("the tokenizer takes spaces after special tokens to them, llama.cpp does not for this model")
+        made.notes.append(
+            Message("the tokenizer takes spaces after special tokens to them, llama.cpp does not for this model")
+        )
     return re.sub("(phi)-?3", r"\1 3", name, flags=re.IGNORECASE) if named and not known else name
 
 
@@ -132,14 +139,18 @@ def pre_tokenizer(said: Mapping[str, Any], source: str) -> PreTokenizer:
         if row.steps == steps and row.whole_words == whole:
             return row
     shown = "; ".join(" ".join(map(str, step)) for step in steps)
-    raise _cannot(source, f"splits text in a way that is not in whet's table of those llama.cpp knows ({shown[:200]})")
+    raise _cannot(
+        source, "splits text in a way that is not in whet's table of those llama.cpp knows ({steps})", steps=shown[:200]
+    )
 
 
 def _byte_level(said: Mapping[str, Any], rows: int, source: str) -> Vocabulary:
     normal = [step["type"] for step in _flat(said["normalizer"], "normalizers")]
     if [name for name in normal if name != "NFC"]:
         raise _cannot(
-            source, f"normalizes text ({', '.join(normal)}), which llama.cpp does not do before byte-level BPE"
+            source,
+            "normalizes text ({steps}), which llama.cpp does not do before byte-level BPE",
+            steps=", ".join(normal),
         )
     row = pre_tokenizer(said, source)
     entries, _ = _listed(said, said["model"]["vocab"], rows, source)
@@ -149,7 +160,7 @@ def _byte_level(said: Mapping[str, Any], rows: int, source: str) -> Vocabulary:
     entries["tokenizer.ggml.merges"] = merges or ["<unmerged> <unmerged>"]
     made = Vocabulary(entries)
     if "NFC" in normal:
-        made.notes.append("the tokenizer composes characters (NFC), llama.cpp does not: give it composed text")
+        made.notes.append(Message("the tokenizer composes characters (NFC), llama.cpp does not: give it composed text"))
     return made
 
 
@@ -177,8 +188,13 @@ def _pieces(said: Mapping[str, Any], rows: int, source: str) -> Vocabulary:
     if missing:
         left, right = min(missing)
         made.notes.append(
-            f"llama.cpp joins {len(missing)} pairs of pieces that the tokenizer does not ({left!r} and {right!r}): "
-            "text with them is read as other tokens"
+            Message(
+                "llama.cpp joins {count} pairs of pieces that the tokenizer does not ({left!r} and {right!r}): text "
+                "with them is read as other tokens",
+                count=len(missing),
+                left=left,
+                right=right,
+            )
         )
     return made
 
@@ -222,7 +238,7 @@ def _spaces(said: Mapping[str, Any], source: str) -> bool:
         elif kind == "Replace" and pattern == {"String": " "} and step["content"] == _SPACE:
             marked = True
         elif kind not in ("Precompiled", "Strip") and not (kind == "Replace" and "{2,}" in json.dumps(pattern)):
-            raise _cannot(source, f"normalizes text by {kind}, which llama.cpp does not")
+            raise _cannot(source, "normalizes text by {step}, which llama.cpp does not", step=kind)
     for step in _flat(said["pre_tokenizer"], "pretokenizers"):
         kind = step["type"]
         if kind == "Metaspace":
@@ -230,7 +246,7 @@ def _spaces(said: Mapping[str, Any], source: str) -> bool:
         elif kind == "Split" and step["pattern"] == {"String": " "} and marked:
             continue  # there are no spaces left to split at
         elif kind != "WhitespaceSplit":
-            raise _cannot(source, f"splits text by {kind}, which llama.cpp does not for such a vocabulary")
+            raise _cannot(source, "splits text by {step}, which llama.cpp does not for such a vocabulary", step=kind)
     if not marked:
         raise _cannot(source, "does not write spaces as ▁")
     return prefix
@@ -243,7 +259,7 @@ def _listed(
     model = said["model"]
     for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
         if model.get(key):
-            raise _cannot(source, f"has a {key}, which llama.cpp does not know")
+            raise _cannot(source, "has a {key}, which llama.cpp does not know", key=key)
     tokens = [f"[PAD{i}]" for i in range(rows)]
     types = [UNUSED] * rows
     unknown = model.get("unk_token")
@@ -309,8 +325,10 @@ def _is_byte(piece: str) -> bool:
     return len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
 
 
-def _cannot(source: str, why: str) -> UsageError:
+def _cannot(source: str, template: str, /, **values: Any) -> UsageError:
     return UsageError(
-        f"{source}: its tokenizer {why}, so llama.cpp would read other tokens than the model knows. It cannot be "
-        "written as a .gguf."
+        "{source}: its tokenizer {why}, so llama.cpp would read other tokens than the model knows. It cannot be "
+        "written as a .gguf.",
+        source=source,
+        why=Message(template, **values),
     )

@@ -44,6 +44,7 @@ from whet.formats.gguf.architectures import (
 from whet.formats.gguf.blocks import FLOAT_BYTES, FLOAT_TYPES, float_rows, row_bytes
 from whet.formats.gguf.source import Source
 from whet.formats.gguf.tokenizers import fitting_name, vocabulary
+from whet.messages import Message, to_json
 
 # What readers call a file whose weights are mostly of a type.
 _FILE_TYPES = {
@@ -88,7 +89,7 @@ class Layout:
     entries: dict[str, Any]
     tensors: list[Placed]
     source: Source
-    notes: list[str] = field(default_factory=list)
+    notes: list[Message] = field(default_factory=list)
     adapter: Layout | None = None
 
     @property
@@ -132,14 +133,19 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     # where a linear is not stored by its own address, whet.json has a table of how tensors are read
     linears = (known.get("reading") or known).get("linears", {})
     if not linears and (checkpoint.config.get("quantization_config") or checkpoint.config.get("whet")):
-        raise UsageError(f"{where} was quantized by another tool. whet exports originals and its own folders.")
+        raise UsageError(
+            "{folder} was quantized by another tool. whet exports originals and its own folders.", folder=where
+        )
     if kind is not None and linears:
         raise UsageError(
-            f"{where} is a lighter model: its types were decided when it was made, and an export does not round again. "
-            "Leave --type out."
+            "{folder} is a lighter model: its types were decided when it was made, and an export does not round "
+            "again. Leave --type out.",
+            folder=where,
         )
     if kind is not None and kind not in FLOAT_BYTES:
-        raise UsageError(f"{kind} is no type for an original: give f32, f16 or bf16, or compress it for the others.")
+        raise UsageError(
+            "{type} is no type for an original: give f32, f16 or bf16, or compress it for the others.", type=kind
+        )
     config = model_config(checkpoint)
     row = find_architecture(config, where)
     settings, computed = settings_of(config, row, where)
@@ -148,7 +154,9 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     tensors += [Placed(name, "F32", tuple(value.shape), value=value) for name, value in computed.items()]
     by_name = {tensor.name: tensor for tensor in tensors}
     if "token_embd.weight" not in by_name:
-        raise UsageError(f"{where} has no embedding that llama.cpp knows. The folder is incomplete; download it again.")
+        raise UsageError(
+            "{folder} has no embedding that llama.cpp knows. The folder is incomplete; download it again.", folder=where
+        )
     with quiet_transformers():
         tokenizer = load_tokenizer(checkpoint.path)
     ends = _ends(checkpoint)
@@ -157,13 +165,19 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     length = settings[f"{row.name}.context_length"]
     if length < config.max_position_embeddings:
         layout.notes.append(
-            f"the context is {length} tokens instead of {config.max_position_embeddings}: beyond the attention window "
-            "llama.cpp would compute something else for this family"
+            Message(
+                "the context is {length} tokens instead of {longer}: beyond the attention window llama.cpp would "
+                "compute something else for this family",
+                length=length,
+                longer=config.max_position_embeddings,
+            )
         )
     if "rope_factors_long.weight" in by_name:
         layout.notes.append(
-            "llama.cpp takes the rotary frequencies for long text whenever it is opened with a longer context than the "
-            "model's first one, transformers when the text is longer"
+            Message(
+                "llama.cpp takes the rotary frequencies for long text whenever it is opened with a longer context "
+                "than the model's first one, transformers when the text is longer"
+            )
         )
     named = fitting_name((known.get("base_model") or {}).get("name") or checkpoint.path.resolve().name, words)
     layout.notes = [*words.notes, *layout.notes]
@@ -183,7 +197,12 @@ def _adapter(layout: Layout, row: Architecture, config: Any) -> Layout:
     for module, (b, a) in read_factors(adapter_file(folder)).items():
         name = find(f"{module}.weight")
         if name is None:
-            raise UsageError(f"{folder}: its adapter names {module}, which has no place in {row.name} of llama.cpp.")
+            raise UsageError(
+                "{folder}: its adapter names {module}, which has no place in {name} of llama.cpp.",
+                folder=folder,
+                module=module,
+                name=row.name,
+            )
         order = _order(row, config, name, len(b))  # as the rows of the tensor that it is added to
         kind = FLOAT_TYPES[a.dtype]
         for part, value in (("lora_a", a), ("lora_b", b if order is None else b[order])):
@@ -218,7 +237,9 @@ def write_gguf(layout: Layout, path: str | Path) -> GgufFile:
     written = read_gguf(path)
     told = {name: (tensor.type, tensor.shape, tensor.nbytes) for name, tensor in written.tensors.items()}
     if told != {tensor.name: (tensor.type, tensor.shape, tensor.nbytes) for tensor in layout.tensors}:
-        raise GateError(f"{path}: the file's tensors are not those that were planned. This is a defect of whet.")
+        raise GateError(
+            "{path}: the file's tensors are not those that were planned. This is a defect of whet.", path=path
+        )
     return written
 
 
@@ -240,8 +261,11 @@ def _place(source: Source, row: Architecture, config: Any, kind: str | None) -> 
         target = find(name)
         if target is None:
             raise UsageError(
-                f"{source.checkpoint.path}: tensor {name} has no place in the architecture {row.name} of llama.cpp. It "
-                "cannot be written as a .gguf."
+                "{folder}: tensor {tensor} has no place in the architecture {name} of llama.cpp. It cannot be written "
+                "as a .gguf.",
+                folder=source.checkpoint.path,
+                tensor=name,
+                name=row.name,
             )
         shape, turned = stored.shape, False
         if row.transposed and not stored.linear and len(shape) == 2 and target.startswith("blk."):
@@ -264,8 +288,10 @@ def _place(source: Source, row: Architecture, config: Any, kind: str | None) -> 
         placed = [one for one in placed if one.name != "output.weight"]
     elif row.always_tied and any(one.name == "output.weight" for one in placed):
         raise UsageError(
-            f"{source.checkpoint.path}: its head differs from the embedding, and llama.cpp reads the embedding "
-            f"instead in the architecture {row.name}. It cannot be written as a .gguf."
+            "{folder}: its head differs from the embedding, and llama.cpp reads the embedding instead in the "
+            "architecture {name}. It cannot be written as a .gguf.",
+            folder=source.checkpoint.path,
+            name=row.name,
         )
     return [_stack(one, experts[one.name], source, kind) if one.name in experts else one for one in placed]
 
@@ -286,8 +312,10 @@ def _stack(one: Placed, experts: Mapping[int, str], source: Source, kind: str | 
     types = {s.type if s.coded else kind or s.type for s in stored}
     if len(types) > 1:
         raise UsageError(
-            f"{one.name}: its experts have several types ({', '.join(sorted(types))}), and the file holds them as one "
-            "tensor of one type. Give all experts of a block the same scheme."
+            "{tensor}: its experts have several types ({types}), and the file holds them as one tensor of one type. "
+            "Give all experts of a block the same scheme.",
+            tensor=one.name,
+            types=", ".join(sorted(types)),
         )
     return Placed(one.name, types.pop(), (len(names), *stored[0].shape), names)
 
@@ -331,7 +359,7 @@ def _general(layout: Layout, known: Mapping[str, Any], name: str) -> dict[str, A
     }
     if known:
         about = {"base_model": base, "lineage": known.get("lineage", []), "notes": known.get("notes", [])}
-        entries["whet.lineage"] = json.dumps(about, ensure_ascii=False)
+        entries["whet.lineage"] = json.dumps(to_json(about), ensure_ascii=False)
     return entries
 
 
@@ -341,7 +369,7 @@ def _ends(checkpoint: Checkpoint) -> Sequence[int]:
     try:
         said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
-        raise UsageError(f"{file} is not valid JSON ({error}). Download it again.") from error
+        raise UsageError("{file} is not valid JSON ({error}). Download it again.", file=file, error=error) from error
     found = said.get("eos_token_id", checkpoint.config.get("eos_token_id"))
     return [found] if isinstance(found, int) else [end for end in found or [] if isinstance(end, int)]
 
