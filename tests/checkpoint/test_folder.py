@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import models
-from whet.checkpoint import Checkpoint, find_folder
+from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
+from whet.paths import find_folder
 
 
 @pytest.fixture
