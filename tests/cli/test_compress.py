@@ -15,6 +15,8 @@ from whet.budget import plan_schema, read_plan
 from whet.recipe.schema import recipe_schema
 from wording import each
 
+pytestmark = pytest.mark.usefixtures("anywhere")
+
 SIZES = {"total": 100, "weights": 90, "linears": 50, "embedding": 40, "head": 0, "other": 0, "tokenizer": 10}
 RESULT: dict[str, Any] = {
     "out": "lighter",

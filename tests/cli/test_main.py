@@ -17,6 +17,8 @@ from whet import cli
 from whet.errors import GateError, MachineError, UsageError
 from wording import each
 
+pytestmark = pytest.mark.usefixtures("anywhere")
+
 VERBS = ("demo", "compress", "masks", "compare", "generate", "resume", "schema")
 # Arguments with which each verb gets as far as calling the library.
 CALLS: dict[str, tuple[str, ...]] = {

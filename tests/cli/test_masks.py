@@ -13,6 +13,8 @@ import models
 import whet
 from wording import each
 
+pytestmark = pytest.mark.usefixtures("anywhere")
+
 SIZES = {"total": 100, "weights": 90, "linears": 50, "embedding": 40, "head": 0, "other": 0, "tokenizer": 10}
 LINES = {
     "a": {"shape": [2, 4], "mask": {"share": 0.5}},
@@ -57,18 +59,20 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         ((), "pattern", None),
     ],
 )
-def test_options_become_arguments(command: Callable, asked: list, typed: tuple, key: str, value: Any) -> None:
-    assert command("masks", "model", "out", *typed).code == 0
+def test_options_become_arguments(
+    command: Callable, asked: list, tmp_path: Path, typed: tuple, key: str, value: Any
+) -> None:
+    assert command("masks", tmp_path, "out", *typed).code == 0
     args, kwargs = asked[-1]
-    assert args == (Path("model"), Path("out")) and kwargs[key] == value
+    assert args == (tmp_path, Path("out")) and kwargs[key] == value
 
 
 @each("language, said", [("en", "31.2 % of the weights of 2 linears"), ("ko", "선형층 2개")])
 def test_what_was_taken_is_shown(
-    command: Callable, asked: list, monkeypatch: pytest.MonkeyPatch, language: str, said: str
+    command: Callable, asked: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, said: str
 ) -> None:
     monkeypatch.setenv("WHET_LANG", language)
-    ended = command("masks", "model", "out")
+    ended = command("masks", tmp_path, "out")
     assert said in ended.out and "compressed-tensors" not in ended.out
 
 

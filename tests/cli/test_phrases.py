@@ -75,7 +75,7 @@ SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in CLI.parent.rglob
 def test_every_phrase_is_said_somewhere(key: str) -> None:
     told = {f"stage.{stage}" for stage in STAGES} | {f"size.{part}" for part in tables.PARTS}
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
-    told |= {f"loads.{container}" for container in ("transformers", "modelling file")}
+    told |= {f"loads.{container}" for container in ("transformers", "modelling file", "dense")}
     assert key in told or len(re.findall(f"[\"']{re.escape(key)}[\"']", SPOKEN)) > 1
 
 

@@ -26,6 +26,7 @@ from whet.quantize import METHODS
 from whet.recipe.compress import compress
 from whet.recipe.masks import masks
 from whet.recipe.resume import resume
+from whet.recipe.runner import run
 from whet.steps import masks as step
 from whet.steps.options import Masks
 
@@ -434,3 +435,20 @@ def test_stored_tensors_are_read_by_nothing_but_safetensors(sparse):
     index = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
     stored = {name: tensor for file in set(index.values()) for name, tensor in load_file(out / file).items()}
     assert set(stored) == set(index) == set(Checkpoint(out).tensors)
+
+
+def test_a_recipe_takes_weights_and_then_rounds(tmp_path, originals):
+    (tmp_path / "text.txt").write_text("\n\n".join(models.documents(120, 20)), encoding="utf-8")
+    recipe = {
+        "version": 1,
+        "text": str(tmp_path / "text.txt"),
+        "steps": [
+            {"masks": {"pattern": "2:4", "samples": 8, "window": 20}, "gate": {"kl": 100.0}},
+            {"quantize": {"scheme": "int4s-g32", "samples": 8, "window": 20}},
+        ],
+    }
+    result = run(recipe, originals("llama"), tmp_path / "out")
+    assert result["verdict"] == "pass" and result["kept"] == ["1 masks", "2 quantize"]
+    assert [one["step"] for one in whet_of(tmp_path / "out")["lineage"]] == ["masks", "quantize"]
+    for w in decoded(tmp_path / "out", originals("llama")).values():
+        assert ((w.reshape(-1, 4) == 0).sum(1) >= 2).all()

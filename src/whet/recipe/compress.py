@@ -29,10 +29,11 @@ def compress(
     is folded into the original first, so that it computes the same and rounds otherwise: `smooth`, `awq`, `rotate`,
     `quarot`, `spinquant`, or `auto`, which keeps of the first three what loses less of the whole on the verifying text.
     repair: with scheme and plan, the rank of an adapter that puts back what rounding lost of the blocks' linears, in
-    `out`/adapter. target: the runtime that is to load it (`transformers` unless given; a plan names its own).
-    text: a path or hub name, a list of documents, or int64 windows `[n, L]`; eval_text: text that verifies instead of a
-    tenth of `text`. samples, window: windows calibrated on and their tokens. dry_run: check and estimate, write
-    nothing.
+    `out`/adapter. sparsity: with scheme and plan, weights that become 0 in the same solve, `2:4` or `50%`, chosen by
+    importance (as `whet.masks` has it), or `kept`, those that are 0. target: the runtime that is to load it
+    (`transformers` unless given; a plan names its own). text: a path or hub name, a list of documents, or int64 windows
+    `[n, L]`; eval_text: text that verifies instead of a tenth of `text`. samples, window: windows calibrated on and
+    their tokens. dry_run: check and estimate, write nothing.
 
     Returns a JSON-able dict: `out`, the choices, `sizes`, `kl` on verifying text (nats per token), `linears` with their
     relative errors, `seconds`, `notes`. Raises UsageError for wrong input and MachineError for lack of disk or memory,

@@ -28,7 +28,7 @@ from whet.steps.options import Masks
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.request import Request, with_texts
 from whet.steps.sparsity import BLIND, check_importance, check_sparsity, masks_before
-from whet.targets import DENSE, Storage, find_target
+from whet.targets import Storage, find_target
 
 _STORED = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -92,23 +92,9 @@ def decide_masks(
     compute: torch.dtype | None = None,
 ) -> Job:
     """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`."""
-    importance = find_importance(asked.importance)
-    pattern = (
-        parse_share(asked.remove, asked.within or importance.within)
-        if asked.remove is not None
-        else parse_groups(str(asked.pattern))
-    )
     place = resolve_device(device)
     opened = open_original(model, find_target("transformers"))
-    rule = Sparsity(pattern, asked.importance, masks_before(opened))
-    check_importance(rule, opened)
-    if asked.update and not opened.parts.family.known:
-        raise UsageError(
-            "whet has no table of the family {model_type}, so it does not know what its linears read, and weights "
-            "cannot make up for others. Give --no-update.",
-            model_type=opened.parts.model_type,
-        )
-    given = material
+    rule = _rule(asked, opened)
     notes = []
     if not opened.parts.family.known and asked.text is not None:
         family = opened.parts.model_type
@@ -116,13 +102,14 @@ def decide_masks(
             Message("whet has no table of the family {family}: the text that was given has no use here", family=family)
         )
         asked = asked.model_copy(update={"text": None, "eval_text": None})
+    given = material
     if material is None:
         material = read_material(
             asked,
             opened.checkpoint,
             opened.parts,
             seed,
-            needed=asked.update or importance.inputs,
+            needed=asked.update or rule.inputs,
             instead=f"--importance {BLIND} --no-update",
         )
     notes += about_original(opened, asked.window, material)
@@ -133,7 +120,7 @@ def decide_masks(
         anatomy=opened.parts,
         name=model_name(opened.checkpoint.path.resolve()),
         grids=_grids(opened),
-        storage=Storage(DENSE, dequantize=False, reason=""),
+        storage=Storage("dense", dequantize=False, reason=""),
         target="transformers",
         dtype=opened.dtype,
         compute=compute or compute_type(opened.dtype, place),
@@ -150,6 +137,21 @@ def decide_masks(
     )
     check_sparsity(job)
     return job
+
+
+def _rule(asked: Masks, opened: Original) -> Sparsity:
+    """What is to be taken. Raises UsageError for what cannot be, and where nobody knows what linears read."""
+    within = asked.within or find_importance(asked.importance).within
+    pattern = parse_groups(str(asked.pattern)) if asked.remove is None else parse_share(asked.remove, within)
+    rule = Sparsity(pattern, asked.importance, masks_before(opened))
+    check_importance(rule, opened)
+    if asked.update and not opened.parts.family.known:
+        raise UsageError(
+            "whet has no table of the family {model_type}, so it does not know what its linears read, and weights "
+            "cannot make up for others. Give --no-update.",
+            model_type=opened.parts.model_type,
+        )
+    return rule
 
 
 def _grids(opened: Original) -> dict[str, FloatGrid]:

@@ -1,7 +1,6 @@
 """Runtimes as a table: what each stores and loads, and which container a plan therefore takes."""
 
 from whet.targets.table import (
-    DENSE,
     TARGETS,
     Storage,
     Target,
@@ -16,7 +15,6 @@ from whet.targets.table import (
 )
 
 __all__ = [
-    "DENSE",
     "TARGETS",
     "Storage",
     "Target",

@@ -146,9 +146,6 @@ TARGETS: dict[str, Target] = {
 }
 
 
-DENSE = "dense"
-
-
 @dataclass(frozen=True)
 class Storage:
     """How a plan is stored: the container, whether transformers must compute weights at load, and why.
@@ -170,7 +167,7 @@ class Storage:
     @property
     def dense(self) -> bool:
         """Whether every tensor has the name, type and shape that it has in the original."""
-        return self.container == DENSE
+        return self.container == "dense"
 
     @property
     def stock(self) -> bool:
