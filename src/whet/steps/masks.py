@@ -18,7 +18,7 @@ from whet.apply.run import Run
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
 from whet.events import OnEvent
-from whet.grids import FloatGrid
+from whet.grids import FloatGrid, Grid
 from whet.messages import Message
 from whet.prune import WITHIN, Sparsity, find_importance, parse_groups, parse_share
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
@@ -154,7 +154,7 @@ def _rule(asked: Masks, opened: Original) -> Sparsity:
     return rule
 
 
-def _grids(opened: Original) -> dict[str, FloatGrid]:
+def _grids(opened: Original) -> dict[str, Grid]:
     """The linears of the blocks, each on the type that it is stored in."""
     types = {x.address: opened.checkpoint.tensors[x.parameter].dtype for x in opened.parts.linears()}
     for address, dtype in types.items():
