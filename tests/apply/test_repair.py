@@ -283,9 +283,9 @@ def original(tmp_path_factory):
 @each(
     "choices,what",
     [
-        ({"repair": 0}, "repair 0 is no rank.*such as 16"),
-        ({"repair": True}, "repair True is no rank"),
-        ({"repair": 2.5}, "repair 2.5 is no rank"),
+        ({"repair": 0}, "repair is 0: .*greater than or equal to 1"),
+        ({"repair": True}, "repair is True: .*valid integer"),
+        ({"repair": 2.5}, r"repair is 2\.5: .*valid integer"),
         ({"repair": 4, "bits": 3.5}, "repair goes with scheme and plan.*bits.*whet plan"),
         ({"repair": 4, "fit": "50%"}, "repair goes with scheme and plan.*fit"),
         ({"repair": 4, "quality": 0.9}, "repair goes with scheme and plan.*quality"),

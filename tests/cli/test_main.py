@@ -141,7 +141,7 @@ def test_interrupted_ends_with_130_and_one_line(
     arguments = [tmp_path if argument == "out" else argument for argument in CALLS[verb]]
     ended = command(verb, *arguments)
     assert ended.code == 130 and ended.out == "" and len(ended.err.splitlines()) == 1
-    assert (f"whet resume {tmp_path}" in ended.err) == (verb in ("compress", "resume"))
+    assert (f"whet resume {tmp_path}" in ended.err) == (verb in ("compress", "masks", "resume"))
 
 
 def test_generate_prints_the_text_or_json(command: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_a_mistyped_command_is_answered_without_importing_anything_heavy() -> No
 
 def test_what_the_terminal_cannot_show_is_escaped() -> None:
     fake = "vars(whet)['generate'] = lambda *a, **k: ' 옛날'"
-    code = f"import whet, whet.cli; {fake}; whet.cli.main(['generate', 'm', '가'])"
+    code = f"import whet, whet.cli; {fake}; whet.cli.main(['generate', '.', '가'])"
     environment = {**os.environ, "WHET_LANG": "ko", "PYTHONIOENCODING": "ascii"}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "\\uac00 \\uc61b\\ub0a0\n", "")

@@ -76,6 +76,10 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
     told = {f"stage.{stage}" for stage in STAGES} | {f"size.{part}" for part in tables.PARTS}
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
     told |= {f"loads.{container}" for container in ("transformers", "modelling file", "dense")}
+    told |= {f"run.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
+    told |= {f"status.{state}" for state in ("running", "stopped", "finished")}
+    outcomes = ("kept", "skipped", "stopped", "undecided", "not reached", "stopped run", "waiting", "running")
+    told |= {f"outcome.{outcome}" for outcome in outcomes}
     assert key in told or len(re.findall(f"[\"']{re.escape(key)}[\"']", SPOKEN)) > 1
 
 

@@ -309,7 +309,7 @@ def test_a_disk_that_is_full_before_the_first_shard_leaves_nothing(shared, tmp_p
 
 
 def test_a_disk_that_fills_up_keeps_what_is_finished(shared, tmp_path, monkeypatch):
-    from whet.recipe.compress import resume
+    from whet.recipe.resume import resume
 
     compress(shared, tmp_path / "one", **NEAREST)
     save, count = files.save_file, [0]

@@ -40,7 +40,33 @@ def facts() -> dict[str, Any]:
         "lighter": {"base_model": {"name": "tiny-bilingual", "sha256": "a38f5eab5b2cc6b7" * 4}, "linears": {}},
         "run": {"seconds": 312.4, "memory": 1_310_000_000, "environment": environment()},
         "loading": loading(),
+        "steps": steps(),
     }
+
+
+def steps() -> list[dict[str, Any]]:
+    """Steps of a recipe's run with every outcome."""
+
+    def tried(verdict: str, value: float | None, **options: object) -> dict[str, Any]:
+        judged = [{"figure": "kl", "at": 0.1, "value": value, "interval": None, "verdict": verdict, "reason": ""}]
+        gate = {"verdict": verdict, "judgements": judged, "reason": ""}
+        return {"options": options, "gate": gate, "bytes": 3_400_000, "seconds": 61.0}
+
+    first = {"options": {"kind": "awq", "text": "corpus.txt"}, "bytes": 9_200_000, "seconds": 12.0}
+    return [
+        {"step": 1, "craft": "transform", "outcome": "kept", "attempts": [first], "result": {}},
+        {
+            "step": 2,
+            "craft": "quantize",
+            "outcome": "kept",
+            "attempts": [tried("fail", 0.4, bits=2.5), tried("pass", 0.03, bits=3.5)],
+            "result": {},
+        },
+        {"step": 3, "craft": "masks", "outcome": "skipped", "attempts": [tried("fail", 0.3)], "result": {}},
+        {"step": 4, "craft": "masks", "outcome": "stopped", "attempts": [tried("fail", 0.3)], "result": {}},
+        {"step": 5, "craft": "masks", "outcome": "undecided", "attempts": [tried("undecided", None)], "result": {}},
+        {"step": 6, "craft": "export", "outcome": "not reached", "attempts": [], "result": {}},
+    ]
 
 
 def compare(verdict: str = "inconclusive") -> dict[str, Any]:

@@ -16,7 +16,20 @@ from whet.report import page
 from whet.report.page import view
 from whet.report.words import LANGUAGES, WORDS, Words
 
-ALL = ["worse", "limits", "quality", "skills", "scores", "schemes", "rate", "rounds", "cost", "loading", "notes"]
+ALL = [
+    "steps",
+    "worse",
+    "limits",
+    "quality",
+    "skills",
+    "scores",
+    "schemes",
+    "rate",
+    "rounds",
+    "cost",
+    "loading",
+    "notes",
+]
 
 
 class Reader(HTMLParser):

@@ -120,7 +120,10 @@ class Method(Solver):
         default=None, description=f"What is folded into the original first, exactly: {TRANSFORMS}"
     )
     repair: Annotated[int | None, Shown(metavar="RANK")] = Field(
-        default=None, ge=1, description="Put back what rounding lost as an adapter of this rank in OUT/adapter: 16"
+        default=None,
+        ge=1,
+        strict=True,
+        description="Put back what rounding lost as an adapter of this rank in OUT/adapter: 16",
     )
     synthetic: Annotated[int | None, Shown(metavar="TOKENS")] = Field(
         default=None,
