@@ -196,6 +196,13 @@ def test_json_holds_message_template_and_values_and_gives_them_back() -> None:
     assert Message.read(note_event(message)) == message and note_event(message)["event"] == "note"
 
 
+def test_what_json_cannot_hold_is_text_in_it_and_the_english_stands() -> None:
+    message = Message("damping raised from {old:g} to {new:g}", old=float("nan"), new=2)
+    stored = to_json(message)
+    assert stored["values"] == {"old": "nan", "new": 2} and json.dumps(stored, allow_nan=False)
+    assert korean(Message.read(stored)) == message
+
+
 def test_notes_of_old_folders_are_plain_strings_and_told_as_they_are() -> None:
     old = Message.read("the plan takes 12 bytes of tensors, more than the 10 of its budget")
     assert old == korean(old) == "the plan takes 12 bytes of tensors, more than the 10 of its budget"

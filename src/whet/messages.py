@@ -8,6 +8,7 @@ object; see `to_json`.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -148,7 +149,11 @@ def read_po(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _is_json(value: Any) -> bool:
-    return value is None or isinstance(value, (str, int, float, list, tuple, dict))
+    return value is None or isinstance(value, (str, int, list, tuple, dict)) or _is_finite(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _particle(found: re.Match[str]) -> str:
