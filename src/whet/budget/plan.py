@@ -183,8 +183,10 @@ def schemes_hash(schemes: Mapping[str, str]) -> str:
 
 
 def plan_hash(plan: Mapping[str, Any]) -> str:
-    """SHA-256 of everything a plan says."""
-    return hashlib.sha256(json.dumps(read_plan(plan), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of everything a plan says. (Groups that are not there leave it as it was before there were any.)"""
+    whole = read_plan(plan)
+    said = {key: value for key, value in whole.items() if key != "groups" or value}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def check_model(plan: Mapping[str, Any], sha256: str) -> None:
