@@ -93,7 +93,7 @@ def test_what_cannot_be_written_is_an_error_where_asked_for_and_a_note_where_not
     with pytest.raises(UsageError, match="synthetic 99 asks for text that the original writes, but bert does not"):
         compress(bert, tmp_path / "out", synthetic=99, **SETTINGS)
     assert "alone" in compress(bert, tmp_path / "b", solver="best", dry_run=True, **SETTINGS)["notes"][-1]
-    with pytest.raises(UsageError, match=r"synthetic -1 is no number of tokens\. Give 0 for none"):
+    with pytest.raises(UsageError, match=r"synthetic is -1: input should be greater than or equal to 0"):
         compress(original, tmp_path / "out", synthetic=-1, **SETTINGS)
     with pytest.raises(UsageError, match="synthetic 99 asks for text beside yours, and none is solved on"):
         compress(original, tmp_path / "out", synthetic=99, scheme="int3-g32", solver="nearest")

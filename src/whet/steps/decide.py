@@ -245,12 +245,6 @@ def _beside(
     checkpoint: Checkpoint, parts: Anatomy, solve: Sequence[Tensor], asked: int | None, best: bool
 ) -> tuple[int, list[Message]]:
     """Tokens that the model is to write beside the text `solve`, and what to say. Raises UsageError where it cannot."""
-    if asked is not None and asked < 0:
-        raise UsageError(
-            "synthetic {tokens} is no number of tokens. Give 0 for none, or how many, such as {enough}.",
-            tokens=asked,
-            enough=ENOUGH,
-        )
     if not solve:
         if asked:
             raise UsageError(
