@@ -33,8 +33,8 @@ from whet.budget.mix import Budget, make_plan, offered
 from whet.checkpoint import load_model, load_tokenizer
 from whet.grids import IntegerGrid, parse_scheme
 from whet.quantize import gptq, nearest
-from whet.recipe import scoring
 from whet.scores import gains, linear_losses, pivots, tied_metric
+from whet.steps import score as scoring
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
 from whet.targets import find_target
