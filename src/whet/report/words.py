@@ -354,6 +354,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "rounds.table": ("Rounds", "차례"),
     "round": ("Round {number}", "{number}차"),
+    "round.trial": ("Round {number}, a trial", "{number}차 (시험)"),
     "round.head": ("Round", "차례"),
     "round.report": ("Comparison", "비교"),
     "predicted": ("Predicted KL", "예측 KL"),
