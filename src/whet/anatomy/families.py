@@ -35,12 +35,21 @@ _INTO_FFN = Fold(("ffn input",), norm=("post_attention_layernorm",))
 _OUT_OF_ATTENTION = Fold(("attention output",), by="v", heads="num_key_value_heads")
 _IN_FFN = Fold(("ffn middle",), by="up", act="hidden_act")
 _GATED_FOLDS = (_INTO_ATTENTION, _INTO_FFN, _OUT_OF_ATTENTION, _IN_FFN)
-_GEMMA_FOLDS = (
-    _INTO_ATTENTION,
-    Fold(("ffn input",), norm=("pre_feedforward_layernorm",)),
-    _OUT_OF_ATTENTION,
-    _IN_FFN,
-)
+
+
+def _gemma(architecture: str, title: str) -> Family:
+    """Its norms add 1 to what is stored, and what blocks write goes through norms of its own."""
+    into_ffn = Fold(("ffn input",), norm=("pre_feedforward_layernorm",))
+    return Family(
+        (architecture,),
+        _GATED,
+        title,
+        ties=True,
+        softcap="final_logit_softcapping",
+        folds=(_INTO_ATTENTION, into_ffn, _OUT_OF_ATTENTION, _IN_FFN),
+        norm_adds=1.0,
+        still=_WEIGHED,
+    )
 
 
 def _sparse_folds(*beside: str, dense: tuple[Fold, ...] = ()) -> tuple[Fold, ...]:
@@ -96,26 +105,8 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family(("MistralForCausalLM",), _GATED, "Mistral", folds=_GATED_FOLDS, writes=_WRITES),
     "qwen2": Family(("Qwen2ForCausalLM",), _GATED, "Qwen2", folds=_GATED_FOLDS, writes=_WRITES),
     "qwen3": Family(("Qwen3ForCausalLM",), _GATED, "Qwen3", folds=_GATED_FOLDS, writes=_WRITES),
-    "gemma2": Family(
-        ("Gemma2ForCausalLM",),
-        _GATED,
-        "Gemma 2",
-        ties=True,
-        softcap="final_logit_softcapping",
-        folds=_GEMMA_FOLDS,
-        norm_adds=1.0,
-        still=_WEIGHED,
-    ),
-    "gemma3_text": Family(
-        ("Gemma3ForCausalLM",),
-        _GATED,
-        "Gemma 3",
-        ties=True,
-        softcap="final_logit_softcapping",
-        folds=_GEMMA_FOLDS,
-        norm_adds=1.0,
-        still=_WEIGHED,
-    ),
+    "gemma2": _gemma("Gemma2ForCausalLM", "Gemma 2"),
+    "gemma3_text": _gemma("Gemma3ForCausalLM", "Gemma 3"),
     "olmo2": Family(
         ("Olmo2ForCausalLM",),
         _GATED,

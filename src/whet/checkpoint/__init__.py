@@ -1,6 +1,6 @@
 """Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
 
-from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_tensors, read_factors
+from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_config, adapter_tensors, read_factors
 from whet.checkpoint.files import (
     TensorInfo,
     atomic,
@@ -39,6 +39,7 @@ __all__ = [
     "Checkpoint",
     "Manifest",
     "TensorInfo",
+    "adapter_config",
     "adapter_file",
     "adapter_size",
     "adapter_tensors",
