@@ -14,7 +14,7 @@ from whet.checkpoint.files import (
     write_json,
     write_tensors,
 )
-from whet.checkpoint.folder import Checkpoint, copied_files, read_whet
+from whet.checkpoint.folder import Checkpoint, copied_files
 from whet.checkpoint.loading import (
     adapter_file,
     adapter_size,
@@ -58,7 +58,6 @@ __all__ = [
     "read_factors",
     "read_header",
     "read_tensor",
-    "read_whet",
     "replace",
     "sha256",
     "size_on_disk",

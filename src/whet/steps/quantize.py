@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from whet.apply.job import Job
-from whet.apply.material import with_text
 from whet.apply.run import Run
 from whet.budget import parse_size
 from whet.budget.mix import Budget
@@ -24,6 +23,7 @@ from whet.steps.budget import budget_needs, budget_of, check_budget
 from whet.steps.decide import decide
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, request_of, step_recipe
 from whet.steps.estimate import estimate
+from whet.steps.material import with_text
 from whet.steps.options import Quantize
 from whet.steps.request import Request, with_texts
 from whet.steps.search import search
