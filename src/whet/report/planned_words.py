@@ -136,10 +136,10 @@ PLANNED: dict[str, tuple[str, str]] = {
     # predicted and measured
     "rounds": ("Predicted against measured", "예측과 측정"),
     "rounds.lede": (
-        "The plan assumes that losses of parts add up. Each round measures the planned mix on the verification text "
-        "and corrects the plan by what it finds.",
-        "계획은 부분들의 손실이 더해진다고 가정합니다. 차례마다 계획한 조합을 확인용 글로 재고, 그 결과로 계획을 "
-        "고칩니다.",
+        "The plan assumes that losses of parts add up. Each round measures the planned mix on the verification text, "
+        "and the next plan is corrected by what its parts lost. A trial is made on a part of the text.",
+        "계획은 부분들의 손실이 더해진다고 가정합니다. 차례마다 계획한 조합을 확인용 글로 재고, 부분들이 잃은 만큼 "
+        "다음 계획을 고칩니다. 시험은 글의 일부로 합니다.",
     ),
     "rounds.plot": ("KL of each round, nats a token (log)", "차례마다의 KL (토큰당 nat, 로그)"),
     "rounds.desc": (

@@ -97,7 +97,7 @@ def budget_needs(job: Job, budget: Budget) -> dict[str, Any]:
     return needs | {
         "bytes": {"before": before, "after": {"total": after}, "ratio": after / whole},
         "disk": rounds * after + 2**20 + transformed_bytes(job) + judging_bytes(job, after),
-        # scoring takes about as much as solving, and so does measuring what parts lose alone in two rounds of a quality,
-        # or the trial of a size with it
+        # of a size, scoring takes about as much as solving, and so does the trial; of a quality, what is measured of a
+        # round half as much as making it
         "seconds": needs["seconds"] * (1 + 1.5 * rounds if budget.kind == "quality" else 3),
     }

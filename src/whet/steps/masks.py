@@ -44,7 +44,7 @@ def masks(
     announce(run, needs, on_event)
     if dry_run:
         return planned(run, job, needs)
-    job = with_text(examined(job), asked.samples, on_event)
+    job = with_text(examined(job), on_event)
     return carry_out(run, job, step_recipe(model, job, Masks, asked), on_event)
 
 

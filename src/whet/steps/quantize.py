@@ -56,7 +56,7 @@ def quantize(
     announce(run, needs, on_event)
     if dry_run:
         return planned(run, job, needs)
-    job = with_text(examined(job), asked.samples, on_event)
+    job = with_text(examined(job), on_event)
     return _carried_out(run, job, budget, items, recipe_of(model, asked, job), on_event)
 
 

@@ -101,9 +101,7 @@ def rounds_of(
     return rounds
 
 
-def _to_size(
-    job: Job, budget: Budget, scores: dict[str, Any], rounds: list[Round], make: Callable[..., Round]
-) -> None:
+def _to_size(job: Job, budget: Budget, scores: dict[str, Any], rounds: list[Round], make: Callable[..., Round]) -> None:
     """A plan is tried, the next is made from what its parts lost, and the better of the two by that is made."""
     target = find_target(job.target)
     first = make_plan(scores, target, budget, solver=job.solver)

@@ -37,7 +37,7 @@ def run(request: Request) -> dict[str, Any]:
     check_room(out.out, needs)
     if request.dry_run:
         return {"dry_run": True, **needs, "notes": list(job.notes)}
-    job = with_text(examined(job), asked.samples, request.on_event)
+    job = with_text(examined(job), request.on_event)
     with out.opened(request_of(job, recipe_of(request.source, asked, job)), job.solve, job.verify):
         return _made(out, job, request.on_event)
 
