@@ -79,7 +79,7 @@ def empty_model(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
     config = model_config(checkpoint)
     try:
         with torch.device("meta"):
-            return model_class(checkpoint).from_config(config, dtype=dtype)
+            return model_class(checkpoint).from_config(config, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # an assertion, a division by a number of heads that is 0
         raise _unusable(checkpoint, error) from error
 
@@ -97,7 +97,12 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     if checkpoint.dense:
         with quiet_transformers():
             model = model_class(checkpoint).from_pretrained(
-                checkpoint.path, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
+                checkpoint.path,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
             )
         return model.eval().to(device)  # type: ignore[arg-type]
     if checkpoint.whet is None:
@@ -164,7 +169,7 @@ def load_lighter(
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer. Raises UsageError when it has none."""
+    """The folder's tokenizer. Raises UsageError when it has none, or one that is code of its own."""
     path = find_folder(folder)
     if not any((path / name).is_file() for name in _TOKENIZERS):
         # for some families transformers would make up an empty one
@@ -175,8 +180,14 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             file=_TOKENIZERS[0],
         )
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers package raises plain exceptions for damaged files
+        if "trust_remote_code" in str(error):
+            raise UsageError(
+                "{folder}: its tokenizer is code of its own, which whet never runs. Give a copy of the model with a "
+                "tokenizer.json, and without auto_map in tokenizer_config.json.",
+                folder=path,
+            ) from error
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(
             "{folder} has no tokenizer that transformers can load ({error}). Put tokenizer.json and "
