@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from whet.anatomy import AUTO, FAMILIES, Family, architecture_of, described, task_of
 from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
+from whet.checkpoint.beside import inside, refuse_links
 from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint
 from whet.checkpoint.modeling_whet import converted, fill
@@ -138,6 +139,8 @@ def adapter_file(folder: Path) -> Path:
             folder=folder,
             file=f"{ADAPTER}/{WEIGHTS}",
         )
+    if not inside(folder, file):
+        raise UsageError("{file} lies outside the folder. Do not use this model.", file=file)
     return file
 
 
@@ -179,6 +182,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             folder=path,
             file=_TOKENIZERS[0],
         )
+    refuse_links(path)
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers package raises plain exceptions for damaged files
