@@ -17,6 +17,7 @@ from typer.exceptions import TyperException
 
 import whet
 from whet.cli import compare, compress, demo, export, generate, inspect, masks, plan, resume, run, schema, status
+from whet.cli.console import escaped
 from whet.cli.phrases import say, sentence
 from whet.errors import WhetError
 from whet.foreign import recognized
@@ -70,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _failed(error: Exception, message: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
-    print(f"{say('error')}: {message}", file=sys.stderr)
+        print(escaped("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    print(escaped(f"{say('error')}: {message}"), file=sys.stderr)
     return code
 
 
@@ -89,5 +90,5 @@ def _usage(error: TyperException) -> int:
     words = [f"{say('error')}: {sentence(recognized(message))}"]
     if near:
         words.append(say("did_you_mean", names=", ".join(near)))
-    print(*words, say("try_help", command=path), file=sys.stderr)
+    print(escaped(" ".join([*words, say("try_help", command=path)])), file=sys.stderr)
     return error.exit_code
