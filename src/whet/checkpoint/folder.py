@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whet.checkpoint.adapter import CONFIG
 from whet.checkpoint.beside import refuse_links
 from whet.checkpoint.files import TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
 from whet.errors import UsageError
+from whet.messages import Message
 from whet.paths import find_folder
 
 _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
@@ -33,6 +35,7 @@ class Checkpoint:
     def __init__(self, path: str | Path) -> None:
         self.path = find_folder(path)
         refuse_links(self.path)
+        _refuse_adapter(self.path)
         if not (self.path / "config.json").is_file():
             raise UsageError(
                 "{folder} is not a model folder: it has no config.json. Give the folder that holds config.json and the "
@@ -189,6 +192,28 @@ def read_whet(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     return read_manifest(_read_json(file), file)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Where PEFT is installed, transformers loads an adapter that lies beside a model over it, unasked: what the folder
+    computes would depend on what is installed."""
+    file = folder / CONFIG
+    if not file.is_file():
+        return
+    if (folder / "config.json").is_file():
+        raise UsageError(
+            "{folder} holds a model and an adapter ({file}), which transformers loads over the model where PEFT is "
+            "installed. Merge it first (merge_and_unload of PEFT, then save_pretrained into a new folder), or move "
+            "{file} out of the folder to go on without it.",
+            folder=folder,
+            file=CONFIG,
+        )
+    raise UsageError(
+        "{folder} holds an adapter for {base}, and no model. Merge it into that first (merge_and_unload of PEFT, then "
+        "save_pretrained into a new folder) and give the new folder.",
+        folder=folder,
+        base=_read_json(file).get("base_model_name_or_path") or Message("its model"),
+    )
 
 
 def _read_json(file: Path) -> dict[str, Any]:
