@@ -81,6 +81,7 @@ def test_best_fills_up_little_text_and_tuned_goes_by_the_text_alone(original, tm
     assert tuned["efforts"]["best"] > tuned["seconds"]  # which is without what it would write
     events = []
     monkeypatch.setattr("whet.steps.decide.ENOUGH", 400)
+    monkeypatch.setattr("whet.train.steps._EPOCHS", 5)
     result = compress(original, tmp_path / "out", solver="best", on_event=events.append, **SETTINGS)
     given, written = result["text"]["tokens"], result["text"]["written"]["tokens"]
     assert 400 <= given + written < 400 + 32

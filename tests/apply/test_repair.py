@@ -176,7 +176,7 @@ def test_the_card_and_the_page_tell_of_it(made):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("solver", some(["gptq", "nearest", "tuned", "block"], 2))
+@pytest.mark.parametrize("solver", some(["gptq", "nearest", "tuned", "block"], 4))
 def test_the_run_verifies_what_loads(tmp_path, solver):
     """Its KL is that of the loaded folder, adapter and all, whoever solved and trained."""
     original = models.make(tmp_path / "m", "llama")

@@ -43,8 +43,9 @@ CHOICES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Rotations that are learned in a moment."""
+    """Rotations that are learned in a moment, and what is trained sees its one batch 8 times, not 25."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("whet.train.steps._EPOCHS", 8)
         patch.setattr(rotations, "spinquant", functools.partial(spinquant, steps=6))
         yield
 
@@ -222,9 +223,9 @@ def test_killed_at_seeded_moments(tmp_path, original, undisturbed, name, number,
     assert hashes(out) == undisturbed(name).hashes
 
 
-@pytest.mark.parametrize("steps,shards", [(10, 1), (40, 2), (60, 4)])
+@pytest.mark.parametrize("steps,shards", [(3, 1), (13, 2), (19, 4)])
 def test_killed_inside_the_training_of_a_block_or_of_all_scales(tmp_path, original, undisturbed, steps, shards):
-    """One batch is seen 25 times by each of two blocks, and then by the whole."""
+    """One batch is seen 8 times by each of two blocks, and then by the whole."""
     out, choices = tmp_path / "out", CHOICES["trained"]
     killed(lambda: compress(original, out, text=WINDOWS, **choices), lambda: after(torch.optim.Adam, "step", steps))
     assert len(list(out.glob("whet-*.safetensors"))) == shards
