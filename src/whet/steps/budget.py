@@ -14,7 +14,7 @@ from whet.checkpoint import Checkpoint, size_on_disk
 from whet.errors import UsageError
 from whet.grids import Grid
 from whet.quantize import holds_zero
-from whet.steps.estimate import estimate
+from whet.steps.estimate import estimate, scoring_memory
 from whet.steps.options import Budget as Asked
 from whet.steps.rounds import QUALITY_ROUNDS, ROUNDS
 from whet.steps.score import unscored
@@ -96,6 +96,7 @@ def budget_needs(job: Job, budget: Budget) -> dict[str, Any]:
     after = min(after, whole)
     return needs | {
         "bytes": {"before": before, "after": {"total": after}, "ratio": after / whole},
+        "memory": max(needs["memory"], scoring_memory(job)),
         "disk": rounds * after + 2**20 + transformed_bytes(job) + judging_bytes(job, after),
         "seconds": needs["seconds"] * (2 * rounds + 1),  # what parts lose alone takes about what solving does
     }

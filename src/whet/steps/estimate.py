@@ -15,13 +15,16 @@ import torch
 from whet.anatomy import Linear
 from whet.apply.curvature import SLOPE_TOKENS
 from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.marginal import affordable
 from whet.apply.repair import REPAIR_ROUNDS
 from whet.apply.tune import TUNING_STEPS
-from whet.budget import tensor_bytes
+from whet.budget import tables, tensor_bytes
 from whet.checkpoint.memory import available_memory
 from whet.errors import MachineError, UsageError
 from whet.quantize import LEARNING_STEPS, ROUGH, SLICE, STEPS, WORDS, Effort
 from whet.steps.decide import ENOUGH
+from whet.steps.proof import PROVED
+from whet.steps.score import SCORED_TOKENS
 from whet.train import STEP_TOKENS, usual_steps
 from whet.transforms.judge import PROPOSED, judging_bytes, judging_memory, judging_multiplications
 from whet.transforms.make import transformed_bytes
@@ -45,6 +48,11 @@ _LEARNED, _LEARNING = 64, 12.0
 _EIGEN = 100.0
 # Bytes that choosing masks takes for each weight of what is solved together, and for each number of a second moment.
 _MASKING, _INVERSE = 40, 16
+# Numbers of vocabulary width that scoring looks at together, and how many such there are at its head (predictions,
+# noise and what is made of them). Of an embedding or head: rows and positions at a time, and bytes for each pair of
+# them and for each weight of those rows, which are solved.
+_LOGITS, _AT_HEAD = 1 << 24, 6
+_ROWS, _POSITIONS, _PAIR, _ROW = 8192, 2048, 16, 24
 # What Python, torch and transformers take before any model is read, measured on Linux x86-64.
 _BASE_MEMORY = 700 * 2**20
 
@@ -88,7 +96,8 @@ def estimate(job: Job) -> dict[str, Any]:
     if job.folding.learned:
         folding = max(folding, _LEARNED * block + 2 * moments + _LEARNED * parts.embedding.shape[1] ** 2)
     judging = judging_memory(job, block)
-    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding, judging) + hidden
+    working = max(8 * block + solving, 4 * block + activations, embedding, folding, judging, _proving(job, after))
+    memory = _BASE_MEMORY + working + hidden
     spilled = hidden if hidden > hidden_states.SPILL else 0
     if job.blockwise:
         width, count = parts.embedding.shape[1], len(parts.blocks)
@@ -174,6 +183,36 @@ def _searching(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
         walk += rounding + judging_multiplications(job, every)
         search += 2 * _seconds(rounded, effort.alone, multiply, tokens)
     return walk / multiply + search
+
+
+def _proving(job: Job, after: dict[str, int]) -> int:
+    """Bytes that the proof takes: whet's own reading and stock transformers' of the whole model side by side, and the
+    files that they are read from."""
+    dense = sum(info.nbytes for info in job.checkpoint.tensors.values())
+    if dense > PROVED:
+        return 0
+    return dense * (2 if job.storage.stock else 1) + after["total"]
+
+
+def scoring_memory(job: Job) -> int:
+    """Peak memory in bytes of finding out what parts lose: hidden states between all blocks, and then a block forward
+    and back, the head, or a table whose rows are tried; of a plan that was made also the streams it is measured on."""
+    parts = job.anatomy
+    vocabulary, width = parts.embedding.shape
+    batch = min(BATCH_TOKENS // 2, job.tokens)
+    states = 4 * width * min(job.tokens, SCORED_TOKENS) * (len(parts.blocks) + 1)
+    head = _AT_HEAD * 4 * min(_LOGITS, vocabulary * batch)
+    rows = min(vocabulary, _ROWS)
+    table = _PAIR * rows * min(job.tokens, _POSITIONS) + _ROW * rows * width + 12 * vocabulary * width
+    block = max(sum(math.prod(linear.shape) for linear in linears) for linears in parts.blocks)
+    passing = max(sum(sum(linear.shape) for linear in linears) for linears in parts.blocks)
+    moments = max(_moments(job, linears) for linears in parts.blocks)
+    # weights and their gradients, two second moments an input, and inputs, outputs and gradients: those of a batch
+    # twice, as the graph holds some too, and those that are kept apart
+    back = 8 * block + 2 * moments + 4 * passing * (2 * batch + min(job.tokens, SCORED_TOKENS) // 2)
+    swaps = {linear.address: [linear] for linear in (*tables(parts), *parts.linears())}
+    streams = 4 * width * sum(map(len, affordable(job, swaps))) * (len(swaps) + 1)
+    return _BASE_MEMORY + max(states + max(head, table, back), streams)
 
 
 def check_room(out: Path, needs: dict[str, Any]) -> None:
