@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,13 @@ PRINTS = {"cli", "starter"}  # `python -m whet.starter.make` is a command line o
 MOVES = {"grids", "checkpoint", "walk", "train", "engines", "apply", "transforms", "scores", "steps", "measure"}
 
 
-def modules() -> Iterator[tuple[str, Path, ast.Module]]:
-    for file in sorted(SRC.rglob("*.py")):
-        yield file.relative_to(SRC).parts[0].removesuffix(".py"), file, ast.parse(file.read_text(encoding="utf-8"))
+@functools.cache
+def modules() -> list[tuple[str, Path, ast.Module]]:
+    """Each file of the house by its room, parsed once for all tests."""
+    return [
+        (file.relative_to(SRC).parts[0].removesuffix(".py"), file, ast.parse(file.read_text(encoding="utf-8")))
+        for file in sorted(SRC.rglob("*.py"))
+    ]
 
 
 def imported(tree: ast.Module) -> Iterator[str]:

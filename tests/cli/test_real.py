@@ -38,7 +38,7 @@ main()
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.make(tmp_path_factory.mktemp("model") / "original", blocks=4)
+    return models.make(tmp_path_factory.mktemp("model") / "original")
 
 
 @pytest.fixture(scope="module")

@@ -230,7 +230,7 @@ def test_training_reaches_every_linear_of_a_block(made, tmp_path):
         assert torch.nn.functional.mse_loss(w, trained) < 0.02 * w.square().mean()
 
 
-@pytest.mark.covered("made", every=2, start=1)
+@pytest.mark.covered("made", every=4, start=1)
 def test_inputs_that_have_drifted_are_made_up_for(made, tmp_path):
     """The first block's have not, if the embedding is the original's, so it is as gptq leaves it; the last one's have.
     Experts' are not followed."""
@@ -310,7 +310,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.covered("made", every=2)
+@pytest.mark.covered("made", every=3)
 def test_a_stopped_run_goes_on_to_the_same_bytes(made, tmp_path):
     _, original, lighter, _ = made
 

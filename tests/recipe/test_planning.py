@@ -246,7 +246,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(original, planned, tmp_pat
     def work(folder):
         return lambda: compress(original, folder, bits=4.5, skills=SKILLS, **SETTINGS)
 
-    for number in some(range(5), 3):
+    for number in some(range(5), 5):
         folder = tmp_path / f"killed {number}"
         at = moments.randint(4, 160)
         killed(work(folder), lambda at=at: Ticks(at))

@@ -209,7 +209,7 @@ def test_killed_between_any_two_steps(tmp_path, original, undisturbed, moment):
 SEEDED = {"mixed": 12, "asymmetric": 4, "trained": 8, "transformed": 8, "turned": 8, "repaired": 8, "written": 4}
 
 
-@pytest.mark.parametrize("name,number,of", [(name, i, of) for name, of in SEEDED.items() for i in some(range(of), 4)])
+@pytest.mark.parametrize("name,number,of", [(name, i, of) for name, of in SEEDED.items() for i in some(range(of), 6)])
 def test_killed_at_seeded_moments(tmp_path, original, undisturbed, name, number, of):
     # one in every twelfth (or eighth) of the run, so that early and late moments are there
     at = int(undisturbed(name).ticks * (number + random.Random(number).random()) / of) + 1
