@@ -60,7 +60,7 @@ def modules(tmp_path, monkeypatch):
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
 
 
-@pytest.fixture(scope="module", params=some(CASES, 2))
+@pytest.fixture(scope="module", params=some(CASES, 3))
 def made(request, tmp_path_factory):
     """A case, its original, its folder with a repair of rank 5, and what `compress` told before and after."""
     family, task, tied, dtype, scheme, _ = case = CASES[request.param]

@@ -207,6 +207,7 @@ def test_stock_transformers_loads_them_through_the_modelling_file(tmp_path):
     assert exported["types"] == {"Q3_K": 14, "IQ4_NL": 2} and exported["check"]["weights"] == "equal, bit for bit"
 
 
+@pytest.mark.long
 def test_a_budget_mixes_block_types_of_two_levels_where_they_fit(tmp_path):
     models.make(tmp_path / "model", dtype=torch.float32, hidden_size=256, intermediate_size=320)
     made = compress(tmp_path / "model", tmp_path / "out", bits=4.6)
