@@ -18,6 +18,7 @@ from whet.checkpoint import (
     WEIGHTS,
     Checkpoint,
     Manifest,
+    adapter_config,
     adapter_size,
     adapter_tensors,
     atomic,
@@ -32,7 +33,7 @@ from whet.checkpoint import (
     write_tensors,
 )
 from whet.engines.torch import TorchEngine
-from whet.formats import adapter_config, linear_table
+from whet.formats import linear_table
 from whet.formats.export import FILE, write_verified
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message, first_of, to_json

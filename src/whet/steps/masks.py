@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from whet.apply.job import Job, compute_type, model_name
-from whet.apply.material import with_text
 from whet.apply.run import Run
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
@@ -23,7 +22,7 @@ from whet.messages import Message
 from whet.prune import WITHIN, Sparsity, find_importance, parse_groups, parse_share
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
 from whet.steps.estimate import estimate
-from whet.steps.material import Material, about_text, read_material
+from whet.steps.material import Material, about_text, read_material, with_text
 from whet.steps.options import Masks
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.request import Request, with_texts
@@ -45,7 +44,7 @@ def masks(
     announce(run, needs, on_event)
     if dry_run:
         return planned(run, job, needs)
-    job = with_text(examined(job), asked.samples, on_event)
+    job = with_text(examined(job), on_event)
     return carry_out(run, job, step_recipe(model, job, Masks, asked), on_event)
 
 
