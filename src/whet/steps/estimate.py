@@ -194,9 +194,12 @@ def _proving(job: Job, after: dict[str, int]) -> int:
     return dense * (2 if job.storage.stock else 1) + after["total"]
 
 
-def scoring_memory(job: Job) -> int:
+def scoring_memory(job: Job, alone: float) -> int:
     """Peak memory in bytes of finding out what parts lose: hidden states between all blocks, and then a block forward
-    and back, the head, or a table whose rows are tried; of a plan that was made also the streams it is measured on."""
+    and back, the head, or a table whose rows are tried; of a plan that was made also the streams it is measured on.
+
+    alone: how long that may take, as a multiple of what solving does.
+    """
     parts = job.anatomy
     vocabulary, width = parts.embedding.shape
     batch = min(BATCH_TOKENS // 2, job.tokens)
@@ -211,7 +214,7 @@ def scoring_memory(job: Job) -> int:
     # twice, as the graph holds some too, and those that are kept apart
     back = 8 * block + 2 * moments + 4 * passing * (2 * batch + min(job.tokens, SCORED_TOKENS) // 2)
     swaps = {linear.address: [linear] for linear in (*tables(parts), *parts.linears())}
-    streams = 4 * width * sum(map(len, affordable(job, swaps))) * (len(swaps) + 1)
+    streams = 4 * width * sum(len(window) for window in affordable(job, swaps, alone)) * (len(swaps) + 1)
     return _BASE_MEMORY + max(states + max(head, table, back), streams)
 
 
