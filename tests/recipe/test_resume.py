@@ -388,6 +388,28 @@ def test_a_model_that_changed_since_is_refused(tmp_path, original, change):
     assert models.contents(out) == before
 
 
+def test_a_file_beside_the_weights_that_has_changed_is_named(tmp_path, original):
+    model, out = shutil.copytree(original, tmp_path / "model"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        compress(model, out, scheme="int8s", solver="nearest", on_event=stop_after(1))
+    (model / "tokenizer_config.json").write_text('{"model_max_length": 7}', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"cannot go on: the original's tokenizer_config\.json is another"):
+        resume(out)
+
+
+def test_weights_that_are_written_to_while_they_are_read_are_noticed(tmp_path, original):
+    model, out = shutil.copytree(original, tmp_path / "model"), tmp_path / "out"
+    file = next(model.glob("*.safetensors"))
+
+    def write(event):
+        if event["event"] == "progress":
+            os.utime(file, ns=(0, 0))
+
+    with pytest.raises(UsageError, match=f"{file.name} changed while it was being read"):
+        compress(model, out, scheme="int8s", solver="nearest", on_event=write)
+    assert not (out / "whet.json").exists()
+
+
 def test_another_version_of_whet_is_refused(stopped, monkeypatch):
     monkeypatch.setattr(running, "__version__", "99.0")
     with pytest.raises(UsageError, match=r"was begun by whet .*this is 99\.0"):

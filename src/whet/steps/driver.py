@@ -24,7 +24,7 @@ from whet.apply.passes import solve_through, without_text
 from whet.apply.run import Run
 from whet.apply.shards import Shards
 from whet.budget import check_model
-from whet.checkpoint import size_on_disk
+from whet.checkpoint import copied_files, sha256, size_on_disk
 from whet.events import OnEvent, note_event
 from whet.messages import Message
 from whet.steps.estimate import check_room
@@ -67,7 +67,8 @@ def step_recipe(model: str | Path, job: Job, kind: type[Options], asked: Options
 
 def request_of(job: Job, recipe: Mapping[str, Any], **beside: Any) -> dict[str, Any]:
     """What a run depends on, as it is kept beside it. beside: what it depends on that the job does not know."""
-    whole = [job.fingerprint(), beside]
+    files = {file.name: sha256(file) for file in copied_files(job.original.path)}
+    whole = [job.fingerprint(), files, beside]
     return {
         "whet": __version__,
         "step": job.step,
@@ -75,6 +76,7 @@ def request_of(job: Job, recipe: Mapping[str, Any], **beside: Any) -> dict[str, 
         "record": job.record(),
         "recipe": recipe,
         "notes": list(job.notes),
+        "files": files,
         **beside,
         "fingerprint": hashlib.sha256(json.dumps(whole, sort_keys=True, ensure_ascii=False).encode()).hexdigest(),
     }

@@ -51,6 +51,7 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
 
     recipe: what does the same again, for recipe.yaml.
     """
+    job.original.check_unchanged()
     out, journal = shards.out, shards.journal
     report = {a: line for unit in shards.units() for a, line in journal.entries[unit]["linears"].items()}
     notes = [*job.notes, *starved(job, report), *untrained(job, journal)]
