@@ -39,7 +39,7 @@ def main() -> None:
         )
         base = base or processor
         rows.append([asked, f"{processor:.0f}", f"{wall:.0f}", f"{processor / base:.2f}"])
-    print(table(["", "processor s", "wall s", "over uniform"], rows))
+    print(table([["", "processor s", "wall s", "over uniform"], *rows]))
 
 
 def timed(lighter: Path, options: list[str], threads: int) -> tuple[float, float]:
