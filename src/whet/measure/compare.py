@@ -35,21 +35,22 @@ from transformers import PreTrainedTokenizerBase
 import whet
 from whet.engines.opening import open_engine
 from whet.errors import UsageError
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.divergence import clusters_of, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.measure.sides import (
     context_of,
+    item_tokens,
     lineage_of,
     memory_of,
     must_be_runnable,
     must_have_room,
     must_say_tokens,
     notes_of,
+    seconds_a_token,
     shared_tokenizer,
     size_of,
-    weights_of,
 )
 from whet.measure.skills import compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
@@ -58,6 +59,7 @@ from whet.messages import Message
 from whet.text import fingerprint, located_windows, read_documents, split
 
 VERSION = 1
+_NAMES = ("original", "lighter")
 
 
 def compare(
@@ -143,29 +145,35 @@ def compare(
         "clusters": len(set(clusters)),
         "clustered_by": clustered_by,
     }
-    needs = _needs(original, lighter, described["tokens"], items, dtype)
+    prompt = torch.cat([w.tokens for w in found])[
+        : min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
+    ].tolist()
+    measure_speed = speed and len(prompt) > 0 and task != "masked"
+    stages = _stages(original, described["tokens"], items, dtype, measure_speed, tasks or ())
+    needs: dict[str, Any] = {
+        "seconds": sum(stage.seconds for stage in stages),
+        "memory": memory_of(original, lighter, dtype),
+        "disk": 0,
+    }
     on_event({"event": "plan", **needs})
     if dry_run:
         about = {"format": "whet.compare", "version": VERSION, "dry_run": True}
         return {**about, **needs, "text": described, "items": len(items), "size": size, "notes": notes}
     must_have_room(needs["memory"], device)
-
-    prompt = torch.cat([w.tokens for w in found])[
-        : min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
-    ].tolist()
-    measure_speed = speed and len(prompt) > 0 and task != "masked"
-    # before the models are opened here, so that the two processes do not have to find room beside them
-    memory = (
-        {n: footprint(f, prompt, device=device, dtype=dtype) for n, f in _named(original, lighter)}
-        if measure_speed
-        else None
-    )
+    way = Way(on_event, stages)
+    memory: dict[str, Any] | None = None
+    if measure_speed:
+        # before the models are opened here, so that the two processes do not have to find room beside them
+        memory, stage = {}, Stage(way, "memory", len(_NAMES))
+        for name, model in zip(_NAMES, (original, lighter), strict=True):
+            memory[name] = footprint(model, prompt, device=device, dtype=dtype)
+            stage.step()
     engines = [open_engine(folder, device, dtype) for folder in (original, lighter)]
-    scores = divergence(engines[0], engines[1], [w.tokens for w in found], batch_tokens, on_event)
+    scores = divergence(engines[0], engines[1], [w.tokens for w in found], batch_tokens, way)
     notes += scores.notes
     outcomes = [
-        score(engine, items, chat=chat, on_event=on_event, stage=f"skills, {name}") if items else []
-        for name, engine in zip(("original", "lighter"), engines, strict=True)
+        score(engine, items, chat=chat, on_event=way, stage=f"skills, {name}") if items else []
+        for name, engine in zip(_NAMES, engines, strict=True)
     ]
     result: dict[str, Any] = {
         "format": "whet.compare",
@@ -179,9 +187,9 @@ def compare(
         "divergence": summarize(scores, clusters),
         "skills": compare_skills(items, outcomes[0], outcomes[1], examples),
         "size": {**size, "shrink": size["original"]["total"] / size["lighter"]["total"]},
-        "speed": side_by_side(engines[0], engines[1], prompt, on_event=on_event) if measure_speed else None,
+        "speed": side_by_side(engines[0], engines[1], prompt, on_event=way) if measure_speed else None,
         "memory": memory,
-        "tasks": run_tasks(engines[0], engines[1], tasks, seed) if tasks else [],
+        "tasks": run_tasks(engines[0], engines[1], tasks, seed, way) if tasks else [],
         "notes": notes,
         "options": {
             "field": field,
@@ -282,26 +290,16 @@ def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, An
     return judgements
 
 
-def _needs(
-    original: str | Path, lighter: str | Path, tokens: int, items: Sequence[Item], dtype: str | None
-) -> dict[str, Any]:
-    """What it will take: both models in memory, decoded, and one multiplication a weight and token of each."""
-    weights, _ = weights_of(original, dtype)
-    asked = sum(len(item.prompt.encode()) // 2 + (20 if item.answer else 10 * len(item.choices)) for item in items)
-    square = torch.ones(512, 512)
-    started = time.perf_counter()
-    for _ in range(4):
-        square @ square
-    a_second = 4 * 512**3 / (time.perf_counter() - started)
-    return {
-        "seconds": 2 * weights * (tokens + asked) / (a_second / 2) + 20,  # a model reaches half of that rate at best
-        "memory": memory_of(original, lighter, dtype),
-        "disk": 0,
-    }
-
-
-def _named(original: str | Path, lighter: str | Path) -> list[tuple[str, str | Path]]:
-    return [("original", original), ("lighter", lighter)]
+def _stages(
+    original: str | Path, tokens: int, items: Sequence[Item], dtype: str | None, speed: bool, tasks: Sequence[str]
+) -> list[Part]:
+    """What is done, in this order, with about how long it takes."""
+    each = seconds_a_token(original, dtype)
+    stages = [Part("divergence", 2 * each * tokens)]
+    stages += [Part(f"skills, {name}", each * item_tokens(items)) for name in _NAMES if items]
+    if speed:
+        stages = [Part("memory", 12), *stages, Part("speed", 8)]
+    return [*stages, Part("tasks", 120 * len(tasks))] if tasks else stages
 
 
 def environment() -> dict[str, Any]:
