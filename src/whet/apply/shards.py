@@ -22,7 +22,6 @@ from whet.messages import Message, to_json
 from whet.quantize import Solution
 from whet.walk import Journal
 
-
 # What a unit takes that is only copied, over a block that is rounded.
 _COPYING = 0.02
 

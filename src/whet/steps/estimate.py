@@ -35,8 +35,9 @@ _STEP = 8.0  # multiplications and additions a weight and token of a training st
 _WRITING = 8.0
 # Multiplications and additions a token and number of the head that verifying takes: two products, and their KL.
 _VERIFYING = 8.0
-# The same a weight and token of scoring: forward, once more, and back. Seconds a weight that pricing all schemes takes.
-_WALKING, _PRICING = 8.0, 1e-6
+# The same a weight and token of scoring: forward, once more, and back. Seconds that pricing all schemes takes, a weight
+# and a linear.
+_WALKING, _PRICING, _PRICED = 8.0, 1e-6, 0.05
 # Bytes that factorising a second moment takes for each of its numbers, in double precision at most.
 _FACTOR = 14
 # Candidates that a search for factors rounds some rows with.
@@ -128,8 +129,9 @@ def seconds_by_stage(job: Job) -> dict[str, float]:
 
 def scoring_seconds(job: Job, tokens: int) -> float:
     """About how long scoring every part takes that many tokens are walked through, forward and back."""
-    weights = sum(linear.shape[0] * linear.shape[1] for linear in job.anatomy.linears())
-    return _WALKING * weights * tokens / _multiplications_per_second() + _PRICING * weights
+    linears = job.anatomy.linears()
+    weights = sum(linear.shape[0] * linear.shape[1] for linear in linears)
+    return _WALKING * weights * tokens / _multiplications_per_second() + _PRICING * weights + _PRICED * len(linears)
 
 
 def _seconds(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
