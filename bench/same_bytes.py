@@ -78,7 +78,7 @@ def hash_of(run: Run, model: Path, folder: Path) -> str:
 
 
 def compress_with_stops(model: Path, out: Path, options: dict[str, Any], after: int) -> None:
-    """Compress, stopping each call after so many events that are `kept`; go on by the same call, and last by `resume`."""
+    """Compress, stopping each call after so many `kept` events; go on by the same call, and last by `resume`."""
     for _ in range(STOPS):
         left = after
 
