@@ -1,4 +1,5 @@
-"""The rooms of the house: who may import whom, who knows architectures, who prints, who moves tensors to a device."""
+"""The rooms of the house: who may import whom, who knows architectures, who prints, who moves tensors to a device; and
+how long files and functions may be."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ ROOMS = [
 ]
 # fmt: on
 PRINTS = {"cli", "starter"}  # `python -m whet.starter.make` is a command line of its own
+LINES = {"a file": 400, "a function": 80}
 MOVES = {"grids", "checkpoint", "walk", "train", "engines", "apply", "transforms", "scores", "steps", "measure"}
 
 
@@ -94,4 +96,18 @@ def test_tensors_are_moved_to_a_device_only_where_they_flow():
             to_device = node.func.attr == "to" and any("device" in ast.unparse(argument) for argument in node.args)
             if node.func.attr == "cuda" or to_device:
                 wrong.append(f"{file.relative_to(SRC)}:{node.lineno}")
+    assert not wrong
+
+
+def test_files_and_functions_can_be_read_at_one_sitting():
+    wrong = []
+    for _, file, tree in modules():
+        lines = len(file.read_text(encoding="utf-8").splitlines())
+        if lines > LINES["a file"]:
+            wrong.append(f"{file.relative_to(SRC)}: {lines} lines")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > LINES["a function"]:
+                    wrong.append(f"{file.relative_to(SRC)}:{node.lineno}: {node.name}, {lines} lines")
     assert not wrong

@@ -38,8 +38,10 @@ def checked(kind: type[M], value: Any, source: str, *, by_name: bool = False) ->
     try:
         return kind.model_validate(value, context={"document": not by_name}, by_name=by_name, by_alias=not by_name)
     except ValidationError as error:
-        # a key that is not known often is the one that is missing, misspelt: it is told first
-        faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+        # A key that is not known often is the one that is missing, misspelt: it is told first. Of several types that a
+        # key may have, the one that fitted farthest was meant.
+        faults = error.errors(include_url=False)
+        faults.sort(key=lambda fault: (fault["type"] != "extra_forbidden", -len(fault["loc"])))
         alike = sum(fault["type"] == faults[0]["type"] for fault in faults) - 1
         more = Message(" ({count} more like this.)", count=alike) if alike else ""
         raise UsageError(
@@ -51,8 +53,8 @@ def _told(kind: type[BaseModel], fault: Any, by_name: bool) -> Message:
     at, what = tuple(fault["loc"]), recognized(f"{fault['msg'][:1].lower()}{fault['msg'][1:]}".rstrip("."))
     if fault["type"] == "value_error":
         what = fault["ctx"]["error"].args[0]  # what a validator of whet raised
-    if len(at) > 1 and at[-1] in ("str", "int", "float"):
-        at = at[:-1]  # one of several types that the key may have
+    # of several types that a key may have, the one that was tried is no part of the path
+    at = tuple(key for i, key in enumerate(at) if not (i and _names_type(key)))
     path = _path(at)
     if fault["type"] == "extra_forbidden":
         known = list(kind.model_fields) if by_name else _keys(kind, at[:-1])
@@ -67,6 +69,12 @@ def _told(kind: type[BaseModel], fault: Any, by_name: bool) -> Message:
     if fault["type"] == "value_error":
         return Message("{path}: {what}.", path=path, what=what)
     return Message("{path} is {value!r}: {what}.", path=path, value=fault["input"], what=what)
+
+
+def _names_type(key: str | int) -> bool:
+    """Whether pydantic names a type by this part of a path."""
+    kinds = ("str", "int", "float", *(kind.__name__ for kind in Strict.__subclasses__()))
+    return key in kinds or str(key).startswith("literal[")
 
 
 def _path(at: tuple[str | int, ...]) -> str:

@@ -24,5 +24,7 @@ def test_every_bench_finds_what_it_imports() -> None:
         ]
     )
     known = {**os.environ, "PYTHONPATH": str(BENCH.parent / "tests")}  # as `make readme` has it
-    done = subprocess.run([sys.executable, "-c", tried], cwd=BENCH, env=known, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", tried], cwd=BENCH, env=known, capture_output=True, text=True, check=True
+    )
     assert "Traceback" not in done.stderr, done.stderr

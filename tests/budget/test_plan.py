@@ -54,7 +54,15 @@ def full(parts, tensors):
         "budget": {"kind": "bytes", "asked": "25%", "bytes": size + 10, "value": float(size + 10)},
         "predicted": {**point, "by_part": dict.fromkeys(bare["schemes"], 0.001)},
         "measured": [
-            {"bytes": size, "predicted_kl": 0.01, "measured_kl": 0.02, "top1": 0.9, "retention": {"sums": 1.0}}
+            {
+                "tokens": 4096,
+                "trial": True,
+                "bytes": size,
+                "predicted_kl": 0.01,
+                "measured_kl": 0.02,
+                "top1": 0.9,
+                "retention": {"sums": 1.0},
+            }
         ],
         "gap": {"bound": 0.009, "relative": 0.1},
         "frontier": [point],

@@ -25,7 +25,12 @@ WRONG = [
 CODE = """
 import json, sys
 from whet import cli
-told = {" ".join(words): [cli._run(words), "torch" in sys.modules] for words in json.loads(sys.argv[1])}
+told = {}
+for words in json.loads(sys.argv[1]):
+    try:
+        cli.main(words)
+    except SystemExit as left:
+        told[" ".join(words)] = [left.code, "torch" in sys.modules]
 print(json.dumps(told))
 """
 

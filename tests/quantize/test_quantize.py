@@ -14,8 +14,7 @@ from whet.errors import UsageError
 from whet.grids import IntegerGrid, parse_scheme
 from whet.quantize import Solution, gptq, nearest, second_moment_error
 from whet.quantize.descent import descend
-from whet.quantize.solution import row_slices
-from whet.quantize.steering import LARGE, steering_type
+from whet.quantize.solution import LARGE, row_slices, steering_type
 
 KINDS = ("none", "int", "real")
 quick = settings(max_examples=15, deadline=None, derandomize=True)

@@ -113,6 +113,14 @@ REFUSED = {
     "a gate of no figure": (({"quantize": QUANTIZE, "gate": {"klx": 1}},), ["klx", "Did you mean kl?"]),
     "a skill of none": (({"quantize": QUANTIZE, "gate": {"retention.firs": 1}},), ["firs", "Did you mean"]),
     "no gate to fail": (({"quantize": QUANTIZE, "on_fail": "skip"},), ["there is no gate"]),
+    "a word for what is next": (
+        ({"quantize": QUANTIZE, "gate": {"kl": 1}, "on_fail": "halv"},),
+        ["steps[0].on_fail is 'halv'"],
+    ),
+    "nothing to try": (
+        ({"quantize": QUANTIZE, "gate": {"kl": 1}, "on_fail": {"try": []}},),
+        ["steps[0].on_fail.try is []"],
+    ),
     "half of a scheme": (({"quantize": QUANTIZE, "gate": {"kl": 1}, "on_fail": "halve"},), ["have no half"]),
     "a scheme of none": (({"transform": TRANSFORM}, {"quantize": {**QUANTIZE, "scheme": "int4x"}}), ["int4x"]),
     "an option of none": (({"quantize": {"schem": "int4s"}},), ["steps[0].quantize.schem", "Did you mean scheme?"]),

@@ -11,7 +11,7 @@ import pytest
 
 from whet import starter
 from whet.errors import UsageError
-from whet.starter.make import STAGES
+from whet.starter.curriculum import STAGES
 from whet.starter.words import DICTIONARY, facts
 
 QUESTION = re.compile(r"(?:[^\n]*)\n(?:Answer|답):")

@@ -11,7 +11,8 @@ import pytest
 
 from whet.korean import josa
 from whet.starter import SKILLS, skills
-from whet.starter.tasks import QUESTIONS, split_of
+from whet.starter.splits import split_of
+from whet.starter.tasks import QUESTIONS
 from whet.starter.words import ADJECTIVES, DICTIONARY, FOODS, PEOPLE, PLACES, THINGS, VERBS, facts
 
 
@@ -100,7 +101,7 @@ def test_syllogisms_hold_in_every_small_world() -> None:
 
 
 def _kind_forms() -> dict[str, str]:
-    from whet.starter.tasks import KINDS
+    from whet.starter.logic import KINDS
 
     return {kind: kind + ("es" if kind.endswith("x") else "s") for kind in KINDS}
 

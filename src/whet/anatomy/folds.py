@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from whet.anatomy.families import Fold
+from whet.anatomy.family import Fold
 from whet.anatomy.model import Anatomy, Linear
 from whet.messages import Message, with_or
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 from torch import nn
 
-from whet.anatomy.families import Family, LinearName, architecture_of
+from whet.anatomy.family import Family, LinearName, architecture_of
 from whet.messages import Message
 
 # What decides on experts is never rounded.

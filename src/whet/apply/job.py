@@ -40,7 +40,8 @@ class Job:
     solver, transform, repair (rank of an adapter), synthetic (tokens that the original writes beside the text), seed.
     solve, verify: windows of tokens, int64. to_write: tokens that the original is still to write, for want of text or
     beside it. text: what the lineage tells of the text. notes: what a reader of the result has to know.
-    marginal: also measure what each part loses by itself, which the next plan is made from.
+    marginal: what measuring what each part loses by itself, which the next plan is made from, may take, as a multiple
+    of solving; 0 does not.
     step: which step's work it is. sparsity: which weights are 0, where any are by rule.
     """
 
@@ -67,7 +68,7 @@ class Job:
     text: Mapping[str, Any] | None = None
     notes: tuple[Message, ...] = ()
     sha256: str | None = None
-    marginal: bool = False
+    marginal: float = 0.0
     transforms: Mapping[str, dict[str, Any]] | None = None
     source: Checkpoint | None = None
     parted: bool = False

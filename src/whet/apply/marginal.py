@@ -32,14 +32,15 @@ _FEWEST = 1024  # tokens below which a measured loss says less than a predicted 
 def marginal_losses(job: Job, shards: Shards, table: Tensor | None) -> dict[str, Any]:
     """KL(original ‖ one part lighter) in nats a token, as `{"tokens": n, "parts": [...]}`.
 
-    Each of `parts` has its `addresses` and its `kl`. Part by part, or where that would take longer than solving
-    did, or 2 GiB of hidden states, block by block; {} where even so fewer than 1024 tokens could be followed.
+    Each of `parts` has its `addresses` and its `kl`. Part by part, or where that would take longer than the job allows
+    (`job.marginal`), or 2 GiB of hidden states, block by block; {} where even so fewer than 1024 tokens could be
+    followed.
     Windows are the verifying ones and then those that were solved on: a few tokens make most of a part's loss, so
     how many are seen matters more than that the solver saw some. table: the lighter embedding.
     """
     anatomy, device = job.anatomy, job.device
     for swaps in (_parts(job), _blocks(job)):
-        windows = affordable(job, swaps)
+        windows = affordable(job, swaps, job.marginal)
         if windows:
             break
     else:
@@ -91,7 +92,7 @@ def _blocks(job: Job) -> dict[str, list[Linear]]:
     return found
 
 
-def affordable(job: Job, swaps: Mapping[str, Sequence[Linear]], times: float = 1.0) -> Sequence[Tensor]:
+def affordable(job: Job, swaps: Mapping[str, Sequence[Linear]], times: float) -> Sequence[Tensor]:
     """As many windows as there is time and room to follow all swaps on, verifying ones first; none if few.
 
     times: how long that may take, as a multiple of what solving does.

@@ -1,8 +1,7 @@
 """Exact bytes of parts under a choice of grids, plans, and the best choice within a budget."""
 
-from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
+from whet.budget.knapsack import Infeasible, Option, choose, fewest_bytes, frontier
 from whet.budget.plan import (
-    CheckedPlan,
     check_model,
     check_plan,
     plan_hash,
@@ -14,8 +13,6 @@ from whet.budget.plan import (
 from whet.budget.sizes import adapted, adapter_bytes, linear_bytes, parse_size, tables, tensor_bytes
 
 __all__ = [
-    "CheckedPlan",
-    "Choice",
     "Infeasible",
     "Option",
     "adapted",

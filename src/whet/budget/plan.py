@@ -60,6 +60,8 @@ class Measured(Strict):
     """One round of refinement: what a mix was predicted and measured to give."""
 
     bytes: int = Field(ge=0)
+    tokens: int | None = Field(default=None, ge=0, description="Tokens that it was solved on")
+    trial: bool = Field(default=False, description="Whether it was only tried: on a part of the text, without training")
     predicted_kl: float
     measured_kl: float
     top1: float
@@ -183,9 +185,13 @@ def schemes_hash(schemes: Mapping[str, str]) -> str:
 
 
 def plan_hash(plan: Mapping[str, Any]) -> str:
-    """SHA-256 of everything a plan says. (Groups that are not there leave it as it was before there were any.)"""
+    """SHA-256 of everything a plan says. (What is not there of groups, tokens and trials leaves it as it was before
+    there were any.)"""
     whole = read_plan(plan)
     said = {key: value for key, value in whole.items() if key != "groups" or value}
+    said["measured"] = [
+        {k: v for k, v in one.items() if k not in ("tokens", "trial") or v} for one in whole["measured"]
+    ]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
 
-from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_tensors, read_factors
+from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_config, adapter_tensors, read_factors
 from whet.checkpoint.files import (
     TensorInfo,
     atomic,
@@ -14,7 +14,7 @@ from whet.checkpoint.files import (
     write_json,
     write_tensors,
 )
-from whet.checkpoint.folder import Checkpoint, copied_files, read_whet
+from whet.checkpoint.folder import Checkpoint, copied_files
 from whet.checkpoint.loading import (
     adapter_file,
     adapter_size,
@@ -39,6 +39,7 @@ __all__ = [
     "Checkpoint",
     "Manifest",
     "TensorInfo",
+    "adapter_config",
     "adapter_file",
     "adapter_size",
     "adapter_tensors",
@@ -57,7 +58,6 @@ __all__ = [
     "read_factors",
     "read_header",
     "read_tensor",
-    "read_whet",
     "replace",
     "sha256",
     "size_on_disk",

@@ -1,4 +1,5 @@
-"""Low-rank adapters as PEFT stores them: reading one, and running it beside the linears of a loaded model.
+"""Low-rank adapters as PEFT stores them (checked with peft 0.21): what is written of one, reading it, and running it
+beside the linears of a loaded model.
 
 `adapter/` in a lighter folder holds `adapter_model.safetensors`, with `base_model.model.NAME.lora_A.weight` `[r, in]`
 and `….lora_B.weight` `[out, r]` for every module NAME, and `adapter_config.json`. What a module gives becomes
@@ -7,17 +8,45 @@ and `….lora_B.weight` `[out, r]` for every module NAME, and `adapter_config.js
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from whet.anatomy import Module
 from whet.checkpoint.files import read_header, read_tensor
 from whet.errors import UsageError
 
 ADAPTER = "adapter"  # the folder in a lighter one
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+# What PEFT wraps a model as. For others a plain wrapper passes everything through: PEFT's own for classifiers trains
+# the classifier anew, and that for an encoder and a decoder asks for what transformers 5.23 has no more.
+_TASKS = {"causal": "CAUSAL_LM"}
+
+
+def adapter_config(modules: Sequence[Module], rank: int, task: str) -> dict[str, Any]:
+    """The config of an adapter of `rank` for `modules`, each by its whole name, with what it adds taken as it is.
+
+    A module with fewer rows or columns than `rank` has as many. task: as `Anatomy.task`.
+    """
+    thin = {module.name: min(rank, *module.shape) for module in modules if min(module.shape) < rank}
+    return {
+        "peft_type": "LORA",
+        "task_type": _TASKS.get(task),
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": [module.name for module in modules],
+        "rank_pattern": thin,
+        "alpha_pattern": thin,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": any(linear.transposed for module in modules for linear in module.linears),
+        "modules_to_save": None,
+    }
 
 
 def adapter_tensors(module: str, b: Tensor, a: Tensor) -> dict[str, Tensor]:

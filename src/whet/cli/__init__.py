@@ -56,20 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a stream that a test put there
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(_run(arguments))
-
-
-def _run(arguments: list[str]) -> int:
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="whet", standalone_mode=False)
-        return code if isinstance(code, int) else 0
     except TyperException as error:
-        return _usage(error)
+        code = _usage(error)
     except WhetError as error:
-        return _failed(error, sentence(error.message), error.exit_code, "--debug" in arguments)
+        code = _failed(error, sentence(error.message), error.exit_code, "--debug" in arguments)
     except Exception as error:
         message = say("internal", kind=type(error).__name__, message=" ".join(str(error).split()))
-        return _failed(error, message, 1, "--debug" in arguments)
+        code = _failed(error, message, 1, "--debug" in arguments)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _failed(error: Exception, message: str, code: int, debug: bool) -> int:

@@ -18,7 +18,7 @@ from whet.cli.tables import by_part, needs
 from whet.errors import UsageError
 from whet.events import Event
 from whet.report.numbers import figure
-from whet.steps.options import Compress
+from whet.steps.options import SAMPLES, Compress
 
 EXAMPLE = "Example: whet compress MODEL lighter --scheme W4A16 --text corpus.jsonl --field text"
 ITEMS = 400  # of each of the embedded model's skills, to keep a quality by
@@ -55,7 +55,7 @@ def run(
     folder, lighter = _places(options.pop("model"), options.pop("out"))
     check_material(options["text"], options["skills"])
     if options["text"] is None and is_starter(folder):
-        options["text"] = calibration(options["samples"], options["seed"])
+        options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
         if options["quality"] is not None and options["skills"] is None:
             from whet import starter
 

@@ -15,7 +15,7 @@ from whet.cli.phrases import language, say, size
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
 from whet.report.numbers import figure
-from whet.steps.options import Inspect
+from whet.steps.options import SAMPLES, Inspect
 
 EXAMPLE = "Example: whet inspect MODEL --text corpus.txt --skills skills.jsonl --report inspect.html"
 ITEMS = 64  # of each of the embedded model's skills
@@ -40,7 +40,7 @@ def run(
         from whet import starter
 
         if options["text"] is None:
-            options["text"] = calibration(options["samples"], options["seed"])
+            options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
         if options["skills"] is None:
             options["skills"] = starter.skills("solve", ITEMS, options["seed"])
     with Console(as_json) as console:

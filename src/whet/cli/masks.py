@@ -11,7 +11,7 @@ from whet.cli.compress import made, plan
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, Out, takes
 from whet.cli.starter import calibration, check_material, is_starter, resolve
-from whet.steps.options import MasksVerb
+from whet.steps.options import SAMPLES, MasksVerb
 
 EXAMPLE = "Example: whet masks MODEL sparse --pattern 2:4 --text corpus.jsonl --field text"
 
@@ -32,7 +32,7 @@ def run(
     folder = resolve(model)
     check_material(options["text"])
     if options["text"] is None and is_starter(folder):
-        options["text"] = calibration(options["samples"], options["seed"])
+        options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
     with Console(as_json, resume=out) as console:
         result = whet.masks(folder, out, **options, dry_run=dry_run, on_event=console.on_event)
         plan(console, result) if dry_run else made(console, result, folder)

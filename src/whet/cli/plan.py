@@ -15,7 +15,7 @@ from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
 from whet.report.numbers import figure
-from whet.steps.options import Plan
+from whet.steps.options import SAMPLES, Plan
 
 EXAMPLE = "Example: whet plan MODEL plan.json --fit 25% --text corpus.txt"
 
@@ -35,7 +35,7 @@ def run(
     folder = resolve(model)
     check_material(options["text"])
     if options["text"] is None and is_starter(folder):
-        options["text"] = calibration(options["samples"], options["seed"])
+        options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
     with Console(as_json) as console:
         plan = whet.plan(folder, out, **options, on_event=console.on_event)
         console.show(by_role(plan).rich(), beside(plan).rich())

@@ -12,7 +12,6 @@ from typing import Any
 from whet.anatomy import AUTO, Anatomy
 from whet.grids import Grid
 
-CONTAINERS = ("compressed-tensors", "whet")
 CT_VERSION = "0.20.0"
 
 

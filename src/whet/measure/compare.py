@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 import whet
@@ -108,6 +109,8 @@ def compare(
     be read or is too short; GateError when the lighter model gives logits that are not finite; MachineError for a
     missing device or package.
     """
+    asked = _Asked(original, lighter, field, chat, windows, window, batch_tokens, seed, device, dtype, speed,
+                   tuple(tasks or ()), use_report_split, examples)  # fmt: skip
     started = time.monotonic()
     limits_used = resolve_limits(limits, has_skills=skills is not None)
     if text is None:
@@ -118,24 +121,74 @@ def compare(
     if tasks:
         require_harness()
     items = [] if skills is None else read_skills(skills)
-    must_be_runnable((original, lighter), tasks)
+    given = _given(asked, text)
+    size = {"original": size_of(original), "lighter": size_of(lighter)}
+    stages = _stages(asked, given, items)
+    needs: dict[str, Any] = {
+        "seconds": sum(stage.seconds for stage in stages),
+        "memory": memory_of(original, lighter, dtype),
+        "disk": 0,
+    }
+    on_event({"event": "plan", **needs})
+    if dry_run:
+        about = {"format": "whet.compare", "version": VERSION, "dry_run": True, **needs}
+        return {**about, "text": given.described, "items": len(items), "size": size, "notes": given.notes}
+    must_have_room(needs["memory"], device)
+    result = _measured(asked, given, items, size, limits_used, Way(on_event, stages))
+    return result | {"seconds": time.monotonic() - started}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `compare` was asked with."""
+
+    original: str | Path
+    lighter: str | Path
+    field: str
+    chat: bool
+    windows: int | None
+    window: int
+    batch_tokens: int
+    seed: int
+    device: str
+    dtype: str | None
+    speed: bool
+    tasks: tuple[str, ...]
+    use_report_split: bool | None
+    examples: int
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What both models read: `windows` and what these are clustered by, and a `prompt` to time them with, [] where
+    nothing is timed. described: the text as the result has it."""
+
+    windows: list[Tensor]
+    clusters: list[int]
+    described: dict[str, Any]
+    prompt: list[int]
+    notes: list[Message]
+
+
+def _given(asked: _Asked, text: str | Path | Sequence[str]) -> _Given:
+    """Read the text, and cut it as both models can take it."""
+    original, lighter, length = asked.original, asked.lighter, asked.window
+    must_be_runnable((original, lighter), asked.tasks)
     task = must_say_tokens(original)
     tokenizer = shared_tokenizer(original, lighter)
-    size = {"original": size_of(original), "lighter": size_of(lighter)}
     notes = notes_of(original, lighter) + ([_READ_AS[task]] if task in _READ_AS else [])
-
-    length, context = window, min((n for n in map(context_of, (original, lighter)) if n is not None), default=None)
-    if context is not None and context < window:
-        length = context
+    context = min((n for n in map(context_of, (original, lighter)) if n is not None), default=None)
+    if context is not None and context < length:
         notes.append(
             Message(
                 "Windows have {context} tokens, the context of the model, instead of {asked}.",
                 context=context,
-                asked=window,
+                asked=length,
             )
         )
-    material = _read(text, field, chat, tokenizer, lighter, use_report_split, seed, notes)
-    found = located_windows(material.documents, tokenizer, windows, length, seed, material.source)
+        length = context
+    material = _read(text, asked.field, asked.chat, tokenizer, lighter, asked.use_report_split, asked.seed, notes)
+    found = located_windows(material.documents, tokenizer, asked.windows, length, asked.seed, material.source)
     clusters, clustered_by = clusters_of(found, notes)
     described = {
         **material.described,
@@ -145,67 +198,64 @@ def compare(
         "clusters": len(set(clusters)),
         "clustered_by": clustered_by,
     }
-    prompt = torch.cat([w.tokens for w in found])[
-        : min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
-    ].tolist()
-    measure_speed = speed and len(prompt) > 0 and task != "masked"
-    stages = _stages(original, described["tokens"], items, dtype, measure_speed, tasks or ())
-    needs: dict[str, Any] = {
-        "seconds": sum(stage.seconds for stage in stages),
-        "memory": memory_of(original, lighter, dtype),
-        "disk": 0,
-    }
-    on_event({"event": "plan", **needs})
-    if dry_run:
-        about = {"format": "whet.compare", "version": VERSION, "dry_run": True}
-        return {**about, **needs, "text": described, "items": len(items), "size": size, "notes": notes}
-    must_have_room(needs["memory"], device)
-    way = Way(on_event, stages)
-    memory: dict[str, Any] | None = None
-    if measure_speed:
+    tokens = [w.tokens for w in found]
+    prompt: list[int] = []
+    if asked.speed and task != "masked":
+        prompt = torch.cat(tokens)[: min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)].tolist()
+    return _Given(tokens, clusters, described, prompt, notes)
+
+
+def _measured(
+    asked: _Asked,
+    given: _Given,
+    items: Sequence[Item],
+    size: Mapping[str, Mapping[str, int]],
+    limits: Mapping[str, float],
+    on_event: OnEvent,
+) -> dict[str, Any]:
+    """All figures and their verdict."""
+    sides = {"original": asked.original, "lighter": asked.lighter}
+    prompt, memory = given.prompt, dict[str, Any]()
+    stage = Stage(on_event, "memory", len(sides))
+    for name, model in sides.items() if prompt else ():
         # before the models are opened here, so that the two processes do not have to find room beside them
-        memory, stage = {}, Stage(way, "memory", len(_NAMES))
-        for name, model in zip(_NAMES, (original, lighter), strict=True):
-            memory[name] = footprint(model, prompt, device=device, dtype=dtype)
-            stage.step()
-    engines = [open_engine(folder, device, dtype) for folder in (original, lighter)]
-    scores = divergence(engines[0], engines[1], [w.tokens for w in found], batch_tokens, way)
-    notes += scores.notes
+        memory[name] = footprint(model, prompt, device=asked.device, dtype=asked.dtype)
+        stage.step()
+    engines = [open_engine(folder, asked.device, asked.dtype) for folder in sides.values()]
+    scores = divergence(engines[0], engines[1], given.windows, asked.batch_tokens, on_event)
     outcomes = [
-        score(engine, items, chat=chat, on_event=way, stage=f"skills, {name}") if items else []
-        for name, engine in zip(_NAMES, engines, strict=True)
+        score(engine, items, chat=asked.chat, on_event=on_event, stage=f"skills, {name}") if items else []
+        for name, engine in zip(sides, engines, strict=True)
     ]
     result: dict[str, Any] = {
         "format": "whet.compare",
         "version": VERSION,
         "verdict": None,
         "judgements": [],
-        "limits": limits_used,
-        "original": str(original),
-        "lighter": str(lighter),
-        "text": described,
-        "divergence": summarize(scores, clusters),
-        "skills": compare_skills(items, outcomes[0], outcomes[1], examples),
+        "limits": limits,
+        **{name: str(model) for name, model in sides.items()},
+        "text": given.described,
+        "divergence": summarize(scores, given.clusters),
+        "skills": compare_skills(items, outcomes[0], outcomes[1], asked.examples),
         "size": {**size, "shrink": size["original"]["total"] / size["lighter"]["total"]},
-        "speed": side_by_side(engines[0], engines[1], prompt, on_event=way) if measure_speed else None,
-        "memory": memory,
-        "tasks": run_tasks(engines[0], engines[1], tasks, seed, way) if tasks else [],
-        "notes": notes,
+        "speed": side_by_side(engines[0], engines[1], prompt, on_event=on_event) if prompt else None,
+        "memory": memory or None,
+        "tasks": run_tasks(engines[0], engines[1], asked.tasks, asked.seed, on_event) if asked.tasks else [],
+        "notes": [*given.notes, *scores.notes],
         "options": {
-            "field": field,
-            "chat": chat,
-            "windows": windows,
-            "window": window,
-            "seed": seed,
+            "field": asked.field,
+            "chat": asked.chat,
+            "windows": asked.windows,
+            "window": asked.window,
+            "seed": asked.seed,
             "device": str(engines[0].device),
             "dtype": [engine.dtype for engine in engines],
-            "batch_tokens": batch_tokens,
+            "batch_tokens": asked.batch_tokens,
         },
         "environment": environment(),
     }
     result["judgements"] = _judgements(result, identical=sums(scores).identical and outcomes[0] == outcomes[1])
     result["verdict"] = overall(result["judgements"])
-    result["seconds"] = time.monotonic() - started
     return result
 
 
@@ -290,16 +340,14 @@ def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, An
     return judgements
 
 
-def _stages(
-    original: str | Path, tokens: int, items: Sequence[Item], dtype: str | None, speed: bool, tasks: Sequence[str]
-) -> list[Part]:
+def _stages(asked: _Asked, given: _Given, items: Sequence[Item]) -> list[Part]:
     """What is done, in this order, with about how long it takes."""
-    each = seconds_a_token(original, dtype)
-    stages = [Part("divergence", 2 * each * tokens)]
-    stages += [Part(f"skills, {name}", each * item_tokens(items)) for name in _NAMES if items]
-    if speed:
+    each = seconds_a_token(asked.original, asked.dtype)
+    stages = [Part("divergence", 2 * each * given.described["tokens"])]
+    stages += [Part(f"skills, {name}", each * item_tokens(items)) for name in ("original", "lighter") if items]
+    if given.prompt:
         stages = [Part("memory", 12), *stages, Part("speed", 8)]
-    return [*stages, Part("tasks", 120 * len(tasks))] if tasks else stages
+    return [*stages, Part("tasks", 120 * len(asked.tasks))] if asked.tasks else stages
 
 
 def environment() -> dict[str, Any]:

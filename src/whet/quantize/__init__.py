@@ -5,12 +5,12 @@ to store, and what is folded in before. Both are tables of rows (`solvers`, `tra
 from __future__ import annotations
 
 from whet.quantize.awq import awq
-from whet.quantize.block import Start, Trained, pull, round_block
+from whet.quantize.block import Start, pull, round_block
 from whet.quantize.eora import eora
 from whet.quantize.gptaq import asymmetric_target
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
-from whet.quantize.readers import Reader, Settle, balanced, loss
+from whet.quantize.readers import Reader, balanced, loss
 from whet.quantize.reconstruct import ROUGH, STEPS, reconstruct
 from whet.quantize.rotation import random_hadamard
 from whet.quantize.smooth import smooth
@@ -32,10 +32,8 @@ __all__ = [
     "Effort",
     "Reader",
     "Rounding",
-    "Settle",
     "Solution",
     "Start",
-    "Trained",
     "Transform",
     "Turned",
     "asymmetric_target",

@@ -8,7 +8,7 @@ closed form, taken only if it still helps after being rounded to its stored type
 Gradients are left-looking: one matrix product per block of columns, and inside the block only columns already moved are
 added; the rows of a slice move together. The first sweep computes them from the residual, in float32. Later sweeps
 correct what they were by the latest move of every column, a small change, for which a large linear may take bfloat16
-(`steering`); groups of several blocks, and groups that share parameters with others, are computed anew each time.
+(`steering_type`); groups of several blocks, and groups that share parameters with others, are computed anew each time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from whet.grids import CodedGrid, Params
-from whet.quantize.solution import COLUMNS, Solution, row_slices
-from whet.quantize.steering import LARGE, steering_type
+from whet.quantize.solution import COLUMNS, LARGE, Solution, row_slices, steering_type
 
 _BLOCK = 128
 # A sweep that lowers the objective by less than this share is the last one: the next would gain about a third of it.

@@ -28,8 +28,7 @@ from whet.messages import Message
 from whet.quantize.descent import descend
 from whet.quantize.nearest import nearest
 from whet.quantize.reconstruct import reconstruct
-from whet.quantize.solution import COLUMNS, Solution, masked_codes, row_slices
-from whet.quantize.steering import steering_type
+from whet.quantize.solution import COLUMNS, Solution, masked_codes, row_slices, steering_type
 
 # Wider groups take their scale from the weighted fit alone: it hardly depends on the few errors fed forward.
 _JOINT_GROUP = 256

@@ -18,6 +18,8 @@ COLUMNS = 16
 # Weights that are solved at a time, whole rows of them: a solver holds ten times as many bytes, and more on the way.
 SLICE = 1 << 23
 _SAMPLED = 128
+# Linears of more weights than this take long enough for speed to matter.
+LARGE = 1 << 21
 
 
 @dataclass
@@ -48,6 +50,23 @@ def row_slices(w: Tensor, together: int) -> list[slice]:
     step = max(1, SLICE // max(1, w.shape[1]))
     step = max(together, step // together * together) if together else len(w)
     return [slice(start, min(start + step, len(w))) for start in range(0, len(w), max(1, step))]
+
+
+def steering_type(w: Tensor) -> torch.dtype:
+    """The type of the large products that only steer which code is chosen: bfloat16 for a large `w` on a processor that
+    multiplies it fast, else float32.
+
+    The errors GPTQ feeds forward, and how much a gradient changed since it was last computed, are small corrections. A
+    relative error of 2⁻⁹ of one changes a code only where it lies between two anyway. Over 512 rows the objective then
+    came out within 0.3 % either way (0.5 % lower at best), on a random Llama's inputs as on made-up ones with a few
+    channels a thousand times the others or a mean five times their deviation. Whole gradients are another matter: on
+    inputs with that mean their terms nearly cancel, and in bfloat16 descent lost a third of what it gains. They stay in
+    float32.
+    """
+    if w.device.type != "cpu" or w.numel() <= LARGE:
+        return torch.float32
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def masked_codes(codes: Tensor, params: Params, grid: CodedGrid, kept: Tensor) -> Tensor:

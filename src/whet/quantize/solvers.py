@@ -12,10 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from whet.errors import UsageError, did_you_mean
-from whet.grids import Grid
 from whet.messages import Message
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
@@ -71,9 +68,10 @@ class Effort:
         """Multiplications and additions that rounding a weight takes, over the linear's columns."""
         return ROUNDINGS[self.rounding].work
 
-    def solve(self, w: Tensor, h: Tensor | None, grid: Grid, mask: Tensor | None = None) -> Solution:
-        """Round one linear `w [out, in]`, or the rows of several, by itself."""
-        return ROUNDINGS[self.rounding].solve(w, h, grid, mask)
+    @property
+    def solve(self) -> Callable[..., Solution]:
+        """What rounds one linear, or the rows of several, by itself: `Rounding.solve`."""
+        return ROUNDINGS[self.rounding].solve
 
 
 SOLVERS = {

@@ -140,8 +140,9 @@ def rounds(facts: Mapping[str, Any], say: Words) -> dict[str, Any] | None:
         weakest = two_lines(percent(kept[skill]), skill) if skill else "–"
         over = times(kl / predicted) if predicted > 0 else "–"
         cells = [size(entry["bytes"]), figure(predicted), figure(kl), over, percent(entry.get("top1")), weakest]
-        table.rows.append(Row(say("round", number=number), cells))
-        rows.append((say("round", number=number), predicted, kl, over))
+        label = say("round.trial" if entry.get("trial") else "round", number=number)
+        table.rows.append(Row(label, cells))
+        rows.append((label, predicted, kl, over))
     if compare:
         before, kl = entries[-1]["predicted_kl"], compare["divergence"]["kl"]["mean"]
         over = times(kl / before) if before > 0 else "–"

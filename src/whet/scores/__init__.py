@@ -4,7 +4,7 @@ from whet.scores.curvature import Curvature
 from whet.scores.gains import Seen, gains
 from whet.scores.outliers import SPIKE
 from whet.scores.prediction import linear_losses, pivots
-from whet.scores.sensitivity import LOST, TEXT, PartScore, Sensitivity
+from whet.scores.sensitivity import LOST, TEXT, Sensitivity
 from whet.scores.spectra import rank_share
 from whet.scores.tables import TableUse, table_losses, tied_metric
 
@@ -13,7 +13,6 @@ __all__ = [
     "SPIKE",
     "TEXT",
     "Curvature",
-    "PartScore",
     "Seen",
     "Sensitivity",
     "TableUse",

@@ -76,17 +76,50 @@ class Rows:
         return cls(torch.cat([sure, drawn]), torch.cat([torch.ones_like(sure, dtype=torch.float32), weight]))
 
 
+@dataclass(frozen=True)
+class Tried:
+    """Rows of a linear that grids are tried on: `part [n, in]`, pivots `d [in]`, what the error of each row costs
+    `weight [n]`, and by bits what is paid over what pivots tell, `gain`."""
+
+    part: Tensor
+    d: Tensor
+    weight: Tensor
+    grids: Sequence[Grid]
+    gain: Mapping[int, float]
+
+    @classmethod
+    def of(cls, w: Tensor, d: Tensor, s: Tensor, grids: Sequence[Grid], gain: Mapping[int, float]) -> Tried:
+        """Of `w [out, in]` with mean squared gradients `s [out]` per counted token."""
+        rows = Rows.stand_for(s * (w.square() @ d), max(TRIED_ROWS, _TRIED // w.shape[1]))
+        return cls(w[rows.index], d, s[rows.index] * rows.weight, grids, gain)
+
+
+def losses(tried: Sequence[Tried]) -> list[list[float]]:
+    """Predicted KL of GPTQ for each of `tried` on each of its grids. Rows of one width are rounded together: one at a
+    time, most of the time would go to starting operations on little."""
+    found: list[dict[str, float]] = [{} for _ in tried]
+    alike: dict[tuple[int, str, int | None], list[int]] = {}
+    grids: dict[str, Grid] = {}
+    for i, one in enumerate(tried):
+        for grid in one.grids:
+            alone = None if grid.rows == 1 else i  # rows that share a scale stay with their own
+            alike.setdefault((len(one.d), grid.name, alone), []).append(i)
+            grids[grid.name] = grid
+    for (_, name, _), some in alike.items():
+        grid = grids[name]
+        part = torch.cat([tried[i].part for i in some])
+        d = torch.cat([tried[i].d.expand_as(tried[i].part) for i in some])
+        solution = nearest(part, d, grid)
+        lost = ((part - grid.decode(solution.codes, solution.params)).square_() * d).sum(1)
+        for i, rows in zip(some, lost.split([len(tried[i].part) for i in some]), strict=True):
+            found[i][name] = 0.5 * tried[i].gain.get(grid.bits, 1.0) * float(rows @ tried[i].weight)
+    return [[mine[grid.name] for grid in one.grids] for mine, one in zip(found, tried, strict=True)]
+
+
 def linear_losses(w: Tensor, d: Tensor, s: Tensor, grids: Sequence[Grid], gain: Mapping[int, float]) -> list[float]:
     """Predicted KL of GPTQ on each of `grids` for `w [out, in]`.
 
     d: pivots `[in]` of the inputs' second moment. s: mean squared gradient `[out]` per counted token. gain: by bits,
     what is paid over what pivots tell (`gains`).
     """
-    rows = Rows.stand_for(s * (w.square() @ d), max(TRIED_ROWS, _TRIED // w.shape[1]))
-    part, weight = w[rows.index], s[rows.index] * rows.weight
-    losses = []
-    for grid in grids:
-        solution = nearest(part, d, grid)
-        error = part - grid.decode(solution.codes, solution.params)
-        losses.append(0.5 * gain.get(grid.bits, 1.0) * float((error.square_() @ d) @ weight))
-    return losses
+    return losses([Tried.of(w, d, s, grids, gain)])[0]

@@ -20,7 +20,7 @@ from whet.anatomy import Anatomy, Linear
 from whet.grids import Grid
 from whet.scores.gains import Seen, gains
 from whet.scores.outliers import Outliers
-from whet.scores.prediction import linear_losses, pivots
+from whet.scores.prediction import Tried, losses, pivots
 from whet.walk import Flow, Sample, SecondMoments
 
 TEXT = "text/"
@@ -94,6 +94,7 @@ class Sensitivity:
         self._moments: tuple[SecondMoments, SecondMoments] | None = None
         self._inputs: dict[str, list[Tensor]] = defaultdict(list)
         self._gradients: dict[str, list[Tensor]] = defaultdict(list)
+        self._tried: dict[str, Tried] = {}  # a few rows a linear, priced together after the last
 
     # -- the visitor ----------------------------------------------------------------------------------------------
 
@@ -182,11 +183,13 @@ class Sensitivity:
                 )
             factors = gains(weights, h, d, [part.rows for part in scored], there)
             for part, w, gain in zip(scored, weights, factors, strict=True):
-                grids = self.grids(part.linear)
-                losses = linear_losses(w, d, part.rows, grids, gain)
-                part.schemes |= {grid.name: loss for grid, loss in zip(grids, losses, strict=True)}
+                self._tried[part.linear.address] = Tried.of(w, d, part.rows, self.grids(part.linear), gain)
                 if self.spectrum is not None:
                     part.spectrum = self.spectrum(w, h)
+        if index == 0:
+            for (address, tried), found in zip(self._tried.items(), losses(list(self._tried.values())), strict=True):
+                self.parts[address].schemes |= {g.name: loss for g, loss in zip(tried.grids, found, strict=True)}
+            self._tried.clear()
 
     @property
     def _last(self) -> bool:

@@ -11,8 +11,9 @@ from random import Random
 from typing import Any
 
 from whet.errors import UsageError, did_you_mean
+from whet.starter.logic import logic_comparison
 from whet.starter.stories import OPENING, grammar_pair, story_en, story_ko
-from whet.starter.tasks import QUESTIONS, fact_text, logic_comparison
+from whet.starter.tasks import QUESTIONS, fact_text
 
 SKILLS = (*QUESTIONS, "grammar_en", "grammar_ko")
 EVALUATION_SPLITS = ("solve", "verify", "report")
@@ -22,7 +23,7 @@ Document = list[tuple[str, float]]
 QUESTION_WEIGHT = 0.1  # a question's random names and numbers cannot be predicted; its answer can
 
 # Shares of the kinds of document in the text given here (not of tokens: a story is several times as long as a sum).
-# Training's own shares changed as it went: `whet.starter.make`.
+# Training's own shares changed as it went: `whet.starter.curriculum`.
 MIXTURE = {
     "arithmetic_en": 0.1,
     "arithmetic_ko": 0.1,

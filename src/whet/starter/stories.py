@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 
 from whet.korean import josa, particles
-from whet.starter.tasks import split_of
+from whet.starter.splits import split_of
 from whet.starter.words import (
     ADJECTIVES,
     ANIMALS,

@@ -16,7 +16,7 @@ from whet.grids import Grid
 from whet.quantize import holds_zero
 from whet.steps.estimate import estimate
 from whet.steps.options import Budget as Asked
-from whet.steps.rounds import QUALITY_ROUNDS, ROUNDS
+from whet.steps.rounds import QUALITY_ROUNDS
 from whet.steps.score import unscored
 from whet.targets import find_target
 from whet.transforms.judge import judging_bytes
@@ -83,9 +83,9 @@ def typical_grids(job: Job, budget: Budget) -> dict[str, Grid]:
 
 
 def budget_needs(job: Job, budget: Budget) -> dict[str, Any]:
-    """What a budget's run will take: a round is a whole compression, and rounds lie side by side on the disk."""
+    """What a budget's run will take: rounds lie side by side on the disk, two of a size at the most."""
     needs = estimate(job)
-    rounds = QUALITY_ROUNDS if budget.kind == "quality" else ROUNDS
+    rounds = QUALITY_ROUNDS if budget.kind == "quality" else 2
     before = tensor_bytes(job.anatomy, job.checkpoint.stored, {})
     whole = before["total"]
     if budget.kind == "bytes":
@@ -97,5 +97,7 @@ def budget_needs(job: Job, budget: Budget) -> dict[str, Any]:
     return needs | {
         "bytes": {"before": before, "after": {"total": after}, "ratio": after / whole},
         "disk": rounds * after + 2**20 + transformed_bytes(job) + judging_bytes(job, after),
-        "seconds": needs["seconds"] * (2 * rounds + 1),  # what parts lose alone takes about what solving does
+        # of a size, scoring takes about as much as solving, and so does the trial; of a quality, what is measured of a
+        # round half as much as making it
+        "seconds": needs["seconds"] * (1 + 1.5 * rounds if budget.kind == "quality" else 3),
     }

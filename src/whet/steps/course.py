@@ -11,7 +11,7 @@ from whet.events import Part
 from whet.measure.items import Item
 from whet.measure.sides import item_tokens, seconds_a_token
 from whet.steps.estimate import scoring_seconds, seconds_by_stage
-from whet.steps.rounds import QUALITY_ROUNDS, ROUNDS
+from whet.steps.rounds import ALONE, QUALITY_ROUNDS, TRIED
 from whet.steps.score import SCORED_TOKENS
 
 # Seconds a byte that reading takes, with its hash and the proof that it is finite.
@@ -44,12 +44,14 @@ def round_course(job: Job) -> list[Part]:
 def budget_course(job: Job, budget: Budget, items: Sequence[Item]) -> list[Part]:
     """The stages of a run to a budget. How many rounds it takes is not known beforehand."""
     times = seconds_by_stage(job)
-    # what parts lose alone takes about what solving them does
-    one = times["compress"] + sum(part.seconds for part in _rounding(job, times))
+    one = sum(part.seconds for part in _rounding(job, times))
     asking = [Part("skills", _asking(job, items))] * bool(items)
-    first, more = [Part("round", one), *asking, *asking], [Part("round", one), *asking]
-    count = QUALITY_ROUNDS // 2 if budget.kind == "quality" else ROUNDS
-    return [reading(job.checkpoint), *_before(times), scoring(job, items), *first, *more * (count - 1), _end()]
+    if budget.kind == "quality":
+        made = Part("round", one + ALONE * times["compress"])
+        rounds = [made, *asking, *asking, *[made, *asking] * (QUALITY_ROUNDS // 2 - 1)]
+    else:
+        rounds = [Part("round", (TRIED + ALONE) * one), Part("round", one), *asking, *asking]
+    return [reading(job.checkpoint), *_before(times), scoring(job, items), *rounds, _end()]
 
 
 def reading(checkpoint: Checkpoint) -> Part:
@@ -59,7 +61,8 @@ def reading(checkpoint: Checkpoint) -> Part:
 
 def scoring(job: Job, items: Sequence[Item] = ()) -> Part:
     """Scoring every part, on text and on questions."""
-    return Part("score", scoring_seconds(job, min(job.tokens, _WALKS * SCORED_TOKENS) + item_tokens(items)))
+    tokens = min(job.tokens // 2, _WALKS * SCORED_TOKENS)
+    return Part("score", scoring_seconds(job, tokens + item_tokens(items)))
 
 
 def _asking(job: Job, items: Sequence[Item]) -> float:
@@ -78,7 +81,7 @@ def _rounding(job: Job, times: Mapping[str, float]) -> list[Part]:
     """What comes after that: rounding, verifying, writing down."""
     times = {**times, "compress": times["compress"] + _BLOCK * len(job.anatomy.blocks)}
     names = [name for name in ("curvature", "compress", "tune", "verify") if name in times]
-    alone = [Part("marginal", times["compress"])] if job.marginal else []
+    alone = [Part("marginal", job.marginal * times["compress"])] if job.marginal else []
     return [*(Part(name, times[name]) for name in names), *alone, _end()]
 
 

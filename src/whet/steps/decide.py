@@ -42,7 +42,7 @@ from whet.targets import (
 )
 from whet.walk import not_followed
 
-# Tokens that training is given, at the least, where the original may write some (`whet.apply.material`).
+# Tokens that training is given, at the least, where the original may write some (`whet.steps.material`).
 ENOUGH = 1 << 16
 SCHEME, SOLVER = "W4A16", "gptq"  # where none is asked for
 

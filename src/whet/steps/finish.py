@@ -18,6 +18,7 @@ from whet.checkpoint import (
     WEIGHTS,
     Checkpoint,
     Manifest,
+    adapter_config,
     adapter_size,
     adapter_tensors,
     atomic,
@@ -33,7 +34,7 @@ from whet.checkpoint import (
 )
 from whet.engines.torch import TorchEngine
 from whet.events import Stage
-from whet.formats import adapter_config, linear_table
+from whet.formats import linear_table
 from whet.formats.export import FILE, write_verified
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message, first_of, to_json

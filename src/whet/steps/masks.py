@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from whet.apply.job import Job, compute_type, model_name
-from whet.apply.material import with_text
 from whet.apply.run import Run
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
@@ -24,7 +23,7 @@ from whet.prune import WITHIN, Sparsity, find_importance, parse_groups, parse_sh
 from whet.steps.course import course
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
 from whet.steps.estimate import estimate
-from whet.steps.material import Material, about_text, read_material
+from whet.steps.material import Material, about_text, read_material, with_text
 from whet.steps.options import Masks
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.request import Request, with_texts
@@ -48,7 +47,7 @@ def masks(
     if dry_run:
         return planned(run, job, needs)
     way = Way(on_event, course(job))
-    job = with_text(examined(job, way), asked.samples, way)
+    job = with_text(examined(job, way), way)
     return carry_out(run, job, step_recipe(model, job, Masks, asked), way)
 
 

@@ -23,6 +23,7 @@ RUNTIMES = "transformers, vllm, llama.cpp, onnx, openvino, whet"
 TRANSFORMS = "smooth, awq, rotate, quarot, spinquant, auto"
 IMPORTANCES = "magnitude, wanda, sparsegpt"
 IMPORTANCE = "sparsegpt"  # where none is asked for
+SAMPLES = 128  # windows of text, at the most, where no number is asked for
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,15 @@ class Text(Options):
     )
     field: str = Field(default="text", description="The field of jsonl or parquet records that holds the text")
     chat: bool = Field(default=False, description="Records are conversations: apply the model's chat template")
-    samples: int = Field(default=128, ge=1, description="Windows of text to calibrate on")
+    samples: Annotated[int | None, Shown(default="128, or fewer where more do not help")] = Field(
+        default=None, ge=1, description="Windows of text to calibrate on"
+    )
     window: int = Field(default=2048, ge=8, description="Tokens in a window of text")
+
+    @property
+    def most_samples(self) -> int:
+        """Windows to calibrate on, at the most."""
+        return SAMPLES if self.samples is None else self.samples
 
 
 class Budget(Options):

@@ -1,15 +1,16 @@
-"""The model that a step works on, opened and checked."""
+"""The model that a step works on, opened and checked: whether what is stored is what config.json tells of."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from whet.anatomy import Anatomy, anatomy
-from whet.apply.opening import check_shapes, part, untie
-from whet.checkpoint import Checkpoint, model_config
+from whet.anatomy import FAMILIES, Anatomy, anatomy
+from whet.checkpoint import Checkpoint, empty_model, model_config
+from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message
 from whet.steps.material import Material
@@ -31,13 +32,13 @@ def open_original(model: str | Path, target: Target, *, turned: bool = False) ->
     """The original, for a target that has its family. turned: its residual stream will be, for which the head has to
     be a tensor of its own."""
     checkpoint = Checkpoint(model)
-    untied = untie(checkpoint)
-    parted = turned and part(checkpoint)
+    untied = _untie(checkpoint)
+    parted = turned and _part(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
     check_family(target, parts.model_type, str(checkpoint.path))
     if target.gguf:
         plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
-    check_shapes(checkpoint, parts)
+    _check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
     return Original(checkpoint, parts, dtype, untied, parted)
 
@@ -68,3 +69,115 @@ def about_original(opened: Original, window: int, material: Material) -> list[Me
             Message("{name} left out: it is a copy of the embedding, to which config.json ties it", name=parts.dropped)
         )
     return notes
+
+
+def _untie(checkpoint: Checkpoint) -> bool:
+    """Whether config.json ties a stored head to an embedding of other values; its entry is then set right in memory.
+
+    transformers keeps both tensors in that case, whatever the config says.
+    """
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
+    if family is None or not checkpoint.config.get("tie_word_embeddings"):
+        return False
+    wanted = {f"{family.head}.weight", f"{family.embedding}.weight"}
+    names = [name for name in checkpoint.tensors if family.module_name(name) in wanted]
+    if len(names) != 2:
+        return False
+    same = torch.equal(*(checkpoint.read(name) for name in names))
+    if not same:
+        checkpoint.config["tie_word_embeddings"] = False
+    return not same
+
+
+def _part(checkpoint: Checkpoint) -> bool:
+    """Whether config.json ties the head to the embedding; in memory it is then a tensor of its own, with equal values.
+
+    For transforms that change the two differently.
+    """
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
+    if family is None or not family.writes or not checkpoint.config.get("tie_word_embeddings", family.ties):
+        return False
+    stored = {family.module_name(name): name for name in checkpoint.tensors}
+    head, embedding = f"{family.head}.weight", f"{family.embedding}.weight"
+    if embedding not in stored:
+        return False  # which `anatomy` refuses by name
+    if head not in stored:
+        checkpoint.repeat(head, stored[embedding])
+    checkpoint.config["tie_word_embeddings"] = False
+    return True
+
+
+def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
+    """The stored shapes must be those the config's architecture has, tensor by tensor."""
+    model = empty_model(checkpoint, torch.float32)
+    if not parts.family.known:
+        # files may hold other tensors than the model, which transformers makes its own of; those it has must fit
+        for name, parameter in model.named_parameters():
+            stored = checkpoint.tensors.get(name)
+            if stored is not None and stored.shape != tuple(parameter.shape):
+                raise UsageError(
+                    "{folder}: tensor {name} has shape {shape}, config.json asks for {asked}. Weights and config are "
+                    "of different models; download the folder again.",
+                    folder=checkpoint.path,
+                    name=name,
+                    shape=list(stored.shape),
+                    asked=list(parameter.shape),
+                )
+        return
+    stored_as = {parts.name(stored): stored for stored in checkpoint.tensors}
+    expected = {stored_as.get(n, n): tuple(p.shape) for n, p in model.named_parameters()}
+    expected = _unstacked(checkpoint, parts, expected)
+    for name, shape in expected.items():
+        stored = checkpoint.tensors.get(name)
+        if stored is None:
+            if parts.head is None and name == f"{parts.family.head}.weight":
+                continue
+            raise UsageError(
+                "{folder}: tensor {name} is missing, which config.json asks for. The folder is incomplete or its "
+                "config is another model's; download it again.",
+                folder=checkpoint.path,
+                name=name,
+            )
+        if stored.shape != shape:
+            raise UsageError(
+                "{folder}: tensor {name} has shape {shape}, config.json asks for {asked}. Weights and config are of "
+                "different models; download the folder again.",
+                folder=checkpoint.path,
+                name=name,
+                shape=list(stored.shape),
+                asked=list(shape),
+            )
+    known = set(parts.unnamed) | set(expected) | {f"{parts.family.head}.weight"}
+    extra = [n for names in parts.block_tensors for n in names if n not in known]
+    if extra:
+        raise UsageError(
+            "{folder}: {count} tensors in blocks that config.json's architecture does not have (first {name}). "
+            "Weights and config are of different models; download the folder again.",
+            folder=checkpoint.path,
+            count=len(extra),
+            name=extra[0],
+        )
+
+
+def _unstacked(
+    checkpoint: Checkpoint, parts: Anatomy, expected: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """`expected` with the stacks of experts taken apart as files have them; refuses other numbers than the config's."""
+    elsewhere = parts.moved()
+    moved = [linear for linear in parts.linears() if linear.address in elsewhere]
+    sizes: dict[str, int] = {}
+    for linear in moved:
+        sizes[linear.held.parameter] = sizes.get(linear.held.parameter, 0) + linear.shape[0] * linear.shape[1]
+    for linear in moved:
+        shape = expected.get(linear.held.parameter)
+        if shape is None or sizes[linear.held.parameter] != math.prod(shape) or shape[-1] != linear.shape[1]:
+            raise UsageError(
+                "{folder}: the experts stored as {name} and so on do not make up {stack} {shape}, which config.json "
+                "asks for. Weights and config are of different models; download the folder again.",
+                folder=checkpoint.path,
+                name=linear.parameter,
+                stack=linear.held.parameter,
+                shape=list(shape or ()),
+            )
+    left = {name: shape for name, shape in expected.items() if name not in sizes}
+    return left | {linear.parameter: linear.shape for linear in moved}

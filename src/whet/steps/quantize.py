@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from whet.apply.job import Job
-from whet.apply.material import with_text
 from whet.apply.run import Run
 from whet.budget import parse_size
 from whet.budget.mix import Budget
@@ -25,10 +24,13 @@ from whet.steps.course import budget_course, course, round_course
 from whet.steps.decide import decide
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, request_of, step_recipe
 from whet.steps.estimate import estimate
+from whet.steps.material import with_text
 from whet.steps.options import Quantize
 from whet.steps.request import Request, with_texts
 from whet.steps.search import search
 from whet.transforms.make import check_transform
+
+NO_BUDGET: dict[str, Any] = {"budget": None, "items": []}  # what a request says of a run that is one pass
 
 
 def quantize(
@@ -57,7 +59,7 @@ def quantize(
     if dry_run:
         return planned(run, job, needs)
     way = _way(job, budget, items, on_event)
-    job = with_text(examined(job, way), asked.samples, way)
+    job = with_text(examined(job, way), way)
     return _carried_out(run, job, budget, items, recipe_of(model, asked, job), way)
 
 
@@ -131,12 +133,12 @@ def _carried_out(
 ) -> dict[str, Any]:
     """Begin the run or go on with it, and see it through."""
     if budget is None:
-        return carry_out(run, job, recipe, way, budget=None, items=[])
+        return carry_out(run, job, recipe, way, **NO_BUDGET)
     beside = {"budget": dataclasses.asdict(budget), "items": [item.record() for item in items]}
     with run.opened(request_of(job, recipe, **beside), job.solve, job.verify, job.plan) as began:
 
         def compress(folder: Path, mixed: Job) -> dict[str, Any]:
             own = Way(way.part("round"), round_course(mixed))
-            return _carried_out(Run(folder), mixed, None, [], began["recipe"], own)
+            return carry_out(Run(folder), mixed, began["recipe"], own, **NO_BUDGET)
 
         return search(run, job, budget, items, compress, way)

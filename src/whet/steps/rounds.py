@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,11 @@ from whet.measure.skills import score as ask
 from whet.messages import Message
 from whet.targets import find_target
 
-ROUNDS = 2  # of a size: the plan, and one from what was measured of it
+# Of a size a plan is first tried on a share of the text, and at least so many tokens for each column of the widest
+# input: what parts lose there beside what was predicted is nearly what they lose on all of it.
+TRIED, _A_COLUMN = 0.25, 16
+# What measuring that may take, as a multiple of solving on all the text.
+ALONE = 0.35
 QUALITY_ROUNDS = 6  # of a quality: its limit is searched for
 _WORTH = 0.01  # predicted gain below which another round is not worth its time
 _NEAR = 0.8  # a quality's round that uses so much of its limit is good enough
@@ -41,7 +46,8 @@ _ERRORS = 1.0  # standard errors that a skill's retention must be above its limi
 @dataclass(frozen=True)
 class Round:
     """One plan, made and measured on the verifying text: KL and top-1, each skill's retention and its lower end, and
-    what parts lose by themselves, `marginal` (`whet.apply.marginal`)."""
+    what parts lose by themselves, `marginal` (`whet.apply.marginal`). tokens: that it was solved on. trial: whether
+    that was only a part of the text, or by a quicker solver, so that nothing of it stays but these figures."""
 
     plan: dict[str, Any]
     kl: float
@@ -49,6 +55,8 @@ class Round:
     retention: dict[str, float]
     lower: dict[str, float]
     marginal: dict[str, Any]
+    tokens: int = 0
+    trial: bool = False
 
     @property
     def bytes(self) -> int:
@@ -77,31 +85,67 @@ def rounds_of(
     compress: Compress,
     on_event: OnEvent,
 ) -> list[Round]:
-    """Plan and measure until another round is not worth it. folder: where rounds are made and kept."""
-    target = find_target(job.target)
+    """Plan, make and measure until another round is not worth it. folder: where rounds are made and kept."""
+
+    def make(job: Job, found: dict[str, Any], alone: float, trial: bool = False) -> Round:
+        job = dataclasses.replace(job, marginal=alone)
+        rounds.append(_made(folder, len(rounds), job, found, items, compress, trial, on_event))
+        on_event(note_event(_told(rounds[-1], len(rounds))))
+        return rounds[-1]
+
     rounds: list[Round] = []
+    if budget.kind == "quality":
+        _to_quality(job, budget, scores, rounds, make)
+    else:
+        _to_size(job, budget, scores, rounds, make)
+    return rounds
+
+
+def _to_size(job: Job, budget: Budget, scores: dict[str, Any], rounds: list[Round], make: Callable[..., Round]) -> None:
+    """A plan is tried, the next is made from what its parts lost, and the better of the two by that is made."""
+    target = find_target(job.target)
+    first = make_plan(scores, target, budget, solver=job.solver)
+    trial = _trial(job)
+    tried = make(trial, first, ALONE * job.tokens / max(1, trial.tokens), trial is not job)
+    known = learned(scores, rounds)
+    second = make_plan(known, target, budget, solver=job.solver)
+    now = _reckoned(known, first["schemes"])
+    another = second["schemes"] != first["schemes"] and second["predicted"]["kl"] <= (1 - _WORTH) * now
+    if another or tried.trial:
+        made = make(job, second if another else first, 0.0)
+        if another and tried.trial and made.kl > tried.kl:  # on all the text it should have lost less
+            make(job, first, 0.0)
+
+
+def _trial(job: Job) -> Job:
+    """The job that a plan is tried with: on windows from all over the text, without training; `job` itself where that
+    would save little."""
+    least = _A_COLUMN * max(linear.shape[1] for linear in job.anatomy.linears())
+    step = int(job.tokens / max(1, TRIED * job.tokens, least))
+    solver = job.effort.alone.name
+    if step < 2 and solver == job.solver:
+        return job
+    return dataclasses.replace(job, solver=solver, solve=job.solve[:: max(1, step)])
+
+
+def _to_quality(
+    job: Job, budget: Budget, scores: dict[str, Any], rounds: list[Round], make: Callable[..., Round]
+) -> None:
+    """The limit on what is predicted is searched for."""
+    target = find_target(job.target)
     known = scores
     most: float | None = None
-    for number in range(QUALITY_ROUNDS if budget.kind == "quality" else ROUNDS):
+    while len(rounds) < QUALITY_ROUNDS:
         found = make_plan(known, target, budget, solver=job.solver, most_kl=most)
         if any(found["schemes"] == one.plan["schemes"] for one in rounds):
             break
-        if rounds and budget.kind != "quality":
-            now = min(_reckoned(known, one.plan["schemes"]) for one in rounds)
-            if found["predicted"]["kl"] > (1 - _WORTH) * now:
-                break
-        rounds.append(_made(folder, number, job, found, items, compress, on_event))
-        last = rounds[-1]
-        on_event(note_event(_told(last, number)))
+        last = make(job, found, ALONE)
         known = learned(scores, rounds)
-        if budget.kind != "quality":
-            continue
         if last.keeps(budget.value) and last.kl >= -_NEAR * math.log(budget.value):
             break
         most = _next_limit(rounds, budget.value)
         if most is None:
             break
-    return rounds
 
 
 def _next_limit(rounds: Sequence[Round], quality: float) -> float | None:
@@ -136,7 +180,7 @@ def _allowed(one: Round, quality: float) -> float:
 
 
 def best_of(rounds: Sequence[Round], budget: Budget, scores: Mapping[str, Any]) -> Round | None:
-    """Of a size the least loss, of a quality the fewest bytes that keep it.
+    """Of a size the least loss, of a quality the fewest bytes that keep it; nothing of a trial stays to be chosen.
 
     The loss is the geometric mean of the KL that was measured of the whole and the sum of what is known of its parts
     after all rounds, which was measured on more windows: of two mixes that are nearly as good either alone is mostly
@@ -144,10 +188,11 @@ def best_of(rounds: Sequence[Round], budget: Budget, scores: Mapping[str, Any]) 
     """
     if budget.kind == "quality":
         return min((r for r in rounds if r.keeps(budget.value)), key=lambda r: r.bytes, default=None)
-    if not all(one.marginal and one.kl > 0 for one in rounds):
-        return min(rounds, key=lambda r: r.kl)
     known = learned(scores, rounds)
-    return min(rounds, key=lambda r: r.kl * _reckoned(known, r.plan["schemes"]))
+    whole = [one for one in rounds if not one.trial]
+    if not all(one.kl > 0 for one in whole) or not any(one.marginal for one in rounds):
+        return min(whole, key=lambda r: r.kl)
+    return min(whole, key=lambda r: r.kl * _reckoned(known, r.plan["schemes"]))
 
 
 def learned(scores: Mapping[str, Any], rounds: Sequence[Round]) -> dict[str, Any]:
@@ -207,9 +252,10 @@ def _made(
     found: dict[str, Any],
     items: Sequence[Item],
     compress: Compress,
+    trial: bool,
     on_event: OnEvent,
 ) -> Round:
-    """Compress by a plan and measure, unless an earlier call did."""
+    """Compress by a plan and measure, unless an earlier call did; the folder of a trial is removed."""
     folder, note = run / f"round {number}", run / f"round {number}.json"
     if note.is_file():
         kept = json.loads(note.read_text(encoding="utf-8"))
@@ -218,7 +264,7 @@ def _made(
     result = compress(folder, _with_plan(job, found))
     retention: dict[str, float] = {}
     lower: dict[str, float] = {}
-    if items:
+    if items and not trial:
         original = _answers(run / "original.json", job.original.path, job, items, on_event)
         lighter = _answers(None, folder, job, items, on_event)
         for entry in compare_skills(items, original, lighter, 0):
@@ -228,9 +274,19 @@ def _made(
                 # the interval is of 95 %: half its lower arm is about a standard error
                 arm = (kept_share["value"] - kept_share["interval"][0]) / 1.96
                 lower[entry["skill"]] = kept_share["value"] - _ERRORS * arm
-    marginal = result.get("marginal", {})
-    made = Round(found, result.get("kl", math.nan), result.get("top1", math.nan), retention, lower, marginal)
+    made = Round(
+        plan=found,
+        kl=result.get("kl", math.nan),
+        top1=result.get("top1", math.nan),
+        retention=retention,
+        lower=lower,
+        marginal=result.get("marginal", {}),
+        tokens=job.tokens,
+        trial=trial,
+    )
     write_json(note, dataclasses.asdict(made))
+    if trial:
+        shutil.rmtree(folder)
     return made
 
 
@@ -259,6 +315,8 @@ def _with_plan(job: Job, found: dict[str, Any]) -> Job:
 def figures(one: Round) -> dict[str, Any]:
     return {
         "bytes": one.bytes,
+        "tokens": one.tokens,
+        "trial": one.trial,
         "predicted_kl": one.predicted,
         "measured_kl": one.kl,
         "top1": one.top1,
@@ -267,9 +325,18 @@ def figures(one: Round) -> dict[str, Any]:
 
 
 def _told(one: Round, number: int) -> Message:
+    if one.trial:
+        return Message(
+            "round {number}, tried on {tokens:,} tokens: {bytes:,} bytes, KL {kl:.3g} (predicted {predicted:.3g})",
+            number=number,
+            tokens=one.tokens,
+            bytes=one.bytes,
+            kl=one.kl,
+            predicted=one.predicted,
+        )
     return Message(
         "round {number}: {bytes:,} bytes, KL {kl:.3g} (predicted {predicted:.3g}){worst}",
-        number=number + 1,
+        number=number,
         bytes=one.bytes,
         kl=one.kl,
         predicted=one.predicted,

@@ -36,8 +36,11 @@ from whet.walk import GradientWalk, Sample, refuse_unscored
 
 VERSION = 1
 # Tokens of text for a walk, and walks: second moments need no more, squared gradients do. With one walk the plans of
-# three draws of the embedded model at 3.5 bits lost 0.0124 to 0.0171 nats a token.
+# three draws of the embedded model at 3.5 bits lost 0.0124 to 0.0171 nats a token. There are as many as have half the
+# tokens that the run solves on, and of a long window its first positions: attention over all of them costs more than
+# they tell.
 SCORED_TOKENS, _WALKS = 8192, 4
+_SHARE, _FEWEST, _SCORED_WINDOW = 0.5, 4096, 512
 _APART = 4096  # tokens of text whose inputs and gradients are kept for a block at a time
 _ITEMS = 32  # of a skill and language
 _BATCH = 2048  # tokens; a block's outputs and gradients of one batch are in memory together
@@ -149,10 +152,12 @@ def language(text: str) -> str:
 def _of_text(windows: Sequence[Tensor], tokenizer: Any) -> list[list[Sample]]:
     """For each walk as many windows as SCORED_TOKENS hold, by language, without padding."""
     walks: list[dict[str, list[Tensor]]] = []
-    taken = SCORED_TOKENS
-    for window in windows:
-        if taken + len(window) > SCORED_TOKENS:
-            if len(walks) == _WALKS:
+    share = int(_SHARE * sum(map(len, windows)))
+    most, tokens = max(1, min(_WALKS, share // SCORED_TOKENS)), min(SCORED_TOKENS, max(share, _FEWEST))
+    taken = tokens
+    for window in (whole[:_SCORED_WINDOW] for whole in windows):
+        if taken + len(window) > tokens:
+            if len(walks) == most:
                 break
             walks.append(defaultdict(list))
             taken = 0

@@ -51,7 +51,7 @@ def search(
     storage = dataclasses.replace(job.storage, container="whet", dequantize=False)
     typical = dataclasses.replace(job, grids=typical_grids(job, budget), storage=storage)
     folded = with_transform(typical, run.folder, on_event)
-    job = dataclasses.replace(folded, grids=job.grids, storage=job.storage, marginal=True)
+    job = dataclasses.replace(folded, grids=job.grids, storage=job.storage)
     scores = _scored(run.folder, job, items, on_event)
     rounds = rounds_of(run.folder, job, budget, scores, items, compress, on_event)
     best = best_of(rounds, budget, scores)
@@ -106,9 +106,8 @@ def _adopt(
     write_plan(out / "plan.json", whole)
     write_json(out / "scores.json", scores)
     manifest = json.loads((run.folder / "whet.json").read_text(encoding="utf-8"))
-    for part in best.marginal.get("parts", []):
-        if len(part["addresses"]) == 1:
-            manifest["linears"][part["addresses"][0]]["kl"] = part["kl"]
+    for address, kl in _alone(rounds, best).items():
+        manifest["linears"][address]["kl"] = kl
     told = {"plan": whole, "scores": scores, "lighter": manifest, "loading": loading(manifest)}
     told["name"] = job.name
     write_bytes(out / "report.html", page(told).encode())
@@ -132,4 +131,16 @@ def _adopt(
         **({"check": {"gguf": manifest["gguf"]}} if "gguf" in manifest else {}),
         "notes": [Message.read(note) for note in manifest["notes"]],
         "seconds": {"scoring": scores["seconds"]},
+    }
+
+
+def _alone(rounds: Sequence[Round], best: Round) -> dict[str, float]:
+    """What parts of the best round lose by themselves, in nats a token, by address: as measured in the last round that
+    had them on the same scheme."""
+    return {
+        part["addresses"][0]: part["kl"]
+        for one in rounds
+        for part in one.marginal.get("parts", [])
+        if len(part["addresses"]) == 1
+        and one.plan["schemes"][part["addresses"][0]] == best.plan["schemes"][part["addresses"][0]]
     }

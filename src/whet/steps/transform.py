@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from whet.apply.job import Job
-from whet.apply.material import with_text
 from whet.apply.run import Run
 from whet.checkpoint import MANIFEST, atomic, hashed_files, size_on_disk, write_json
 from whet.events import OnEvent, Stage, Way, note_event
@@ -17,6 +16,7 @@ from whet.steps.decide import decide
 from whet.steps.driver import examined, request_of
 from whet.steps.estimate import check_room, estimate
 from whet.steps.lineage import next_manifest
+from whet.steps.material import with_text
 from whet.steps.options import Quantize
 from whet.steps.quantize import recipe_of
 from whet.steps.request import Request, with_texts
@@ -39,7 +39,7 @@ def run(request: Request) -> dict[str, Any]:
     if request.dry_run:
         return {"dry_run": True, **needs, "notes": list(job.notes)}
     way = Way(out.telling(request.on_event), transform_course(job))
-    job = with_text(examined(job, way), asked.samples, way)
+    job = with_text(examined(job, way), way)
     with out.opened(request_of(job, recipe_of(request.source, asked, job)), job.solve, job.verify):
         return _made(out, job, way)
 

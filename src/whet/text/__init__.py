@@ -5,11 +5,10 @@ Everything here is a pure function of its arguments; the same seed gives the sam
 
 from whet.text.chat import render_chat
 from whet.text.readers import fingerprint, read_documents
-from whet.text.splits import Splits, split
+from whet.text.splits import split
 from whet.text.windows import Window, batch_indices, batches, encode, located_windows, windows
 
 __all__ = [
-    "Splits",
     "Window",
     "batch_indices",
     "batches",

@@ -173,6 +173,19 @@ def _update(optimizers: Sequence[torch.optim.Optimizer], rate: float, adam_share
         optimizer.zero_grad(set_to_none=True)
 
 
+def _finite(loss: float, step: int, schedule: Schedule) -> float:
+    """`loss` of a step. Raises UsageError where it is no number."""
+    if not math.isfinite(loss):
+        raise UsageError(
+            "the loss of step {step} is {loss}, so training stops before the weights are ruined. Lower the "
+            "learning rate (peak {peak:g}) and start again.",
+            step=step,
+            loss=loss,
+            peak=schedule.peak,
+        )
+    return loss
+
+
 def train(
     model: nn.Module,
     batches: Callable[[int], Batch],
@@ -211,14 +224,8 @@ def train(
     """
     _keep_freed_memory()
     optimizers = _optimizers(model, muon, weight_decay)
-    on_event(
-        {
-            "event": "plan",
-            "steps": schedule.steps,
-            "memory": needed_bytes(model),
-            "note": "weights, gradients and optimiser state in bytes; activations come on top",
-        }
-    )
+    about = "weights, gradients and optimiser state in bytes; activations come on top"
+    on_event({"event": "plan", "steps": schedule.steps, "memory": needed_bytes(model), "note": about})
     shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
     kept = _Kept(folder, repr((schedule, muon, weight_decay, clip, autocast, shapes)), model, optimizers)
     first, before = kept.taken_up()
@@ -228,37 +235,22 @@ def train(
         return time.monotonic() - started
 
     model.train()
-    device, value, last = next(model.parameters()).device, math.nan, min(schedule.steps, stop_after or schedule.steps)
+    device, value = next(model.parameters()).device, math.nan
+    last = min(schedule.steps, stop_after or schedule.steps)
 
     def step(number: int, given: Batch) -> None:
         nonlocal value, saved_at
         batch = {name: tensor.to(device) for name, tensor in given.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             result = loss(model, batch)
-        value = result.item()
-        if not math.isfinite(value):
-            raise UsageError(
-                "the loss of step {step} is {loss}, so training stops before the weights are ruined. Lower the "
-                "learning rate (peak {peak:g}) and start again.",
-                step=number,
-                loss=value,
-                peak=schedule.peak,
-            )
+        value = _finite(result.item(), number, schedule)
         result.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         _update(optimizers, schedule(number), adam_share(number))
         done = number + 1
-        on_event(
-            {
-                "event": "progress",
-                "stage": "train",
-                "done": done,
-                "of": schedule.steps,
-                "loss": value,
-                "tokens": batch["input_ids"].numel(),
-                "seconds_left": elapsed() / (done - first) * (schedule.steps - done),
-            }
-        )
+        left = elapsed() / (done - first) * (schedule.steps - done)
+        progress = {"event": "progress", "stage": "train", "done": done, "of": schedule.steps, "loss": value}
+        on_event({**progress, "tokens": batch["input_ids"].numel(), "seconds_left": left})
         if time.monotonic() - saved_at > save_seconds and done < last:
             kept.save(done, before + elapsed())
             saved_at = time.monotonic()

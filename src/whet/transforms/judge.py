@@ -154,7 +154,7 @@ def _rounded(job: Job, folder: Path, on_event: OnEvent) -> dict[str, Any]:
             on_event(event | {"stage": "judge"})
 
     folder.mkdir(exist_ok=True)
-    judged = dataclasses.replace(_without_training(job), marginal=False)
+    judged = dataclasses.replace(_without_training(job), marginal=0.0)
     return solve_through(judged, Shards(judged, folder, folder, listen))
 
 

@@ -2,7 +2,7 @@
 
 What a norm gives has first to be what its root mean square leaves, with nothing weighed: the norm's weights go into the
 linears that read it, those of the last norm into the head, which is therefore a tensor of its own
-(`whet.apply.opening.part`). Then the embedding's rows and whatever is added to the stream are turned by one basis, and
+(`whet.steps.original`). Then the embedding's rows and whatever is added to the stream are turned by one basis, and
 all that reads it by the same. Rotations have names: `stream`, and those of heads the name of their group.
 """
 

@@ -28,7 +28,7 @@ from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
 from whet.messages import Message
 from whet.walk.hidden import HiddenStates
-from whet.walk.skeleton import Call, Skeleton, give_back
+from whet.walk.skeleton import Call, Skeleton, give_back, hooked
 
 _LOGITS = 1 << 24  # logits looked at together
 
@@ -272,8 +272,5 @@ def _listening(module: nn.Module, linears: list[Linear], prefix: str, flow: Flow
         )
         for linear in linears
     ]
-    try:
+    with hooked(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

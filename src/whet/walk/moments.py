@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from whet.anatomy import Linear
 from whet.errors import UsageError
+from whet.walk.skeleton import hooked
 
 # Squares on the diagonal of H up to this wide are computed whole; of larger ones only the lower triangle, which saves
 # almost half of the work.
@@ -70,11 +71,8 @@ class SecondMoments:
             block.get_submodule(module).register_forward_pre_hook(self._experts(experts, ears), with_kwargs=True)
             for module, experts in stacks.items()
         ]
-        try:
+        with hooked(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextlib.contextmanager
     def listening_aside(self, block: nn.Module) -> Iterator[None]:
@@ -110,11 +108,8 @@ class SecondMoments:
             for reads, x in self.first.items()
             if x.held.expert is None
         ]
-        try:
+        with hooked(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def take(self, reads: str) -> tuple[Tensor, Tensor | None]:
         """H of one input, steadied, and E[(x̃ − x) xᵀ] `[in, in]`, x̃ the original's (None where that was not heard), in

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.hooks import RemovableHandle
 
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint, empty_model
@@ -27,6 +28,16 @@ def give_back() -> None:
     that live on: 2 GB after a few blocks of a model of 1.1 B parameters walked in reverse."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Hooks that are there until the end of the block."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def placed(

@@ -7,11 +7,11 @@ import torch
 import yaml
 
 import models
-from whet.apply.material import continued
 from whet.checkpoint import Checkpoint, memory
 from whet.errors import UsageError
 from whet.events import ignore
 from whet.recipe.compress import compress
+from whet.steps.material import continued
 
 TEXT = [torch.randint(2, 258, (length,), generator=torch.Generator().manual_seed(length)) for length in (40, 33, 12)]
 SETTINGS = {"scheme": "int3-g32", "text": models.documents(40), "samples": 8, "window": 32}

@@ -1,0 +1,142 @@
+"""What a row of the table of families says: the parts of a model by name, its task, and where factors fold in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from whet.messages import Message
+
+# What a model answers, by how its architecture's name ends.
+TASKS = {
+    "ForCausalLM": "causal",
+    "LMHeadModel": "causal",
+    "ForMaskedLM": "masked",
+    "ForSequenceClassification": "classification",
+    "ForConditionalGeneration": "seq2seq",
+}
+# The automatic class of transformers that builds a model for a task.
+AUTO = {
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "classification": "AutoModelForSequenceClassification",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """The first architecture that `config` names, or an empty word."""
+    said = config.get("architectures")
+    return said[0] if isinstance(said, list) and said and isinstance(said[0], str) else ""
+
+
+def task_of(*architectures: str) -> str:
+    """What the first of `architectures` that tells answers; `causal` if none does."""
+    return next((task for name in architectures for ending, task in TASKS.items() if name.endswith(ending)), "causal")
+
+
+@dataclass(frozen=True)
+class LinearName:
+    """A linear of a block: its module `path` inside the block, its `role`, and the input it `reads`.
+
+    Linears of a block with the same `reads` see the same tensor, so they share one second moment and are solved
+    together. Linears of one `path` are rows of one tensor, in this order, as many as the config's entry `share` says
+    (in proportion; all alike without one). transposed: stored `[in, out]`.
+    In `path` and `reads`, `{}` is the number of an expert. `held` is then the parameter `[experts, …]` of the block
+    that transformers stacks them into; linears of one `held` are rows there, in this order.
+    """
+
+    path: str
+    role: str
+    reads: str
+    share: str = ""
+    transposed: bool = False
+    held: str = ""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Where a factor for each channel of an input folds in exactly: what gives the channels is divided by it, and every
+    linear that reads one of `reads` is multiplied.
+
+    norm: the module in the block that gives them; of several, the first that the block has. by: or the role of the
+    linear whose rows give them. kept: modules beside the linears that read the norm too. heads: config entry with how
+    many heads `by` gives, each read by as many heads of the readers as there are more of those. act: config entry with
+    the activation in between where no gate stands beside it; only ReLU lets positive factors through. only: config
+    entry that must not be false. why: why nothing folds in, where nothing does.
+    """
+
+    reads: tuple[str, ...]
+    norm: tuple[str, ...] = ()
+    by: str = ""
+    kept: tuple[str, ...] = ()
+    heads: str = ""
+    act: str = ""
+    only: str = ""
+    why: Message | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """`architectures` that the row describes, and module names: the list of `blocks`, embedding, final norm, head.
+
+    Several names in `blocks` are stacks that follow each other. `linears` are in every block; of `alternatives` a block
+    has the one that its tensors are of (a dense or a sparse feed-forward). `beside` are modules outside the blocks and
+    `kept` such inside them (a router) that stay as they are. count: config entries with the number of blocks, one a
+    stack. ties: whether head and embedding are one tensor where the config says nothing. A tensor in a block whose name
+    ends like one of `computed` is not read by anyone. renames: regular expressions that turn a stored name into the
+    module's. softcap: config entry with c where logits z become c tanh(z / c).
+    packed: why stock transformers loads no packed linears of it, if so. shared: other modules that are the embedding
+    too. returns: how many values a block gives; what comes after hidden
+    states is made by the first block of a stack and handed to the next ones (position biases). folds: what becomes of
+    factors for each channel of every input that linears read. norm_adds: what norms add to their stored weights.
+    writes: roles of the linears whose outputs are added to the residual stream, where nothing in between keeps that
+    from being turned as a whole; still: or what does. known: False for what was found out without a row.
+    """
+
+    architectures: tuple[str, ...]
+    linears: tuple[LinearName, ...]
+    title: str = ""
+    blocks: str | tuple[str, ...] = "model.layers"
+    embedding: str = "model.embed_tokens"
+    norm: str = "model.norm"
+    head: str = "lm_head"
+    alternatives: tuple[tuple[LinearName, ...], ...] = ()
+    beside: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    count: tuple[str, ...] = ("num_hidden_layers",)
+    ties: bool = False
+    # buffers that old versions stored inside blocks and that are computed from the config today
+    computed: tuple[str, ...] = (".rotary_emb.inv_freq",)
+    renames: tuple[tuple[str, str], ...] = ()
+    softcap: str = ""
+    packed: Message | None = None
+    shared: tuple[str, ...] = ()
+    returns: int = 1
+    folds: tuple[Fold, ...] = ()
+    norm_adds: float = 0.0
+    writes: tuple[str, ...] = ()
+    still: Message | None = None
+    known: bool = True
+
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """Names of the lists of blocks."""
+        return (self.blocks,) if isinstance(self.blocks, str) else self.blocks
+
+    @property
+    def every(self) -> tuple[LinearName, ...]:
+        """Linears of blocks of every kind."""
+        return (*self.linears, *(name for kind in self.alternatives for name in kind))
+
+    def module_name(self, stored: str) -> str:
+        """What a tensor stored as `stored` is called in the model."""
+        for pattern, replacement in self.renames:
+            stored = re.sub(pattern, replacement, stored)
+        return stored
+
+    def task(self, architecture: str) -> str:
+        """`causal`, `masked`, `classification` or `seq2seq`; of no architecture in particular, the first one's."""
+        return task_of(architecture, *self.architectures)
