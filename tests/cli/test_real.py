@@ -29,7 +29,8 @@ shown = Console._progress
 
 def press(console, event):
     shown(console, event)
-    os.kill(os.getpid(), signal.SIGINT)
+    if event["stage"] == "compress":
+        os.kill(os.getpid(), signal.SIGINT)
 
 Console._progress = press
 main()

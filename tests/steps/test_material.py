@@ -33,9 +33,10 @@ def test_windows_go_on_from_pieces_of_the_text_until_there_are_enough(original):
     starts = pieces(TEXT)
     assert all(tuple(window[:10].tolist()) in starts for window in found)
     assert len({tuple(window.tolist()) for window in found}) == len(found)
-    assert [event["message"] for event in said] == [
+    assert [event["message"] for event in said if event["event"] == "note"] == [
         "the original writes 300 tokens beside the text, going on from pieces of it"
     ]
+    assert {event["stage"] for event in said if event["event"] == "progress"} == {"write"}
     again, other = (continued(Checkpoint(original), TEXT, 300, seed, "cpu", ignore) for seed in (7, 8))
     assert [w.tolist() for w in again] == [w.tolist() for w in found] != [w.tolist() for w in other]
 

@@ -25,7 +25,7 @@ from whet.apply.run import Run
 from whet.apply.shards import Shards
 from whet.budget import check_model
 from whet.checkpoint import copied_files, sha256, size_on_disk
-from whet.events import OnEvent, note_event
+from whet.events import OnEvent, Stage, note_event
 from whet.messages import Message
 from whet.steps.estimate import check_room
 from whet.steps.finish import finish
@@ -49,9 +49,10 @@ def planned(run: Run, job: Job, needs: Mapping[str, Any]) -> dict[str, Any]:
     return {"dry_run": True, "out": str(run.out), **job.choices(), **needs, "notes": list(job.notes)}
 
 
-def examined(job: Job) -> Job:
+def examined(job: Job, on_event: OnEvent) -> Job:
     """`job` once the whole original was read: it must be finite, and the one that the plan was made for."""
-    digest = job.checkpoint.examine()
+    stage = Stage(on_event, "read", len(job.checkpoint.stored))
+    digest = job.checkpoint.examine(lambda _: stage.step())
     if job.plan is not None:
         check_model(job.plan, digest)
     return dataclasses.replace(job, sha256=digest)
@@ -83,7 +84,8 @@ def request_of(job: Job, recipe: Mapping[str, Any], **beside: Any) -> dict[str, 
 
 
 def job_of(run: Run, request: Mapping[str, Any], kind: type[O], decide: Decide) -> Job:
-    """The job of a stopped run, from what it began with. kind: its options. decide: what makes them a job."""
+    """The job of a stopped run, from what it began with, before the original is read. kind: its options. decide: what
+    makes them a job."""
     record = request["record"]
     torch.set_num_threads(record["threads"])
     (step,) = request["recipe"]["steps"]
@@ -97,7 +99,7 @@ def job_of(run: Run, request: Mapping[str, Any], kind: type[O], decide: Decide) 
         material=Material(solve, verify, record["text"], 0, record.get("synthetic", 0)),
         compute=getattr(torch, record["compute"]),
     )
-    return examined(dataclasses.replace(job, notes=tuple(map(Message.read, request["notes"]))))
+    return dataclasses.replace(job, notes=tuple(map(Message.read, request["notes"])))
 
 
 def carry_out(run: Run, job: Job, recipe: Mapping[str, Any], on_event: OnEvent, **beside: Any) -> dict[str, Any]:

@@ -36,6 +36,11 @@ _TRAINED, _KEPT = 68, 4
 _STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
 # The same for a token that the original writes, which goes through it by itself: two, and waiting for the weights.
 _WRITING = 8.0
+# Multiplications and additions a token and number of the head that verifying takes: two products, and their KL.
+_VERIFYING = 8.0
+# The same a weight and token of scoring: forward, once more, and back. Seconds that pricing all schemes takes, a weight
+# and a linear.
+_WALKING, _PRICING, _PRICED = 8.0, 1e-6, 0.05
 # Bytes that factorising a second moment takes for each of its numbers, in double precision at most.
 _FACTOR = 14
 # Candidates that a search for factors rounds some rows with.
@@ -126,9 +131,26 @@ def estimate(job: Job) -> dict[str, Any]:
     return needs
 
 
+def seconds_by_stage(job: Job) -> dict[str, float]:
+    """About how long the run takes, by what it does; a stage that is not needed is left out."""
+    return _by_stage(job, job.effort, _multiplications_per_second(), job.tokens)
+
+
+def scoring_seconds(job: Job, tokens: int) -> float:
+    """About how long scoring every part takes that many tokens are walked through, forward and back."""
+    linears = job.anatomy.linears()
+    weights = sum(linear.shape[0] * linear.shape[1] for linear in linears)
+    return _WALKING * weights * tokens / _multiplications_per_second() + _PRICING * weights + _PRICED * len(linears)
+
+
 def _seconds(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
     """About how long the run takes with a solver on so many tokens, at `multiply` multiplications and additions a
     second."""
+    return sum(_by_stage(job, effort, multiply, tokens).values())
+
+
+def _by_stage(job: Job, effort: Effort, multiply: float, tokens: int) -> dict[str, float]:
+    """The same by stage, in their order but for `judge`, which comes twice."""
     parts = job.anatomy
     chosen = job.chosen(parts.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
@@ -137,18 +159,25 @@ def _seconds(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
     rounds = 1 + (REPAIR_ROUNDS if job.repaired else 0)
     repairs = rounds * sum(_EIGEN * min(module.shape) ** 3 for module in job.repaired)
     if not tokens:
-        return (weights + table) * 5e-8 * rounds + repairs / multiply
-    flops += _WRITING * (weights + table) * (tokens - sum(map(len, job.solve)))
+        return {"compress": (weights + table) * 5e-8 * rounds + repairs / multiply}
+    found = {}
+    if writing := tokens - sum(map(len, job.solve)):
+        found["write"] = _WRITING * (weights + table) * writing / multiply
+    found |= _searching(job, effort, multiply, tokens)
     flops += rounds * sum(effort.work * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
     if effort.correct:
         flops += 2.0 * weights * tokens + sum(2.0 * (tokens + 2 * x.shape[0]) * x.shape[1] ** 2 for x in chosen)
     flops += repairs + (_masking(job, chosen) if effort.text else 0.0)
     size = min(STEP_TOKENS, tokens)
     if effort.block:
-        flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
+        flops += _STEP * weights * size * usual_steps(tokens)
+        found["curvature"] = 12.0 * weights * min(tokens, SLOPE_TOKENS) / multiply
+    found["compress"] = flops / multiply + (weights + table) * 1e-7
     if effort.tune:
-        flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
-    return flops / multiply + (weights + table) * 1e-7 + _searching(job, effort, multiply, tokens)
+        found["tune"] = (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS) / multiply
+    if job.verify:
+        found["verify"] = _VERIFYING * table * sum(map(len, job.verify)) / multiply
+    return found
 
 
 def _masking(job: Job, chosen: list[Linear]) -> float:
@@ -163,26 +192,33 @@ def _masking(job: Job, chosen: list[Linear]) -> float:
     )
 
 
-def _searching(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
+def _searching(job: Job, effort: Effort, multiply: float, tokens: int) -> dict[str, float]:
     """About how long finding a transform takes: another walk, what candidates cost beside it, and what `auto` measures:
     every proposal rounded and followed, and the whole rounded twice."""
+    if job.transform is None or job.transforms is not None:
+        return {}
     width, count = job.anatomy.embedding.shape[1], len(job.anatomy.blocks)
     chosen = job.chosen(job.anatomy.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in chosen)
     turning = 4.0 * weights * width / multiply if job.folding.stream else 0.0
     if not job.folding.text:
-        return turning
+        return {"transform": turning}
     walk = 2.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
     search = sum(_CANDIDATES * min(linear.shape[0], 128) * linear.shape[1] for linear in chosen) * 1e-6
     if job.folding.learned:
-        return walk / multiply + turning + LEARNING_STEPS * _LEARNING * (weights / count + width**2) * width / multiply
-    if job.folding.judged:
-        rounded = dataclasses.replace(job, transform=None)
-        every = sum(linear.shape[0] * linear.shape[1] for linear in job.anatomy.linears())
-        rounding = effort.work * (PROPOSED + 1) * sum(linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
-        walk += rounding + judging_multiplications(job, every)
-        search += 2 * _seconds(rounded, effort.alone, multiply, tokens)
-    return walk / multiply + search
+        steps = LEARNING_STEPS * _LEARNING * (weights / count + width**2) * width
+        return {"learn": (walk + steps) / multiply, "transform": turning}
+    if not job.folding.judged:
+        return {"transform": walk / multiply + search}
+    rounded = dataclasses.replace(job, transform=None)
+    every = sum(linear.shape[0] * linear.shape[1] for linear in job.anatomy.linears())
+    rounding = effort.work * (PROPOSED + 1) * sum(linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+    return {
+        "propose": (walk + rounding) / multiply + search,
+        "follow": judging_multiplications(job, every) / multiply,
+        "transform": weights * 1e-8,
+        "judge": 2 * _seconds(rounded, effort.alone, multiply, tokens),
+    }
 
 
 def _proving(job: Job, after: dict[str, int]) -> int:

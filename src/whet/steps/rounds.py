@@ -27,7 +27,7 @@ from whet.targets import find_target
 
 # Of a size a plan is first tried on a share of the text, and at least so many tokens for each column of the widest
 # input: what parts lose there beside what was predicted is nearly what they lose on all of it.
-_TRIED, _A_COLUMN = 0.25, 16
+TRIED, _A_COLUMN = 0.25, 16
 # What measuring that may take, as a multiple of solving on all the text.
 ALONE = 0.35
 QUALITY_ROUNDS = 6  # of a quality: its limit is searched for
@@ -121,7 +121,7 @@ def _trial(job: Job) -> Job:
     """The job that a plan is tried with: on windows from all over the text, without training; `job` itself where that
     would save little."""
     least = _A_COLUMN * max(linear.shape[1] for linear in job.anatomy.linears())
-    step = int(job.tokens / max(1, _TRIED * job.tokens, least))
+    step = int(job.tokens / max(1, TRIED * job.tokens, least))
     solver = job.effort.alone.name
     if step < 2 and solver == job.solver:
         return job
