@@ -201,8 +201,9 @@ class Run:
             parts = [_changed(name, *values) for name, values in differing.items()]
             parts += [Message("its plan is another")] * (before.get("plan") != after.get("plan"))
             parts += [_changed(k, began[k], now[k]) for k in ("budget",) if began.get(k) != now.get(k)]
-            files = {k for k in {**began["files"], **now["files"]} if began["files"].get(k) != now["files"].get(k)}
-            parts += [Message("the original's {file} is another", file=name) for name in sorted(files)]
+            was, now_is = began.get("files", {}), now.get("files", {})  # a recipe's request names none: its steps' do
+            files = sorted(name for name in {**was, **now_is} if was.get(name) != now_is.get(name))
+            parts += [Message("the original's {file} is another", file=name) for name in files]
             parts += [Message("its questions are others")] * (began.get("items") != now.get("items"))
             what = listed(parts or [Message("its text is another")], "; ")
         raise UsageError(
