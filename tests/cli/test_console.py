@@ -6,12 +6,14 @@ import io
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console as RichConsole
 
 from whet.cli.console import Console
+from whet.cli.tables import Sheet
 from whet.events import Part, Stage, Way
 
 
@@ -103,3 +105,29 @@ def test_interrupted_says_how_to_go_on(
     with pytest.raises(KeyboardInterrupt), Console(resume=tmp_path, again="whet demo"):
         raise KeyboardInterrupt
     assert capsys.readouterr().err == "Stopped. Go on with: whet demo\n"
+
+
+HOSTILE = "가\x1b]0;owned\x07나\r\x9b31m\u202e다\x7f"
+SHOWN = "가\\u001b]0;owned\\u0007나\\u000d\\u009b31m\\u202e다\\u007f"
+
+
+def test_control_characters_of_what_is_printed_are_escaped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with Console() as console:
+        console.show(HOSTILE, Sheet(HOSTILE, ["", HOSTILE], [[HOSTILE, "1"]]).rich())
+        console.on_event({"event": "note", "message": HOSTILE})
+    out, err = capsys.readouterr()
+    assert out.count(SHOWN) == 4 and err.count(SHOWN) == 1
+    with Console(as_json=True) as console:
+        console.result({HOSTILE: [HOSTILE, "a\n\tb"]})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {HOSTILE: [HOSTILE, "a\n\tb"]}
+    assert not set(out + err + printed) & set("\x1b\x07\r\x9b\u202e\x7f")
+
+
+@pytest.mark.parametrize("arguments", [["resume", f"nowhere{HOSTILE}"], ["export", f"x\x1b{HOSTILE}"]])
+def test_control_characters_of_errors_are_escaped(command: Callable, arguments: list[str]) -> None:
+    ended = command(*arguments, "--debug")
+    assert ended.code == 2 and "가\\u001b]0" in ended.err and not set(ended.err) & set("\x1b\x07\r\x9b\u202e\x7f")

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whet.checkpoint.beside import refuse_links
 from whet.checkpoint.files import TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
 from whet.errors import UsageError
 from whet.paths import find_folder
 
 _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
-# Never copied beside other weights: weights, code, caches.
-_SKIPPED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".py", ".pyc")
 _EXAMINED = 1 << 20  # weights looked at together: as float64, a large embedding takes four times its size
 
 
@@ -33,6 +32,7 @@ class Checkpoint:
 
     def __init__(self, path: str | Path) -> None:
         self.path = find_folder(path)
+        refuse_links(self.path)
         if not (self.path / "config.json").is_file():
             raise UsageError(
                 "{folder} is not a model folder: it has no config.json. Give the folder that holds config.json and the "
@@ -208,22 +208,6 @@ def read_whet(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     return read_manifest(_read_json(file), file)
-
-
-def copied_files(original: Path) -> list[Path]:
-    """The original's files that go into the lighter folder byte for byte: tokenizer, generation settings, licence.
-
-    Never weights, code, the card or files whose content is rewritten.
-    """
-    rewritten = ("config.json", "README.md", "whet.json")
-    return sorted(
-        p
-        for p in original.iterdir()
-        if p.is_file()
-        and p.name not in rewritten
-        and not p.name.startswith(".")
-        and not p.name.endswith((*_SKIPPED, ".index.json"))
-    )
 
 
 def _read_json(file: Path) -> dict[str, Any]:

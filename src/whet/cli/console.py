@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 from whet.cli.phrases import doing, duration, percent, say, sentence, size
 from whet.events import Event
@@ -38,6 +40,22 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    """`text` with control characters, and those that turn the direction of writing, as JSON spells them: text of files
+    could move the cursor, rename the window or hide what stands before it."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class _Printer(RichConsole):
+    """A console of rich that escapes all text it is given, in cells of tables too."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(escaped(text), **how)
+
+
 class Console:
     """One command's output; a context manager, so that the live line is gone however the command ends.
 
@@ -49,8 +67,8 @@ class Console:
         self.as_json, self.resume, self.again = as_json, resume, again or f"whet resume {resume}"
         # A pipe has no width of its own; 80 columns would fold tables.
         wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-        self.out = RichConsole(file=sys.stdout, width=wide, highlight=False, soft_wrap=False)
-        self.err = RichConsole(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.out = _Printer(file=sys.stdout, width=wide, highlight=False, soft_wrap=False)
+        self.err = _Printer(file=sys.stderr, highlight=False, soft_wrap=True)
         self._live: Progress | None = None
         self._task = TaskID(0)
         self._last: dict[str, float] = {}
@@ -75,7 +93,7 @@ class Console:
         """Print the JSON document; nothing without `--json`."""
         self._stop()
         if self.as_json:
-            sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2) + "\n")
+            sys.stdout.write(escaped(json.dumps(plain(value), ensure_ascii=False, indent=2)) + "\n")
 
     def line(self, text: str) -> None:
         """One line on stderr, above the live line if there is one."""

@@ -28,7 +28,7 @@ from whet.engines.opening import open_engine
 from whet.errors import GateError, NotFiniteError, UsageError
 from whet.events import OnEvent, Stage
 from whet.measure.divergence import Sums, clusters_of, divergence, estimates, exp, sums
-from whet.measure.items import Item
+from whet.measure.items import Item, by_skill
 from whet.measure.judging import Measured
 from whet.measure.sequential import FEWEST
 from whet.measure.sides import context_of, shared_tokenizer, size_of
@@ -352,9 +352,9 @@ def find_windows(original: str | Path, lighter: str | Path, material: GateMateri
 def grouped(items: Sequence[Item], seed: int) -> dict[str, list[list[Item]]]:
     """Of each skill its groups of questions in the order in which they are asked."""
     found: dict[str, list[list[Item]]] = {}
-    for skill in dict.fromkeys(item.skill for item in items):
+    for skill, places in by_skill(items).items():
         groups: dict[Any, list[Item]] = {}
-        for number, item in enumerate(item for item in items if item.skill == skill):
+        for number, item in enumerate(items[place] for place in places):
             groups.setdefault((number,) if item.group is None else item.group, []).append(item)
         found[skill] = list(groups.values())
         Random(f"{seed} {skill}").shuffle(found[skill])

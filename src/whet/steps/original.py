@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from whet.anatomy import FAMILIES, Anatomy, anatomy
-from whet.checkpoint import Checkpoint, empty_model, model_config
+from whet.checkpoint import Checkpoint, about_left_out, empty_model, model_config
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message
@@ -68,7 +68,7 @@ def about_original(opened: Original, window: int, material: Material) -> list[Me
         notes.append(
             Message("{name} left out: it is a copy of the embedding, to which config.json ties it", name=parts.dropped)
         )
-    return notes
+    return notes + about_left_out(opened.checkpoint.path)
 
 
 def _untie(checkpoint: Checkpoint) -> bool:

@@ -55,7 +55,8 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
                 gap=gap,
             )
         if job.storage.stock:
-            stock = model_class(written).from_pretrained(out, local_files_only=True).eval().to(job.device)
+            stock = model_class(written).from_pretrained(out, local_files_only=True, trust_remote_code=False)
+            stock = stock.eval().to(job.device)
             if job.repaired:
                 attach_adapter(stock, out, job.device)
             theirs = outputs(stock, tokens)

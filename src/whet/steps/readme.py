@@ -13,7 +13,7 @@ import yaml
 from whet.anatomy import AUTO
 from whet.apply.job import Job
 from whet.budget import tables
-from whet.checkpoint import ADAPTER
+from whet.checkpoint import ADAPTER, inside
 from whet.formats.export import FILE, adapter_beside
 from whet.messages import Message
 from whet.targets import TARGETS, no_file_yet
@@ -23,7 +23,8 @@ _CARD_FIELDS = ("license", "license_name", "license_link", "language", "tags", "
 
 def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: list[Message]) -> str:
     """The folder's README.md: the original's licence and tags, what was done, and how to load it."""
-    inherited = _front_matter(job.original.path / "README.md")
+    card = job.original.path / "README.md"
+    inherited = _front_matter(card) if inside(job.original.path, card) else {}
     base = ((job.original.whet or {}).get("base_model") or {}).get("name") or job.name
     tags = list(
         dict.fromkeys([*_listed(inherited.get("tags")), "whet", "sparse" if job.storage.dense else "quantized"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from whet.apply.job import Job
 from whet.apply.run import Run
-from whet.checkpoint import MANIFEST, atomic, hashed_files, size_on_disk, write_json
+from whet.checkpoint import MANIFEST, atomic, copied_files, hashed_files, inside, size_on_disk, write_json
 from whet.events import OnEvent, Stage, Way, note_event
 from whet.messages import to_json
 from whet.steps.course import transform_course
@@ -75,11 +75,10 @@ def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
 def _move(made: Job, out: Path) -> None:
     """Copy the transformed folder's files, or the original's where nothing was folded in. May be repeated."""
     source = made.checkpoint.path
-    names = [
-        file
-        for file in sorted(source.iterdir())
-        if file.is_file() and file.suffix != ".jsonl" and file.name != MANIFEST
-    ]
-    for file in names:
+    named = [source / name for name in ("config.json", "model.safetensors.index.json", "README.md")]
+    found = {info.file for info in made.checkpoint.stored.values()} | {p for p in named if p.is_file()}
+    for file in sorted(found | set(copied_files(source))):
+        if not inside(source, file):  # the card; whatever else is read was refused
+            continue
         with atomic(out / file.name) as temporary:
             shutil.copyfile(file, temporary)
