@@ -33,9 +33,10 @@ def test_windows_go_on_from_pieces_of_the_text_until_there_are_enough(original):
     starts = pieces(TEXT)
     assert all(tuple(window[:10].tolist()) in starts for window in found)
     assert len({tuple(window.tolist()) for window in found}) == len(found)
-    assert [event["message"] for event in said] == [
+    assert [event["message"] for event in said if event["event"] == "note"] == [
         "the original writes 300 tokens beside the text, going on from pieces of it"
     ]
+    assert {event["stage"] for event in said if event["event"] == "progress"} == {"write"}
     again, other = (continued(Checkpoint(original), TEXT, 300, seed, "cpu", ignore) for seed in (7, 8))
     assert [w.tolist() for w in again] == [w.tolist() for w in found] != [w.tolist() for w in other]
 
@@ -81,6 +82,7 @@ def test_best_fills_up_little_text_and_tuned_goes_by_the_text_alone(original, tm
     assert tuned["efforts"]["best"] > tuned["seconds"]  # which is without what it would write
     events = []
     monkeypatch.setattr("whet.steps.decide.ENOUGH", 400)
+    monkeypatch.setattr("whet.train.steps._EPOCHS", 5)
     result = compress(original, tmp_path / "out", solver="best", on_event=events.append, **SETTINGS)
     given, written = result["text"]["tokens"], result["text"]["written"]["tokens"]
     assert 400 <= given + written < 400 + 32

@@ -44,6 +44,7 @@ class Checkpoint:
             )
         self.config = _read_json(self.path / "config.json")
         self.whet = read_whet(self.path)
+        self._examined: dict[Path, tuple[int, int]] = {}
         self._said = json.dumps(self.config, sort_keys=True)
         files = self._weight_files()
         self.tensors: dict[str, TensorInfo] = {}
@@ -116,6 +117,7 @@ class Checkpoint:
 
         Raises UsageError that names the first tensor with a NaN or an infinity and how many it has.
         """
+        self._examined = self._stamps()
         digest = hashlib.sha256(self._said.encode())
         for name, info in sorted(self.stored.items()):
             value = read_tensor(info)
@@ -136,6 +138,23 @@ class Checkpoint:
                     )
             on_bytes(info.nbytes)
         return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Raises UsageError where a file was written to since `examine`, which read another model then."""
+        now = self._stamps()
+        for file, stamp in self._examined.items():
+            if now.get(file) != stamp:
+                raise UsageError(
+                    "{file} changed while it was being read, so what was made is of two models. Start in a new folder "
+                    "once nothing writes to {folder}.",
+                    file=file.name,
+                    folder=self.path,
+                )
+
+    def _stamps(self) -> dict[Path, tuple[int, int]]:
+        """Size and time of the last change of config and weight files, of those that are there."""
+        files = {self.path / "config.json", *(info.file for info in self.stored.values())}
+        return {file: (stat.st_size, stat.st_mtime_ns) for file in files if file.is_file() and (stat := file.stat())}
 
     def _weight_files(self) -> list[Path]:
         self._index: dict[str, str] | None = None

@@ -23,6 +23,7 @@ from whet.cli.picture import skills_svg
 from whet.cli.starter import calibration
 from whet.cli.tables import Sheet, comparison
 from whet.errors import UsageError
+from whet.events import Part, Way
 
 EXAMPLE = "Example: whet demo demo --fit 25%"
 FIT = "30%"
@@ -51,6 +52,7 @@ def run(
         from whet.checkpoint import write_bytes
 
         model = starter.path()
+        way = Way(console.on_event, [Part("compress", 8), Part("compare", 3), Part("inspect", 1)], timed=False)
         if not dry_run:
             clear(lighter)
         asked: dict[str, Any] = {"embed": embed}
@@ -65,7 +67,7 @@ def run(
             seed=seed,
             device=device,
             dry_run=dry_run,
-            on_event=console.on_event,
+            on_event=way.part("compress"),
         )
         if dry_run:
             compress.plan(console, made)
@@ -81,7 +83,7 @@ def run(
             window=WINDOW,
             seed=seed,
             device=device,
-            on_event=console.on_event,
+            on_event=way.part("compare"),
         )
         scores = whet.inspect(
             model,
@@ -92,7 +94,7 @@ def run(
             seed=seed,
             device=device,
             spectra=False,
-            on_event=console.on_event,
+            on_event=way.part("inspect"),
         )
         samples = _samples(model, lighter, items, device)
         stories = _stories(model, lighter, starter.held_out(seed, 200), device)

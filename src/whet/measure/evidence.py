@@ -26,7 +26,7 @@ from whet.checkpoint.gguf import is_gguf
 from whet.engines import Engine
 from whet.engines.opening import open_engine
 from whet.errors import GateError, NotFiniteError, UsageError
-from whet.events import OnEvent
+from whet.events import OnEvent, Stage
 from whet.measure.divergence import Sums, clusters_of, divergence, estimates, exp, sums
 from whet.measure.items import Item, by_skill
 from whet.measure.judging import Measured
@@ -142,7 +142,10 @@ class Memory:
     def take(self, wanted: Mapping[str, int]) -> None:
         if "memory" not in self.kept.gate:
             device, dtype = self.pair.device, self.pair.dtype
-            found = [footprint(path, self.prompt, device=device, dtype=dtype) for path in self.pair.paths]
+            found, stage = [], Stage(self.pair.on_event, "memory", len(self.pair.paths))
+            for path in self.pair.paths:
+                found.append(footprint(path, self.prompt, device=device, dtype=dtype))
+                stage.step()
             self.kept.keep("memory", found)
 
     def figure(self, name: str, of: str, low: float, high: float) -> Measured:

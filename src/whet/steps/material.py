@@ -176,7 +176,7 @@ def self_written(
         seconds=seconds,
     )
     on_event(note_event(message))
-    rest = engine.continue_ids(starts, max(1, window - _GREEDY - 1), temperature=1.0, seed=seed)
+    rest = engine.continue_ids(starts, max(1, window - _GREEDY - 1), temperature=1.0, seed=seed, on_event=on_event)
     written = [torch.tensor([*start, *new][:window]) for start, new in zip(starts, rest, strict=True)]
     written = [sample for sample in written if len(sample) >= _SHORTEST]
     if not written:
@@ -218,7 +218,9 @@ def continued(
             piece = window[place : place + length]
             starts.append([first, *piece[:-1]] if place and window[0] == first else piece)
         chosen = seed + number * tokens
-        rest = engine.continue_ids(starts, size - length, temperature=1.0, seed=chosen, past_ends=packed)
+        rest = engine.continue_ids(
+            starts, size - length, temperature=1.0, seed=chosen, past_ends=packed, on_event=on_event
+        )
         written = [torch.tensor([*start, *new][:size]) for start, new in zip(starts, rest, strict=True)]
         found += [sample for sample in written if len(sample) >= min(_SHORTEST, size)]
     return found

@@ -9,8 +9,9 @@ from typing import Any
 from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.checkpoint import MANIFEST, atomic, copied_files, hashed_files, inside, size_on_disk, write_json
-from whet.events import OnEvent, note_event
+from whet.events import OnEvent, Stage, Way, note_event
 from whet.messages import to_json
+from whet.steps.course import transform_course
 from whet.steps.decide import decide
 from whet.steps.driver import examined, request_of
 from whet.steps.estimate import check_room, estimate
@@ -37,9 +38,10 @@ def run(request: Request) -> dict[str, Any]:
     check_room(out.out, needs)
     if request.dry_run:
         return {"dry_run": True, **needs, "notes": list(job.notes)}
-    job = with_text(examined(job), request.on_event)
+    way = Way(out.telling(request.on_event), transform_course(job))
+    job = with_text(examined(job, way), way)
     with out.opened(request_of(job, recipe_of(request.source, asked, job)), job.solve, job.verify):
-        return _made(out, job, request.on_event)
+        return _made(out, job, way)
 
 
 def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
         files=hashed_files(run.out),
     )
     write_json(run.out / MANIFEST, manifest.document())
+    Stage(on_event, "finish", 1).step()
     run.close()
     return {
         "out": str(run.out),
