@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
 from whet.errors import MachineError, UsageError, did_you_mean
 
 MODEL_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SHOWN = 80  # letters of a path that cannot be one
 TEXT_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
 
 
 def find_folder(path: str | Path) -> Path:
     """The local folder of a path or hub name. Raises UsageError when there is none."""
     folder = Path(path)
+    check_possible(folder)
     if folder.is_dir():
         return folder
     if folder.suffix.lower() == ".gguf" and folder.is_file():
@@ -36,12 +40,14 @@ def find_folder(path: str | Path) -> Path:
 
 def check_model(path: str | Path) -> None:
     """Raises UsageError for a model that is neither here nor could be on the hub."""
+    check_possible(path)
     if not Path(path).exists() and (Path(path).parent.is_dir() or not MODEL_ON_HUB.fullmatch(str(path))):
         find_folder(path)
 
 
 def check_text(source: str | Path) -> None:
     """Raises UsageError for text that is neither here nor could be a data set of the hub."""
+    check_possible(source)
     if not Path(source).exists() and not TEXT_ON_HUB.fullmatch(str(source)):
         raise no_text(source)
 
@@ -49,8 +55,38 @@ def check_text(source: str | Path) -> None:
 def check_file(path: str | Path, what: str) -> None:
     """Raises UsageError where there is no file `path` of `what`."""
     path = Path(path)
+    check_possible(path)
     if not path.is_file():
         raise UsageError("{path}: no such file of {what}.{near}", path=path, what=what, near=_near(path))
+
+
+def check_possible(path: str | Path) -> None:
+    """Raises UsageError for a path that no file can have: a link to itself, or a name too long, as text itself is."""
+    try:
+        os.stat(path)
+    except (ValueError, OSError) as error:  # a zero byte is a ValueError
+        code = getattr(error, "errno", errno.EINVAL)
+        if code not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            return  # not there, or not to be read: whoever opens it tells
+        shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]} …"
+        why = getattr(error, "strerror", None) or error
+        raise UsageError("{path!r} is no path that a file can have ({why}). Check it.", path=shown, why=why) from error
+
+
+def check_out(out: str | Path, original: str | Path) -> None:
+    """Raises UsageError for a folder to write that cannot be made, or that lies inside the original's."""
+    out = Path(out)
+    check_possible(out)
+    check_possible(original)
+    for place in (out, *out.parents):
+        if place.is_symlink() and not place.exists():
+            raise UsageError("{out} cannot be made: {place} is a link that leads nowhere.", out=out, place=place)
+    if Path(original).is_dir() and Path(os.path.realpath(original)) in Path(os.path.realpath(out)).parents:
+        raise UsageError(
+            "{out} is inside {original}, the original's own folder, which is never changed. Name another folder.",
+            out=out,
+            original=original,
+        )
 
 
 def no_text(source: str | Path) -> UsageError:

@@ -31,6 +31,7 @@ from whet.measure.compare import compare
 from whet.measure.gates import GateMaterial, check_gate, gate_seconds, measure_gate, parse_gate
 from whet.measure.sides import item_tokens, seconds_a_token
 from whet.messages import Message
+from whet.paths import check_out
 from whet.recipe.adopt import adopt
 from whet.recipe.order import planned
 from whet.recipe.schema import Recipe, read_recipe
@@ -113,6 +114,7 @@ class _Runner:
     def go(self, keep_failed: bool, dry_run: bool) -> dict[str, Any]:
         """Do it, or go on with it."""
         started = time.monotonic()
+        check_out(self.run.out, self.original)
         self.run.check_free(self.original)
         needs = self._needs()
         self.on_event({"event": "plan", **needs})
