@@ -11,6 +11,7 @@ from whet.checkpoint import Checkpoint, memory
 from whet.errors import UsageError
 from whet.events import ignore
 from whet.recipe.compress import compress
+from whet.steps import material
 from whet.steps.material import continued
 
 TEXT = [torch.randint(2, 258, (length,), generator=torch.Generator().manual_seed(length)) for length in (40, 33, 12)]
@@ -112,3 +113,17 @@ def test_a_budget_plans_and_solves_with_it(original, tmp_path):
     del settings["scheme"]
     result = compress(original, tmp_path / "out", bits=5, synthetic=100, **settings)
     assert result["text"]["written"]["tokens"] >= 100
+
+
+def test_no_more_text_than_helps_is_taken_unless_a_number_is_asked_for(original, tmp_path, monkeypatch):
+    monkeypatch.setattr(material, "_HELPFUL", 200)
+    monkeypatch.setattr(material, "_A_COLUMN", 0)
+
+    def tokens(name, **options):
+        asked = {"scheme": "int4s-g32", "text": models.documents(80), "window": 32, **options}
+        return compress(original, tmp_path / name, **asked, dry_run=True)["text"]["tokens"]
+
+    few, many = tokens("few"), tokens("many", samples=40)
+    assert 200 <= few < 232 and many > 1000
+    monkeypatch.setattr(material, "_A_COLUMN", 10)
+    assert tokens("wide") >= 10 * 32

@@ -87,6 +87,9 @@ def read_material(
         window=asked.window,
         seed=seed,
     )
+    if "tokens" in about:  # cut here, in the order they were drawn
+        solve = _first(solve, _helpful(asked, parts))
+        about |= {"windows": len(solve), "tokens": sum(map(len, solve))}
     _check_vocabulary(checkpoint, parts, (*solve, *verify))
     return Material(solve, verify, about)
 
@@ -111,7 +114,7 @@ def _helpful(asked: Quantize | Masks, parts: Anatomy) -> int:
     return max(_HELPFUL, _A_COLUMN * widest) if asked.samples is None else sys.maxsize
 
 
-def first(windows: Sequence[Tensor], tokens: int) -> list[Tensor]:
+def _first(windows: Sequence[Tensor], tokens: int) -> list[Tensor]:
     """As many of the windows as hold `tokens`."""
     taken: list[Tensor] = []
     for window in windows:
