@@ -31,6 +31,7 @@ TRIED, _A_COLUMN = 0.25, 16
 # What measuring that may take, as a multiple of solving on all the text.
 ALONE = 0.35
 QUALITY_ROUNDS = 6  # of a quality: its limit is searched for
+_WORSE = 1.2  # times that the next plan loses what the trial did beyond which the first is made too: less is noise
 _WORTH = 0.01  # predicted gain below which another round is not worth its time
 _NEAR = 0.8  # a quality's round that uses so much of its limit is good enough
 _MOST = 4.0  # times that a loss is corrected by
@@ -113,7 +114,7 @@ def _to_size(job: Job, budget: Budget, scores: dict[str, Any], rounds: list[Roun
     another = second["schemes"] != first["schemes"] and second["predicted"]["kl"] <= (1 - _WORTH) * now
     if another or tried.trial:
         made = make(job, second if another else first, 0.0)
-        if another and tried.trial and made.kl > tried.kl:  # on all the text it should have lost less
+        if another and tried.trial and made.kl > _WORSE * tried.kl:  # on all the text it should have lost less
             make(job, first, 0.0)
 
 
