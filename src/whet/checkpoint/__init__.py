@@ -1,6 +1,7 @@
 """Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
 
 from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_config, adapter_tensors, read_factors
+from whet.checkpoint.card import read_card
 from whet.checkpoint.files import (
     TensorInfo,
     atomic,
@@ -55,6 +56,7 @@ __all__ = [
     "model_class",
     "model_config",
     "quiet_transformers",
+    "read_card",
     "read_factors",
     "read_header",
     "read_tensor",

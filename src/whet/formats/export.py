@@ -30,7 +30,7 @@ from whet.formats.gguf import Layout, plan_gguf, write_gguf
 from whet.grids import BLOCKS
 from whet.measure.divergence import score_tokens
 from whet.messages import Message
-from whet.paths import find_folder
+from whet.paths import check_output, find_folder
 from whet.text import encode, read_documents, windows
 
 FORMATS = ("gguf",)
@@ -84,9 +84,11 @@ def export(
             known=", ".join(FORMATS),
         )
     path = find_folder(folder)
-    layout = plan_gguf(path, kind.upper() if kind else None)
     name = path.resolve().name + (f"-{kind.lower()}" if kind else "")
     target = Path(out) if out is not None else Path(f"{name}.gguf")
+    _must_be_new(target)
+    check_output(target, path)
+    layout = plan_gguf(path, kind.upper() if kind else None)
     _must_be_free(target, layout)
     documents: list[str] | None = None
     if isinstance(text, (str, Path)):
@@ -141,16 +143,14 @@ def adapter_beside(target: Path) -> Path:
     return target.with_name(f"{target.stem}-adapter.gguf")
 
 
+def _must_be_new(file: Path) -> None:
+    if file.exists():
+        raise UsageError("{file} is there already. Name another file with --out, or remove it.", file=file)
+
+
 def _must_be_free(target: Path, layout: Layout) -> None:
-    for file in (target,) if layout.adapter is None else (target, adapter_beside(target)):
-        if file.exists():
-            raise UsageError("{file} is there already. Name another file with --out, or remove it.", file=file)
-    if not target.parent.is_dir():
-        raise UsageError(
-            "{file} cannot be made: {folder} is no folder. Make it first, or name another file.",
-            file=target,
-            folder=target.parent,
-        )
+    if layout.adapter is not None:
+        _must_be_new(adapter_beside(target))
     free = shutil.disk_usage(target.parent).free
     if free < layout.nbytes * 1.02 + 2**24:
         raise MachineError(

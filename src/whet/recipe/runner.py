@@ -30,6 +30,7 @@ from whet.events import OnEvent, ignore
 from whet.measure.compare import compare
 from whet.measure.gates import GateMaterial, check_gate, measure_gate, parse_gate
 from whet.messages import Message
+from whet.paths import check_output_folder
 from whet.recipe.adopt import adopt
 from whet.recipe.order import planned
 from whet.recipe.schema import Recipe, read_recipe
@@ -89,6 +90,7 @@ class _Runner:
     def __init__(self, recipe: Recipe, source: str, device: str, on_event: OnEvent) -> None:
         self.recipe, self.source, self.device, self.on_event = recipe, source, device, on_event
         assert recipe.model is not None and recipe.out is not None
+        check_output_folder(recipe.out)
         self.run = Run(recipe.out)
         self.checkpoint = Checkpoint(recipe.model)
         self.original = self.checkpoint.path

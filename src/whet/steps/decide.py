@@ -130,6 +130,7 @@ def decide(
         text=material.about,
         notes=tuple(notes),
         parted=opened.parted,
+        card=opened.card,
         sparsity=sparsity,
     )
     check_sparsity(job)

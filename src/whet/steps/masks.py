@@ -19,6 +19,7 @@ from whet.errors import UsageError
 from whet.events import OnEvent
 from whet.grids import FloatGrid, Grid
 from whet.messages import Message
+from whet.paths import check_output_folder
 from whet.prune import WITHIN, Sparsity, find_importance, parse_groups, parse_share
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
 from whet.steps.estimate import estimate
@@ -37,6 +38,7 @@ def masks(
 ) -> dict[str, Any]:
     """Write a copy of `model` with zeros into the folder `out`; returns what `whet.masks` does."""
     asked.check()
+    check_output_folder(out)
     run = Run(out)
     job = decide_masks(model, asked, seed=seed, device=device)
     run.check_free(job.checkpoint.path)
@@ -131,6 +133,7 @@ def decide_masks(
         to_write=material.to_write,
         text=material.about,
         notes=tuple(notes),
+        card=opened.card,
         step="masks",
         sparsity=rule,
     )

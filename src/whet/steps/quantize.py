@@ -19,6 +19,7 @@ from whet.checkpoint import Checkpoint, size_on_disk
 from whet.events import OnEvent
 from whet.measure.items import Item, parse_item, read_skills
 from whet.messages import Message
+from whet.paths import check_output_folder
 from whet.steps.budget import budget_needs, budget_of, check_budget
 from whet.steps.decide import decide
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, request_of, step_recipe
@@ -44,6 +45,7 @@ def quantize(
 ) -> dict[str, Any]:
     """Write a lighter copy of `model` into the folder `out`; returns what `whet.compress` does."""
     asked.check()
+    check_output_folder(out)
     run = Run(out)
     items = read_skills(asked.skills) if asked.skills is not None else []
     job = decide(model, asked, seed=seed, device=device)
