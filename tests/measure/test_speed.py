@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from whet import child
 from whet.engines import Timing
 from whet.measure import speed
 from whet.measure.speed import footprint, side_by_side
@@ -52,11 +55,24 @@ def test_footprint_of_a_folder_in_its_own_process(model, tokenizer, tmp_path):
         assert found["peak_bytes"] >= found["before_bytes"] > 1 << 24
 
 
+@pytest.mark.parametrize("path", [None, "", os.pathsep])
+def test_no_module_of_the_current_folder_runs_in_the_process(model, tokenizer, tmp_path, monkeypatch, path):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    for name in ("whet", "torch", "json", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
+    monkeypatch.chdir(tmp_path)
+    if path is not None:  # beside where the tests find whet
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", *os.environ.get("PYTHONPATH", "").split(os.pathsep), path]))
+    assert footprint(".", [2, 3, 4], new_tokens=2)["load_seconds"] > 0
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_process_that_fails_says_so_and_does_not_raise(tmp_path, monkeypatch):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'first line' >&2\necho 'Killed' >&2\nexit 137\n")
     python.chmod(0o755)
-    monkeypatch.setattr(speed.sys, "executable", str(python))
+    monkeypatch.setattr(child.sys, "executable", str(python))
     assert footprint(tmp_path, [2, 3]) == {"error": "the measuring process ended with code 137: Killed"}
 
 

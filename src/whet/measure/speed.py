@@ -8,9 +8,6 @@ model freed serves the other: each model is opened once more in a process of its
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +18,7 @@ from typing import Any
 import torch
 
 from whet.checkpoint.gguf import is_gguf
+from whet.child import run_python
 from whet.engines import Engine, Timing
 from whet.engines.opening import open_engine
 from whet.events import OnEvent, Stage, ignore
@@ -104,14 +102,12 @@ def footprint(
     held before the model was opened; None where the system does not say (Linux does). If the process fails, a dict
     with `error` alone: the rest of a report is worth having without it.
     """
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     with tempfile.TemporaryDirectory() as scratch:
         order = Path(scratch) / "order.json"
         what = {"folder": str(folder), "prompt": list(prompt), "new_tokens": new_tokens, "device": device}
         order.write_text(json.dumps({**what, "dtype": dtype, "threads": torch.get_num_threads()}))
         answer = Path(scratch) / "answer.json"
-        command = [sys.executable, "-c", "import sys; from whet.measure.speed import _child; _child(*sys.argv[1:])"]
-        done = subprocess.run([*command, str(order), str(answer)], env=environment, capture_output=True, text=True)
+        done = run_python("from whet.measure.speed import _child; _child(*sys.argv[1:])", str(order), str(answer))
         if done.returncode or not answer.exists():
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             return {"error": f"the measuring process ended with code {done.returncode}: {last[:300]}"}
