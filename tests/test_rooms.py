@@ -14,9 +14,9 @@ SRC = Path(__file__).parents[1] / "src" / "whet"
 # Lowest first: a room imports only what stands before it.
 # fmt: off
 ROOMS = [
-    "korean", "messages", "foreign", "errors", "events", "strict", "paths", "child", "anatomy", "checkpoint", "text",
-    "grids", "targets", "walk", "train", "engines", "measure", "quantize", "prune", "budget", "scores", "formats", "report",
-    "apply", "transforms", "steps", "recipe", "starter", "cli",
+    "korean", "messages", "foreign", "errors", "events", "strict", "paths", "child", "anatomy", "checkpoint",
+    "text", "grids", "targets", "walk", "train", "engines", "measure", "quantize", "prune", "budget", "scores",
+    "formats", "report", "apply", "transforms", "steps", "recipe", "starter", "cli",
 ]
 # fmt: on
 PRINTS = {"cli", "starter"}  # `python -m whet.starter.make` is a command line of its own

@@ -15,7 +15,7 @@ from whet.checkpoint.files import (
     write_json,
     write_tensors,
 )
-from whet.checkpoint.folder import Checkpoint, copied_files
+from whet.checkpoint.folder import NAMED, Checkpoint, copied_files
 from whet.checkpoint.loading import (
     adapter_file,
     adapter_size,
@@ -35,6 +35,7 @@ __all__ = [
     "ADAPTER",
     "CONFIG",
     "MANIFEST",
+    "NAMED",
     "WEIGHTS",
     "BaseModelName",
     "Checkpoint",

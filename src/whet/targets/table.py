@@ -153,7 +153,7 @@ def widest_group(target: Target, widths: Collection[int], most: int) -> int:
 def divided(target: Target, grid: Grid, widths: Collection[int]) -> Grid:
     """`grid` in groups that divide every row of `widths`, where `target` needs that: its own or the largest below, of
     integers else one scale a row. Itself where nothing fits."""
-    if not target.divides or not grid.group or not any(width % grid.group for width in widths):
+    if target.schemes or not target.divides or not grid.group or not any(width % grid.group for width in widths):
         return grid
     group = widest_group(target, widths, grid.group)
     per_row = grid.kind == INTEGER and (target.groups is None or 0 in target.groups)

@@ -286,7 +286,8 @@ class _Maker:
         for beside in copied_files(job.checkpoint.path):
             with atomic(self.folder / beside.name) as temporary:
                 shutil.copyfile(beside, temporary)
-        write_json(self.folder / "config.json", job.checkpoint.config)
+        config = {key: value for key, value in job.checkpoint.config.items() if key != NAMED}
+        write_json(self.folder / "config.json", config)
         gap = self._gap()
         self.journal.record(_REST, file, kl=gap)
         self.stage.step()
