@@ -31,14 +31,13 @@ def main() -> None:
             subprocess.run(
                 [sys.executable, str(BENCH / "random_model.py"), model, "--text", text, *RANDOM.split()], check=True
             )
-    given = [] if text is None else ["--text", text]
+    every = [*([] if text is None else ["--text", text]), "--for", "whet", *args.more.split()]
     rows, base = [], 0.0
-    for asked in ([f"--scheme={args.scheme}"], *([way] for way in args.ways)):
-        processor, wall = timed(
-            out / "lighter", [model, *given, "--for", "whet", *asked, *args.more.split()], args.threads
-        )
+    for asked in (f"--scheme={args.scheme}", *args.ways):
+        processor, wall = timed(out / "lighter", [model, *every, *asked.split()], args.threads)
         base = base or processor
         rows.append([asked, f"{processor:.0f}", f"{wall:.0f}", f"{processor / base:.2f}"])
+        print(f"{asked}: {processor:.0f} processor s", flush=True)
     print(table(["", "processor s", "wall s", "over uniform"], rows))
 
 

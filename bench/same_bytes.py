@@ -70,7 +70,7 @@ def hash_of(run: Run, model: Path, folder: Path) -> str:
     whet.compress(model, out, **options, on_event=events.append)
     found = digest(out)
     if run.stopped:
-        progress = sum(event["event"] == "progress" for event in events)
+        progress = sum(map(kept, events))
         compress_with_stops(model, folder / "stopped", options, max(1, progress // (STOPS + 1)))
         if digest(folder / "stopped") != found:
             raise Broken("stopped and resumed, it wrote other bytes than undisturbed")
@@ -78,13 +78,13 @@ def hash_of(run: Run, model: Path, folder: Path) -> str:
 
 
 def compress_with_stops(model: Path, out: Path, options: dict[str, Any], after: int) -> None:
-    """Compress, stopping each call after so many progress events; go on by the same call, and last by `resume`."""
+    """Compress, stopping each call after so many `kept` events; go on by the same call, and last by `resume`."""
     for _ in range(STOPS):
         left = after
 
         def stop(event: dict[str, Any]) -> None:
             nonlocal left
-            left -= event["event"] == "progress"
+            left -= kept(event)
             if left == 0:
                 raise Stopped
 
@@ -94,6 +94,11 @@ def compress_with_stops(model: Path, out: Path, options: dict[str, Any], after: 
             continue
         raise Broken(f"it was over before {after} progress events, so it was not stopped")
     whet.resume(out)
+
+
+def kept(event: dict[str, Any]) -> bool:
+    """Whether it tells of progress that a stopped run keeps: every call reads the original and writes its text anew."""
+    return event["event"] == "progress" and event["stage"] not in ("read", "write")
 
 
 def digest(folder: Path) -> str:

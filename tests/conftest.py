@@ -8,13 +8,14 @@ deselected.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 
-from covering import left_out
+from covering import WHOLE, left_out
 
 # Before anything imports torch or transformers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,6 +24,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 NO_SKIP = os.environ.get("WHET_NO_SKIP", "") not in ("", "0")
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`compare` without the two processes that tell the memory of either side: each imports torch anew, which takes
+    seconds. tests/measure/test_speed.py starts one in every run; in `make test-all` all of them are real."""
+    if not WHOLE:
+        told = {"load_seconds": 1.0, "peak_bytes": 1 << 28, "before_bytes": 1 << 27}
+        monkeypatch.setattr(importlib.import_module("whet.measure.compare"), "footprint", lambda *_, **__: dict(told))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

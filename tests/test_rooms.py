@@ -4,6 +4,7 @@ how long files and functions may be."""
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +25,13 @@ LINES = {"a file": 400, "a function": 80}
 MOVES = {"grids", "checkpoint", "walk", "train", "engines", "apply", "transforms", "scores", "steps", "measure"}
 
 
-def modules() -> Iterator[tuple[str, Path, ast.Module]]:
-    for file in sorted(SRC.rglob("*.py")):
-        yield file.relative_to(SRC).parts[0].removesuffix(".py"), file, ast.parse(file.read_text(encoding="utf-8"))
+@functools.cache
+def modules() -> list[tuple[str, Path, ast.Module]]:
+    """Each file of the house by its room, parsed once for all tests."""
+    return [
+        (file.relative_to(SRC).parts[0].removesuffix(".py"), file, ast.parse(file.read_text(encoding="utf-8")))
+        for file in sorted(SRC.rglob("*.py"))
+    ]
 
 
 def imported(tree: ast.Module) -> Iterator[str]:

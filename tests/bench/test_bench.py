@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -37,13 +36,12 @@ def frontier(evaluation):
 
 
 @pytest.fixture(scope="module")
-def random_model(tmp_path_factory):
+def random_model(tmp_path_factory, bench):
     folder = tmp_path_factory.mktemp("bench") / "random"
     sizes = {"hidden": 32, "ffn": 64, "blocks": 3, "heads": 4, "kv-heads": 2, "vocabulary": 600, "blocks-per-shard": 2}
-    command = [sys.executable, str(BENCH / "random_model.py"), str(folder), "--text", f"{folder}.txt"]
-    for name, value in (sizes | {"characters": 2000}).items():
-        command += [f"--{name}", str(value)]
-    subprocess.run(command, check=True)
+    options = sizes | {"characters": 2000}
+    given = [word for name, value in options.items() for word in (f"--{name}", value)]
+    bench("random_model", folder, "--text", f"{folder}.txt", *given)
     return folder
 
 

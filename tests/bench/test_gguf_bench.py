@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 import models
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 
-
-@pytest.mark.parametrize("kind", ["Q4_0", "Q5_K"])
-def test_both_sides_are_measured_and_put_beside_each_other(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["Q4_0", pytest.param("Q5_K", marks=pytest.mark.long)])
+def test_both_sides_are_measured_and_put_beside_each_other(tmp_path, bench, kind):
     pytest.importorskip("llama_cpp")
     wide = {"hidden_size": 256, "intermediate_size": 256} if kind == "Q5_K" else {}
     model = models.make(tmp_path / "model", tied=True, **wide)
@@ -22,10 +16,7 @@ def test_both_sides_are_measured_and_put_beside_each_other(tmp_path, kind):
         (tmp_path / name).write_text("\n\n".join(models.documents(40, seed=seed)), encoding="utf-8")
     options = {"train": tmp_path / "train.txt", "eval": tmp_path / "eval.txt", "model": model, "out": tmp_path / "out"}
     options |= {"draws": 1, "samples": 6, "window": 32, "windows": 8, "run-windows": 4, "types": kind}
-    command = [sys.executable, str(BENCH / "gguf_types.py")]
-    for name, value in options.items():
-        command += [f"--{name}", str(value)]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    shown = bench("gguf_types", *(word for name, value in options.items() for word in (f"--{name}", value)))
     rows = [line for line in shown.splitlines() if line.startswith(f"| {kind}")]
     assert len(rows) == 3
     for column in (3, 5):  # KL, energy of outputs

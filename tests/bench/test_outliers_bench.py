@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,16 +11,13 @@ from safetensors.torch import load_file
 
 from models import documents, make
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 
-
-def test_loud_channels_are_there_and_change_nothing_but_rounding(tmp_path: Path) -> None:
+def test_loud_channels_are_there_and_change_nothing_but_rounding(tmp_path: Path, bench: Callable[..., str]) -> None:
     model = make(tmp_path / "model", tied=True)
     (tmp_path / "train.txt").write_text("\n\n".join(documents(40, seed=1)), encoding="utf-8")
-    command = [sys.executable, str(BENCH / "outliers.py"), "--model", str(model), "--out", str(tmp_path / "out")]
-    command += ["--train", str(tmp_path / "train.txt"), "--bits", "3", "--transforms", "none,quarot"]
-    command += ["--draws", "1", "--samples", "4", "--window", "32", "--windows", "4"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    given = ["--model", model, "--out", tmp_path / "out", "--train", tmp_path / "train.txt"]
+    small = ["--draws", 1, "--samples", 4, "--window", 32, "--windows", 4]
+    said = bench("outliers", *given, "--bits", 3, "--transforms", "none,quarot", *small)
     before = load_file(model / "model.safetensors")
     after = load_file(tmp_path / "out" / "loud" / "model.safetensors")
     name = "model.layers.1.post_attention_layernorm.weight"

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from models import documents, make
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 
-
-def test_points_with_and_without_a_repair_are_measured(tmp_path: Path) -> None:
+def test_points_with_and_without_a_repair_are_measured(tmp_path: Path, bench: Callable[..., str]) -> None:
     model = make(tmp_path / "model", tied=True)
     (tmp_path / "train.txt").write_text("\n\n".join(documents(40, seed=1)), encoding="utf-8")
-    command = [sys.executable, str(BENCH / "repair.py"), "--model", str(model), "--out", str(tmp_path / "out")]
-    command += ["--train", str(tmp_path / "train.txt"), "--points", "int2-g32,int2-g32+4,int8-g32"]
-    command += ["--draws", "1", "--samples", "4", "--window", "32", "--windows", "4"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    given = ["--model", model, "--out", tmp_path / "out", "--train", tmp_path / "train.txt"]
+    small = ["--draws", 1, "--samples", 4, "--window", 32, "--windows", 4]
+    said = bench("repair", *given, "--points", "int2-g32,int2-g32+4,int8-g32", *small)
     found = json.loads((tmp_path / "out" / "repair.json").read_text(encoding="utf-8"))
     plain, repaired, wide = found["points"]
     assert plain["kl"] > repaired["kl"] > wide["kl"] > 0 and "int2-g32+4" in said

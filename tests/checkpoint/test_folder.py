@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import models
-from whet.checkpoint import Checkpoint
+from whet.checkpoint import Checkpoint, load_model
 from whet.errors import UsageError
 from whet.paths import find_folder
 from whet.recipe.compress import compress
@@ -106,6 +107,19 @@ def test_a_folder_without_config_is_no_model(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UsageError, match="not a JSON object"):
         Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_adapter_beside_a_model_is_refused_whether_peft_is_installed_or_not(folder, monkeypatch, installed):
+    if not installed:
+        monkeypatch.setitem(sys.modules, "peft", None)
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/name"}')
+    for read in (Checkpoint, load_model):
+        with pytest.raises(UsageError, match=r"a model and an adapter \(adapter_config.json\).*Merge it first"):
+            read(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(UsageError, match=r"an adapter for org/name, and no model\. Merge it into that first"):
+        Checkpoint(folder)
 
 
 def test_a_newer_artifact_is_refused(folder):

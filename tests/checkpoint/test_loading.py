@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -117,3 +119,30 @@ def test_sizes_by_part_add_up_to_the_folder(tmp_path, tied):
     data = sum(sizes[part] for part in ("linears", "embedding", "head", "other"))
     assert data == Checkpoint(folder).nbytes < sizes["weights"]
     assert sizes["tokenizer"] == sum((folder / n).stat().st_size for n in ("tokenizer.json", "tokenizer_config.json"))
+
+
+@pytest.mark.parametrize("where", ["tokenizer", "config", "generation"])
+def test_code_of_a_model_is_never_run_nor_asked_about(tmp_path, monkeypatch, where):
+    folder = models.make(tmp_path / "m")
+    ran = tmp_path / "ran"
+    code = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n"
+    (folder / "own.py").write_text(code)
+    (folder / "custom_generate").mkdir()
+    (folder / "custom_generate" / "generate.py").write_text(code)
+    file = folder / "tokenizer_config.json"
+    if where == "tokenizer":
+        (folder / "tokenizer.json").unlink()
+        own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+        file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    elif where == "config":
+        models.edit_config(folder, auto_map={"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"})
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda words="": asked.append(words) or "y")
+    if where == "tokenizer":
+        with pytest.raises(UsageError, match="tokenizer is code of its own"):
+            load_tokenizer(folder)
+    else:
+        load_tokenizer(folder)
+    load_model(folder).generate(TOKENS, max_new_tokens=1)
+    empty_model(Checkpoint(folder), torch.float32)
+    assert not asked and not ran.exists()

@@ -45,7 +45,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starter, "path", lambda: folder)
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "no_process")
 @pytest.mark.parametrize(
     ("model", "asked"),
     [

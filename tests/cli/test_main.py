@@ -225,3 +225,21 @@ def test_every_public_name_is_there() -> None:
     assert all(callable(getattr(whet, verb)) for verb in ("compress", "compare", "generate", "resume"))
     with pytest.raises(AttributeError, match="compres"):
         whet.compres  # noqa: B018
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_that_wait_do_not_spin_unless_told_to(given: str | None) -> None:
+    told = "import os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    code = f"import whet, whet.cli; vars(whet)['status'] = lambda *a: exec({told!r}); whet.cli.main(['status', '.'])"
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert ended.stdout == f"{given or 'PASSIVE'} False\n"
+
+
+def test_python_runs_whet_as_a_module_and_nothing_of_the_current_folder(tmp_path: Path) -> None:
+    for name in ("json", "torch", "typer"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('planted')\n")
+    command = [sys.executable, "-m", "whet", "--version"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"whet {whet.__version__}\n", "")

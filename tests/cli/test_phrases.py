@@ -74,6 +74,7 @@ SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in CLI.parent.rglob
 @each("key", sorted(phrases.PHRASES))
 def test_every_phrase_is_said_somewhere(key: str) -> None:
     told = {f"stage.{stage}" for stage in STAGES} | {f"size.{part}" for part in tables.PARTS}
+    told |= {f"unit.{unit}" for unit in ("embedding", "head", "rest", "block", "block forward", "block backward")}
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
     told |= {f"loads.{container}" for container in ("transformers", "modelling file", "dense")}
     told |= {f"run.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
@@ -84,9 +85,30 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
 
 
 # Stages named by a literal, and those that are put together.
-STAGES = {*re.findall(r'\bStage\([^,"]+, "([^"]+)"', SOURCE), "skills, original", "skills, lighter", "judge"}
+STAGES = {*re.findall(r'\bStage\([^,"]+, "([^"]+)"', SOURCE), *re.findall(r'stage\(\d, on_event, "([^"]+)"', SOURCE)}
+STAGES |= {"skills", "skills, original", "skills, lighter", "judge", "score"}
 
 
 @each("stage", sorted(STAGES))
 def test_every_stage_of_progress_has_a_phrase(stage: str) -> None:
     assert f"stage.{stage}" in phrases.PHRASES
+
+
+@each(
+    "unit,said",
+    [
+        ("embedding", "compressing 1/4 (embedding)"),
+        ("block 10", "compressing 1/4 (block 10)"),
+        ("block 10 backward", "compressing 1/4 (block 10, backward)"),
+        ("something new", "compressing 1/4"),
+        (None, "compressing 1/4"),
+    ],
+)
+def test_what_is_going_on_has_its_unit(unit: str | None, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHET_LANG", "en")
+    assert phrases.doing({"stage": "compress", "done": 1, "of": 4, "unit": unit}) == said
+
+
+def test_a_whole_is_not_said_to_be_done_before_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHET_LANG", "en")
+    assert [phrases.percent(share) for share in (0.0, 0.999, 1.0)] == ["0 %", "99 %", "100 %"]

@@ -15,7 +15,6 @@ import models
 from whet import starter
 from wording import each
 
-WHET = Path(sys.executable).with_name("whet")
 SMALL = ("--samples", 8, "--window", 64, "--scheme", "int8s-g32")
 
 # Runs the command line and presses Ctrl-C when the first part is done, as in a terminal: what a shell starts in the
@@ -30,7 +29,8 @@ shown = Console._progress
 
 def press(console, event):
     shown(console, event)
-    os.kill(os.getpid(), signal.SIGINT)
+    if event["stage"] == "compress":
+        os.kill(os.getpid(), signal.SIGINT)
 
 Console._progress = press
 main()
@@ -39,7 +39,7 @@ main()
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.make(tmp_path_factory.mktemp("model") / "original", blocks=4)
+    return models.make(tmp_path_factory.mktemp("model") / "original")
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +140,7 @@ def test_verdicts_are_exit_codes(command: Callable, original: Path, lighter: Pat
     assert open_end.code == 4 and json.loads(open_end.out)["verdict"] == "inconclusive"
 
 
+@pytest.mark.usefixtures("no_process")
 def test_compare_prints_tables_in_both_languages(
     command: Callable, monkeypatch: pytest.MonkeyPatch, original: Path, lighter: Path, text: Path, skills: Path
 ) -> None:
@@ -165,7 +166,7 @@ def test_generate_goes_on_with_either(command: Callable, original: Path, lighter
 
 
 def test_interrupted_it_says_how_to_go_on_and_resume_ends_with_the_same_bytes(
-    original: Path, lighter: Path, text: Path, tmp_path: Path
+    command: Callable, original: Path, lighter: Path, text: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     environment = {**os.environ, "WHET_LANG": "en"}
@@ -175,9 +176,9 @@ def test_interrupted_it_says_how_to_go_on_and_resume_ends_with_the_same_bytes(
     )
     assert stopped.returncode == 130 and stopped.stdout == ""
     assert stopped.stderr.splitlines()[-1] == f"Stopped. Go on with: whet resume {out}"
-    resumed = subprocess.run([WHET, "resume", out, "--json"], capture_output=True, text=True, env=environment)
-    assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["out"] == str(out)
+    resumed = command("resume", out, "--json")
+    assert resumed.code == 0, resumed.err
+    assert json.loads(resumed.out)["out"] == str(out)
     weights = [name for name in models.contents(lighter) if name.endswith(".safetensors")]
     assert weights and all(models.contents(out)[name] == models.contents(lighter)[name] for name in weights)
 

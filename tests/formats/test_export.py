@@ -78,7 +78,18 @@ def test_the_run_tells_what_it_proved(folders, tmp_path):
     assert same[0] == same[1]
 
 
-@pytest.mark.parametrize("case", [case for case, (family, _) in CASES.items() if family in FAMILIES])
+# One of each way to store linears; that every family is written right is tests/formats/gguf/test_architectures.py's.
+STORED = ("llama, tied", "gemma2", "phi3", "gpt2", "mixtral")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if case in STORED else pytest.mark.long)
+        for case, (family, _) in CASES.items()
+        if family in FAMILIES
+    ],
+)
 def test_every_family_that_both_know_compresses_to_a_proved_file(case, tmp_path):
     """Codes of fused, transposed and stacked linears too, as soon as `anatomy` has the family."""
     pytest.importorskip("llama_cpp")
@@ -90,13 +101,17 @@ def test_every_family_that_both_know_compresses_to_a_proved_file(case, tmp_path)
     assert told["bytes"]["planned"] == told["bytes"]["tensors"]
 
 
-@matrix(
-    {
-        "scheme,embed": [("Q4_K", "Q6_K"), ("q3_k", "Q2_K"), ("IQ4_XS", "iq4_nl"), ("Q5_K", None), ("tq1_0", "TQ2_0")],
-        "solver": ["nearest", "gptq", "tuned"],
-    },
-    strength=1,
-)
+WIDE = [("Q4_K", "Q6_K"), ("q3_k", "Q2_K"), ("IQ4_XS", "iq4_nl"), ("Q5_K", None), ("tq1_0", "TQ2_0")]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("scheme", "embed"), WIDE)
+def test_trained_block_types_of_256_weights_too(tmp_path, scheme, embed):
+    """What training moves is stored as any solution is."""
+    test_block_types_of_256_weights_are_solved_stored_and_proved(tmp_path, scheme, embed, "tuned")
+
+
+@matrix({"scheme,embed": WIDE, "solver": ["nearest", "gptq"]}, strength=1)
 def test_block_types_of_256_weights_are_solved_stored_and_proved(tmp_path, scheme, embed, solver):
     models.make(tmp_path / "model", tied=True, dtype=torch.bfloat16, hidden_size=256, intermediate_size=320)
     made = compress(tmp_path / "model", tmp_path / "out", scheme=scheme, embed=embed, solver=solver)
@@ -192,6 +207,7 @@ def test_stock_transformers_loads_them_through_the_modelling_file(tmp_path):
     assert exported["types"] == {"Q3_K": 14, "IQ4_NL": 2} and exported["check"]["weights"] == "equal, bit for bit"
 
 
+@pytest.mark.long
 def test_a_budget_mixes_block_types_of_two_levels_where_they_fit(tmp_path):
     models.make(tmp_path / "model", dtype=torch.float32, hidden_size=256, intermediate_size=320)
     made = compress(tmp_path / "model", tmp_path / "out", bits=4.6)
@@ -315,6 +331,7 @@ def _swapped(codes, params, kind, address):
     return blocks(codes.flip(0), params, kind, address)
 
 
+@pytest.mark.usefixtures("no_process")
 def test_compare_takes_a_file_on_either_side(folders, tmp_path):
     pytest.importorskip("llama_cpp")
     whet.export(folders / "original", out=tmp_path / "o.gguf", kind="f32")

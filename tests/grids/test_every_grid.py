@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import whet
+from covering import matrix
 from schemes import CODED, EVERY, problem, widths
 from whet.checkpoint.modeling_whet import decode, parts_of
 from whet.grids import CodedGrid, parse_scheme
@@ -45,8 +46,7 @@ def test_a_scheme_is_found_by_its_name_and_its_facts_agree(scheme):
     assert all(grid.suited(other) == grid and grid.safe(other) == grid for other in (w, w * 1e-9))
 
 
-@pytest.mark.parametrize("scheme,columns", [(scheme, columns) for scheme, columns in CASES if scheme in CODED])
-@pytest.mark.parametrize("solve", [nearest, gptq])
+@matrix({"scheme,columns": [case for case in CASES if case[0] in CODED], "solve": [nearest, gptq]}, strength=1)
 def test_relax_at_the_solution_is_decode(scheme, columns, solve):
     """And what it would store is the solution, bit for bit, wherever its weights want to go from there."""
     grid, (w, h) = parse_scheme(scheme).coded, problem(24, columns)

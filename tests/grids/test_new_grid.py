@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import models
+from covering import matrix
 from whet.checkpoint import Checkpoint, load_model, modeling_whet
 from whet.errors import UsageError
 from whet.formats.export import export
@@ -100,8 +101,7 @@ def test_its_name_is_found_and_told_of():
         parse_scheme("pow5")
 
 
-@pytest.mark.parametrize("solver", ["nearest", "gptq", "tuned"])
-@pytest.mark.parametrize("target", ["whet", "transformers"])
+@matrix({"solver": ["nearest", "gptq", "tuned"], "target": ["whet", "transformers"]}, strength=1)
 def test_every_solver_takes_it_and_every_reader_of_the_folder(solver, target, original, tmp_path):
     settings = {"solver": solver, "target": target, **({} if solver == "nearest" else {"text": WINDOWS})}
     out = tmp_path / "out"

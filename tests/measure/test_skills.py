@@ -10,8 +10,10 @@ import torch
 
 from whet.errors import UsageError
 from whet.measure import skills
+from whet.measure.evidence import grouped
 from whet.measure.items import Item, is_right, last_number, read_skills
 from whet.measure.skills import Outcome, choice_rows, compare_skills, score
+from whet.recipe.texts import _divided
 from wording import each
 
 SUM = {"skill": "sums", "prompt": "2 + 2 =", "answer": "4", "check": "number"}
@@ -244,3 +246,26 @@ def test_retention_is_not_given_where_the_original_only_guesses():
     guesses = outcomes([i % 2 == 0 for i in range(40)])
     (entry,) = compare_skills(items, guesses, guesses)
     assert entry["retention"]["value"] is None and "not above chance 0.500" in entry["retention"]["reason"]
+
+
+class Counted(str):
+    """A name that counts how often it is compared with another."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_many_skills_are_not_compared_with_one_another(monkeypatch):
+    monkeypatch.setattr(Counted, "compared", 0)
+    count = 400
+    records = [{"skill": Counted(f"skill {n % count}"), "prompt": f"{n}", "answer": "a"} for n in range(2 * count)]
+    items = read_skills(records)
+    outcomes = [Outcome("a", n % 3 > 0) for n in range(len(items))]
+    assert [entry["items"] for entry in compare_skills(items, outcomes, outcomes)] == [2] * count
+    assert len(grouped(items, 0)) == count
+    assert sum(map(len, _divided(items, 0, 0.5).values())) == len(items)
+    assert 0 < Counted.compared < 20 * len(items)

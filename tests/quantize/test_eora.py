@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from covering import some
 from whet.grids import parse_scheme
 from whet.quantize import eora, gptq
 
@@ -48,7 +49,7 @@ def test_it_is_the_optimum_and_falls_with_every_rank(shape, tokens):
     assert last < 1e-6 * before
 
 
-@pytest.mark.parametrize("shape", [(12, 20), (20, 12)], ids=str)
+@pytest.mark.parametrize("shape", some([(12, 20), (20, 12)], 2), ids=str)
 def test_gradient_descent_from_anywhere_ends_no_lower(shape):
     error, h = random(*shape)
     error, h = error.double(), h.double()

@@ -351,7 +351,7 @@ def test_a_plan_of_another_model_writes_nothing(tmp_path):
 
 def stop_after(units):
     def on_event(event):
-        if event["event"] == "progress" and event["done"] == units:
+        if event["event"] == "progress" and event["stage"] == "compress" and event["done"] == units:
             raise KeyboardInterrupt
 
     return on_event

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import models
-from covering import matrix, some
+from covering import WHOLE, matrix
 from killing import Ticks, counted, die, killed
 from whet.apply import run as running
 from whet.apply.run import Run
@@ -43,8 +43,9 @@ CHOICES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Rotations that are learned in a moment."""
+    """Rotations that are learned in a moment, and what is trained sees its one batch 8 times, not 25."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("whet.train.steps._EPOCHS", 8)
         patch.setattr(rotations, "spinquant", functools.partial(spinquant, steps=6))
         yield
 
@@ -208,7 +209,13 @@ def test_killed_between_any_two_steps(tmp_path, original, undisturbed, moment):
 SEEDED = {"mixed": 12, "asymmetric": 4, "trained": 8, "transformed": 8, "turned": 8, "repaired": 8, "written": 4}
 
 
-@pytest.mark.parametrize("name,number,of", [(name, i, of) for name, of in SEEDED.items() for i in some(range(of), 4)])
+def parts(name):
+    """Which parts of a run it is killed in: every one, or some of one run and the middle of the others."""
+    of = SEEDED[name]
+    return range(of) if WHOLE else range(0, of, 4) if name == "mixed" else [of // 2]
+
+
+@pytest.mark.parametrize("name,number,of", [(name, i, of) for name, of in SEEDED.items() for i in parts(name)])
 def test_killed_at_seeded_moments(tmp_path, original, undisturbed, name, number, of):
     # one in every twelfth (or eighth) of the run, so that early and late moments are there
     at = int(undisturbed(name).ticks * (number + random.Random(number).random()) / of) + 1
@@ -222,9 +229,9 @@ def test_killed_at_seeded_moments(tmp_path, original, undisturbed, name, number,
     assert hashes(out) == undisturbed(name).hashes
 
 
-@pytest.mark.parametrize("steps,shards", [(10, 1), (40, 2), (60, 4)])
+@pytest.mark.parametrize("steps,shards", [(3, 1), (13, 2), (19, 4)])
 def test_killed_inside_the_training_of_a_block_or_of_all_scales(tmp_path, original, undisturbed, steps, shards):
-    """One batch is seen 25 times by each of two blocks, and then by the whole."""
+    """One batch is seen 8 times by each of two blocks, and then by the whole."""
     out, choices = tmp_path / "out", CHOICES["trained"]
     killed(lambda: compress(original, out, text=WINDOWS, **choices), lambda: after(torch.optim.Adam, "step", steps))
     assert len(list(out.glob("whet-*.safetensors"))) == shards
@@ -379,6 +386,28 @@ def test_a_model_that_changed_since_is_refused(tmp_path, original, change):
     with pytest.raises(UsageError, match="does not exist" if change == "gone" else "not the one it began with"):
         resume(out)
     assert models.contents(out) == before
+
+
+def test_a_file_beside_the_weights_that_has_changed_is_named(tmp_path, original):
+    model, out = shutil.copytree(original, tmp_path / "model"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        compress(model, out, scheme="int8s", solver="nearest", on_event=stop_after(1))
+    (model / "tokenizer_config.json").write_text('{"model_max_length": 7}', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"cannot go on: the original's tokenizer_config\.json is another"):
+        resume(out)
+
+
+def test_weights_that_are_written_to_while_they_are_read_are_noticed(tmp_path, original):
+    model, out = shutil.copytree(original, tmp_path / "model"), tmp_path / "out"
+    file = next(model.glob("*.safetensors"))
+
+    def write(event):
+        if event["event"] == "progress":
+            os.utime(file, ns=(0, 0))
+
+    with pytest.raises(UsageError, match=f"{file.name} changed while it was being read"):
+        compress(model, out, scheme="int8s", solver="nearest", on_event=write)
+    assert not (out / "whet.json").exists()
 
 
 def test_another_version_of_whet_is_refused(stopped, monkeypatch):

@@ -207,7 +207,7 @@ def test_a_run_that_was_resumed_holds_it_too(tmp_path):
     choices = {"scheme": "int8s", "text": WINDOWS, "window": 16}
 
     def stop(event):
-        if event["event"] == "progress":
+        if event["event"] == "progress" and event["stage"] == "compress":
             raise KeyboardInterrupt
 
     compress(original, tmp_path / "whole", **choices)

@@ -437,6 +437,7 @@ def test_stored_tensors_are_read_by_nothing_but_safetensors(sparse):
     assert set(stored) == set(index) == set(Checkpoint(out).tensors)
 
 
+@pytest.mark.usefixtures("no_process")
 def test_a_recipe_takes_weights_and_then_rounds(tmp_path, originals):
     (tmp_path / "text.txt").write_text("\n\n".join(models.documents(120, 20)), encoding="utf-8")
     recipe = {

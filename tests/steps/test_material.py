@@ -11,6 +11,7 @@ from whet.checkpoint import Checkpoint, memory
 from whet.errors import UsageError
 from whet.events import ignore
 from whet.recipe.compress import compress
+from whet.steps import material
 from whet.steps.material import continued
 
 TEXT = [torch.randint(2, 258, (length,), generator=torch.Generator().manual_seed(length)) for length in (40, 33, 12)]
@@ -33,9 +34,10 @@ def test_windows_go_on_from_pieces_of_the_text_until_there_are_enough(original):
     starts = pieces(TEXT)
     assert all(tuple(window[:10].tolist()) in starts for window in found)
     assert len({tuple(window.tolist()) for window in found}) == len(found)
-    assert [event["message"] for event in said] == [
+    assert [event["message"] for event in said if event["event"] == "note"] == [
         "the original writes 300 tokens beside the text, going on from pieces of it"
     ]
+    assert {event["stage"] for event in said if event["event"] == "progress"} == {"write"}
     again, other = (continued(Checkpoint(original), TEXT, 300, seed, "cpu", ignore) for seed in (7, 8))
     assert [w.tolist() for w in again] == [w.tolist() for w in found] != [w.tolist() for w in other]
 
@@ -81,6 +83,7 @@ def test_best_fills_up_little_text_and_tuned_goes_by_the_text_alone(original, tm
     assert tuned["efforts"]["best"] > tuned["seconds"]  # which is without what it would write
     events = []
     monkeypatch.setattr("whet.steps.decide.ENOUGH", 400)
+    monkeypatch.setattr("whet.train.steps._EPOCHS", 5)
     result = compress(original, tmp_path / "out", solver="best", on_event=events.append, **SETTINGS)
     given, written = result["text"]["tokens"], result["text"]["written"]["tokens"]
     assert 400 <= given + written < 400 + 32
@@ -110,3 +113,17 @@ def test_a_budget_plans_and_solves_with_it(original, tmp_path):
     del settings["scheme"]
     result = compress(original, tmp_path / "out", bits=5, synthetic=100, **settings)
     assert result["text"]["written"]["tokens"] >= 100
+
+
+def test_no_more_text_than_helps_is_taken_unless_a_number_is_asked_for(original, tmp_path, monkeypatch):
+    monkeypatch.setattr(material, "_HELPFUL", 200)
+    monkeypatch.setattr(material, "_A_COLUMN", 0)
+
+    def tokens(name, **options):
+        asked = {"scheme": "int4s-g32", "text": models.documents(80), "window": 32, **options}
+        return compress(original, tmp_path / name, **asked, dry_run=True)["text"]["tokens"]
+
+    few, many = tokens("few"), tokens("many", samples=40)
+    assert 200 <= few < 232 and many > 1000
+    monkeypatch.setattr(material, "_A_COLUMN", 10)
+    assert tokens("wide") >= 10 * 32

@@ -153,7 +153,7 @@ def test_proposals_are_the_original_but_for_rounding(family, tmp_path):
 MOMENTS = [("propose", 1), ("propose", 2), ("transform", 2), ("judge", 2), ("judge", 4), ("compress", 1)]
 
 
-@pytest.mark.parametrize("stage,done", some(MOMENTS, 2))
+@pytest.mark.parametrize("stage,done", some(MOMENTS, 3))
 def test_stopped_anywhere_and_gone_on_with_the_bytes_are_the_same(outlying, helped, tmp_path, stage, done):
     def stop(event):
         if event["event"] == "progress" and (event["stage"], event["done"]) == (stage, done):

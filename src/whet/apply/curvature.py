@@ -35,7 +35,7 @@ def measure_curvature(job: Job, run: Path, on_event: OnEvent) -> None:
     walk.go(
         samples,
         Curvature(lambda index, metric: write_tensors(_file(run, index), {"metric": metric.cpu()})),
-        walk.stage(1, on_event),
+        walk.stage(1, on_event, "curvature"),
     )
 
 

@@ -17,6 +17,7 @@ from whet.anatomy import Linear
 from whet.apply.job import BATCH_TOKENS, Job
 from whet.apply.shards import Shards
 from whet.budget import tables
+from whet.events import Stage
 from whet.measure.divergence import score_tokens
 from whet.text import batches
 from whet.walk import ORIGINAL, Swaps
@@ -51,8 +52,11 @@ def marginal_losses(job: Job, shards: Shards, table: Tensor | None) -> dict[str,
     units = [f"block {index}" for index in range(len(anatomy.blocks))]
     chosen = [job.chosen(linears) for linears in anatomy.blocks]
     own = anatomy.embedding.address
+    stage = Stage(shards.on_event, "marginal", len(units) + len(taken))
     walk.go(
-        lambda index: dict.fromkeys(swaps, shards.weights(units[index], chosen[index])), table if own in swaps else None
+        lambda index: dict.fromkeys(swaps, shards.weights(units[index], chosen[index])),
+        table if own in swaps else None,
+        stage.step,
     )
 
     first = job.checkpoint.read((anatomy.head or anatomy.embedding).parameter).to(device).float()
@@ -69,6 +73,7 @@ def marginal_losses(job: Job, shards: Shards, table: Tensor | None) -> dict[str,
                 after = walk.skeleton.next_logits(walk.final(stream, number, row), lighter.get(name, first))
                 total[name] += score_tokens(before, after, batch[row, 1:][None])[0].double().sum().item()
         count += batch.shape[0] * (batch.shape[1] - 1)
+        stage.step()
     parts = [{"addresses": [x.address for x in mine], "kl": total[name] / count} for name, mine in swaps.items()]
     return {"tokens": count, "parts": parts}
 

@@ -15,6 +15,7 @@ from whet.apply.marginal import marginal_losses
 from whet.apply.shards import Shards
 from whet.apply.table import round_table
 from whet.apply.tune import tune, tuned_file, tuned_tensors
+from whet.events import OnEvent, Stage
 from whet.measure.divergence import score_tokens
 from whet.scores import tied_metric
 from whet.text import batches
@@ -35,8 +36,10 @@ def solve_through(job: Job, shards: Shards) -> dict[str, Any]:
         solve = []  # all is done; what is left is to verify
     walk, lighter, head = _solve(job, shards, solve, verify)
     if parts.task != "causal":
-        return _difference(walk, verify, lighter)
-    found = _divergence(walk, verify, checkpoint.read((parts.head or parts.embedding).parameter), head, job.device)
+        return _difference(walk, verify, lighter, shards.on_event)
+    original = checkpoint.read((parts.head or parts.embedding).parameter)
+    found = _divergence(walk, verify, original, head, job.device, shards.on_event)
+    del original
     if job.marginal:
         del walk
         found["marginal"] = marginal_losses(job, shards, lighter)
@@ -49,6 +52,11 @@ def _solve(
     """Solves what is not solved yet; returns the walk at its end, and the lighter embedding and head if they are."""
     parts, checkpoint, device = job.anatomy, job.checkpoint, job.device
     compute, run = job.compute, shards.run
+    metric = None
+    if job.blockwise and not_followed(parts) is None:
+        measure_curvature(job, run, shards.on_event)
+        metric = functools.partial(metric_of, run)
+    shards.stage.start()
     table = checkpoint.read(parts.embedding.parameter)
     moment = None
     if parts.tied and parts.embedding.address in job.grids and not shards.finished("embedding"):
@@ -57,10 +65,6 @@ def _solve(
         moment = tied_metric(_head_moment(before))
     lighter = round_table(shards, "embedding", parts.embedding, [], moment)
     decoded = table if lighter is None else lighter
-    metric = None
-    if job.blockwise and not_followed(parts) is None:
-        measure_curvature(job, run, shards.stage.on_event)
-        metric = functools.partial(metric_of, run)
     follow = job.blockwise or job.asymmetric
     walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute, follow)
     del table, decoded
@@ -103,13 +107,14 @@ def _head_moment(walk: Walk) -> Tensor:
     return steadied(total.div_(tokens), tokens)
 
 
-def _difference(walk: Walk, verify: list[Tensor], table: Tensor | None) -> dict[str, Any]:
+def _difference(walk: Walk, verify: list[Tensor], table: Tensor | None, on_event: OnEvent) -> dict[str, Any]:
     """As `_divergence`, for models that do not predict the next token: over every answer they give."""
     if not verify:
         return {}
     total = agree = 0.0
     count = 0
     windows: list[float] = []
+    stage = Stage(on_event, "verify", len(verify))
     for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
         first, second = walk.skeleton.outputs(batch, mine), walk.skeleton.outputs(batch, theirs, table)
         width = first.shape[-1]
@@ -117,11 +122,12 @@ def _difference(walk: Walk, verify: list[Tensor], table: Tensor | None) -> dict[
         kl, same, _, _ = score_tokens(first.reshape(1, -1, width), second.reshape(1, -1, width), nothing)
         total, agree, count = total + kl.double().sum().item(), agree + same.sum().item(), count + kl.numel()
         windows += kl.double().reshape(len(batch), -1).mean(1).tolist()
+        stage.step()
     return {"kl": total / count, "top1": agree / count, "drift": walk.drift, "windows": windows}
 
 
 def _divergence(
-    walk: Walk, verify: list[Tensor], original: Tensor, lighter: Tensor | None, device: str
+    walk: Walk, verify: list[Tensor], original: Tensor, lighter: Tensor | None, device: str, on_event: OnEvent
 ) -> dict[str, Any]:
     """KL(original ‖ lighter) in nats per token and top-1 agreement on the verifying windows; {} when there are none."""
     if not verify:
@@ -131,10 +137,12 @@ def _divergence(
     windows: list[float] = []
     first = original.to(device).float()
     second = first if lighter is None else lighter.to(device)
+    stage = Stage(on_event, "verify", len(verify))
     for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
         for row in range(len(batch)):
             before, after = walk.skeleton.next_logits(mine[row], first), walk.skeleton.next_logits(theirs[row], second)
             kl, same, _, _ = score_tokens(before, after, batch[row, 1:][None])
             total, agree, count = total + kl.double().sum().item(), agree + same.sum().item(), count + kl.numel()
             windows.append(kl.double().mean().item())
+        stage.step()
     return {"kl": total / count, "top1": agree / count, "drift": walk.drift, "windows": windows}

@@ -10,6 +10,7 @@ A run that was killed resumes from its request alone, and gives the bytes it wou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -31,6 +32,7 @@ from whet.walk import locked
 
 RUN = ".whet"
 _REQUEST, _WINDOWS, _PLAN, _PROGRESS = "request.json", "windows.safetensors", "plan.json", "progress.json"
+_TOLD = ("stage", "unit", "done", "of", "whole", "seconds_left")
 
 
 class Run:
@@ -39,6 +41,7 @@ class Run:
     def __init__(self, out: str | Path) -> None:
         self.out = Path(out)
         self.folder = self.out / RUN
+        self.open = False  # by this call, which alone may write into the folder then
 
     @property
     def begun(self) -> bool:
@@ -90,7 +93,11 @@ class Run:
                 except BaseException:  # there is nothing to resume yet, so nothing of it is left
                     shutil.rmtree(made or self.folder, ignore_errors=True)
                     raise
-            yield began
+            self.open = True
+            try:
+                yield began
+            finally:
+                self.open = False
 
     def request(self) -> dict[str, Any]:
         """What the stopped run was asked for. Raises UsageError where there is no run to go on with."""
@@ -126,24 +133,29 @@ class Run:
         return file if file.is_file() else None
 
     def telling(self, on_event: OnEvent) -> OnEvent:
-        """`on_event`, and what is going on kept in progress.json, for `whet status`: at most once a second."""
-        last = -math.inf
+        """`on_event`, and what is going on kept in progress.json, for `whet status`: once a second or a percent.
+
+        Where a stopped run is gone on with, the whole begins where it stood.
+        """
+        stood = (self.progress() or {}).get("whole", 0.0) if self.begun else 0.0
+        last, told = -math.inf, -math.inf
 
         def tell(event: Event) -> None:
-            nonlocal last
-            on_event(event)
+            nonlocal last, told
+            if event["event"] != "progress":
+                on_event(event)
+                return
+            event = event | {"whole": max(stood, event["whole"])}
             now = time.monotonic()
-            if event["event"] == "progress" and now - last >= 1 and self.folder.is_dir():
-                last = now
-                told = {k: event.get(k) for k in ("stage", "done", "of", "seconds_left")} | {"time": time.time()}
-                made = self.folder / f"{_PROGRESS}.tmp"
-                made.write_text(json.dumps(told), encoding="utf-8")
-                made.replace(self.folder / _PROGRESS)
+            if self.open and (now - last >= 1 or event["whole"] - told >= 0.01):
+                last, told = now, event["whole"]
+                self._keep({k: event.get(k) for k in _TOLD} | {"time": time.time()})
+            on_event(event)
 
         return tell
 
     def progress(self) -> dict[str, Any] | None:
-        """What the run said last of how far it is: `stage`, `done`, `of`, `seconds_left`, and the `time` it said so."""
+        """What the run said last of how far it is, an event's `_TOLD`, and the `time` it said so."""
         try:
             found: dict[str, Any] = json.loads((self.folder / _PROGRESS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -155,6 +167,13 @@ class Run:
         (self.folder / _REQUEST).unlink()
         sync_folder(self.folder)
         shutil.rmtree(self.folder)
+
+    def _keep(self, told: Mapping[str, Any]) -> None:
+        """What is going on, for who asks; a disk that is full stops the run where it matters."""
+        made = self.folder / f"{_PROGRESS}.tmp"
+        with contextlib.suppress(OSError):
+            made.write_text(json.dumps(told), encoding="utf-8")
+            made.replace(self.folder / _PROGRESS)
 
     def _begin(
         self,
@@ -182,6 +201,9 @@ class Run:
             parts = [_changed(name, *values) for name, values in differing.items()]
             parts += [Message("its plan is another")] * (before.get("plan") != after.get("plan"))
             parts += [_changed(k, began[k], now[k]) for k in ("budget",) if began.get(k) != now.get(k)]
+            was, now_is = began.get("files", {}), now.get("files", {})  # a recipe's request names none: its steps' do
+            files = sorted(name for name in {**was, **now_is} if was.get(name) != now_is.get(name))
+            parts += [Message("the original's {file} is another", file=name) for name in files]
             parts += [Message("its questions are others")] * (began.get("items") != now.get("items"))
             what = listed(parts or [Message("its text is another")], "; ")
         raise UsageError(

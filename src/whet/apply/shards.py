@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from whet.messages import Message, to_json
 from whet.quantize import Solution
 from whet.walk import Journal
 
+# What a unit takes that is only copied, over a block that is rounded.
+_COPYING = 0.02
+
 
 class Shards:
     """Writes the units of a pass, and takes what an earlier run finished from the disk.
@@ -34,7 +38,8 @@ class Shards:
         self.job, self.out, self.run, self.journal = job, out, run, Journal(run)
         self.count = len(job.anatomy.blocks) + 2
         self._done = {name for name in self.units() if self.journal.finished(name, out) and self._adapted(name)}
-        self.stage = Stage(on_event, "compress", self.count, len(self._done))
+        self.on_event = on_event
+        self.stage = Stage(on_event, "compress", self.count, len(self._done), self._sizes())
 
     def units(self) -> list[str]:
         """Every unit in the order of the run."""
@@ -179,6 +184,18 @@ class Shards:
                 rows = (b @ a).split([linear.shape[0] for linear in module.linears])
                 found |= {linear.address: part for linear, part in zip(module.linears, rows, strict=True)}
         return found
+
+    def _sizes(self) -> list[float]:
+        """How long units take beside each other: by what is rounded of them, and little for what is only copied."""
+        parts, grids = self.job.anatomy, self.job.grids
+
+        def size(linears: Sequence[Linear]) -> float:
+            every = [math.prod(linear.shape) for linear in linears if linear.address in grids]
+            return _COPYING * most + sum(every)
+
+        most = max(sum(math.prod(linear.shape) for linear in block) for block in parts.blocks)
+        head = [] if parts.head is None else [parts.head]
+        return [size(linears) for linears in ([parts.embedding], *parts.blocks, head)]
 
     def _adapted(self, unit: str) -> bool:
         """Whether an earlier run kept the adapter of `unit`, if it is to have one."""

@@ -66,7 +66,7 @@ def tune(
         return
     sizes = [tokens.numel() for tokens in batches]
     steps = usual_steps(sum(sizes), TUNING_STEPS)
-    stage = Stage(shards.stage.on_event, "tune", steps)
+    stage = Stage(shards.on_event, "tune", steps)
     optimizer = adam([(list(tuning.factors.values()), _RATE)])
     judging = dict(enumerate(judges, len(batches)) if judges else enumerate(batches[:JUDGES]))
 

@@ -1,6 +1,7 @@
 """Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
 
 from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_config, adapter_tensors, read_factors
+from whet.checkpoint.beside import about_left_out, copied_files, inside
 from whet.checkpoint.card import read_card
 from whet.checkpoint.files import (
     TensorInfo,
@@ -15,7 +16,7 @@ from whet.checkpoint.files import (
     write_json,
     write_tensors,
 )
-from whet.checkpoint.folder import NAMED, Checkpoint, copied_files
+from whet.checkpoint.folder import NAMED, Checkpoint
 from whet.checkpoint.loading import (
     adapter_file,
     adapter_size,
@@ -41,6 +42,7 @@ __all__ = [
     "Checkpoint",
     "Manifest",
     "TensorInfo",
+    "about_left_out",
     "adapter_config",
     "adapter_file",
     "adapter_size",
@@ -51,6 +53,7 @@ __all__ = [
     "disk_errors",
     "empty_model",
     "hashed_files",
+    "inside",
     "load_lighter",
     "load_model",
     "load_tokenizer",

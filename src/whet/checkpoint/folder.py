@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whet.checkpoint.adapter import CONFIG
+from whet.checkpoint.beside import refuse_links
 from whet.checkpoint.files import TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
 from whet.errors import UsageError
+from whet.messages import Message
 from whet.paths import find_folder
 
 _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
 _INDEX = ".safetensors.index.json"
 _WHET_INDEX = "whet" + _INDEX
 NAMED = "transformers_weights"  # the entry of config.json that names the file or the index to read
-# Never copied beside other weights: weights, code, caches.
-_SKIPPED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".py", ".pyc")
 _EXAMINED = 1 << 20  # weights looked at together: as float64, a large embedding takes four times its size
 
 
@@ -36,6 +37,8 @@ class Checkpoint:
 
     def __init__(self, path: str | Path) -> None:
         self.path = find_folder(path)
+        refuse_links(self.path)
+        _refuse_adapter(self.path)
         if not (self.path / "config.json").is_file():
             raise UsageError(
                 "{folder} is not a model folder: it has no config.json. Give the folder that holds config.json and the "
@@ -44,6 +47,7 @@ class Checkpoint:
             )
         self.config = _read_json(self.path / "config.json")
         self.whet = read_whet(self.path)
+        self._examined: dict[Path, tuple[int, int]] = {}
         self._said = json.dumps(self.config, sort_keys=True)
         files = self._weight_files()
         self.tensors: dict[str, TensorInfo] = {}
@@ -116,6 +120,7 @@ class Checkpoint:
 
         Raises UsageError that names the first tensor with a NaN or an infinity and how many it has.
         """
+        self._examined = self._stamps()
         digest = hashlib.sha256(self._said.encode())
         for name, info in sorted(self.stored.items()):
             value = read_tensor(info)
@@ -137,12 +142,30 @@ class Checkpoint:
             on_bytes(info.nbytes)
         return digest.hexdigest()
 
+    def check_unchanged(self) -> None:
+        """Raises UsageError where a file was written to since `examine`, which read another model then."""
+        now = self._stamps()
+        for file, stamp in self._examined.items():
+            if now.get(file) != stamp:
+                raise UsageError(
+                    "{file} changed while it was being read, so what was made is of two models. Start in a new folder "
+                    "once nothing writes to {folder}.",
+                    file=file.name,
+                    folder=self.path,
+                )
+
+    def _stamps(self) -> dict[Path, tuple[int, int]]:
+        """Size and time of the last change of config and weight files, of those that are there."""
+        files = {self.path / "config.json", *(info.file for info in self.stored.values())}
+        return {file: (stat.st_size, stat.st_mtime_ns) for file in files if file.is_file() and (stat := file.stat())}
+
     def _weight_files(self) -> list[Path]:
         """The files that transformers reads, by its own rule: what config.json names, else the single file, else the
         index. Of what only `modeling_whet` reads, the index."""
         self._index: dict[str, str] | None = None
+        names = [*self._named(), "model.safetensors", "model" + _INDEX, _WHET_INDEX]
         own = self.whet is not None and self.whet["container"] == "whet"
-        for name in (_WHET_INDEX,) if own else (*self._named(), "model.safetensors", "model" + _INDEX, _WHET_INDEX):
+        for name in [_WHET_INDEX, *names] if own else names:
             if not (self.path / name).is_file():
                 continue
             if not name.endswith(_INDEX):
@@ -214,19 +237,25 @@ def read_whet(folder: Path) -> dict[str, Any] | None:
     return read_manifest(_read_json(file), file)
 
 
-def copied_files(original: Path) -> list[Path]:
-    """The original's files that go into the lighter folder byte for byte: tokenizer, generation settings, licence.
-
-    Never weights, code, the card or files whose content is rewritten.
-    """
-    rewritten = ("config.json", "README.md", "whet.json")
-    return sorted(
-        p
-        for p in original.iterdir()
-        if p.is_file()
-        and p.name not in rewritten
-        and not p.name.startswith(".")
-        and not p.name.endswith((*_SKIPPED, ".index.json"))
+def _refuse_adapter(folder: Path) -> None:
+    """Where PEFT is installed, transformers loads an adapter that lies beside a model over it, unasked: what the folder
+    computes would depend on what is installed."""
+    file = folder / CONFIG
+    if not file.is_file():
+        return
+    if (folder / "config.json").is_file():
+        raise UsageError(
+            "{folder} holds a model and an adapter ({file}), which transformers loads over the model where PEFT is "
+            "installed. Merge it first (merge_and_unload of PEFT, then save_pretrained into a new folder), or move "
+            "{file} out of the folder to go on without it.",
+            folder=folder,
+            file=CONFIG,
+        )
+    raise UsageError(
+        "{folder} holds an adapter for {base}, and no model. Merge it into that first (merge_and_unload of PEFT, then "
+        "save_pretrained into a new folder) and give the new folder.",
+        folder=folder,
+        base=_read_json(file).get("base_model_name_or_path") or Message("its model"),
     )
 
 

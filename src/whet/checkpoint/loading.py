@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from whet.anatomy import AUTO, FAMILIES, Family, architecture_of, described, task_of
 from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
+from whet.checkpoint.beside import inside, refuse_links
 from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint
 from whet.checkpoint.modeling_whet import converted, fill
@@ -79,7 +80,7 @@ def empty_model(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
     config = model_config(checkpoint)
     try:
         with torch.device("meta"):
-            return model_class(checkpoint).from_config(config, dtype=dtype)
+            return model_class(checkpoint).from_config(config, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # an assertion, a division by a number of heads that is 0
         raise _unusable(checkpoint, error) from error
 
@@ -97,7 +98,12 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     if checkpoint.dense:
         with quiet_transformers():
             model = model_class(checkpoint).from_pretrained(
-                checkpoint.path, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
+                checkpoint.path,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
             )
         return model.eval().to(device)  # type: ignore[arg-type]
     if checkpoint.whet is None:
@@ -133,6 +139,8 @@ def adapter_file(folder: Path) -> Path:
             folder=folder,
             file=f"{ADAPTER}/{WEIGHTS}",
         )
+    if not inside(folder, file):
+        raise UsageError("{file} lies outside the folder. Do not use this model.", file=file)
     return file
 
 
@@ -164,7 +172,7 @@ def load_lighter(
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer. Raises UsageError when it has none."""
+    """The folder's tokenizer. Raises UsageError when it has none, or one that is code of its own."""
     path = find_folder(folder)
     if not any((path / name).is_file() for name in _TOKENIZERS):
         # for some families transformers would make up an empty one
@@ -174,9 +182,16 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             folder=path,
             file=_TOKENIZERS[0],
         )
+    refuse_links(path)
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers package raises plain exceptions for damaged files
+        if "trust_remote_code" in str(error):
+            raise UsageError(
+                "{folder}: its tokenizer is code of its own, which whet never runs. Give a copy of the model with a "
+                "tokenizer.json, and without auto_map in tokenizer_config.json.",
+                folder=path,
+            ) from error
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(
             "{folder} has no tokenizer that transformers can load ({error}). Put tokenizer.json and "

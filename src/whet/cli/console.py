@@ -1,7 +1,7 @@
 """Where the command line prints: results on stdout, progress and everything a person may skip on stderr.
 
-On a terminal progress is one live line with the time left; elsewhere plain lines, at most one in ten seconds. With
-`--json` stdout carries one JSON document and nothing else.
+On a terminal progress is one live line, the whole way in one bar, with what is going on and the time left; elsewhere
+plain lines, at most one in ten seconds. With `--json` stdout carries one JSON document and nothing else.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
-from whet.cli.phrases import duration, say, sentence, size, stage_name
+from whet.cli.phrases import doing, duration, percent, say, sentence, size
 from whet.events import Event
 from whet.messages import Message, to_json
 
@@ -38,6 +40,22 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    """`text` with control characters, and those that turn the direction of writing, as JSON spells them: text of files
+    could move the cursor, rename the window or hide what stands before it."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class _Printer(RichConsole):
+    """A console of rich that escapes all text it is given, in cells of tables too."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(escaped(text), **how)
+
+
 class Console:
     """One command's output; a context manager, so that the live line is gone however the command ends.
 
@@ -49,10 +67,10 @@ class Console:
         self.as_json, self.resume, self.again = as_json, resume, again or f"whet resume {resume}"
         # A pipe has no width of its own; 80 columns would fold tables.
         wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-        self.out = RichConsole(file=sys.stdout, width=wide, highlight=False, soft_wrap=False)
-        self.err = RichConsole(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.out = _Printer(file=sys.stdout, width=wide, highlight=False, soft_wrap=False)
+        self.err = _Printer(file=sys.stderr, highlight=False, soft_wrap=True)
         self._live: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._task = TaskID(0)
         self._last: dict[str, float] = {}
 
     def __enter__(self) -> Console:
@@ -75,7 +93,7 @@ class Console:
         """Print the JSON document; nothing without `--json`."""
         self._stop()
         if self.as_json:
-            sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2) + "\n")
+            sys.stdout.write(escaped(json.dumps(plain(value), ensure_ascii=False, indent=2)) + "\n")
 
     def line(self, text: str) -> None:
         """One line on stderr, above the live line if there is one."""
@@ -94,30 +112,23 @@ class Console:
             self.line(say("plan", **needs))
 
     def _progress(self, event: Event) -> None:
-        stage, done, of, left = event["stage"], event["done"], event["of"], event.get("seconds_left")
-        rest = say("left", time=duration(left)) if left is not None and done < of else ""
+        stage, whole = event["stage"], event["whole"]
+        rest = say("left", time=duration(event["seconds_left"])) if whole < 1 else ""
         if self.err.is_terminal:
             if self._live is None:
-                columns = (
-                    TextColumn("{task.description}"),
-                    BarColumn(),
-                    MofNCompleteColumn(),
-                    TextColumn("{task.fields[rest]}"),
-                )
-                self._live = Progress(*columns, console=self.err, transient=True)
+                fields = ("{task.fields[percent]}", "{task.description}", "{task.fields[rest]}")
+                self._live = Progress(BarColumn(), *map(TextColumn, fields), console=self.err, transient=True)
+                self._task = self._live.add_task("", total=1.0, percent="", rest="")
                 self._live.start()
-            if stage not in self._tasks:
-                self._tasks[stage] = self._live.add_task(stage_name(stage), total=of, rest="")
-            self._live.update(self._tasks[stage], completed=done, total=of, rest=rest)
-            if done >= of:
-                self._live.remove_task(self._tasks.pop(stage))
+            told = {"completed": whole, "percent": percent(whole), "description": doing(event), "rest": rest}
+            self._live.update(self._task, **told)
             return
         now = time.monotonic()
-        if done >= of or now - self._last.get(stage, -math.inf) >= _PLAIN_EVERY:
+        if event["done"] >= event["of"] or now - self._last.get(stage, -math.inf) >= _PLAIN_EVERY:
             self._last[stage] = now
-            self.line(f"{stage_name(stage)} {done}/{of}" + (f", {rest}" if rest else ""))
+            self.line(", ".join([percent(whole), doing(event), *([rest] if rest else [])]))
 
     def _stop(self) -> None:
         if self._live is not None:
             self._live.stop()
-            self._live, self._tasks = None, {}
+            self._live = None

@@ -23,6 +23,7 @@ from whet.cli.picture import skills_svg
 from whet.cli.starter import calibration
 from whet.cli.tables import Sheet, comparison
 from whet.errors import UsageError
+from whet.events import Part, Way
 from whet.paths import check_output, check_output_folder
 
 EXAMPLE = "Example: whet demo demo --fit 25%"
@@ -53,9 +54,8 @@ def run(
         from whet.checkpoint import write_bytes
 
         model = starter.path()
-        check_output_folder(out)
-        for name in FILES if out.is_dir() else ():
-            check_output(out / name)
+        _check_places(out)
+        way = Way(console.on_event, [Part("compress", 8), Part("compare", 3), Part("inspect", 1)], timed=False)
         if not dry_run:
             clear(lighter)
         asked: dict[str, Any] = {"embed": embed}
@@ -70,7 +70,7 @@ def run(
             seed=seed,
             device=device,
             dry_run=dry_run,
-            on_event=console.on_event,
+            on_event=way.part("compress"),
         )
         if dry_run:
             compress.plan(console, made)
@@ -86,7 +86,7 @@ def run(
             window=WINDOW,
             seed=seed,
             device=device,
-            on_event=console.on_event,
+            on_event=way.part("compare"),
         )
         scores = whet.inspect(
             model,
@@ -97,7 +97,7 @@ def run(
             seed=seed,
             device=device,
             spectra=False,
-            on_event=console.on_event,
+            on_event=way.part("inspect"),
         )
         samples = _samples(model, lighter, items, device)
         stories = _stories(model, lighter, starter.held_out(seed, 200), device)
@@ -115,6 +115,13 @@ def run(
         console.show(say("demo.wrote", files=", ".join([f"{lighter}/", *(str(out / name) for name in FILES)])))
         console.result(whole)
     return compare.EXIT_CODES[result["verdict"]]
+
+
+def _check_places(out: Path) -> None:
+    """Raises where what the demo writes has no place, before anything long."""
+    check_output_folder(out)
+    for name in FILES if out.is_dir() else ():
+        check_output(out / name)
 
 
 def picture(result: dict[str, Any]) -> str:

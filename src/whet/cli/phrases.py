@@ -6,7 +6,9 @@ Notes and errors are messages of the rooms below; `sentence` says them in the us
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from whet.messages import Message, in_language
@@ -33,17 +35,35 @@ PHRASES: dict[str, tuple[str, str]] = {
     "seconds": ("{seconds} s", "{seconds}초"),
     "minutes": ("{minutes} min {seconds} s", "{minutes}분 {seconds}초"),
     "hours": ("{hours} h {minutes} min", "{hours}시간 {minutes}분"),
+    "percent": ("{percent} %", "{percent} %"),
+    "stage.read": ("reading the original", "원본 읽는 중"),
+    "stage.write": ("writing text with the original", "원본으로 글 쓰는 중"),
     "stage.compress": ("compressing", "압축하는 중"),
     "stage.transform": ("finding transforms", "변환 찾는 중"),
     "stage.learn": ("learning rotations", "회전 학습하는 중"),
     "stage.propose": ("finding what transforms may help", "도움이 될 변환 찾는 중"),
+    "stage.follow": ("measuring what each transform changes", "변환마다 달라지는 것 재는 중"),
     "stage.judge": ("judging transforms by the whole", "변환을 전체로 판정하는 중"),
+    "stage.curvature": ("measuring what errors cost", "오차의 대가 재는 중"),
     "stage.tune": ("tuning scales", "스케일 조율하는 중"),
+    "stage.verify": ("verifying on text", "글로 검증하는 중"),
+    "stage.marginal": ("measuring what each part loses", "부분마다 잃는 것 재는 중"),
+    "stage.finish": ("finishing and proving", "마무리하고 확인하는 중"),
+    "stage.plan": ("planning", "계획 세우는 중"),
+    "stage.skills": ("asking questions", "문항 푸는 중"),
     "stage.score": ("scoring every part", "부분마다 점수 매기는 중"),
     "stage.divergence": ("comparing on text", "글로 비교하는 중"),
     "stage.skills, original": ("skills of the original", "원본의 능력 재는 중"),
     "stage.skills, lighter": ("skills of the lighter", "경량본의 능력 재는 중"),
     "stage.speed": ("timing side by side", "번갈아 속도 재는 중"),
+    "stage.memory": ("measuring memory", "메모리 재는 중"),
+    "stage.tasks": ("running tasks", "과제 돌리는 중"),
+    "unit.embedding": ("embedding", "임베딩"),
+    "unit.head": ("head", "출력층"),
+    "unit.rest": ("rest", "나머지"),
+    "unit.block": ("block {number}", "블록 {number}"),
+    "unit.block forward": ("block {number}, forward", "블록 {number}, 앞으로"),
+    "unit.block backward": ("block {number}, backward", "블록 {number}, 거꾸로"),
     "plan": (
         "this takes about {time}, {memory} of memory, {disk} of disk",
         "약 {time}, 메모리 {memory}, 디스크 {disk}가 듭니다",
@@ -247,6 +267,20 @@ def stage_name(stage: str) -> str:
     """A stage of progress in the user's language; one the table does not have stands as it is."""
     key = f"stage.{stage}"
     return say(key) if key in PHRASES else stage
+
+
+def doing(event: Mapping[str, Any]) -> str:
+    """What is going on, of an event of progress: the stage, how far it is, and its unit if it says so."""
+    told = f"{stage_name(event['stage'])} {event['done']}/{event['of']}"
+    unit = str(event.get("unit") or "")
+    number = "".join(letter for letter in unit if letter.isdigit())
+    key = "unit." + " ".join(unit.replace(number, "").split() if number else [unit])
+    return f"{told} ({say(key, number=number)})" if key in PHRASES else told
+
+
+def percent(share: float) -> str:
+    """Whole percents, rounded down: all of it is done at 100 alone."""
+    return say("percent", percent=math.floor(100 * share))
 
 
 def duration(seconds: float) -> str:

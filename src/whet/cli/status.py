@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json
-from whet.cli.phrases import duration, say, stage_name
+from whet.cli.phrases import doing, duration, percent, say
 from whet.cli.tables import Sheet
 
 EXAMPLE = "Example: whet status lighter"
@@ -31,7 +31,7 @@ def run(
                 sheet.rows.append([step["step"], say(f"outcome.{step['outcome']}"), str(step["tries"])])
             console.show(sheet.rich())
         if (now := found["now"]) is not None:
-            line = f"{now['step']}: {stage_name(now['stage'])} {now['done']}/{now['of']}"
+            line = f"{percent(now['whole'])}, {now['step']}: {doing(now)}"
             left = now["seconds_left"]
             console.show(line if left is None else f"{line}, {say('left', time=duration(left))}")
         if found["state"] == "stopped":

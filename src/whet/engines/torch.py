@@ -20,6 +20,7 @@ from whet.checkpoint import load_model, load_tokenizer
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, NotFiniteError, UsageError
+from whet.events import OnEvent, Stage, ignore
 from whet.text import batch_indices, encode, render_chat
 
 GENERATED_AT_ONCE = 8192  # tokens in a batch of prompts with their answers: bounds the KV cache
@@ -140,9 +141,10 @@ class TorchEngine:
         top_p: float = 1.0,
         seed: int = 0,
         past_ends: bool = False,
+        on_event: OnEvent = ignore,
     ) -> list[list[int]]:
         """As in `Engine`. Sampling draws prompt number i from seed + i, whatever it is batched with. past_ends: write
-        on where a text ends, as in windows that hold one document behind the other.
+        on where a text ends, as in windows that hold one document behind the other. on_event: told of every token.
 
         Raises UsageError for numbers out of range, an empty prompt, one that leaves no room in the context, or logits
         that are not finite.
@@ -151,7 +153,9 @@ class TorchEngine:
         check_request(prompts, max_new_tokens, temperature, top_p, self.context, self.folder)
         answers: list[list[int]] = [[] for _ in prompts]
         whole_lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-        for group in batch_indices(whole_lengths, GENERATED_AT_ONCE):
+        groups = batch_indices(whole_lengths, GENERATED_AT_ONCE)
+        stage = Stage(on_event, "write", len(groups) * max_new_tokens)
+        for number, group in enumerate(groups, 1):
             ids = torch.tensor([prompts[i] for i in group], device=self.device)
             samplers = [torch.Generator().manual_seed(seed + i) for i in group] if temperature > 0 else []
             open_rows = set(range(len(group)))
@@ -177,6 +181,8 @@ class TorchEngine:
                 if not open_rows:
                     break
                 ids = chosen[:, None].to(self.device)
+                stage.step()
+            stage.reach(number * max_new_tokens)
         return answers
 
     def time(self, prompt: Sequence[int], new_tokens: int) -> Timing:

@@ -44,5 +44,3 @@ def main(path: str, threads: str, adapter: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    sys.stdout.flush()
-    os._exit(0)

@@ -36,21 +36,23 @@ from transformers import PreTrainedTokenizerBase
 import whet
 from whet.engines.opening import open_engine
 from whet.errors import UsageError
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.divergence import clusters_of, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.measure.sides import (
     context_of,
+    item_tokens,
     lineage_of,
     memory_of,
     must_be_runnable,
+    must_be_this_way_round,
     must_have_room,
     must_say_tokens,
     notes_of,
+    seconds_a_token,
     shared_tokenizer,
     size_of,
-    weights_of,
 )
 from whet.measure.skills import compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
@@ -59,6 +61,7 @@ from whet.messages import Message
 from whet.text import fingerprint, located_windows, read_documents, split
 
 VERSION = 1
+_NAMES = ("original", "lighter")
 
 
 def compare(
@@ -119,15 +122,21 @@ def compare(
     if tasks:
         require_harness()
     items = [] if skills is None else read_skills(skills)
-    given = _given(asked, text)
     size = {"original": size_of(original), "lighter": size_of(lighter)}
-    needs = _needs(original, lighter, given.described["tokens"], items, dtype)
+    must_be_this_way_round(original, lighter, size)
+    given = _given(asked, text)
+    stages = _stages(asked, given, items)
+    needs: dict[str, Any] = {
+        "seconds": sum(stage.seconds for stage in stages),
+        "memory": memory_of(original, lighter, dtype),
+        "disk": 0,
+    }
     on_event({"event": "plan", **needs})
     if dry_run:
         about = {"format": "whet.compare", "version": VERSION, "dry_run": True, **needs}
         return {**about, "text": given.described, "items": len(items), "size": size, "notes": given.notes}
     must_have_room(needs["memory"], device)
-    result = _measured(asked, given, items, size, limits_used, on_event)
+    result = _measured(asked, given, items, size, limits_used, Way(on_event, stages))
     return result | {"seconds": time.monotonic() - started}
 
 
@@ -208,9 +217,12 @@ def _measured(
 ) -> dict[str, Any]:
     """All figures and their verdict."""
     sides = {"original": asked.original, "lighter": asked.lighter}
-    prompt, memory = given.prompt, None
-    if prompt:  # before the models are opened here, so that the two processes do not have to find room beside them
-        memory = {n: footprint(f, prompt, device=asked.device, dtype=asked.dtype) for n, f in sides.items()}
+    prompt, memory = given.prompt, dict[str, Any]()
+    stage = Stage(on_event, "memory", len(sides))
+    for name, model in sides.items() if prompt else ():
+        # before the models are opened here, so that the two processes do not have to find room beside them
+        memory[name] = footprint(model, prompt, device=asked.device, dtype=asked.dtype)
+        stage.step()
     engines = [open_engine(folder, asked.device, asked.dtype) for folder in sides.values()]
     scores = divergence(engines[0], engines[1], given.windows, asked.batch_tokens, on_event)
     outcomes = [
@@ -229,8 +241,8 @@ def _measured(
         "skills": compare_skills(items, outcomes[0], outcomes[1], asked.examples),
         "size": {**size, "shrink": size["original"]["total"] / size["lighter"]["total"]},
         "speed": side_by_side(engines[0], engines[1], prompt, on_event=on_event) if prompt else None,
-        "memory": memory,
-        "tasks": run_tasks(engines[0], engines[1], asked.tasks, asked.seed) if asked.tasks else [],
+        "memory": memory or None,
+        "tasks": run_tasks(engines[0], engines[1], asked.tasks, asked.seed, on_event) if asked.tasks else [],
         "notes": [*given.notes, *scores.notes],
         "options": {
             "field": asked.field,
@@ -330,22 +342,14 @@ def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, An
     return judgements
 
 
-def _needs(
-    original: str | Path, lighter: str | Path, tokens: int, items: Sequence[Item], dtype: str | None
-) -> dict[str, Any]:
-    """What it will take: both models in memory, decoded, and one multiplication a weight and token of each."""
-    weights, _ = weights_of(original, dtype)
-    asked = sum(len(item.prompt.encode()) // 2 + (20 if item.answer else 10 * len(item.choices)) for item in items)
-    square = torch.ones(512, 512)
-    started = time.perf_counter()
-    for _ in range(4):
-        square @ square
-    a_second = 4 * 512**3 / (time.perf_counter() - started)
-    return {
-        "seconds": 2 * weights * (tokens + asked) / (a_second / 2) + 20,  # a model reaches half of that rate at best
-        "memory": memory_of(original, lighter, dtype),
-        "disk": 0,
-    }
+def _stages(asked: _Asked, given: _Given, items: Sequence[Item]) -> list[Part]:
+    """What is done, in this order, with about how long it takes."""
+    each = seconds_a_token(asked.original, asked.dtype)
+    stages = [Part("divergence", 2 * each * given.described["tokens"])]
+    stages += [Part(f"skills, {name}", each * item_tokens(items)) for name in ("original", "lighter") if items]
+    if given.prompt:
+        stages = [Part("memory", 12), *stages, Part("speed", 8)]
+    return [*stages, Part("tasks", 120 * len(asked.tasks))] if asked.tasks else stages
 
 
 def environment() -> dict[str, Any]:

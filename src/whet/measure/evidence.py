@@ -26,9 +26,9 @@ from whet.checkpoint.gguf import is_gguf
 from whet.engines import Engine
 from whet.engines.opening import open_engine
 from whet.errors import GateError, NotFiniteError, UsageError
-from whet.events import OnEvent
+from whet.events import OnEvent, Stage
 from whet.measure.divergence import Sums, clusters_of, divergence, estimates, exp, sums
-from whet.measure.items import Item
+from whet.measure.items import Item, by_skill
 from whet.measure.judging import Measured
 from whet.measure.sequential import FEWEST
 from whet.measure.sides import context_of, shared_tokenizer, size_of
@@ -142,7 +142,10 @@ class Memory:
     def take(self, wanted: Mapping[str, int]) -> None:
         if "memory" not in self.kept.gate:
             device, dtype = self.pair.device, self.pair.dtype
-            found = [footprint(path, self.prompt, device=device, dtype=dtype) for path in self.pair.paths]
+            found, stage = [], Stage(self.pair.on_event, "memory", len(self.pair.paths))
+            for path in self.pair.paths:
+                found.append(footprint(path, self.prompt, device=device, dtype=dtype))
+                stage.step()
             self.kept.keep("memory", found)
 
     def figure(self, name: str, of: str, low: float, high: float) -> Measured:
@@ -349,9 +352,9 @@ def find_windows(original: str | Path, lighter: str | Path, material: GateMateri
 def grouped(items: Sequence[Item], seed: int) -> dict[str, list[list[Item]]]:
     """Of each skill its groups of questions in the order in which they are asked."""
     found: dict[str, list[list[Item]]] = {}
-    for skill in dict.fromkeys(item.skill for item in items):
+    for skill, places in by_skill(items).items():
         groups: dict[Any, list[Item]] = {}
-        for number, item in enumerate(item for item in items if item.skill == skill):
+        for number, item in enumerate(items[place] for place in places):
             groups.setdefault((number,) if item.group is None else item.group, []).append(item)
         found[skill] = list(groups.values())
         Random(f"{seed} {skill}").shuffle(found[skill])

@@ -13,6 +13,7 @@ second they share it (Bonferroni).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,9 @@ from typing import Any
 
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, Part, Way, ignore
 from whet.measure.evidence import (
+    ROUNDS,
     Found,
     GateMaterial,
     Kept,
@@ -40,10 +42,19 @@ from whet.measure.evidence import (
 )
 from whet.measure.judging import SOURCES, Asked, Evidence, conclude, judgings, take_looks
 from whet.measure.limits import FIGURES, Source
-from whet.measure.sides import memory_of, must_be_runnable, must_have_room, must_say_tokens
+from whet.measure.sequential import SHARES
+from whet.measure.sides import (
+    item_tokens,
+    memory_of,
+    must_be_runnable,
+    must_have_room,
+    must_say_tokens,
+    seconds_a_token,
+)
+from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS
 from whet.messages import Message
 
-__all__ = ["Gate", "GateMaterial", "check_gate", "measure_gate", "parse_gate"]
+__all__ = ["Gate", "GateMaterial", "check_gate", "gate_seconds", "measure_gate", "parse_gate"]
 
 
 @dataclass(frozen=True)
@@ -185,7 +196,7 @@ def measure_gate(
     ours = [marks[0], place, dtype, material.chat]
     whole = [*ours, marks[1], dict(gate.limits), mark_of_material(material, found.windows), seed]
     kept = Kept.opened(Path(folder), _hash(ours), _hash(whole))
-    pair = Pair((original, lighter), place, dtype, on_event)
+    pair = Pair((original, lighter), place, dtype, Way(on_event, _stages(original, gate, material, dtype)))
     sources: dict[Source, Evidence] = {}
     for source in sorted(gate.sources, key=SOURCES.index):
         sources[source] = _source(source, pair, material, found, kept, seed, marks[0] == marks[1], sources)
@@ -212,6 +223,29 @@ def measure_gate(
         "device": place,
         "dtype": dtype,
     }
+
+
+def gate_seconds(original: str | Path, gate: Gate, material: GateMaterial, dtype: str | None = None) -> float:
+    """About how long a gate takes that looks at all of its material."""
+    return sum(stage.seconds for stage in _stages(original, gate, material, dtype))
+
+
+def _stages(original: str | Path, gate: Gate, material: GateMaterial, dtype: str | None) -> list[Part]:
+    """What each look measures, in this order, with about how long it takes. The last ones may not be needed."""
+    each = seconds_a_token(original, dtype)
+    given = sum(len(one.encode()) // 4 if isinstance(one, str) else len(one) for one in material.text or ())
+    asking = each * item_tokens(material.items)
+    takes: dict[Source, list[Part]] = {
+        "text": [Part("divergence", 2 * each * min(given, material.windows * material.window))],
+        "skills": [Part("skills, original", asking), Part("skills, lighter", asking)],
+        "speed": [Part("speed", 2 * each * ROUNDS * (PREFILL_TOKENS + 4 * DECODE_TOKENS))],
+    }
+    stages = [Part("memory", 12)] * ("memory" in gate.sources)
+    for before, share in itertools.pairwise((0.0, *SHARES)):
+        for source in SOURCES:
+            if source in gate.sources:
+                stages += [Part(name, (share - before) * seconds) for name, seconds in takes.get(source, [])]
+    return stages
 
 
 def _must_suffice(gate: Gate, material: GateMaterial, original: str | Path, lighter: str | Path) -> None:

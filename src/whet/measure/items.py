@@ -99,8 +99,8 @@ def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
             items.append(parse_item(record, Message("{path}, line {line}", path=path, line=number)))
     if not items:
         raise UsageError("{where} is empty. Give at least one item, or leave skills out.", where=where)
-    for skill in dict.fromkeys(item.skill for item in items):
-        groups = [item.group for item in items if item.skill == skill]
+    for skill, places in by_skill(items).items():
+        groups = [items[place].group for place in places]
         if len(groups) > 1 and len(set(groups)) == 1 and groups[0] is not None:
             raise UsageError(
                 "{where}: all {count} items of skill {skill} are of group {group}, and nothing tells how groups "
@@ -111,6 +111,14 @@ def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
                 group=groups[0],
             )
     return items
+
+
+def by_skill(items: Sequence[Item]) -> dict[str, list[int]]:
+    """Of each skill, in the order in which skills first come, the places of its items. There may be many skills."""
+    found: dict[str, list[int]] = {}
+    for place, item in enumerate(items):
+        found.setdefault(item.skill, []).append(place)
+    return found
 
 
 def parse_item(record: Any, where: str) -> Item:

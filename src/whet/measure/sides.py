@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from whet.anatomy import architecture_of, task_of
 from whet.checkpoint import Checkpoint, load_tokenizer, size_on_disk
@@ -16,6 +19,7 @@ from whet.engines.llamacpp import available, open_gguf, vocabulary
 from whet.engines.torch import DTYPES, resolve_device
 from whet.errors import MachineError, UsageError
 from whet.measure.divergence import CHUNK
+from whet.measure.items import Item
 from whet.messages import Message
 
 
@@ -42,6 +46,23 @@ def weights_of(model: str | Path, dtype: str | None) -> tuple[int, int]:
     checkpoint = Checkpoint(model)
     count = sum(math.prod(shape) for shape in checkpoint.shapes.values())
     return count, count * (DTYPES[dtype].itemsize if dtype in DTYPES else checkpoint.dtype.itemsize)
+
+
+def seconds_a_token(model: str | Path, dtype: str | None = None) -> float:
+    """About how long a token takes through a model here: one multiplication a weight, at half of the rate of a large
+    product, which a model reaches at best."""
+    weights, _ = weights_of(model, dtype)
+    square = torch.ones(512, 512)
+    started = time.perf_counter()
+    for _ in range(4):
+        square @ square
+    a_second = 4 * 512**3 / (time.perf_counter() - started)
+    return weights / (a_second / 2)
+
+
+def item_tokens(items: Sequence[Item]) -> int:
+    """About how many tokens questions and their answers are."""
+    return sum(len(item.prompt.encode()) // 2 + (20 if item.answer else 10 * len(item.choices)) for item in items)
 
 
 def memory_of(original: str | Path, lighter: str | Path, dtype: str | None) -> int:
@@ -74,6 +95,19 @@ def lineage_of(model: str | Path) -> list[dict[str, Any]]:
     except (ValueError, AttributeError, TypeError):
         return []
     return [step for step in steps if isinstance(step, dict)]
+
+
+def must_be_this_way_round(original: str | Path, lighter: str | Path, size: Mapping[str, Mapping[str, int]]) -> None:
+    """Raises UsageError where the first model was made by whet, and the second is none of whet's and larger: every
+    figure would tell what the original kept of the lighter one."""
+    larger = size["lighter"]["total"] > size["original"]["total"]
+    if larger and lineage_of(original) and not lineage_of(lighter):
+        raise UsageError(
+            "{first} is the lighter model (whet made it) and {second} is larger: the original comes first. Give them "
+            "the other way round: whet compare {second} {first}.",
+            first=original,
+            second=lighter,
+        )
 
 
 def notes_of(original: str | Path, lighter: str | Path) -> list[Message]:

@@ -18,7 +18,7 @@ import torch
 from whet.engines import Engine
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
-from whet.measure.items import Item, is_right
+from whet.measure.items import Item, by_skill, is_right
 from whet.measure.statistics import clustered_mcnemar, holm, independent_items, paired_difference, wilson
 from whet.messages import Message
 from whet.text import batch_indices
@@ -151,8 +151,7 @@ def compare_skills(
     others have 95 %.
     """
     table: list[dict[str, Any]] = []
-    for skill in dict.fromkeys(item.skill for item in items):
-        mine = [i for i, item in enumerate(items) if item.skill == skill]
+    for skill, mine in by_skill(items).items():
         names: list[Any] = [(i,) if items[i].group is None else items[i].group for i in mine]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
         groups = [numbers[name] for name in names]

@@ -9,6 +9,7 @@ from typing import Any
 from whet.engines import Engine
 from whet.engines.torch import TorchEngine
 from whet.errors import MachineError, UsageError
+from whet.events import OnEvent, Stage, ignore
 from whet.measure.statistics import mcnemar
 
 
@@ -25,7 +26,9 @@ def require_harness() -> None:
         ) from error
 
 
-def run_tasks(original: Engine, lighter: Engine, tasks: Sequence[str], seed: int = 0) -> list[dict[str, Any]]:
+def run_tasks(
+    original: Engine, lighter: Engine, tasks: Sequence[str], seed: int = 0, on_event: OnEvent = ignore
+) -> list[dict[str, Any]]:
     """One entry a task with the harness's own metrics of both models.
 
     Where items have an accuracy (`acc`, `exact_match`) also the flips both ways and the exact McNemar p, because the
@@ -38,6 +41,7 @@ def run_tasks(original: Engine, lighter: Engine, tasks: Sequence[str], seed: int
     harness = importlib.import_module("lm_eval")
     wrapper = importlib.import_module("lm_eval.models.huggingface").HFLM
     runs = []
+    stage = Stage(on_event, "tasks", 2)
     for engine in (original, lighter):
         if not isinstance(engine, TorchEngine):
             raise UsageError("Tasks are run on model folders, and {path} is none. Leave them out.", path=engine.folder)
@@ -54,6 +58,7 @@ def run_tasks(original: Engine, lighter: Engine, tasks: Sequence[str], seed: int
             raise MachineError(
                 "The data of {tasks} cannot be had ({error}). Check the network.", tasks=", ".join(tasks), error=error
             ) from error
+        stage.step()
     return [_entry(name, runs[0], runs[1]) for name in runs[0]["results"]]
 
 

@@ -20,9 +20,10 @@ from whet.apply.job import scale_dtype
 from whet.budget import tables
 from whet.budget.mix import KEEP, Budget, Offers, make_plan, offered
 from whet.errors import UsageError
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.items import read_skills
 from whet.scores import SPIKE
+from whet.steps.course import scoring
 from whet.steps.decide import decide
 from whet.steps.options import TARGET, Inspect, Quantize, Text, takes
 from whet.steps.score import score
@@ -51,6 +52,7 @@ def inspect(model: str | Path, *, on_event: OnEvent = ignore, **options: Any) ->
     job = decide(model, quantize, seed=asked.seed, device=asked.device)
     own = {linear.address for linear in tables(job.anatomy)}
     scales = scale_dtype(job.dtype)
+    way = Way(on_event, [scoring(job, items), Part("plan", 1)])
     found = score(
         job,
         lambda linear: [
@@ -60,11 +62,10 @@ def inspect(model: str | Path, *, on_event: OnEvent = ignore, **options: Any) ->
         items=items,
         spectra=asked.spectra,
         seed=asked.seed,
-        on_event=on_event,
+        on_event=way,
     )
-    return {**found, "target": runtime.name, "roles": _roles(found), "points": _points(found, runtime)} | {
-        "findings": _findings(found, runtime)
-    }
+    found |= {"target": runtime.name, "roles": _roles(found), "points": _points(found, runtime, way)}
+    return found | {"findings": _findings(found, runtime)}
 
 
 def _roles(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -77,7 +78,7 @@ def _roles(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"role": role, **figures} for role, figures in total.items()] + [{"role": "other", **rest}]
 
 
-def _points(scores: Mapping[str, Any], target: Target) -> list[dict[str, Any]]:
+def _points(scores: Mapping[str, Any], target: Target, on_event: OnEvent) -> list[dict[str, Any]]:
     """Predicted bytes and KL of uniform 8 and 4 bits and of planned mixes; what cannot be reached is left out."""
     whole = Offers(scores, target, stock=False)
     found: list[dict[str, Any]] = []
@@ -85,11 +86,14 @@ def _points(scores: Mapping[str, Any], target: Target) -> list[dict[str, Any]]:
     for scheme, embed, mix in whole.uniform():
         if scheme in wanted and embed in (KEEP, scheme):
             found.append({"plan": scheme, "embed": embed, **whole.figures(mix)})
+    stage = Stage(on_event, "plan", len(_POINTS))
     for bits in _POINTS:
         try:
             plan = make_plan(scores, target, Budget("bits", bits, f"--bits {bits:g}"))
         except UsageError:
             continue
+        finally:
+            stage.step()
         predicted = plan["predicted"]
         figures = {key: predicted[key] for key in ("bytes", "bits", "kl")}
         found.append({"plan": f"--bits {bits:g}", "embed": None, **figures})

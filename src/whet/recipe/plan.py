@@ -9,9 +9,10 @@ from typing import Any
 from whet.budget import write_plan
 from whet.budget.mix import make_plan
 from whet.errors import UsageError
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.paths import check_output
 from whet.steps.budget import budget_of, check_possible, offers
+from whet.steps.course import reading, scoring
 from whet.steps.decide import decide
 from whet.steps.driver import examined
 from whet.steps.options import Budget, Plan, Quantize, takes
@@ -48,9 +49,11 @@ def plan(
     budget = budget_of(job.checkpoint, asked)
     assert budget is not None
     check_possible(job, budget)
-    job = examined(job)
-    scores = score(job, offers(job), seed=job.seed, on_event=on_event)
+    way = Way(on_event, [reading(job.checkpoint), scoring(job), Part("plan", 1)])
+    job = examined(job, way)
+    scores = score(job, offers(job), seed=job.seed, on_event=way)
     found = make_plan(scores, find_target(job.target), budget, solver=job.solver)
     if out is not None:
         write_plan(out, found)
+    Stage(way, "plan", 1).step()
     return {**found, "seconds": time.monotonic() - started}

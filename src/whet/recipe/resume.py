@@ -33,8 +33,9 @@ def status(out: str | Path) -> dict[str, Any]:
     """What was done in `out`, what is running, and how long it will still take, without touching anything.
 
     Returns `state` (`running`, `stopped`, `finished`), `steps` of a recipe with their outcomes, `now` (what was said
-    last: `step`, `stage`, `done`, `of`, `seconds_left`, `seconds_ago`; None before anything was) and, of a finished
-    run, its `verdict`. Raises UsageError where `out` holds no run and no finished folder.
+    last: `step`, `stage`, `unit`, `done`, `of`; of all of it `whole`, the share that is done, and `seconds_left`; and
+    `seconds_ago`; None before anything was) and, of a finished run, its `verdict`. Raises UsageError where `out` holds
+    no run and no finished folder.
     """
     run = Run(out)
     if not run.begun:

@@ -26,16 +26,18 @@ from whet import __version__
 from whet.apply.run import Run
 from whet.checkpoint import Checkpoint, write_json
 from whet.errors import UsageError
-from whet.events import OnEvent, ignore
+from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.compare import compare
-from whet.measure.gates import GateMaterial, check_gate, measure_gate, parse_gate
+from whet.measure.gates import GateMaterial, check_gate, gate_seconds, measure_gate, parse_gate
+from whet.measure.sides import item_tokens, seconds_a_token
 from whet.messages import Message
 from whet.paths import check_output_folder
 from whet.recipe.adopt import adopt
 from whet.recipe.order import planned
 from whet.recipe.schema import Recipe, read_recipe
 from whet.recipe.texts import Divided
-from whet.recipe.trial import try_step
+from whet.recipe.trial import Planned, try_step
+from whet.steps.course import reading
 from whet.steps.crafts import CRAFTS
 from whet.steps.estimate import check_room
 from whet.steps.options import Compare, Options
@@ -92,6 +94,7 @@ class _Runner:
         assert recipe.model is not None and recipe.out is not None
         check_output_folder(recipe.out)
         self.run = Run(recipe.out)
+        self.seconds: dict[str, float] = {}  # that steps are estimated to take, by name
         self.checkpoint = Checkpoint(recipe.model)
         self.original = self.checkpoint.path
         self.steps, self.report = planned(recipe, self.original, source)
@@ -118,16 +121,17 @@ class _Runner:
         check_room(self.run.out, needs)
         if dry_run:
             return {"dry_run": True, "out": str(self.run.out), "steps": [step.name for step in self.steps], **needs}
-        with self.run.opened(self._request(keep_failed)):
-            tell = self.run.telling(self.on_event)
-            ended, last = self._steps(self.run.out / "failed" if keep_failed else None, tell)
-            report = self._reported(last, tell)
+        way = Way(self.run.telling(self.on_event), self._stages())
+        with self.run.opened(self._request(keep_failed, way)):
+            ended, last = self._steps(self.run.out / "failed" if keep_failed else None, way)
+            report = self._reported(last, way.part("report"))
             result = self._result(ended, report, last, time.monotonic() - started)
             adopt(self.run, self._document(), ended, None if last == self.original else last, result)
+            Stage(way, "finish", 1).step()
             self.run.close()
         return result
 
-    def _steps(self, keep_failed: Path | None, tell: OnEvent) -> tuple[list[dict[str, Any]], Path]:
+    def _steps(self, keep_failed: Path | None, way: Way) -> tuple[list[dict[str, Any]], Path]:
         """Every step's end, and the folder of the last model that was kept."""
         source, ended = self.original, []
         for step in self.steps:
@@ -135,10 +139,10 @@ class _Runner:
                 step,
                 self.run.folder,
                 self.original,
-                lambda made, options: self._step(source, made, options, tell),  # noqa: B023
-                self._judged(tell),
+                lambda made, options: self._step(source, made, options, way.part(step.name)),  # noqa: B023
+                self._judged(way.part(_gate(step))),
                 keep_failed,
-                tell,
+                way,
             )
             ended.append(end)
             if end["outcome"] in ("stopped", "undecided"):
@@ -186,19 +190,37 @@ class _Runner:
                 place = self.run.folder / f"{step.name}.0"
                 found = CRAFTS[step.craft].run(self._step(self.original, place, options, ignore, dry_run=True))
                 needs["memory"] = max(needs["memory"], found["memory"])
+            self.seconds[step.name] = found["seconds"]
             needs["seconds"] += found["seconds"]
             needs["disk"] += found["disk"]
             models += CRAFTS[step.craft].gives is not None
         return needs
 
-    def _request(self, keep_failed: bool) -> dict[str, Any]:
+    def _stages(self) -> list[Part]:
+        """Every step and gate as if it were tried once, and the report."""
+        stages = [reading(self.checkpoint)]
+        for step in self.steps:
+            stages.append(Part(step.name, self.seconds[step.name]))
+            if step.gate:
+                seconds = gate_seconds(self.original, self._gate(step.gate, self.source), self._set_aside())
+                stages.append(Part(_gate(step), seconds))
+        if self.divided.report is not None:
+            asked = self.report or Compare()
+            text = sum(len(document.encode()) // 4 for document in self.divided.report)
+            tokens = text if asked.windows is None else min(text, asked.windows * asked.window)
+            tokens += item_tokens(self.divided.items["report"])
+            stages.append(Part("report", 2 * tokens * seconds_a_token(self.original) + (20 if asked.speed else 0)))
+        return [*stages, Part("finish", 0.5)]
+
+    def _request(self, keep_failed: bool, on_event: OnEvent) -> dict[str, Any]:
+        stage = Stage(on_event, "read", len(self.checkpoint.stored))
         given = {
             name: value if isinstance(value, str | list) else str(value)
             for name in ("text", "skills")
             if (value := getattr(self.recipe, name)) is not None
         }
         record = {
-            "model_sha256": self.checkpoint.examine(),
+            "model_sha256": self.checkpoint.examine(lambda _: stage.step()),
             "seed": self.recipe.seed,
             "text and questions": self.divided.mark,
             **{step.name: [step.options.document(), dict(step.gate), step.on_fail] for step in self.steps},
@@ -278,6 +300,11 @@ class _Runner:
             "notes": _notes(ended, last == self.original),
             "seconds": seconds,
         }
+
+
+def _gate(step: Planned) -> str:
+    """What the gate of a step is called on the way."""
+    return f"{step.name}, gate"
 
 
 _ENDED = {"stopped": Message("stopped"), "undecided": Message("undecided"), "skipped": Message("skipped")}

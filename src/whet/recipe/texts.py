@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from whet.checkpoint import load_tokenizer
-from whet.measure.items import Item, read_skills
+from whet.measure.items import Item, by_skill, read_skills
 from whet.text import fingerprint, read_documents, split
 
 # Shares of the questions of each skill: for budgets, for gates, and the rest for the report.
@@ -72,8 +72,8 @@ class Divided:
 def _divided(items: Sequence[Item], seed: int, budgets: float) -> dict[str, list[Item]]:
     """Questions by what they are for, skill by skill. Those of one group stay together."""
     found: dict[str, list[Item]] = {"solve": [], "gate": [], "report": []}
-    for skill in dict.fromkeys(item.skill for item in items):
-        mine = [(number, item) for number, item in enumerate(items) if item.skill == skill]
+    for skill, places in by_skill(items).items():
+        mine = [(number, items[number]) for number in places]
         groups = dict.fromkeys(item.group or f"\0{number}" for number, item in mine)
         ranked = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}\0{skill}\0{group}".encode()).digest())
         solve = round(budgets * len(ranked))

@@ -14,9 +14,9 @@ from whet.checkpoint import Checkpoint, size_on_disk
 from whet.errors import UsageError
 from whet.grids import Grid
 from whet.quantize import holds_zero
-from whet.steps.estimate import estimate
+from whet.steps.estimate import estimate, scoring_memory
 from whet.steps.options import Budget as Asked
-from whet.steps.rounds import QUALITY_ROUNDS
+from whet.steps.rounds import ALONE, QUALITY_ROUNDS
 from whet.steps.score import unscored
 from whet.targets import find_target
 from whet.transforms.judge import judging_bytes
@@ -96,6 +96,7 @@ def budget_needs(job: Job, budget: Budget) -> dict[str, Any]:
     after = min(after, whole)
     return needs | {
         "bytes": {"before": before, "after": {"total": after}, "ratio": after / whole},
+        "memory": max(needs["memory"], scoring_memory(job, ALONE)),
         "disk": rounds * after + 2**20 + transformed_bytes(job) + judging_bytes(job, after),
         # of a size, scoring takes about as much as solving, and so does the trial; of a quality, what is measured of a
         # round half as much as making it

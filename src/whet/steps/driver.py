@@ -24,8 +24,8 @@ from whet.apply.passes import solve_through, without_text
 from whet.apply.run import Run
 from whet.apply.shards import Shards
 from whet.budget import check_model
-from whet.checkpoint import size_on_disk
-from whet.events import OnEvent, note_event
+from whet.checkpoint import copied_files, sha256, size_on_disk
+from whet.events import OnEvent, Stage, note_event
 from whet.messages import Message
 from whet.steps.estimate import check_room
 from whet.steps.finish import finish
@@ -49,9 +49,10 @@ def planned(run: Run, job: Job, needs: Mapping[str, Any]) -> dict[str, Any]:
     return {"dry_run": True, "out": str(run.out), **job.choices(), **needs, "notes": list(job.notes)}
 
 
-def examined(job: Job) -> Job:
+def examined(job: Job, on_event: OnEvent) -> Job:
     """`job` once the whole original was read: it must be finite, and the one that the plan was made for."""
-    digest = job.checkpoint.examine()
+    stage = Stage(on_event, "read", len(job.checkpoint.stored))
+    digest = job.checkpoint.examine(lambda _: stage.step())
     if job.plan is not None:
         check_model(job.plan, digest)
     return dataclasses.replace(job, sha256=digest)
@@ -67,7 +68,8 @@ def step_recipe(model: str | Path, job: Job, kind: type[Options], asked: Options
 
 def request_of(job: Job, recipe: Mapping[str, Any], **beside: Any) -> dict[str, Any]:
     """What a run depends on, as it is kept beside it. beside: what it depends on that the job does not know."""
-    whole = [job.fingerprint(), beside]
+    files = {file.name: sha256(file) for file in copied_files(job.original.path)}
+    whole = [job.fingerprint(), files, beside]
     return {
         "whet": __version__,
         "step": job.step,
@@ -75,13 +77,15 @@ def request_of(job: Job, recipe: Mapping[str, Any], **beside: Any) -> dict[str, 
         "record": job.record(),
         "recipe": recipe,
         "notes": list(job.notes),
+        "files": files,
         **beside,
         "fingerprint": hashlib.sha256(json.dumps(whole, sort_keys=True, ensure_ascii=False).encode()).hexdigest(),
     }
 
 
 def job_of(run: Run, request: Mapping[str, Any], kind: type[O], decide: Decide) -> Job:
-    """The job of a stopped run, from what it began with. kind: its options. decide: what makes them a job."""
+    """The job of a stopped run, from what it began with, before the original is read. kind: its options. decide: what
+    makes them a job."""
     record = request["record"]
     torch.set_num_threads(record["threads"])
     (step,) = request["recipe"]["steps"]
@@ -95,7 +99,7 @@ def job_of(run: Run, request: Mapping[str, Any], kind: type[O], decide: Decide) 
         material=Material(solve, verify, record["text"], 0, record.get("synthetic", 0)),
         compute=getattr(torch, record["compute"]),
     )
-    return examined(dataclasses.replace(job, notes=tuple(map(Message.read, request["notes"]))))
+    return dataclasses.replace(job, notes=tuple(map(Message.read, request["notes"])))
 
 
 def carry_out(run: Run, job: Job, recipe: Mapping[str, Any], on_event: OnEvent, **beside: Any) -> dict[str, Any]:

@@ -15,13 +15,16 @@ import torch
 from whet.anatomy import Linear
 from whet.apply.curvature import SLOPE_TOKENS
 from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.marginal import affordable
 from whet.apply.repair import REPAIR_ROUNDS
 from whet.apply.tune import TUNING_STEPS
-from whet.budget import tensor_bytes
+from whet.budget import tables, tensor_bytes
 from whet.checkpoint.memory import available_memory
 from whet.errors import MachineError, UsageError
 from whet.quantize import LEARNING_STEPS, ROUGH, SLICE, STEPS, WORDS, Effort
 from whet.steps.decide import ENOUGH
+from whet.steps.proof import PROVED
+from whet.steps.score import SCORED_TOKENS
 from whet.train import STEP_TOKENS, usual_steps
 from whet.transforms.judge import PROPOSED, judging_bytes, judging_memory, judging_multiplications
 from whet.transforms.make import transformed_bytes
@@ -33,6 +36,11 @@ _TRAINED, _KEPT = 68, 4
 _STEP = 8.0  # multiplications and additions a weight and token of a training step: six, and what is not matrix products
 # The same for a token that the original writes, which goes through it by itself: two, and waiting for the weights.
 _WRITING = 8.0
+# Multiplications and additions a token and number of the head that verifying takes: two products, and their KL.
+_VERIFYING = 8.0
+# The same a weight and token of scoring: forward, once more, and back. Seconds that pricing all schemes takes, a weight
+# and a linear.
+_WALKING, _PRICING, _PRICED = 8.0, 1e-6, 0.05
 # Bytes that factorising a second moment takes for each of its numbers, in double precision at most.
 _FACTOR = 14
 # Candidates that a search for factors rounds some rows with.
@@ -45,6 +53,11 @@ _LEARNED, _LEARNING = 64, 12.0
 _EIGEN = 100.0
 # Bytes that choosing masks takes for each weight of what is solved together, and for each number of a second moment.
 _MASKING, _INVERSE = 40, 16
+# Numbers of vocabulary width that scoring looks at together, and how many such there are at its head (predictions,
+# noise and what is made of them). Of an embedding or head: rows and positions at a time, and bytes for each pair of
+# them and for each weight of those rows, which are solved.
+_LOGITS, _AT_HEAD = 1 << 24, 6
+_ROWS, _POSITIONS, _PAIR, _ROW = 8192, 2048, 16, 24
 # What Python, torch and transformers take before any model is read, measured on Linux x86-64.
 _BASE_MEMORY = 700 * 2**20
 
@@ -88,7 +101,8 @@ def estimate(job: Job) -> dict[str, Any]:
     if job.folding.learned:
         folding = max(folding, _LEARNED * block + 2 * moments + _LEARNED * parts.embedding.shape[1] ** 2)
     judging = judging_memory(job, block)
-    memory = _BASE_MEMORY + max(8 * block + solving, 4 * block + activations, embedding, folding, judging) + hidden
+    working = max(8 * block + solving, 4 * block + activations, embedding, folding, judging, _proving(job, after))
+    memory = _BASE_MEMORY + working + hidden
     spilled = hidden if hidden > hidden_states.SPILL else 0
     if job.blockwise:
         width, count = parts.embedding.shape[1], len(parts.blocks)
@@ -117,9 +131,26 @@ def estimate(job: Job) -> dict[str, Any]:
     return needs
 
 
+def seconds_by_stage(job: Job) -> dict[str, float]:
+    """About how long the run takes, by what it does; a stage that is not needed is left out."""
+    return _by_stage(job, job.effort, _multiplications_per_second(), job.tokens)
+
+
+def scoring_seconds(job: Job, tokens: int) -> float:
+    """About how long scoring every part takes that many tokens are walked through, forward and back."""
+    linears = job.anatomy.linears()
+    weights = sum(linear.shape[0] * linear.shape[1] for linear in linears)
+    return _WALKING * weights * tokens / _multiplications_per_second() + _PRICING * weights + _PRICED * len(linears)
+
+
 def _seconds(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
     """About how long the run takes with a solver on so many tokens, at `multiply` multiplications and additions a
     second."""
+    return sum(_by_stage(job, effort, multiply, tokens).values())
+
+
+def _by_stage(job: Job, effort: Effort, multiply: float, tokens: int) -> dict[str, float]:
+    """The same by stage, in their order but for `judge`, which comes twice."""
     parts = job.anatomy
     chosen = job.chosen(parts.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
@@ -128,18 +159,25 @@ def _seconds(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
     rounds = 1 + (REPAIR_ROUNDS if job.repaired else 0)
     repairs = rounds * sum(_EIGEN * min(module.shape) ** 3 for module in job.repaired)
     if not tokens:
-        return (weights + table) * 5e-8 * rounds + repairs / multiply
-    flops += _WRITING * (weights + table) * (tokens - sum(map(len, job.solve)))
+        return {"compress": (weights + table) * 5e-8 * rounds + repairs / multiply}
+    found = {}
+    if writing := tokens - sum(map(len, job.solve)):
+        found["write"] = _WRITING * (weights + table) * writing / multiply
+    found |= _searching(job, effort, multiply, tokens)
     flops += rounds * sum(effort.work * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
     if effort.correct:
         flops += 2.0 * weights * tokens + sum(2.0 * (tokens + 2 * x.shape[0]) * x.shape[1] ** 2 for x in chosen)
     flops += repairs + (_masking(job, chosen) if effort.text else 0.0)
     size = min(STEP_TOKENS, tokens)
     if effort.block:
-        flops += _STEP * weights * size * usual_steps(tokens) + 12.0 * weights * min(tokens, SLOPE_TOKENS)
+        flops += _STEP * weights * size * usual_steps(tokens)
+        found["curvature"] = 12.0 * weights * min(tokens, SLOPE_TOKENS) / multiply
+    found["compress"] = flops / multiply + (weights + table) * 1e-7
     if effort.tune:
-        flops += (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS)
-    return flops / multiply + (weights + table) * 1e-7 + _searching(job, effort, multiply, tokens)
+        found["tune"] = (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS) / multiply
+    if job.verify:
+        found["verify"] = _VERIFYING * table * sum(map(len, job.verify)) / multiply
+    return found
 
 
 def _masking(job: Job, chosen: list[Linear]) -> float:
@@ -154,26 +192,66 @@ def _masking(job: Job, chosen: list[Linear]) -> float:
     )
 
 
-def _searching(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
+def _searching(job: Job, effort: Effort, multiply: float, tokens: int) -> dict[str, float]:
     """About how long finding a transform takes: another walk, what candidates cost beside it, and what `auto` measures:
     every proposal rounded and followed, and the whole rounded twice."""
+    if job.transform is None or job.transforms is not None:
+        return {}
     width, count = job.anatomy.embedding.shape[1], len(job.anatomy.blocks)
     chosen = job.chosen(job.anatomy.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in chosen)
     turning = 4.0 * weights * width / multiply if job.folding.stream else 0.0
     if not job.folding.text:
-        return turning
+        return {"transform": turning}
     walk = 2.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
     search = sum(_CANDIDATES * min(linear.shape[0], 128) * linear.shape[1] for linear in chosen) * 1e-6
     if job.folding.learned:
-        return walk / multiply + turning + LEARNING_STEPS * _LEARNING * (weights / count + width**2) * width / multiply
-    if job.folding.judged:
-        rounded = dataclasses.replace(job, transform=None)
-        every = sum(linear.shape[0] * linear.shape[1] for linear in job.anatomy.linears())
-        rounding = effort.work * (PROPOSED + 1) * sum(linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
-        walk += rounding + judging_multiplications(job, every)
-        search += 2 * _seconds(rounded, effort.alone, multiply, tokens)
-    return walk / multiply + search
+        steps = LEARNING_STEPS * _LEARNING * (weights / count + width**2) * width
+        return {"learn": (walk + steps) / multiply, "transform": turning}
+    if not job.folding.judged:
+        return {"transform": walk / multiply + search}
+    rounded = dataclasses.replace(job, transform=None)
+    every = sum(linear.shape[0] * linear.shape[1] for linear in job.anatomy.linears())
+    rounding = effort.work * (PROPOSED + 1) * sum(linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+    return {
+        "propose": (walk + rounding) / multiply + search,
+        "follow": judging_multiplications(job, every) / multiply,
+        "transform": weights * 1e-8,
+        "judge": 2 * _seconds(rounded, effort.alone, multiply, tokens),
+    }
+
+
+def _proving(job: Job, after: dict[str, int]) -> int:
+    """Bytes that the proof takes: whet's own reading and stock transformers' of the whole model side by side, and the
+    files that they are read from."""
+    dense = sum(info.nbytes for info in job.checkpoint.tensors.values())
+    if dense > PROVED:
+        return 0
+    return dense * (2 if job.storage.stock else 1) + after["total"]
+
+
+def scoring_memory(job: Job, alone: float) -> int:
+    """Peak memory in bytes of finding out what parts lose: hidden states between all blocks, and then a block forward
+    and back, the head, or a table whose rows are tried; of a plan that was made also the streams it is measured on.
+
+    alone: how long that may take, as a multiple of what solving does.
+    """
+    parts = job.anatomy
+    vocabulary, width = parts.embedding.shape
+    batch = min(BATCH_TOKENS // 2, job.tokens)
+    states = 4 * width * min(job.tokens, SCORED_TOKENS) * (len(parts.blocks) + 1)
+    head = _AT_HEAD * 4 * min(_LOGITS, vocabulary * batch)
+    rows = min(vocabulary, _ROWS)
+    table = _PAIR * rows * min(job.tokens, _POSITIONS) + _ROW * rows * width + 12 * vocabulary * width
+    block = max(sum(math.prod(linear.shape) for linear in linears) for linears in parts.blocks)
+    passing = max(sum(sum(linear.shape) for linear in linears) for linears in parts.blocks)
+    moments = max(_moments(job, linears) for linears in parts.blocks)
+    # weights and their gradients, two second moments an input, and inputs, outputs and gradients: those of a batch
+    # twice, as the graph holds some too, and those that are kept apart
+    back = 8 * block + 2 * moments + 4 * passing * (2 * batch + min(job.tokens, SCORED_TOKENS) // 2)
+    swaps = {linear.address: [linear] for linear in (*tables(parts), *parts.linears())}
+    streams = 4 * width * sum(len(window) for window in affordable(job, swaps, alone)) * (len(swaps) + 1)
+    return _BASE_MEMORY + max(states + max(head, table, back), streams)
 
 
 def check_room(out: Path, needs: dict[str, Any]) -> None:

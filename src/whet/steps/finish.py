@@ -28,6 +28,7 @@ from whet.checkpoint import (
     write_json,
     write_tensors,
 )
+from whet.events import Stage
 from whet.formats import linear_table
 from whet.formats.export import FILE, write_verified
 from whet.formats.gguf import plan_gguf
@@ -46,6 +47,7 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
 
     recipe: what does the same again, for recipe.yaml.
     """
+    job.original.check_unchanged()
     out, journal = shards.out, shards.journal
     report = {a: line for unit in shards.units() for a, line in journal.entries[unit]["linears"].items()}
     notes = [*job.notes, *starved(job, report), *untrained(job, journal)]
@@ -62,16 +64,20 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
     write_bytes(out / RECIPE, recipe_text(recipe, **again).encode())
     if not job.storage.stock:
         write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
+    stage = Stage(shards.on_event, "finish", 3)
     check = prove(out, job)
+    stage.step()
     manifest = _manifest(job, report, verified, notes)
     if job.repaired:
         manifest.adapter = {"rank": job.repair, "modules": len(job.repaired), "bytes": adapter_size(out)}
     if job.storage.blocks:
         manifest.gguf = check["gguf"] = _write_gguf(out, manifest.document(), notes)
         manifest.notes = [Note(**to_json(note)) for note in notes]
+    stage.step()
     write_bytes(out / "README.md", readme(job, report, verified, notes).encode())
     manifest.files = hashed_files(out)
     write_json(out / "whet.json", manifest.document())
+    stage.step()
     return {"report": report, "check": check, "notes": notes}
 
 

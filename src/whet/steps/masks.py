@@ -16,11 +16,12 @@ from whet.apply.job import Job, compute_type, model_name
 from whet.apply.run import Run
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
-from whet.events import OnEvent
+from whet.events import OnEvent, Way
 from whet.grids import FloatGrid, Grid
 from whet.messages import Message
 from whet.paths import check_output_folder
 from whet.prune import WITHIN, Sparsity, find_importance, parse_groups, parse_share
+from whet.steps.course import course
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
 from whet.steps.estimate import estimate
 from whet.steps.material import Material, about_text, read_material, with_text
@@ -40,14 +41,16 @@ def masks(
     asked.check()
     check_output_folder(out)
     run = Run(out)
+    on_event = run.telling(on_event)
     job = decide_masks(model, asked, seed=seed, device=device)
     run.check_free(job.checkpoint.path)
     needs = estimate(job)
     announce(run, needs, on_event)
     if dry_run:
         return planned(run, job, needs)
-    job = with_text(examined(job), on_event)
-    return carry_out(run, job, step_recipe(model, job, Masks, asked), on_event)
+    way = Way(on_event, course(job))
+    job = with_text(examined(job, way), way)
+    return carry_out(run, job, step_recipe(model, job, Masks, asked), way)
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -80,7 +83,9 @@ def halved(options: Masks, original: Path) -> Masks | None:
 
 def resume_masks(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
     """Go on with a stopped run, from what it began with."""
-    return carry_out(run, job_of(run, request, Masks, decide_masks), request["recipe"], on_event)
+    job = job_of(run, request, Masks, decide_masks)
+    way = Way(run.telling(on_event), course(job))
+    return carry_out(run, examined(job, way), request["recipe"], way)
 
 
 def decide_masks(

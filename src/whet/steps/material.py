@@ -87,6 +87,9 @@ def read_material(
         window=asked.window,
         seed=seed,
     )
+    if "tokens" in about:  # cut here, in the order they were drawn
+        solve = _first(solve, _helpful(asked, parts))
+        about |= {"windows": len(solve), "tokens": sum(map(len, solve))}
     _check_vocabulary(checkpoint, parts, (*solve, *verify))
     return Material(solve, verify, about)
 
@@ -111,7 +114,7 @@ def _helpful(asked: Quantize | Masks, parts: Anatomy) -> int:
     return max(_HELPFUL, _A_COLUMN * widest) if asked.samples is None else sys.maxsize
 
 
-def first(windows: Sequence[Tensor], tokens: int) -> list[Tensor]:
+def _first(windows: Sequence[Tensor], tokens: int) -> list[Tensor]:
     """As many of the windows as hold `tokens`."""
     taken: list[Tensor] = []
     for window in windows:
@@ -176,7 +179,7 @@ def self_written(
         seconds=seconds,
     )
     on_event(note_event(message))
-    rest = engine.continue_ids(starts, max(1, window - _GREEDY - 1), temperature=1.0, seed=seed)
+    rest = engine.continue_ids(starts, max(1, window - _GREEDY - 1), temperature=1.0, seed=seed, on_event=on_event)
     written = [torch.tensor([*start, *new][:window]) for start, new in zip(starts, rest, strict=True)]
     written = [sample for sample in written if len(sample) >= _SHORTEST]
     if not written:
@@ -218,7 +221,9 @@ def continued(
             piece = window[place : place + length]
             starts.append([first, *piece[:-1]] if place and window[0] == first else piece)
         chosen = seed + number * tokens
-        rest = engine.continue_ids(starts, size - length, temperature=1.0, seed=chosen, past_ends=packed)
+        rest = engine.continue_ids(
+            starts, size - length, temperature=1.0, seed=chosen, past_ends=packed, on_event=on_event
+        )
         written = [torch.tensor([*start, *new][:size]) for start, new in zip(starts, rest, strict=True)]
         found += [sample for sample in written if len(sample) >= min(_SHORTEST, size)]
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from whet.anatomy import FAMILIES, Anatomy, anatomy
-from whet.checkpoint import Checkpoint, empty_model, model_config, read_card
+from whet.checkpoint import Checkpoint, about_left_out, empty_model, inside, model_config, read_card
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message
@@ -35,7 +35,8 @@ def open_original(model: str | Path, target: Target, *, turned: bool = False) ->
     """The original, for a target that has its family. turned: its residual stream will be, for which the head has to
     be a tensor of its own."""
     checkpoint = Checkpoint(model)
-    card = read_card(checkpoint.path / "README.md")
+    about = checkpoint.path / "README.md"
+    card = read_card(about) if inside(checkpoint.path, about) else {}
     untied = _untie(checkpoint)
     parted = turned and _part(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
@@ -72,7 +73,7 @@ def about_original(opened: Original, window: int, material: Material) -> list[Me
         notes.append(
             Message("{name} left out: it is a copy of the embedding, to which config.json ties it", name=parts.dropped)
         )
-    return notes
+    return notes + about_left_out(opened.checkpoint.path)
 
 
 def _untie(checkpoint: Checkpoint) -> bool:

@@ -14,7 +14,7 @@ from whet.errors import GateError
 from whet.formats import reading
 
 # Dense bytes up to which the finished folder is loaded once more by stock transformers as a proof.
-_PROOF = 2**30
+PROVED = 2**30
 
 
 def prove(out: Path, job: Job) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
     result: dict[str, Any] = {} if job.storage.dense else {"stored": "decoded again, equal"}
     if job.sparsity is not None:
         result["masks"] = "exact zeros"
-    if dense > _PROOF:
+    if dense > PROVED:
         return {**result, "loaded": "not run: the model is too large to load beside this run"}
     tokens = (job.solve or [torch.arange(16) % job.anatomy.embedding.shape[0]])[0][None, :64]
     how = reading(job.anatomy, job.apart, job.storage.decode)
@@ -55,7 +55,8 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
                 gap=gap,
             )
         if job.storage.stock:
-            stock = model_class(written).from_pretrained(out, local_files_only=True).eval().to(job.device)
+            stock = model_class(written).from_pretrained(out, local_files_only=True, trust_remote_code=False)
+            stock = stock.eval().to(job.device)
             if job.repaired:
                 attach_adapter(stock, out, job.device)
             theirs = outputs(stock, tokens)

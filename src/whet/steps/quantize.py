@@ -16,11 +16,12 @@ from whet.apply.run import Run
 from whet.budget import parse_size
 from whet.budget.mix import Budget
 from whet.checkpoint import Checkpoint, size_on_disk
-from whet.events import OnEvent
+from whet.events import OnEvent, Way
 from whet.measure.items import Item, parse_item, read_skills
 from whet.messages import Message
 from whet.paths import check_output_folder
 from whet.steps.budget import budget_needs, budget_of, check_budget
+from whet.steps.course import budget_course, course, round_course
 from whet.steps.decide import decide
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, request_of, step_recipe
 from whet.steps.estimate import estimate
@@ -47,6 +48,7 @@ def quantize(
     asked.check()
     check_output_folder(out)
     run = Run(out)
+    on_event = run.telling(on_event)
     items = read_skills(asked.skills) if asked.skills is not None else []
     job = decide(model, asked, seed=seed, device=device)
     budget = budget_of(job.checkpoint, asked)
@@ -58,8 +60,9 @@ def quantize(
     announce(run, needs, on_event)
     if dry_run:
         return planned(run, job, needs)
-    job = with_text(examined(job), on_event)
-    return _carried_out(run, job, budget, items, recipe_of(model, asked, job), on_event)
+    way = _way(job, budget, items, on_event)
+    job = with_text(examined(job, way), way)
+    return _carried_out(run, job, budget, items, recipe_of(model, asked, job), way)
 
 
 def recipe_of(model: str | Path, asked: Quantize, job: Job) -> dict[str, Any]:
@@ -114,7 +117,12 @@ def resume_quantize(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> 
     job = job_of(run, request, Quantize, decide)
     budget = None if request["budget"] is None else Budget(**request["budget"])
     items = [parse_item(one, Message("skill item {number}", number=i)) for i, one in enumerate(request["items"])]
-    return _carried_out(run, job, budget, items, request["recipe"], on_event)
+    way = _way(job, budget, items, run.telling(on_event))
+    return _carried_out(run, examined(job, way), budget, items, request["recipe"], way)
+
+
+def _way(job: Job, budget: Budget | None, items: Sequence[Item], on_event: OnEvent) -> Way:
+    return Way(on_event, course(job) if budget is None else budget_course(job, budget, items))
 
 
 def _carried_out(
@@ -123,15 +131,16 @@ def _carried_out(
     budget: Budget | None,
     items: Sequence[Item],
     recipe: Mapping[str, Any],
-    on_event: OnEvent,
+    way: Way,
 ) -> dict[str, Any]:
     """Begin the run or go on with it, and see it through."""
     if budget is None:
-        return carry_out(run, job, recipe, on_event, **NO_BUDGET)
+        return carry_out(run, job, recipe, way, **NO_BUDGET)
     beside = {"budget": dataclasses.asdict(budget), "items": [item.record() for item in items]}
     with run.opened(request_of(job, recipe, **beside), job.solve, job.verify, job.plan) as began:
 
         def compress(folder: Path, mixed: Job) -> dict[str, Any]:
-            return carry_out(Run(folder), mixed, began["recipe"], on_event, **NO_BUDGET)
+            own = Way(way.part("round"), round_course(mixed))
+            return carry_out(Run(folder), mixed, began["recipe"], own, **NO_BUDGET)
 
-        return search(run, job, budget, items, compress, on_event)
+        return search(run, job, budget, items, compress, way)

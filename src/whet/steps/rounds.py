@@ -27,9 +27,9 @@ from whet.targets import find_target
 
 # Of a size a plan is first tried on a share of the text, and at least so many tokens for each column of the widest
 # input: what parts lose there beside what was predicted is nearly what they lose on all of it.
-_TRIED, _A_COLUMN = 0.25, 16
+TRIED, _A_COLUMN = 0.25, 16
 # What measuring that may take, as a multiple of solving on all the text.
-_ALONE = 0.35
+ALONE = 0.35
 QUALITY_ROUNDS = 6  # of a quality: its limit is searched for
 _WORTH = 0.01  # predicted gain below which another round is not worth its time
 _NEAR = 0.8  # a quality's round that uses so much of its limit is good enough
@@ -106,7 +106,7 @@ def _to_size(job: Job, budget: Budget, scores: dict[str, Any], rounds: list[Roun
     target = find_target(job.target)
     first = make_plan(scores, target, budget, solver=job.solver)
     trial = _trial(job)
-    tried = make(trial, first, _ALONE * job.tokens / max(1, trial.tokens), trial is not job)
+    tried = make(trial, first, ALONE * job.tokens / max(1, trial.tokens), trial is not job)
     known = learned(scores, rounds)
     second = make_plan(known, target, budget, solver=job.solver)
     now = _reckoned(known, first["schemes"])
@@ -121,7 +121,7 @@ def _trial(job: Job) -> Job:
     """The job that a plan is tried with: on windows from all over the text, without training; `job` itself where that
     would save little."""
     least = _A_COLUMN * max(linear.shape[1] for linear in job.anatomy.linears())
-    step = int(job.tokens / max(1, _TRIED * job.tokens, least))
+    step = int(job.tokens / max(1, TRIED * job.tokens, least))
     solver = job.effort.alone.name
     if step < 2 and solver == job.solver:
         return job
@@ -139,7 +139,7 @@ def _to_quality(
         found = make_plan(known, target, budget, solver=job.solver, most_kl=most)
         if any(found["schemes"] == one.plan["schemes"] for one in rounds):
             break
-        last = make(job, found, _ALONE)
+        last = make(job, found, ALONE)
         known = learned(scores, rounds)
         if last.keeps(budget.value) and last.kl >= -_NEAR * math.log(budget.value):
             break

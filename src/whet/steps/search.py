@@ -22,7 +22,7 @@ from whet.budget import write_plan
 from whet.budget.mix import Budget
 from whet.checkpoint import sha256, size_on_disk, sync_folder, write_bytes, write_json
 from whet.errors import GateError
-from whet.events import OnEvent, note_event
+from whet.events import OnEvent, Stage, note_event
 from whet.measure.items import Item
 from whet.messages import Message, listed
 from whet.report import card_section, page
@@ -70,6 +70,7 @@ def search(
             limit=-math.log(budget.value),
         )
     summary = _adopt(run, job, scores, rounds, best)
+    Stage(on_event, "finish", 1).step()
     run.close()
     return {**summary, "seconds": {**summary["seconds"], "this call": time.monotonic() - started}}
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from whet.apply.job import Job
 from whet.apply.run import Run
-from whet.checkpoint import MANIFEST, atomic, hashed_files, size_on_disk, write_json
-from whet.events import OnEvent, note_event
+from whet.checkpoint import MANIFEST, atomic, copied_files, hashed_files, inside, size_on_disk, write_json
+from whet.events import OnEvent, Stage, Way, note_event
 from whet.messages import to_json
+from whet.steps.course import transform_course
 from whet.steps.decide import decide
 from whet.steps.driver import examined, request_of
 from whet.steps.estimate import check_room, estimate
@@ -37,9 +38,10 @@ def run(request: Request) -> dict[str, Any]:
     check_room(out.out, needs)
     if request.dry_run:
         return {"dry_run": True, **needs, "notes": list(job.notes)}
-    job = with_text(examined(job), request.on_event)
+    way = Way(out.telling(request.on_event), transform_course(job))
+    job = with_text(examined(job, way), way)
     with out.opened(request_of(job, recipe_of(request.source, asked, job)), job.solve, job.verify):
-        return _made(out, job, request.on_event)
+        return _made(out, job, way)
 
 
 def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
         files=hashed_files(run.out),
     )
     write_json(run.out / MANIFEST, manifest.document())
+    Stage(on_event, "finish", 1).step()
     run.close()
     return {
         "out": str(run.out),
@@ -72,11 +75,10 @@ def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
 def _move(made: Job, out: Path) -> None:
     """Copy the transformed folder's files, or the original's where nothing was folded in. May be repeated."""
     source = made.checkpoint.path
-    names = [
-        file
-        for file in sorted(source.iterdir())
-        if file.is_file() and file.suffix != ".jsonl" and file.name != MANIFEST
-    ]
-    for file in names:
+    named = [source / name for name in ("config.json", "model.safetensors.index.json", "README.md")]
+    found = {info.file for info in made.checkpoint.stored.values()} | {p for p in named if p.is_file()}
+    for file in sorted(found | set(copied_files(source))):
+        if not inside(source, file):  # the card; whatever else is read was refused
+            continue
         with atomic(out / file.name) as temporary:
             shutil.copyfile(file, temporary)

@@ -31,7 +31,7 @@ from whet.apply.marginal import ROOM, SOLVING, affordable
 from whet.apply.passes import solve_through
 from whet.apply.shards import Shards
 from whet.checkpoint import write_json
-from whet.events import Event, OnEvent, note_event
+from whet.events import Event, OnEvent, Stage, note_event
 from whet.measure.divergence import score_tokens
 from whet.messages import Message
 from whet.quantize import TRANSFORMS
@@ -59,7 +59,7 @@ def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
     folder.mkdir(exist_ok=True)
     proposals = Proposals(job, folder, on_event)
     proposals.make(run)
-    judged = _kept(folder / "groups.json", lambda: _by_group(job, proposals))
+    judged = _kept(folder / "groups.json", lambda: _by_group(job, proposals, on_event))
     kept: dict[str, dict[str, Any]] = judged["groups"]
     helped = sum(one["transform"] != NONE for one in kept.values())
     notes = [judged_by_group(judged, helped)]
@@ -148,14 +148,17 @@ def _rounded(job: Job, folder: Path, on_event: OnEvent) -> dict[str, Any]:
     """The model rounded throughout into `folder`: its divergence on the verifying text, as `solve_through` says it."""
 
     def listen(event: Event) -> None:
-        on_event(event | {"stage": "judge"} if event["event"] == "progress" else event)
+        if event["event"] != "progress":
+            on_event(event)
+        elif event["stage"] == "compress":
+            on_event(event | {"stage": "judge"})
 
     folder.mkdir(exist_ok=True)
     judged = dataclasses.replace(_without_training(job), marginal=0.0)
     return solve_through(judged, Shards(judged, folder, folder, listen))
 
 
-def _by_group(job: Job, proposals: Proposals) -> dict[str, Any]:
+def _by_group(job: Job, proposals: Proposals, on_event: OnEvent) -> dict[str, Any]:
     """What each group takes, as `{"groups": {name: told}, "tokens": n, "share": s, "why": None}`.
 
     tokens: on how many it was judged. share: KL of the groups that take anything over their KL without, summed. Where
@@ -178,7 +181,7 @@ def _by_group(job: Job, proposals: Proposals) -> dict[str, Any]:
                 for transform in offered[name]
             }
             if windows := affordable(job, swaps, TIMES):
-                kl = _followed(job, proposals, swaps, windows)
+                kl = _followed(job, proposals, swaps, windows, on_event)
                 return _lowest(told, offered, kl) | {"tokens": sum(len(window) - 1 for window in windows)}
         why = Message("too few tokens could be followed in the time and memory of a run")
     groups = {
@@ -219,13 +222,18 @@ def _lowest(
 
 
 def _followed(
-    job: Job, proposals: Proposals, swaps: Mapping[str, Sequence[Any]], windows: Sequence[Tensor]
+    job: Job,
+    proposals: Proposals,
+    swaps: Mapping[str, Sequence[Any]],
+    windows: Sequence[Tensor],
+    on_event: OnEvent,
 ) -> dict[str, Tensor]:
     """KL(original ‖ one swap) in nats a token by swap, of each piece of text `[pieces]`, float64."""
     parts, taken = job.anatomy, batches(windows, BATCH_TOKENS)
     # in float32 whatever the run computes in, as in `marginal_losses`
     walk = Swaps(job.checkpoint, parts, taken, swaps, job.device)
-    walk.go(proposals.weights)
+    stage = Stage(on_event, "follow", proposals.count + len(taken))
+    walk.go(proposals.weights, on_block=stage.step)
     head = job.checkpoint.read((parts.head or parts.embedding).parameter).to(job.device).float()
     found: dict[str, list[Tensor]] = {name: [] for name in swaps}
     for number, batch in enumerate(taken):
@@ -235,6 +243,7 @@ def _followed(
                 after = walk.skeleton.next_logits(walk.final(name, number, row), head)
                 kl = score_tokens(before, after, batch[row, 1:][None])[0].double().flatten()
                 found[name] += [piece.mean() for piece in kl.split(_PIECE)]
+        stage.step()
     return {name: torch.stack(pieces) for name, pieces in found.items()}
 
 

@@ -191,8 +191,7 @@ class _Maker:
         self.count = len(job.anatomy.blocks) + 1
         self.types = stored_types(job)
         done = sum(journal.finished(_unit(i), folder) is not None for i in range(self.count - 1))
-        self.on_event = on_event
-        self.stage = Stage(on_event, "transform", self.count, done)
+        self.on_event, self.stage = on_event, Stage(on_event, "transform", self.count, done)
         self.solve = batches(job.solve, BATCH_TOKENS)
         self.verify = batches(job.verify, BATCH_TOKENS)
         self.rotations: dict[str, Tensor] = {}
@@ -207,6 +206,7 @@ class _Maker:
             self._learn(run)
         elif self.folding.rotates:
             self.rotations = random_rotations(job, self.heads)
+        self.stage.start()
         if self.folding.rotates or self.chosen is not None:
             for index in range(len(parts.blocks)):
                 self.block(index, None)

@@ -110,9 +110,9 @@ class GradientWalk:
         self.checkpoint, self.anatomy, self.compute, self.folder = checkpoint, anatomy, compute, folder
         self.chance = torch.Generator(device).manual_seed(seed)
 
-    def stage(self, passes: int, on_event: OnEvent) -> Stage:
+    def stage(self, passes: int, on_event: OnEvent, name: str = "score") -> Stage:
         """Progress of so many calls of `go`."""
-        return Stage(on_event, "score", passes * (2 * len(self.anatomy.blocks) + 1))
+        return Stage(on_event, name, passes * (2 * len(self.anatomy.blocks) + 1))
 
     def go(self, samples: Sequence[Sample], visitor: GradientVisitor, stage: Stage | None = None) -> None:
         """Forward and back through every block. Raises UsageError where hidden states are not finite."""

@@ -46,11 +46,16 @@ class Swaps:
         shapes = [(*batch.shape, width) for _ in self.names for batch in batches]
         self.states = HiddenStates.empty(shapes, None, device)
 
-    def go(self, lighter: Callable[[int], Mapping[str, Mapping[str, Tensor]]], embedding: Tensor | None = None) -> None:
+    def go(
+        self,
+        lighter: Callable[[int], Mapping[str, Mapping[str, Tensor]]],
+        embedding: Tensor | None = None,
+        on_block: Callable[[], None] = lambda: None,
+    ) -> None:
         """Send everything through the blocks.
 
         lighter: of a block by swap the weights `[out, in]` by address, float32, of its linears (swaps may change the
-        same ones). embedding: the lighter table, where it is among the swaps.
+        same ones). embedding: the lighter table, where it is among the swaps. on_block: called after each block.
         """
         anatomy, skeleton = self.anatomy, self.skeleton
         with torch.no_grad():
@@ -71,6 +76,7 @@ class Swaps:
                     self._step(module, index, name, name)
                 gone += leaving
                 skeleton.free_block(index)
+                on_block()
             self._norm = skeleton.load_norm()
 
     def final(self, name: str, number: int, row: int) -> Tensor:

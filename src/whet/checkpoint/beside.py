@@ -1,0 +1,93 @@
+"""The files beside a model's weights: which of them a lighter folder takes over, and links that lead out of a folder.
+
+What is taken over is named here. A model folder may hold anything: other copies of the weights, pickles, logs, a key
+that was left there; none of it belongs to the lighter model, which others may be given.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from whet.errors import UsageError
+from whet.messages import Message, first_of
+
+# What transformers reads beside the weights: tokenizers (`vocab_files_names` of its classes and what they save), chat
+# templates, generation and processors; and what sentence-transformers reads.
+_READ = re.compile(
+    r"tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|tekken\.json|tokenizer\.model(\.v\d+)?"
+    r"|(entity_|target_)?vocab(-src|-tgt)?\.(json|txt|bpe)|encoder\.json|merges\.txt|bpe\.codes|dict\.txt|emoji\.json"
+    r"|word_(shape|pronunciation)\.json|byte_maps\.json|normalizer\.json|prophetnet\.tokenizer|(source|target)\.spm"
+    r"|(spiece|sp|spm|spm_char|sentencepiece|sentencepiece\.bpe|tiktoken)\.model|[\w-]+\.tiktoken"
+    r"|chat_template\.(jinja|json)|generation_config\.json|((video_)?pre)?processor_config\.json"
+    r"|audio_tokenizer_config\.json|modules\.json|(sentence_bert_config|config_sentence_transformers)\.json"
+)
+# What people read: the licence and its like. README.md itself is written anew.
+_PAPERS = re.compile(
+    r"(([\w-]+[_ -])?(licen[cs]es?|notices?)|copying|copyright|authors|citation|(acceptable_)?us(e|age)[_-]policy"
+    r"|terms(_of_use)?|readme)([_ -][\w-]+|\.[a-z]{2}(-[a-z]+)?)?(\.(txt|md|rst|html|pdf|cff|bib))?",
+    re.IGNORECASE,
+)
+_WRITTEN = ("config.json", "README.md", "whet.json")  # anew, for the lighter model
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
+# of a folder that whet wrote
+_OWN = ("plan.json", "recipe.yaml", "modeling_whet.py", "scores.json", "report.html", "run.json", "adapter")
+_MOST = 20  # names in a note
+
+
+def inside(folder: Path, file: Path) -> bool:
+    """Whether `file` lies in `folder`, links followed; the blobs that a hub cache's links lead to count as inside."""
+    real = Path(os.path.realpath(file))
+    cached = real.parent.name == "blobs" and real.parent.parent.name.startswith("models--")
+    return cached or real.is_relative_to(os.path.realpath(folder))
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises UsageError where anything that is read of a model is a link to a file outside its folder."""
+    for file in sorted(folder.iterdir()):
+        if file.is_symlink() and _is_read(file.name) and not inside(folder, file):
+            raise UsageError(
+                "{file} is a link to {target}, outside the folder. A model's folder holds its own files: put a copy "
+                "there if you trust where it leads, or do not use this model.",
+                file=file,
+                target=os.readlink(file),
+            )
+
+
+def copied_files(original: Path) -> list[Path]:
+    """The original's files that go into the lighter folder byte for byte: tokenizer, generation settings, licence.
+
+    Never weights, code, the card, files whose content is rewritten, or what lies outside the folder.
+    """
+    return sorted(p for p in original.iterdir() if _taken(p.name) and p.is_file() and inside(original, p))
+
+
+def about_left_out(original: Path) -> list[Message]:
+    """A note on what lies in the original's folder and is not taken over, if anything does."""
+    own = _OWN if (original / "whet.json").is_file() else ()
+    left: list[str] = []
+    for file in sorted(original.iterdir()):
+        name = file.name
+        if name.startswith(".") or name in (*_WRITTEN, *own) or name.endswith(_WEIGHTS):
+            continue
+        if not inside(original, file):
+            left.append(Message("{name} (a link out of the folder)", name=name))
+        elif file.is_dir():
+            left.append(f"{name}/")
+        elif not _taken(name):
+            left.append(name)
+    return [_note(left)] if left else []
+
+
+def _note(left: Sequence[str]) -> Message:
+    return Message("not copied from the original's folder: {names}", names=first_of(left, _MOST))
+
+
+def _taken(name: str) -> bool:
+    return name not in _WRITTEN and bool(_READ.fullmatch(name) or _PAPERS.fullmatch(name))
+
+
+def _is_read(name: str) -> bool:
+    return name in ("config.json", "whet.json") or name.endswith(_WEIGHTS) or bool(_READ.fullmatch(name))
