@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from typing import Any, TypeVar
 
@@ -68,6 +69,26 @@ class PlainLoader(yaml.SafeLoader):
         if self.flow_level > _DEEPEST:  # type: ignore[has-type]
             raise yaml.MarkedYAMLError(problem=Message("lists are nested too deeply"), problem_mark=self.get_mark())
         super().fetch_flow_collection_start(TokenClass)
+
+
+def parse_json(text: str | bytes, **more: Any) -> Any:
+    """As `json.loads`. Raises JSONDecodeError, too, for what is nested so deeply that writing or copying it fails."""
+    try:
+        value = json.loads(text, **more)
+    except RecursionError as error:
+        raise json.JSONDecodeError(Message("lists are nested too deeply"), "", 0) from error
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [one for many in level for one in _inside(many)]
+        if not level:
+            return value
+    raise json.JSONDecodeError(Message("lists are nested too deeply"), "", 0)
+
+
+def _inside(value: Any) -> list[Any]:
+    """The lists and mappings in a list or mapping."""
+    some = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [one for one in some if isinstance(one, (dict, list))]
 
 
 def _told(kind: type[BaseModel], fault: Any, by_name: bool) -> Message:

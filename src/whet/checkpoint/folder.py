@@ -16,9 +16,11 @@ from whet.checkpoint.adapter import CONFIG
 from whet.checkpoint.beside import refuse_links
 from whet.checkpoint.files import TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
+from whet.checkpoint.sane import check_config
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.paths import find_folder
+from whet.strict import parse_json
 
 _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
 _INDEX = ".safetensors.index.json"
@@ -62,6 +64,8 @@ class Checkpoint:
                         file=file.name,
                     )
                 self.tensors[name] = info
+        largest = max((size for info in self.tensors.values() for size in info.shape), default=0)
+        check_config(self.path / "config.json", self.config, largest)
         if self._index is not None:
             gone = [n for n in self._index if n not in self.tensors]
             if gone:
@@ -261,7 +265,7 @@ def _refuse_adapter(folder: Path) -> None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError("{file} is not valid JSON ({error}). Download it again.", file=file, error=error) from error
     if not isinstance(value, dict):

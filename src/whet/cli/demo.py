@@ -92,10 +92,7 @@ def run(
             model,
             text=calibration(SAMPLES, seed),
             skills=starter.skills("solve", SCORED, seed),
-            samples=SAMPLES,
-            window=WINDOW,
-            seed=seed,
-            device=device,
+            **{"samples": SAMPLES, "window": WINDOW, "seed": seed, "device": device},
             spectra=False,
             on_event=way.part("inspect"),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from whet.errors import MachineError, UsageError
 from whet.measure.divergence import CHUNK
 from whet.measure.items import Item
 from whet.messages import Message
+from whet.strict import parse_json
 
 
 def size_of(model: str | Path) -> dict[str, int]:
@@ -90,7 +90,7 @@ def lineage_of(model: str | Path) -> list[dict[str, Any]]:
     if not is_gguf(model):
         return (Checkpoint(model).whet or {}).get("lineage") or []
     try:
-        about = json.loads(read_gguf(model).metadata.get("whet.lineage", "{}"))
+        about = parse_json(read_gguf(model).metadata.get("whet.lineage", "{}"))
         steps = about.get("lineage") or []
     except (ValueError, AttributeError, TypeError):
         return []
