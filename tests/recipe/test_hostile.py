@@ -158,7 +158,6 @@ ODD = {
     "labels": {"num_labels": 1_000_000_000},
     "labels of a part": {"text_config": {"num_labels": 1_000_000_000}},
     "a number as a type": {"dtype": 7},
-    "no type": {"torch_dtype": "float17"},
     "a window": {"sliding_window": -5},
     "tuples": {"return_dict": False},
 }
