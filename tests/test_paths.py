@@ -11,7 +11,7 @@ import pytest
 import models
 from whet.cli import main
 from whet.errors import MachineError, UsageError
-from whet.paths import check_output, check_output_folder
+from whet.paths import check_out, check_output
 from whet.recipe.compress import compress
 from whet.recipe.plan import plan
 
@@ -94,7 +94,7 @@ def test_what_is_read_is_not_written_over(folder, tmp_path):
 
 @pytest.mark.parametrize(
     "name,what",
-    [("nowhere/plan.json", "is no folder"), (".", "is a folder"), ("n" * 250, "no name"), ("/dev/null", "a device")],
+    [("nowhere/plan.json", "is no folder"), (".", "is a folder"), ("n" * 250, "too long"), ("/dev/null", "a device")],
 )
 def test_where_no_file_can_be(folder, tmp_path, name, what, nothing_long):
     with pytest.raises(UsageError, match=what):
@@ -126,6 +126,6 @@ def test_a_file_in_the_way_of_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UsageError, match="file is a file"):
-            check_output_folder(out)
-    check_output_folder(tmp_path / "new" / "below")
+            check_out(out, tmp_path / "model")
+    check_out(tmp_path / "new" / "below", tmp_path / "model")
     assert not (tmp_path / "new").exists()

@@ -56,6 +56,27 @@ class GateError(WhetError):
     exit_code = 5
 
 
+def machine_error(error: Exception) -> MachineError | None:
+    """What the machine refused, where `error` of Python or PyTorch says that: memory, or an operation on a file."""
+    text = str(error)
+    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+        return MachineError(
+            "The machine has too little memory for this. Use less text at once (--samples, --window), end other "
+            "programs, or take a machine with more memory."
+        )
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return MachineError(
+            "{file}: {error}. Check the path, and that you may read and write there.",
+            file=error.filename,
+            error=error.strerror,
+        )
+    return None
+
+
+# as torch puts it, on the processor and on a GPU
+_NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`' Did you mean X?'` for the nearest known name, or `''`.
 

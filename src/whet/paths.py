@@ -3,6 +3,7 @@ wrong path is told at once."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from whet.errors import MachineError, UsageError, did_you_mean
 
 MODEL_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SHOWN = 80  # letters of a path that cannot be one
 TEXT_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 _LONGEST = 240  # bytes of a name: file systems take 255, and a temporary file beside it has a few more
@@ -20,6 +22,7 @@ _LONGEST = 240  # bytes of a name: file systems take 255, and a temporary file b
 def find_folder(path: str | Path) -> Path:
     """The local folder of a path or hub name. Raises UsageError when there is none."""
     folder = Path(path)
+    check_possible(folder)
     if folder.is_dir():
         return folder
     if folder.suffix.lower() == ".gguf" and folder.is_file():
@@ -42,12 +45,14 @@ def find_folder(path: str | Path) -> Path:
 
 def check_model(path: str | Path) -> None:
     """Raises UsageError for a model that is neither here nor could be on the hub."""
+    check_possible(path)
     if not Path(path).exists() and (Path(path).parent.is_dir() or not MODEL_ON_HUB.fullmatch(str(path))):
         find_folder(path)
 
 
 def check_text(source: str | Path) -> None:
     """Raises UsageError for text that is neither here nor could be a data set of the hub."""
+    check_possible(source)
     if not Path(source).exists() and not TEXT_ON_HUB.fullmatch(str(source)):
         raise no_text(source)
 
@@ -55,6 +60,7 @@ def check_text(source: str | Path) -> None:
 def check_file(path: str | Path, what: str) -> None:
     """Raises UsageError where there is no file `path` of `what`."""
     path = Path(path)
+    check_possible(path)
     if not path.is_file():
         raise UsageError("{path}: no such file of {what}.{near}", path=path, what=what, near=_near(path))
 
@@ -66,7 +72,9 @@ def check_output(path: str | Path, *inputs: object) -> None:
     path among them does not matter.
     """
     path = Path(path)
-    _check_name(path)
+    check_possible(path)
+    if len(os.fsencode(path.name)) > _LONGEST:
+        raise UsageError("{name}… is too long a name. Give a shorter one.", name=path.name[:40])
     if path.is_dir():
         raise UsageError("{path} is a folder. Name a file in it.", path=path)
     if path.exists() and not path.is_file():
@@ -89,20 +97,38 @@ def check_output(path: str | Path, *inputs: object) -> None:
     _check_writable(path, path.parent)
 
 
-def check_output_folder(path: str | Path) -> None:
-    """Raises UsageError or MachineError unless the folder `path` is there or can be made, and may be written into."""
-    path = Path(path)
-    _check_name(path)
-    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+def check_possible(path: str | Path) -> None:
+    """Raises UsageError for a path that no file can have: a link to itself, or a name too long, as text itself is."""
+    try:
+        os.stat(path)
+    except (ValueError, OSError) as error:  # a zero byte is a ValueError
+        code = getattr(error, "errno", errno.EINVAL)
+        if code not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            return  # not there, or not to be read: whoever opens it tells
+        shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]} …"
+        why = getattr(error, "strerror", None) or error
+        raise UsageError("{path!r} is no path that a file can have ({why}). Check it.", path=shown, why=why) from error
+
+
+def check_out(out: str | Path, original: str | Path) -> None:
+    """Raises UsageError for a folder to write that cannot be made, or that lies inside the original's, MachineError for
+    one that may not be written into."""
+    out = Path(out)
+    check_possible(out)
+    check_possible(original)
+    for place in (out, *out.parents):
+        if place.is_symlink() and not place.exists():
+            raise UsageError("{out} cannot be made: {place} is a link that leads nowhere.", out=out, place=place)
+    if Path(original).is_dir() and Path(os.path.realpath(original)) in Path(os.path.realpath(out)).parents:
+        raise UsageError(
+            "{out} is inside {original}, the original's own folder, which is never changed. Name another folder.",
+            out=out,
+            original=original,
+        )
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not there.is_dir():
         raise UsageError("{path} is a file. Name a folder for the lighter model.", path=there)
-    _check_writable(path, there)
-
-
-def _check_name(path: Path) -> None:
-    """Raises UsageError where the file system has no such name."""
-    if any(len(os.fsencode(name)) > _LONGEST or "\0" in name for name in path.parts):
-        raise UsageError("{name}… is no name that a file may have. Give a shorter one.", name=path.name[:40])
+    _check_writable(out, there)
 
 
 def _check_writable(path: Path, folder: Path) -> None:

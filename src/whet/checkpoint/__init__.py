@@ -1,7 +1,7 @@
 """Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
 
 from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_config, adapter_tensors, read_factors
-from whet.checkpoint.beside import about_left_out, copied_files, inside
+from whet.checkpoint.beside import about_left_out, copied_files, copy_beside, inside
 from whet.checkpoint.card import read_card
 from whet.checkpoint.files import (
     TensorInfo,
@@ -50,6 +50,7 @@ __all__ = [
     "atomic",
     "attach_adapter",
     "copied_files",
+    "copy_beside",
     "disk_errors",
     "empty_model",
     "hashed_files",

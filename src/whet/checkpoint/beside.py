@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from whet.checkpoint.files import atomic, sha256
 from whet.errors import UsageError
 from whet.messages import Message, first_of
 
@@ -62,6 +64,30 @@ def copied_files(original: Path) -> list[Path]:
     Never weights, code, the card, files whose content is rewritten, or what lies outside the folder.
     """
     return sorted(p for p in original.iterdir() if _taken(p.name) and p.is_file() and inside(original, p))
+
+
+def copy_beside(original: Path, out: Path, files: Mapping[str, str]) -> None:
+    """Copy `files`, by name with their SHA-256, of the original into `out`. May be repeated.
+
+    Raises UsageError for one that is gone or changed since it was hashed, when the run began: without its tokenizer the
+    lighter folder would look finished.
+    """
+    for name, digest in files.items():
+        source, place = original / name, out / name
+        if not source.is_file():
+            raise UsageError(
+                "{file} was there when the run began, and is gone. Put it back and give the same command again: the "
+                "run goes on where it stopped.",
+                file=source,
+            )
+        with atomic(place) as temporary:
+            shutil.copyfile(source, temporary)
+            if sha256(temporary) != digest:
+                raise UsageError(
+                    "{file} is not what it was when the run began. Put it back and give the same command again: the "
+                    "run goes on where it stopped.",
+                    file=source,
+                )
 
 
 def about_left_out(original: Path) -> list[Message]:

@@ -123,7 +123,15 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
 def read_tensor(info: TensorInfo) -> Tensor:
     """The tensor's values in memory of its own."""
     buffer = torch.empty(info.nbytes, dtype=torch.uint8)
-    with info.file.open("rb") as stream:
+    try:
+        stream = info.file.open("rb")
+    except FileNotFoundError as error:
+        raise UsageError(
+            "{file} is gone since it was first read. Is something else changing the folder? Put it back and give the "
+            "same command again.",
+            file=info.file,
+        ) from error
+    with stream:
         stream.seek(info.start)
         if info.nbytes and stream.readinto(buffer.numpy().data) != info.nbytes:
             raise UsageError(

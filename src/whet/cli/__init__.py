@@ -20,7 +20,7 @@ import whet
 from whet.cli import compare, compress, demo, export, generate, inspect, masks, plan, resume, run, schema, status
 from whet.cli.console import escaped
 from whet.cli.phrases import say, sentence
-from whet.errors import WhetError
+from whet.errors import WhetError, machine_error
 from whet.foreign import recognized
 
 app = typer.Typer(
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except WhetError as error:
         code = _failed(error, sentence(error.message), error.exit_code, "--debug" in arguments)
     except Exception as error:
+        if (refused := machine_error(error)) is not None:
+            sys.exit(_failed(error, sentence(refused.message), refused.exit_code, "--debug" in arguments))
         message = say("internal", kind=type(error).__name__, message=" ".join(str(error).split()))
         code = _failed(error, message, 1, "--debug" in arguments)
     sys.exit(code if isinstance(code, int) else 0)

@@ -24,7 +24,7 @@ from whet.cli.starter import calibration
 from whet.cli.tables import Sheet, comparison
 from whet.errors import UsageError
 from whet.events import Part, Way
-from whet.paths import check_output, check_output_folder
+from whet.paths import check_out, check_output
 
 EXAMPLE = "Example: whet demo demo --fit 25%"
 FIT = "30%"
@@ -54,7 +54,7 @@ def run(
         from whet.checkpoint import write_bytes
 
         model = starter.path()
-        _check_places(out)
+        _check_places(out, model)
         way = Way(console.on_event, [Part("compress", 8), Part("compare", 3), Part("inspect", 1)], timed=False)
         if not dry_run:
             clear(lighter)
@@ -114,9 +114,9 @@ def run(
     return compare.EXIT_CODES[result["verdict"]]
 
 
-def _check_places(out: Path) -> None:
+def _check_places(out: Path, model: Path) -> None:
     """Raises where what the demo writes has no place, before anything long."""
-    check_output_folder(out)
+    check_out(out, model)
     for name in FILES if out.is_dir() else ():
         check_output(out / name)
 

@@ -4,12 +4,13 @@ Arguments: the file, the number of threads, the file of an adapter or nothing.
 """
 
 import ctypes
+import importlib
 import os
 import sys
 from typing import Any
 
 os.environ["GGML_NO_BACKTRACE"] = "1"  # which would look for a debugger
-import llama_cpp as native
+native = importlib.import_module("llama_cpp")
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)

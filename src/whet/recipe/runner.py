@@ -31,7 +31,7 @@ from whet.measure.compare import compare
 from whet.measure.gates import GateMaterial, check_gate, gate_seconds, measure_gate, parse_gate
 from whet.measure.sides import item_tokens, seconds_a_token
 from whet.messages import Message
-from whet.paths import check_output_folder
+from whet.paths import check_out
 from whet.recipe.adopt import adopt
 from whet.recipe.order import planned
 from whet.recipe.schema import Recipe, read_recipe
@@ -92,7 +92,7 @@ class _Runner:
     def __init__(self, recipe: Recipe, source: str, device: str, on_event: OnEvent) -> None:
         self.recipe, self.source, self.device, self.on_event = recipe, source, device, on_event
         assert recipe.model is not None and recipe.out is not None
-        check_output_folder(recipe.out)
+        check_out(recipe.out, recipe.model)
         self.run = Run(recipe.out)
         self.seconds: dict[str, float] = {}  # that steps are estimated to take, by name
         self.checkpoint = Checkpoint(recipe.model)

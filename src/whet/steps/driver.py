@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from whet import __version__
 from whet.apply.job import Job
@@ -25,6 +26,7 @@ from whet.apply.run import Run
 from whet.apply.shards import Shards
 from whet.budget import check_model
 from whet.checkpoint import copied_files, sha256, size_on_disk
+from whet.errors import UsageError
 from whet.events import OnEvent, Stage, note_event
 from whet.messages import Message
 from whet.steps.estimate import check_room
@@ -66,9 +68,13 @@ def step_recipe(model: str | Path, job: Job, kind: type[Options], asked: Options
     return {"version": 1, **top, "seed": job.seed, "steps": [{job.step: options}]}
 
 
-def request_of(job: Job, recipe: Mapping[str, Any], **beside: Any) -> dict[str, Any]:
-    """What a run depends on, as it is kept beside it. beside: what it depends on that the job does not know."""
-    files = {file.name: sha256(file) for file in copied_files(job.original.path)}
+def request_of(
+    job: Job, recipe: Mapping[str, Any], files: Mapping[str, str] | None = None, **beside: Any
+) -> dict[str, Any]:
+    """What a run depends on, as it is kept beside it. files: those of the original that are copied, with their SHA-256,
+    where they are known already. beside: what it depends on that the job does not know."""
+    if files is None:
+        files = {file.name: sha256(file) for file in copied_files(job.original.path)}
     whole = [job.fingerprint(), files, beside]
     return {
         "whet": __version__,
@@ -90,7 +96,7 @@ def job_of(run: Run, request: Mapping[str, Any], kind: type[O], decide: Decide) 
     torch.set_num_threads(record["threads"])
     (step,) = request["recipe"]["steps"]
     options = step[request["step"]] | ({"plan": str(run.plan())} if run.plan() else {})
-    solve, verify = run.windows()
+    solve, verify = _windows(run)
     job = decide(
         request["model"],
         checked(kind, options, str(run.out)),
@@ -102,13 +108,26 @@ def job_of(run: Run, request: Mapping[str, Any], kind: type[O], decide: Decide) 
     return dataclasses.replace(job, notes=tuple(map(Message.read, request["notes"])))
 
 
+def _windows(run: Run) -> tuple[list[Tensor], list[Tensor]]:
+    """Windows of a stopped run."""
+    try:
+        return run.windows()
+    except (FileNotFoundError, UsageError) as error:
+        raise UsageError(
+            "{out}: the text of the stopped run is missing or damaged ({file}), so it cannot go on. Remove {out} and "
+            "give the first command again.",
+            out=run.out,
+            file=f"{run.folder.name}/windows.safetensors",
+        ) from error
+
+
 def carry_out(run: Run, job: Job, recipe: Mapping[str, Any], on_event: OnEvent, **beside: Any) -> dict[str, Any]:
     """Begin the run of a job or go on with it, and see it through. beside: as for `request_of`."""
     with run.opened(request_of(job, recipe, **beside), job.solve, job.verify, job.plan) as began:
-        return _made(run, job, began["recipe"], on_event)
+        return _made(run, job, began, on_event)
 
 
-def _made(run: Run, job: Job, recipe: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+def _made(run: Run, job: Job, began: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
     """Do what was decided, or what a stopped run left of it, and close the run."""
     started = time.monotonic()
     for note in job.notes:
@@ -117,7 +136,7 @@ def _made(run: Run, job: Job, recipe: Mapping[str, Any], on_event: OnEvent) -> d
     shards = Shards(job, run.out, run.folder, on_event)
     verified = solve_through(job, shards) if job.solve else without_text(job, shards)
     verified.pop("windows", None)
-    summary = finish(job, shards, verified, recipe)
+    summary = finish(job, shards, verified, began["recipe"], began["files"])
     for note in summary["notes"][len(job.notes) :]:
         on_event(note_event(note))
     run.close()

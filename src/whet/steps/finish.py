@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from whet.checkpoint import (
     adapter_config,
     adapter_size,
     adapter_tensors,
-    atomic,
-    copied_files,
+    copy_beside,
     hashed_files,
     modeling_whet,
     write_bytes,
@@ -42,10 +40,13 @@ from whet.strict import Note
 from whet.walk import STARVED, Journal
 
 
-def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+def finish(
+    job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[str, Any], files: Mapping[str, str]
+) -> dict[str, Any]:
     """Make the folder whole; returns the report per linear and what the proof found. Every part may be repeated.
 
-    recipe: what does the same again, for recipe.yaml.
+    recipe: what does the same again, for recipe.yaml. files: those of the original that go in as they are, with their
+    SHA-256.
     """
     job.original.check_unchanged()
     out, journal = shards.out, shards.journal
@@ -55,9 +56,7 @@ def finish(job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[s
     write_config(out, job)
     if job.repaired:
         _write_adapter(out, job, shards)
-    for file in copied_files(job.original.path):
-        with atomic(out / file.name) as temporary:
-            shutil.copyfile(file, temporary)
+    copy_beside(job.original.path, out, files)
     if job.plan is not None:
         write_plan(out / "plan.json", job.plan)
     again = {} if job.step == "quantize" else {"again": "whet run recipe.yaml MODEL OUT"}

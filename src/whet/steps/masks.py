@@ -19,7 +19,7 @@ from whet.errors import UsageError
 from whet.events import OnEvent, Way
 from whet.grids import FloatGrid, Grid
 from whet.messages import Message
-from whet.paths import check_output_folder
+from whet.paths import check_out
 from whet.prune import WITHIN, Sparsity, find_importance, parse_groups, parse_share
 from whet.steps.course import course
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
@@ -39,7 +39,7 @@ def masks(
 ) -> dict[str, Any]:
     """Write a copy of `model` with zeros into the folder `out`; returns what `whet.masks` does."""
     asked.check()
-    check_output_folder(out)
+    check_out(out, model)
     run = Run(out)
     on_event = run.telling(on_event)
     job = decide_masks(model, asked, seed=seed, device=device)

@@ -19,7 +19,7 @@ from whet.checkpoint import Checkpoint, size_on_disk
 from whet.events import OnEvent, Way
 from whet.measure.items import Item, parse_item, read_skills
 from whet.messages import Message
-from whet.paths import check_output_folder
+from whet.paths import check_out
 from whet.steps.budget import budget_needs, budget_of, check_budget
 from whet.steps.course import budget_course, course, round_course
 from whet.steps.decide import decide
@@ -46,7 +46,7 @@ def quantize(
 ) -> dict[str, Any]:
     """Write a lighter copy of `model` into the folder `out`; returns what `whet.compress` does."""
     asked.check()
-    check_output_folder(out)
+    check_out(out, model)
     run = Run(out)
     on_event = run.telling(on_event)
     items = read_skills(asked.skills) if asked.skills is not None else []
@@ -136,11 +136,11 @@ def _carried_out(
     """Begin the run or go on with it, and see it through."""
     if budget is None:
         return carry_out(run, job, recipe, way, **NO_BUDGET)
-    beside = {"budget": dataclasses.asdict(budget), "items": [item.record() for item in items]}
+    beside: dict[str, Any] = {"budget": dataclasses.asdict(budget), "items": [item.record() for item in items]}
     with run.opened(request_of(job, recipe, **beside), job.solve, job.verify, job.plan) as began:
 
         def compress(folder: Path, mixed: Job) -> dict[str, Any]:
             own = Way(way.part("round"), round_course(mixed))
-            return carry_out(Run(folder), mixed, began["recipe"], own, **NO_BUDGET)
+            return carry_out(Run(folder), mixed, began["recipe"], own, files=began["files"], **NO_BUDGET)
 
         return search(run, job, budget, items, compress, way)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from whet.apply.job import Job
 from whet.apply.run import Run
-from whet.checkpoint import MANIFEST, atomic, copied_files, hashed_files, inside, size_on_disk, write_json
+from whet.checkpoint import MANIFEST, atomic, copy_beside, hashed_files, inside, size_on_disk, write_json
 from whet.events import OnEvent, Stage, Way, note_event
 from whet.messages import to_json
+from whet.paths import check_out
 from whet.steps.course import transform_course
 from whet.steps.decide import decide
 from whet.steps.driver import examined, request_of
@@ -29,6 +31,7 @@ def run(request: Request) -> dict[str, Any]:
     options = request.options.model_dump()
     options["transform"] = options.pop("kind")
     asked = Quantize.of("transform", **with_texts(options, request.texts))
+    check_out(request.out, request.source)
     out = Run(request.out)
     job = decide(request.source, asked, seed=request.seed, device=request.device)
     out.check_free(job.checkpoint.path)
@@ -40,15 +43,16 @@ def run(request: Request) -> dict[str, Any]:
         return {"dry_run": True, **needs, "notes": list(job.notes)}
     way = Way(out.telling(request.on_event), transform_course(job))
     job = with_text(examined(job, way), way)
-    with out.opened(request_of(job, recipe_of(request.source, asked, job)), job.solve, job.verify):
-        return _made(out, job, way)
+    with out.opened(request_of(job, recipe_of(request.source, asked, job)), job.solve, job.verify) as began:
+        return _made(out, job, began["files"], way)
 
 
-def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
+def _made(run: Run, job: Job, files: Mapping[str, str], on_event: OnEvent) -> dict[str, Any]:
     for note in job.notes:
         on_event(note_event(note))
     made = with_transform(job, run.folder, on_event)
     _move(made, run.out)
+    copy_beside(job.original.path, run.out, files)
     manifest = next_manifest(
         job.original,
         {**made.record(), "step": "transform", "container": "dense"},
@@ -73,11 +77,11 @@ def _made(run: Run, job: Job, on_event: OnEvent) -> dict[str, Any]:
 
 
 def _move(made: Job, out: Path) -> None:
-    """Copy the transformed folder's files, or the original's where nothing was folded in. May be repeated."""
+    """Copy the transformed folder's weights, or the original's where nothing was folded in. May be repeated."""
     source = made.checkpoint.path
     named = [source / name for name in ("config.json", "model.safetensors.index.json", "README.md")]
     found = {info.file for info in made.checkpoint.stored.values()} | {p for p in named if p.is_file()}
-    for file in sorted(found | set(copied_files(source))):
+    for file in sorted(found):
         if not inside(source, file):  # the card; whatever else is read was refused
             continue
         with atomic(out / file.name) as temporary:
