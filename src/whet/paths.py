@@ -1,10 +1,13 @@
-"""What a path or a name on the hub stands for. Importing this is light, so that a wrong path is told at once."""
+"""What a path or a name on the hub stands for, and whether a path may be written. Importing this is light, so that a
+wrong path is told at once."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from whet.errors import MachineError, UsageError, did_you_mean
@@ -12,6 +15,8 @@ from whet.errors import MachineError, UsageError, did_you_mean
 MODEL_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SHOWN = 80  # letters of a path that cannot be one
 TEXT_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
+_LONGEST = 240  # bytes of a name: file systems take 255, and a temporary file beside it has a few more
 
 
 def find_folder(path: str | Path) -> Path:
@@ -60,6 +65,38 @@ def check_file(path: str | Path, what: str) -> None:
         raise UsageError("{path}: no such file of {what}.{near}", path=path, what=what, near=_near(path))
 
 
+def check_output(path: str | Path, *inputs: object) -> None:
+    """Raises UsageError or MachineError unless a file may be written at `path`, or replaced: before anything long.
+
+    No file of a model's folder is replaced, nor one that is read. inputs: folders and files that are read; what is no
+    path among them does not matter.
+    """
+    path = Path(path)
+    check_possible(path)
+    if len(os.fsencode(path.name)) > _LONGEST:
+        raise UsageError("{name}… is too long a name. Give a shorter one.", name=path.name[:40])
+    if path.is_dir():
+        raise UsageError("{path} is a folder. Name a file in it.", path=path)
+    if path.exists() and not path.is_file():
+        raise UsageError("{path} is a device, which is not replaced. Name a file.", path=path)
+    if not path.parent.is_dir():
+        raise UsageError(
+            "{file} cannot be made: {folder} is no folder. Make it first, or name another file.",
+            file=path,
+            folder=path.parent,
+        )
+    if path.suffix.lower() in _WEIGHTS and not path.exists() and path.suffix.lower() != ".gguf":
+        raise UsageError("{path} has the name of a file of weights. Name another file.", path=path)
+    paths = [Path(one) for one in inputs if isinstance(one, (str, Path))]
+    if path.exists():
+        if any(_is_file(one) and path.samefile(one) for one in paths):
+            raise UsageError("{path} is read here, so it is not written over. Name another file.", path=path)
+        folders = [path.parent, *(one for one in paths if one.is_dir())]
+        if path.suffix.lower() in _WEIGHTS or any(_is_of_model(path, folder) for folder in folders):
+            raise UsageError("{path} is a file of a model, and no output replaces one. Name another file.", path=path)
+    _check_writable(path, path.parent)
+
+
 def check_possible(path: str | Path) -> None:
     """Raises UsageError for a path that no file can have: a link to itself, or a name too long, as text itself is."""
     try:
@@ -74,7 +111,8 @@ def check_possible(path: str | Path) -> None:
 
 
 def check_out(out: str | Path, original: str | Path) -> None:
-    """Raises UsageError for a folder to write that cannot be made, or that lies inside the original's."""
+    """Raises UsageError for a folder to write that cannot be made, or that lies inside the original's, MachineError for
+    one that may not be written into."""
     out = Path(out)
     check_possible(out)
     check_possible(original)
@@ -87,6 +125,44 @@ def check_out(out: str | Path, original: str | Path) -> None:
             out=out,
             original=original,
         )
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UsageError("{path} is a file. Name a folder for the lighter model.", path=there)
+    _check_writable(out, there)
+
+
+def _check_writable(path: Path, folder: Path) -> None:
+    """Raises MachineError where nothing can be made in `folder`."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MachineError(
+            "{path} cannot be written ({error}). Choose a folder you may write to.",
+            path=path,
+            error=os.strerror(error.errno or 0),
+        ) from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # text that was given as it is
+        return False
+
+
+def _is_of_model(path: Path, folder: Path) -> bool:
+    """Whether the file `path` belongs to the model in `folder`: of a lighter one what its manifest lists."""
+    path, folder = path.parent.resolve() / path.name, folder.resolve()
+    if not path.is_relative_to(folder):
+        return False
+    name, manifest = path.relative_to(folder).as_posix(), folder / "whet.json"
+    if manifest.is_file():
+        try:
+            return name == manifest.name or name in json.loads(manifest.read_bytes())["files"]
+        except (ValueError, RecursionError, KeyError, TypeError, OSError):
+            return True
+    return (folder / "config.json").is_file() and any(one.suffix.lower() in _WEIGHTS for one in folder.iterdir())
 
 
 def no_text(source: str | Path) -> UsageError:

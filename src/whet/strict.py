@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from whet.errors import UsageError, did_you_mean
@@ -27,6 +29,7 @@ class Note(Strict):
 
 
 M = TypeVar("M", bound=Strict)
+_DEEPEST = 50  # levels of lists and mappings in brackets
 
 
 def checked(kind: type[M], value: Any, source: str, *, by_name: bool = False) -> M:
@@ -47,6 +50,45 @@ def checked(kind: type[M], value: Any, source: str, *, by_name: bool = False) ->
         raise UsageError(
             "{source}: {fault}{more}", source=source, fault=_told(kind, faults[0], by_name), more=more
         ) from error
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML without anchors, aliases and merges, by which a few hundred bytes stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node. Raises MarkedYAMLError for one that has a name, or is one by name."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise yaml.MarkedYAMLError(
+                problem=Message("anchors (&) and aliases (*) are not read here"), problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)  # type: ignore[no-any-return]
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        """The next `[` or `{`. The scanner looks at all that are open with every token, of which there may be many."""
+        if self.flow_level > _DEEPEST:  # type: ignore[has-type]
+            raise yaml.MarkedYAMLError(problem=Message("lists are nested too deeply"), problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
+
+def parse_json(text: str | bytes, **more: Any) -> Any:
+    """As `json.loads`. Raises JSONDecodeError, too, for what is nested so deeply that writing or copying it fails."""
+    try:
+        value = json.loads(text, **more)
+    except RecursionError as error:
+        raise json.JSONDecodeError(Message("lists are nested too deeply"), "", 0) from error
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [one for many in level for one in _inside(many)]
+        if not level:
+            return value
+    raise json.JSONDecodeError(Message("lists are nested too deeply"), "", 0)
+
+
+def _inside(value: Any) -> list[Any]:
+    """The lists and mappings in a list or mapping."""
+    some = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [one for one in some if isinstance(one, (dict, list))]
 
 
 def _told(kind: type[BaseModel], fault: Any, by_name: bool) -> Message:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 import models
 from whet.checkpoint import Checkpoint, load_model
 from whet.errors import UsageError
 from whet.paths import find_folder
+from whet.recipe.compress import compress
+from whet.recipe.masks import masks
 
 
 @pytest.fixture
@@ -181,3 +185,33 @@ def test_a_path_that_does_not_exist_is_told_the_nearest(tmp_path):
         find_folder(tmp_path / "file")
     assert find_folder(tmp_path / "babyllama") == tmp_path / "babyllama"
     assert not os.listdir(tmp_path / "babyllama")
+
+
+@pytest.mark.parametrize("named", [None, "model.safetensors.index.json", "other.safetensors"])
+def test_of_several_files_those_are_read_that_transformers_reads(tmp_path, named):
+    """A single file beside shards and their index, as a second download or conversion leaves it; and what is named."""
+    folder = models.make(tmp_path / "model", shards=True)
+    models.make(tmp_path / "single", seed=1)
+    models.make(tmp_path / "third", seed=2)
+    shutil.copy(tmp_path / "single" / "model.safetensors", folder)
+    shutil.copy(tmp_path / "third" / "model.safetensors", folder / "other.safetensors")
+    if named is not None:
+        models.edit_config(folder, transformers_weights=named)
+    theirs = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    checkpoint = Checkpoint(folder)
+    assert all(torch.equal(checkpoint.read(name), theirs[name]) for name in checkpoint.tensors)
+    assert len(checkpoint.tensors) == len(Checkpoint(tmp_path / "single").tensors)
+    compress(folder, tmp_path / "out", scheme="int8s", solver="nearest")
+    masks(folder, tmp_path / "zeros", pattern="2:4", importance="magnitude", update=False)
+    for out in ("out", "zeros"):
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / out) is not None
+    mine, kept = Checkpoint(tmp_path / "zeros"), "model.layers.0.input_layernorm.weight"
+    assert torch.equal(mine.read(kept), theirs[kept])
+
+
+@pytest.mark.parametrize("named", ["../model.safetensors", "weights.bin", 7, "none.safetensors"])
+def test_a_named_file_that_is_none_of_the_folder_is_refused(tmp_path, named):
+    folder = models.make(tmp_path / "model", with_tokenizer=False)
+    models.edit_config(folder, transformers_weights=named)
+    with pytest.raises(UsageError, match=r"transformers_weights = .*no such file"):
+        Checkpoint(folder)

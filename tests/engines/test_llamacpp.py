@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import models
-from whet.engines import llamacpp
+from whet.engines import llamacpp, probe
 from whet.engines.llamacpp import available, open_gguf
 from whet.engines.opening import generate, open_engine
 from whet.engines.torch import TorchEngine
@@ -122,6 +122,54 @@ def test_a_file_llama_cpp_does_not_take_says_why(made, tmp_path):
     write_gguf(layout, tmp_path / "broken.gguf")
     with pytest.raises(UsageError, match=r"llama\.cpp does not load .*layer_norm_rms_epsilon"):
         open_gguf(tmp_path / "broken.gguf")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("block_count", 0),
+        ("block_count", 65536),
+        ("embedding_length", 0),
+        ("attention.layer_norm_rms_epsilon", -1.0),
+        ("attention.layer_norm_rms_epsilon", float("nan")),
+        ("rope.freq_base", float("inf")),
+    ],
+)
+def test_numbers_that_native_code_aborts_on_do_not_reach_it(made, tmp_path, monkeypatch, key, value):
+    monkeypatch.setattr(llamacpp, "_library", lambda: pytest.fail("native code was asked"))
+    layout = plan_gguf(made[0], "F32")
+    layout.entries[f"qwen3.{key}"] = value
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr("whet.checkpoint.gguf._check_settings", lambda *_: None)
+        write_gguf(layout, tmp_path / "odd.gguf")
+    with pytest.raises(UsageError, match=rf"qwen3\.{key} is .*, which no model has"):
+        open_gguf(tmp_path / "odd.gguf")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os; os.abort()", r"crashes on .*m\.gguf \(SIGABRT\)"),
+        ("import os, sys; print('x.c: GGML_ASSERT(y)', file=sys.stderr); os.kill(os.getpid(), 11)", "SIGSEGV: x"),
+    ],
+)
+def test_a_file_that_native_code_crashes_on_is_an_error(made, tmp_path, monkeypatch, code, said):
+    pytest.importorskip("llama_cpp")
+    (tmp_path / "script.py").write_text(code)
+    monkeypatch.setattr(probe, "_SCRIPT", tmp_path / "script.py")
+    with pytest.raises(UsageError, match=said):
+        open_gguf(made[1])
+
+
+def test_what_native_code_crashes_on_is_found_before(made, tmp_path, monkeypatch):
+    """Whatever passes the checks of the header."""
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setattr("whet.checkpoint.gguf._check_settings", lambda *_: None)
+    layout = plan_gguf(made[0], "F32")
+    layout.entries["qwen3.attention.layer_norm_rms_epsilon"] = -1.0
+    write_gguf(layout, tmp_path / "odd.gguf")
+    with pytest.raises(UsageError, match=r"llama\.cpp crashes on .*(SIGABRT|SIGSEGV)"):
+        open_gguf(tmp_path / "odd.gguf")
 
 
 def test_a_damaged_file_does_not_reach_native_code(made, tmp_path, monkeypatch):

@@ -291,11 +291,24 @@ def test_the_target_takes_its_own_types_only(folders, tmp_path, scheme, said):
 
 
 def test_without_llama_cpp_the_weights_are_proved_and_the_rest_is_said(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("whet.formats.export"), "available", lambda: False)
+    monkeypatch.setattr(importlib.import_module("whet.formats.running"), "available", lambda: False)
     told = []
     made = whet.export(folders / "lighter", out=tmp_path / "m.gguf", on_event=told.append)
     assert made["check"]["weights"] == "equal, bit for bit"
     assert "whet[llamacpp]" in made["check"]["llama.cpp"] and "was not run" in told[-1]["message"]
+
+
+def test_a_crash_of_llama_cpp_takes_nothing_with_it(folders, tmp_path, monkeypatch):
+    """On some processors it dies in some types, after everything was made."""
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setattr("whet.formats.running._CODE", "import os; os.kill(os.getpid(), 11)")
+    events = []
+    result = whet.export(folders / "lighter", out=tmp_path / "m.gguf", on_event=events.append)
+    assert "it crashed (SIGSEGV)" in result["check"]["llama.cpp"] and (tmp_path / "m.gguf").is_file()
+    assert any("was not run: it crashed" in event["message"] for event in events if event["event"] == "note")
+    made = compress(folders / "original", tmp_path / "out", scheme="Q8_0", solver="nearest")
+    assert made["check"]["gguf"]["check"]["weights"] == "equal, bit for bit"
+    assert "SIGSEGV" in Checkpoint(tmp_path / "out").whet["gguf"]["check"]["llama.cpp"]["message"]
 
 
 @pytest.mark.parametrize("what", ["weights", "rows"])

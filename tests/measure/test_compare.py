@@ -19,6 +19,7 @@ from whet.errors import GateError, MachineError, UsageError
 from whet.measure import sides
 from whet.measure.compare import compare
 from whet.measure.limits import judge, overall, resolve_limits
+from whet.recipe.compress import compress
 from whet.text import fingerprint, split
 from wording import each
 
@@ -176,6 +177,16 @@ def test_a_dry_run_says_what_it_takes_and_opens_no_model(folders, monkeypatch):
     monkeypatch.setattr(sides, "available_memory", lambda: 1_000_000)
     with pytest.raises(MachineError, match=r"Comparing needs about .* GB of memory"):
         compare(folders["original"], folders["lighter"], **more)
+
+
+def test_the_wrong_way_round_is_told_before_anything_is_opened(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "open_engine", lambda *a: pytest.fail("a model was opened"))
+    compress(folders["original"], tmp_path / "lighter", scheme="int4s-g16", solver="nearest")
+    compress(folders["original"], tmp_path / "larger", scheme="int8s", solver="nearest")
+    with pytest.raises(UsageError, match=r"lighter is the lighter model .*: whet compare .*original .*lighter\."):
+        compare(tmp_path / "lighter", folders["original"], text=DOCUMENTS)
+    for pair in ((folders["original"], tmp_path / "lighter"), (tmp_path / "lighter", tmp_path / "larger")):
+        compare(*pair, text=DOCUMENTS, dry_run=True)
 
 
 def test_wrong_inputs_are_named(folders, tmp_path):

@@ -444,6 +444,36 @@ def test_a_ragged_group_is_kept_where_the_target_is_whet(tmp_path):
     loads_the_same(tmp_path / "out", "whet")
 
 
+@pytest.mark.parametrize("target", ["transformers", "vllm"])
+@pytest.mark.parametrize("width", [96, 88])
+def test_the_default_scheme_takes_groups_that_divide_and_says_so_once(tmp_path, target, width):
+    """128 divides neither 64 nor 96 nor 88: groups of 64 at the one, of 32 or 8 or none at the other."""
+    original = models.make(tmp_path / "model", intermediate_size=width)
+    narrow = {96: "int4s-g32", 88: "int4s-g8" if target == "transformers" else "int4s"}[width]
+    result = compress(original, tmp_path / "out", target=target, solver="nearest")
+    (note,) = [note for note in result["notes"] if "instead of" in note]
+    assert "int4s-g64 (model.layers.0.self_attn.q_proj" in note and f"{narrow} (model.layers.0.mlp.down_proj" in note
+    entries = Checkpoint(tmp_path / "out").whet["linears"]
+    assert {entry["group"] for name, entry in entries.items() if name.endswith("down_proj")} == {
+        int(narrow.partition("-g")[2] or 0)
+    }
+    assert {entry["group"] for name, entry in entries.items() if name.endswith(("q_proj", "up_proj"))} == {64}
+    loads_the_same(tmp_path / "out")
+    with pytest.raises(UsageError, match="does not divide 64"):
+        compress(original, tmp_path / "other", scheme="int4s-g128", target=target, solver="nearest")
+
+
+def test_what_has_to_be_of_one_scheme_takes_one_group_that_divides_all_rows(tmp_path):
+    """Stacked experts, and weights beside an adapter, load in stock transformers of one scheme only."""
+    original = models.make(tmp_path / "model")
+    result = compress(original, tmp_path / "out", solver="nearest", repair=4, text=WINDOWS)
+    assert result["container"] == "compressed-tensors" and any("int4s-g32 (" in note for note in result["notes"])
+    sparse = models.make(tmp_path / "sparse", "mixtral", dtype=torch.float16)
+    result = compress(sparse, tmp_path / "experts", solver="nearest", target="vllm")
+    assert result["container"] == "compressed-tensors"
+    assert {entry["group"] for entry in Checkpoint(tmp_path / "experts").whet["linears"].values()} == {32}
+
+
 @pytest.mark.parametrize("target,scheme,stock", [("onnx", "int4-g64", False), ("openvino", "int4s-g32", True)])
 def test_a_target_whose_file_is_not_written_yet_is_said_wherever_it_matters(tmp_path, target, scheme, stock):
     """Groups of 64 do not divide the FFN's rows of 96: held for ONNX Runtime, not in stock transformers."""

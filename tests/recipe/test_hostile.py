@@ -6,13 +6,15 @@ import json
 import random
 import shutil
 import struct
+import time
 from pathlib import Path
 
 import pytest
 
 import models
-from whet.checkpoint import read_header
+from whet.checkpoint import read_header, size_on_disk
 from whet.errors import MachineError, UsageError
+from whet.measure.items import read_skills
 from whet.recipe.compress import compress
 
 FAMILIES = ("llama", "phi3", "mixtral", "gpt2", "t5", "stablelm")
@@ -149,3 +151,57 @@ def test_tokenizers_that_are_damaged_or_missing(original, tmp_path, content):
     with pytest.raises(UsageError, match=r"no tokenizer|not valid|Give"):
         compress(tmp_path / "m", tmp_path / "o", **asked)
     assert not (tmp_path / "o").exists()
+
+
+DEEP = "[" * 100_000
+ODD = {
+    "labels": {"num_labels": 1_000_000_000},
+    "labels of a part": {"text_config": {"num_labels": 1_000_000_000}},
+    "a number as a type": {"dtype": 7},
+    "a window": {"sliding_window": -5},
+    "tuples": {"return_dict": False},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_entries_that_no_model_can_have_are_one_sentence_at_once(tmp_path, name):
+    folder = models.make(tmp_path / "m", "mistral")
+    models.edit_config(folder, **ODD[name])
+    started = time.monotonic()
+    with pytest.raises(UsageError, match=r"config\.json says \w+ = .*, which no model can have"):
+        compress(folder, tmp_path / "o", scheme="int8s", solver="nearest")
+    with pytest.raises(UsageError, match="which no model can have"):
+        size_on_disk(folder)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("name", ["config.json", "whet.json", "model.safetensors.index.json", "tokenizer_config.json"])
+def test_lists_that_are_nested_without_end_are_one_sentence(tmp_path, name):
+    folder = models.make(tmp_path / "m", shards=True)
+    for text in (DEEP, f'{{"x": {DEEP}', f'{{"x": {"[" * 200}{"]" * 200}}}'):
+        (folder / name).write_text(text)
+        if name == "tokenizer_config.json" and text.endswith("}"):
+            continue  # which is transformers' own to read
+        with pytest.raises(UsageError, match=r"deeply|not valid JSON|no tokenizer"):
+            compress(folder, tmp_path / "o", scheme="int8s", text=models.documents(), samples=2, window=16)
+
+
+def test_documents_of_other_kinds_are_read_in_bounds_too(tmp_path):
+    folder = models.make(tmp_path / "m")
+    for name, asked in (("plan.json", "plan"), ("text.jsonl", "text")):
+        (tmp_path / name).write_text(DEEP)
+        with pytest.raises(UsageError, match="deeply"):
+            compress(folder, tmp_path / "o", solver="gptq", **{"text": models.documents(), asked: tmp_path / name})
+    (tmp_path / "skills.jsonl").write_text(DEEP)
+    with pytest.raises(UsageError, match="deeply"):
+        read_skills(tmp_path / "skills.jsonl")
+
+
+def test_a_tensor_of_many_dimensions_is_refused_at_once(tmp_path):
+    folder = models.make(tmp_path / "m")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2**62] * 300_000, "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    started = time.monotonic()
+    with pytest.raises(UsageError, match="tensor w claims 300000 dimensions"):
+        compress(folder, tmp_path / "o", scheme="int8s", solver="nearest")
+    assert time.monotonic() - started < 5

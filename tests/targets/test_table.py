@@ -9,8 +9,18 @@ import models
 from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint
 from whet.errors import UsageError
-from whet.grids import TernaryGrid, parse_scheme
-from whet.targets import TARGETS, check_family, find_target, no_file_yet, stand_in, storage, tie, tied
+from whet.grids import TernaryGrid, leaves_group, parse_scheme
+from whet.targets import (
+    TARGETS,
+    check_family,
+    divided,
+    find_target,
+    no_file_yet,
+    stand_in,
+    storage,
+    tie,
+    tied,
+)
 from wording import each
 
 TABLES = frozenset({"embed", "head"})
@@ -100,9 +110,9 @@ def test_only_what_whet_writes_no_file_for_says_so():
 
 REFUSED = {
     "bits": ("vllm", {"a": "int3s-g32"}, r"a \(64 x 64\) as int3s-g32: vllm has no 3-bit kernel", "4 or 8 bits"),
-    "real zero": ("vllm", {"b": "int4z-g32"}, r"b \(96 x 64\) as int4z-g32: vllm holds no real zeros", "int4-g128"),
+    "real zero": ("vllm", {"b": "int4z-g32"}, r"b \(96 x 64\) as int4z-g32: vllm holds no real zeros", "int4-g64"),
     "embedding": ("vllm", {"embed": "int4s-g32"}, "embed .* loads no quantized embedding", "Leave out --embed"),
-    "group": ("vllm", {"a": "int4s-g16"}, "takes no group of 16", "group of 32, 64, 128"),
+    "group": ("vllm", {"a": "int4s-g16"}, "takes no group of 16", "group of 32, 64, or none"),
     "mixed": ("vllm", {"a": "int4-g32", "b": "int4s-g32"}, "different schemes", "symmetric schemes"),
     "mixed bits": ("vllm", {"a": "int4-g32", "b": "int8-g32"}, "different schemes", "symmetric schemes"),
     "vllm, divides": ("vllm", {"c": "int4s-g64"}, "64 does not divide 96", "divides every row, such as 32"),
@@ -117,13 +127,13 @@ REFUSED = {
     "onnx, a table": ("onnx", {"a": "IQ4_NL"}, "onnx reads no block types of ggml", "--for llama.cpp"),
     "onnx, floats": ("onnx", {"a": "FP8"}, "as FP8: onnx holds integers", "--for whet"),
     "openvino, two levels": ("openvino", {"long": "IQ4_XS"}, "openvino reads no block types of ggml", "int4s-g128"),
-    "onnx, real zero": ("onnx", {"a": "int4z-g32"}, "onnx holds no real zeros", "int4-g128"),
+    "onnx, real zero": ("onnx", {"a": "int4z-g32"}, "onnx holds no real zeros", "int4-g64"),
     "openvino, bits": ("openvino", {"a": "int2s-g32"}, "openvino has no 2-bit kernel", "Use 4 or 8 bits"),
-    "openvino, real zero": ("openvino", {"embed": "int4z-g32"}, "openvino holds no real zeros", "int4-g128"),
-    "openvino, divides": ("openvino", {"c": "int4-g64"}, "64 does not divide 96", "such as 48"),
+    "openvino, real zero": ("openvino", {"embed": "int4z-g32"}, "openvino holds no real zeros", "int4-g64"),
+    "openvino, divides": ("openvino", {"c": "int4-g64"}, "64 does not divide 96", "such as 32"),
     "a foreign float": ("vllm", {"a": "fp4m2-g32"}, r"as fp4m2-g32: vllm holds FP8, fp8-tensor", "--for whet"),
     "a foreign table": ("vllm", {"a": "nf4"}, r"a \(64 x 64\) as nf4: vllm holds FP8, fp8-tensor", "--for whet"),
-    "a table's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "such as 48"),
+    "a table's group": ("transformers", {"c": "nf4"}, "64 does not divide 96", "such as 32"),
     "a table's row": ("transformers", {"odd": "nf4"}, "64 does not divide 37", "Use FP8, which has one scale"),
     "a block of floats": ("transformers", {"a": "fp8-block"}, "128 does not divide 64", "Use FP8, which has one scale"),
     "blocks of what is fused": ("vllm", {"wide": "fp8-block"}, "blocks of 128 rows do not divide 96", "Use FP8"),
@@ -168,6 +178,23 @@ def test_what_a_remedy_names_is_taken():
             choose(target, a="int4s-g64", c="int4s-g64")
         group = str(raised.value).split("such as ")[1].split(",")[0]
         choose(target, a=f"int4s-g{group}", c=f"int4s-g{group}")
+
+
+@each(
+    "target,scheme,widths",
+    [
+        ("transformers", "W4A16", {576: "int4s-g64", 704: "int4s-g64", 2048: "int4s-g128", 172: "int4s"}),
+        ("vllm", "W4A16", {576: "int4s-g64", 96: "int4s-g32", 2048: "int4s-g128", 172: "int4s"}),
+        ("openvino", "w4a16", {576: "int4s-g64", 720: "int4s-g16"}),
+        ("onnx", "W2A16", {172: "int2s-g128"}),  # which holds shorter last groups
+        ("transformers", "nf4", {96: "nf4-g32", 176: "nf4-g16", 172: "nf4"}),
+    ],
+)
+def test_a_group_that_nobody_chose_gives_way_to_the_largest_that_divides(target, scheme, widths):
+    assert leaves_group(scheme)
+    grid = parse_scheme(scheme)
+    assert {width: divided(find_target(target), grid, {width}).name for width in widths} == widths
+    assert not any(map(leaves_group, ("int4s-g128", "int4s", "nf4-g64", "NVFP4", "Q4_K", "fp8-block")))
 
 
 def test_an_unknown_target_is_told_the_nearest():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Job:
     beside it. text: what the lineage tells of the text. notes: what a reader of the result has to know.
     marginal: what measuring what each part loses by itself, which the next plan is made from, may take, as a multiple
     of solving; 0 does not.
+    card: what the front matter of the original's README.md hands on (`read_card`).
     step: which step's work it is. sparsity: which weights are 0, where any are by rule.
     """
 
@@ -72,6 +73,7 @@ class Job:
     transforms: Mapping[str, dict[str, Any]] | None = None
     source: Checkpoint | None = None
     parted: bool = False
+    card: Mapping[str, Any] = field(default_factory=dict)
     step: str = "quantize"
     sparsity: Sparsity | None = None
 

@@ -23,7 +23,7 @@ from whet.checkpoint import TensorInfo, write_json
 from whet.errors import UsageError, did_you_mean
 from whet.grids import Grid, parse_scheme
 from whet.messages import Message, first_of
-from whet.strict import Note, Strict, checked
+from whet.strict import Note, Strict, checked, parse_json
 from whet.targets import TARGETS, Storage, find_target, storage, tied
 
 KEEP = "keep"
@@ -249,7 +249,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise UsageError("{path}: there is no such file.{near} Give a plan that whet plan wrote.", path=path, near=near)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
+        value = parse_json(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
     except _Twin as error:
         raise UsageError(
             "{path}: the key {key} is there twice. Remove one of the two.", path=path, key=error

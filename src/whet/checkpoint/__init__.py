@@ -2,6 +2,7 @@
 
 from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_config, adapter_tensors, read_factors
 from whet.checkpoint.beside import about_left_out, copied_files, copy_beside, inside
+from whet.checkpoint.card import read_card
 from whet.checkpoint.files import (
     TensorInfo,
     atomic,
@@ -15,7 +16,7 @@ from whet.checkpoint.files import (
     write_json,
     write_tensors,
 )
-from whet.checkpoint.folder import Checkpoint
+from whet.checkpoint.folder import NAMED, Checkpoint
 from whet.checkpoint.loading import (
     adapter_file,
     adapter_size,
@@ -35,6 +36,7 @@ __all__ = [
     "ADAPTER",
     "CONFIG",
     "MANIFEST",
+    "NAMED",
     "WEIGHTS",
     "BaseModelName",
     "Checkpoint",
@@ -59,6 +61,7 @@ __all__ = [
     "model_class",
     "model_config",
     "quiet_transformers",
+    "read_card",
     "read_factors",
     "read_header",
     "read_tensor",

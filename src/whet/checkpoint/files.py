@@ -25,6 +25,7 @@ from torch import Tensor
 
 from whet.errors import MachineError, UsageError
 from whet.messages import Message, to_json
+from whet.strict import parse_json
 
 _DTYPES = {
     "F64": torch.float64,
@@ -42,6 +43,7 @@ _DTYPES = {
 }
 _HEADER_LIMIT = 100 * 2**20
 _CHUNK = 1 << 24
+_MOST_DIMENSIONS = 64  # what PyTorch has
 # disk full, quota used up, file larger than the process may write
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -78,7 +80,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         if length > _HEADER_LIMIT or 8 + length > size:
             raise bad("its header claims {length} bytes, the file has {size}", length=length, size=size)
         try:
-            header = json.loads(stream.read(length))
+            header = parse_json(stream.read(length))
         except ValueError as error:
             raise bad("its header is not JSON") from error
     if not isinstance(header, dict):
@@ -88,6 +90,8 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     for name, entry in header.items():
         try:
             dtype, shape, (start, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+            if len(shape) > _MOST_DIMENSIONS:
+                raise bad("tensor {name} claims {count} dimensions", name=name, count=len(shape))
             elements = math.prod(shape)
         except (KeyError, TypeError, ValueError) as error:
             raise bad("the entry of tensor {name} cannot be read ({error!r})", name=name, error=error) from error

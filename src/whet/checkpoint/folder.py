@@ -16,11 +16,16 @@ from whet.checkpoint.adapter import CONFIG
 from whet.checkpoint.beside import refuse_links
 from whet.checkpoint.files import TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
+from whet.checkpoint.sane import check_config
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.paths import find_folder
+from whet.strict import parse_json
 
 _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
+_INDEX = ".safetensors.index.json"
+_WHET_INDEX = "whet" + _INDEX
+NAMED = "transformers_weights"  # the entry of config.json that names the file or the index to read
 _EXAMINED = 1 << 20  # weights looked at together: as float64, a large embedding takes four times its size
 
 
@@ -59,6 +64,8 @@ class Checkpoint:
                         file=file.name,
                     )
                 self.tensors[name] = info
+        largest = max((size for info in self.tensors.values() for size in info.shape), default=0)
+        check_config(self.path / "config.json", self.config, largest)
         if self._index is not None:
             gone = [n for n in self._index if n not in self.tensors]
             if gone:
@@ -157,17 +164,23 @@ class Checkpoint:
         return {file: (stat.st_size, stat.st_mtime_ns) for file in files if file.is_file() and (stat := file.stat())}
 
     def _weight_files(self) -> list[Path]:
+        """The files that transformers reads, by its own rule: what config.json names, else the single file, else the
+        index. Of what only `modeling_whet` reads, the index."""
         self._index: dict[str, str] | None = None
-        for stem in ("model", "whet"):
-            index = self.path / f"{stem}.safetensors.index.json"
-            if index.is_file():
-                mapping = _read_json(index).get("weight_map")
-                if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
-                    raise UsageError("{index} has no weight_map of names to files. Download it again.", index=index)
-                self._index = mapping
-                return [self._inside(name) for name in sorted(set(mapping.values()))]
-            if (self.path / f"{stem}.safetensors").is_file():
-                return [self.path / f"{stem}.safetensors"]
+        names = [*self._named(), "model.safetensors", "model" + _INDEX, _WHET_INDEX]
+        own = self.whet is not None and self.whet["container"] == "whet"
+        for name in [_WHET_INDEX, *names] if own else names:
+            if not (self.path / name).is_file():
+                continue
+            if not name.endswith(_INDEX):
+                return [self.path / name]
+            mapping = _read_json(self.path / name).get("weight_map")
+            if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
+                raise UsageError(
+                    "{index} has no weight_map of names to files. Download it again.", index=self.path / name
+                )
+            self._index = mapping
+            return [self._inside(file) for file in sorted(set(mapping.values()))]
         loose = sorted(p.name for p in self.path.glob("*.safetensors"))
         shards = next((_SHARD.fullmatch(n) for n in loose if _SHARD.fullmatch(n)), None)
         if shards:
@@ -187,6 +200,21 @@ class Checkpoint:
                 file=other[0],
             )
         raise UsageError("{folder} holds no model.safetensors.", folder=self.path)
+
+    def _named(self) -> list[str]:
+        """The file that config.json names, where it does. Raises UsageError where it is none of the folder's."""
+        name = self.config.get(NAMED)
+        if name is None:
+            return []
+        fits = isinstance(name, str) and Path(name).name == name and name.endswith((".safetensors", _INDEX))
+        if not fits or not (self.path / name).is_file():
+            raise UsageError(
+                "{file} says {key} = {name!r}, and the folder has no such file of safetensors. Mend that entry.",
+                key=NAMED,
+                file=self.path / "config.json",
+                name=name,
+            )
+        return [name]
 
     def _inside(self, name: str) -> Path:
         file = self.path / name
@@ -237,7 +265,7 @@ def _refuse_adapter(folder: Path) -> None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError("{file} is not valid JSON ({error}). Download it again.", file=file, error=error) from error
     if not isinstance(value, dict):

@@ -36,6 +36,8 @@ _STRING, _ARRAY, _BOOL = 8, 9, 7
 _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 10: "<u8", 11: "<i8", 12: "<f8"}
 # arrays that a native reader walks by the length of another
 _PER_TOKEN = {"tokenizer.ggml.scores": "<f4", "tokenizer.ggml.token_type": "<i4"}
+_MOST_BLOCKS = 512  # that llama.cpp has room for
+_POSITIVE = ("block_count", "embedding_length", "context_length")
 _TOKENS = "tokenizer.ggml.tokens"
 # The name of the file beside a model's whose adapter is a part of it.
 ADAPTER_KEY = "whet.adapter"
@@ -229,6 +231,7 @@ def _read(cursor: _Cursor) -> GgufFile:
             raise cursor.bad("the entry {key} is there twice", key=key)
         metadata[key] = _value(cursor, key)
     _check_tokens(metadata, cursor.bad)
+    _check_settings(metadata, cursor.bad)
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= _MOST_ALIGNMENT or alignment & (alignment - 1):
         raise cursor.bad("general.alignment is {alignment!r}, not a power of two", alignment=alignment)
@@ -334,6 +337,23 @@ def _check_tokens(metadata: dict[str, Any], bad: Callable[..., UsageError]) -> N
             raise bad(
                 "{key} has {count} items for {tokens} tokens", key=key, count=len(value), tokens=len(tokens or [])
             )
+
+
+def _check_settings(metadata: dict[str, Any], bad: Callable[..., UsageError]) -> None:
+    """Numbers of the architecture, by which native code loops and divides: it aborts on those that cannot be."""
+    prefix = f"{metadata.get('general.architecture')}."
+    for key, value in metadata.items():
+        name = key.removeprefix(prefix)
+        if name == key or isinstance(value, (str, bool, list)):
+            continue
+        every = np.atleast_1d(np.asarray(value))
+        low, high = -math.inf, math.inf
+        if name.endswith("epsilon"):
+            low, high = 0, 1
+        elif name.endswith(("_count", "_length", "vocab_size")):
+            low, high = int(name in _POSITIVE), _MOST_BLOCKS if name == "block_count" else 2**31 - 1
+        if not np.isfinite(every).all() or (every < low).any() or (every > high).any():
+            raise bad("{key} is {value}, which no model has", key=key, value=str(value)[:60])
 
 
 def _decoded(cursor: _Cursor, data: bytes, what: str) -> str:

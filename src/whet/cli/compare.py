@@ -14,7 +14,7 @@ from whet.cli.phrases import language, say, sentence
 from whet.cli.starter import check_material, is_starter, resolve
 from whet.cli.tables import comparison, needs
 from whet.errors import UsageError
-from whet.paths import check_model
+from whet.paths import check_model, check_output
 
 EXAMPLE = "Example: whet compare MODEL lighter --text held-out.txt --skills skills.jsonl --limit max_kl=0.05"
 EXIT_CODES = {"pass": 0, "inconclusive": 4, "fail": 5}
@@ -64,6 +64,8 @@ def run(
         folder = resolve(original)
         check_model(lighter)
         check_material(text, skills)
+        if page is not None:
+            check_output(page, folder, lighter, text, skills)
         result = whet.compare(
             folder,
             lighter,

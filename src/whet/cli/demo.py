@@ -24,11 +24,13 @@ from whet.cli.starter import calibration
 from whet.cli.tables import Sheet, comparison
 from whet.errors import UsageError
 from whet.events import Part, Way
+from whet.paths import check_out, check_output
 
 EXAMPLE = "Example: whet demo demo --fit 25%"
 FIT = "30%"
 SAMPLES, WINDOW = 512, 256
 DOCUMENTS, PER_SKILL, SCORED = 1000, 1000, 32
+FILES = ("README.md", "skills.svg", "compare.json", "report.html")
 OPENING_WORDS, STORY_TOKENS = 10, 60
 
 
@@ -52,6 +54,7 @@ def run(
         from whet.checkpoint import write_bytes
 
         model = starter.path()
+        _check_places(out, model)
         way = Way(console.on_event, [Part("compress", 8), Part("compare", 3), Part("inspect", 1)], timed=False)
         if not dry_run:
             clear(lighter)
@@ -89,29 +92,33 @@ def run(
             model,
             text=calibration(SAMPLES, seed),
             skills=starter.skills("solve", SCORED, seed),
-            samples=SAMPLES,
-            window=WINDOW,
-            seed=seed,
-            device=device,
+            **{"samples": SAMPLES, "window": WINDOW, "seed": seed, "device": device},
             spectra=False,
             on_event=way.part("inspect"),
         )
         samples = _samples(model, lighter, items, device)
         stories = _stories(model, lighter, starter.held_out(seed, 200), device)
         whole = {"compress": made, **result}
-        written = {
-            "README.md": page(made, result, samples, stories),
-            "skills.svg": picture(result),
-            "compare.json": json.dumps(plain(whole), ensure_ascii=False, indent=2) + "\n",
-            "report.html": compare.drawn(lighter, result, model, scores=scores),
-        }
-        for name, content in written.items():
+        contents = (
+            page(made, result, samples, stories),
+            picture(result),
+            json.dumps(plain(whole), ensure_ascii=False, indent=2) + "\n",
+            compare.drawn(lighter, result, model, scores=scores),
+        )
+        for name, content in zip(FILES, contents, strict=True):
             write_bytes(out / name, content.encode())
         console.show(samples.rich())
         compare.report(console, result)
-        console.show(say("demo.wrote", files=", ".join([f"{lighter}/", *(str(out / name) for name in written)])))
+        console.show(say("demo.wrote", files=", ".join([f"{lighter}/", *(str(out / name) for name in FILES)])))
         console.result(whole)
     return compare.EXIT_CODES[result["verdict"]]
+
+
+def _check_places(out: Path, model: Path) -> None:
+    """Raises where what the demo writes has no place, before anything long."""
+    check_out(out, model)
+    for name in FILES if out.is_dir() else ():
+        check_output(out / name)
 
 
 def picture(result: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from whet.cli.options import Debug, Json, Model, takes
 from whet.cli.phrases import language, say, size
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
+from whet.paths import check_output
 from whet.report.numbers import figure
 from whet.steps.options import SAMPLES, Inspect
 
@@ -36,6 +37,8 @@ def run(
     """Score every part of MODEL: what it weighs, what it is worth to each skill and language, what stands out."""
     folder = resolve(model)
     check_material(options["text"], options["skills"])
+    for file in filter(None, (out, page)):
+        check_output(file, folder, options["text"], options["skills"])
     if is_starter(folder):
         from whet import starter
 

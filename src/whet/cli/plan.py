@@ -14,6 +14,7 @@ from whet.cli.options import Debug, Json, Model, takes
 from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
+from whet.paths import check_output
 from whet.report.numbers import figure
 from whet.steps.options import SAMPLES, Plan
 
@@ -34,6 +35,7 @@ def run(
     """Plan which scheme each part of MODEL takes within a budget. Then: `whet compress MODEL OUT --plan PLAN`."""
     folder = resolve(model)
     check_material(options["text"])
+    check_output(out, folder, options["text"])
     if options["text"] is None and is_starter(folder):
         options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
     with Console(as_json) as console:

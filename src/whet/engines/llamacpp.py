@@ -1,6 +1,7 @@
 """A .gguf file in llama.cpp, through llama-cpp-python (the extra `llamacpp`).
 
-Notable: the header is validated before native code reads the file. Sequences of a batch have a cache each and go
+Notable: the header is validated before native code reads the file, and a process of its own opens it first (`probe`),
+since native code aborts on what it does not expect. Sequences of a batch have a cache each and go
 through together. Everything is as people run it: llama.cpp's own tokenizer, its own types of arithmetic, keys and
 values in float16.
 """
@@ -23,6 +24,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from whet.checkpoint.gguf import GgufFile, read_gguf
 from whet.engines.engine import Timing
+from whet.engines.probe import must_survive
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, NotFiniteError, UsageError
 from whet.messages import Message
@@ -61,10 +63,11 @@ def available() -> bool:
     return True
 
 
-def open_gguf(path: str | Path, threads: int | None = None) -> LlamaEngine:
-    """Read a .gguf file, ready to be asked; `threads`: of the processor, PyTorch's number unless given.
+def open_gguf(path: str | Path, threads: int | None = None, *, alone: bool = False) -> LlamaEngine:
+    """Read a .gguf file, ready to be asked; `threads`: of the processor, PyTorch's number unless given. alone: this
+    process is there for nothing else, and may crash.
 
-    Raises UsageError for a file that is damaged or that llama.cpp refuses, MachineError without the extra.
+    Raises UsageError for a file that is damaged, that llama.cpp refuses or crashes on, MachineError without the extra.
     """
     file = read_gguf(path)
     if not file.architecture or not file.tokens:
@@ -78,7 +81,10 @@ def open_gguf(path: str | Path, threads: int | None = None) -> LlamaEngine:
             path=path,
             error=error,
         ) from error
-    return LlamaEngine(file, native, threads or torch.get_num_threads())
+    threads = threads or torch.get_num_threads()
+    if not alone:
+        must_survive(file.path, file.adapter, threads)
+    return LlamaEngine(file, native, threads)
 
 
 class Words:
@@ -108,7 +114,7 @@ class Words:
         named = {
             f"{name}_token": tokens[about[f"tokenizer.ggml.{name}_token_id"]]
             for name in ("bos", "eos")
-            if f"tokenizer.ggml.{name}_token_id" in about
+            if 0 <= about.get(f"tokenizer.ggml.{name}_token_id", -1) < len(tokens)
         }
         rendered = render_jinja_template(
             conversations=[messages],

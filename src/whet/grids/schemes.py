@@ -107,6 +107,13 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
     return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scale_dtype)  # type: ignore[arg-type]
 
 
+def leaves_group(scheme: str) -> bool:
+    """Whether `scheme` names no group and has one only by custom: W4A16, nf4."""
+    said = scheme.strip().lower()
+    small = {name.lower() for name, grid in SMALL_FLOATS.items() if grid.regrouped(grid.group) is not None}
+    return said in small | {name.lower() for name in PRESETS}
+
+
 def _regrouped(named: Mapping[str, Grid], said: str) -> Grid | None:
     """What `said` names as one of `named` with a group of the user's choice, if it does."""
     match = _GROUPED.fullmatch(said)

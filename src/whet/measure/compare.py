@@ -46,6 +46,7 @@ from whet.measure.sides import (
     lineage_of,
     memory_of,
     must_be_runnable,
+    must_be_this_way_round,
     must_have_room,
     must_say_tokens,
     notes_of,
@@ -121,8 +122,9 @@ def compare(
     if tasks:
         require_harness()
     items = [] if skills is None else read_skills(skills)
-    given = _given(asked, text)
     size = {"original": size_of(original), "lighter": size_of(lighter)}
+    must_be_this_way_round(original, lighter, size)
+    given = _given(asked, text)
     stages = _stages(asked, given, items)
     needs: dict[str, Any] = {
         "seconds": sum(stage.seconds for stage in stages),

@@ -16,6 +16,7 @@ from typing import Any
 
 from whet.errors import MachineError, UsageError, did_you_mean
 from whet.messages import Message
+from whet.strict import parse_json
 
 CHECKS = ("exact", "contains", "number")
 KEYS = ("skill", "prompt", "answer", "check", "choices", "label", "group")
@@ -86,7 +87,7 @@ def read_skills(source: str | Path | Sequence[Mapping[str, Any]]) -> list[Item]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = parse_json(line)
             except json.JSONDecodeError as error:
                 raise UsageError(
                     "{path}, line {line}: not JSON ({error} at column {column}). Each line holds one object, such as "

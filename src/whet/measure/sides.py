@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from whet.errors import MachineError, UsageError
 from whet.measure.divergence import CHUNK
 from whet.measure.items import Item
 from whet.messages import Message
+from whet.strict import parse_json
 
 
 def size_of(model: str | Path) -> dict[str, int]:
@@ -90,11 +90,24 @@ def lineage_of(model: str | Path) -> list[dict[str, Any]]:
     if not is_gguf(model):
         return (Checkpoint(model).whet or {}).get("lineage") or []
     try:
-        about = json.loads(read_gguf(model).metadata.get("whet.lineage", "{}"))
+        about = parse_json(read_gguf(model).metadata.get("whet.lineage", "{}"))
         steps = about.get("lineage") or []
     except (ValueError, AttributeError, TypeError):
         return []
     return [step for step in steps if isinstance(step, dict)]
+
+
+def must_be_this_way_round(original: str | Path, lighter: str | Path, size: Mapping[str, Mapping[str, int]]) -> None:
+    """Raises UsageError where the first model was made by whet, and the second is none of whet's and larger: every
+    figure would tell what the original kept of the lighter one."""
+    larger = size["lighter"]["total"] > size["original"]["total"]
+    if larger and lineage_of(original) and not lineage_of(lighter):
+        raise UsageError(
+            "{first} is the lighter model (whet made it) and {second} is larger: the original comes first. Give them "
+            "the other way round: whet compare {second} {first}.",
+            first=original,
+            second=lighter,
+        )
 
 
 def notes_of(original: str | Path, lighter: str | Path) -> list[Message]:

@@ -10,6 +10,7 @@ from whet.budget import write_plan
 from whet.budget.mix import make_plan
 from whet.errors import UsageError
 from whet.events import OnEvent, Part, Stage, Way, ignore
+from whet.paths import check_output
 from whet.steps.budget import budget_of, check_possible, offers
 from whet.steps.course import reading, scoring
 from whet.steps.decide import decide
@@ -42,6 +43,8 @@ def plan(
         "plan", **{name: getattr(asked, name) for name in Plan.model_fields if name in Quantize.model_fields}
     )
     quantize.check()
+    if out is not None:
+        check_output(out, model, asked.text)
     job = decide(model, quantize, seed=asked.seed, device=asked.device)
     budget = budget_of(job.checkpoint, asked)
     assert budget is not None

@@ -92,6 +92,7 @@ class _Runner:
     def __init__(self, recipe: Recipe, source: str, device: str, on_event: OnEvent) -> None:
         self.recipe, self.source, self.device, self.on_event = recipe, source, device, on_event
         assert recipe.model is not None and recipe.out is not None
+        check_out(recipe.out, recipe.model)
         self.run = Run(recipe.out)
         self.seconds: dict[str, float] = {}  # that steps are estimated to take, by name
         self.checkpoint = Checkpoint(recipe.model)
@@ -114,7 +115,6 @@ class _Runner:
     def go(self, keep_failed: bool, dry_run: bool) -> dict[str, Any]:
         """Do it, or go on with it."""
         started = time.monotonic()
-        check_out(self.run.out, self.original)
         self.run.check_free(self.original)
         needs = self._needs()
         self.on_event({"event": "plan", **needs})

@@ -31,9 +31,10 @@ from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, ignore, note_event
 from whet.messages import Message, with_and
 from whet.steps.options import STEPS, TARGET, Options, Quantize
-from whet.strict import Strict, checked
+from whet.strict import PlainLoader, Strict, checked
 
 PRESETS = ("w8", "w4", "balanced", "smallest")
+_MOST = 1 << 20  # bytes of a recipe
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -218,6 +219,8 @@ def _load(recipe: str | Path) -> Any:
             near=near,
             known=", ".join(PRESETS),
         )
+    if path.stat().st_size > _MOST:
+        raise UsageError("{path} has more than {most:,} bytes: it is no recipe.", path=path, most=_MOST)
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
@@ -227,13 +230,13 @@ def _load(recipe: str | Path) -> Any:
             line, column = mark.line + 1, mark.column + 1
             place = Message("{path}, line {line}, column {column}", path=path, line=line, column=column)
         raise UsageError("{place}: {what}. Mend that place.", place=place, what=what) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of dates, numbers, bytes and depth
         raise UsageError(
             "{path} is not YAML in UTF-8 ({error}).", path=path, error=" ".join(str(error).split())
         ) from error
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(PlainLoader):
     """Refuses a key that stands twice, of which YAML's own reader silently keeps the last, and reads 2:4 as it stands:
     numbers to base 60 are no more since YAML 1.2."""
 
@@ -242,7 +245,7 @@ class _Loader(yaml.SafeLoader):
             (tag, re.compile(f"(?!.*:){pattern.pattern}", pattern.flags) if tag in _NUMBERS else pattern)
             for tag, pattern in known
         ]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        for first, known in PlainLoader.yaml_implicit_resolvers.items()
     }
 
 
@@ -254,7 +257,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
             twice = Message("the key {name} is there twice", name=name)
             raise yaml.MarkedYAMLError(problem=twice, problem_mark=key.start_mark)
         seen.add(name if isinstance(name, str) else id(key))
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+    return PlainLoader.construct_mapping(loader, node, deep=True)
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

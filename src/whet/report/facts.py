@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from whet.checkpoint import ADAPTER, Checkpoint
 from whet.checkpoint.gguf import is_gguf
 from whet.formats.export import FILE
 from whet.measure.compare import environment
+from whet.strict import parse_json
 from whet.targets import TARGETS, no_file_yet
 
 
@@ -80,4 +80,4 @@ def loading(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return parse_json(file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -10,7 +10,7 @@ import torch
 
 from whet.apply.job import Job
 from whet.apply.shards import Shards
-from whet.checkpoint import atomic, empty_model, read_header, write_json
+from whet.checkpoint import NAMED, atomic, empty_model, read_header, write_json
 from whet.formats import linear_table, quantization_config, reading, whet_config
 
 
@@ -28,11 +28,15 @@ def write_index(out: Path, shards: Shards, stem: str) -> None:
 
 
 def write_config(out: Path, job: Job) -> None:
-    if job.storage.dense:
+    if job.storage.dense and NAMED not in job.original.config:
         with atomic(out / "config.json") as temporary:
             shutil.copyfile(job.original.path / "config.json", temporary)
         return
-    config = {k: v for k, v in job.checkpoint.config.items() if k not in ("auto_map", "_name_or_path")}
+    left = (NAMED,) if job.storage.dense else (NAMED, "auto_map", "_name_or_path")
+    config = {k: v for k, v in job.checkpoint.config.items() if k not in left}
+    if job.storage.dense:
+        write_json(out / "config.json", config)
+        return
     if job.storage.stock:
         config["quantization_config"] = quantization_config(
             {piece.address: job.grids[piece.linears[0].address] for piece in job.pieces},

@@ -21,8 +21,8 @@ from whet.checkpoint import Checkpoint
 from whet.checkpoint.memory import lacking
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
-from whet.grids import Grid, parse_scheme
-from whet.messages import Message, first_of
+from whet.grids import Grid, leaves_group, parse_scheme
+from whet.messages import Message, first_of, listed
 from whet.prune import Sparsity
 from whet.quantize import SOLVERS, Effort, find_solver, find_transform
 from whet.steps.material import Material, about_text, read_material
@@ -34,6 +34,7 @@ from whet.targets import (
     Storage,
     Target,
     beside_adapter,
+    divided,
     find_target,
     no_file_yet,
     stand_in,
@@ -129,6 +130,7 @@ def decide(
         text=material.about,
         notes=tuple(notes),
         parted=opened.parted,
+        card=opened.card,
         sparsity=sparsity,
     )
     check_sparsity(job)
@@ -194,6 +196,9 @@ def _grids(
     shapes = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
     own = frozenset(linear.address for linear in tables(parts))
     notes = _without_ragged(method.target, grids, shapes)
+    open_groups = {a for a in grids if leaves_group((asked.embed if a in own else None) or method.scheme)}
+    experts = any(linear.held.expert is not None for linear in parts.linears())
+    notes += _with_dividing(method.target, grids, shapes, open_groups, alike=experts or asked.repair is not None)
     stored = storage(method.target, grids, shapes, own, tied(method.target, parts), parts, dtype)
     return grids, stored, None, notes
 
@@ -291,6 +296,32 @@ def _without_ragged(target: Target, grids: dict[str, Grid], shapes: Mapping[str,
             names=first_of(some),
         )
         for (scheme, other), some in found.items()
+    ]
+
+
+def _with_dividing(
+    target: Target, grids: dict[str, Grid], shapes: Mapping[str, tuple[int, int]], addresses: set[str], *, alike: bool
+) -> list[Message]:
+    """Gives each of `addresses`, whose group nobody chose, one that divides its rows; returns what to say.
+
+    alike: all of a scheme the same, since stock transformers reads stacked experts, and weights beside an adapter, of
+    one scheme only.
+    """
+    widths = {grids[address]: {shapes[a][1] for a in addresses if grids[a] == grids[address]} for address in addresses}
+    found: dict[Grid, dict[Grid, list[str]]] = {}
+    for address, grid in [(a, grid) for a, grid in grids.items() if a in addresses]:
+        other = divided(target, grid, widths[grid] if alike else {shapes[address][1]})
+        if other != grid:
+            grids[address] = other
+            found.setdefault(grid, {}).setdefault(other, []).append(address)
+    return [
+        Message(
+            "{others} instead of {scheme}, because {group} does not divide every row",
+            others=listed([Message("{other} ({names})", other=o.name, names=first_of(a)) for o, a in some.items()]),
+            scheme=grid.name,
+            group=grid.group,
+        )
+        for grid, some in found.items()
     ]
 
 

@@ -15,22 +15,17 @@ from whet.checkpoint import (
     ADAPTER,
     CONFIG,
     WEIGHTS,
-    Checkpoint,
     Manifest,
     adapter_config,
     adapter_size,
     adapter_tensors,
-    attach_adapter,
     copy_beside,
     hashed_files,
-    load_lighter,
-    load_tokenizer,
     modeling_whet,
     write_bytes,
     write_json,
     write_tensors,
 )
-from whet.engines.torch import TorchEngine
 from whet.events import Stage
 from whet.formats import linear_table
 from whet.formats.export import FILE, write_verified
@@ -181,14 +176,6 @@ def starved(job: Job, report: dict[str, Any]) -> list[Message]:
 def _write_gguf(out: Path, manifest: dict[str, Any], notes: list[Message]) -> dict[str, Any]:
     """Write the file that llama.cpp reads into the folder, and prove it; returns what it holds and what was found."""
     layout = plan_gguf(out, manifest=manifest)
-
-    def mine() -> TorchEngine:
-        how = manifest.get("reading") or manifest
-        model = load_lighter(Checkpoint(out), how["linears"], torch.float32, "cpu", how.get("names"))
-        if "adapter" in manifest:
-            attach_adapter(model, out, "cpu")
-        return TorchEngine(model, load_tokenizer(out), str(out))
-
-    made = write_verified(layout, out / FILE, mine)
+    made = write_verified(layout, out / FILE, out, manifest)
     notes += [note for note in layout.notes if note not in notes]
     return {key: made[key] for key in ("architecture", "types", "bytes", "check", "adapter") if key in made}

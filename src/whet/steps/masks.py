@@ -138,6 +138,7 @@ def decide_masks(
         to_write=material.to_write,
         text=material.about,
         notes=tuple(notes),
+        card=opened.card,
         step="masks",
         sparsity=rule,
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from whet.anatomy import FAMILIES, Anatomy, anatomy
-from whet.checkpoint import Checkpoint, about_left_out, empty_model, model_config
+from whet.checkpoint import Checkpoint, about_left_out, empty_model, inside, model_config, read_card
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message
@@ -19,19 +21,22 @@ from whet.targets import Target, check_family
 
 @dataclass(frozen=True)
 class Original:
-    """The original as it is worked on. `untied`: its config ties tensors that differ; `parted`: as in `Job`."""
+    """The original as it is worked on. `untied`: its config ties tensors that differ; `parted`, `card`: as in `Job`."""
 
     checkpoint: Checkpoint
     parts: Anatomy
     dtype: torch.dtype
     untied: bool
     parted: bool
+    card: Mapping[str, Any]
 
 
 def open_original(model: str | Path, target: Target, *, turned: bool = False) -> Original:
     """The original, for a target that has its family. turned: its residual stream will be, for which the head has to
     be a tensor of its own."""
     checkpoint = Checkpoint(model)
+    about = checkpoint.path / "README.md"
+    card = read_card(about) if inside(checkpoint.path, about) else {}
     untied = _untie(checkpoint)
     parted = turned and _part(checkpoint)
     parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
@@ -40,7 +45,7 @@ def open_original(model: str | Path, target: Target, *, turned: bool = False) ->
         plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
     _check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
-    return Original(checkpoint, parts, dtype, untied, parted)
+    return Original(checkpoint, parts, dtype, untied, parted, card)
 
 
 def about_original(opened: Original, window: int, material: Material) -> list[Message]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,23 +12,17 @@ import yaml
 from whet.anatomy import AUTO
 from whet.apply.job import Job
 from whet.budget import tables
-from whet.checkpoint import ADAPTER, inside
+from whet.checkpoint import ADAPTER
 from whet.formats.export import FILE, adapter_beside
 from whet.messages import Message
 from whet.targets import TARGETS, no_file_yet
 
-_CARD_FIELDS = ("license", "license_name", "license_link", "language", "tags", "pipeline_tag", "library_name")
-
 
 def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: list[Message]) -> str:
     """The folder's README.md: the original's licence and tags, what was done, and how to load it."""
-    card = job.original.path / "README.md"
-    inherited = _front_matter(card) if inside(job.original.path, card) else {}
     base = ((job.original.whet or {}).get("base_model") or {}).get("name") or job.name
-    tags = list(
-        dict.fromkeys([*_listed(inherited.get("tags")), "whet", "sparse" if job.storage.dense else "quantized"])
-    )
-    front = {k: inherited[k] for k in _CARD_FIELDS if k in inherited} | {"base_model": base}
+    tags = list(dict.fromkeys([*_listed(job.card.get("tags")), "whet", "sparse" if job.storage.dense else "quantized"]))
+    front = dict(job.card) | {"base_model": base}
     if not job.storage.dense:
         front["base_model_relation"] = "quantized"
     front["tags"] = tags
@@ -155,17 +148,6 @@ def _done(job: Job, report: Mapping[str, dict[str, Any]]) -> str:
     left += [t.role for t in tables(job.anatomy) if t.address not in job.grids]
     told += f", among them {' and '.join(among)}" if among else ""
     return told + (f"; as they were: {', '.join(left)}" if left else "")
-
-
-def _front_matter(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    match = re.match(r"---\n(.*?)\n---", file.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    try:
-        found = yaml.safe_load(match.group(1)) if match else {}
-    except yaml.YAMLError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _listed(value: Any) -> list[str]:

@@ -179,9 +179,9 @@ def _of_skills(items: Sequence[Item], tokenizer: Any) -> list[Sample]:
     samples = []
     for name, some in by_name.items():
         answers = [f" {item.answer}" if item.answer is not None else item.choices[item.label] for item in some]
-        asked = [len(row) for row in encode([item.prompt for item in some], tokenizer)]
+        asked = encode([item.prompt for item in some], tokenizer)
         rows = encode([item.prompt + answer for item, answer in zip(some, answers, strict=True)], tokenizer)
-        kept = [(max(1, n), row[:_LONGEST]) for n, row in zip(asked, rows, strict=True) if len(row[:_LONGEST]) > n]
+        kept = [_cut(prompt, row) for prompt, row in zip(asked, rows, strict=True)]
         kept.sort(key=lambda pair: len(pair[1]))
         while kept:
             width = len(kept[-1][1])
@@ -194,6 +194,16 @@ def _of_skills(items: Sequence[Item], tokenizer: Any) -> list[Sample]:
                 counted[i, n - 1 : len(row) - 1] = True
             samples.append(Sample(tokens, real, counted, name))
     return samples
+
+
+def _cut(prompt: Sequence[int], row: list[int]) -> tuple[int, list[int]]:
+    """Where the answer begins in `row`, and `row` in at most _LONGEST tokens, of a longer prompt the end.
+
+    It begins with the first token that is not the prompt's: the last of those (a space) may go into one with it.
+    """
+    begins = next((i for i, (a, b) in enumerate(zip(prompt, row, strict=False)) if a != b), min(len(prompt), len(row)))
+    first = 0 if begins < _LONGEST else min(begins - 1, len(row) - _LONGEST)
+    return max(1, begins - first), row[first : first + _LONGEST]
 
 
 def _by_name(kinds: dict[str, float], counted: dict[str, int]) -> tuple[dict[str, float], dict[str, float]]:

@@ -1,7 +1,7 @@
 """Runtimes as a table: what each stores and loads, and which container a plan therefore takes."""
 
 from whet.targets.storage import Storage, beside_adapter, storage
-from whet.targets.table import TARGETS, Target, check_family, find_target, no_file_yet, stand_in, tie, tied
+from whet.targets.table import TARGETS, Target, check_family, divided, find_target, no_file_yet, stand_in, tie, tied
 
 __all__ = [
     "TARGETS",
@@ -9,6 +9,7 @@ __all__ = [
     "Target",
     "beside_adapter",
     "check_family",
+    "divided",
     "find_target",
     "no_file_yet",
     "stand_in",

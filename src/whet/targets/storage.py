@@ -120,7 +120,7 @@ def storage(
     if not target.modelling_file:
         raise UsageError(
             "{target} cannot hold different schemes ({schemes}) when one has integer zeros. Use symmetric schemes "
-            "(int4s-g128), or one scheme throughout.",
+            "(int4s, int8s), or one scheme throughout.",
             target=target.name,
             schemes=", ".join(sorted(g.name for g in kinds)),
         )

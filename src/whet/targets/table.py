@@ -16,7 +16,7 @@ has no rows at all or the model does not compile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,9 @@ GGUF_FAMILIES = (
     "mixtral",
     "qwen3_moe",
 )
+
+# Groups tried where a target takes any: powers of two, which the kernels of others take too (64 of 576, not 96).
+_GROUPS = (256, 128, 64, 32, 16, 8)
 
 TARGETS: dict[str, Target] = {
     "transformers": Target("transformers", modelling_file=True, divides=True, adapters=True),
@@ -139,6 +142,22 @@ def stand_in(target: Target, scheme: str, columns: int) -> str:
     while (group := parse_scheme(scheme).group) and columns % group:
         scheme = target.instead.get(scheme, target.simplest)
     return scheme
+
+
+def widest_group(target: Target, widths: Collection[int], most: int) -> int:
+    """The largest group up to `most` that `target` takes and that divides every row of `widths`; 0 where none does."""
+    sizes = _GROUPS if target.groups is None else target.groups
+    return max((size for size in sizes if 0 < size <= most and not any(width % size for width in widths)), default=0)
+
+
+def divided(target: Target, grid: Grid, widths: Collection[int]) -> Grid:
+    """`grid` in groups that divide every row of `widths`, where `target` needs that: its own or the largest below, of
+    integers else one scale a row. Itself where nothing fits."""
+    if target.schemes or not target.divides or not grid.group or not any(width % grid.group for width in widths):
+        return grid
+    group = widest_group(target, widths, grid.group)
+    per_row = grid.kind == INTEGER and (target.groups is None or 0 in target.groups)
+    return (grid.regrouped(group) if group or per_row else None) or grid
 
 
 def find_target(name: str) -> Target:
@@ -222,9 +241,10 @@ def check_grid(target: Target, address: str, grid: Grid, shape: tuple[int, int],
         raise refuse("holds {names} and nothing else. Use one of them, or --for whet.", names=names)
     if grid.kind == PLAIN:
         return
+    usual = f"-g{widest}" if (widest := widest_group(target, widths, 128)) else ""
     if target.formats is not None and grid.kind not in (INTEGER, *target.formats):
         if grid.kind in BLOCKS:
-            raise refuse("reads no block types of ggml. Use int4s-g128 or the like, or --for llama.cpp.")
+            raise refuse("reads no block types of ggml. Use int4s{group} or the like, or --for llama.cpp.", group=usual)
         formats = listed((*target.formats, Message("integers")))
         raise refuse("holds {names}. Use one of them, or --for whet.", names=formats)
     if grid.kind == INTEGER and grid.bits not in target.bits:
@@ -232,7 +252,9 @@ def check_grid(target: Target, address: str, grid: Grid, shape: tuple[int, int],
             "has no {bits}-bit kernel. Use {allowed} bits, or --for whet.", bits=grid.bits, allowed=with_or(target.bits)
         )
     if grid.kind == INTEGER and grid.zero == "real" and not target.real_zero:
-        raise refuse("holds no real zeros. Use an integer zero (int4-g128) or a symmetric grid (int4s-g128).")
+        raise refuse(
+            "holds no real zeros. Use an integer zero (int4{group}) or a symmetric grid (int4s{group}).", group=usual
+        )
     if table and not target.embedding:
         raise refuse("loads no quantized embedding or head. Leave out --embed (in a plan: keep).")
     if table and not grid.rows:
@@ -244,10 +266,13 @@ def check_grid(target: Target, address: str, grid: Grid, shape: tuple[int, int],
             whole=shape[0],
         )
     if grid.kind == INTEGER and target.groups is not None and grid.group not in target.groups:
+        fits = [group for group in target.groups if group and not (target.divides and any(w % group for w in widths))]
+        if not fits:
+            raise refuse("takes no group of {group}. Use none (leave out -g: one scale per row).", group=grid.group)
         raise refuse(
             "takes no group of {group}. Use a group of {allowed}, or none (per channel).",
             group=grid.group,
-            allowed=listed([group for group in target.groups if group]),
+            allowed=listed(fits),
         )
     if shape[1] % grid.multiple or (target.divides and grid.group and shape[1] % grid.group):
         raise _ragged(target, grid, shape[1], widths, refuse)
@@ -267,13 +292,12 @@ def _ragged(
             width=columns,
             scheme=stand_in(target, grid.name, columns),
         )
-    sizes = target.groups or (256, 128, 96, 64, 48, 32, 16, 8)
-    fits = [g for g in sizes if 0 < g < grid.group and not any(width % g for width in widths)]
+    group = widest_group(target, widths, grid.group)
     better = Message("one scale per row (leave out -g)")
     if grid.kind != INTEGER:
         better = Message("FP8, which has one scale per row")
-    if fits and grid.regrouped(max(fits)) is not None:
-        better = Message("a group that divides every row, such as {group}", group=max(fits))
+    if group and grid.regrouped(group) is not None:
+        better = Message("a group that divides every row, such as {group}", group=group)
     return refuse(
         "needs groups that divide the row, and {group} does not divide {width}. Use {better}, or --for whet, which "
         "keeps a shorter last group.",

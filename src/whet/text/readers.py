@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from whet.errors import MachineError, UsageError, did_you_mean
 from whet.messages import Message
 from whet.paths import TEXT_ON_HUB, no_text
+from whet.strict import parse_json
 from whet.text.chat import render_chat
 
 SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*$|\f|\n(?:[ \t]*\n){2,}", re.MULTILINE)
@@ -137,7 +138,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except json.JSONDecodeError as error:
             raise UsageError(
                 "{path}, line {line}: not JSON ({error} at column {column}). Each line holds one object.",

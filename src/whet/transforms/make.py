@@ -22,7 +22,7 @@ from torch import Tensor
 from whet.anatomy import Group, Linear, Unfolded, anatomy, fold_groups, stream
 from whet.apply.job import BATCH_TOKENS, Job
 from whet.budget import tables
-from whet.checkpoint import Checkpoint, atomic, copied_files, read_header, write_json, write_tensors
+from whet.checkpoint import NAMED, Checkpoint, atomic, copied_files, read_header, write_json, write_tensors
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage, note_event
 from whet.grids import Grid
@@ -286,7 +286,8 @@ class _Maker:
         for beside in copied_files(job.checkpoint.path):
             with atomic(self.folder / beside.name) as temporary:
                 shutil.copyfile(beside, temporary)
-        write_json(self.folder / "config.json", job.checkpoint.config)
+        config = {key: value for key, value in job.checkpoint.config.items() if key != NAMED}
+        write_json(self.folder / "config.json", config)
         gap = self._gap()
         self.journal.record(_REST, file, kl=gap)
         self.stage.step()

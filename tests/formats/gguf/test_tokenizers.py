@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerFast
 import models
 from whet.engines.llamacpp import open_gguf
 from whet.errors import GateError, UsageError
-from whet.formats.export import SAMPLES, export
+from whet.formats.export import export
 from whet.formats.gguf import plan_gguf, write_gguf
 from whet.formats.gguf.tokenizers import PRE_TOKENIZERS, fitting_name, vocabulary
+from whet.formats.running import SAMPLES
 
 ROWS = 420
 TEXTS = (

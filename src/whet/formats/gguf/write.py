@@ -45,6 +45,7 @@ from whet.formats.gguf.blocks import FLOAT_BYTES, FLOAT_TYPES, float_rows, row_b
 from whet.formats.gguf.source import Source
 from whet.formats.gguf.tokenizers import fitting_name, vocabulary
 from whet.messages import Message, to_json
+from whet.strict import parse_json
 
 # What readers call a file whose weights are mostly of a type.
 _FILE_TYPES = {
@@ -367,7 +368,7 @@ def _ends(checkpoint: Checkpoint) -> Sequence[int]:
     """Ids that end a text, as generation_config.json or config.json names them."""
     file = checkpoint.path / "generation_config.json"
     try:
-        said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        said = parse_json(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise UsageError("{file} is not valid JSON ({error}). Download it again.", file=file, error=error) from error
     found = said.get("eos_token_id", checkpoint.config.get("eos_token_id"))

@@ -1,0 +1,44 @@
+"""Entries of config.json that whoever builds or runs the model takes as they are: found here, before hours or gigabytes
+are spent on them, and named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from whet.errors import UsageError
+
+_LABELS = 100_000  # transformers makes a list of them before anything else
+
+
+def check_config(file: Path, config: Mapping[str, Any], largest: int) -> None:
+    """Raises UsageError for an entry of `config`, or of a table in it, that cannot be. largest: size of any tensor."""
+    for key, value in _entries(config):
+        if not _can_be(key, value, largest):
+            raise UsageError(
+                "{file} says {key} = {value}, which no model can have. Mend that entry, or download it again.",
+                file=file,
+                key=key,
+                value=repr(value)[:60],
+            )
+
+
+def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        yield key, value
+        if isinstance(value, Mapping) and key.endswith("config") and key != "quantization_config":
+            yield from _entries(value)
+
+
+def _can_be(key: str, value: Any, largest: int) -> bool:
+    if value is None:
+        return True
+    if key == "num_labels":
+        return isinstance(value, int) and 0 <= value <= max(_LABELS, largest)
+    if key in ("dtype", "torch_dtype"):
+        return isinstance(value, (str, Mapping))  # transformers itself says which names there are
+    if key == "sliding_window":
+        return not isinstance(value, int) or value >= 0
+    # without it models give tuples, of which nobody knows what is what
+    return not (key == "return_dict" and value is not True)

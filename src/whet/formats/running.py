@@ -1,0 +1,227 @@
+"""The proof that a .gguf file is in llama.cpp what its folder is in PyTorch: the same tokens of the same text, the same
+odds on the next token as far as the types' arithmetic allows, the same text.
+
+Both run in a process of its own: on some processors llama.cpp crashes in some types, and that must not take with it
+what was made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet import errors
+from whet.checkpoint import Checkpoint, attach_adapter, load_lighter, load_tokenizer
+from whet.checkpoint.gguf import GgufFile
+from whet.checkpoint.memory import available_memory
+from whet.child import run_python
+from whet.engines.llamacpp import LlamaEngine, available, open_gguf
+from whet.engines.probe import crash
+from whet.engines.torch import TorchEngine, open_model
+from whet.errors import GateError, WhetError
+from whet.grids import BLOCKS
+from whet.measure.divergence import score_tokens
+from whet.messages import Message, to_json
+from whet.text import encode, windows
+
+_CODE = "import sys; from whet.formats.running import answer; answer(*sys.argv[1:])"
+# Nats a token that llama.cpp may be off on average. It multiplies in the types it reads: int8 inputs for the block
+# types, of which 32 share a scale, in those of 256 weights 256; bfloat16 ones for BF16. Measured on the starter and two
+# small Llamas: F16 2e-6, BF16 3e-4, block types 2e-3 to 4e-3; on the starter those of 256 weights 6e-3 to 2e-2.
+MOST_KL = {"F32": 1e-4, "F16": 1e-4, "BF16": 1e-2}
+_MOST_KL_BLOCKS, _MOST_KL_WIDE = 2e-2, 6e-2
+_WINDOWS, _WINDOW = 16, 128
+_NEW_TOKENS = 32
+_PROMPTS = 3
+# Text of several kinds, where tokenizers differ: Korean, digits, runs of spaces, line ends, marks, other scripts.
+SAMPLES = (
+    "Once upon a time there was a small fox who lived at the edge of a forest. Every morning she counted the trees.",
+    "옛날 옛적 깊은 산속에 호랑이 한 마리가 살았습니다. 호랑이는 아침마다 강가에 나가 물을 마시고 노래를 불렀지요.",
+    "The price rose from 1,299.50 to 2300 in 1987; that's 77 % more, isn't it? I'LL say \"yes\" (perhaps).",
+    "오늘은 3월 14일, 기온은 영하 2.5도입니다. GPU 2개로 whet을 실행했더니 40%가 줄었다!",
+    "def add(a, b):\n    # sum\n\treturn a + b\n\n\nprint(add(2, 40))   #  two  spaces\r\n",
+    "Ünïcödé, 日本語のテキスト, русский, emoji 🙂👍🏽, a​zero width, ﬁ ligature, ½, ㈜한글, ㄱㄴㄷ.",
+    " leading space, trailing space ",
+)
+
+
+def prove_running(
+    file: GgufFile,
+    folder: Path,
+    manifest: Mapping[str, Any] | None,
+    kinds: Sequence[str],
+    documents: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """What was found of `file` in llama.cpp, or why it was not run: an entry `llama.cpp`.
+
+    folder, manifest: what it was made from, and its whet.json where that is not written yet. kinds: types of its
+    matrices. documents: text to check on beside SAMPLES. Raises GateError where it is another model.
+    """
+    if not available():
+        return {"llama.cpp": Message("llama-cpp-python is not installed (pip install 'whet[llamacpp]')")}
+    order = {
+        "file": str(file.path),
+        "folder": str(folder),
+        "manifest": manifest,
+        "kinds": list(kinds),
+        "documents": None if documents is None else list(documents),
+        "threads": torch.get_num_threads(),
+        "needs": 5 * file.parameters + 2**28,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, answered = Path(scratch) / "order.json", Path(scratch) / "answer.json"
+        asked.write_text(json.dumps(order), encoding="utf-8")
+        done = run_python(_CODE, str(asked), str(answered))
+        if (how := crash(done)) is not None:
+            return {"llama.cpp": Message("it crashed ({how}). Try the file where it is to run", how=how)}
+        if not answered.exists():
+            raise RuntimeError(f"the proof in llama.cpp ended with code {done.returncode}: {done.stderr[-2000:]}")
+        found: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
+    if "error" in found:
+        raise getattr(errors, found["error"])(Message.read(found["message"]))
+    return {name: Message.read(value) if name == "llama.cpp" else value for name, value in found.items()}
+
+
+def answer(order: str, answered: str) -> None:
+    """What runs in the process of its own: does what the file `order` says, and writes what was found."""
+    asked = json.loads(Path(order).read_text(encoding="utf-8"))
+    torch.set_num_threads(asked["threads"])
+    try:
+        found = _proved(asked)
+    except WhetError as error:
+        found = {"error": type(error).__name__, "message": error.message}
+    Path(answered).write_text(json.dumps(to_json(found)), encoding="utf-8")
+
+
+def _proved(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokens, odds and text in llama.cpp against the folder in PyTorch; says why where that cannot be run."""
+    theirs = open_gguf(asked["file"], alone=True)
+    free = available_memory()
+    if free is not None and free < asked["needs"]:
+        return {
+            "llama.cpp": Message(
+                "it loads; comparing needs {needs:.1f} GB of memory and {free:.1f} GB are free",
+                needs=asked["needs"] / 1e9,
+                free=free / 1e9,
+            )
+        }
+    mine, path, documents = _open_folder(Path(asked["folder"]), asked["manifest"]), theirs.file.path, asked["documents"]
+    texts = [*SAMPLES, *(documents or ())[: 4 * _WINDOWS]]
+    found: dict[str, Any] = {"tokens": _same_tokens(mine, theirs, texts)}
+    length = min(_WINDOW, theirs.context or _WINDOW)
+    if documents:
+        cut = windows(documents, mine.tokenizer, _WINDOWS, length, 0, Message("the text to check on"))
+    else:
+        rows = [torch.tensor(row[:length]) for row in encode(SAMPLES, mine.tokenizer)]
+        cut = [row for row in rows if len(row) > 1]
+    found |= _same_odds(mine, theirs, cut, asked["kinds"], path)
+    # near a tie a router takes another expert, which moves logits by more than any arithmetic
+    room = math.inf if theirs.file.setting("expert_count") is not None else 2 * found["largest_difference"]
+    found["greedy"] = _same_text(mine, theirs, cut, room, path)
+    return found
+
+
+def _open_folder(folder: Path, manifest: Mapping[str, Any] | None) -> TorchEngine:
+    """The model of `folder` in float32, read as `manifest` says or else as its own whet.json does."""
+    if manifest is None:
+        return open_model(folder, "cpu", "float32")
+    how = manifest.get("reading") or manifest
+    model = load_lighter(Checkpoint(folder), how["linears"], torch.float32, "cpu", how.get("names"))
+    if "adapter" in manifest:
+        attach_adapter(model, folder, "cpu")
+    return TorchEngine(model, load_tokenizer(folder), str(folder))
+
+
+def _same_tokens(mine: TorchEngine, theirs: LlamaEngine, texts: Sequence[str]) -> int:
+    """How many texts were tokenized alike, which must be all."""
+    for text in texts:
+        a, b = mine.encode(text), theirs.encode(text)
+        if a != b:
+            at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            raise GateError(
+                "{path}: llama.cpp reads {text!r} as other tokens than the model's tokenizer (from token {at}: "
+                "{theirs} instead of {mine}), so it cannot be written for llama.cpp.",
+                path=theirs.folder,
+                text=text[:60],
+                at=at,
+                theirs=b[at : at + 3],
+                mine=a[at : at + 3],
+            )
+    return len(texts)
+
+
+def _same_odds(
+    mine: TorchEngine, theirs: LlamaEngine, cut: Sequence[Tensor], kinds: Sequence[str], path: Path
+) -> dict[str, float]:
+    """Mean KL in nats a token, which must be within the arithmetic of the file's types, and the largest difference."""
+    total, count, largest = 0.0, 0, 0.0
+    for row in cut:
+        batch = row[None]
+        ours = mine.logits(batch).float()
+        other = torch.cat(list(theirs.logit_chunks(batch, batch.numel())), dim=1)
+        if not torch.isfinite(other).all():
+            raise GateError(
+                "{path}: llama.cpp computes logits that are not finite. A type overflows: try --type bf16.", path=path
+            )
+        width = min(ours.shape[-1], other.shape[-1])
+        kl, *_ = score_tokens(ours[:, :-1, :width], other[:, :-1, :width], batch[:, 1:])
+        total, count = total + kl.double().sum().item(), count + kl.numel()
+        largest = max(largest, (ours[..., :width] - other[..., :width]).abs().max().item())
+    most = max(map(_most_kl, kinds))
+    if not total / count <= most:
+        raise GateError(
+            "{path}: llama.cpp's odds on the next token differ from the folder's by KL {kl:.3g} nats a token, more "
+            "than the arithmetic of its types explains ({most:g}). The architecture {name} may compute something else "
+            "for this config; please report it.",
+            path=path,
+            kl=total / count,
+            most=most,
+            name=theirs.file.architecture,
+        )
+    return {"kl": total / count, "most_kl": most, "largest_difference": largest}
+
+
+def _most_kl(kind: str) -> float:
+    wide = kind in BLOCKS and BLOCKS[kind].group == 256
+    return MOST_KL.get(kind, _MOST_KL_WIDE if wide else _MOST_KL_BLOCKS)
+
+
+def _same_text(
+    mine: TorchEngine, theirs: LlamaEngine, cut: Sequence[Tensor], near: float, path: Path
+) -> dict[str, int]:
+    """Greedy continuations must be the same, but for choices that lie within what arithmetic may move.
+
+    `same` counts continuations that are equal throughout, `close` those that part where the logits of the two tokens
+    were at most `near` to each other.
+    """
+    room = min(mine.context or 1 << 30, theirs.context or 1 << 30) - 1
+    prompts = [row[: max(2, min(len(row) // 2, room - 1))].tolist() for row in cut[:_PROMPTS]]
+    new = min(_NEW_TOKENS, min(room - len(prompt) for prompt in prompts))
+    if new < 1:
+        return {"same": 0, "close": 0, "of": 0}
+    close = 0
+    for prompt, a, b in zip(prompts, mine.continue_ids(prompts, new), theirs.continue_ids(prompts, new), strict=True):
+        if a == b:
+            continue
+        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        logits = mine.logits(torch.tensor([[*prompt, *a[:at]]]))[0, -1].float()
+        best = logits.max()
+        other = logits[b[at]] if at < len(b) else max(logits[end] for end in mine.ends)
+        if best - other > near:
+            raise GateError(
+                "{path}: llama.cpp goes on with another text than the folder after {prompt!r}: {theirs!r} instead of "
+                "{mine!r}.",
+                path=path,
+                prompt=mine.decode(prompt)[-40:],
+                theirs=theirs.decode(b)[:60],
+                mine=mine.decode(a)[:60],
+            )
+        close += 1
+    return {"same": len(prompts) - close, "close": close, "of": len(prompts)}
