@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -33,6 +35,24 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     if not WHOLE:
         told = {"load_seconds": 1.0, "peak_bytes": 1 << 28, "before_bytes": 1 << 27}
         monkeypatch.setattr(importlib.import_module("whet.measure.compare"), "footprint", lambda *_, **__: dict(told))
+
+
+@pytest.fixture(autouse=True)
+def llama_cpp_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are tried and proved in llama.cpp without the processes that keep its crashes apart, each of which imports
+    torch anew. Tests marked `children` start them."""
+    running, probe = (sys.modules.get(f"whet.{name}") for name in ("formats.running", "engines.probe"))
+    if request.node.get_closest_marker("children"):
+        return
+
+    def here(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        if running is not None and code == running._CODE:
+            running.answer(*arguments)
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    for module in (running, probe):
+        if module is not None:
+            monkeypatch.setattr(module, "run_python", here)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

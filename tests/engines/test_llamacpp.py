@@ -146,6 +146,7 @@ def test_numbers_that_native_code_aborts_on_do_not_reach_it(made, tmp_path, monk
         open_gguf(tmp_path / "odd.gguf")
 
 
+@pytest.mark.children
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -161,6 +162,7 @@ def test_a_file_that_native_code_crashes_on_is_an_error(made, tmp_path, monkeypa
         open_gguf(made[1])
 
 
+@pytest.mark.children
 def test_what_native_code_crashes_on_is_found_before(made, tmp_path, monkeypatch):
     """Whatever passes the checks of the header."""
     pytest.importorskip("llama_cpp")

@@ -63,6 +63,7 @@ def test_the_file_in_the_folder_holds_what_was_solved(folders):
     assert file.tensors["token_embd.weight"].type == "Q5_1"
 
 
+@pytest.mark.children
 def test_the_run_tells_what_it_proved(folders, tmp_path):
     pytest.importorskip("llama_cpp")
     made = compress(folders / "original", tmp_path / "again", scheme="q4_0", embed="Q5_1")
@@ -298,6 +299,7 @@ def test_without_llama_cpp_the_weights_are_proved_and_the_rest_is_said(folders, 
     assert "whet[llamacpp]" in made["check"]["llama.cpp"] and "was not run" in told[-1]["message"]
 
 
+@pytest.mark.children
 def test_a_crash_of_llama_cpp_takes_nothing_with_it(folders, tmp_path, monkeypatch):
     """On some processors it dies in some types, after everything was made."""
     pytest.importorskip("llama_cpp")
