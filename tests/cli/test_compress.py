@@ -53,7 +53,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         (("--repair", "16"), "repair", 16),
         ((), "repair", None),
         ((), "scheme", None),
-        ((), "samples", 128),
+        ((), "samples", None),
+        (("--samples", "5"), "samples", 5),
     ],
 )
 def test_options_become_arguments(command: Callable, asked: list, typed: tuple, key: str, value: Any) -> None:
