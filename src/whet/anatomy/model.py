@@ -137,6 +137,11 @@ class Anatomy:
         """Every linear of every block, in the order of the model."""
         return [linear for block in self.blocks for linear in block]
 
+    @property
+    def widest(self) -> int:
+        """Columns of the widest linear of the blocks."""
+        return max((linear.shape[1] for linear in self.linears()), default=0)
+
     def block_prefix(self, index: int) -> str:
         """Module name of block `index`, with a final dot."""
         return self.prefixes[index]

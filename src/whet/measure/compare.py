@@ -61,7 +61,6 @@ from whet.messages import Message
 from whet.text import fingerprint, located_windows, read_documents, split
 
 VERSION = 1
-_NAMES = ("original", "lighter")
 
 
 def compare(

@@ -12,13 +12,12 @@ from whet.measure.items import Item
 from whet.measure.sides import item_tokens, seconds_a_token
 from whet.steps.estimate import scoring_seconds, seconds_by_stage
 from whet.steps.rounds import ALONE, QUALITY_ROUNDS, TRIED
-from whet.steps.score import SCORED_TOKENS
+from whet.steps.score import scored_tokens
 
 # Seconds a byte that reading takes, with its hash and the proof that it is finite.
 _READING = 1e-9
 # Seconds that opening and hashing what was written takes, at least.
 _FINISHING = 0.3
-_WALKS = 4  # of scoring, at most
 # Seconds that a block takes at least, however small it is.
 _BLOCK = 0.05
 # Tokens of questions that are answered one after another, over tokens that are read.
@@ -61,8 +60,8 @@ def reading(checkpoint: Checkpoint) -> Part:
 
 def scoring(job: Job, items: Sequence[Item] = ()) -> Part:
     """Scoring every part, on text and on questions."""
-    tokens = min(job.tokens // 2, _WALKS * SCORED_TOKENS)
-    return Part("score", scoring_seconds(job, tokens + item_tokens(items)))
+    walks, tokens = scored_tokens(job.tokens)
+    return Part("score", scoring_seconds(job, walks * tokens + item_tokens(items)))
 
 
 def _asking(job: Job, items: Sequence[Item]) -> float:

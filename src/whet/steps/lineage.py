@@ -20,7 +20,9 @@ def next_manifest(
 
     record: what the step did, as plain JSON; versions are added. name, sha256: of `source`, where it is an original.
     container: how tensors are stored, `dense` for weights themselves. what: the manifest's other keys.
+    Raises UsageError where `source` has changed since it was examined.
     """
+    source.check_unchanged()
     before = source.whet or {}
     versions = {
         "whet": __version__,

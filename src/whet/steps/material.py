@@ -110,8 +110,7 @@ def _check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor,
 
 def _helpful(asked: Quantize | Masks, parts: Anatomy) -> int:
     """Tokens beyond which more do not help, unless a number of windows was asked for."""
-    widest = max((linear.shape[1] for linear in parts.linears()), default=0)
-    return max(_HELPFUL, _A_COLUMN * widest) if asked.samples is None else sys.maxsize
+    return max(_HELPFUL, _A_COLUMN * parts.widest) if asked.samples is None else sys.maxsize
 
 
 def _first(windows: Sequence[Tensor], tokens: int) -> list[Tensor]:
@@ -129,14 +128,13 @@ def about_text(asked: Quantize | Masks, material: Material, parts: Anatomy, *, s
     """Notes on text that is too little. solved: whether second moments of it are solved with."""
     notes = []
     seen = sum(map(len, material.solve)) + material.synthetic
-    widest = max((linear.shape[1] for linear in parts.linears()), default=0)
-    if material.solve and solved and seen < widest:
+    if material.solve and solved and seen < parts.widest:
         notes.append(
             Message(
                 "solved on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give more "
                 "text (--text, --samples, --synthetic)",
                 tokens=seen,
-                widest=widest,
+                widest=parts.widest,
             )
         )
     if asked.text is not None and not material.verify:

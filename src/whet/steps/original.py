@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,14 +120,7 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
         for name, parameter in model.named_parameters():
             stored = checkpoint.tensors.get(name)
             if stored is not None and stored.shape != tuple(parameter.shape):
-                raise UsageError(
-                    "{folder}: tensor {name} has shape {shape}, config.json asks for {asked}. Weights and config are "
-                    "of different models; download the folder again.",
-                    folder=checkpoint.path,
-                    name=name,
-                    shape=list(stored.shape),
-                    asked=list(parameter.shape),
-                )
+                raise _misshapen(checkpoint, name, parameter.shape)
         return
     stored_as = {parts.name(stored): stored for stored in checkpoint.tensors}
     expected = {stored_as.get(n, n): tuple(p.shape) for n, p in model.named_parameters()}
@@ -144,14 +137,7 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
                 name=name,
             )
         if stored.shape != shape:
-            raise UsageError(
-                "{folder}: tensor {name} has shape {shape}, config.json asks for {asked}. Weights and config are of "
-                "different models; download the folder again.",
-                folder=checkpoint.path,
-                name=name,
-                shape=list(stored.shape),
-                asked=list(shape),
-            )
+            raise _misshapen(checkpoint, name, shape)
     known = set(parts.unnamed) | set(expected) | {f"{parts.family.head}.weight"}
     extra = [n for names in parts.block_tensors for n in names if n not in known]
     if extra:
@@ -162,6 +148,17 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
             count=len(extra),
             name=extra[0],
         )
+
+
+def _misshapen(checkpoint: Checkpoint, name: str, asked: Sequence[int]) -> UsageError:
+    return UsageError(
+        "{folder}: tensor {name} has shape {shape}, config.json asks for {asked}. Weights and config are of different "
+        "models; download the folder again.",
+        folder=checkpoint.path,
+        name=name,
+        shape=list(checkpoint.tensors[name].shape),
+        asked=list(asked),
+    )
 
 
 def _unstacked(

@@ -121,8 +121,7 @@ def _to_size(job: Job, budget: Budget, scores: dict[str, Any], rounds: list[Roun
 def _trial(job: Job) -> Job:
     """The job that a plan is tried with: on windows from all over the text, without training; `job` itself where that
     would save little."""
-    least = _A_COLUMN * max(linear.shape[1] for linear in job.anatomy.linears())
-    step = int(job.tokens / max(1, TRIED * job.tokens, least))
+    step = int(job.tokens / max(1, TRIED * job.tokens, _A_COLUMN * job.anatomy.widest))
     solver = job.effort.alone.name
     if step < 2 and solver == job.solver:
         return job

@@ -149,11 +149,16 @@ def language(text: str) -> str:
     return "ko" if letters and len(_HANGUL.findall(text)) >= 0.3 * letters else "en"
 
 
+def scored_tokens(solving: int) -> tuple[int, int]:
+    """Walks, and tokens of text in each, that score a model which is solved on `solving` tokens."""
+    share = int(_SHARE * solving)
+    return max(1, min(_WALKS, share // SCORED_TOKENS)), min(SCORED_TOKENS, max(share, _FEWEST))
+
+
 def _of_text(windows: Sequence[Tensor], tokenizer: Any) -> list[list[Sample]]:
-    """For each walk as many windows as SCORED_TOKENS hold, by language, without padding."""
+    """The windows of each walk, by language, without padding."""
     walks: list[dict[str, list[Tensor]]] = []
-    share = int(_SHARE * sum(map(len, windows)))
-    most, tokens = max(1, min(_WALKS, share // SCORED_TOKENS)), min(SCORED_TOKENS, max(share, _FEWEST))
+    most, tokens = scored_tokens(sum(map(len, windows)))
     taken = tokens
     for window in (whole[:_SCORED_WINDOW] for whole in windows):
         if taken + len(window) > tokens:

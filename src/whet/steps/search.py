@@ -138,9 +138,10 @@ def _alone(rounds: Sequence[Round], best: Round) -> dict[str, float]:
     """What parts of the best round lose by themselves, in nats a token, by address: as measured in the last round that
     had them on the same scheme."""
     return {
-        part["addresses"][0]: part["kl"]
+        address: part["kl"]
         for one in rounds
         for part in one.marginal.get("parts", [])
         if len(part["addresses"]) == 1
-        and one.plan["schemes"][part["addresses"][0]] == best.plan["schemes"][part["addresses"][0]]
+        for address in part["addresses"]
+        if one.plan["schemes"][address] == best.plan["schemes"][address]
     }
