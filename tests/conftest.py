@@ -12,6 +12,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator
 from typing import Any
 
@@ -24,6 +25,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Hashes of tests' files go nowhere; what was downloaded stays where it is.
+_CACHES = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+os.environ.setdefault("HF_HOME", os.path.join(_CACHES, "huggingface"))
+os.environ["XDG_CACHE_HOME"] = os.path.join(tempfile.gettempdir(), "whet-tests", str(os.getpid()))
 
 NO_SKIP = os.environ.get("WHET_NO_SKIP", "") not in ("", "0")
 

@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from whet.checkpoint.verify import verify
     from whet.engines.opening import generate
     from whet.formats.export import export
     from whet.measure.compare import compare
@@ -37,6 +38,7 @@ _VERBS = {
     "resume": "whet.recipe.resume",
     "run": "whet.recipe.runner",
     "status": "whet.recipe.resume",
+    "verify": "whet.checkpoint.verify",
 }
 __all__ = [
     "__version__",
@@ -50,6 +52,7 @@ __all__ = [
     "resume",
     "run",
     "status",
+    "verify",
 ]
 
 

@@ -31,6 +31,7 @@ from whet.checkpoint.loading import (
     size_on_disk,
 )
 from whet.checkpoint.manifest import MANIFEST, BaseModelName, Manifest, hashed_files
+from whet.checkpoint.verify import check_files
 
 __all__ = [
     "ADAPTER",
@@ -49,6 +50,7 @@ __all__ = [
     "adapter_tensors",
     "atomic",
     "attach_adapter",
+    "check_files",
     "copied_files",
     "copy_beside",
     "disk_errors",

@@ -49,7 +49,7 @@ def inside(folder: Path, file: Path) -> bool:
 def refuse_links(folder: Path) -> None:
     """Raises UsageError where anything that is read of a model is a link to a file outside its folder."""
     for file in sorted(folder.iterdir()):
-        if file.is_symlink() and _is_read(file.name) and not inside(folder, file):
+        if file.is_symlink() and is_read(file.name) and not inside(folder, file):
             raise UsageError(
                 "{file} is a link to {target}, outside the folder. A model's folder holds its own files: put a copy "
                 "there if you trust where it leads, or do not use this model.",
@@ -115,5 +115,6 @@ def _taken(name: str) -> bool:
     return name not in _WRITTEN and bool(_READ.fullmatch(name) or _PAPERS.fullmatch(name))
 
 
-def _is_read(name: str) -> bool:
+def is_read(name: str) -> bool:
+    """Whether a file of this name is read of a model: weights, configs, tokenizer."""
     return name in ("config.json", "whet.json") or name.endswith(_WEIGHTS) or bool(_READ.fullmatch(name))

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
 
 from whet.checkpoint.adapter import ADAPTER
 from whet.checkpoint.files import sha256
 from whet.errors import UsageError
 from whet.foreign import recognized
+from whet.messages import Message
 from whet.strict import Note
 
 MANIFEST = "whet.json"
+
+
+def _in_folder(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+        raise ValueError(Message("{name!r} is no file of the folder", name=name))
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_in_folder)]
 
 
 class BaseModelName(BaseModel):
@@ -23,6 +35,13 @@ class BaseModelName(BaseModel):
 
     name: str
     sha256: str | None = None
+
+
+class Listed(TypedDict):
+    """Size and SHA-256 of a file that was written."""
+
+    bytes: Annotated[int, Field(strict=True, ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Manifest(BaseModel):
@@ -52,7 +71,7 @@ class Manifest(BaseModel):
     notes: list[str | Note] = Field(default_factory=list)
     lineage: list[dict[str, Any]] = Field(default_factory=list)
     gguf: dict[str, Any] | None = None
-    files: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    files: dict[FileName, Listed] = Field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """As it is written; what does not apply is left out."""
@@ -79,15 +98,16 @@ def read_manifest(value: dict[str, Any], file: Path) -> dict[str, Any]:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))
+        said = fault["ctx"]["error"].args[0] if fault["type"] == "value_error" else recognized(fault["msg"])
         raise UsageError(
             "{file} is damaged at {place}: {fault}. Download the folder again, or make it anew.",
             file=file,
             place=place,
-            fault=recognized(fault["msg"]),
+            fault=said,
         ) from error
 
 
-def hashed_files(folder: Path) -> dict[str, dict[str, Any]]:
+def hashed_files(folder: Path) -> dict[str, Listed]:
     """Bytes and SHA-256 of every file of a folder but the manifest, by name."""
     # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
     names = sorted(

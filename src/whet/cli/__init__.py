@@ -17,7 +17,21 @@ import typer
 from typer.exceptions import TyperException
 
 import whet
-from whet.cli import compare, compress, demo, export, generate, inspect, masks, plan, resume, run, schema, status
+from whet.cli import (
+    compare,
+    compress,
+    demo,
+    export,
+    generate,
+    inspect,
+    masks,
+    plan,
+    resume,
+    run,
+    schema,
+    status,
+    verify,
+)
 from whet.cli.console import escaped
 from whet.cli.phrases import say, sentence
 from whet.errors import WhetError, machine_error
@@ -48,7 +62,9 @@ def _options(
     pass
 
 
-for _verb in (demo, inspect, plan, compress, masks, run, status, export, compare, generate, resume, schema):
+for _verb in (
+    demo, inspect, plan, compress, masks, run, status, export, compare, verify, generate, resume, schema,
+):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], epilog=_verb.EXAMPLE)(_verb.run)
 
 

@@ -38,6 +38,7 @@ def run(
             seed=seed,
             chat=chat,
             device=device,
+            on_event=console.on_event,
         )
         console.show(text if chat else prompt + text)
         console.result({"model": folder, "prompt": prompt, "text": text, "temperature": temperature, "seed": seed})

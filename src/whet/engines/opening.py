@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 
+from whet.checkpoint import check_files
 from whet.checkpoint.gguf import is_gguf
 from whet.engines.llamacpp import LlamaEngine, open_gguf
 from whet.engines.torch import TorchEngine, open_model
 from whet.errors import UsageError
+from whet.events import OnEvent, ignore
 
 
 def open_engine(
@@ -31,6 +33,7 @@ def generate(
     seed: int = 0,
     chat: bool = False,
     device: str = "auto",
+    on_event: OnEvent = ignore,
 ) -> str:
     """The text after `prompt`, from any model folder or .gguf; greedy at temperature 0, else sampled with `seed`.
 
@@ -41,6 +44,7 @@ def generate(
         raise UsageError("The prompt is empty. Give some words to continue.")
     if is_gguf(folder) and device not in ("auto", "cpu"):
         raise UsageError("{path} runs in llama.cpp, which whet runs on the processor. Leave --device out.", path=folder)
+    check_files(folder, on_event)
     engine = open_engine(folder, device)
     ids = engine.encode(prompt, chat=chat)
     (new,) = engine.continue_ids([ids], max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)

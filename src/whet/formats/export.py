@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from gguf.constants import GGMLQuantizationType
 
+from whet.checkpoint import check_files
 from whet.checkpoint.gguf import ADAPTER_KEY, GgufFile
 from whet.errors import GateError, MachineError, UsageError, did_you_mean
 from whet.events import OnEvent, ignore, note_event
@@ -64,6 +65,7 @@ def export(
     target = Path(out) if out is not None else Path(f"{name}.gguf")
     _must_be_new(target)
     check_output(target, path)
+    check_files(path, on_event)
     layout = plan_gguf(path, kind.upper() if kind else None)
     _must_be_free(target, layout)
     documents: list[str] | None = None

@@ -34,6 +34,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 import whet
+from whet.checkpoint import check_files
 from whet.engines.opening import open_engine
 from whet.errors import UsageError
 from whet.events import OnEvent, Part, Stage, Way, ignore
@@ -121,6 +122,8 @@ def compare(
     if tasks:
         require_harness()
     items = [] if skills is None else read_skills(skills)
+    for model in (original, lighter):
+        check_files(model, on_event)
     size = {"original": size_of(original), "lighter": size_of(lighter)}
     must_be_this_way_round(original, lighter, size)
     given = _given(asked, text)

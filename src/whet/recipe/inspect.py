@@ -19,6 +19,7 @@ from typing import Any
 from whet.apply.job import scale_dtype
 from whet.budget import tables
 from whet.budget.mix import KEEP, Budget, Offers, make_plan, offered
+from whet.checkpoint import check_files
 from whet.errors import UsageError
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.items import read_skills
@@ -50,6 +51,7 @@ def inspect(model: str | Path, *, on_event: OnEvent = ignore, **options: Any) ->
     text = {name: getattr(asked, name) for name in Text.model_fields}
     quantize = Quantize.of("inspect", scheme="int8s", target="whet", **text)
     job = decide(model, quantize, seed=asked.seed, device=asked.device)
+    check_files(job.original.path, on_event)
     own = {linear.address for linear in tables(job.anatomy)}
     scales = scale_dtype(job.dtype)
     way = Way(on_event, [scoring(job, items), Part("plan", 1)])

@@ -25,7 +25,7 @@ from whet.apply.passes import solve_through, without_text
 from whet.apply.run import Run
 from whet.apply.shards import Shards
 from whet.budget import check_model
-from whet.checkpoint import copied_files, sha256, size_on_disk
+from whet.checkpoint import check_files, copied_files, sha256, size_on_disk
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage, note_event
 from whet.messages import Message
@@ -52,7 +52,9 @@ def planned(run: Run, job: Job, needs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def examined(job: Job, on_event: OnEvent) -> Job:
-    """`job` once the whole original was read: it must be finite, and the one that the plan was made for."""
+    """`job` once the whole original was read: it must be finite, what whet wrote if whet wrote it, and the one that the
+    plan was made for."""
+    check_files(job.original.path, on_event)
     stage = Stage(on_event, "read", len(job.checkpoint.stored))
     digest = job.checkpoint.examine(lambda _: stage.step())
     if job.plan is not None:
