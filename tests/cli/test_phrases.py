@@ -78,6 +78,8 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
     told |= {f"loads.{container}" for container in ("transformers", "modelling file", "dense")}
     told |= {f"run.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
+    told |= {f"verify.{what}" for what in ("file", "state", "listed", "found", "pass", "fail")}
+    told |= {f"verify.{state}" for state in ("missing", "outside", "size", "changed", "unlisted")}
     told |= {f"status.{state}" for state in ("running", "stopped", "finished")}
     outcomes = ("kept", "skipped", "stopped", "undecided", "not reached", "stopped run", "waiting", "running")
     told |= {f"outcome.{outcome}" for outcome in outcomes}

@@ -20,6 +20,7 @@ from whet.checkpoint.beside import inside, refuse_links
 from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint
 from whet.checkpoint.modeling_whet import converted, fill
+from whet.checkpoint.table import check_fitting, check_stored
 from whet.errors import UsageError
 from whet.paths import find_folder
 
@@ -156,11 +157,16 @@ def load_lighter(
 
     names: what the model calls tensors that are stored under other names. convert: have transformers find that out.
     """
+    given = check_stored(checkpoint, table)
     model = empty_model(checkpoint, dtype)
     files = sorted({info.file.name for info in checkpoint.tensors.values()})
     if convert:
-        with quiet_transformers():
-            return converted(model, checkpoint.path, files, table, device)
+        try:
+            with quiet_transformers():
+                return converted(model, checkpoint.path, files, table, device)
+        except Exception as error:  # weights that do not fit the architecture
+            raise _unusable(checkpoint, error) from error
+    check_fitting(checkpoint, table, given, model, names or {})
     missing = fill(model, checkpoint.path, files, table, device, names)
     if missing:
         raise UsageError(

@@ -6,10 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from typing_extensions import TypedDict
 
 from whet.checkpoint.adapter import ADAPTER
 from whet.checkpoint.files import sha256
+from whet.checkpoint.table import checked_table
 from whet.errors import UsageError
 from whet.foreign import recognized
 from whet.messages import Message
@@ -37,11 +37,33 @@ class BaseModelName(BaseModel):
     sha256: str | None = None
 
 
-class Listed(TypedDict):
+class _Reading(BaseModel):
+    """How tensors are read, as `formats.reading` writes it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    linears: Annotated[dict[str, dict[str, Any]], AfterValidator(checked_table)]
+    names: dict[str, str] = Field(default_factory=dict)
+    convert: bool = False
+
+
+class _Listed(BaseModel):
     """Size and SHA-256 of a file that was written."""
 
-    bytes: Annotated[int, Field(strict=True, ge=0)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+def _as(kind: type[BaseModel]) -> AfterValidator:
+    """That a mapping is what `kind` says; it stays the mapping that it is."""
+
+    def checked(value: dict[str, Any]) -> dict[str, Any]:
+        kind.model_validate(value)
+        return value
+
+    return AfterValidator(checked)
 
 
 class Manifest(BaseModel):
@@ -60,9 +82,9 @@ class Manifest(BaseModel):
     target: str
     container: str
     dequantize: bool = False
-    linears: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    linears: Annotated[dict[str, dict[str, Any]], AfterValidator(checked_table)] = Field(default_factory=dict)
     masks: dict[str, dict[str, Any]] | None = None
-    reading: dict[str, Any] | None = None
+    reading: Annotated[dict[str, Any], _as(_Reading)] | None = None
     transforms: dict[str, dict[str, Any]] | None = None
     adapter: dict[str, Any] | None = None
     copied: list[str] = Field(default_factory=list)
@@ -71,7 +93,7 @@ class Manifest(BaseModel):
     notes: list[str | Note] = Field(default_factory=list)
     lineage: list[dict[str, Any]] = Field(default_factory=list)
     gguf: dict[str, Any] | None = None
-    files: dict[FileName, Listed] = Field(default_factory=dict)
+    files: dict[FileName, Annotated[dict[str, Any], _as(_Listed)]] = Field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """As it is written; what does not apply is left out."""
@@ -107,7 +129,7 @@ def read_manifest(value: dict[str, Any], file: Path) -> dict[str, Any]:
         ) from error
 
 
-def hashed_files(folder: Path) -> dict[str, Listed]:
+def hashed_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Bytes and SHA-256 of every file of a folder but the manifest, by name."""
     # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
     names = sorted(

@@ -14,7 +14,7 @@ from whet.checkpoint.beside import inside, is_read
 from whet.checkpoint.files import sha256
 from whet.checkpoint.folder import read_whet
 from whet.checkpoint.hashes import Hashes
-from whet.checkpoint.manifest import MANIFEST, Listed
+from whet.checkpoint.manifest import MANIFEST
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore, note_event
 from whet.messages import Message, first_of
@@ -104,12 +104,14 @@ def check_files(model: str | Path, on_event: OnEvent = ignore) -> None:
         )
 
 
-def _listed(folder: Path) -> dict[str, Listed]:
+def _listed(folder: Path) -> dict[str, dict[str, Any]]:
     manifest = read_whet(folder)
     return {} if manifest is None else manifest["files"]
 
 
-def _examined(folder: Path, name: str, about: Listed, hashes: Hashes, *, again: bool = False) -> dict[str, Any]:
+def _examined(
+    folder: Path, name: str, about: Mapping[str, Any], hashes: Hashes, *, again: bool = False
+) -> dict[str, Any]:
     """One file beside what whet.json says of it."""
     file = folder / name
     told = {"name": name, "state": "missing", "bytes": None, "listed": about["bytes"]}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from whet.checkpoint import Checkpoint
 from whet.checkpoint.modeling_whet import codes_of, decode, parts_of, unpack
+from whet.checkpoint.table import check_stored
 from whet.errors import UsageError
 from whet.formats.gguf.blocks import FLOAT_TYPES, block_type, blocks, float_rows
 from whet.messages import Message, listed
@@ -40,6 +41,7 @@ class Source:
         self.checkpoint, self.linears = checkpoint, linears
         self.tensors: dict[str, Stored] = {}
         lost: dict[str, list[str]] = {}
+        check_stored(checkpoint, linears)
         for name, info in checkpoint.tensors.items():
             address, _, part = name.rpartition(".")
             entry = dict(linears.get(address, {}))
