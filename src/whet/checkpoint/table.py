@@ -145,7 +145,7 @@ class _Parts:
     def __init__(self, checkpoint: Checkpoint, address: str) -> None:
         self.checkpoint, self.address = checkpoint, address
 
-    def bad(self, part: str, template: str, /, **values: Any) -> UsageError:
+    def unfit(self, part: str, template: str, /, **values: Any) -> UsageError:
         return UsageError(
             "{folder}: {name} {fault}. Weights and whet.json are not of one folder, or a file is damaged: download the "
             "folder again, or make it anew.",
@@ -158,9 +158,9 @@ class _Parts:
         """The shape of a part, which has one of `dtypes` and one of `shapes`."""
         info = self.checkpoint.tensors.get(f"{self.address}.{part}")
         if info is None:
-            raise self.bad(part, "is missing, which whet.json says is stored")
+            raise self.unfit(part, "is missing, which whet.json says is stored")
         if info.dtype not in dtypes or (shapes and info.shape not in shapes):
-            raise self.bad(
+            raise self.unfit(
                 part,
                 "is {dtype} of shape {shape}, and whet.json tells of {wanted}",
                 dtype=str(info.dtype).removeprefix("torch."),
@@ -182,7 +182,7 @@ def _codes(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> Sh
     parts.wants("weight_shape", (torch.int64,), (2,))
     rows, columns = parts.read("weight_shape").tolist()
     if min(rows, columns) < 1 or max(rows, columns) > 1 << 31:
-        raise parts.bad("weight_shape", "says {shape}, which no weight has", shape=[rows, columns])
+        raise parts.unfit("weight_shape", "says {shape}, which no weight has", shape=[rows, columns])
     group = entry["group"] or columns
     groups = -(-columns // group)
     if "in_byte" in entry:
@@ -200,7 +200,7 @@ def _codes(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> Sh
     if "values" in entry and "in_byte" not in entry and len(entry["values"]) < 1 << bits:
         largest = int(codes_of(parts.read("weight_packed"), dict(entry), columns).max())
         if largest >= len(entry["values"]):
-            raise parts.bad("weight_packed", "has code {code}, which whet.json gives no value", code=largest)
+            raise parts.unfit("weight_packed", "has code {code}, which whet.json gives no value", code=largest)
     return rows, columns
 
 
@@ -213,7 +213,7 @@ def _floats(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> S
         shape = parts.wants("weight_packed", (torch.uint8,))
         columns = 2 * shape[-1] if shape else 0
     if len(shape) != 2 or 0 in shape:
-        raise parts.bad("weight", "has shape {shape}, and a weight has rows and columns", shape=list(shape))
+        raise parts.unfit("weight", "has shape {shape}, and a weight has rows and columns", shape=list(shape))
     rows = shape[0]
     groups, bands = -(-columns // (entry["group"] or columns)), -(-rows // (entry.get("rows", 1) or rows))
     kinds = {"e8m0": (torch.uint8,), "e4m3": (torch.float8_e4m3fn,)}.get(entry.get("scales", ""), _FLOATS)
