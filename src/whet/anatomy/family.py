@@ -15,6 +15,7 @@ TASKS = {
     "LMHeadModel": "causal",
     "ForMaskedLM": "masked",
     "ForSequenceClassification": "classification",
+    "ForTokenClassification": "tokens",
     "ForConditionalGeneration": "seq2seq",
 }
 # The automatic class of transformers that builds a model for a task.
@@ -22,6 +23,7 @@ AUTO = {
     "causal": "AutoModelForCausalLM",
     "masked": "AutoModelForMaskedLM",
     "classification": "AutoModelForSequenceClassification",
+    "tokens": "AutoModelForTokenClassification",
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
 
@@ -138,5 +140,6 @@ class Family:
         return stored
 
     def task(self, architecture: str) -> str:
-        """`causal`, `masked`, `classification` or `seq2seq`; of no architecture in particular, the first one's."""
+        """`causal`, `masked`, `classification` (of texts), `tokens` (classes of each token) or `seq2seq`; of no
+        architecture in particular, the first one's."""
         return task_of(architecture, *self.architectures)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from whet.apply.shards import Shards
 from whet.apply.table import round_table
 from whet.apply.tune import tune, tuned_file, tuned_tensors
 from whet.events import OnEvent, Stage
+from whet.measure.classes import TASKS, differences, divergences, gathered, kind_of, summarize_answers
 from whet.measure.divergence import score_tokens
 from whet.scores import tied_metric
 from whet.text import batches
@@ -35,6 +38,8 @@ def solve_through(job: Job, shards: Shards) -> dict[str, Any]:
         shards.rewrite(tuned_tensors(shards.run))
         solve = []  # all is done; what is left is to verify
     walk, lighter, head = _solve(job, shards, solve, verify)
+    if parts.task in TASKS:
+        return _answers(walk, verify, lighter, job.checkpoint.config, parts.task, shards.on_event)
     if parts.task != "causal":
         return _difference(walk, verify, lighter, shards.on_event)
     original = checkpoint.read((parts.head or parts.embedding).parameter)
@@ -124,6 +129,28 @@ def _difference(walk: Walk, verify: list[Tensor], table: Tensor | None, on_event
         windows += kl.double().reshape(len(batch), -1).mean(1).tolist()
         stage.step()
     return {"kl": total / count, "top1": agree / count, "drift": walk.drift, "windows": windows}
+
+
+def _answers(
+    walk: Walk, verify: list[Tensor], table: Tensor | None, config: Mapping[str, Any], task: str, on_event: OnEvent
+) -> dict[str, Any]:
+    """As `_divergence`, for models with a class head: `answers` (`measure.classes.summarize_answers`), with `kl` and
+    `top1` of classes alone. `windows`: of each its KL, or of scores what they differ by."""
+    if not verify:
+        return {}
+    pairs, numbers, count = [], [], 0
+    stage = Stage(on_event, "verify", len(verify))
+    for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
+        pairs.append((walk.skeleton.outputs(batch, mine), walk.skeleton.outputs(batch, theirs, table)))
+        numbers.append(range(count, count := count + len(batch)))
+        stage.step()
+    found = gathered(pairs, numbers)
+    kind = kind_of(config, found.original.shape[1])
+    told = summarize_answers(found, kind, TASKS[task], list(range(count)))
+    each = differences(found) if kind == "scores" else divergences(found, kind)[0]
+    sums = np.bincount(found.window, weights=np.zeros(len(found.window)) if each is None else each)
+    result = {"answers": told, "drift": walk.drift, "windows": (sums / np.bincount(found.window)).tolist()}
+    return result if kind == "scores" else {"kl": told["kl"]["mean"], "top1": told["top1"]["mean"], **result}
 
 
 def _divergence(

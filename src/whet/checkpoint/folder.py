@@ -19,7 +19,7 @@ from whet.checkpoint.manifest import MANIFEST, read_manifest
 from whet.checkpoint.sane import check_config
 from whet.errors import UsageError
 from whet.messages import Message
-from whet.paths import find_folder
+from whet.paths import check_possible, find_folder
 from whet.strict import parse_json
 
 _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
@@ -224,6 +224,7 @@ class Checkpoint:
                 folder=self.path,
                 name=name,
             )
+        check_possible(file)
         if not file.is_file():
             raise UsageError(
                 "{folder}: shard {name} is missing although the index names it. Download it again.",

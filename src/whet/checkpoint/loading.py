@@ -97,16 +97,7 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     config = model_config(checkpoint)
     dtype = dtype or config.dtype or checkpoint.dtype
     if checkpoint.dense:
-        with quiet_transformers():
-            model = model_class(checkpoint).from_pretrained(
-                checkpoint.path,
-                config=config,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-        return model.eval().to(device)  # type: ignore[arg-type]
+        return _load_dense(checkpoint, config, dtype).eval().to(device)  # type: ignore[arg-type]
     if checkpoint.whet is None:
         raise UsageError(
             "{folder} was quantized by another tool. whet loads originals and its own folders.", folder=checkpoint.path
@@ -118,6 +109,30 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     if "adapter" in checkpoint.whet:
         attach_adapter(model, checkpoint.path, device)
     return model
+
+
+def _load_dense(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> PreTrainedModel:
+    """What transformers makes of a folder. Raises UsageError where it would make up weights that no file holds."""
+    try:
+        with quiet_transformers():
+            model, found = model_class(checkpoint).from_pretrained(
+                checkpoint.path,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except Exception as error:  # sizes and counts that no tensor fits
+        raise _unusable(checkpoint, error) from error
+    if missing := sorted(found["missing_keys"]):
+        raise UsageError(
+            "{folder}: no file holds {names}. The folder is incomplete.",
+            folder=checkpoint.path,
+            names=", ".join(missing[:3]),
+        )
+    return model  # type: ignore[no-any-return]
 
 
 def attach_adapter(model: PreTrainedModel, folder: Path, device: str) -> None:
@@ -190,7 +205,10 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         )
     refuse_links(path)
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        if not isinstance(tokenizer.model_max_length, (int, float)):
+            raise TypeError(f"model_max_length is {str(tokenizer.model_max_length)[:60]}")
+        return tokenizer
     except Exception as error:  # the tokenizers package raises plain exceptions for damaged files
         if "trust_remote_code" in str(error):
             raise UsageError(

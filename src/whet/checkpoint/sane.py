@@ -3,12 +3,14 @@ are spent on them, and named."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from whet.errors import UsageError
 
+_COUNT = re.compile(r"^(n|num)_|_(size|dim|layers|heads|experts|positions|embeddings)$")
 _LABELS = 100_000  # transformers makes a list of them before anything else
 
 
@@ -40,5 +42,7 @@ def _can_be(key: str, value: Any, largest: int) -> bool:
         return isinstance(value, (str, Mapping))  # transformers itself says which names there are
     if key == "sliding_window":
         return not isinstance(value, int) or value >= 0
+    if _COUNT.search(key) and isinstance(value, int) and not isinstance(value, bool):
+        return value >= 0
     # without it models give tuples, of which nobody knows what is what
     return not (key == "return_dict" and value is not True)

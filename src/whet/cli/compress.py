@@ -14,7 +14,7 @@ from whet.cli.export import proved
 from whet.cli.options import Debug, Json, takes
 from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import calibration, check_material, is_starter, resolve
-from whet.cli.tables import by_part, needs
+from whet.cli.tables import answered, by_part, needs
 from whet.errors import UsageError
 from whet.events import Event
 from whet.report.numbers import figure
@@ -110,7 +110,9 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     if masked:
         share = sum(size * share for size, share in masked) / sum(size for size, _ in masked)
         console.show(say("masked", linears=len(masked), share=f"{100 * share:.3g} %"))
-    if "kl" in result:
+    if "answers" in result:
+        console.show(answered(result["answers"]))
+    elif "kl" in result:
         console.show(say("verified", kl=figure(result["kl"]), top1=f"{100 * result['top1']:.1f} %"))
     loads = "dense" if result.get("container") == "dense" else result["loads_in"]
     console.show(say("made", out=result["out"]), say(f"loads.{loads}"))

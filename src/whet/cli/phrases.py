@@ -125,6 +125,26 @@ PHRASES: dict[str, tuple[str, str]] = {
         "The plan foretold KL {kl} nats per token at {bits} bits a parameter ({size} of tensors).",
         "계획의 예측: 파라미터당 {bits}비트(텐서 {size})에서 토큰당 KL {kl} nat.",
     ),
+    "verified.classes": (
+        "On text kept out of solving: KL of the classes {kl} nats, the same class at {top1} of {count} {of}.",
+        "보정에 쓰지 않은 텍스트에서: 클래스 분포의 KL {kl} nat, {of} {count}개 중 {top1}에서 같은 클래스.",
+    ),
+    "verified.scores": (
+        "On text kept out of solving: scores differ by {difference} of their standard deviation, {order} of pairs of "
+        "{count} {of} in the same order.",
+        "보정에 쓰지 않은 텍스트에서: 점수 차이가 표준편차의 {difference}, {of} {count}개를 둘씩 비교하면 {order}에서 "
+        "같은 순서.",
+    ),
+    "verified.same": (
+        "On text kept out of solving the original gives {count} {of} one and the same score, which tells nothing.",
+        "보정에 쓰지 않은 텍스트에서 원본이 {of} {count}개에 모두 같은 점수를 주어 알 수 있는 것이 없습니다.",
+    ),
+    "answers.texts": ("texts", "텍스트"),
+    "answers.tokens": ("tokens", "토큰"),
+    "classes.kl": ("KL of the classes, nats", "클래스 분포의 KL (nat)"),
+    "classes.top1": ("the same class", "클래스 일치"),
+    "scores.difference": ("difference of scores / their std", "점수 차이 ÷ 표준편차"),
+    "scores.order": ("pairs in the same order", "같은 순서인 쌍"),
     "verified": (
         "On text kept out of solving: KL {kl} nats per token, same first choice {top1}.",
         "푸는 데 쓰지 않은 글에서: 토큰당 KL {kl} nat, 1순위 토큰 일치 {top1}.",

@@ -78,13 +78,16 @@ def overview(result: dict[str, Any]) -> Sheet:
     sheet = by_part(before, after, "size")
     sheet.title = say("whole")
     measured = result["divergence"]
-    kl, top1, perplexity = measured["kl"], measured["top1"], measured["perplexity"]
-    sheet.rows.append([say("kl"), "", with_error(kl["mean"], kl["standard_error"]), ""])
-    sheet.rows.append([say("top1"), "", f"{100 * top1['mean']:.1f} %", ""])
-    ratio = perplexity["ratio"]["value"]
-    sheet.rows.append(
-        [say("perplexity"), f"{perplexity['original']:.3f}", f"{perplexity['lighter']:.3f}", f"{ratio:.3f}"]
-    )
+    if "answers" in measured:
+        sheet.rows += _answers(measured)
+    else:
+        kl, top1, perplexity = measured["kl"], measured["top1"], measured["perplexity"]
+        sheet.rows.append([say("kl"), "", with_error(kl["mean"], kl["standard_error"]), ""])
+        sheet.rows.append([say("top1"), "", f"{100 * top1['mean']:.1f} %", ""])
+        ratio = perplexity["ratio"]["value"]
+        sheet.rows.append(
+            [say("perplexity"), f"{perplexity['original']:.3f}", f"{perplexity['lighter']:.3f}", f"{ratio:.3f}"]
+        )
     for name in ("prefill", "decode") if result["speed"] else ():
         speed = result["speed"][name]
         row = [f"{speed['original']:.0f}", f"{speed['lighter']:.0f}", f"{speed['ratio']['value']:.2f}"]
@@ -96,6 +99,37 @@ def overview(result: dict[str, Any]) -> Sheet:
         if all(found):
             sheet.rows.append([say(name), *map(shown, found), f"{found[1] / found[0]:.2f}"])
     return sheet
+
+
+def _answers(measured: dict[str, Any]) -> list[list[str]]:
+    """What a model with a class head kept; a figure that nothing tells is a dash."""
+    told = {name: measured[name] for name in ("kl", "top1", "difference", "order")}
+    scores = measured["kind"] == "scores"
+    first, second = ("difference", "order") if scores else ("kl", "top1")
+    cells = [
+        "–" if told[first] is None else with_error(told[first]["mean"], told[first]["standard_error"]),
+        "–" if told[second] is None else share(told[second]),
+    ]
+    group = "scores" if scores else "classes"
+    return [[say(f"{group}.{name}"), "", cell, ""] for name, cell in zip((first, second), cells, strict=True)]
+
+
+def share(told: dict[str, Any]) -> str:
+    """A share with its interval."""
+    ends = told["interval"]
+    return f"{100 * told['mean']:.1f} %" + (f" ({100 * ends[0]:.1f} – {100 * ends[1]:.1f})" if ends else "")
+
+
+def answered(found: dict[str, Any]) -> str:
+    """A sentence on what a model with a class head kept on the verifying text."""
+    counted = {"count": found["answers"], "of": say(f"answers.{found['of']}")}
+    if found["kind"] != "scores":
+        kl = with_error(found["kl"]["mean"], found["kl"]["standard_error"])
+        return say("verified.classes", kl=kl, top1=share(found["top1"]), **counted)
+    if found["difference"] is None or found["order"] is None:
+        return say("verified.same", **counted)
+    difference = with_error(found["difference"]["mean"], found["difference"]["standard_error"])
+    return say("verified.scores", difference=difference, order=share(found["order"]), **counted)
 
 
 def skills(result: dict[str, Any]) -> Sheet:

@@ -8,7 +8,8 @@ version. Its keys:
     text        source, part ("all" | "report"), fingerprint, documents, documents_used, split_by, windows,
                 window (tokens), tokens, clusters, clustered_by ("documents" | "windows")
     divergence  kl {mean, standard_error, interval, percentiles} in nats a token, top1, perplexity {original, lighter,
-                ratio, log_ratio}, confidence; see `whet.measure.divergence.summarize`. Intervals: None with one cluster
+                ratio, log_ratio}, confidence: `whet.measure.divergence.summarize`. Intervals: None with one cluster;
+                of a model with a class head its classes or scores: `whet.measure.classes.summarize_answers`
     skills      a list, one entry a skill; see `whet.measure.skills.compare_skills`. [] when none were given
     tasks       a list, one entry a task of the evaluation harness. [] when none were asked for
     size        original, lighter: bytes by part; shrink: total of the original over total of the lighter
@@ -26,7 +27,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -35,21 +36,24 @@ from transformers import PreTrainedTokenizerBase
 
 import whet
 from whet.checkpoint import check_files
+from whet.checkpoint.gguf import is_gguf
 from whet.engines.opening import open_engine
 from whet.errors import UsageError
 from whet.events import OnEvent, Part, Stage, Way, ignore
+from whet.measure.classes import TASKS, ask_both, kind_of, summarize_answers
 from whet.measure.divergence import clusters_of, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
-from whet.measure.limits import judge, overall, resolve_limits
+from whet.measure.limits import judgements, overall, resolve_limits
 from whet.measure.sides import (
+    answers_of,
     context_of,
     item_tokens,
     lineage_of,
     memory_of,
+    must_be_askable,
     must_be_runnable,
     must_be_this_way_round,
     must_have_room,
-    must_say_tokens,
     notes_of,
     seconds_a_token,
     shared_tokenizer,
@@ -113,7 +117,9 @@ def compare(
     asked = _Asked(original, lighter, field, chat, windows, window, batch_tokens, seed, device, dtype, speed,
                    tuple(tasks or ()), use_report_split, examples)  # fmt: skip
     started = time.monotonic()
-    limits_used = resolve_limits(limits, has_skills=skills is not None)
+    answers, task = answers_of(original, lighter)
+    limits_used = resolve_limits(limits, skills is not None, answers)
+    must_be_askable(original, task, skills, tasks)
     if text is None:
         raise UsageError(
             "There is no text to compare on. Give a text that neither model was made with (--text FILE), of the kind "
@@ -126,7 +132,7 @@ def compare(
         check_files(model, on_event)
     size = {"original": size_of(original), "lighter": size_of(lighter)}
     must_be_this_way_round(original, lighter, size)
-    given = _given(asked, text)
+    given = _given(asked, text, task)
     stages = _stages(asked, given, items)
     needs: dict[str, Any] = {
         "seconds": sum(stage.seconds for stage in stages),
@@ -174,11 +180,10 @@ class _Given:
     notes: list[Message]
 
 
-def _given(asked: _Asked, text: str | Path | Sequence[str]) -> _Given:
+def _given(asked: _Asked, text: str | Path | Sequence[str], task: str) -> _Given:
     """Read the text, and cut it as both models can take it."""
     original, lighter, length = asked.original, asked.lighter, asked.window
     must_be_runnable((original, lighter), asked.tasks)
-    task = must_say_tokens(original)
     tokenizer = shared_tokenizer(original, lighter)
     notes = notes_of(original, lighter) + ([_READ_AS[task]] if task in _READ_AS else [])
     context = min((n for n in map(context_of, (original, lighter)) if n is not None), default=None)
@@ -204,7 +209,7 @@ def _given(asked: _Asked, text: str | Path | Sequence[str]) -> _Given:
     }
     tokens = [w.tokens for w in found]
     prompt: list[int] = []
-    if asked.speed and task != "masked":
+    if asked.speed and task in ("causal", "seq2seq"):
         prompt = torch.cat(tokens)[: min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)].tolist()
     return _Given(tokens, clusters, described, prompt, notes)
 
@@ -226,7 +231,7 @@ def _measured(
         memory[name] = footprint(model, prompt, device=asked.device, dtype=asked.dtype)
         stage.step()
     engines = [open_engine(folder, asked.device, asked.dtype) for folder in sides.values()]
-    scores = divergence(engines[0], engines[1], given.windows, asked.batch_tokens, on_event)
+    measured = _divergence(engines, asked, given, on_event)
     outcomes = [
         score(engine, items, chat=asked.chat, on_event=on_event, stage=f"skills, {name}") if items else []
         for name, engine in zip(sides, engines, strict=True)
@@ -239,13 +244,13 @@ def _measured(
         "limits": limits,
         **{name: str(model) for name, model in sides.items()},
         "text": given.described,
-        "divergence": summarize(scores, given.clusters),
+        "divergence": measured.figures,
         "skills": compare_skills(items, outcomes[0], outcomes[1], asked.examples),
         "size": {**size, "shrink": size["original"]["total"] / size["lighter"]["total"]},
         "speed": side_by_side(engines[0], engines[1], prompt, on_event=on_event) if prompt else None,
         "memory": memory or None,
         "tasks": run_tasks(engines[0], engines[1], asked.tasks, asked.seed, on_event) if asked.tasks else [],
-        "notes": [*given.notes, *scores.notes],
+        "notes": [*given.notes, *measured.notes],
         "options": {
             "field": asked.field,
             "chat": asked.chat,
@@ -258,9 +263,28 @@ def _measured(
         },
         "environment": environment(),
     }
-    result["judgements"] = _judgements(result, identical=sums(scores).identical and outcomes[0] == outcomes[1])
+    result["judgements"] = judgements(result, identical=measured.identical and outcomes[0] == outcomes[1])
     result["verdict"] = overall(result["judgements"])
     return result
+
+
+class _Divergence(NamedTuple):
+    """The figures on text, whether both models said the same of all of it, and what a reader has to know."""
+
+    figures: dict[str, Any]
+    identical: bool
+    notes: list[Message]
+
+
+def _divergence(engines: Sequence[Any], asked: _Asked, given: _Given, on_event: OnEvent) -> _Divergence:
+    """Both models on the windows: what they predict, or the classes or scores that they give."""
+    original, lighter = engines
+    if (task := engines[0].task if not is_gguf(asked.original) else "causal") in TASKS:
+        found = ask_both(original.model, lighter.model, given.windows, asked.batch_tokens, on_event)
+        kind = kind_of(original.model.config.to_dict(), found.original.shape[1])
+        return _Divergence(summarize_answers(found, kind, TASKS[task], given.clusters), found.identical, [])
+    scores = divergence(original, lighter, given.windows, asked.batch_tokens, on_event)
+    return _Divergence(summarize(scores, given.clusters), sums(scores).identical, scores.notes)
 
 
 _READ_AS = {
@@ -321,27 +345,6 @@ def _read(
     }
     name = source if part == "all" else Message("{source} (its report part)", source=source)
     return _Material(used, name, described)
-
-
-def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, Any]]:
-    """One judgement a limit; a model that is its original on every token and item is judged without error bars."""
-    measured = result["divergence"]
-    figures = {
-        "max_kl": (measured["kl"]["mean"], measured["kl"]["interval"]),
-        "min_top1": (measured["top1"]["mean"], measured["top1"]["interval"]),
-        "max_ppl_ratio": (measured["perplexity"]["ratio"]["value"], measured["perplexity"]["ratio"]["interval"]),
-    }
-    judgements = []
-    for name, at in result["limits"].items():
-        if name == "min_retention":
-            for entry in result["skills"]:
-                kept = entry["retention"]
-                judgements.append(judge(name, at, kept["value"], kept["interval"], exact=identical, of=entry["skill"]))
-        elif name == "min_shrink":
-            judgements.append(judge(name, at, result["size"]["shrink"], None, exact=True))
-        else:
-            judgements.append(judge(name, at, *figures[name], exact=identical))
-    return judgements
 
 
 def _stages(asked: _Asked, given: _Given, items: Sequence[Item]) -> list[Part]:

@@ -59,16 +59,43 @@ FIGURES = {
     "decode.speedup": Figure(Message("times faster at each new token, side by side"), False, "speed"),
     "memory": Figure(Message("peak memory over the original's"), True, "memory"),
 }
-LIMITS = {figure.limit: figure for figure in FIGURES.values() if figure.limit is not None}
+# Of models that give scores; no gate is on them yet.
+SCORES = {
+    "difference": Figure(
+        Message("mean difference of scores over their standard deviation"),
+        True,
+        "text",
+        limit="max_difference",
+        default=0.1,
+    ),
+    "order": Figure(
+        Message("share of pairs in the same order"), False, "text", high=1.0, limit="min_order", default=0.95
+    ),
+}
+# Which figures on text there are, by what a model answers.
+ANSWERED = {
+    "predictions": ("kl", "top1", "perplexity"),
+    "classes": ("kl", "top1"),
+    "decisions": ("kl", "top1"),
+    "scores": ("difference", "order"),
+}
+LIMITS = {figure.limit: figure for figure in (FIGURES | SCORES).values() if figure.limit is not None}
 
 
-def resolve_limits(given: Mapping[str, float | None] | None, has_skills: bool) -> dict[str, float]:
-    """The defaults with `given` over them; None as a value turns a limit off.
+def resolve_limits(
+    given: Mapping[str, float | None] | None, has_skills: bool, answers: str = "predictions"
+) -> dict[str, float]:
+    """The defaults with `given` over them; None as a value turns a limit off. answers: a key of ANSWERED.
 
     Raises UsageError for an unknown name (did-you-mean), a value that is no number or out of range, and a limit on
     skills when there are none.
     """
-    resolved = {name: limit.default for name, limit in LIMITS.items()}
+    apart = {
+        figure.limit
+        for name, figure in (FIGURES | SCORES).items()
+        if figure.source == "text" and name not in ANSWERED[answers]
+    }
+    resolved = {name: limit.default for name, limit in LIMITS.items() if name not in apart}
     for name, value in (given or {}).items():
         if name not in LIMITS:
             raise UsageError(
@@ -76,6 +103,13 @@ def resolve_limits(given: Mapping[str, float | None] | None, has_skills: bool) -
                 name=name,
                 near=did_you_mean(name, LIMITS),
                 known=", ".join(LIMITS),
+            )
+        if name in apart:
+            raise UsageError(
+                "Limit {name} does not go with a model that gives {answers}. Limits of such are: {known}.",
+                name=name,
+                answers=Message(answers),
+                known=", ".join(resolved),
             )
         figure = LIMITS[name]
         if value is not None and not figure.allows(value):
@@ -150,7 +184,29 @@ def _beside(shown: str, at: float, upper: bool, inside: bool) -> Message:
     return Message("{shown} is below {at:g}", shown=shown, at=at)
 
 
-def overall(judgements: Sequence[Mapping[str, Any]]) -> Literal["pass", "fail", "inconclusive"]:
+def judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, Any]]:
+    """One judgement a limit; a model that is its original on every token and item is judged without error bars."""
+    measured = result["divergence"]
+    names = {"max_kl": "kl", "min_top1": "top1", "max_difference": "difference", "min_order": "order"}
+    found = {limit: measured.get(name) or {"mean": None, "interval": None} for limit, name in names.items()}
+    figures = {limit: (told["mean"], told["interval"]) for limit, told in found.items()}
+    if measured["perplexity"] is not None:
+        ratio = measured["perplexity"]["ratio"]
+        figures["max_ppl_ratio"] = (ratio["value"], ratio["interval"])
+    made = []
+    for name, at in result["limits"].items():
+        if name == "min_retention":
+            for entry in result["skills"]:
+                kept = entry["retention"]
+                made.append(judge(name, at, kept["value"], kept["interval"], exact=identical, of=entry["skill"]))
+        elif name == "min_shrink":
+            made.append(judge(name, at, result["size"]["shrink"], None, exact=True))
+        else:
+            made.append(judge(name, at, *figures[name], exact=identical))
+    return made
+
+
+def overall(found: Sequence[Mapping[str, Any]]) -> Literal["pass", "fail", "inconclusive"]:
     """fail if any limit is broken, else inconclusive if any is open, else pass."""
-    verdicts = {judgement["verdict"] for judgement in judgements}
+    verdicts = {judgement["verdict"] for judgement in found}
     return "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"

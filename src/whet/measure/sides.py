@@ -17,6 +17,7 @@ from whet.checkpoint.memory import available_memory
 from whet.engines.llamacpp import available, open_gguf, vocabulary
 from whet.engines.torch import DTYPES, resolve_device
 from whet.errors import MachineError, UsageError
+from whet.measure.classes import TASKS, kind_of, labels_of
 from whet.measure.divergence import CHUNK
 from whet.measure.items import Item
 from whet.messages import Message
@@ -131,17 +132,52 @@ def notes_of(original: str | Path, lighter: str | Path) -> list[Message]:
 
 
 def must_say_tokens(original: str | Path) -> str:
-    """What the original answers; refuses a classifier, whose answer is one for a whole text."""
+    """What the original answers; refuses a model with a class head, which says no token."""
     if is_gguf(original):
         return "causal"
     task = task_of(architecture_of(Checkpoint(original).config))
-    if task == "classification":
+    if task in TASKS:
         raise UsageError(
-            "{folder} gives one answer a text and no token, so there is no token to compare. whet compress tells the "
-            "KL of its answers on text that was kept out of solving.",
+            "{folder} gives classes or scores and no tokens, so there is no token to measure. whet compare tells what "
+            "it kept of its classes or scores.",
             folder=original,
         )
     return task
+
+
+def answers_of(original: str | Path, lighter: str | Path) -> tuple[str, str]:
+    """What both models answer, as `measure.limits.ANSWERED` has it, and the task.
+
+    Raises UsageError where they do not answer alike.
+    """
+    if is_gguf(original):
+        return "predictions", "causal"
+    config = Checkpoint(original).config
+    task = task_of(architecture_of(config))
+    if task not in TASKS:
+        return "predictions", must_say_tokens(original)
+    theirs = {} if is_gguf(lighter) else Checkpoint(lighter).config
+    labels = labels_of(config), labels_of(theirs)
+    if task_of(architecture_of(theirs)) != task or labels[0] != labels[1]:
+        raise UsageError(
+            "{original} gives {count} labels for each of the {of}, and {lighter} does not. Give the original that the "
+            "lighter model was made from.",
+            original=original,
+            lighter=lighter,
+            count=labels[0],
+            of=Message(TASKS[task]),
+        )
+    return kind_of(config, labels[0]), task
+
+
+def must_be_askable(original: str | Path, task: str, skills: Any, tasks: Any) -> None:
+    """Raises UsageError where a model with a class head is asked what only one that writes can answer."""
+    if task in TASKS and (skills is not None or tasks):
+        raise UsageError(
+            "{folder} gives classes or scores and does not write, so it answers no questions. Leave skills and tasks "
+            "out.",
+            folder=original,
+        )
 
 
 def shared_tokenizer(original: str | Path, lighter: str | Path) -> Any:

@@ -19,14 +19,16 @@ def key_figures(compare: Mapping[str, Any], say: Words) -> list[dict[str, str]]:
     """The few figures under the title: label, value, what it is of."""
     measured, sizes = compare["divergence"], compare["size"]
     before, after = sizes["original"]["total"], sizes["lighter"]["total"]
-    kl = with_error(measured["kl"]["mean"], measured["kl"]["standard_error"])
     share = say("key.size.of", share=percent(after / before))
-    tokens = say("key.top1.of", tokens=f"{measured['tokens']:,}")
-    found = [
-        {"label": say("key.size"), "value": f"{size(before)} → {size(after)}", "of": share},
-        {"label": say("key.kl"), "value": kl, "of": say("key.kl.of")},
-        {"label": say("key.top1"), "value": percent(measured["top1"]["mean"]), "of": tokens},
-    ]
+    found = [{"label": say("key.size"), "value": f"{size(before)} → {size(after)}", "of": share}]
+    if "answers" in measured:
+        of = say(f"answers.{measured['of']}", count=f"{measured['answers']:,}")
+        found += [{"label": label, "value": value, "of": of} for label, value, _ in _answers(measured, say)]
+    else:
+        kl = with_error(measured["kl"]["mean"], measured["kl"]["standard_error"])
+        tokens = say("key.top1.of", tokens=f"{measured['tokens']:,}")
+        found.append({"label": say("key.kl"), "value": kl, "of": say("key.kl.of")})
+        found.append({"label": say("key.top1"), "value": percent(measured["top1"]["mean"]), "of": tokens})
     skill = weakest(compare)
     if skill:
         kept = percent(skill["retention"]["value"])
@@ -54,7 +56,7 @@ def limits(compare: Mapping[str, Any], say: Words) -> Table:
 
 def _limit(entry: Mapping[str, Any], say: Words) -> Row:
     limit, value = entry["limit"], entry["value"]
-    share, ratio = limit == "min_top1", limit == "max_ppl_ratio"
+    share, ratio = limit in ("min_top1", "min_order"), limit == "max_ppl_ratio"
     at = percent(entry["at"], 0) if share else f"{entry['at']:g}"
     name = say(limit, at=at) if limit in _LIMITS else f"{limit} {at}"
     digits = 5 if ratio else 3
@@ -62,7 +64,7 @@ def _limit(entry: Mapping[str, Any], say: Words) -> Row:
     return Row(name, [shown, interval(entry["interval"], share, digits), _badge(entry["verdict"], say)])
 
 
-_LIMITS = ("max_kl", "min_top1", "max_ppl_ratio", "min_shrink")
+_LIMITS = ("max_kl", "min_top1", "max_ppl_ratio", "max_difference", "min_order", "min_shrink")
 
 
 def _badge(verdict: str, say: Words) -> str:
@@ -84,7 +86,7 @@ def quality(compare: Mapping[str, Any], say: Words) -> dict[str, Any]:
         "plot": _size_plot(compare["size"], say),
         "sizes": _size_table(compare["size"], say),
         "divergence": _divergence(compare["divergence"], say),
-        "percentiles": _percentiles(compare["divergence"]["kl"]["percentiles"], say),
+        "percentiles": _percentiles(compare["divergence"], say),
         "tasks": _tasks(compare["tasks"], say),
     }
 
@@ -119,6 +121,9 @@ def _size_table(sizes: Mapping[str, Any], say: Words) -> Table:
 
 def _divergence(measured: Mapping[str, Any], say: Words) -> Table:
     table = Table(say("divergence"), [say("figure"), say("value"), say("interval")])
+    if "answers" in measured:
+        table.rows = [Row(label, [value, ends]) for label, value, ends in _answers(measured, say)]
+        return table
     kl, top1, perplexity = measured["kl"], measured["top1"], measured["perplexity"]
     ratio = perplexity["ratio"]
     table.rows = [
@@ -131,9 +136,27 @@ def _divergence(measured: Mapping[str, Any], say: Words) -> Table:
     return table
 
 
-def _percentiles(found: Mapping[str, float], say: Words) -> Table:
-    table = Table(say("percentiles"), [say("share"), "KL"])
-    for name, value in found.items():
+def _answers(measured: Mapping[str, Any], say: Words) -> list[tuple[str, str, str]]:
+    """What a model with a class head kept: each figure's label, value and interval; of what nothing tells, a dash."""
+    if measured["kind"] == "scores":
+        names = (("difference", "scores.difference"), ("order", "scores.order"))
+    else:
+        names = (("kl", "classes.kl"), ("top1", "classes.top1"))
+    found = []
+    for name, label in names:
+        told, part = measured[name], name in ("top1", "order")
+        value = "–" if told is None else percent(told["mean"]) if part else ""
+        value = value or with_error(told["mean"], told["standard_error"])
+        found.append((say(label), value, "" if told is None else interval(told["interval"], part)))
+    return found
+
+
+def _percentiles(measured: Mapping[str, Any], say: Words) -> Table | None:
+    if measured["kl"] is None:
+        return None
+    answers = "answers" in measured
+    table = Table(say("percentiles.answers" if answers else "percentiles"), [say("share"), "KL"])
+    for name, value in measured["kl"]["percentiles"].items():
         table.rows.append(Row(say("max") if name == "max" else f"{name.removeprefix('p')}\u00a0%", [figure(value)]))
     return table
 

@@ -114,7 +114,7 @@ def _measured(facts: Mapping[str, Any], count: float, say: Words) -> list[Point]
     found = []
     compare, rounds = facts.get("compare"), (facts.get("plan") or {}).get("measured") or []
     shape, label = "diamond measured", say("measured.word")
-    if compare and count:
+    if compare and count and compare["divergence"]["kl"]:
         tensors = sum(compare["size"]["lighter"].get(part, 0) for part in _TENSORS)
         kl = compare["divergence"]["kl"]["mean"]
         found.append(Point(8 * tensors / count, kl, shape, say("rate.measured.report"), label))
@@ -143,7 +143,7 @@ def rounds(facts: Mapping[str, Any], say: Words) -> dict[str, Any] | None:
         label = say("round.trial" if entry.get("trial") else "round", number=number)
         table.rows.append(Row(label, cells))
         rows.append((label, predicted, kl, over))
-    if compare:
+    if compare and compare["divergence"]["kl"]:
         before, kl = entries[-1]["predicted_kl"], compare["divergence"]["kl"]["mean"]
         over = times(kl / before) if before > 0 else "–"
         top1 = percent(compare["divergence"]["top1"]["mean"])

@@ -46,6 +46,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "verdict": ("Verdict", "판정"),
     "max_kl": ("KL at most {at}", "KL {at} 이하"),
     "min_top1": ("Same first choice at least {at}", "1순위 일치 {at} 이상"),
+    "max_difference": ("Difference of scores at most {at}", "점수 차이 {at} 이하"),
+    "min_order": ("Pairs in the same order at least {at}", "같은 순서인 쌍 {at} 이상"),
     "max_ppl_ratio": ("Perplexity ratio at most {at}", "퍼플렉시티 비율 {at} 이하"),
     "min_shrink": ("At least {at} times smaller", "{at}배 이상 작게"),
     "min_retention": ("Every skill keeps at least {at}", "모든 능력의 유지율 {at} 이상"),
@@ -82,6 +84,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "worse.skills": (
         "Fewer right answers, but no more than chance explains: {list}.",
         "정답이 줄었지만 우연으로 설명되는 만큼입니다: {list}.",
+    ),
+    "worse.classes": (
+        "{share} of {count} answers have another class first.",
+        "답 {count}개 중 {share}의 클래스가 바뀌었습니다.",
+    ),
+    "worse.order": (
+        "{share} of pairs of {count} scores are in the other order.",
+        "점수 {count}개를 둘씩 비교하면 {share}의 순서가 바뀌었습니다.",
     ),
     "worse.top1": (
         "At {share} of positions the lighter model puts another token first.",
@@ -150,6 +160,13 @@ WORDS: dict[str, tuple[str, str]] = {
     "perplexity.original": ("Perplexity, original", "퍼플렉시티, 원본"),
     "perplexity.lighter": ("Perplexity, lighter", "퍼플렉시티, 경량본"),
     "perplexity.ratio": ("Perplexity ratio", "퍼플렉시티 비율"),
+    "percentiles.answers": ("KL of single answers: so many are at or below", "답 하나하나의 KL: 이만큼이 그 값 이하"),
+    "classes.kl": ("KL of the classes, nats", "클래스 분포의 KL (nat)"),
+    "classes.top1": ("Same class", "클래스 일치"),
+    "scores.difference": ("Difference of scores over their standard deviation", "점수 차이 ÷ 표준편차"),
+    "scores.order": ("Pairs in the same order", "같은 순서인 쌍"),
+    "answers.texts": ("on {count} texts", "텍스트 {count}개에서"),
+    "answers.tokens": ("on {count} tokens", "토큰 {count}개에서"),
     "percentiles": ("KL of single tokens: so many are at or below", "토큰 하나하나의 KL: 이만큼이 그 값 이하"),
     "share": ("Tokens", "토큰"),
     "max": ("worst token", "가장 나쁜 토큰"),

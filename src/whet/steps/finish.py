@@ -95,9 +95,16 @@ def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], not
         transforms=None if job.transforms is None else dict(job.transforms),
         copied=list(job.anatomy.unnamed),
         dropped=job.anatomy.dropped,
-        verify={k: verified[k] for k in ("kl", "top1") if k in verified},
+        verify=_verified(verified),
         notes=to_json(notes),
     )
+
+
+def _verified(verified: Mapping[str, Any]) -> dict[str, float]:
+    """What was measured on the verifying text, a figure each; of scores `difference` and `order`."""
+    found = {name: verified[name] for name in ("kl", "top1") if name in verified}
+    scores = verified.get("answers") or {}
+    return found | {name: scores[name]["mean"] for name in ("difference", "order") if scores.get(name)}
 
 
 def _without_mask(line: Mapping[str, Any]) -> dict[str, Any]:

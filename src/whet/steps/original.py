@@ -138,6 +138,14 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
             )
         if stored.shape != shape:
             raise _misshapen(checkpoint, name, shape)
+        if not stored.dtype.is_floating_point:
+            raise UsageError(
+                "{folder}: tensor {name} is {dtype}, and weights are floats. Give the original (unquantized) "
+                "checkpoint.",
+                folder=checkpoint.path,
+                name=name,
+                dtype=str(stored.dtype).removeprefix("torch."),
+            )
     known = set(parts.unnamed) | set(expected) | {f"{parts.family.head}.weight"}
     extra = [n for names in parts.block_tensors for n in names if n not in known]
     if extra:

@@ -15,6 +15,7 @@ from whet.budget import tables
 from whet.checkpoint import ADAPTER
 from whet.formats.export import FILE, adapter_beside
 from whet.messages import Message
+from whet.report.numbers import with_error
 from whet.targets import TARGETS, no_file_yet
 
 
@@ -39,11 +40,7 @@ def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: li
         lines += ["", "`plan.json` holds the scheme of every part; `whet compress --plan` replays it."]
     if verified:
         before = "the original" if job.original.whet is None else f"`{job.name}`, the step before it,"
-        lines += [
-            "",
-            f"On text that was kept out of solving: KL to {before} {verified['kl']:.5f} nats per token, "
-            f"the same first token at {verified['top1']:.2%} of positions.",
-        ]
+        lines += ["", f"On text that was kept out of solving: {_kept(verified, before)}"]
     if job.repaired:
         lines += [
             "",
@@ -122,6 +119,30 @@ def _loading(job: Job) -> list[str]:
             "```",
         ]
     return lines
+
+
+def _kept(verified: Mapping[str, Any], before: str) -> str:
+    """What the verifying text says, in a sentence."""
+    answers = verified.get("answers")
+    if answers is None:
+        return (
+            f"KL to {before} {verified['kl']:.5f} nats per token, the same first token at {verified['top1']:.2%} of "
+            "positions."
+        )
+    count = f"{answers['answers']} {answers['of']}"
+    if answers["kind"] != "scores":
+        kl, top1 = answers["kl"], answers["top1"]
+        return (
+            f"KL of the classes to {before} {with_error(kl['mean'], kl['standard_error'])} nats, the same class at "
+            f"{top1['mean']:.2%} of {count}."
+        )
+    if answers["difference"] is None or answers["order"] is None:
+        return f"{before} gives {count} one and the same score, which tells nothing."
+    difference, order = answers["difference"], answers["order"]
+    return (
+        f"scores differ from {before} by {with_error(difference['mean'], difference['standard_error'])} of their "
+        f"standard deviation, and {order['mean']:.2%} of pairs of {count} are in the same order."
+    )
 
 
 def _python(job: Job, more: str) -> list[str]:

@@ -251,6 +251,12 @@ class Skeleton:
             return self.model(input_ids=tokens, decoder_input_ids=tokens, use_cache=False)
         return self.model.base_model(input_ids=tokens, use_cache=False)
 
+    def _class_head(self) -> list[str]:
+        """Modules of a head that gives classes, which families do not name; nothing of models that say tokens."""
+        if self.anatomy.task not in ("classification", "tokens"):
+            return []
+        return sorted({self.anatomy.name(stored).rpartition(".")[0] for stored in self.anatomy.unnamed})
+
     def outputs(self, tokens: Tensor, hidden: Tensor, table: Tensor | None = None) -> Tensor:
         """What the model makes of `hidden [b, L, hidden]` after its last block and norm: logits of every position or
         text.
@@ -258,7 +264,7 @@ class Skeleton:
         For models that end in more than a table. table: the lighter embedding, where the head is tied to it.
         """
         family = self.anatomy.family
-        self._load(*family.beside, family.head)
+        self._load(*family.beside, family.head, *self._class_head())
         head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         tied = head is not None and head.weight.is_meta
         if tied:

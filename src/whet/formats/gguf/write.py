@@ -24,6 +24,7 @@ from whet.checkpoint import (
     Checkpoint,
     adapter_file,
     atomic,
+    empty_model,
     load_tokenizer,
     model_config,
     quiet_transformers,
@@ -147,6 +148,7 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
         raise UsageError(
             "{type} is no type for an original: give f32, f16 or bf16, or compress it for the others.", type=kind
         )
+    empty_model(checkpoint, torch.float32)  # what no model can be built of has no file either
     config = model_config(checkpoint)
     row = find_architecture(config, where)
     settings, computed = settings_of(config, row, where)
