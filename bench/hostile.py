@@ -26,7 +26,7 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,10 @@ from whet.messages import Message
 
 ENDS = ("well", "told", "internal", "slow")
 LONG = 12  # of so many mutations one is also asked for what takes seconds
+# Kinds of folders, each with the original that it is or was made from.
+ORIGINALS = {name: name for name in ("llama", "phi3", "gpt2")} | {"fused": "phi3"}
+ORIGINALS |= dict.fromkeys(("packed", "coded", "floats", "ggml", "dense"), "llama")
+KINDS = tuple(ORIGINALS)
 SCORED = ("llama", "phi3", "gpt2", "dense")  # which inspect and plan go through; others they refuse at once
 MANIFEST, LONGEST = "whet.json", 2000  # letters of an error that people still read
 TEXT = [f"{text} {text}" for text in tiny_models.documents(12)]
@@ -115,26 +119,30 @@ def quiet() -> None:
     importlib.import_module("whet.formats.export").prove_running = lambda *_: {"llama.cpp": unproved}
 
 
-def make_folders(root: Path) -> dict[str, Path]:
-    """A folder of each kind: originals, and lighter ones in every container."""
+def make_folders(root: Path, names: Sequence[str] = KINDS) -> dict[str, Path]:
+    """A folder of each kind that is named: originals, and lighter ones in every container; and their originals."""
+    free = {"scheme": "", "solver": "nearest"}
+    some: dict[str, Any] = {"text": TEXT, "samples": 4, "window": 16}
     made: dict[str, Path] = {}
-    for name in ("llama", "phi3", "gpt2"):
-        made[name] = tiny_models.make(name, root / name)
-    free = {"solver": "nearest"}
-    some = {"text": TEXT, "samples": 4, "window": 16}
-    for name, original, options in (
-        ("packed", "llama", {"scheme": "int4s-g32", **free}),
-        ("coded", "llama", {"scheme": "int3z-g32", "embed": "int4-g32", "target": "whet", "repair": 2, **some}),
-        ("floats", "llama", {"scheme": "fp4m2-g32", "embed": "nf4-g32", "target": "whet", **free}),
-        ("fused", "phi3", {"scheme": "int3z-g32", "target": "whet", **free}),
-        ("ggml", "llama", {"scheme": "Q4_0", "target": "llama.cpp", **free}),
-    ):
-        if not (root / name).is_dir():
-            whet.compress(made[original], root / name, **options)
-        made[name] = root / name
-    if not (root / "dense").is_dir():
-        whet.masks(made["llama"], root / "dense", pattern="2:4", **some)
-    return made | {"dense": root / "dense"}
+    for name in names:
+        original = ORIGINALS[name]
+        if original not in made:
+            made[original] = tiny_models.make(original, root / original)
+        made[name] = folder = root / name
+        if (folder / MANIFEST).is_file() or name == original:
+            continue
+        if name == "dense":
+            whet.masks(made[original], folder, pattern="2:4", **some)
+            continue
+        options: dict[str, Any] = {
+            "packed": {**free, "scheme": "int4s-g32"},
+            "coded": {"scheme": "int3z-g32", "embed": "int4-g32", "target": "whet", "repair": 2, **some},
+            "floats": {**free, "scheme": "fp4m2-g32", "embed": "nf4-g32", "target": "whet"},
+            "fused": {**free, "scheme": "int3z-g32", "target": "whet"},
+            "ggml": {**free, "scheme": "Q4_0", "target": "llama.cpp"},
+        }[name]
+        whet.compress(made[original], folder, **options)
+    return made
 
 
 def attack(folders: dict[str, Path], count: int, seed: int, limit: int, work: Path, only: str = "") -> Tally:
@@ -298,7 +306,7 @@ def cut(content: bytes, seed: float) -> Callable[[], bytes]:
 
 def verbs(folders: dict[str, Path], name: str, folder: Path, out: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     """What is asked of a folder, by name."""
-    original = folders[{"fused": "phi3", "phi3": "phi3", "gpt2": "gpt2"}.get(name, "llama")]
+    original = folders[ORIGINALS[name]]
     some = {"text": TEXT, "windows": 2, "window": 16, "speed": False}
     yield "generate", lambda: whet.generate(folder, "ab", max_new_tokens=2, device="cpu")
     yield "compare", lambda: whet.compare(original, folder, **some)

@@ -216,7 +216,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
                 "tokenizer.json, and without auto_map in tokenizer_config.json.",
                 folder=path,
             ) from error
-        said = (str(error) or type(error).__name__).splitlines()[0]
+        said = (str(error) or type(error).__name__).splitlines()[0][:_SAID]
         raise UsageError(
             "{folder} has no tokenizer that transformers can load ({error}). Put tokenizer.json and "
             "tokenizer_config.json of the model into the folder.",

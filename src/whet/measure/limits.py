@@ -79,6 +79,12 @@ ANSWERED = {
     "decisions": ("kl", "top1"),
     "scores": ("difference", "order"),
 }
+_CALLED = {
+    "predictions": Message("predictions of tokens"),
+    "classes": Message("classes"),
+    "decisions": Message("decisions"),
+    "scores": Message("scores"),
+}
 LIMITS = {figure.limit: figure for figure in (FIGURES | SCORES).values() if figure.limit is not None}
 
 
@@ -108,7 +114,7 @@ def resolve_limits(
             raise UsageError(
                 "Limit {name} does not go with a model that gives {answers}. Limits of such are: {known}.",
                 name=name,
-                answers=Message(answers),
+                answers=_CALLED[answers],
                 known=", ".join(resolved),
             )
         figure = LIMITS[name]

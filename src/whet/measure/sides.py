@@ -145,6 +145,9 @@ def must_say_tokens(original: str | Path) -> str:
     return task
 
 
+_UNITS = {"classification": Message("texts"), "tokens": Message("tokens")}
+
+
 def answers_of(original: str | Path, lighter: str | Path) -> tuple[str, str]:
     """What both models answer, as `measure.limits.ANSWERED` has it, and the task.
 
@@ -165,7 +168,7 @@ def answers_of(original: str | Path, lighter: str | Path) -> tuple[str, str]:
             original=original,
             lighter=lighter,
             count=labels[0],
-            of=Message(TASKS[task]),
+            of=_UNITS[task],
         )
     return kind_of(config, labels[0]), task
 
