@@ -334,6 +334,29 @@ def _swapped(codes, params, kind, address):
 
 
 @pytest.mark.usefixtures("no_process")
+@each("stop", [KeyboardInterrupt, MemoryError, UsageError])
+def test_a_proof_that_is_stopped_leaves_nothing(folders, tmp_path, monkeypatch, stop):
+    """No file under its final name was not proved, however the proof ended."""
+    seen = []
+
+    def stopped(file, *_):
+        seen.append((file.path.is_file(), (tmp_path / "a.gguf").exists()))
+        raise stop("stopped")
+
+    monkeypatch.setattr(importlib.import_module("whet.formats.export"), "prove_running", stopped)
+    with pytest.raises(stop):
+        whet.export(folders / "lighter", out=tmp_path / "a.gguf")
+    assert seen == [(True, False)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(folders, tmp_path):
+    (tmp_path / ".a.gguf.unproved").mkdir()
+    (tmp_path / ".a.gguf.unproved" / "a.gguf").write_bytes(b"half a file")
+    whet.export(folders / "lighter", out=tmp_path / "a.gguf")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gguf"]
+
+
 def test_compare_takes_a_file_on_either_side(folders, tmp_path):
     pytest.importorskip("llama_cpp")
     whet.export(folders / "original", out=tmp_path / "o.gguf", kind="f32")

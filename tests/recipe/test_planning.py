@@ -18,6 +18,7 @@ from whet.apply import marginal, passes
 from whet.budget import check_plan, read_plan
 from whet.budget.mix import Budget
 from whet.checkpoint import Checkpoint, size_on_disk
+from whet.checkpoint.verify import verify
 from whet.errors import GateError, UsageError
 from whet.recipe.compress import compress
 from whet.recipe.inspect import inspect
@@ -59,12 +60,16 @@ def planned(original, tmp_path_factory):
 def whole(folder):
     """Every file's bytes but for what tells the time."""
     found = models.contents(folder)
-    for name in ("scores.json", "report.html"):
-        found.pop(name)
-    manifest = json.loads(found.pop("whet.json"))
-    for name in ("scores.json", "report.html"):
-        manifest["files"].pop(name)
-    return found | {"whet.json": json.dumps(manifest, sort_keys=True).encode()}
+    assert json.loads(found.pop("times.json"))["seconds"]["scoring"] > 0
+    return found
+
+
+def test_two_runs_of_the_same_are_the_same_bytes(original, planned, tmp_path):
+    compress(original, tmp_path / "again", bits=4.5, skills=SKILLS, **SETTINGS)
+    again, before = whole(tmp_path / "again"), whole(planned[0])
+    assert {"whet.json", "scores.json", "plan.json", "recipe.yaml", "report.html"} <= set(before)
+    assert [name for name in before | again if before.get(name) != again.get(name)] == []
+    assert verify(planned[0])["verdict"] == "pass"
 
 
 def test_a_budget_of_bits_is_kept_to_the_byte(original, planned):
@@ -85,6 +90,7 @@ def test_what_was_measured_is_told(planned):
     assert result["kl"] in [one["measured_kl"] for one in said["measured"]]
     assert all(0 < one["predicted_kl"] < 10 * one["measured_kl"] for one in said["measured"])
     manifest = json.loads((out / "whet.json").read_text())
+    assert manifest["files"].pop("times.json") == {}
     for name, told in manifest["files"].items():
         assert (out / name).stat().st_size == told["bytes"]
     assert {"plan.json", "scores.json", "report.html", "recipe.yaml"} <= set(manifest["files"])

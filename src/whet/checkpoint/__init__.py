@@ -30,7 +30,7 @@ from whet.checkpoint.loading import (
     quiet_transformers,
     size_on_disk,
 )
-from whet.checkpoint.manifest import MANIFEST, BaseModelName, Manifest, hashed_files
+from whet.checkpoint.manifest import MANIFEST, TIMES, BaseModelName, Manifest, hashed_files
 from whet.checkpoint.verify import check_files
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "CONFIG",
     "MANIFEST",
     "NAMED",
+    "TIMES",
     "WEIGHTS",
     "BaseModelName",
     "Checkpoint",

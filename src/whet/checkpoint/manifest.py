@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from whet.checkpoint.adapter import ADAPTER
 from whet.checkpoint.files import sha256
@@ -16,6 +16,7 @@ from whet.messages import Message
 from whet.strict import Note
 
 MANIFEST = "whet.json"
+TIMES = "times.json"  # measured times, which differ every time: no other file of a model says how long anything took
 
 
 def _in_folder(name: str) -> str:
@@ -48,12 +49,18 @@ class _Reading(BaseModel):
 
 
 class _Listed(BaseModel):
-    """Size and SHA-256 of a file that was written."""
+    """Size and SHA-256 of a file that was written; neither of one that may differ."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    bytes: int = Field(ge=0)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int | None = Field(default=None, ge=0)
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _both(self) -> _Listed:
+        if (self.bytes is None) != (self.sha256 is None):
+            raise ValueError(Message("bytes and sha256 belong together"))
+        return self
 
 
 def _as(kind: type[BaseModel]) -> AfterValidator:
@@ -130,11 +137,13 @@ def read_manifest(value: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def hashed_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Bytes and SHA-256 of every file of a folder but the manifest, by name."""
+    """Bytes and SHA-256 of every file of a folder but the manifest, by name; of `times.json` neither."""
     # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
     names = sorted(
         str(p.relative_to(folder))
         for p in (*folder.iterdir(), *(folder / ADAPTER).glob("*"))
         if p.is_file() and p.name != MANIFEST and not p.name.startswith(".")
     )
-    return {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names}
+    return {
+        n: {} if n == TIMES else {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in names
+    }

@@ -37,9 +37,10 @@ def verify(folder: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
 
     Returns plain JSON (`"format": "whet.verify"`, `"version": 1`): `folder`; `verdict`, `pass` or `fail`; `sha256`, of
     whet.json itself; and `files`, a list of `name`, `state`, `bytes` (None where there is none) and `listed` (bytes by
-    whet.json, None where it does not list it). state: `ok`, `missing`, `outside` (a link out of the folder), `size`,
-    `changed` (the size is right, the hash is not), or `unlisted`, which are files of weights that whet.json does not
-    name. Raises UsageError for a folder without whet.json, or one that lists no files.
+    whet.json, None where it tells none). state: `ok` (of what is listed without a hash: it is there), `missing`,
+    `outside` (a link out of the folder), `size`, `changed` (the size is right, the hash is not), or `unlisted`, which
+    are files of weights that whet.json does not name. Raises UsageError for a folder without whet.json, or one that
+    lists no files.
     """
     path = find_folder(folder)
     listed = _listed(path)
@@ -50,7 +51,7 @@ def verify(folder: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
             folder=path,
             manifest=MANIFEST,
         )
-    sizes = [float(1 + about["bytes"]) for about in listed.values()]
+    sizes = [float(1 + (about.get("bytes") or 0)) for about in listed.values()]
     hashes, stage = Hashes(), Stage(on_event, "verify files", len(listed), sizes=sizes)
     found = []
     for name, about in listed.items():
@@ -114,12 +115,14 @@ def _examined(
 ) -> dict[str, Any]:
     """One file beside what whet.json says of it."""
     file = folder / name
-    told = {"name": name, "state": "missing", "bytes": None, "listed": about["bytes"]}
+    told = {"name": name, "state": "missing", "bytes": None, "listed": about.get("bytes")}
     if not file.is_file():
         return told
     if not inside(folder, file):
         return told | {"state": "outside"}
     size = file.stat().st_size
+    if about.get("sha256") is None:
+        return told | {"state": "ok", "bytes": size}
     if size != about["bytes"]:
         return told | {"state": "size", "bytes": size}
     same = hashes.of(file, again=again) == about["sha256"]

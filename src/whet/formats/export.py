@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from gguf.constants import GGMLQuantizationType
 
-from whet.checkpoint import check_files
+from whet.checkpoint import check_files, disk_errors, replace
 from whet.checkpoint.gguf import ADAPTER_KEY, GgufFile
 from whet.errors import GateError, MachineError, UsageError, did_you_mean
 from whet.events import OnEvent, ignore, note_event
@@ -85,24 +86,24 @@ def write_verified(
     documents: Sequence[str] | None = None,
     on_event: OnEvent = ignore,
 ) -> dict[str, Any]:
-    """Write the planned file and prove it; removes it and raises GateError where a proof fails.
+    """Write the planned file and prove it. Until it is proved it lies in a folder beside `target`, which is gone
+    afterwards: a proof that fails, or is stopped, leaves nothing.
 
-    folder: what the file was made from. manifest: its whet.json, where that is not written yet.
+    folder: what the file was made from. manifest: its whet.json, where that is not written yet. Raises GateError where
+    a proof fails.
     """
     beside = adapter_beside(target)
-    try:
+    kinds = [*layout.types, *(() if layout.adapter is None else layout.adapter.types)]
+    with _unproved(target) as place:
         if layout.adapter is not None:
             layout.entries[ADAPTER_KEY] = beside.name
-            _prove_weights(layout.adapter, write_gguf(layout.adapter, beside))
-        file = write_gguf(layout, target)
+            _prove_weights(layout.adapter, write_gguf(layout.adapter, place / beside.name))
+        file = write_gguf(layout, place / target.name)
         check: dict[str, Any] = {"header": "valid", "weights": _prove_weights(layout, file)}
-        kinds = [*layout.types, *(() if layout.adapter is None else layout.adapter.types)]
         check |= prove_running(file, folder, manifest, kinds, documents)
-    except GateError:
-        target.unlink(missing_ok=True)
         if layout.adapter is not None:
-            beside.unlink(missing_ok=True)
-        raise
+            replace(place / beside.name, beside)
+        replace(file.path, target)
     for note in layout.notes:
         on_event(note_event(note))
     if "llama.cpp" in check:
@@ -116,6 +117,19 @@ def write_verified(
         "check": check,
         "notes": layout.notes,
     }
+
+
+@contextmanager
+def _unproved(target: Path) -> Iterator[Path]:
+    """A folder beside the file `target`, on its disk, for what may not have its name yet; removed at the end."""
+    place = target.with_name(f".{target.name}.unproved")
+    with disk_errors(target):
+        shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
+        place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def adapter_beside(target: Path) -> Path:

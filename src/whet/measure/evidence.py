@@ -385,7 +385,7 @@ def mark_of(model: str | Path) -> str:
     """SHA-256 of a model's files."""
     if is_gguf(model):
         return sha256(Path(model))
-    return _digest({name: about["sha256"] for name, about in hashed_files(find_folder(model)).items()})
+    return _digest({name: about.get("sha256") for name, about in hashed_files(find_folder(model)).items()})
 
 
 def mark_of_material(material: GateMaterial, windows: Sequence[Tensor]) -> str:

@@ -34,8 +34,11 @@ def scores(found: Mapping[str, Any], say: Words) -> dict[str, Any] | None:
         cells = [figure(column["values"][place], 2) for column in columns]
         raw.rows.append(Row(str(block["index"]), [*cells, figure(block.get("influence"), 2)]))
     about = ""
-    if found.get("tokens") and found.get("seconds"):
-        about = say("scores.from", tokens=f"{found['tokens']:,}", time=say.duration(found["seconds"]))
+    if found.get("tokens"):
+        tokens, seconds = f"{found['tokens']:,}", found.get("seconds")
+        about = say("scores.tokens", tokens=tokens)
+        if seconds:
+            about = say("scores.from", tokens=tokens, time=say.duration(seconds))
     return {
         "columns": columns,
         "rows": rows,

@@ -13,6 +13,7 @@ PLANNED: dict[str, tuple[str, str]] = {
     ),
     "scores.map": ("Share of the sensitivity in each block, per cent", "블록마다의 민감도 몫 (%)"),
     "scores.raw": ("Sensitivity, nats a token", "민감도 (토큰당 nat)"),
+    "scores.tokens": ("Scored on {tokens} tokens.", "토큰 {tokens}개로 매겼습니다."),
     "scores.from": ("Scored on {tokens} tokens in {time}.", "토큰 {tokens}개로 {time} 동안 매겼습니다."),
     "all": ("all text", "글 전체"),
     "block": ("Block", "블록"),

@@ -20,7 +20,7 @@ from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.budget import write_plan
 from whet.budget.mix import Budget
-from whet.checkpoint import sha256, size_on_disk, sync_folder, write_bytes, write_json
+from whet.checkpoint import TIMES, sha256, size_on_disk, sync_folder, write_bytes, write_json
 from whet.errors import GateError
 from whet.events import OnEvent, Stage, note_event
 from whet.measure.items import Item
@@ -104,7 +104,9 @@ def _adopt(
         sync_folder(out)
         (folder / "whet.json").unlink()
     write_plan(out / "plan.json", whole)
+    times = {"scoring": scores.pop("seconds")}
     write_json(out / "scores.json", scores)
+    write_json(out / TIMES, {"format": "whet.times", "version": 1, "seconds": times})
     manifest = json.loads((run.folder / "whet.json").read_text(encoding="utf-8"))
     for address, kl in _alone(rounds, best).items():
         manifest["linears"][address]["kl"] = kl
@@ -116,6 +118,7 @@ def _adopt(
         write_bytes(card, f"{card.read_text(encoding='utf-8')}\n{CARD}\n\n{card_section(told)}".encode())
     for name in ("plan.json", "scores.json", "report.html", "README.md"):
         manifest["files"][name] = {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)}
+    manifest["files"][TIMES] = {}
     write_json(manifest_file, manifest)
     return {
         "out": str(out),
@@ -130,7 +133,7 @@ def _adopt(
         "linears": manifest["linears"],
         **({"check": {"gguf": manifest["gguf"]}} if "gguf" in manifest else {}),
         "notes": [Message.read(note) for note in manifest["notes"]],
-        "seconds": {"scoring": scores["seconds"]},
+        "seconds": times,
     }
 
 
