@@ -7,10 +7,14 @@ command line ends with: 0 pass, 1 internal error, 2 usage, 3 environment, 4 inco
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
 
 from whet.messages import Message
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class WhetError(Exception):
@@ -71,6 +75,21 @@ def machine_error(error: Exception) -> MachineError | None:
             error=error.strerror,
         )
     return None
+
+
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that is called from outside: what the machine refuses it is raised as a MachineError."""
+
+    @functools.wraps(function)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (MemoryError, OSError, RuntimeError) as error:
+            if (refused := machine_error(error)) is not None:
+                raise refused from error
+            raise
+
+    return told
 
 
 # as torch puts it, on the processor and on a GPU

@@ -80,6 +80,7 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
     told |= {f"run.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
     told |= {f"verify.{what}" for what in ("file", "state", "listed", "found", "pass", "fail")}
     told |= {f"verify.{state}" for state in ("missing", "outside", "size", "changed", "unlisted")}
+    told |= {f"answers.{what}" for what in ("texts", "tokens")}
     told |= {f"status.{state}" for state in ("running", "stopped", "finished")}
     outcomes = ("kept", "skipped", "stopped", "undecided", "not reached", "stopped run", "waiting", "running")
     told |= {f"outcome.{outcome}" for outcome in outcomes}

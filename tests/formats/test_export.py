@@ -344,7 +344,7 @@ def test_a_proof_that_is_stopped_leaves_nothing(folders, tmp_path, monkeypatch, 
         raise stop("stopped")
 
     monkeypatch.setattr(importlib.import_module("whet.formats.export"), "prove_running", stopped)
-    with pytest.raises(stop):
+    with pytest.raises(MachineError if stop is MemoryError else stop):
         whet.export(folders / "lighter", out=tmp_path / "a.gguf")
     assert seen == [(True, False)]
     assert list(tmp_path.iterdir()) == []

@@ -3,14 +3,16 @@ finished."""
 
 from __future__ import annotations
 
+import importlib
 import shutil
 
 import pytest
 import torch
 
 import models
+import whet
 from whet import cli
-from whet.errors import UsageError
+from whet.errors import MachineError, UsageError, WhetError
 from whet.recipe.compress import compress
 from whet.recipe.masks import masks
 from whet.recipe.resume import resume
@@ -164,3 +166,26 @@ def test_what_the_machine_refuses_is_no_internal_error(monkeypatch, capsys, erro
     with pytest.raises(SystemExit) as ended:
         cli.main(["status", "."])
     assert ended.value.code == code and told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["generate", "compare", "export", "status", "resume", "compress", "verify"])
+def test_from_python_they_are_errors_of_whet_too(model, tmp_path, verb):
+    long = tmp_path / ("n" * 300)
+    does = {
+        "compare": lambda: whet.compare(model, long, text=["ab"], speed=False),
+        "export": lambda: whet.export(model, out=long),
+        "generate": lambda: whet.generate(long, "ab"),
+        "compress": lambda: whet.compress(model, tmp_path / "out", plan=str(long)),
+    }
+    with pytest.raises(WhetError, match=r"too long"):
+        does.get(verb, lambda: getattr(whet, verb)(long))()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_a_machine_error_from_python(model, monkeypatch, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("whet.engines.opening"), "open_engine", refuse)
+    with pytest.raises(MachineError, match="too little memory"):
+        whet.generate(model, "ab")

@@ -15,7 +15,7 @@ from whet.checkpoint.files import sha256
 from whet.checkpoint.folder import read_whet
 from whet.checkpoint.hashes import Hashes
 from whet.checkpoint.manifest import MANIFEST
-from whet.errors import UsageError
+from whet.errors import UsageError, verb
 from whet.events import OnEvent, Stage, ignore, note_event
 from whet.messages import Message, first_of
 from whet.paths import find_folder
@@ -32,6 +32,7 @@ _WHY = {
 }
 
 
+@verb
 def verify(folder: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
     """Read every file that whet.json of `folder` names, whatever was found before, and compare size and SHA-256.
 

@@ -103,15 +103,14 @@ def overview(result: dict[str, Any]) -> Sheet:
 
 def _answers(measured: dict[str, Any]) -> list[list[str]]:
     """What a model with a class head kept; a figure that nothing tells is a dash."""
-    told = {name: measured[name] for name in ("kl", "top1", "difference", "order")}
-    scores = measured["kind"] == "scores"
-    first, second = ("difference", "order") if scores else ("kl", "top1")
-    cells = [
-        "–" if told[first] is None else with_error(told[first]["mean"], told[first]["standard_error"]),
-        "–" if told[second] is None else share(told[second]),
-    ]
-    group = "scores" if scores else "classes"
-    return [[say(f"{group}.{name}"), "", cell, ""] for name, cell in zip((first, second), cells, strict=True)]
+    if measured["kind"] == "scores":
+        first, second = measured["difference"], measured["order"]
+        names = say("scores.difference"), say("scores.order")
+    else:
+        first, second = measured["kl"], measured["top1"]
+        names = say("classes.kl"), say("classes.top1")
+    mean = "–" if first is None else with_error(first["mean"], first["standard_error"])
+    return [[names[0], "", mean, ""], [names[1], "", "–" if second is None else share(second), ""]]
 
 
 def share(told: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from whet.checkpoint import check_files
 from whet.checkpoint.gguf import is_gguf
 from whet.engines.llamacpp import LlamaEngine, open_gguf
 from whet.engines.torch import TorchEngine, open_model
-from whet.errors import UsageError
+from whet.errors import UsageError, verb
 from whet.events import OnEvent, ignore
 
 
@@ -23,6 +23,7 @@ def open_engine(
     return open_model(model, device, dtype, threads)
 
 
+@verb
 def generate(
     folder: str | Path,
     prompt: str,

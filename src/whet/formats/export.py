@@ -21,7 +21,7 @@ from gguf.constants import GGMLQuantizationType
 
 from whet.checkpoint import check_files, disk_errors, replace
 from whet.checkpoint.gguf import ADAPTER_KEY, GgufFile
-from whet.errors import GateError, MachineError, UsageError, did_you_mean
+from whet.errors import GateError, MachineError, UsageError, did_you_mean, verb
 from whet.events import OnEvent, ignore, note_event
 from whet.formats.gguf import Layout, plan_gguf, write_gguf
 from whet.formats.running import prove_running
@@ -33,6 +33,7 @@ FORMATS = ("gguf",)
 FILE = "model.gguf"  # in the folder that `compress --for llama.cpp` writes
 
 
+@verb
 def export(
     folder: str | Path,
     *,

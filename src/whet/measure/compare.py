@@ -38,7 +38,7 @@ import whet
 from whet.checkpoint import check_files
 from whet.checkpoint.gguf import is_gguf
 from whet.engines.opening import open_engine
-from whet.errors import UsageError
+from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.classes import TASKS, ask_both, kind_of, summarize_answers
 from whet.measure.divergence import clusters_of, divergence, summarize, sums
@@ -68,6 +68,7 @@ from whet.text import fingerprint, located_windows, read_documents, split
 VERSION = 1
 
 
+@verb
 def compare(
     original: str | Path,
     lighter: str | Path,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from whet.errors import verb
 from whet.events import OnEvent, ignore
 from whet.steps.options import Compress, takes
 from whet.steps.quantize import quantize
 
 
+@verb
 @takes(Compress)
 def compress(
     model: str | Path, out: str | Path, *, dry_run: bool = False, on_event: OnEvent = ignore, **options: Any

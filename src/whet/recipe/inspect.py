@@ -21,7 +21,7 @@ from whet.apply.job import scale_dtype
 from whet.budget import tables
 from whet.budget.mix import KEEP, Budget, Offers, make_plan, offered
 from whet.checkpoint import check_files
-from whet.errors import UsageError
+from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.grids import Grid
 from whet.measure.items import read_skills
@@ -39,6 +39,7 @@ _MUCH, _ONE_SKILL = 0.25, 2.5  # of a skill's whole worth, and times what the bl
 _POINTS = (6.0, 5.0, 4.0, 3.5, 3.0)  # bits a parameter
 
 
+@verb
 @takes(Inspect)
 def inspect(model: str | Path, *, on_event: OnEvent = ignore, **options: Any) -> dict[str, Any]:
     """Score every part of `model`; the result is described at the top of this file.

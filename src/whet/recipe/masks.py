@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from whet.errors import verb
 from whet.events import OnEvent, ignore
 from whet.steps import masks as step
 from whet.steps.options import MasksVerb, takes
 
 
+@verb
 @takes(MasksVerb)
 def masks(
     model: str | Path, out: str | Path, *, dry_run: bool = False, on_event: OnEvent = ignore, **options: Any

@@ -8,7 +8,7 @@ from typing import Any
 
 from whet.budget import write_plan
 from whet.budget.mix import make_plan
-from whet.errors import UsageError
+from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.paths import check_output
 from whet.steps.budget import budget_of, check_possible, offers
@@ -20,6 +20,7 @@ from whet.steps.score import score
 from whet.targets import find_target
 
 
+@verb
 @takes(Plan)
 def plan(
     model: str | Path, out: str | Path | None = None, *, on_event: OnEvent = ignore, **options: Any

@@ -9,7 +9,7 @@ from typing import Any
 
 from whet.apply.run import Run
 from whet.checkpoint import MANIFEST
-from whet.errors import UsageError
+from whet.errors import UsageError, verb
 from whet.events import OnEvent, ignore
 from whet.recipe.runner import resume_run
 from whet.steps.masks import resume_masks
@@ -19,6 +19,7 @@ from whet.walk import is_locked
 _RESUMES = {"recipe": resume_run, "quantize": resume_quantize, "masks": resume_masks}
 
 
+@verb
 def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
     """Go on with the run that was stopped in `out`; the result has the bytes an undisturbed run would have had.
 
@@ -29,6 +30,7 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
     return _RESUMES[request["step"]](run, request, on_event)
 
 
+@verb
 def status(out: str | Path) -> dict[str, Any]:
     """What was done in `out`, what is running, and how long it will still take, without touching anything.
 

@@ -25,7 +25,7 @@ import torch
 from whet import __version__
 from whet.apply.run import Run
 from whet.checkpoint import Checkpoint, write_json
-from whet.errors import UsageError
+from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.compare import compare
 from whet.measure.gates import GateMaterial, check_gate, gate_seconds, measure_gate, parse_gate
@@ -46,6 +46,7 @@ from whet.steps.request import Request, Texts
 VERSION = 1
 
 
+@verb
 def run(
     recipe: str | Path | Mapping[str, Any],
     model: str | Path | None = None,
