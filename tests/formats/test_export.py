@@ -80,7 +80,7 @@ def test_the_file_is_left_alone_unless_its_folder_is_asked_for(folders, tmp_path
     assert "llama-cli -m THIS_FOLDER/model.gguf" in card and "transformers" not in card
     assert [one["runtime"] for one in facts(out)["loading"]] == ["llama.cpp", "whet"]
     assert facts(out / "model.gguf")["lighter"] == facts(out)["lighter"] == read_manifest(manifest, out / "whet.json")
-    with pytest.raises(UsageError, match=r"holds model\.gguf .* folder=True"):
+    with pytest.raises(UsageError, match=r"holds model\.gguf .*folder=True"):
         whet.compress(out, tmp_path / "again", scheme="int8s", solver="nearest")
     with pytest.raises(UsageError, match="the folder itself"):
         whet.compress(original, tmp_path / "again", folder=True, solver="nearest")
