@@ -139,7 +139,7 @@ def make_folders(root: Path, names: Sequence[str] = KINDS) -> dict[str, Path]:
             "coded": {"scheme": "int3z-g32", "embed": "int4-g32", "target": "whet", "repair": 2, **some},
             "floats": {**free, "scheme": "fp4m2-g32", "embed": "nf4-g32", "target": "whet"},
             "fused": {**free, "scheme": "int3z-g32", "target": "whet"},
-            "ggml": {**free, "scheme": "Q4_0", "target": "llama.cpp"},
+            "ggml": {**free, "scheme": "Q4_0", "target": "llama.cpp", "folder": True},
         }[name]
         whet.compress(made[original], folder, **options)
     return made

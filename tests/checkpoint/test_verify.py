@@ -142,6 +142,21 @@ def test_a_step_refuses_what_was_changed(made, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_for_llama_cpp_is_checked_too(made, tmp_path):
+    out = tmp_path / "lighter"
+    whet.compress(made / "original", out, scheme="Q4_0", solver="nearest", target="llama.cpp")
+    assert whet.verify(out)["verdict"] == "pass"
+    flip(out / "model.gguf")
+    assert states(out) == {"model.gguf": "changed"}
+    for model in (out, out / "model.gguf"):
+        with pytest.raises(UsageError, match=r"is not what whet wrote, .*model\.gguf \(changed"):
+            whet.generate(model, "ab", max_new_tokens=1)
+        with pytest.raises(UsageError, match="is not what whet wrote"):
+            whet.compare(made / "original", model, text=models.documents(9), speed=False)
+    shutil.copyfile(out / "model.gguf", tmp_path / "of nobody.gguf")
+    check_files(tmp_path / "of nobody.gguf")
+
+
 def test_a_card_may_be_written_anew(folder):
     (folder / "README.md").write_text("mine")
     whet.generate(folder, "ab", max_new_tokens=1)

@@ -30,7 +30,15 @@ from whet.checkpoint.loading import (
     quiet_transformers,
     size_on_disk,
 )
-from whet.checkpoint.manifest import MANIFEST, TIMES, BaseModelName, Manifest, hashed_files
+from whet.checkpoint.manifest import (
+    MANIFEST,
+    TIMES,
+    BaseModelName,
+    Manifest,
+    hashed_files,
+    is_alone,
+    read_manifest,
+)
 from whet.checkpoint.verify import check_files
 
 __all__ = [
@@ -58,6 +66,7 @@ __all__ = [
     "empty_model",
     "hashed_files",
     "inside",
+    "is_alone",
     "load_lighter",
     "load_model",
     "load_tokenizer",
@@ -67,6 +76,7 @@ __all__ = [
     "read_card",
     "read_factors",
     "read_header",
+    "read_manifest",
     "read_tensor",
     "replace",
     "sha256",

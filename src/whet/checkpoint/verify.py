@@ -13,6 +13,7 @@ from typing import Any
 from whet.checkpoint.beside import inside, is_read
 from whet.checkpoint.files import sha256
 from whet.checkpoint.folder import read_whet
+from whet.checkpoint.gguf import ADAPTER_SUFFIX
 from whet.checkpoint.hashes import Hashes
 from whet.checkpoint.manifest import MANIFEST
 from whet.errors import UsageError, verb
@@ -75,13 +76,20 @@ def verify(folder: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
 
 def check_files(model: str | Path, on_event: OnEvent = ignore) -> None:
     """Raises UsageError where a file that is read of a model is not what whet wrote: weights, configs and tokenizer of
-    a folder with whet.json. Files are hashed once until they change. A .gguf, or a folder of others, has no hashes.
+    a folder with whet.json, or a .gguf that lies in such a folder, with its adapter. Files are hashed once until they
+    change. What whet did not write has no hashes.
     """
-    if not Path(model).is_dir():
+    path, given = Path(model), Path(model)
+    if given.is_file():
+        path = given.parent
+    if not path.is_dir():
         return
-    path = Path(model)
     listed = _listed(path)
-    read = {name: about for name, about in listed.items() if is_read(Path(name).name) or len(Path(name).parts) > 1}
+    if path == given:
+        read = {name: about for name, about in listed.items() if is_read(Path(name).name) or len(Path(name).parts) > 1}
+    else:
+        alike = (given.name, given.stem + ADAPTER_SUFFIX)
+        read = {name: listed[name] for name in alike if name in listed}
     if not read:
         return
     hashes = Hashes()

@@ -20,7 +20,7 @@ import torch
 from gguf.constants import GGMLQuantizationType
 
 from whet.checkpoint import check_files, disk_errors, replace
-from whet.checkpoint.gguf import ADAPTER_KEY, GgufFile
+from whet.checkpoint.gguf import ADAPTER_KEY, ADAPTER_SUFFIX, GgufFile
 from whet.errors import GateError, MachineError, UsageError, did_you_mean, verb
 from whet.events import OnEvent, ignore, note_event
 from whet.formats.gguf import Layout, plan_gguf, write_gguf
@@ -135,7 +135,7 @@ def _unproved(target: Path) -> Iterator[Path]:
 
 def adapter_beside(target: Path) -> Path:
     """The file of the adapter of the model in the file `target`."""
-    return target.with_name(f"{target.stem}-adapter.gguf")
+    return target.with_name(target.stem + ADAPTER_SUFFIX)
 
 
 def _must_be_new(file: Path) -> None:

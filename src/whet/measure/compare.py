@@ -36,7 +36,7 @@ from transformers import PreTrainedTokenizerBase
 
 import whet
 from whet.checkpoint import check_files
-from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.gguf import is_gguf, model_file
 from whet.engines.opening import open_engine
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
@@ -115,6 +115,7 @@ def compare(
     be read or is too short; GateError when the lighter model gives logits that are not finite; MachineError for a
     missing device or package.
     """
+    original, lighter = model_file(original), model_file(lighter)
     asked = _Asked(original, lighter, field, chat, windows, window, batch_tokens, seed, device, dtype, speed,
                    tuple(tasks or ()), use_report_split, examples)  # fmt: skip
     started = time.monotonic()
