@@ -192,6 +192,14 @@ def test_answers_that_are_not_finite_are_named():
         gathered([(broken, fine)], [[0]])
 
 
+def test_scores_judge_no_transform(tmp_path):
+    original = models.make(
+        tmp_path / "m", architecture="AutoModelForSequenceClassification", num_labels=1, pad_token_id=1
+    )
+    with pytest.raises(UsageError, match="is judged by the KL of predictions"):
+        whet.compress(original, tmp_path / "out", scheme="int8s", transform="auto", text=TEXT, window=16)
+
+
 def test_budgets_on_classes_are_refused(tmp_path):
     original = models.make(
         tmp_path / "m", architecture="AutoModelForSequenceClassification", num_labels=1, pad_token_id=1

@@ -136,8 +136,8 @@ PHRASES: dict[str, tuple[str, str]] = {
         "같은 순서.",
     ),
     "verified.same": (
-        "On text kept out of solving the original gives {count} {of} one and the same score, which tells nothing.",
-        "보정에 쓰지 않은 텍스트에서 원본이 {of} {count}개에 모두 같은 점수를 주어 알 수 있는 것이 없습니다.",
+        "On text kept out of solving ({count} {of}) the original's scores do not differ, so they tell nothing.",
+        "보정에 쓰지 않은 텍스트({of} {count}개)에서 원본의 점수에 차이가 없어 알 수 있는 것이 없습니다.",
     ),
     "answers.texts": ("texts", "텍스트"),
     "answers.tokens": ("tokens", "토큰"),

@@ -140,7 +140,7 @@ def _kept(verified: Mapping[str, Any], before: str) -> str:
             f"{top1['mean']:.2%} of {count}."
         )
     if answers["difference"] is None or answers["order"] is None:
-        return f"{before} gives {count} one and the same score, which tells nothing."
+        return f"on {count} the scores of {before} do not differ, so they tell nothing."
     difference, order = answers["difference"], answers["order"]
     return (
         f"scores differ from {before} by {with_error(difference['mean'], difference['standard_error'])} of their "

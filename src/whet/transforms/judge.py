@@ -135,9 +135,7 @@ def _by_whole(job: Job, folded: Job, folder: Path, on_event: OnEvent) -> dict[st
     `noise`, and whether they stay."""
     found = [_rounded(one, folder / name, on_event) for one, name in zip((folded, job), _BOTH, strict=True)]
     gain = torch.tensor(found[1]["windows"], dtype=torch.float64) - torch.tensor(found[0]["windows"])
-    # of scores, what they differ by stands for it
-    means = (one["kl"] if "kl" in one else sum(one["windows"]) / len(one["windows"]) for one in found)
-    kl = dict(zip(_BOTH, means, strict=True))
+    kl = dict(zip(_BOTH, (one["kl"] for one in found), strict=True))
     return {**kl, "noise": noise(gain), "stays": kl["with"] < kl["without"] and surely(gain)}
 
 
