@@ -78,7 +78,7 @@ def test_a_folder_another_tool_quantized_is_refused(tmp_path):
         {"num_attention_heads": 3},
         {"hidden_act": "nonsense"},
         {"rope_parameters": {"rope_type": "nonsense", "rope_theta": 10000.0}},
-        {"vocab_size": -1},
+        {"num_attention_heads": 0},
         {"dtype": "float99"},
         {"model_type": "nonsense"},
     ],
@@ -89,6 +89,14 @@ def test_a_config_transformers_cannot_build_is_one_sentence(tmp_path, change):
     with pytest.raises(UsageError, match=r"config.json: transformers cannot build a model from it") as raised:
         empty_model(Checkpoint(folder), torch.float32)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"])
+def test_a_negative_count_is_named(tmp_path, key):
+    folder = models.make(tmp_path / "m", with_tokenizer=False)
+    models.edit_config(folder, **{key: -1})
+    with pytest.raises(UsageError, match=rf"config\.json says {key} = -1, which no model can have"):
+        Checkpoint(folder)
 
 
 def test_whets_own_entries_are_no_part_of_the_architecture(tmp_path):
