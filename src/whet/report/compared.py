@@ -139,16 +139,16 @@ def _divergence(measured: Mapping[str, Any], say: Words) -> Table:
 def _answers(measured: Mapping[str, Any], say: Words) -> list[tuple[str, str, str]]:
     """What a model with a class head kept: each figure's label, value and interval; of what nothing tells, a dash."""
     if measured["kind"] == "scores":
-        names = (("difference", "scores.difference"), ("order", "scores.order"))
+        mean, share = measured["difference"], measured["order"]
+        labels = say("scores.difference"), say("scores.order")
     else:
-        names = (("kl", "classes.kl"), ("top1", "classes.top1"))
-    found = []
-    for name, label in names:
-        told, part = measured[name], name in ("top1", "order")
-        value = "–" if told is None else percent(told["mean"]) if part else ""
-        value = value or with_error(told["mean"], told["standard_error"])
-        found.append((say(label), value, "" if told is None else interval(told["interval"], part)))
-    return found
+        mean, share = measured["kl"], measured["top1"]
+        labels = say("classes.kl"), say("classes.top1")
+    first = (
+        ("–", "") if mean is None else (with_error(mean["mean"], mean["standard_error"]), interval(mean["interval"]))
+    )
+    second = ("–", "") if share is None else (percent(share["mean"]), interval(share["interval"], True))
+    return [(labels[0], *first), (labels[1], *second)]
 
 
 def _percentiles(measured: Mapping[str, Any], say: Words) -> Table | None:

@@ -88,10 +88,10 @@ def _text(measured: Mapping[str, Any], say: Words) -> list[Finding]:
     found = []
     if "answers" in measured:
         scores = measured["kind"] == "scores"
-        name, told = ("worse.order", measured["order"]) if scores else ("worse.classes", measured["top1"])
+        told = measured["order" if scores else "top1"]
         if told is not None and told["mean"] < 1:
             shown = {"share": percent(1 - told["mean"]), "count": f"{measured['answers']:,}"}
-            found.append(Finding("clear", say(name, **shown)))
+            found.append(Finding("clear", say("worse.order" if scores else "worse.classes", **shown)))
         return found
     perplexity, kl, top1 = measured["perplexity"], measured["kl"], measured["top1"]
     ratio = perplexity["ratio"]
