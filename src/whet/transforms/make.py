@@ -26,13 +26,12 @@ from whet.checkpoint import NAMED, Checkpoint, atomic, copied_files, read_header
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage, note_event
 from whet.grids import Grid
-from whet.measure.classes import TASKS, kind_of, labels_of
 from whet.measure.divergence import score_tokens
 from whet.messages import Message, first_of, listed, with_and
 from whet.quantize import Reader, find_transform, loss
 from whet.text import batches
 from whet.transforms.folding import Fold, Held
-from whet.transforms.notes import folded_in
+from whet.transforms.notes import check_judged, folded_in
 from whet.transforms.rotations import (
     LEARNED,
     STREAM,
@@ -95,15 +94,7 @@ def check_transform(job: Job) -> Job:
     kind = job.transform
     if kind is None:
         return job
-    config = job.checkpoint.config
-    if job.folding.judged and job.anatomy.task in TASKS and kind_of(config, labels_of(config)) == "scores":
-        raise UsageError(
-            "--transform {kind} is judged by the KL of predictions, and {model} gives scores. Name a transform: "
-            "{known}.",
-            kind=kind,
-            model=job.name,
-            known="smooth, awq, rotate",
-        )
+    check_judged(job)
     notes = _left_alone(job)
     turned = check_turning(job) if job.folding.stream else []
     if not job.folding.stream and not any(foldable(job, index)[0] for index in range(len(job.anatomy.blocks))):

@@ -1,4 +1,4 @@
-"""Notes on transforms: what was folded in, and what `auto` found."""
+"""Notes on transforms: what was folded in, what `auto` found, and what it cannot judge."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from whet.apply.job import Job
+from whet.errors import UsageError
+from whet.measure.classes import TASKS, kind_of, labels_of
 from whet.messages import Message, listed
 from whet.quantize import find_transform
 
@@ -18,7 +21,9 @@ def folded_in(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | No
     parts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     shares = [told["loss"] for told in found.values() if told.get("loss", 0) > 0]
     clauses = [
-        Message("transform {kind}: of {count} groups of linears {parts}", kind=kind, count=len(found), parts=parts)
+        Message(
+            "transform {kind}: of {count} groups of linears {parts}", kind=job.transform, count=len(found), parts=parts
+        )
     ]
     if shares:
         judge = (
@@ -70,3 +75,16 @@ def judged_whole(kl: Mapping[str, float], solver: str) -> Message:
         noise=kl["noise"],
         result=Message("they stay") if kl["stays"] else Message("none is kept"),
     )
+
+
+def check_judged(job: Job) -> None:
+    """Raises UsageError where a transform is chosen by KL and the model gives scores, which have none."""
+    config = job.checkpoint.config
+    if job.folding.judged and job.anatomy.task in TASKS and kind_of(config, labels_of(config)) == "scores":
+        raise UsageError(
+            "--transform {kind} is judged by the KL of predictions, and {model} gives scores. Name a transform: "
+            "{known}.",
+            kind=job.transform,
+            model=job.name,
+            known="smooth, awq, rotate",
+        )
