@@ -21,9 +21,7 @@ def folded_in(kind: str, found: Mapping[str, Mapping[str, Any]], gap: float | No
     parts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     shares = [told["loss"] for told in found.values() if told.get("loss", 0) > 0]
     clauses = [
-        Message(
-            "transform {kind}: of {count} groups of linears {parts}", kind=job.transform, count=len(found), parts=parts
-        )
+        Message("transform {kind}: of {count} groups of linears {parts}", kind=kind, count=len(found), parts=parts)
     ]
     if shares:
         judge = (
