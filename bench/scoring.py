@@ -29,7 +29,8 @@ from whet import starter
 from whet.anatomy import Anatomy, Linear
 from whet.apply.job import Job, scale_dtype
 from whet.budget import tables
-from whet.budget.mix import Budget, make_plan, offered
+from whet.budget.mix import Budget, make_plan
+from whet.budget.offered import offered
 from whet.checkpoint import load_model, load_tokenizer
 from whet.grids import IntegerGrid, parse_scheme
 from whet.quantize import gptq, nearest

@@ -10,7 +10,8 @@ import pytest
 
 from whet.budget.knapsack import Infeasible
 from whet.budget.left_out import left_out
-from whet.budget.mix import KEEP, Budget, Offers, header_bytes, make_plan, offered
+from whet.budget.mix import KEEP, Budget, Offers, header_bytes, make_plan
+from whet.budget.offered import offered
 from whet.budget.sizes import linear_bytes
 from whet.grids import parse_scheme
 from whet.targets import TARGETS, find_target, storage

@@ -22,7 +22,7 @@ def run(
 ) -> int:
     """Read every file that whet.json of FOLDER lists, and compare size and SHA-256.
 
-    Ends with 0 when all are what was written, 1 when one is missing, changed or, of weights, not listed.
+    Ends with 0 when all are what was written, 5 when one is missing, changed or, of weights, not listed.
     """
     with Console(as_json) as console:
         found = whet.verify(folder, on_event=console.on_event)
@@ -36,4 +36,4 @@ def run(
             console.show(sheet.rich())
         console.show(say(f"verify.{found['verdict']}", count=len(wrong or found["files"]), of=len(found["files"])))
         console.result(found)
-    return 1 if wrong else 0
+    return 5 if wrong else 0

@@ -19,7 +19,8 @@ from typing import Any
 from whet.anatomy import Linear
 from whet.apply.job import scale_dtype
 from whet.budget import tables
-from whet.budget.mix import KEEP, Budget, Offers, make_plan, offered
+from whet.budget.mix import KEEP, Budget, Offers, make_plan
+from whet.budget.offered import offered
 from whet.checkpoint import check_files
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore

@@ -9,7 +9,8 @@ from typing import Any
 from whet.anatomy import Linear
 from whet.apply.job import Job, scale_dtype
 from whet.budget import parse_size, tables, tensor_bytes
-from whet.budget.mix import Budget, Offers, must_be_possible, offered
+from whet.budget.mix import Budget, Offers, must_be_possible
+from whet.budget.offered import offered
 from whet.checkpoint import Checkpoint, size_on_disk
 from whet.errors import UsageError
 from whet.grids import Grid
