@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
+from whet.cli.completion import among, limits_of
 from whet.cli.console import Console
 from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, Text
 from whet.cli.phrases import language, say, sentence
@@ -33,7 +34,11 @@ def run(
     chat: Chat = False,
     limit: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="What must hold, e.g. min_retention=0.9 or max_kl=off; repeatable."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="What must hold, e.g. min_retention=0.9 or max_kl=off; repeatable.",
+            autocompletion=limits_of,
+        ),
     ] = None,
     windows: Annotated[int, typer.Option(help="Windows of text to compare on; 0 takes all of it.", min=0)] = 256,
     window: Annotated[int, typer.Option(help="Tokens in a window.", min=8)] = 512,
@@ -48,7 +53,10 @@ def run(
     device: Device = "auto",
     dtype: Annotated[
         str | None,
-        typer.Option(help="float32, bfloat16 or float16 to compute in; without it the one the folder names."),
+        typer.Option(
+            help="float32, bfloat16 or float16 to compute in; without it the one the folder names.",
+            autocompletion=among("float32, bfloat16, float16"),
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")

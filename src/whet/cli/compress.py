@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
+from whet.cli.completion import PRESETS, models, recipes
 from whet.cli.console import Console
 from whet.cli.export import proved
 from whet.cli.options import Debug, Json, takes
@@ -29,13 +30,17 @@ def run(
     context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="A Hugging Face folder, or `starter`: the embedded one."),
+        typer.Argument(
+            metavar="MODEL", help="A Hugging Face folder, or `starter`: the embedded one.", autocompletion=models
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")] = None,
     *,
     recipe: Annotated[
         str | None,
-        typer.Option(help="All of this as a .yaml file, or a preset: w8, w4, balanced, smallest. Options go over it."),
+        typer.Option(
+            help=f"All of this as a .yaml file, or a preset: {PRESETS}. Options go over it.", autocompletion=recipes
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, tell bytes, memory, disk and time; write nothing.")
