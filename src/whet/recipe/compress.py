@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from whet.errors import verb
+from whet.errors import UsageError, verb
 from whet.events import OnEvent, ignore
+from whet.recipe.schema import recipe_arguments
 from whet.steps.alone import leave_file
 from whet.steps.options import Compress, takes
 from whet.steps.quantize import quantize
@@ -15,7 +17,13 @@ from whet.steps.quantize import quantize
 @verb
 @takes(Compress)
 def compress(
-    model: str | Path, out: str | Path, *, dry_run: bool = False, on_event: OnEvent = ignore, **options: Any
+    model: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    recipe: str | Path | Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+    on_event: OnEvent = ignore,
+    **options: Any,
 ) -> dict[str, Any]:
     """Write a lighter copy of `model` into the folder `out`.
 
@@ -37,12 +45,21 @@ def compress(
     (`transformers` unless given; a plan names its own). folder: for llama.cpp, keep the Hugging Face folder beside the
     .gguf. text: a path or hub name, a list of documents, or int64 windows
     `[n, L]`; eval_text: text that verifies instead of a tenth of `text`. samples, window: windows calibrated on and
-    their tokens. dry_run: check and estimate, write nothing.
+    their tokens. recipe: all of this as a file, a preset's name (`w4`) or what such a file holds, which may name model
+    and out too; what is given beside it goes over it. dry_run: check and estimate, write nothing.
 
     Returns a JSON-able dict: `out`, the choices, `sizes`, `kl` on verifying text (nats per token), `linears` with their
     relative errors, `seconds`, `notes`. Raises UsageError for wrong input and MachineError for lack of disk or memory,
     before the long part. A run that was stopped goes on with `resume(out)`, or by the same call again.
     """
+    if recipe is not None:
+        places = {name: place for name, place in (("model", model), ("out", out)) if place is not None}
+        options = recipe_arguments(recipe, options | places, on_event)
+        model, out = options.pop("model", None), options.pop("out", None)
+    if model is None or out is None:
+        raise UsageError(
+            "{name} is missing: give the folder, or a recipe that names it.", name="model" if model is None else "out"
+        )
     asked = Compress.of("compress", **options)
     made = quantize(model, out, asked, seed=asked.seed, device=asked.device, dry_run=dry_run, on_event=on_event)
     return made if dry_run else leave_file(made)
