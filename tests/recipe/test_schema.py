@@ -219,7 +219,7 @@ def test_python_takes_a_recipe_and_what_is_given_beside_it_goes_over_it(tmp_path
     )
     with pytest.raises(UsageError, match="out is missing"):
         compress(original, recipe="w8")
-    with pytest.raises(UsageError, match="no preset|no such|does not exist|w5"):
+    with pytest.raises(UsageError, match="w5"):
         compress(original, tmp_path / "two", recipe="w5")
 
 

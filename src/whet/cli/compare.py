@@ -21,6 +21,16 @@ EXAMPLE = "Example: whet compare MODEL lighter --text held-out.txt --skills skil
 EXIT_CODES = {"pass": 0, "inconclusive": 4, "fail": 5}
 
 
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="What must hold, e.g. min_retention=0.9 or max_kl=off; repeatable.",
+        autocompletion=limits_of,
+    ),
+]
+
+
 def run(
     original: Model,
     lighter: Annotated[
@@ -32,14 +42,7 @@ def run(
     ] = None,
     field: Field = "text",
     chat: Chat = False,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="What must hold, e.g. min_retention=0.9 or max_kl=off; repeatable.",
-            autocompletion=limits_of,
-        ),
-    ] = None,
+    limit: Limit = None,
     windows: Annotated[int, typer.Option(help="Windows of text to compare on; 0 takes all of it.", min=0)] = 256,
     window: Annotated[int, typer.Option(help="Tokens in a window.", min=8)] = 512,
     tasks: Annotated[

@@ -36,15 +36,18 @@ FILES = ("README.md", "skills.svg", "compare.json", "report.html")
 OPENING_WORDS, STORY_TOKENS = 10, 60
 
 
+Scheme = Annotated[
+    str | None,
+    typer.Option(
+        help="Instead of a budget one scheme of all linears, such as int4-g32.", autocompletion=among(SCHEMES)
+    ),
+]
+
+
 def run(
     out: Annotated[Path, typer.Argument(metavar="[OUT]", help="The folder to write.")] = Path("demo"),
     fit: Annotated[str, typer.Option(help="The most bytes of the weight files.")] = FIT,
-    scheme: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of a budget one scheme of all linears, such as int4-g32.", autocompletion=among(SCHEMES)
-        ),
-    ] = None,
+    scheme: Scheme = None,
     embed: Annotated[
         str | None, typer.Option(help="With --scheme: that of embedding and head.", autocompletion=among(SCHEMES))
     ] = None,
