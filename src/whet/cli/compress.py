@@ -14,6 +14,7 @@ from whet.cli.console import Console
 from whet.cli.export import proved
 from whet.cli.options import Debug, Json, takes
 from whet.cli.phrases import say, sentence, size
+from whet.cli.running import run_lines
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import answered, by_part, needs
 from whet.errors import UsageError
@@ -129,3 +130,4 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     if model is not None:
         given = "" if is_starter(model) else " --text FILE --skills FILE"
         console.show(say("next", command=f"whet compare {model} {lighter}{given}"))
+    console.show(*run_lines(result))
