@@ -46,6 +46,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, tell bytes, memory, disk and time; write nothing.")
     ] = False,
+    check_weights: Annotated[
+        bool,
+        typer.Option("--check-weights", help="With --dry-run: read every weight too, none may be NaN or infinite."),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
     **options: Any,
@@ -69,6 +73,8 @@ def run(
     with Console(as_json, resume=lighter) as console:
         for event in told:
             console.on_event(event)
+        if check_weights:
+            options["check_weights"] = True
         result = whet.compress(folder, lighter, **options, dry_run=dry_run, on_event=console.on_event)
         plan(console, result) if dry_run else made(console, result, folder)
         console.result(result)

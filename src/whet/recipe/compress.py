@@ -22,6 +22,7 @@ def compress(
     *,
     recipe: str | Path | Mapping[str, Any] | None = None,
     dry_run: bool = False,
+    check_weights: bool = False,
     on_event: OnEvent = ignore,
     **options: Any,
 ) -> dict[str, Any]:
@@ -46,7 +47,8 @@ def compress(
     .gguf. text: a path or hub name, a list of documents, or int64 windows
     `[n, L]`; eval_text: text that verifies instead of a tenth of `text`. samples, window: windows calibrated on and
     their tokens. recipe: all of this as a file, a preset's name (`w4`) or what such a file holds, which may name model
-    and out too; what is given beside it goes over it. dry_run: check and estimate, write nothing.
+    and out too; what is given beside it goes over it. dry_run: check and estimate, write nothing; with check_weights also read every weight, which has to
+    be finite.
 
     Returns a JSON-able dict: `out`, the choices, `sizes`, `kl` on verifying text (nats per token), `linears` with their
     relative errors, `seconds`, `notes`. Raises UsageError for wrong input and MachineError for lack of disk or memory,
@@ -61,5 +63,14 @@ def compress(
             "{name} is missing: give the folder, or a recipe that names it.", name="model" if model is None else "out"
         )
     asked = Compress.of("compress", **options)
-    made = quantize(model, out, asked, seed=asked.seed, device=asked.device, dry_run=dry_run, on_event=on_event)
+    made = quantize(
+        model,
+        out,
+        asked,
+        seed=asked.seed,
+        device=asked.device,
+        dry_run=dry_run,
+        check_weights=check_weights,
+        on_event=on_event,
+    )
     return made if dry_run else leave_file(made)
