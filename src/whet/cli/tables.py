@@ -56,11 +56,12 @@ def by_part(before: dict[str, int], after: dict[str, int], total: str) -> Sheet:
 
 
 def needs(result: dict[str, Any]) -> Sheet:
-    """What a dry run says the run would take."""
+    """What a dry run says the run would take, and with other solvers than the one that was asked for."""
+    others = {name: seconds for name, seconds in result.get("efforts", {}).items() if seconds != result["seconds"]}
     sheet = Sheet(say("needs"), ["", ""])
     sheet.rows = [
         [say("time"), duration(result["seconds"])],
-        *([say("effort", name=name), duration(seconds)] for name, seconds in result.get("efforts", {}).items()),
+        *([say("effort", name=name), duration(seconds)] for name, seconds in others.items()),
         [say("memory"), size(result["memory"])],
         [say("disk"), size(result["disk"])],
     ]

@@ -15,7 +15,7 @@ from whet.checkpoint import Checkpoint, size_on_disk
 from whet.errors import UsageError
 from whet.grids import Grid
 from whet.quantize import holds_zero
-from whet.steps.estimate import estimate, scoring_memory
+from whet.steps.estimate import estimate, scoring_memory, scoring_seconds
 from whet.steps.options import Budget as Asked
 from whet.steps.rounds import ALONE, QUALITY_ROUNDS
 from whet.steps.score import unscored
@@ -96,11 +96,14 @@ def budget_needs(job: Job, budget: Budget) -> dict[str, Any]:
         every = sum(math.prod(info.shape) for info in job.checkpoint.stored.values())
         after = int(every * (budget.value if budget.kind == "bits" else 8) / 8)
     after = min(after, whole)
+    # of a size, the trial takes about as much as solving, and what parts lose by themselves a part of that; of a
+    # quality, what is measured of a round half as much as making it
+    times = 1 + 1.5 * rounds if budget.kind == "quality" else 2.4
+    scoring = scoring_seconds(job, 0)
     return needs | {
         "bytes": {"before": before, "after": {"total": after}, "ratio": after / whole},
         "memory": max(needs["memory"], scoring_memory(job, ALONE)),
         "disk": rounds * after + 2**20 + transformed_bytes(job) + judging_bytes(job, after),
-        # of a size, scoring takes about as much as solving, and so does the trial; of a quality, what is measured of a
-        # round half as much as making it
-        "seconds": needs["seconds"] * (1 + 1.5 * rounds if budget.kind == "quality" else 3),
+        "seconds": times * needs["seconds"] + scoring,
+        "efforts": {word: times * seconds + scoring for word, seconds in needs["efforts"].items()},
     }

@@ -18,8 +18,6 @@ from whet.steps.score import scored_tokens
 _READING = 1e-9
 # Seconds that opening and hashing what was written takes, at least.
 _FINISHING = 0.3
-# Seconds that a block takes at least, however small it is.
-_BLOCK = 0.05
 # Tokens of questions that are answered one after another, over tokens that are read.
 _ANSWERING = 4.0
 
@@ -78,7 +76,6 @@ def _before(times: Mapping[str, float]) -> list[Part]:
 
 def _rounding(job: Job, times: Mapping[str, float]) -> list[Part]:
     """What comes after that: rounding, verifying, writing down."""
-    times = {**times, "compress": times["compress"] + _BLOCK * len(job.anatomy.blocks)}
     names = [name for name in ("curvature", "compress", "tune", "verify") if name in times]
     alone = [Part("marginal", job.marginal * times["compress"])] if job.marginal else []
     return [*(Part(name, times[name]) for name in names), *alone, _end()]

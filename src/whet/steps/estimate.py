@@ -6,11 +6,8 @@ import dataclasses
 import math
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from whet.anatomy import Linear
 from whet.apply.curvature import SLOPE_TOKENS
@@ -24,6 +21,7 @@ from whet.errors import MachineError, UsageError
 from whet.quantize import LEARNING_STEPS, ROUGH, SLICE, STEPS, WORDS, Effort
 from whet.steps.decide import ENOUGH
 from whet.steps.proof import PROVED
+from whet.steps.rates import Rates, measured_rates, multiplications_per_second
 from whet.steps.score import SCORED_TOKENS
 from whet.train import STEP_TOKENS, usual_steps
 from whet.transforms.judge import PROPOSED, judging_bytes, judging_memory, judging_multiplications
@@ -40,7 +38,13 @@ _WRITING = 8.0
 _VERIFYING = 8.0
 # The same a weight and token of scoring: forward, once more, and back. Seconds that pricing all schemes takes, a weight
 # and a linear.
-_WALKING, _PRICING, _PRICED = 8.0, 1e-6, 0.05
+_WALKING, _PRICING, _PRICED = 8.0, 3e-6, 0.35
+# Seconds of everything else, measured: a byte that is read, with its hash and the proof that it is finite; opening
+# the model; a block that is written, and a weight of it; a number of an embedding or head that is rounded; the proof
+# and the manifest, and a byte of the original that is loaded for it.
+_READING, _OPENING = 1e-9, 0.03
+_UNIT, _WRITTEN, _TABLE = 0.03, 2e-8, 5e-8
+_FINISHING, _LOADED = 0.1, 4e-9
 # Bytes that factorising a second moment takes for each of its numbers, in double precision at most.
 _FACTOR = 14
 # Candidates that a search for factors rounds some rows with.
@@ -108,7 +112,7 @@ def estimate(job: Job) -> dict[str, Any]:
         width, count = parts.embedding.shape[1], len(parts.blocks)
         slopes = 4 * width * min(tokens, SLOPE_TOKENS) * (count + 1)
         spilled += 4 * width**2 * count + (slopes if slopes > hidden_states.SPILL else 0)
-    multiply = _multiplications_per_second()
+    rates = measured_rates(job)
     given = tokens - job.synthetic
     most = max(given, ENOUGH) if job.solve and parts.task == "causal" else given
     needs = {
@@ -122,49 +126,49 @@ def estimate(job: Job) -> dict[str, Any]:
         + judging_bytes(job, after["total"])
         # adapters lie block by block in the run's folder until they become one
         + after.get("adapter", 0),
-        "seconds": _seconds(job, job.effort, multiply, tokens),
+        "seconds": _seconds(job, job.effort, rates, tokens),
     }
     if not job.storage.dense:
         needs["efforts"] = {
-            word: _seconds(job, effort, multiply, most if effort.writes else given) for word, effort in WORDS.items()
+            word: _seconds(job, effort, rates, most if effort.writes else given) for word, effort in WORDS.items()
         }
     return needs
 
 
 def seconds_by_stage(job: Job) -> dict[str, float]:
     """About how long the run takes, by what it does; a stage that is not needed is left out."""
-    return _by_stage(job, job.effort, _multiplications_per_second(), job.tokens)
+    return _by_stage(job, job.effort, measured_rates(job), job.tokens)
 
 
 def scoring_seconds(job: Job, tokens: int) -> float:
     """About how long scoring every part takes that many tokens are walked through, forward and back."""
     linears = job.anatomy.linears()
     weights = sum(linear.shape[0] * linear.shape[1] for linear in linears)
-    return _WALKING * weights * tokens / _multiplications_per_second() + _PRICING * weights + _PRICED * len(linears)
+    return _WALKING * weights * tokens / multiplications_per_second() + _PRICING * weights + _PRICED * len(linears)
 
 
-def _seconds(job: Job, effort: Effort, multiply: float, tokens: int) -> float:
-    """About how long the run takes with a solver on so many tokens, at `multiply` multiplications and additions a
-    second."""
-    return sum(_by_stage(job, effort, multiply, tokens).values())
+def _seconds(job: Job, effort: Effort, rates: Rates, tokens: int) -> float:
+    """About how long the run takes with a solver on so many tokens."""
+    return sum(_by_stage(job, effort, rates, tokens).values())
 
 
-def _by_stage(job: Job, effort: Effort, multiply: float, tokens: int) -> dict[str, float]:
+def _by_stage(job: Job, effort: Effort, rates: Rates, tokens: int) -> dict[str, float]:
     """The same by stage, in their order but for `judge`, which comes twice."""
-    parts = job.anatomy
+    parts, multiply = job.anatomy, rates.multiply
+    around = {"read": _READING * job.checkpoint.nbytes + _OPENING, "finish": _FINISHING + _LOADED * _proven(job)}
     chosen = job.chosen(parts.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in parts.linears())
     table = parts.embedding.shape[0] * parts.embedding.shape[1]
-    flops = 4.0 * weights * tokens + sum(2.0 * tokens * linear.shape[1] ** 2 for linear in chosen) / 2
     rounds = 1 + (REPAIR_ROUNDS if job.repaired else 0)
     repairs = rounds * sum(_EIGEN * min(module.shape) ** 3 for module in job.repaired)
     if not tokens:
-        return {"compress": (weights + table) * 5e-8 * rounds + repairs / multiply}
+        rounding = rates.rounding["nearest"] + _TABLE * table
+        return around | {"compress": rounds * rounding + _UNIT * len(parts.blocks) + repairs / multiply}
     found = {}
     if writing := tokens - sum(map(len, job.solve)):
         found["write"] = _WRITING * (weights + table) * writing / multiply
-    found |= _searching(job, effort, multiply, tokens)
-    flops += rounds * sum(effort.work * linear.shape[0] * linear.shape[1] ** 2 for linear in chosen)
+    found |= _searching(job, effort, rates, tokens)
+    flops = 0.0
     if effort.correct:
         flops += 2.0 * weights * tokens + sum(2.0 * (tokens + 2 * x.shape[0]) * x.shape[1] ** 2 for x in chosen)
     flops += repairs + (_masking(job, chosen) if effort.text else 0.0)
@@ -172,12 +176,15 @@ def _by_stage(job: Job, effort: Effort, multiply: float, tokens: int) -> dict[st
     if effort.block:
         flops += _STEP * weights * size * usual_steps(tokens)
         found["curvature"] = 12.0 * weights * min(tokens, SLOPE_TOKENS) / multiply
-    found["compress"] = flops / multiply + (weights + table) * 1e-7
+    verified = sum(map(len, job.verify))
+    walked = tokens * (rates.heard + rates.passed) + 2 * verified * rates.passed
+    rounding = rounds * rates.rounding[effort.rounding] + _TABLE * table
+    found["compress"] = walked + rounding + flops / multiply + _WRITTEN * weights + _UNIT * len(parts.blocks)
     if effort.tune:
         found["tune"] = (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS) / multiply
     if job.verify:
-        found["verify"] = _VERIFYING * table * sum(map(len, job.verify)) / multiply
-    return found
+        found["verify"] = _VERIFYING * table * verified / multiply
+    return around | found
 
 
 def _masking(job: Job, chosen: list[Linear]) -> float:
@@ -192,12 +199,18 @@ def _masking(job: Job, chosen: list[Linear]) -> float:
     )
 
 
-def _searching(job: Job, effort: Effort, multiply: float, tokens: int) -> dict[str, float]:
+def _proven(job: Job) -> int:
+    """Bytes of the original, where the finished folder is loaded as a proof; else nothing."""
+    dense = job.checkpoint.nbytes
+    return dense if dense <= PROVED else 0
+
+
+def _searching(job: Job, effort: Effort, rates: Rates, tokens: int) -> dict[str, float]:
     """About how long finding a transform takes: another walk, what candidates cost beside it, and what `auto` measures:
     every proposal rounded and followed, and the whole rounded twice."""
     if job.transform is None or job.transforms is not None:
         return {}
-    width, count = job.anatomy.embedding.shape[1], len(job.anatomy.blocks)
+    width, count, multiply = job.anatomy.embedding.shape[1], len(job.anatomy.blocks), rates.multiply
     chosen = job.chosen(job.anatomy.linears())
     weights = sum(linear.shape[0] * linear.shape[1] for linear in chosen)
     turning = 4.0 * weights * width / multiply if job.folding.stream else 0.0
@@ -217,7 +230,7 @@ def _searching(job: Job, effort: Effort, multiply: float, tokens: int) -> dict[s
         "propose": (walk + rounding) / multiply + search,
         "follow": judging_multiplications(job, every) / multiply,
         "transform": weights * 1e-8,
-        "judge": 2 * _seconds(rounded, effort.alone, multiply, tokens),
+        "judge": 2 * _seconds(rounded, effort.alone, rates, tokens),
     }
 
 
@@ -300,14 +313,3 @@ def _moments(job: Job, block: list[Linear]) -> int:
 def _inputs(job: Job, block: list[Linear]) -> set[tuple[str, int]]:
     """What the linears of a block that are rounded read, and how wide it is."""
     return {(linear.reads, linear.shape[1]) for linear in job.chosen(block)}
-
-
-def _multiplications_per_second() -> float:
-    """The fastest of a few tries: others are slowed down by what else the machine does."""
-    a = torch.randn(512, 512)
-    seconds = []
-    for _ in range(6):
-        started = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - started)
-    return 2 * 512**3 / max(min(seconds), 1e-6)
