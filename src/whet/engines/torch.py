@@ -21,7 +21,7 @@ from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, NotFiniteError, UsageError
 from whet.events import OnEvent, Stage, ignore
-from whet.text import batch_indices, encode, render_chat
+from whet.text import ChatTemplate, batch_indices, encode
 
 GENERATED_AT_ONCE = 8192  # tokens in a batch of prompts with their answers: bounds the KV cache
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -98,11 +98,12 @@ class TorchEngine:
         if self.task == "causal":
             self._body, self._head = _halves(model)
         self._newline: dict[int, bool] = {}
+        self._template = ChatTemplate(tokenizer)
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         if chat:
             turn = [{"role": "user", "content": text}]
-            text = render_chat(turn, self.tokenizer, self.folder, reply_next=True)
+            text = self._template.render(turn, self.folder, reply_next=True)
         return encode([text], self.tokenizer)[0]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -58,7 +58,7 @@ from whet.measure.skills import compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
 from whet.messages import Message
-from whet.text import fingerprint, located_windows, read_documents, split
+from whet.text import Amount, Found, fingerprint, located_windows, read_text, split
 
 VERSION = 1
 
@@ -71,6 +71,7 @@ def compare(
     skills: str | Path | Sequence[Mapping[str, Any]] | None = None,
     field: str = "text",
     chat: bool = False,
+    skip_bad: bool = False,
     windows: int | None = 256,
     window: int = 512,
     batch_tokens: int = 2048,
@@ -89,8 +90,8 @@ def compare(
 
     Args:
         original, lighter: model folders or .gguf files, which run in llama.cpp; they must share a tokenizer.
-        text: a path or hub name (see `whet.text.read_documents`, also for `field` and `chat`), or documents, which are
-            used as they are.
+        text: a path or hub name (see `whet.text.read_text`, also for `field`, `chat` and `skip_bad`), or documents,
+            which are used as they are.
         skills: a path to items, or items (see `whet.measure.skills.read_skills`).
         windows: how many windows of `window` tokens to sample with `seed`; None takes all of the text, in order.
         batch_tokens: tokens run through a model at once.
@@ -109,7 +110,7 @@ def compare(
     be read or is too short; GateError when the lighter model gives logits that are not finite; MachineError for a
     missing device or package.
     """
-    asked = _Asked(original, lighter, field, chat, windows, window, batch_tokens, seed, device, dtype, speed,
+    asked = _Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
                    tuple(tasks or ()), use_report_split, examples)  # fmt: skip
     started = time.monotonic()
     limits_used = resolve_limits(limits, has_skills=skills is not None)
@@ -147,6 +148,7 @@ class _Asked:
     lighter: str | Path
     field: str
     chat: bool
+    skip_bad: bool
     windows: int | None
     window: int
     batch_tokens: int
@@ -188,7 +190,7 @@ def _given(asked: _Asked, text: str | Path | Sequence[str]) -> _Given:
             )
         )
         length = context
-    material = _read(text, asked.field, asked.chat, tokenizer, lighter, asked.use_report_split, asked.seed, notes)
+    material = _read(text, asked, length, tokenizer, notes)
     found = located_windows(material.documents, tokenizer, asked.windows, length, asked.seed, material.source)
     clusters, clustered_by = clusters_of(found, notes)
     described = {
@@ -246,6 +248,7 @@ def _measured(
         "options": {
             "field": asked.field,
             "chat": asked.chat,
+            "skip_bad": asked.skip_bad,
             "windows": asked.windows,
             "window": asked.window,
             "seed": asked.seed,
@@ -277,26 +280,24 @@ class _Material:
 
 def _read(
     text: str | Path | Sequence[str],
-    field: str,
-    chat: bool,
+    asked: _Asked,
+    window: int,
     tokenizer: PreTrainedTokenizerBase,
-    lighter: str | Path,
-    use_report_split: bool | None,
-    seed: int,
     notes: list[Message],
 ) -> _Material:
     """The documents to compare on: all that were given, or their report part when the rest made the lighter model."""
+    made_with = [step["text"] for step in lineage_of(asked.lighter) if step.get("text")]
     if isinstance(text, str | Path):
-        documents, source = read_documents(text, field, chat=chat, tokenizer=tokenizer), str(text)
+        found, mark = _found(text, asked, Amount.enough(asked.windows, window), tokenizer, made_with)
+        documents, source = found.documents, str(text)
+        notes += found.notes
     else:
-        documents, source = list(text), Message("the text")
-    mark = fingerprint(documents)
-    made_with = [step["text"] for step in lineage_of(lighter) if step.get("text")]
+        documents, source, mark = list(text), Message("the text"), fingerprint(text)
     solved = [about for about in made_with if about.get("fingerprint") == mark]
     whole = [about for about in solved if about.get("split") == "eval given"]  # nothing of it was kept out
     part, used, how = "all", documents, None
-    if use_report_split or (use_report_split is None and solved and not whole):
-        parts = split(documents, int(solved[-1].get("seed", seed)) if solved else seed)
+    if asked.use_report_split or (asked.use_report_split is None and solved and not whole):
+        parts = split(documents, int(solved[-1].get("seed", asked.seed)) if solved else asked.seed)
         part, used, how = "report", parts.report, parts.how
     if solved and part == "report" and not whole:
         notes.append(
@@ -318,6 +319,28 @@ def _read(
     }
     name = source if part == "all" else Message("{source} (its report part)", source=source)
     return _Material(used, name, described)
+
+
+def _found(
+    text: str | Path,
+    asked: _Asked,
+    amount: Amount,
+    tokenizer: PreTrainedTokenizerBase,
+    made_with: Sequence[Mapping[str, Any]],
+) -> tuple[Found, str]:
+    """What is read of a text, with its fingerprint. Of a large one that made the lighter model, the same as then."""
+    read = {(about["read"]["most"], about["read"]["piece"]) for about in made_with if about.get("read")}
+    amounts = [amount, *(Amount(*one) for one in sorted(read) if Amount(*one) != amount)]
+    marks = {about.get(name) for about in made_with for name in ("fingerprint", "eval_fingerprint")} - {None}
+    usual = None
+    for one in amounts:
+        found = read_text(text, asked.field, chat=asked.chat, tokenizer=tokenizer, skip_bad=asked.skip_bad, amount=one)
+        mark = fingerprint(found.documents)
+        if found.read is None or mark in marks:
+            return found, mark
+        usual = usual or (found, mark)
+    assert usual is not None
+    return usual
 
 
 def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, Any]]:
