@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from whet.errors import MachineError, UsageError
-from whet.text import fingerprint, read_text
+from whet.text import ChatTemplate, fingerprint, read_text
 
 CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 
@@ -125,6 +125,24 @@ def test_chat_templates_run_in_a_sandbox(tmp_path, byte_tokenizer, monkeypatch):
     monkeypatch.setattr(byte_tokenizer, "chat_template", "{{ messages.__class__.__mro__[1].__subclasses__() }}")
     with pytest.raises(UsageError, match="SecurityError"):
         documents(path, chat=True, tokenizer=byte_tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "has not written"),
+        ("{{ 'a' * 10 ** 11 }}", "takes too much memory"),
+        ("{{ 'a' * 2000 }}", "writes 2000 letters"),
+    ],
+)
+def test_a_template_that_does_not_end_is_stopped(byte_tokenizer, monkeypatch, template, message):
+    monkeypatch.setattr(byte_tokenizer, "chat_template", template)
+    with ChatTemplate(byte_tokenizer, seconds=1, most=1000) as chat:
+        with pytest.raises(UsageError, match=f"^here: .*{message}"):
+            chat.render([{"role": "user", "content": "x"}], "here")
+        monkeypatch.setattr(byte_tokenizer, "chat_template", CHAT)
+        chat.close()
+        assert chat.render([{"role": "user", "content": "x"}], "here") == "<user>x"
 
 
 def test_the_fingerprint_changes_with_content_order_and_boundaries():

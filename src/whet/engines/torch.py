@@ -114,6 +114,7 @@ class TorchEngine:
         return torch.cat(list(self.logit_chunks(batch, batch.numel())), dim=1)
 
     def logit_chunks(self, batch: Tensor, tokens_at_once: int) -> Iterator[Tensor]:
+        self._must_know(batch)
         batch = batch.to(self.device)
         step = max(1, tokens_at_once // batch.shape[0])
         if self._body is None or self._head is None:
@@ -158,6 +159,7 @@ class TorchEngine:
         stage = Stage(on_event, "write", len(groups) * max_new_tokens)
         for number, group in enumerate(groups, 1):
             ids = torch.tensor([prompts[i] for i in group], device=self.device)
+            self._must_know(ids)
             samplers = [torch.Generator().manual_seed(seed + i) for i in group] if temperature > 0 else []
             open_rows = set(range(len(group)))
             cache = None
@@ -210,6 +212,18 @@ class TorchEngine:
                 "see what it kept.",
                 folder=self.folder,
                 kind=type(self.model).__name__,
+            )
+
+    def _must_know(self, ids: Tensor) -> None:
+        """Raises UsageError for tokens that the model has no embedding of."""
+        rows = len(self.model.get_input_embeddings().weight)  # type: ignore[arg-type]
+        if int(ids.max()) >= rows:
+            raise UsageError(
+                "{folder}: the tokenizer makes token {token}, the embedding has {rows} rows. The tokenizer belongs to "
+                "another model.",
+                folder=self.folder,
+                token=int(ids.max()),
+                rows=rows,
             )
 
     def _begin(self, ids: Tensor) -> tuple[Tensor, dict[str, Any]]:

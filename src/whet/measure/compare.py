@@ -31,7 +31,6 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 import whet
 from whet.engines.opening import open_engine
@@ -40,10 +39,10 @@ from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.divergence import clusters_of, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judge, overall, resolve_limits
+from whet.measure.material import read_material
 from whet.measure.sides import (
     context_of,
     item_tokens,
-    lineage_of,
     memory_of,
     must_be_runnable,
     must_be_this_way_round,
@@ -58,7 +57,7 @@ from whet.measure.skills import compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
 from whet.messages import Message
-from whet.text import Amount, Found, fingerprint, located_windows, read_text, split
+from whet.text import Amount, located_windows
 
 VERSION = 1
 
@@ -190,7 +189,18 @@ def _given(asked: _Asked, text: str | Path | Sequence[str]) -> _Given:
             )
         )
         length = context
-    material = _read(text, asked, length, tokenizer, notes)
+    material = read_material(
+        text,
+        asked.lighter,
+        tokenizer,
+        field=asked.field,
+        chat=asked.chat,
+        skip_bad=asked.skip_bad,
+        amount=Amount.enough(asked.windows, length),
+        use_report_split=asked.use_report_split,
+        seed=asked.seed,
+    )
+    notes += material.notes
     found = located_windows(material.documents, tokenizer, asked.windows, length, asked.seed, material.source)
     clusters, clustered_by = clusters_of(found, notes)
     described = {
@@ -269,78 +279,6 @@ _READ_AS = {
         "An encoder and a decoder: both are given each window, and the decoder says what comes next in it."
     ),
 }
-
-
-@dataclass(frozen=True)
-class _Material:
-    documents: list[str]
-    source: str
-    described: dict[str, Any]
-
-
-def _read(
-    text: str | Path | Sequence[str],
-    asked: _Asked,
-    window: int,
-    tokenizer: PreTrainedTokenizerBase,
-    notes: list[Message],
-) -> _Material:
-    """The documents to compare on: all that were given, or their report part when the rest made the lighter model."""
-    made_with = [step["text"] for step in lineage_of(asked.lighter) if step.get("text")]
-    if isinstance(text, str | Path):
-        found, mark = _found(text, asked, Amount.enough(asked.windows, window), tokenizer, made_with)
-        documents, source = found.documents, str(text)
-        notes += found.notes
-    else:
-        documents, source, mark = list(text), Message("the text"), fingerprint(text)
-    solved = [about for about in made_with if about.get("fingerprint") == mark]
-    whole = [about for about in solved if about.get("split") == "eval given"]  # nothing of it was kept out
-    part, used, how = "all", documents, None
-    if asked.use_report_split or (asked.use_report_split is None and solved and not whole):
-        parts = split(documents, int(solved[-1].get("seed", asked.seed)) if solved else asked.seed)
-        part, used, how = "report", parts.report, parts.how
-    if solved and part == "report" and not whole:
-        notes.append(
-            Message(
-                "This text also made the lighter model: only its report part, which nothing was solved on, is used."
-            )
-        )
-    elif solved:
-        notes.append(Message("The lighter model was solved on the text used here: the figures flatter it."))
-    if any(about.get("eval_fingerprint") == mark for about in made_with):
-        notes.append(Message("This text verified the lighter model while it was made; nothing was solved on it."))
-    described = {
-        "source": str(source),
-        "fingerprint": mark,
-        "part": part,
-        "split_by": how,
-        "documents": len(documents),
-        "documents_used": len(used),
-    }
-    name = source if part == "all" else Message("{source} (its report part)", source=source)
-    return _Material(used, name, described)
-
-
-def _found(
-    text: str | Path,
-    asked: _Asked,
-    amount: Amount,
-    tokenizer: PreTrainedTokenizerBase,
-    made_with: Sequence[Mapping[str, Any]],
-) -> tuple[Found, str]:
-    """What is read of a text, with its fingerprint. Of a large one that made the lighter model, the same as then."""
-    read = {(about["read"]["most"], about["read"]["piece"]) for about in made_with if about.get("read")}
-    amounts = [amount, *(Amount(*one) for one in sorted(read) if Amount(*one) != amount)]
-    marks = {about.get(name) for about in made_with for name in ("fingerprint", "eval_fingerprint")} - {None}
-    usual = None
-    for one in amounts:
-        found = read_text(text, asked.field, chat=asked.chat, tokenizer=tokenizer, skip_bad=asked.skip_bad, amount=one)
-        mark = fingerprint(found.documents)
-        if found.read is None or mark in marks:
-            return found, mark
-        usual = usual or (found, mark)
-    assert usual is not None
-    return usual
 
 
 def _judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, Any]]:

@@ -57,18 +57,19 @@ def places(sizes: Sequence[int], amount: Amount) -> list[list[Span]] | None:
     found: list[list[Span]] = []
     first = 0
     for size in sizes:
-        mine = [start - first for start in starts if first <= start < first + size]
-        if mine and size <= amount.piece:
-            mine = [0]
-        nexts = [*mine[1:], size]
-        found.append(
-            [
-                Span(start, min(start + amount.piece, after), min(start + 2 * amount.piece, after), after)
-                for start, after in zip(mine, nexts, strict=True)
-            ]
-        )
+        found.append(_spans([start - first for start in starts if first <= start < first + size], size, amount.piece))
         first += size
     return found
+
+
+def _spans(starts: Sequence[int], size: int, piece: int) -> list[Span]:
+    """The places of one file. One that is no longer than a place is read whole, or not at all."""
+    if size <= piece:
+        starts = [0] if starts else []
+    return [
+        Span(start, min(start + piece, after), min(start + 2 * piece, after), after)
+        for start, after in zip(starts, [*starts[1:], size], strict=False)
+    ]
 
 
 class Line(NamedTuple):

@@ -78,10 +78,21 @@ def read_text(
             raise no_text(source)
     documents = [document for document in found[0] if document.strip()]
     if not documents:
-        raise reader.first or UsageError(
+        raise reader.first or _no_text_in(source, found[1])
+    return Found(documents, tuple(reader.told(str(source), found[1], amount)), found[1])
+
+
+def _no_text_in(source: str | Path, read: dict[str, int] | None) -> UsageError:
+    if read is None:
+        return UsageError(
             "{source}: there is no text in it. Give a file with text, or name another field.", source=source
         )
-    return Found(documents, tuple(reader.told(str(source), found[1], amount)), found[1])
+    return UsageError(
+        "{source} has {size:,.0f} MB, and no text at {count} places that are spread over it. Give a file with text.",
+        source=source,
+        size=read["bytes"] / 1e6,
+        count=read["most"] // read["piece"],
+    )
 
 
 def fingerprint(documents: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from whet.errors import MachineError, UsageError
+from whet.messages import Message
 from whet.strict import parse_json
 from whet.text.places import Line, Row, Span
 from whet.text.plain import not_utf8, unreadable
@@ -85,11 +86,11 @@ def _elements(path: Path, file: TextIO) -> Iterator[str]:
             except RecursionError as error:
                 raise _not_an_object(Row(path, number), error) from error
             else:
-                if end < len(text):  # else a number might go on
+                if end < len(text) or text[at] in '{["':  # else a number might go on
                     yield text[at:end]
                     at, number = end, number + 1
                     break
-                failed = EOFError()
+                failed = json.JSONDecodeError(Message("the list does not end"), "", 0)
             more = file.read(size) if len(text) - at < LONGEST else ""
             if not more:
                 raise _not_an_object(Row(path, number), failed) from failed

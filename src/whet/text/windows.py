@@ -103,21 +103,7 @@ def located_windows(
                 if len(piece) >= SHORTEST:
                     found.append(Window(piece.clone(), part.document, part.start + start))
 
-    if tokens_seen < length:
-        if tokens_seen < SHORTEST:
-            raise UsageError(
-                "{source}: text shorter than a window: it has {tokens} tokens, one window is {length}. Give more text.",
-                source=source,
-                tokens=tokens_seen,
-                length=length,
-            )
-        raise UsageError(
-            "{source}: text shorter than a window: it has {tokens} tokens, one window is {length}. Give more text, or "
-            "a window of at most {tokens} tokens.",
-            source=source,
-            tokens=tokens_seen,
-            length=length,
-        )
+    _must_hold(source, tokens_seen, length)
     if not found:
         raise UsageError(
             "{source}: all {count} documents are shorter than {least} tokens, and windows do not cross documents. "
@@ -127,6 +113,26 @@ def located_windows(
             least=SHORTEST,
         )
     return found if count is None else rng.sample(found, min(count, len(found)))
+
+
+def _must_hold(source: str, tokens: int, length: int) -> None:
+    """Raises UsageError where there are fewer tokens than one window has."""
+    if tokens >= length:
+        return
+    if tokens < SHORTEST:
+        raise UsageError(
+            "{source}: text shorter than a window: it has {tokens} tokens, one window is {length}. Give more text.",
+            source=source,
+            tokens=tokens,
+            length=length,
+        )
+    raise UsageError(
+        "{source}: text shorter than a window: it has {tokens} tokens, one window is {length}. Give more text, or "
+        "a window of at most {tokens} tokens.",
+        source=source,
+        tokens=tokens,
+        length=length,
+    )
 
 
 class _Part(NamedTuple):
