@@ -10,11 +10,12 @@ import pytest
 
 from whet.budget.knapsack import Infeasible
 from whet.budget.left_out import left_out
-from whet.budget.mix import KEEP, SCHEMES, Budget, Offers, header_bytes, make_plan, offered
+from whet.budget.mix import KEEP, Budget, Offers, header_bytes, make_plan, offered
 from whet.budget.sizes import linear_bytes
 from whet.grids import parse_scheme
 from whet.targets import TARGETS, find_target, storage
 
+SCHEMES = tuple(grid.name for grid in offered(find_target("whet"), (64, 64), table=False))
 ROLES = {"q": (64, 64), "k": (32, 64), "v": (32, 64), "o": (64, 64), "gate": (96, 64), "up": (96, 64), "down": (64, 96)}
 
 
@@ -53,9 +54,24 @@ def total(found: dict[str, Any], schemes: dict[str, str]) -> int:
 @pytest.mark.parametrize("name", TARGETS)
 def test_offered_is_what_the_target_holds(name: str) -> None:
     target = find_target(name)
-    for shape, table in itertools.product([(64, 64), (96, 80), (64, 96)], [False, True]):
+    for shape, table in itertools.product([(64, 64), (96, 80), (64, 96), (64, 172)], [False, True]):
         for grid in offered(target, shape, table):
             storage(target, {"a": grid}, {"a": shape}, frozenset({"a"} if table else ()))
+
+
+def test_rows_that_32_does_not_divide_have_choices_at_every_width() -> None:
+    for name in ("transformers", "vllm", "openvino"):
+        target = find_target(name)
+        for width in (172, 344, 40):
+            shape = (64, width)
+            mine = offered(target, shape, table=False, widths={64, width})
+            other = {grid.name for grid in offered(target, (64, 64), table=False, widths={64, width})}
+            for grid in mine:
+                storage(target, {"a": grid}, {"a": shape}, frozenset())
+            assert {grid.bits for grid in mine} == set(target.bits)
+            assert {f"int{bits}s" for bits in target.bits} <= other & {grid.name for grid in mine}
+    groups = {grid.group for grid in offered(find_target("transformers"), (64, 172), table=False)}
+    assert groups == {0, 43, 86}
 
 
 def test_a_budget_of_bits_is_kept_and_used() -> None:
@@ -94,10 +110,22 @@ def test_stock_transformers_takes_one_scheme_or_symmetric_ones() -> None:
         plan = make_plan(found, target, Budget("bits", bits, f"--bits {bits}"))
         grids = {a: parse_scheme(s) for a, s in plan["schemes"].items() if s != KEEP}
         held = storage(target, grids, shapes, frozenset({"model.embed_tokens"}))
-        assert (held.container == "compressed-tensors") == (
-            not any("own modelling" in note["message"] for note in plan["notes"])
-        )
+        assert (held.container == "compressed-tensors") == (plan["gap"]["among"] == "stock")
+        assert any("(trust_remote_code=True)" in note["message"] for note in plan["notes"]) != held.stock
         assert plan["predicted"]["bits"] <= bits
+
+
+@pytest.mark.parametrize("budget", [Budget("bits", 4.0, "--bits 4"), Budget("quality", 0.9, "--quality 0.9")])
+def test_a_stock_plan_says_what_a_free_mix_would_be(budget: Budget) -> None:
+    found = scores()
+    plan = make_plan(found, find_target("transformers"), budget)
+    free = make_plan(found, find_target("whet"), budget)
+    assert (plan["gap"]["among"], free["gap"]["among"], free["gap"]["free"]) == ("stock", "all", None)
+    least = "bytes" if budget.kind == "quality" else "kl"
+    assert free["predicted"][least] <= plan["gap"]["free"][least] < plan["predicted"][least]
+    assert plan["gap"]["bound"] <= plan["predicted"][least] * (1 + 1e-12)
+    much = plan["gap"]["free"][least] < 0.8 * plan["predicted"][least]
+    assert any("--for whet" in note["message"] for note in plan["notes"]) == much
 
 
 def test_what_stock_cannot_keep_goes_through_the_modelling_file() -> None:

@@ -155,6 +155,22 @@ def test_a_plan_of_no_loss_has_its_numbers_in_the_table_and_no_plot() -> None:
     page({"plan": plan})
 
 
+def test_what_a_plan_is_the_best_of_is_said_with_what_a_free_mix_would_be() -> None:
+    """Never that nothing is better, where only what stock transformers loads was looked at."""
+    plan = facts()["plan"]
+    free = {"bytes": 2_000_000, "bits": 3.5, "kl": 0.0042}
+    for kind, words in (("bits", "lowest predicted loss within the budget"), ("quality", "this one is the smallest")):
+        plan["budget"]["kind"] = kind
+        for among, loads in (
+            ("all", "Of all mixes that whet loads"),
+            ("stock", "Of all mixes that stock transformers"),
+        ):
+            plan["gap"] = {"bound": 0.01, "relative": 0.0, "among": among, "free": free if among == "stock" else None}
+            said = " ".join(view({"plan": plan}, Words("en"))["schemes"]["facts"])
+            assert loads in said and words in said
+            assert ("0.00420 nats per token at 3.50 bits: --for whet" in said) == (among == "stock")
+
+
 def test_schemes_without_a_plan_are_those_written() -> None:
     linears = {
         "model.layers.0.self_attn.q_proj": {"grid": "int3-g32", "role": "q"},

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,13 +21,13 @@ from whet.messages import Message, to_json
 from whet.targets import Target, tie
 
 KEEP = "keep"
-# What is worth pricing. An integer zero or a real one pays where codes are few, per-channel scales where they are many.
-SCHEMES = (
-    *(f"int{bits}{kind}-g{group}" for bits in (2, 3) for kind in ("s", "", "z") for group in (32, 64, 128)),
-    *(f"int4{kind}-g{group}" for kind in ("s", "") for group in (32, 64, 128)),
-    *(f"int{bits}s-g{group}" for bits in (5, 6, 7, 8) for group in (32, 64, 128)),
-    "int8s",
+# What is worth pricing: bits and kind. An integer zero or a real one pays where codes are few.
+_KINDS = (
+    *(f"int{bits}{kind}" for bits in (2, 3) for kind in ("s", "", "z")),
+    *(f"int4{kind}" for kind in ("s", "")),
+    *(f"int{bits}s" for bits in (5, 6, 7, 8)),
 )
+_GROUPS = (32, 64, 128)
 # safetensors writes a line of JSON a tensor; a quantized linear has at most four.
 _HEADER = 160 * 4
 _MUCH = 0.8  # of bytes or loss: what is worth saying
@@ -45,25 +46,46 @@ class Mix:
 
 
 def offered(
-    target: Target, shape: tuple[int, int], table: bool, scale_dtype: torch.dtype = torch.float16
+    target: Target,
+    shape: tuple[int, int],
+    table: bool,
+    scale_dtype: torch.dtype = torch.float16,
+    widths: Collection[int] = (),
 ) -> list[Grid]:
-    """The schemes, of SCHEMES or the target's own, that it holds on a linear of `shape`, or on a `table` of that shape
-    (embedding or head)."""
-    if table and not target.embedding:
-        return []
-    grids = [parse_scheme(name, scale_dtype) for name in target.schemes or SCHEMES]
-    return [
-        grid
-        for grid in grids
-        if grid.name == target.simplest
-        or (
-            grid.bits in target.bits
-            and (target.groups is None or grid.group in target.groups)
-            and not (target.divides and grid.group and shape[1] % grid.group)
-            and not (grid.zero == "real" and not target.real_zero)
-            and not (grid.zero == "int" and not target.integer_zero)
-        )
-    ]
+    """The schemes that are worth pricing for `target` on a linear of `shape`, or on a `table` of that shape (embedding
+    or head).
+
+    widths: of all rows of the model. A scale a row is offered for 8 bits; where the target's groups must divide the row
+    and 32 does not divide every width, for the others too, so that one scheme can go through the whole model, and a row
+    that 32 does not divide has the nearest groups below 32, 64 and 128 that do divide it.
+    """
+    names: list[str] = list(target.schemes)
+    if not names:
+        columns = shape[1]
+        ragged = target.divides and any(width % _GROUPS[0] for width in (columns, *widths))
+        groups = [group for group in map(partial(_dividing, columns), _GROUPS) if group] if ragged else _GROUPS
+        rows = _KINDS if ragged else ("int8s",)
+        names = [f"{kind}-g{group}" for kind in _KINDS for group in dict.fromkeys(groups)] + [*rows]
+    grids = [parse_scheme(name, scale_dtype) for name in names]
+    return [grid for grid in grids if holds(target, grid, shape[1], table)]
+
+
+def holds(target: Target, grid: Grid, columns: int, table: bool) -> bool:
+    """Whether `target` holds rows of `columns` weights on `grid`, of integers or its own schemes."""
+    if (target.schemes and grid.name not in target.schemes) or (table and not target.embedding):
+        return False
+    return grid.name == target.simplest or not (
+        grid.bits not in target.bits
+        or (target.groups is not None and grid.group not in target.groups)
+        or (target.divides and grid.group and columns % grid.group)
+        or (grid.zero == "real" and not target.real_zero)
+        or (grid.zero == "int" and not target.integer_zero)
+    )
+
+
+def _dividing(columns: int, most: int) -> int:
+    """The largest group above half of `most`, up to it, that divides a row; 0 where none does."""
+    return next((group for group in range(most, most // 2, -1) if columns % group == 0 and group < columns), 0)
 
 
 class Offers:
@@ -84,8 +106,8 @@ class Offers:
         self.options: list[list[Option]] = []
         for parts in together.values():
             table = parts[0]["block"] is None
-            held = set.intersection(*({g.name for g in offered(target, tuple(p["shape"]), table)} for p in parts))
-            names = [KEEP, *(n for n in parts[0]["schemes"] if n in held and not (stock and (table or _shifts(n))))]
+            names = [n for n in parts[0]["schemes"] if all(_held(target, part, n) for part in parts)]
+            names = [KEEP, *(n for n in names if not (stock and (table or _shifts(n))))]
             self.names.append(names)
             self.options.append(
                 [
@@ -196,13 +218,27 @@ def make_plan(
     """
     whole = Offers(scores, target, stock=False)
     notes: list[Message] = []
+    among, free = "all", None
     if target.name == "whet" or target.schemes or target.unwritten:
         mix = _solve(whole, scores, budget, most_kl)
     else:
         stock = Offers(scores, target, stock=True)
-        mix = _stock(stock, whole, target, scores, budget, most_kl, notes)
-        if target.modelling_file and not notes:
-            _weigh(whole, scores, budget, most_kl, mix, notes)
+        found = _stock(stock, whole, target, scores, budget, most_kl)
+        if found is None:
+            mix = _solve(whole, scores, budget, most_kl)
+            notes.append(
+                Message(
+                    "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
+                    "(trust_remote_code=True)"
+                )
+            )
+        else:
+            mix, among = found, "stock"
+        if found is not None and target.modelling_file:
+            best = _solve(whole, scores, budget, most_kl)
+            if _worth(best, budget) < _worth(mix, budget):
+                free = whole.figures(best)
+            notes += _weigh(best, mix, budget)
     limit = None if budget.kind == "quality" else _limit(whole, scores, budget)
     return {
         "format": "whet.plan",
@@ -217,7 +253,7 @@ def make_plan(
             "by_part": {part["address"]: _loss(part, mix.schemes[part["address"]]) for part in scores["parts"]},
         },
         "measured": [],
-        "gap": {"bound": mix.bound, "relative": mix.gap},
+        "gap": {"bound": mix.bound, "relative": mix.gap, "among": among, "free": free},
         "frontier": whole.frontier(),
         "uniform": _worth_showing(
             [{"scheme": scheme, "embed": embed, **whole.figures(one)} for scheme, embed, one in whole.uniform()]
@@ -246,64 +282,69 @@ def _stock(
     scores: Mapping[str, Any],
     budget: Budget,
     most_kl: float | None,
-    notes: list[Message],
-) -> Mix:
-    """The best of what stock containers hold: symmetric linears mixed, or one scheme throughout; else the whole."""
-    found: list[Mix] = []
+) -> Mix | None:
+    """The best of what stock containers hold: symmetric linears mixed, or one scheme throughout. None where neither
+    keeps the budget and the target can load something else; else raises Infeasible."""
+    mixed: Mix | None = None
     problem: Infeasible | None = None
     try:
-        found.append(_solve(stock, scores, budget, most_kl))
+        mixed = _solve(stock, scores, budget, most_kl)
     except Infeasible as error:
         problem = error
+    uniform: list[Mix] = []
     if not target.ties:  # transformers computes the weights of one uniform scheme at load, whatever its zero
-        uniform = [
+        every = [
             mix
             for scheme, embed, mix in whole.uniform()
             if embed in (KEEP, scheme) and parse_scheme(scheme).zero != "real"
         ]
         if budget.kind == "quality":
             most = _most(budget, most_kl)
-            found += sorted((m for m in uniform if m.kl <= most), key=lambda m: m.bytes)[:1]
+            uniform = sorted((m for m in every if m.kl <= most), key=lambda m: m.bytes)[:1]
         else:
             limit = _limit(whole, scores, budget)
-            found += sorted((m for m in uniform if m.bytes <= limit), key=lambda m: m.kl)[:1]
-    if found:
-        return min(found, key=lambda m: (m.bytes, m.kl) if budget.kind == "quality" else (m.kl, m.bytes))
-    if not target.modelling_file:
-        assert problem is not None
-        raise problem
-    mix = _solve(whole, scores, budget, most_kl)
-    notes.append(
-        Message(
-            "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
-            "(trust_remote_code=True)"
-        )
-    )
-    return mix
+            uniform = sorted((m for m in every if m.bytes <= limit), key=lambda m: m.kl)[:1]
+    if mixed is None:
+        if not uniform and not target.modelling_file:
+            assert problem is not None
+            raise problem
+        return uniform[0] if uniform else None
+    if not uniform or _worth(mixed, budget) <= _worth(uniform[0], budget):
+        return mixed
+    one = uniform[0]
+    least = _worth(one, budget)[0]
+    bound = least if mixed.exact else min(least, mixed.bound)
+    return replace(one, bound=bound, gap=(least - bound) / least if least else 0.0, exact=mixed.exact)
 
 
-def _weigh(
-    whole: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: float | None, mix: Mix, notes: list[Message]
-) -> None:
-    """Says what stock containers cost where that is much."""
-    best = _solve(whole, scores, budget, most_kl)
+def _worth(mix: Mix, budget: Budget) -> tuple[float, float]:
+    """What the budget asks to be least, first."""
+    return (mix.bytes, mix.kl) if budget.kind == "quality" else (mix.kl, mix.bytes)
+
+
+def _weigh(best: Mix, mix: Mix, budget: Budget) -> list[Message]:
+    """Says what loading in stock transformers costs, where that is much. best: of all mixes. mix: of those it loads."""
     if budget.kind == "quality" and best.bytes < _MUCH * mix.bytes:
-        notes.append(
+        return [
             Message(
-                "a free mix would take {best:,} bytes instead of {mix:,}: make one with --for whet",
+                "Stock transformers loads symmetric linears mixed, or one scheme throughout. A free mix would take "
+                "{best:,} bytes instead of {mix:,}: add --for whet to make one, which loads through the folder's own "
+                "modelling file.",
                 best=best.bytes,
                 mix=mix.bytes,
             )
-        )
+        ]
     if budget.kind != "quality" and best.kl < _MUCH * mix.kl:
-        notes.append(
+        return [
             Message(
-                "stock containers hold one scheme throughout, or symmetric linears: a free mix is predicted to lose "
-                "{best:.2g} instead of {mix:.2g} nats a token; make one with --for whet",
+                "Stock transformers loads symmetric linears mixed, or one scheme throughout. A free mix is predicted "
+                "to lose {best:.2g} instead of {mix:.2g} nats a token: add --for whet to make one, which loads "
+                "through the folder's own modelling file.",
                 best=best.kl,
                 mix=mix.kl,
             )
-        )
+        ]
+    return []
 
 
 def _solve(offers: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: float | None) -> Mix:
@@ -347,6 +388,11 @@ def _tie(part: Mapping[str, Any], target: Target) -> tuple[Any, ...]:
         return (part["tensor"],)
     key = None if part["block"] is None else tie(target, part["address"], part["role"])
     return (part["address"],) if key is None else (part["block"], key)
+
+
+def _held(target: Target, part: Mapping[str, Any], scheme: str) -> bool:
+    """Whether the target holds a part on a scheme that it was priced on."""
+    return scheme in part["schemes"] and holds(target, parse_scheme(scheme), part["shape"][1], part["block"] is None)
 
 
 def _bytes(part: Mapping[str, Any], scheme: str) -> int:

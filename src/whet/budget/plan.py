@@ -68,19 +68,23 @@ class Measured(Strict):
     retention: dict[str, float] = Field(default_factory=dict)
 
 
-class Gap(Strict):
-    """How far from the best predicted loss the choice can be at most."""
-
-    bound: float
-    relative: float = Field(ge=0)
-
-
 class Point(Strict):
     """A mix on the frontier, predicted."""
 
     bytes: int = Field(ge=0)
     bits: float = Field(ge=0)
     kl: float
+
+
+class Gap(Strict):
+    """How far the choice can be from the best at most: in predicted loss, or in bytes where a quality was asked for."""
+
+    bound: float
+    relative: float = Field(ge=0)
+    among: Literal["all", "stock"] = Field(
+        default="all", description="Among all mixes that the target holds, or those that stock transformers loads"
+    )
+    free: Point | None = Field(default=None, description="The best of all mixes, where it is better than this one")
 
 
 class Uniform(Point):

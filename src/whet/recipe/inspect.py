@@ -16,11 +16,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from whet.anatomy import Linear
 from whet.apply.job import scale_dtype
 from whet.budget import tables
 from whet.budget.mix import KEEP, Budget, Offers, make_plan, offered
 from whet.errors import UsageError
 from whet.events import OnEvent, Part, Stage, Way, ignore
+from whet.grids import Grid
 from whet.measure.items import read_skills
 from whet.scores import SPIKE
 from whet.steps.course import scoring
@@ -52,13 +54,18 @@ def inspect(model: str | Path, *, on_event: OnEvent = ignore, **options: Any) ->
     job = decide(model, quantize, seed=asked.seed, device=asked.device)
     own = {linear.address for linear in tables(job.anatomy)}
     scales = scale_dtype(job.dtype)
+    widths = {linear.shape[1] for linear in (*job.anatomy.linears(), *tables(job.anatomy))}
+
+    def schemes(linear: Linear) -> list[Grid]:
+        every = (
+            offered(to, linear.shape, linear.address in own, scales, widths) for to in (find_target("whet"), runtime)
+        )
+        return list({grid.name: grid for grids in every for grid in grids}.values())
+
     way = Way(on_event, [scoring(job, items), Part("plan", 1)])
     found = score(
         job,
-        lambda linear: [
-            *offered(find_target("whet"), linear.shape, linear.address in own, scales),
-            *(offered(runtime, linear.shape, linear.address in own) if runtime.schemes else ()),
-        ],
+        schemes,
         items=items,
         spectra=asked.spectra,
         seed=asked.seed,

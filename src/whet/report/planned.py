@@ -107,8 +107,13 @@ def _sentences(plan: Mapping[str, Any], say: Words) -> list[str]:
     found = [say("plan.asked", asked=asked, target=plan.get("target") or NONE)]
     found.append(say("plan.made", scorer=plan.get("scorer") or NONE, solver=plan.get("solver") or NONE))
     if plan.get("gap"):
-        relative = plan["gap"]["relative"]
-        found.append(say("plan.gap", relative=percent(relative, 2)) if relative >= _EXACT else say("plan.exact"))
+        gap, asked_for = plan["gap"], (plan.get("budget") or {}).get("kind")
+        where = say("plan.stock") if gap.get("among") == "stock" else plan.get("target") or NONE
+        kind = "gap" if gap["relative"] >= _EXACT else "exact"
+        of = ".bytes" if asked_for == "quality" else ""
+        found.append(say(f"plan.{kind}{of}", where=where, relative=percent(gap["relative"], 2)))
+        if (free := gap.get("free")) is not None:
+            found.append(say("plan.free", kl=figure(free["kl"]), bits=figure(free["bits"])))
     return found
 
 

@@ -77,12 +77,27 @@ PLANNED: dict[str, tuple[str, str]] = {
     "plan.none": ("none", "없음"),
     "plan.made": ("Scored by {scorer}, solved with {solver}.", "점수는 {scorer}, 풀이는 {solver}."),
     "plan.gap": (
-        "By the predicted loss, no choice of schemes could be more than {relative} better than this one.",
-        "예측 손실로 보면 어떤 선택도 이보다 {relative} 넘게 나을 수 없습니다.",
+        "By predicted loss, no mix that {where} loads can be more than {relative} better than this one.",
+        "예측 손실로 보면, {where}에서 불러올 수 있는 조합 가운데 이보다 {relative} 넘게 나은 것은 없습니다.",
     ),
     "plan.exact": (
-        "No other choice of schemes has a lower predicted loss within the budget.",
-        "예산 안에서 예측 손실이 이보다 낮은 선택은 없습니다.",
+        "Of all mixes that {where} loads, this one has the lowest predicted loss within the budget.",
+        "{where}에서 불러올 수 있는 조합 가운데 예산 안에서 예측 손실이 가장 낮습니다.",
+    ),
+    "plan.gap.bytes": (
+        "No mix that {where} loads and that is predicted to keep this quality can be more than {relative} smaller.",
+        "{where}에서 불러올 수 있고 이 품질을 지킨다고 예측되는 조합 가운데 이보다 {relative} 넘게 작은 것은 없습니다.",
+    ),
+    "plan.exact.bytes": (
+        "Of all mixes that {where} loads and that are predicted to keep this quality, this one is the smallest.",
+        "{where}에서 불러올 수 있고 이 품질을 지킨다고 예측되는 조합 가운데 가장 작습니다.",
+    ),
+    "plan.stock": ("stock transformers", "표준 transformers"),
+    "plan.free": (
+        "A free mix is predicted to lose {kl} nats per token at {bits} bits: --for whet makes one, which "
+        "loads through the folder's own modelling file.",
+        "자유로운 조합은 {bits}비트에서 토큰당 {kl} nat을 잃는다고 예측됩니다. --for whet으로 만들며, 폴더에 든 "
+        "모델링 파일로 불러옵니다.",
     ),
     "plan.left": ("What {target} does not hold", "{target}에 담을 수 없는 것"),
     # rate and distortion

@@ -63,9 +63,10 @@ def offers(job: Job) -> Callable[[Linear], list[Grid]]:
     own = {linear.address for linear in tables(job.anatomy)}
     target, scales = find_target(job.target), scale_dtype(job.dtype)
     masked = {} if job.sparsity is None else job.sparsity.kept
+    widths = {linear.shape[1] for linear in (*job.anatomy.linears(), *tables(job.anatomy))}
 
     def fitting(linear: Linear) -> list[Grid]:
-        found = offered(target, linear.shape, linear.address in own, scales)
+        found = offered(target, linear.shape, linear.address in own, scales, widths)
         return [grid for grid in found if holds_zero(grid)] if linear.address in masked else found
 
     return fitting
