@@ -380,7 +380,7 @@ def test_llama_cpp_adds_what_whet_adds(tmp_path, family, scheme):
     if not available():
         pytest.skip("llama-cpp-python is not installed")
     original = models.make(tmp_path / "m", family, tied=family == "gpt2")
-    made = compress(original, tmp_path / "o", scheme=scheme, repair=48, target="llama.cpp", **SETTINGS)
+    made = compress(original, tmp_path / "o", scheme=scheme, repair=48, target="llama.cpp", folder=True, **SETTINGS)
     assert made["check"]["gguf"]["adapter"] == {
         "file": "model-adapter.gguf",
         "bytes": (tmp_path / "o" / "model-adapter.gguf").stat().st_size,

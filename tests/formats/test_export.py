@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 
 import gguf
 import numpy as np
@@ -16,18 +17,20 @@ from covering import matrix
 from gguf_models import CASES, make
 from whet.anatomy import FAMILIES
 from whet.budget import tensor_bytes
-from whet.checkpoint import Checkpoint, load_model, write_tensors
+from whet.checkpoint import Checkpoint, load_model, read_manifest, write_tensors
 from whet.checkpoint.gguf import read_gguf
 from whet.errors import GateError, MachineError, UsageError
 from whet.formats.gguf import plan_gguf
+from whet.report.facts import facts
 from whet.targets import find_target
 from wording import each
 
 TEXT = models.documents(60)
+FOR = {"target": "llama.cpp"}
 
 
 def compress(model, out, **more):
-    return whet.compress(model, out, text=TEXT, samples=8, window=32, target="llama.cpp", **more)
+    return whet.compress(model, out, **{"text": TEXT, "samples": 8, "window": 32, "folder": True} | more, **FOR)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,51 @@ def test_the_file_in_the_folder_holds_what_was_solved(folders):
     assert "output.weight" not in file.tensors  # tied
     assert {t.type for n, t in file.tensors.items() if n.startswith("blk") and len(t.shape) > 1} == {"Q4_0"}
     assert file.tensors["token_embd.weight"].type == "Q5_1"
+
+
+def test_the_file_is_left_alone_unless_its_folder_is_asked_for(folders, tmp_path, monkeypatch):
+    original, out = folders / "original", tmp_path / "alone"
+    made = compress(original, out, scheme="q4_0", embed="Q5_1", folder=False)
+    assert {file.name for file in out.iterdir()} == {"model.gguf", "whet.json", "recipe.yaml", "README.md", "LICENSE"}
+    mine, theirs = read_gguf(out / "model.gguf"), read_gguf(folders / "lighter" / "model.gguf")
+    assert all(np.array_equal(mine.read(name), theirs.read(name)) for name in theirs.tensors)
+    assert made["sizes"]["lighter"]["total"] == (out / "model.gguf").stat().st_size and made["loads_in"] == "gguf"
+    manifest = json.loads((out / "whet.json").read_text(encoding="utf-8"))
+    assert manifest["container"] == "gguf"
+    assert {*manifest["files"]} == {"model.gguf", "recipe.yaml", "README.md", "LICENSE"}
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "llama-cli -m THIS_FOLDER/model.gguf" in card and "transformers" not in card
+    assert [one["runtime"] for one in facts(out)["loading"]] == ["llama.cpp", "whet"]
+    assert facts(out / "model.gguf")["lighter"] == facts(out)["lighter"] == read_manifest(manifest, out / "whet.json")
+    with pytest.raises(UsageError, match=r"holds model\.gguf .*folder=True"):
+        whet.compress(out, tmp_path / "again", scheme="int8s", solver="nearest")
+    with pytest.raises(UsageError, match="the folder itself"):
+        whet.compress(original, tmp_path / "again", folder=True, solver="nearest")
+
+
+def test_a_folder_whose_file_was_to_be_left_alone_is_finished_by_leaving_it(folders, tmp_path, monkeypatch):
+    """Killed while the other files go, the folder is a finished one, and the same again takes the rest."""
+    from whet.steps import alone
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(alone, "read_gguf", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            compress(folders / "original", tmp_path / "out", scheme="q4_0", embed="Q5_1", folder=False)
+    assert "model.safetensors" not in json.loads((tmp_path / "out" / "whet.json").read_text(encoding="utf-8"))["files"]
+    (tmp_path / "out" / "model.safetensors").write_bytes(b"")
+    alone.leave_file({"out": str(tmp_path / "out")})
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.children
+def test_a_folder_of_a_file_is_compared_and_generates(folders, tmp_path):
+    pytest.importorskip("llama_cpp")
+    original, out = folders / "original", tmp_path / "alone"
+    compress(original, out, scheme="q8_0", embed="q8_0", solver="nearest", folder=False)
+    asked = {"text": TEXT[:20], "window": 32, "speed": False}
+    both = [whet.compare(original, lighter, **asked)["divergence"] for lighter in (out, out / "model.gguf")]
+    assert both[0] == both[1]
+    assert whet.generate(out, "ab", max_new_tokens=4) == whet.generate(out / "model.gguf", "ab", max_new_tokens=4)
 
 
 @pytest.mark.children
@@ -149,12 +197,12 @@ def test_sizes_are_known_before_to_the_byte(folders):
     linears = sum(i.nbytes for n, i in stored.tensors.items() if "weight_" in n and not n.endswith("weight_shape"))
     matrices = sum(t.nbytes for t in file.tensors.values() if len(t.shape) > 1)
     assert matrices == linears
-    from whet.anatomy import anatomy
     from whet.steps.decide import choose_grids
+    from whet.steps.original import open_original
 
-    original = Checkpoint(folders / "original")
-    parts = anatomy(original.config, original.shapes)
-    grids = choose_grids(parts, "Q4_0", "Q5_1", torch.bfloat16)
+    opened = open_original(folders / "original", find_target("llama.cpp"))
+    original, parts = opened.checkpoint, opened.parts
+    grids = choose_grids(opened, "Q4_0", "Q5_1")
     assert tensor_bytes(parts, original.tensors, grids)["total"] == sum(i.nbytes for i in stored.tensors.values())
 
 

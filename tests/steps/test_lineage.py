@@ -25,7 +25,7 @@ TEXT = {"text": SOLVE, "eval_text": VERIFY}
 CHAIN = {
     "transform": Transform.of("transform", kind="awq", scheme="int3s-g32", **TEXT),
     "masks": Masks.of("masks", pattern="2:4", **TEXT),
-    "quantize": Quantize.of("quantize", scheme="Q4_0", target="llama.cpp", **TEXT),
+    "quantize": Quantize.of("quantize", scheme="Q4_0", target="llama.cpp", folder=True, **TEXT),
     "export": Export(to="gguf"),
 }
 

@@ -33,6 +33,14 @@ def test_places_lie_in_their_files_and_do_not_overlap(sizes, most, piece):
     assert sum(span.end - span.start for spans in found for span in spans) <= max(most, piece)
 
 
+@pytest.mark.parametrize(
+    "said", [None, 3, {}, {"most": 5}, {"most": 5, "piece": 0}, {"most": 5, "piece": 6}, {"most": 1 << 50, "piece": 1}]
+)
+def test_what_a_lineage_says_of_an_amount_is_checked(said):
+    assert Amount.read(said) is None
+    assert Amount.read({"bytes": 9, "most": 5, "piece": 2}) == Amount(5, 2)
+
+
 @pytest.mark.parametrize("separator", ["\n<|endoftext|>\n", "\n\n\n", "\r\n\r\n\r\n", "\f"])
 def test_documents_of_a_large_file_are_read_whole_and_all_over_it(tmp_path, separator):
     path = tmp_path / "a.txt"

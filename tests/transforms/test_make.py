@@ -284,7 +284,7 @@ def test_a_plan_of_a_tied_head_is_refused_by_name(tied, tmp_path):
 
 
 def test_llama_cpp_reads_the_head_that_was_parted(tied, tmp_path, quick):
-    settings = {"scheme": "Q8_0", "target": "llama.cpp", "text": WINDOWS, "eval_text": OTHERS}
+    settings = {"scheme": "Q8_0", "target": "llama.cpp", "folder": True, "text": WINDOWS, "eval_text": OTHERS}
     result = compress(tied, tmp_path / "o", transform="spinquant", **settings)
     assert "output.weight" in {tensor.name for tensor in gguf.GGUFReader(tmp_path / "o" / "model.gguf").tensors}
     assert result["check"]["gguf"]["architecture"] == "llama" and result["kl"] < 0.01

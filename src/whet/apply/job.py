@@ -43,7 +43,8 @@ class Job:
     marginal: what measuring what each part loses by itself, which the next plan is made from, may take, as a multiple
     of solving; 0 does not.
     card: what the front matter of the original's README.md hands on (`read_card`).
-    step: which step's work it is. sparsity: which weights are 0, where any are by rule.
+    step: which step's work it is. sparsity: which weights are 0, where any are by rule. folder: whether the folder that
+    a .gguf was made in stays beside it.
     """
 
     checkpoint: Checkpoint
@@ -76,6 +77,12 @@ class Job:
     card: Mapping[str, Any] = field(default_factory=dict)
     step: str = "quantize"
     sparsity: Sparsity | None = None
+    folder: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether the folder is left with the .gguf alone."""
+        return self.storage.blocks and not self.folder
 
     @property
     def original(self) -> Checkpoint:
@@ -153,7 +160,9 @@ class Job:
 
     def record(self) -> dict[str, Any]:
         """What the lineage keeps of it, as plain JSON."""
-        rule = {} if self.sparsity is None else {"sparsity": self.sparsity.record()}
+        rule: dict[str, Any] = {} if self.sparsity is None else {"sparsity": self.sparsity.record()}
+        if self.folder:
+            rule["folder"] = True
         rounding = {
             "scheme": self.scheme,
             "embed": self.embed,

@@ -30,7 +30,7 @@ from whet.checkpoint.loading import (
     quiet_transformers,
     size_on_disk,
 )
-from whet.checkpoint.manifest import MANIFEST, BaseModelName, Manifest, hashed_files
+from whet.checkpoint.manifest import MANIFEST, BaseModelName, Manifest, hashed_files, is_alone, read_manifest
 
 __all__ = [
     "ADAPTER",
@@ -55,6 +55,7 @@ __all__ = [
     "empty_model",
     "hashed_files",
     "inside",
+    "is_alone",
     "load_lighter",
     "load_model",
     "load_tokenizer",
@@ -64,6 +65,7 @@ __all__ = [
     "read_card",
     "read_factors",
     "read_header",
+    "read_manifest",
     "read_tensor",
     "replace",
     "sha256",

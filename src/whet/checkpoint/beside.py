@@ -58,6 +58,11 @@ def refuse_links(folder: Path) -> None:
             )
 
 
+def is_paper(name: str) -> bool:
+    """Whether `name` is of a file that people read: a licence and its like, or README.md."""
+    return _PAPERS.fullmatch(name) is not None
+
+
 def copied_files(original: Path) -> list[Path]:
     """The original's files that go into the lighter folder byte for byte: tokenizer, generation settings, licence.
 

@@ -42,6 +42,13 @@ class Checkpoint:
         refuse_links(self.path)
         _refuse_adapter(self.path)
         if not (self.path / "config.json").is_file():
+            if files := sorted(self.path.glob("*.gguf")):
+                raise UsageError(
+                    "{folder} holds {file} and no config.json. A .gguf is a finished file, to be compared and asked to "
+                    "generate: give the folder it was made from, or make it again with --folder (folder=True).",
+                    folder=self.path,
+                    file=files[0].name,
+                )
             raise UsageError(
                 "{folder} is not a model folder: it has no config.json. Give the folder that holds config.json and the "
                 "weights.",

@@ -41,6 +41,7 @@ _POSITIVE = ("block_count", "embedding_length", "context_length")
 _TOKENS = "tokenizer.ggml.tokens"
 # The name of the file beside a model's whose adapter is a part of it.
 ADAPTER_KEY = "whet.adapter"
+ADAPTER_SUFFIX = "-adapter.gguf"  # of the file beside it
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,15 @@ class GgufFile:
 def is_gguf(path: str | Path) -> bool:
     """Whether `path` names a .gguf file rather than a model folder."""
     return Path(path).suffix.lower() == ".gguf" and not Path(path).is_dir()
+
+
+def model_file(path: str | Path) -> Path:
+    """The .gguf in a folder that holds one and no config.json, as `compress --for llama.cpp` leaves it; else `path`."""
+    folder = Path(path)
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return folder
+    found = [file for file in sorted(folder.glob("*.gguf")) if not file.name.endswith(ADAPTER_SUFFIX)]
+    return found[0] if len(found) == 1 else folder
 
 
 def read_gguf(path: str | Path) -> GgufFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +86,11 @@ def read_manifest(value: dict[str, Any], file: Path) -> dict[str, Any]:
             place=place,
             fault=recognized(fault["msg"]),
         ) from error
+
+
+def is_alone(manifest: Mapping[str, Any]) -> bool:
+    """Whether the folder of this whet.json is for its .gguf alone."""
+    return bool((manifest.get("gguf") or {}).get("alone"))
 
 
 def hashed_files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -114,11 +114,11 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
         console.show(say("verified", kl=figure(result["kl"]), top1=f"{100 * result['top1']:.1f} %"))
     loads = "dense" if result.get("container") == "dense" else result["loads_in"]
     console.show(say("made", out=result["out"]), say(f"loads.{loads}"))
-    if result.get("repair"):
+    if result.get("repair") and loads != "gguf":
         console.show(say("adapter", folder=f"{result['out']}/adapter"))
     if (written := (result.get("check") or {}).get("gguf")) is not None:
         console.show(*proved(written))
-    lighter = f"{result['out']}/model.gguf" if written is not None else result["out"]
+    lighter = f"{result['out']}/model.gguf" if written is not None and loads != "gguf" else result["out"]
     if model is not None:
         given = "" if is_starter(model) else " --text FILE --skills FILE"
         console.show(say("next", command=f"whet compare {model} {lighter}{given}"))

@@ -129,6 +129,10 @@ PHRASES: dict[str, tuple[str, str]] = {
         "Stock transformers loads it through its own modelling file (trust_remote_code=True); whet loads it without.",
         "transformers는 폴더의 모델링 파일로 불러오고 (trust_remote_code=True), whet은 그것 없이 불러옵니다.",
     ),
+    "loads.gguf": (
+        "llama.cpp, Ollama and LM Studio load its model.gguf. --folder would keep the Hugging Face folder too.",
+        "llama.cpp, Ollama, LM Studio가 그 안의 model.gguf를 불러옵니다. --folder를 주면 허깅페이스 폴더도 남깁니다.",
+    ),
     "adapter": (
         "Its adapter is a part of it: model = peft.PeftModel.from_pretrained(model, {folder})",
         "어댑터까지가 이 모델입니다: model = peft.PeftModel.from_pretrained(model, {folder})",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.gguf import is_gguf, model_file
 from whet.engines.llamacpp import LlamaEngine, open_gguf
 from whet.engines.torch import TorchEngine, open_model
 from whet.errors import UsageError
@@ -39,6 +39,7 @@ def generate(
     """
     if not prompt and not chat:
         raise UsageError("The prompt is empty. Give some words to continue.")
+    folder = model_file(folder)
     if is_gguf(folder) and device not in ("auto", "cpu"):
         raise UsageError("{path} runs in llama.cpp, which whet runs on the processor. Leave --device out.", path=folder)
     engine = open_engine(folder, device)

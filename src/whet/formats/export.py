@@ -19,7 +19,7 @@ import torch
 from gguf.constants import GGMLQuantizationType
 
 from whet.checkpoint import load_tokenizer
-from whet.checkpoint.gguf import ADAPTER_KEY, GgufFile
+from whet.checkpoint.gguf import ADAPTER_KEY, ADAPTER_SUFFIX, GgufFile
 from whet.errors import GateError, MachineError, UsageError, did_you_mean
 from whet.events import OnEvent, ignore, note_event
 from whet.formats.gguf import Layout, plan_gguf, write_gguf
@@ -119,7 +119,7 @@ def write_verified(
 
 def adapter_beside(target: Path) -> Path:
     """The file of the adapter of the model in the file `target`."""
-    return target.with_name(f"{target.stem}-adapter.gguf")
+    return target.with_name(target.stem + ADAPTER_SUFFIX)
 
 
 def _must_be_new(file: Path) -> None:

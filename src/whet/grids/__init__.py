@@ -10,7 +10,7 @@ from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
 from whet.grids.packing import pack
 from whet.grids.relaxed import Relaxed
-from whet.grids.schemes import BLOCKS, FLOATS, SMALL_FLOATS, leaves_group, parse_scheme
+from whet.grids.schemes import BLOCKS, FLOATS, MIXES, SMALL_FLOATS, find_mix, leaves_group, parse_scheme
 from whet.grids.shifted import ShiftedGrid
 from whet.grids.small_floats import SmallFloatGrid
 from whet.grids.table import TableGrid
@@ -20,6 +20,7 @@ __all__ = [
     "BLOCKS",
     "FLOATS",
     "INTEGER",
+    "MIXES",
     "PLAIN",
     "SMALL_FLOATS",
     "CodedGrid",
@@ -34,6 +35,7 @@ __all__ = [
     "SmallFloatGrid",
     "TableGrid",
     "TernaryGrid",
+    "find_mix",
     "leaves_group",
     "pack",
     "parse_scheme",

@@ -45,6 +45,11 @@ BLOCKS: dict[str, CodedGrid] = {
         TernaryGrid(2, 256, "none", block="TQ2_0"),
     )
 }
+# llama-quantize's mixes of these, by the type that most of a model has (`whet.formats.gguf.mixes`).
+MIXES = {
+    **{"Q2_K_S": "Q2_K", "Q3_K_S": "Q3_K", "Q3_K_M": "Q3_K", "Q3_K_L": "Q3_K"},
+    **{"Q4_K_S": "Q4_K", "Q4_K_M": "Q4_K", "Q5_K_S": "Q5_K", "Q5_K_M": "Q5_K"},
+}
 FLOATS = {grid.name: grid for grid in (FloatGrid(torch.float16), FloatGrid(torch.bfloat16))}
 # Floats of 8 and 4 bits under a scale, of a row, of all (`-tensor`), of a block of 128 x 128 (`-block`) or of a group;
 # NormalFloat is a table. The group of some is the user's to choose (`nf4-g32`).
@@ -86,9 +91,16 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
         return grid
     known = {name.lower(): text for name, text in PRESETS.items()}
     match = _INTEGER.fullmatch(known.get(said, said))
+    if (mix := find_mix(scheme)) is not None:
+        raise UsageError(
+            "{mix} is no scheme of one matrix but llama.cpp's mix of several for a whole model: give --scheme {mix} "
+            "with --for llama.cpp. Of one matrix say {type}.",
+            mix=mix,
+            type=MIXES[mix],
+        )
     if match is None:
         examples = [*PRESETS, *(f"int{b}{k}-g{g}" for b in range(2, 9) for k in ("", "s", "z") for g in (32, 64, 128))]
-        examples += [*BLOCKS, *FLOATS, *SMALL_FLOATS]
+        examples += [*BLOCKS, *MIXES, *FLOATS, *SMALL_FLOATS]
         free = [name for name, grid in SMALL_FLOATS.items() if grid.regrouped(grid.group) is not None]
         examples += [f"{name}-g{g}" for name in free for g in (32, 128)]
         raise UsageError(
@@ -101,10 +113,15 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
             presets=", ".join(PRESETS),
             floats=", ".join(SMALL_FLOATS),
             grouped=", ".join(free),
-            blocks=", ".join((*BLOCKS, *FLOATS)),
+            blocks=", ".join((*BLOCKS, *FLOATS, *MIXES)),
         )
     bits, kind, group = match.groups()
     return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scale_dtype)  # type: ignore[arg-type]
+
+
+def find_mix(scheme: str) -> str | None:
+    """The mix of llama.cpp that `scheme` names (`Q4_K_M`), if it names one."""
+    return next((mix for mix in MIXES if mix.lower() == scheme.strip().lower()), None)
 
 
 def leaves_group(scheme: str) -> bool:

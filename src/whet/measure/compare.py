@@ -33,6 +33,7 @@ import transformers
 from torch import Tensor
 
 import whet
+from whet.checkpoint.gguf import model_file
 from whet.engines.opening import open_engine
 from whet.errors import UsageError
 from whet.events import OnEvent, Part, Stage, Way, ignore
@@ -109,6 +110,7 @@ def compare(
     be read or is too short; GateError when the lighter model gives logits that are not finite; MachineError for a
     missing device or package.
     """
+    original, lighter = model_file(original), model_file(lighter)
     asked = _Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
                    tuple(tasks or ()), use_report_split, examples)  # fmt: skip
     started = time.monotonic()

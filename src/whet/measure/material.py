@@ -85,8 +85,8 @@ def _found(
     text: str | Path, how: Mapping[str, Any], amount: Amount, made_with: Sequence[Mapping[str, Any]]
 ) -> tuple[Found, str]:
     """What is read of a text, with its fingerprint. Of a large one that made the lighter model, the same as then."""
-    then = {(about["read"]["most"], about["read"]["piece"]) for about in made_with if about.get("read")}
-    amounts = [amount, *(one for one in (Amount(*most) for most in sorted(then)) if one != amount)]
+    then = {one for about in made_with if (one := Amount.read(about.get("read"))) is not None} - {amount}
+    amounts = [amount, *sorted(then, key=lambda one: (one.most, one.piece))]
     marks = {about.get(name) for about in made_with for name in ("fingerprint", "eval_fingerprint")}
     usual = None
     for one in amounts:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from whet.events import OnEvent, ignore
+from whet.steps.alone import leave_file
 from whet.steps.options import Compress, takes
 from whet.steps.quantize import quantize
 
@@ -31,7 +32,8 @@ def compress(
     repair: with scheme and plan, the rank of an adapter that puts back what rounding lost of the blocks' linears, in
     `out`/adapter. sparsity: with scheme and plan, weights that become 0 in the same solve, `2:4` or `50%`, chosen by
     importance (as `whet.masks` has it), or `kept`, those that are 0. target: the runtime that is to load it
-    (`transformers` unless given; a plan names its own). text: a path or hub name, a list of documents, or int64 windows
+    (`transformers` unless given; a plan names its own). folder: for llama.cpp, keep the Hugging Face folder beside the
+    .gguf. text: a path or hub name, a list of documents, or int64 windows
     `[n, L]`; eval_text: text that verifies instead of a tenth of `text`. samples, window: windows calibrated on and
     their tokens. dry_run: check and estimate, write nothing.
 
@@ -40,4 +42,5 @@ def compress(
     before the long part. A run that was stopped goes on with `resume(out)`, or by the same call again.
     """
     asked = Compress.of("compress", **options)
-    return quantize(model, out, asked, seed=asked.seed, device=asked.device, dry_run=dry_run, on_event=on_event)
+    made = quantize(model, out, asked, seed=asked.seed, device=asked.device, dry_run=dry_run, on_event=on_event)
+    return made if dry_run else leave_file(made)

@@ -12,6 +12,7 @@ from whet.checkpoint import MANIFEST
 from whet.errors import UsageError
 from whet.events import OnEvent, ignore
 from whet.recipe.runner import resume_run
+from whet.steps.alone import leave_file
 from whet.steps.masks import resume_masks
 from whet.steps.quantize import resume_quantize
 from whet.walk import is_locked
@@ -26,7 +27,7 @@ def resume(out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
     """
     run = Run(out)
     request = run.request()
-    return _RESUMES[request["step"]](run, request, on_event)
+    return leave_file(_RESUMES[request["step"]](run, request, on_event))
 
 
 def status(out: str | Path) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from whet.recipe.order import planned
 from whet.recipe.schema import Recipe, read_recipe
 from whet.recipe.texts import Divided
 from whet.recipe.trial import Planned, try_step
+from whet.steps.alone import leave_file
 from whet.steps.course import reading
 from whet.steps.crafts import CRAFTS
 from whet.steps.estimate import check_room
@@ -134,7 +135,7 @@ class _Runner:
             adopt(self.run, self._document(), ended, None if last == self.original else last, result)
             Stage(way, "finish", 1).step()
             self.run.close()
-        return result
+        return leave_file(result)
 
     def _steps(self, keep_failed: Path | None, way: Way) -> tuple[list[dict[str, Any]], Path]:
         """Every step's end, and the folder of the last model that was kept."""

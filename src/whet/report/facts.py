@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from whet.checkpoint import ADAPTER, Checkpoint
-from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint import ADAPTER, MANIFEST, Checkpoint, is_alone, read_manifest
+from whet.checkpoint.gguf import is_gguf, model_file
 from whet.formats.export import FILE
 from whet.measure.compare import environment
 from whet.strict import parse_json
@@ -30,7 +30,9 @@ def facts(
     with it the page also shows this process's peak memory and the machine. name: what to call the original.
     """
     folder = Path(lighter)
-    manifest = {} if is_gguf(folder) else Checkpoint(folder).whet or {}
+    manifest = _manifest(model_file(folder))
+    if is_gguf(folder) and manifest:
+        folder = folder.parent
     plan, own = _read(folder / "plan.json"), _read(folder / "scores.json")
     found: dict[str, Any] = {
         "compare": compare,
@@ -48,29 +50,32 @@ def facts(
     return found
 
 
+def _manifest(model: Path) -> dict[str, Any]:
+    """The whet.json of a model folder, or of the folder that a .gguf was made with; {} where there is none."""
+    if not is_gguf(model):
+        return Checkpoint(model).whet or {}
+    found = _read(model.parent / MANIFEST) or {}
+    return read_manifest(found, model.parent / MANIFEST) if model.name in found.get("files", ()) else {}
+
+
 def loading(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
     """How a folder with this `whet.json` is loaded, by runtime, and whether that is tested."""
     if not manifest:
         return []
-    stock = manifest["container"] != "whet"
-    beside = ""
-    if "adapter" in manifest:
-        beside = f'\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "FOLDER/{ADAPTER}")'
-    trust = "" if stock else ", trust_remote_code=True"
-    found = [
-        {
-            "runtime": "transformers",
-            "checked": TARGETS["transformers"].checked,
-            "how": "from transformers import AutoModelForCausalLM\n"
-            f'model = AutoModelForCausalLM.from_pretrained("FOLDER"{trust}){beside}',
-        },
-        {"runtime": "whet", "checked": TARGETS["whet"].checked, "how": 'whet generate FOLDER "PROMPT"'},
-    ]
+    found: list[dict[str, Any]] = []
     if manifest["target"] == "llama.cpp":
         how = f"llama-cli -m FOLDER/{FILE}"
         if "adapter" in manifest:
             how += f" --lora FOLDER/{manifest['gguf']['adapter']['file']}"
-        found.insert(0, {"runtime": "llama.cpp", "checked": TARGETS["llama.cpp"].checked, "how": how})
+        found.append({"runtime": "llama.cpp", "checked": TARGETS["llama.cpp"].checked, "how": how})
+    if not is_alone(manifest):
+        trust = ", trust_remote_code=True" if manifest["container"] == "whet" else ""
+        how = "from transformers import AutoModelForCausalLM\n"
+        how += f'model = AutoModelForCausalLM.from_pretrained("FOLDER"{trust})'
+        if "adapter" in manifest:
+            how += f'\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "FOLDER/{ADAPTER}")'
+        found.append({"runtime": "transformers", "checked": TARGETS["transformers"].checked, "how": how})
+    found.append({"runtime": "whet", "checked": TARGETS["whet"].checked, "how": 'whet generate FOLDER "PROMPT"'})
     if manifest["target"] == "vllm":
         found.append({"runtime": "vllm", "checked": TARGETS["vllm"].checked, "how": "vllm serve FOLDER"})
     if (target := TARGETS.get(manifest["target"])) is not None:

@@ -17,11 +17,12 @@ from torch import Tensor
 from whet.anatomy import Anatomy
 from whet.apply.job import Job, compute_type, model_name, scale_dtype
 from whet.budget import check_plan, read_plan, tables
-from whet.checkpoint import Checkpoint
+from whet.checkpoint import Checkpoint, model_config
 from whet.checkpoint.memory import lacking
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
-from whet.grids import Grid, leaves_group, parse_scheme
+from whet.formats.gguf.mixes import mixed_types
+from whet.grids import Grid, find_mix, leaves_group, parse_scheme
 from whet.messages import Message, first_of, listed
 from whet.prune import Sparsity
 from whet.quantize import SOLVERS, Effort, find_solver, find_transform
@@ -45,7 +46,7 @@ from whet.walk import not_followed
 
 # Tokens that training is given, at the least, where the original may write some (`whet.steps.material`).
 ENOUGH = 1 << 16
-SCHEME, SOLVER = "W4A16", "gptq"  # where none is asked for
+SOLVER = "gptq"  # where none is asked for
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def decide(
         parted=opened.parted,
         card=opened.card,
         sparsity=sparsity,
+        folder=asked.folder,
     )
     check_sparsity(job)
     if asked.repair is not None:
@@ -148,12 +150,20 @@ def _method(asked: Quantize) -> _Method:
     runtime = find_target(target or TARGET)
     scheme = None
     if plan is None:
-        scheme = asked.scheme or (runtime.simplest if asked.budgeted else next(iter(runtime.schemes), SCHEME))
-        parse_scheme(scheme)
+        scheme = asked.scheme or (runtime.simplest if asked.budgeted else runtime.usual)
+        mix = find_mix(scheme) if runtime.gguf else None
+        scheme = mix or scheme
+        if mix is None:
+            parse_scheme(scheme)
         if asked.embed is not None:
             parse_scheme(asked.embed)
     effort = find_solver(solver or SOLVER)
     find_transform(asked.transform)
+    if asked.folder and not runtime.gguf:
+        raise UsageError(
+            "folder keeps the Hugging Face folder beside a .gguf, and {target} reads the folder itself. Leave it out.",
+            target=runtime.name,
+        )
     return _Method(effort, runtime, scheme, plan)
 
 
@@ -192,7 +202,7 @@ def _grids(
         found = check_plan(method.plan, parts, checkpoint.tensors, scale_dtype=scale_dtype(dtype))
         return found.grids, found.storage, found.plan, found.notes
     assert method.scheme is not None
-    grids = choose_grids(parts, method.scheme, asked.embed, dtype)
+    grids = choose_grids(opened, method.scheme, asked.embed)
     shapes = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
     own = frozenset(linear.address for linear in tables(parts))
     notes = _without_ragged(method.target, grids, shapes)
@@ -235,15 +245,18 @@ def _about_solver(method: _Method, parts: Anatomy) -> list[Message]:
     return notes
 
 
-def choose_grids(parts: Anatomy, scheme: str, embed: str | None, dtype: torch.dtype) -> dict[str, Grid]:
-    """Address → grid for every linear of the blocks, and for embedding and head where `embed` names a scheme."""
-    scales = scale_dtype(dtype)
-    grid = parse_scheme(scheme, scales)
-    grids = {linear.address: grid for linear in parts.linears()}
+def choose_grids(opened: Original, scheme: str, embed: str | None) -> dict[str, Grid]:
+    """Address → grid for every linear of the blocks, and for embedding and head where `embed` names a scheme or
+    `scheme` is a mix of llama.cpp's."""
+    parts, scales = opened.parts, scale_dtype(opened.dtype)
+    if (mix := find_mix(scheme)) is not None:
+        named = mixed_types(mix, parts, model_config(opened.checkpoint))
+    else:
+        named = dict.fromkeys((linear.address for linear in parts.linears()), scheme)
     if embed is not None:
-        table = parse_scheme(embed, scales)
-        grids |= {linear.address: table for linear in tables(parts)}
-    return grids
+        named |= {linear.address: embed for linear in tables(parts)}
+    grids = {name: parse_scheme(name, scales) for name in set(named.values())}
+    return {address: grids[name] for address, name in named.items()}
 
 
 def _beside(

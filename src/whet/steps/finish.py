@@ -69,7 +69,8 @@ def finish(
     if job.repaired:
         manifest.adapter = {"rank": job.repair, "modules": len(job.repaired), "bytes": adapter_size(out)}
     if job.storage.blocks:
-        manifest.gguf = check["gguf"] = _write_gguf(out, manifest.document(), notes)
+        check["gguf"] = _write_gguf(out, manifest.document(), notes)
+        manifest.gguf = check["gguf"] | ({"alone": True} if job.alone else {})
         manifest.notes = [Note(**to_json(note)) for note in notes]
     stage.step()
     write_bytes(out / "README.md", readme(job, report, verified, notes).encode())

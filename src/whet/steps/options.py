@@ -192,6 +192,10 @@ class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
         default=None, description="With a budget: a .jsonl file of questions whose skills it is to keep"
     )
     eval_text: EvalText = None
+    folder: bool = Field(
+        default=False,
+        description="With --for llama.cpp: keep the Hugging Face folder of the same weights beside the .gguf",
+    )
 
     @property
     def budgeted(self) -> bool:

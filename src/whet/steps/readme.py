@@ -45,9 +45,10 @@ def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: li
             f"the same first token at {verified['top1']:.2%} of positions.",
         ]
     if job.repaired:
+        place = adapter_beside(Path(FILE)).name if job.alone else f"{ADAPTER}/"
         lines += [
             "",
-            f"Beside its linears runs an adapter of rank {job.repair}, in `{ADAPTER}/`, which puts back a part "
+            f"Beside its linears runs an adapter of rank {job.repair}, in `{place}`, which puts back a part "
             "of what rounding lost. It is a part of the model that was measured: load it too.",
         ]
     lines += ["", "## Loading", "", *_loading(job)]
@@ -96,6 +97,8 @@ def _loading(job: Job) -> list[str]:
         ]
     for sentence in no_file_yet(TARGETS[job.target]):
         lines += [sentence, ""]
+    if job.alone:
+        return lines[:-1]
     if job.storage.dense:
         lines += ["Whatever loads the original loads it:", *_python(job, "")]
     elif job.storage.stock:

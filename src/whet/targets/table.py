@@ -34,11 +34,12 @@ class Target:
     `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme; with `whole` also
     linears that are rows of one stored tensor. `schemes`: the only ones it holds, where they are types of its own;
     `formats`: kinds of grids that it holds beside integers, None for any; `simplest`: the scheme that holds any linear;
-    `instead`: what stands in for a scheme whose blocks do not divide a row, where something better does. `families`:
-    the only ones it loads, None for any. `gguf`: it reads a file of that format, which is written into the lighter
-    folder. `unwritten`: what it reads, where whet does not write that yet: plans hold to what it stores, and the folder
-    is in whichever container fits, for transformers and whet. `adapters`: it runs low-rank adapters beside what it
-    stores. `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
+    `usual`: the one where none is asked for, or a mix; `instead`: what stands in for a scheme whose blocks do not
+    divide a row, where something better does. `families`: the only ones it loads, None for any. `gguf`: it reads a
+    file of that format, which is written into the lighter folder. `unwritten`: what it reads, where whet does not
+    write that yet: plans hold to what it stores, and the folder is in whichever container fits, for transformers
+    and whet. `adapters`: it runs low-rank adapters beside what it stores. `checked`: `run in tests`, `accepted by
+    its parser` or `unsupported`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Target:
     schemes: tuple[str, ...] = ()
     formats: tuple[str, ...] | None = None
     simplest: str = "int8s"
+    usual: str = "W4A16"
     instead: Mapping[str, str] = field(default_factory=dict, hash=False)
     families: tuple[str, ...] | None = None
     gguf: bool = False
@@ -104,6 +106,7 @@ TARGETS: dict[str, Target] = {
         whole=True,
         schemes=(*BLOCKS, "F16", "BF16"),
         simplest="F16",
+        usual="Q4_K_M",
         # llama-quantize's own choice (llama.cpp, `tensor_type_fallback`)
         instead={
             **{"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"},

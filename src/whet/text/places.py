@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from whet.messages import Message
 
+_MOST = 1 << 34
 _A_TOKEN = 16  # bytes of text in which a token is found for sure, also where places begin and end in documents
 
 
@@ -29,6 +30,15 @@ class Amount:
     def enough(cls, count: int | None, length: int) -> Amount:
         """What `count` windows of `length` tokens are drawn from, and no less than the usual; None: the usual."""
         return cls(max(cls.most, _A_TOKEN * (count or 0) * length), max(cls.piece, _A_TOKEN * length))
+
+    @classmethod
+    def read(cls, value: Any) -> Amount | None:
+        """What a lineage says of it; None where that is nothing, or nothing that can be."""
+        if not isinstance(value, dict):
+            return None
+        most, piece = value.get("most"), value.get("piece")
+        right = isinstance(most, int) and isinstance(piece, int) and 0 < piece <= most <= _MOST
+        return cls(most, piece) if right else None  # type: ignore[arg-type]
 
     def __or__(self, other: Amount) -> Amount:
         """What is enough for both."""
