@@ -20,7 +20,7 @@ from whet.errors import UsageError
 SHORTEST = 8  # tokens; less tells nothing about a model
 TOKENIZED_AT_ONCE = 64  # documents
 LETTERS_AT_ONCE = 1 << 20  # of documents that are tokenized at once
-LONGEST = 1 << 20  # letters: a longer document is tokenized in pieces, as far as windows need it
+LONGEST = 2 << 20  # letters: a longer document is tokenized in pieces, as far as windows need it
 PIECE = 1 << 16  # letters of such a piece, about: it ends at the end of a line or word
 POOL = 4  # sampled windows are drawn from a pool of this many times the windows asked for
 
