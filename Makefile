@@ -62,6 +62,7 @@ runtimes: $(VENV)/.runtimes  ## Install ONNX Runtime and OpenVINO, which tests r
 
 $(VENV)/.runtimes: $(VENV)/.core
 	$(PIP) --editable '.[runtimes]'
+	@$(BIN)/python -m pip --disable-pip-version-check uninstall --quiet --yes openvino-telemetry  # OpenVINO runs without
 	@touch $@
 
 # torch alone first: what comes after then finds it there and pulls no other build of it.

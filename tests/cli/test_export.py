@@ -53,7 +53,7 @@ def test_compress_writes_the_file_and_says_so(folder, tmp_path, capsys, monkeypa
     options = ("--for", "llama.cpp", "--scheme", "Q5_0", "--text", text, "--samples", "4", "--window", "32")
     assert run("compress", folder, tmp_path / "out", *options) == 0
     shown = capsys.readouterr().out.replace("\n", "")  # a terminal's lines break paths
-    assert "14 × Q5_0" in shown and "llama.cpp loads it" in shown and "out/model.gguf --text" in shown
+    assert "14 × Q5_0" in shown and "llama.cpp loads it" in shown and "/out --text" in shown
     assert (tmp_path / "out" / "model.gguf").is_file()
 
 

@@ -82,7 +82,7 @@ def test_every_block_type_has_its_name_in_any_case(name):
     assert parse_scheme(f" {name.lower()} ") == BLOCKS[name] and BLOCKS[name].name == name
 
 
-@each("wrong,near", [("Q4K", "Q4_K"), ("Q4_K_M", "Q4_K"), ("q6k", "Q6_K"), ("IQ4XS", "IQ4_XS")])
+@each("wrong,near", [("Q4K", "Q4_K"), ("Q4_KM", "Q4_K_M"), ("q6k", "Q6_K"), ("IQ4XS", "IQ4_XS")])
 def test_a_wrong_block_type_is_told_the_nearest(wrong, near):
     with pytest.raises(UsageError, match=f"Did you mean {near}\\?"):
         parse_scheme(wrong)
