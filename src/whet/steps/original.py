@@ -77,12 +77,13 @@ def about_original(opened: Original, window: int, material: Material) -> list[Me
 
 
 def _untie(checkpoint: Checkpoint) -> bool:
-    """Whether config.json ties a stored head to an embedding of other values; its entry is then set right in memory.
+    """Whether config.json, or the family where it says nothing, ties a stored head to an embedding of other values; its
+    entry is then set right in memory.
 
     transformers keeps both tensors in that case, whatever the config says.
     """
     family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
-    if family is None or not checkpoint.config.get("tie_word_embeddings"):
+    if family is None or not checkpoint.config.get("tie_word_embeddings", family.ties):
         return False
     wanted = {f"{family.head}.weight", f"{family.embedding}.weight"}
     names = [name for name in checkpoint.tensors if family.module_name(name) in wanted]
