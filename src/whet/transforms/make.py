@@ -284,8 +284,9 @@ class _Maker:
         }
         write_json(self.folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": mapping})
         # the tokenizer and the like: whoever reads a checkpoint reads these beside it
-        for beside in copied_files(job.checkpoint.path):
-            with atomic(self.folder / beside.name) as temporary:
+        for name, beside in copied_files(job.checkpoint.path).items():
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            with atomic(self.folder / name) as temporary:
                 shutil.copyfile(beside, temporary)
         config = {key: value for key, value in job.checkpoint.config.items() if key != NAMED}
         write_json(self.folder / "config.json", config)
