@@ -70,7 +70,7 @@ def transformed(job: Job, run: Path, on_event: OnEvent, chosen: Chosen | None = 
     if not all(journal.finished(unit, folder) for unit in units):
         maker.make(run)
     checkpoint = Checkpoint(folder)
-    parts = anatomy(checkpoint.config, checkpoint.shapes, str(job.checkpoint.path))
+    parts = anatomy(checkpoint.config, checkpoint.shapes, str(job.checkpoint.path), job.anatomy.family)
     found = {
         name: told
         for index in range(len(parts.blocks))
@@ -308,7 +308,7 @@ class _Maker:
         total, count = 0.0, 0
         ends = []
         for checkpoint in (job.checkpoint, after):
-            parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
+            parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path), job.anatomy.family)
             table = checkpoint.read(parts.embedding.parameter)
             walk = Walk(checkpoint, parts, given, [], table, table, job.device)
             walk.go(Untouched())
