@@ -73,7 +73,7 @@ SETTINGS = {
     "max_position_embeddings": 128,
     "bos_token_id": 0,
     "eos_token_id": 1,
-    "pad_token_id": None,
+    "pad_token_id": 263,
 }
 
 

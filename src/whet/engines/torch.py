@@ -71,12 +71,15 @@ def outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
     return model(input_ids=batch, **({"use_cache": False} if task == "causal" else {})).logits
 
 
-def cached_outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
-    """Logits [b, 1, vocabulary] of the last position of `batch` int64 [b, L], the ones before it read into a cache."""
+def cached_outputs(model: PreTrainedModel, batch: Tensor) -> Tensor | None:
+    """Logits [b, 1, vocabulary] of the last position of `batch` int64 [b, L], the ones before it read into a cache;
+    None of a model that keeps no keys and values."""
     batch = batch.to(model.device)
     given: dict[str, Any] = {"input_ids": batch} if model.config.is_encoder_decoder else {}
     key = "decoder_input_ids" if given else "input_ids"
     first = model(**{**given, key: batch[:, :-1]}, use_cache=True)
+    if getattr(first, "past_key_values", None) is None:
+        return None
     return model(**{**given, key: batch[:, -1:]}, past_key_values=first.past_key_values, use_cache=True).logits
 
 

@@ -44,8 +44,10 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
             )
         gap = 0.0
         if job.anatomy.task in ("causal", "seq2seq") and job.anatomy.family.known:
-            gap = (cached_outputs(own, tokens)[:, -1].float() - logits[:, -1].float()).abs().max().item()
-            result["cached against uncached"] = gap
+            cached = cached_outputs(own, tokens)
+            if cached is not None:
+                gap = (cached[:, -1].float() - logits[:, -1].float()).abs().max().item()
+                result["cached against uncached"] = gap
         scale = logits.float().abs().max().item()
         tolerance = {torch.float32: 1e-4, torch.float16: 2e-2}.get(job.dtype, 1e-1) * max(scale, 1.0)
         if gap > tolerance:
