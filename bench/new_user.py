@@ -79,7 +79,8 @@ def paste(found: dict[str, Any]) -> None:
         readme = BENCH.parent / f"README{ending}.md"
         text = readme.read_text(encoding="utf-8")
         between = re.compile("(<!-- gain table -->\n).*?(<!-- /gain table -->)", re.DOTALL)
-        readme.write_text(between.sub(lambda m: m[1] + "\n".join(lines) + "\n" + m[2], text), encoding="utf-8")
+        made = "\n".join(lines)
+        readme.write_text(between.sub(lambda m, made=made: f"{m[1]}{made}\n{m[2]}", text), encoding="utf-8")
 
 
 def make(folder: Path, width: int, characters: int) -> None:
