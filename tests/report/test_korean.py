@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from whet.korean import final, josa, particles
+from whet.korean import final, josa, particles, with_particles
 from whet.starter.words import ADJECTIVES, COLORS, DICTIONARY, PEOPLE
 from wording import each
 
@@ -55,6 +55,34 @@ def test_a_word_without_a_known_sound_is_refused() -> None:
     for word in ("apple", "", "사과."):
         with pytest.raises(ValueError, match="Hangul"):
             josa(word, "은")
+
+
+@each(
+    "written, said",
+    [
+        ("config.json은(는)", "config.json은"),
+        ("'models/tiny'을(를)", "'models/tiny'를"),
+        ("model.gguf은(는)", "model.gguf는"),
+        ("int4s-g64(으)로", "int4s-g64로"),
+        ("Q8_0(으)로", "Q8_0으로"),
+        ("W4A16(으)로", "W4A16으로"),
+        ("MODEL(으)로", "MODEL로"),
+        ("GPTQ와(과) AWQ을(를)", "GPTQ와 AWQ를"),
+        ("vLLM이(가)", "vLLM이"),
+        ("scheme이(가) block을(를)", "scheme이 block을"),
+        ("out/lighter이(가)", "out/lighter가"),
+        ("400MB(이)라고, 25%은(는)", "400MB라고, 25%는"),
+        ("(파일)을(를) (0.5)은(는)", "(파일)을 (0.5)는"),
+        ("*은(는)", "*은(는)"),  # no sound: both stay
+    ],
+)
+def test_pairs_of_particles_are_resolved_by_how_a_word_is_read(written: str, said: str) -> None:
+    assert with_particles(written) == said
+
+
+def test_a_long_value_takes_no_time_to_find_its_particle() -> None:
+    long = "a" * 1_000_000
+    assert with_particles(long + "이(가)") == long + "가"
 
 
 def test_translations_are_one_to_one() -> None:
