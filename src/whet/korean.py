@@ -76,9 +76,9 @@ def _final_read(word: str) -> int | None:
         return 0  # 퍼센트
     if not said or not said[-1].isascii() or not said[-1].isalpha():
         return final(said) if said and ("가" <= said[-1] <= "힣" or said[-1] in _DIGIT_FINALS) else None
-    letters = re.split(r"[^A-Za-z]", said)[-1]
-    if letters[-1].isupper() or not re.search("[aeiouy]", letters) or letters in _SPELLED:
-        return {"l": 8, "r": 8, "m": 1, "n": 1}.get(letters[-1].lower(), 0)  # spelled: 엘, 알, 엠, 엔; others are open
+    letters = re.split(r"[^a-z]", said.lower())[-1]
+    if not re.search("[aeiouy]", letters) or letters in _SPELLED:
+        return {"l": 8, "r": 8, "m": 1, "n": 1}.get(letters[-1], 0)  # spelled: 엘, 알, 엠, 엔; others are open
     if letters.endswith(("l", "le")):
         return 8  # 모델, 파일
     return int(bool(re.search(r"(m|n|ng|me|ne|ck|pe|[aeiou][ckpt])$", letters)))  # 스킴, 링, 블록, 타입, 맵
@@ -86,4 +86,4 @@ def _final_read(word: str) -> int | None:
 
 _WRITTEN = {"은(는)": "은", "이(가)": "이", "을(를)": "을", "와(과)": "과", "(으)로": "으로", "(이)": "(이)"}
 _PAIR = re.compile("|".join(map(re.escape, _WRITTEN)))
-_SPELLED = {"gguf", "awq", "api", "url", "gpu", "cpu", "kl"}  # read letter by letter in spite of a vowel
+_SPELLED = {"api", "awq", "bpe", "gguf", "url"}  # read letter by letter in spite of a vowel

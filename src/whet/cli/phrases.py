@@ -31,6 +31,14 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stopped_resume": ("Stopped. Go on with: {command}", "중단했습니다. 이어서 하려면: {command}"),
     "yes": ("yes", "예"),
     "no": ("no", "아니요"),
+    # --help
+    "help.usage": ("Usage: ", "사용법: "),
+    "help.arguments": ("Arguments", "인자"),
+    "help.options": ("Options", "옵션"),
+    "help.commands": ("Commands", "명령"),
+    "help.default": ("[default: {{}}]", "[기본값: {{}}]"),
+    "help.example": ("Example:", "예:"),
+    "help.required": ("[required]", "[필수]"),
     # progress
     "left": ("{time} left", "{time} 남음"),
     "seconds": ("{seconds} s", "{seconds}초"),
@@ -182,8 +190,8 @@ PHRASES: dict[str, tuple[str, str]] = {
     "export.checked": (
         "llama.cpp loads it: the same tokens for {tokens} texts, KL {kl} nats per token, the same text after {same} of "
         "{of} prompts.",
-        "llama.cpp가 불러옵니다: 텍스트 {tokens}개의 토큰이 같고, 토큰당 KL {kl} nat, 프롬프트 {of}개 중 {same}개의 텍스트가 "
-        "같습니다.",
+        "llama.cpp가 불러옵니다: 텍스트 {tokens}개의 토큰이 같고, 토큰당 KL {kl} nat, 프롬프트 {of}개 중 {same}개의 "
+        "텍스트가 같습니다.",
     ),
     "export.unchecked": (
         "Its weights are proved equal, but it was not run in llama.cpp: {why}.",

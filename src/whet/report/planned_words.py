@@ -27,7 +27,8 @@ PLANNED: dict[str, tuple[str, str]] = {
     "times.typical": ("Times the typical", "평소 대비 배수"),
     "finding.spike": (
         "{address} spikes to {ratio} the usual on {text} (channel {channel}): keep activations there above 8 bits.",
-        "{address}의 입력이 {text}에서 평소의 {ratio}까지 커집니다(채널 {channel}). 이곳의 활성값은 8비트로 줄이지 마십시오.",
+        "{address}의 입력이 {text}에서 평소의 {ratio}까지 커집니다(채널 {channel}). 이곳의 "
+        "활성값은 8비트로 줄이지 마십시오.",
     ),
     "finding.embedding": (
         "Embedding and head hold {share} of the bytes: 8 bits there save {saved} for a predicted KL of {kl}.",
@@ -43,7 +44,8 @@ PLANNED: dict[str, tuple[str, str]] = {
     ),
     "finding.one_skill": (
         "Block {block} carries {share} of {skill} and {usual} of the middle skill: protect it where {skill} matters.",
-        "블록 {block}: {skill} 민감도의 {share}가 여기에 있습니다(다른 능력의 중앙값 {usual}). 그 능력이 중요하면 비트를 높이십시오.",
+        "블록 {block}: {skill} 민감도의 {share}가 여기에 있습니다(다른 능력의 중앙값 {usual}). 그 "
+        "능력이 중요하면 비트를 높이십시오.",
     ),
     "finding.unwritten": (
         "{target} reads a file that whet does not write yet: plans lie on what it stores, and the folder loads in "
@@ -106,7 +108,8 @@ PLANNED: dict[str, tuple[str, str]] = {
     "rate.lede": (
         "Further left is smaller, further down is closer to the original. The vertical axis is logarithmic. Points are "
         "predictions unless marked as measured.",
-        "왼쪽일수록 작고 아래일수록 원본에 가깝습니다. 세로 눈금은 로그입니다. 측정이라고 표시한 점 외에는 예측값입니다.",
+        "왼쪽일수록 작고 아래일수록 원본에 가깝습니다. 세로 눈금은 로그입니다. 측정이라고 "
+        "표시한 점 외에는 예측값입니다.",
     ),
     "rate.plot": ("KL against bits a weight", "가중치당 비트와 KL"),
     "rate.desc": (
@@ -130,8 +133,8 @@ PLANNED: dict[str, tuple[str, str]] = {
         "more than in theory, not how far from the optimum whet is.",
         "점선의 기울기는 가우스 율–왜곡 한계 D(R) = σ²·2^(−2R)의 기울기입니다. 1비트 줄 때마다 KL이 네 배가 됩니다. "
         "이론은 기울기만 정하고 높이는 정하지 않으므로, 선 아래에 놓이는 예측점이 없도록 {bits}비트의 "
-        "점({name})을 지나게 그었습니다. 이 선은 비트를 줄일 때의 손실이 이론보다 커지는 곳을 보여 줄 뿐, whet의 조합이 "
-        "최적에서 얼마나 떨어져 있는지를 보여 주지는 않습니다.",
+        "점({name})을 지나게 그었습니다. 이 선은 비트를 줄일 때의 손실이 이론보다 커지는 곳을 보여 줄 뿐, whet의 "
+        "조합이 최적에서 얼마나 떨어져 있는지를 보여 주지는 않습니다.",
     ),
     "rate.frontier.name": ("whet's mix", "whet의 조합"),
     "rate.uniform.name": ("{scheme}, embedding {embed}", "{scheme}, 임베딩 {embed}"),
@@ -154,8 +157,8 @@ PLANNED: dict[str, tuple[str, str]] = {
     "rounds.lede": (
         "The plan assumes that losses of parts add up. Each round measures the planned mix on the verification text, "
         "and the next plan is corrected by what its parts lost. A trial is made on a part of the text.",
-        "계획은 부분별 손실을 더하면 전체 손실이 된다고 가정합니다. 회차마다 계획한 조합을 검증용 텍스트로 측정하고, 부분별 "
-        "손실에 맞추어 다음 계획을 고칩니다. 시험은 텍스트의 일부로 합니다.",
+        "계획은 부분별 손실을 더하면 전체 손실이 된다고 가정합니다. 회차마다 계획한 조합을 검증용 텍스트로 측정하고, "
+        "부분별 손실에 맞추어 다음 계획을 고칩니다. 시험은 텍스트의 일부로 합니다.",
     ),
     "rounds.plot": ("KL of each round, nats a token (log)", "회차별 KL (토큰당 nat, 로그)"),
     "rounds.desc": (

@@ -218,8 +218,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "steps.lede": (
         "Each step reads the model that the one before it left. A step stands only where its gate holds, measured on "
         "text and questions that no step calibrates on; else it is rolled back.",
-        "각 단계는 앞 단계의 모델을 받습니다. 어느 단계에서도 보정에 쓰지 않은 텍스트와 문항으로 측정해 게이트를 통과하면 "
-        "채택하고, 통과하지 못하면 되돌립니다.",
+        "각 단계는 앞 단계의 모델을 받습니다. 어느 단계에서도 보정에 쓰지 않은 텍스트와 문항으로 측정해 게이트를 "
+        "통과하면 채택하고, 통과하지 못하면 되돌립니다.",
     ),
     "steps.table": ("Every try, in order", "시도한 순서대로"),
     "step": ("Step", "단계"),
