@@ -135,17 +135,17 @@ PHRASES: dict[str, tuple[str, str]] = {
         "계획의 예측: 파라미터당 {bits}비트(텐서 {size})에서 토큰당 KL {kl} nat.",
     ),
     "verified.classes": (
-        "On text kept out of solving: KL of the classes {kl} nats, the same class at {top1} of {count} {of}.",
+        "On text kept out of calibration: KL of the classes {kl} nats, the same class at {top1} of {count} {of}.",
         "보정에 쓰지 않은 텍스트에서: 클래스 분포의 KL {kl} nat, {of} {count}개 중 {top1}에서 같은 클래스.",
     ),
     "verified.scores": (
-        "On text kept out of solving: scores differ by {difference} of their standard deviation, {order} of pairs of "
-        "{count} {of} in the same order.",
+        "On text kept out of calibration: scores differ by {difference} of their standard deviation, {order} of pairs "
+        "of {count} {of} in the same order.",
         "보정에 쓰지 않은 텍스트에서: 점수 차이가 표준편차의 {difference}, {of} {count}개를 둘씩 비교하면 {order}에서 "
         "같은 순서.",
     ),
     "verified.same": (
-        "On text kept out of solving ({count} {of}) the original's scores do not differ, so they tell nothing.",
+        "On text kept out of calibration ({count} {of}) the original's scores do not differ, so they tell nothing.",
         "보정에 쓰지 않은 텍스트({of} {count}개)에서 원본의 점수에 차이가 없어 알 수 있는 것이 없습니다.",
     ),
     "answers.texts": ("texts", "텍스트"),
@@ -155,7 +155,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "scores.difference": ("difference of scores / their std", "점수 차이 ÷ 표준편차"),
     "scores.order": ("pairs in the same order", "같은 순서인 쌍"),
     "verified": (
-        "On text kept out of solving: KL {kl} nats per token, same first choice {top1}.",
+        "On text kept out of calibration: KL {kl} nats per token, same first choice {top1}.",
         "보정에 쓰지 않은 텍스트에서: 토큰당 KL {kl} nat, 1순위 토큰 일치 {top1}.",
     ),
     "loads.transformers": (

@@ -39,7 +39,7 @@ PLANNED: dict[str, tuple[str, str]] = {
         "출력을 거의 바꾸지 않아 제거해 볼 만한 블록: {blocks}.",
     ),
     "finding.flat": (
-        "{count} linears use few directions of their output, such as {address}: factorizing them may pay.",
+        "{count} linear(s) with few directions in the output, such as {address}: factorizing may pay.",
         "선형층 {count}개는 출력의 랭크가 낮습니다(예: {address}). 저랭크 분해를 해 볼 만합니다.",
     ),
     "finding.one_skill": (
@@ -64,10 +64,35 @@ PLANNED: dict[str, tuple[str, str]] = {
     "schemes.map": ("Scheme by block and role", "블록과 역할별 형식"),
     "schemes.outside": ("Outside the blocks", "블록 바깥"),
     "schemes.lede": (
-        "Darker is more bits. {count} parts, {kinds} schemes.",
+        "Darker is more bits. {count} part(s), {kinds} scheme(s).",
         "색이 짙을수록 비트가 많습니다. 부분 {count}개, 형식 {kinds}가지입니다.",
     ),
     "keep": ("kept", "그대로"),
+    "named": ("What the names mean", "형식 이름의 뜻"),
+    "named.plain": ("not quantized: {name}", "양자화하지 않은 {name}"),
+    "named.integer": ("{bits}-bit integers", "{bits}비트 정수"),
+    "named.zero.none": ("symmetric around zero", "0을 중심으로 대칭"),
+    "named.zero.int": ("with an integer as zero point", "정수 영점"),
+    "named.zero.real": ("with a real number as zero point", "실수 영점"),
+    "named.e4m3": ("8-bit floats (E4M3)", "8비트 부동소수점(E4M3)"),
+    "named.e5m2": ("8-bit floats (E5M2)", "8비트 부동소수점(E5M2)"),
+    "named.e2m1": ("4-bit floats (E2M1)", "4비트 부동소수점(E2M1)"),
+    "named.nvfp4": (
+        "4-bit floats (E2M1), one FP8 scale per 16 weights of a row",
+        "4비트 부동소수점(E2M1), 행에서 가중치 16개마다 FP8 스케일 하나",
+    ),
+    "named.mxfp4": (
+        "4-bit floats (E2M1), a power of two as scale per 32 weights of a row",
+        "4비트 부동소수점(E2M1), 행에서 가중치 32개마다 2의 거듭제곱인 스케일 하나",
+    ),
+    "named.nf4": ("4-bit NormalFloat: 16 values spaced as in QLoRA", "4비트 NormalFloat: QLoRA의 값 16개"),
+    "named.ternary": ("−1, 0 and 1", "−1, 0, 1"),
+    "named.table": ("{bits}-bit codes for 16 values of a table", "표에 있는 값 16개를 가리키는 {bits}비트 코드"),
+    "named.scale.matrix": ("one scale for the matrix", "행렬 전체에 스케일 하나"),
+    "named.scale.square": ("one scale per block of {rows} × {columns}", "{rows} × {columns} 블록마다 스케일 하나"),
+    "named.scale.row": ("one scale per row", "행마다 스케일 하나"),
+    "named.scale.group": ("one scale per {group} weights of a row", "행에서 가중치 {group}개마다 스케일 하나"),
+    "named.block": ("a type of llama.cpp", "llama.cpp의 타입"),
     "scheme": ("Scheme", "형식"),
     "bits": ("{bits} bits", "{bits}비트"),
     "role.embedding": ("Embedding", "임베딩"),
@@ -78,7 +103,7 @@ PLANNED: dict[str, tuple[str, str]] = {
     "heavy.share": ("Share", "비중"),
     "plan.asked": ("Budget: {asked}, for {target}.", "예산: {asked}, {target}용."),
     "plan.none": ("none", "없음"),
-    "plan.made": ("Scored by {scorer}, solved with {solver}.", "점수는 {scorer}, 양자화는 {solver}."),
+    "plan.made": ("Scored by {scorer}, quantized with {solver}.", "점수는 {scorer}, 양자화는 {solver}."),
     "plan.gap": (
         "By predicted loss, no mix that {where} loads can be more than {relative} better than this one.",
         "예측 손실로 보면, {where}에서 불러올 수 있는 조합 중 이보다 {relative} 넘게 나은 것은 없습니다.",
@@ -113,8 +138,8 @@ PLANNED: dict[str, tuple[str, str]] = {
     ),
     "rate.plot": ("KL against bits a weight", "가중치당 비트와 KL"),
     "rate.desc": (
-        "{frontier} mixes found by whet from {low} to {high} bits, {uniform} uniform schemes, {measured} measured "
-        "points. The table below has every number.",
+        "{frontier} mix(es) found by whet from {low} to {high} bits, {uniform} uniform scheme(s), {measured} measured "
+        "point(s). The table below has every number.",
         "whet이 찾은 조합 {frontier}개({low}~{high}비트), 한 가지 형식 {uniform}개, 측정한 점 {measured}개입니다. "
         "모든 수치는 아래 표에 있습니다.",
     ),
@@ -139,7 +164,7 @@ PLANNED: dict[str, tuple[str, str]] = {
     "rate.frontier.name": ("whet's mix", "whet의 조합"),
     "rate.uniform.name": ("{scheme}, embedding {embed}", "{scheme}, 임베딩 {embed}"),
     "rate.best": (
-        "Of {count} uniform choices, the best of each quarter of a bit are shown.",
+        "Of {count} uniform choice(s), the best of each quarter of a bit are shown.",
         "한 가지 형식 {count}개 중 0.25비트마다 가장 좋은 것만 보여 줍니다.",
     ),
     "rate.dropped": (

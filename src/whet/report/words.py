@@ -5,6 +5,7 @@ Sentences that come from elsewhere (notes, reasons) are messages; `Words.sentenc
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from whet.korean import with_particles
@@ -34,6 +35,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "verdict.inconclusive": ("Inconclusive", "판정 불가"),
     "verdict.not judged": ("Not judged", "판정 안 함"),
     "verdict.pass.long": ("Every limit holds.", "모든 기준을 지켰습니다."),
+    "verdict.pass.worse": (
+        "Every limit holds. What got worse within them is below.",
+        "모든 기준을 지켰습니다. 그 안에서 나빠진 것은 아래에 있습니다.",
+    ),
     "verdict.fail.long": ("A limit is broken.", "지키지 못한 기준이 있습니다."),
     "verdict.inconclusive.long": (
         "No limit is broken, but for some the text or the items are too few to tell.",
@@ -52,15 +57,15 @@ WORDS: dict[str, tuple[str, str]] = {
     "max_ppl_ratio": ("Perplexity ratio at most {at}", "퍼플렉시티 비율 {at} 이하"),
     "min_shrink": ("At least {at} times smaller", "{at}배 이상 작게"),
     "min_retention": ("Every skill keeps at least {at}", "모든 능력의 유지율 {at} 이상"),
-    "retention.all": ("all {count} skills do", "{count}개 모두 지킴"),
-    "retention.most": ("{kept} of {count} skills do", "{count}개 중 {kept}개가 지킴"),
+    "retention.all": ("by all {count} skill(s)", "{count}개 모두 지킴"),
+    "retention.most": ("by {kept} of {count} skill(s)", "{count}개 중 {kept}개가 지킴"),
     # key figures
     "key.size": ("Size on disk", "디스크 크기"),
     "key.size.of": ("{share} of the original", "원본의 {share}"),
     "key.kl": ("KL to the original", "원본과의 KL"),
     "key.kl.of": ("nats a token; 0 is identical", "토큰당 nat, 0이면 같은 모델"),
     "key.top1": ("Same first choice", "1순위 토큰 일치"),
-    "key.top1.of": ("of {tokens} tokens", "토큰 {tokens}개 가운데"),
+    "key.top1.of": ("of {tokens} token(s)", "토큰 {tokens}개 중"),
     "key.weakest": ("Weakest skill keeps", "가장 약해진 능력의 유지율"),
     "key.bits": ("Bits a weight", "가중치당 비트"),
     "key.bits.of": ("everything counted", "모든 텐서 포함"),
@@ -75,11 +80,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "Nothing that was measured got worse by more than its error bar.",
         "측정한 것 중 오차 범위를 넘어 나빠진 것은 없습니다.",
     ),
-    "worse.clear": ("Clearly", "분명히"),
-    "worse.unsure": ("Within error bars", "오차 범위에서"),
+    "worse.broken": ("Breaks a limit", "기준을 못 지킴"),
+    "worse.clear": ("Beyond error bars", "오차 범위를 넘음"),
+    "worse.unsure": ("Within error bars", "오차 범위 이내"),
     "worse.same": ("No better", "그대로"),
     "worse.skill": (
-        "{skill}: {before} → {after} right. {lost} answers lost, {gained} gained of {items} (Holm p {p}).",
+        "{skill}: {before} → {after} right. {lost} answer(s) lost, {gained} gained of {items} (Holm p {p}).",
         "{skill}: 정답률 {before} → {after}. {items}문항에서 {lost}개를 잃고 {gained}개를 얻었습니다 (Holm p {p}).",
     ),
     "worse.skills": (
@@ -87,7 +93,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "정답이 줄었지만 우연으로 볼 수 있는 정도입니다: {list}.",
     ),
     "worse.classes": (
-        "{share} of {count} answers have another class first.",
+        "{share} of {count} answer(s) have another class first.",
         "답 {count}개 중 {share}의 클래스가 바뀌었습니다.",
     ),
     "worse.order": (
@@ -125,7 +131,7 @@ WORDS: dict[str, tuple[str, str]] = {
     # size and quality
     "quality": ("Size and quality", "크기와 품질"),
     "quality.lede": (
-        "Both models read the same {tokens} tokens ({windows} windows from {documents} documents). Error bars are "
+        "Both models read the same {tokens} tokens ({windows} window(s) from {documents} document(s)). Error bars are "
         "over {clustered}.",
         "두 모델이 같은 토큰 {tokens}개를 읽었습니다 (문서 {documents}편에서 뽑은 윈도 {windows}개). "
         "오차는 {clustered} 단위로 계산했습니다.",
@@ -133,7 +139,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "clustered.documents": ("documents", "문서"),
     "clustered.windows": ("windows", "창"),
     "text.report": (
-        "Only the report part of the text is used, which is kept from solving and verifying.",
+        "Only the report part of the text is used, which is kept from calibration and verification.",
         "보정에도 검증에도 쓰지 않은 보고용 부분만 썼습니다.",
     ),
     "sizes": ("Bytes on disk, part by part", "부분별 디스크 크기"),
@@ -169,7 +175,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "classes.top1": ("Same class", "클래스 일치"),
     "scores.difference": ("Difference of scores over their standard deviation", "점수 차이 ÷ 표준편차"),
     "scores.order": ("Pairs in the same order", "같은 순서인 쌍"),
-    "answers.texts": ("on {count} texts", "텍스트 {count}개에서"),
+    "answers.texts": ("on {count} text(s)", "텍스트 {count}개에서"),
     "answers.tokens": ("on {count} tokens", "토큰 {count}개에서"),
     "percentiles": ("KL of single tokens: so many are at or below", "토큰별 KL의 분포: 이 비율의 토큰이 그 값 이하"),
     "share": ("Tokens", "토큰"),
@@ -203,8 +209,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "Up to {count} of each kind are shown; the counts are of all.",
         "종류마다 {count}개까지 보여 줍니다. 개수는 전체를 센 것입니다.",
     ),
-    "flips.count": ("{lost} lost, {gained} gained of {items}", "{items}문항에서 {lost} 잃음, {gained} 얻음"),
-    "flips.groups": (" about {groups} things", " (다룬 것 {groups}가지)"),
+    "flips.count": (
+        "of {items} questions, {lost} right answers lost and {gained} gained",
+        "{items}문항에서 정답 {lost}개 잃음, {gained}개 얻음",
+    ),
+    "flips.groups": (
+        "of {items} questions on {groups} subjects, {lost} right answers lost and {gained} gained",
+        "소재 {groups}가지를 묻는 {items}문항에서 정답 {lost}개 잃음, {gained}개 얻음",
+    ),
     "flips.lost": ("Right before, wrong now", "원본은 맞고 경량본은 틀린 답"),
     "flips.gained": ("Wrong before, right now", "원본은 틀리고 경량본은 맞은 답"),
     "expected": ("Expected", "정답"),
@@ -239,7 +251,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "cost": ("Speed, memory, time", "속도, 메모리, 시간"),
     "cost.table": ("Side by side on this machine", "이 컴퓨터에서 나란히 측정"),
     "cost.lede": (
-        "Runtime {runtime}, one request at a time, {prompt} tokens in and {decoded} out; median of {rounds} turns, "
+        "Runtime {runtime}, one request at a time, {prompt} tokens in and {decoded} out; median of {rounds} turn(s), "
         "the lowest and highest ratio in parentheses.",
         "런타임 {runtime}, 한 번에 한 요청, 입력 {prompt}토큰과 출력 {decoded}토큰. {rounds}번의 중앙값이고, 괄호 "
         "안은 가장 낮은 비율과 가장 높은 비율입니다.",
@@ -268,8 +280,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "environment.dtype": ("Computed in", "계산 타입"),
     "none": ("none", "없음"),
     "repair": (
-        "Beside {count} modules of the blocks runs an adapter of rank {rank} ({size}), which puts back a part of what "
-        "rounding lost. It is a part of the model that was measured: whoever loads the folder loads it too.",
+        "Beside {count} module(s) of the blocks runs an adapter of rank {rank} ({size}), which puts back a part of "
+        "what rounding lost. It is a part of the model that was measured: whoever loads the folder loads it too.",
         "블록의 모듈 {count}개에 랭크 {rank} 어댑터({size})를 붙여 양자화로 잃은 것의 일부를 보완합니다. "
         "어댑터까지 포함해 측정했으므로 폴더를 불러올 때 함께 불러와야 합니다.",
     ),
@@ -279,6 +291,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "checked.run here": ("run here", "여기서 실행함"),
     "checked.accepted by its parser": ("accepted by its parser, not run", "파서가 받아들임, 실행 안 함"),
     "checked.unsupported": ("unsupported", "지원 안 함"),
+    "copy": ("Copy", "복사"),
+    "copied": ("Copied", "복사됨"),
     "notes": ("Notes", "알림"),
     "made.by": (
         "Written by whet {version}. This page is one file and loads nothing from the network.",
@@ -291,6 +305,14 @@ WORDS: dict[str, tuple[str, str]] = {
 }
 
 
+_PLURAL = re.compile(r"(\(?\d[\d,]*) (\w+(?: \w+)?)\((e?s)\)")  # a number and what is counted: `{count} part(s)`
+
+
+def _counted(found: re.Match[str]) -> str:
+    """`1 part`, `2 parts`."""
+    return f"{found[1]} {found[2]}{'' if found[1].lstrip('(') == '1' else found[3]}"
+
+
 class Words:
     """The words of one language: `words("limit")`, `words("bits", bits=4)`."""
 
@@ -300,7 +322,8 @@ class Words:
         self._place = LANGUAGES.index(language)
 
     def __call__(self, key: str, **values: object) -> str:
-        return with_particles(WORDS[key][self._place].replace(" %", "\u00a0%").format(**values))
+        said = WORDS[key][self._place].replace(" %", "\u00a0%").format(**values)
+        return with_particles(said) if self.language == "ko" else _PLURAL.sub(_counted, said)
 
     def known(self, key: str, otherwise: str, **values: object) -> str:
         """The words of `key` where the table has it, else `otherwise` as it stands."""
