@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -190,6 +191,19 @@ def replace(made: Path, path: Path) -> None:
     with disk_errors(path):
         os.replace(made, path)
     sync_folder(path.parent)
+
+
+def move_into(out: Path, source: Path, *, but: str) -> None:
+    """Every file and folder of `source`, other than the one named `but`, into `out`, by renaming; replaces what is
+    there. May be repeated."""
+    for file in sorted(source.iterdir()):
+        if file.name == but:
+            continue
+        place = out / file.name
+        if file.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        file.replace(place)
+    sync_folder(out)
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,6 +19,7 @@ from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
 from whet.checkpoint.beside import inside, refuse_links
 from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint
+from whet.checkpoint.growth import check_growth
 from whet.checkpoint.modeling_whet import converted, fill
 from whet.checkpoint.table import check_fitting, check_stored
 from whet.errors import UsageError
@@ -193,7 +194,8 @@ def load_lighter(
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer. Raises UsageError when it has none, or one that is code of its own."""
+    """The folder's tokenizer. Raises UsageError when it has none, one that is code of its own, or one that makes
+    thousands of letters of one."""
     path = find_folder(folder)
     if not any((path / name).is_file() for name in _TOKENIZERS):
         # for some families transformers would make up an empty one
@@ -208,7 +210,6 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         if not isinstance(tokenizer.model_max_length, (int, float)):
             raise TypeError(f"model_max_length is {str(tokenizer.model_max_length)[:60]}")
-        return tokenizer
     except Exception as error:  # the tokenizers package raises plain exceptions for damaged files
         if "trust_remote_code" in str(error):
             raise UsageError(
@@ -223,6 +224,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             folder=path,
             error=said,
         ) from error
+    check_growth(tokenizer, path)
+    return tokenizer
 
 
 def size_on_disk(folder: str | Path) -> dict[str, int]:

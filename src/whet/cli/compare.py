@@ -9,7 +9,7 @@ import typer
 
 import whet
 from whet.cli.console import Console
-from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, Text
+from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, SkipBad, Text
 from whet.cli.phrases import language, say, sentence
 from whet.cli.starter import check_material, is_starter, resolve
 from whet.cli.tables import comparison, needs
@@ -32,6 +32,7 @@ def run(
     ] = None,
     field: Field = "text",
     chat: Chat = False,
+    skip_bad: SkipBad = False,
     limit: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="What must hold, e.g. min_retention=0.9 or max_kl=off; repeatable."),
@@ -73,6 +74,7 @@ def run(
             **material(folder, text, skills),
             field=field,
             chat=chat,
+            skip_bad=skip_bad,
             limits=limits(limit),
             windows=windows or None,
             window=window,

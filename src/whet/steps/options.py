@@ -23,6 +23,9 @@ RUNTIMES = "transformers, vllm, llama.cpp, onnx, openvino, whet"
 TRANSFORMS = "smooth, awq, rotate, quarot, spinquant, auto"
 IMPORTANCES = "magnitude, wanda, sparsegpt"
 IMPORTANCE = "sparsegpt"  # where none is asked for
+FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
+CHAT = "Records are conversations: apply the model's chat template"
+SKIP_BAD = "Leave out records of the text that cannot be read, and tell how many they were"
 SAMPLES = 128  # windows of text, at the most, where no number is asked for
 
 
@@ -71,10 +74,12 @@ class Text(Options):
     """The text a step calibrates on."""
 
     text: Source | None = Field(
-        default=None, description="A .txt, .jsonl or .parquet file, a folder of them, or a data set on the hub"
+        default=None,
+        description="A .txt, .jsonl, .json, .csv, .tsv or .parquet file, a folder of them, or a data set on the hub",
     )
-    field: str = Field(default="text", description="The field of jsonl or parquet records that holds the text")
-    chat: bool = Field(default=False, description="Records are conversations: apply the model's chat template")
+    field: str = Field(default="text", description=FIELD)
+    chat: bool = Field(default=False, description=CHAT)
+    skip_bad: bool = Field(default=False, description=SKIP_BAD)
     samples: Annotated[int | None, Shown(default="128, or fewer where more do not help")] = Field(
         default=None, ge=1, description="Windows of text to calibrate on"
     )
