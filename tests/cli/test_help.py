@@ -32,7 +32,7 @@ def test_help_in_korean_has_no_english_sentence(command: Callable, monkeypatch: 
     assert ended.code == 0 and ended.err == ""
     for line in ended.out.splitlines():
         said = re.sub(r"예: whet.*|`[^`]*`|<[^>]*>|--\S+", "", line)
-        names = re.sub(r"(\w[\w.-]*, )+\w[\w.-]*", "", said)  # lists of names: w8, w4, balanced, smallest
+        names = re.sub(r"(\.?\w[\w.-]*, )+\.?\w[\w.-]*", "", said)  # lists of names: w8, w4, balanced, smallest
         assert not ENGLISH.search(names), line
     for shown in ("사용법: whet", "옵션", "이 도움말을 출력하고 끝냅니다", "예: whet"):
         assert shown in ended.out, verb

@@ -59,17 +59,18 @@ def _framed() -> Iterator[None]:
     from rich.text import Text
     from typer import rich_utils
 
-    make_text = rich_utils._make_rich_text
+    make_text, columns = rich_utils._make_rich_text, rich_utils.Columns
 
-    def folded(**given: Any) -> Any:
+    def folded(text: Any) -> Any:
         # rich leaves the blank at the end of a line of wide letters, and a column that is to end in an ellipsis then
         # cuts the last letter off: "이어서" became "이어 …"
-        text = make_text(**given)
         if isinstance(text, Text):
             text.overflow = "fold"
         return text
 
-    changed = {name: say(key) for name, key in _FRAME.items()} | {"_make_rich_text": folded}
+    changed: dict[str, Any] = {name: say(key) for name, key in _FRAME.items()}
+    changed["_make_rich_text"] = lambda **given: folded(make_text(**given))
+    changed["Columns"] = lambda items: columns([folded(item) for item in items])
     before = {name: getattr(rich_utils, name) for name in changed}
     try:
         for name, value in changed.items():
