@@ -1,4 +1,4 @@
-"""Families without a row in the table, tiny and random: whether their parts are found by running them, and what that wins.
+"""Families without a row, tiny and random: whether their parts are found by running them, and what that wins.
 
 For each: KL to the original on other text after `int3s-g32` by GPTQ and by rounding to nearest, the ratio, whether a
 budget can be planned, and who loads the folder. Where the parts are not found, why. Weights are drawn wide enough for
@@ -23,7 +23,7 @@ from tiny_models import documents, tokenizer
 from whet.steps.original import open_original
 from whet.targets import find_target
 
-FAMILIES = [
+FAMILIES = (
     "apertus",
     "arcee",
     "biogpt",
@@ -62,7 +62,7 @@ FAMILIES = [
     "starcoder2",
     "vaultgemma",
     "xglm",
-]
+)
 SETTINGS = {
     "vocab_size": 264,
     "hidden_size": 64,
@@ -80,7 +80,7 @@ SETTINGS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="bench-out/found-families")
-    parser.add_argument("--families", nargs="+", default=FAMILIES)
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES))
     args = parser.parse_args()
     rows = []
     for family in args.families:

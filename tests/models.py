@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -136,6 +137,14 @@ def make(
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     (folder / "LICENSE").write_text("the licence of the tiny model\n")
     return folder
+
+
+def relist(folder: Path, name: str) -> None:
+    """Tell whet.json of `folder` that the file `name` is what it is now."""
+    manifest = json.loads((folder / "whet.json").read_text(encoding="utf-8"))
+    data = (folder / name).read_bytes()
+    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "whet.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def edit_config(folder: Path, remove: tuple[str, ...] = (), **changes: Any) -> None:

@@ -181,9 +181,9 @@ def test_the_run_verifies_what_loads(tmp_path, solver):
     """Its KL is that of the loaded folder, adapter and all, whoever solved and trained."""
     original = models.make(tmp_path / "m", "llama")
     result = compress(original, tmp_path / "o", scheme="int2-g16", repair=4, solver=solver, **SETTINGS)
-    _, verify, _ = read_windows(
+    verify = read_windows(
         Checkpoint(original), DOCUMENTS, None, field="text", chat=False, samples=8, window=20, seed=0
-    )
+    ).verify
     for model, same in ((load_model(tmp_path / "o"), True), (plain(tmp_path / "o"), False)):
         total = count = 0
         for window in verify:
@@ -390,6 +390,7 @@ def test_llama_cpp_adds_what_whet_adds(tmp_path, family, scheme):
     generator = torch.Generator().manual_seed(0)
     large = {n: (torch.randn(t.shape, generator=generator) * 0.1).to(t.dtype) for n, t in load_file(file).items()}
     save_file(large, file)
+    models.relist(tmp_path / "o", "adapter/adapter_model.safetensors")
     export(tmp_path / "o", out=tmp_path / "x.gguf")
     windows = [torch.tensor(load_tokenizer(original)(one)["input_ids"][:40]) for one in models.documents(6)]
     mine, theirs = open_model(tmp_path / "o", dtype="float32"), open_gguf(tmp_path / "x.gguf", threads=1)

@@ -16,6 +16,7 @@ from torch import nn
 
 from whet.anatomy.family import Family, LinearName, architecture_of
 from whet.messages import Message
+from whet.strict import with_numbers
 
 # What decides on experts is never rounded.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
@@ -38,7 +39,7 @@ def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
     try:
         settings = {k: v for k, v in config.items() if k not in ("quantization_config", "auto_map", "whet")}
         with torch.device("meta"):
-            model = kind(transformers.AutoConfig.for_model(**settings))
+            model = kind(transformers.AutoConfig.for_model(**with_numbers(settings)))
     except Exception:  # whatever a config of an architecture nobody here knows makes of it
         return None
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from whet.anatomy import Anatomy
 from whet.apply.job import Job
-from whet.checkpoint import Checkpoint
+from whet.checkpoint import Checkpoint, context_length
 from whet.checkpoint.memory import check_fits
 from whet.engines.torch import open_model
 from whet.errors import UsageError
@@ -75,7 +75,7 @@ def read_material(
                 instead=instead,
             )
         check_fits(checkpoint)
-        window = min(asked.window, int(checkpoint.config.get("max_position_embeddings") or asked.window))
+        window = min(asked.window, context_length(checkpoint) or asked.window)
         about = {"source": "written by the model itself", "window": window}
         return Material(about=about, to_write=min(asked.most_samples, -(-_helpful(asked, parts) // window)) * window)
     found = read_windows(

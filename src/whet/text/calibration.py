@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.checkpoint import Checkpoint, load_tokenizer, read_header, read_tensor
+from whet.checkpoint import Checkpoint, context_length, load_tokenizer, read_header, read_tensor
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.text import Amount, ChatTemplate, Found, fingerprint, read_text, split, windows
@@ -56,9 +56,7 @@ def read_windows(
     if ready is not None:
         about = {"source": "windows given", "windows": len(ready)}
         return Windows(ready, _ready_windows(eval_text) or [], about)
-    limit = checkpoint.config.get("max_position_embeddings")
-    if limit and window > limit:
-        window = int(limit)
+    window = min(window, context_length(checkpoint) or window)
     tokenizer = load_tokenizer(checkpoint.path)
     source = str(text) if isinstance(text, (str, Path)) else Message("documents given")
     amount = Amount.enough(samples, window)
