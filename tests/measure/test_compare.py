@@ -151,7 +151,7 @@ def test_the_text_that_made_a_model_is_used_for_its_report_part_only(folders, tm
     assert material.documents == DOCUMENTS and "flatter" in notes[0]
     made_with(["other"], eval_fingerprint=fingerprint(DOCUMENTS))
     material, notes = read()
-    assert material.documents == DOCUMENTS and "nothing was solved on it" in notes[0]
+    assert material.documents == DOCUMENTS and "it was not calibrated on" in notes[0]
 
 
 def test_a_large_text_that_made_a_model_is_read_as_it_was_then(folders, tmp_path):

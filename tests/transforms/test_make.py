@@ -151,7 +151,7 @@ def test_auto_keeps_only_what_helps_on_the_verifying_text(original, tmp_path):
     told = result["transforms"].values()
     assert {one["transform"] for one in told} <= {"none", "awq", "smooth", "rotate"}
     assert all((one["loss"] < 1) == (one["transform"] != "none") for one in told)
-    with pytest.raises(UsageError, match=r"auto keeps what helps on text that solves nothing.*--eval FILE"):
+    with pytest.raises(UsageError, match=r"auto keeps what helps on text that is not calibrated on.*--eval FILE"):
         compress(original, tmp_path / "p", scheme="int3s-g32", transform="auto", text=WINDOWS)
 
 

@@ -27,7 +27,8 @@ def run(
     ],
     text: Text = None,
     skills: Annotated[
-        Path | None, typer.Option(help="A .jsonl file, each line {skill, prompt, answer | choices + label, check}.")
+        Path | None,
+        typer.Option(help="A .jsonl file; each line has skill, prompt and answer (and check) or choices (and label)."),
     ] = None,
     field: Field = "text",
     chat: Chat = False,

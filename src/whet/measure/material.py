@@ -61,13 +61,13 @@ def read_material(
     if solved and part == "report" and not whole:
         notes.append(
             Message(
-                "This text also made the lighter model: only its report part, which nothing was solved on, is used."
+                "This text also made the lighter model: only its report part, which was not calibrated on, is used."
             )
         )
     elif solved:
-        notes.append(Message("The lighter model was solved on the text used here: the figures flatter it."))
+        notes.append(Message("The lighter model was calibrated on the text used here: the figures flatter it."))
     if any(about.get("eval_fingerprint") == mark for about in made_with):
-        notes.append(Message("This text verified the lighter model while it was made; nothing was solved on it."))
+        notes.append(Message("This text verified the lighter model while it was made; it was not calibrated on."))
     described = {
         "source": str(source),
         "fingerprint": mark,

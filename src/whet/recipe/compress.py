@@ -32,7 +32,7 @@ def compress(
     is folded into the original first, so that it computes the same and rounds otherwise: `smooth`, `awq`, `rotate`,
     `quarot`, `spinquant`, or `auto`, which keeps of the first three what loses less of the whole on the verifying text.
     repair: with scheme and plan, the rank of an adapter that puts back what rounding lost of the blocks' linears, in
-    `out`/adapter. sparsity: with scheme and plan, weights that become 0 in the same solve, `2:4` or `50%`, chosen by
+    `out`/adapter. sparsity: with scheme and plan, weights made 0 while quantizing, `2:4` or `50%`, chosen by
     importance (as `whet.masks` has it), or `kept`, those that are 0. target: the runtime that is to load it
     (`transformers` unless given; a plan names its own). folder: for llama.cpp, keep the Hugging Face folder beside the
     .gguf. text: a path or hub name, a list of documents, or int64 windows

@@ -101,8 +101,8 @@ def decide(
         material, more = _material(asked, method, opened, sparsity, seed)
     if find_transform(asked.transform).judged and not material.to_write and not material.verify:
         raise UsageError(
-            "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
-            "or --eval FILE."
+            "--transform auto keeps what helps on text that is not calibrated on, and none is left for that: give more "
+            "text, or --eval FILE."
         )
     notes += about_original(opened, asked.window, material) + _about_solver(method, parts)
     if given is None:
@@ -269,8 +269,8 @@ def _beside(
     if not solve:
         if asked:
             raise UsageError(
-                "synthetic {tokens} asks for text beside yours, and none is solved on. Give --text FILE too, or leave "
-                "synthetic out: without any text the model writes all of it, where the solver needs some.",
+                "synthetic {tokens} asks for text beside yours, and none is calibrated on. Give --text FILE too, or "
+                "leave synthetic out: without any text the model writes all of it, where the solver needs some.",
                 tokens=asked,
             )
         return 0, []
@@ -290,7 +290,8 @@ def _beside(
         )
     return 0, [
         Message(
-            "solved on the text given alone, of which `best` would have more from the original, but it {why}", why=why
+            "calibrated on the text given alone, of which `best` would have more from the original, but it {why}",
+            why=why,
         )
     ]
 

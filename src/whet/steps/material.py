@@ -134,8 +134,8 @@ def about_text(asked: Quantize | Masks, material: Material, parts: Anatomy, *, s
     if material.solve and solved and seen < parts.widest:
         notes.append(
             Message(
-                "solved on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give more "
-                "text (--text, --samples, --synthetic)",
+                "calibrated on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give "
+                "more text (--text, --samples, --synthetic)",
                 tokens=seen,
                 widest=parts.widest,
             )

@@ -162,7 +162,7 @@ class Sparsity(Options):
 
     sparsity: str | float | None = Field(
         default=None,
-        description="Weights that become 0 in the same solve: 2:4 keeps two of every four, 50% takes half; or kept: "
+        description="Weights made 0 while quantizing: 2:4 keeps two of every four, 50% takes half; or kept: "
         "those that are 0 in the model",
     )
     importance: Annotated[str | None, Shown(default=IMPORTANCE)] = Field(

@@ -65,8 +65,9 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
             difference = (theirs.float() - logits.float()).abs().max().item()
             if not difference <= tolerance * 0.1:  # not a number is no agreement either
                 raise GateError(
-                    "{out}: stock transformers computes other logits than were solved (largest difference "
-                    "{difference:.3g}). Check the versions of transformers and compressed-tensors (>= 0.18).",
+                    "{out}: stock transformers computes other logits than the quantized weights give "
+                    "(largest difference {difference:.3g}). Check the versions of transformers and compressed-tensors "
+                    "(>= 0.18).",
                     out=out,
                     difference=difference,
                 )

@@ -45,7 +45,7 @@ def split(documents: Sequence[str], seed: int = 0) -> Splits:
     """
     distinct = list(dict.fromkeys(document for document in documents if document.strip()))
     if not distinct:
-        raise UsageError("The text is empty: nothing to solve or check with. Give a text with words in it.")
+        raise UsageError("The text is empty: nothing to calibrate or check with. Give a text with words in it.")
     characters = sum(map(len, distinct))
     if len(distinct) < FEWEST_DOCUMENTS or max(map(len, distinct)) > characters / 2:
         return _by_position(distinct, characters)
