@@ -15,7 +15,7 @@ SRC = Path(__file__).parents[1] / "src" / "whet"
 # Lowest first: a room imports only what stands before it.
 # fmt: off
 ROOMS = [
-    "korean", "messages", "foreign", "errors", "events", "strict", "paths", "child", "anatomy", "checkpoint",
+    "korean", "messages", "foreign", "errors", "events", "strict", "paths", "child", "peers", "anatomy", "checkpoint",
     "text", "grids", "targets", "walk", "train", "engines", "measure", "quantize", "prune", "budget", "scores",
     "formats", "report", "apply", "transforms", "steps", "recipe", "starter", "cli",
 ]

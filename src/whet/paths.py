@@ -31,6 +31,8 @@ def find_folder(path: str | Path) -> Path:
             folder=folder,
         )
     if folder.exists():
+        if (folder.parent / "config.json").is_file():
+            raise UsageError("{file} is a file. Give the folder it is in: {folder}.", file=folder, folder=folder.parent)
         raise UsageError("{folder} is a file. Give the folder that holds config.json and the weights.", folder=folder)
     if MODEL_ON_HUB.fullmatch(str(path)) and not folder.parent.is_dir():
         return _download(str(path))

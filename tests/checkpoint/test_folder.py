@@ -94,7 +94,7 @@ def test_shards_without_an_index_are_an_unfinished_download(folder):
 def test_a_folder_of_pickles_is_told_what_to_do(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(UsageError, match=r"pytorch_model.bin, which whet does not read: convert it"):
+    with pytest.raises(UsageError, match=r"pickle \(pytorch_model.bin\).*whet does not read it.*save_pretrained"):
         Checkpoint(tmp_path)
 
 

@@ -165,3 +165,31 @@ def test_the_adapter_is_told(
     monkeypatch.setitem(vars(whet), "compress", lambda *args, **kwargs: planned)
     assert words[0] in command("compress", "model", "out", "--repair", "4", "--dry-run").out
     assert command("compress", "model", "out", "--repair", "0").code == 2
+
+
+@each(
+    "target, scheme, last",
+    [
+        ("vllm", "int8s", "Run it: vllm serve {out}"),
+        ("llama.cpp", "Q8_0", "Run it: llama-server -m {out}/model.gguf"),
+        ("transformers", "int8s", "  tokenizer = AutoTokenizer.from_pretrained('{out}')"),
+        ("openvino", "int8", "  tokenizer = AutoTokenizer.from_pretrained('{out}')"),
+    ],
+)
+def test_the_last_line_runs_what_was_made(
+    command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, scheme: str, last: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    original = models.make(tmp_path / "model")
+    out = tmp_path / target
+    ended = command("compress", original, out, "--for", target, "--scheme", scheme, "--solver", "nearest")
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[-1] == last.format(out=out)
+
+
+def test_what_needs_its_modelling_file_is_loaded_with_trust(command: Callable, tmp_path: Path) -> None:
+    original = models.make(tmp_path / "model")
+    typed = ("--for", "whet", "--scheme", "int3z-g4", "--solver", "nearest")
+    ended = command("compress", original, tmp_path / "out", *typed)
+    assert ended.code == 0, ended.err
+    assert "AutoModelForCausalLM.from_pretrained" in ended.out and ended.out.count("trust_remote_code=True)") == 2

@@ -29,7 +29,7 @@ def test_presets_are_symmetric_as_in_the_field():
 @each(
     "wrong,near",
     [
-        ("W4A8", "W4A16"),
+        ("W4A61", "W4A16"),
         ("int4g32", "int4-g32"),
         ("it4-g128", "int4-g128"),
         ("int4zz-g64", "int4z-g64"),

@@ -338,3 +338,22 @@ def test_a_dry_run_refuses_the_same_and_writes_nothing(model, tmp_path):
     assert planned["bytes"]["ratio"] < 1 and planned["memory"] > 0 and planned["seconds"] >= 0
     assert json.loads(json.dumps(planned)) == planned
     refused(UsageError, "own folder", model=model, out=model, dry_run=True)
+
+
+def test_a_dry_run_reads_the_weights_on_request(tmp_path):
+    folder = models.make(tmp_path / "model", with_tokenizer=False)
+    asked = {"scheme": "int8s", "solver": "nearest", "dry_run": True}
+    told = compress(folder, tmp_path / "out", **asked, check_weights=True)
+    assert any("no weight is NaN" in note for note in map(str, told["notes"]))
+    assert not any(
+        "no weight is NaN" in note for note in map(str, compress(folder, tmp_path / "out", **asked)["notes"])
+    )
+    with pytest.raises(UsageError, match="check_weights goes with dry_run"):
+        compress(folder, tmp_path / "out", scheme="int8s", solver="nearest", check_weights=True)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    compress(folder, tmp_path / "out", **asked)
+    with pytest.raises(UsageError, match=r"model\.norm\.weight has 1 weights that are NaN"):
+        compress(folder, tmp_path / "out", **asked, check_weights=True)
+    assert not (tmp_path / "out").exists()

@@ -210,6 +210,27 @@ def test_a_finished_folder_holds_the_recipe_that_makes_it_again(tmp_path):
     assert "recipe.yaml" in json.loads((tmp_path / "one" / "whet.json").read_text())["files"]
 
 
+def test_python_takes_a_recipe_and_what_is_given_beside_it_goes_over_it(tmp_path):
+    original = models.make(tmp_path / "model", with_tokenizer=False)
+    compress(original, tmp_path / "one", scheme="int8s", embed="int8s", solver="nearest")
+    compress(original, tmp_path / "preset", recipe="w8", solver="nearest")
+    compress(
+        recipe=recipe(scheme="int8s", embed="int8s", solver="nearest") | {"out": str(tmp_path / "mapping")},
+        model=original,
+    )
+    compress(original, tmp_path / "file", recipe=tmp_path / "one" / "recipe.yaml")
+    for other in ("preset", "mapping", "file"):
+        assert models.contents(tmp_path / other) == models.contents(tmp_path / "one")
+    assert (
+        compress(original, tmp_path / "dry", recipe="w8", scheme="int4s", solver="nearest", dry_run=True)["scheme"]
+        == "int4s"
+    )
+    with pytest.raises(UsageError, match="out is missing"):
+        compress(original, recipe="w8")
+    with pytest.raises(UsageError, match="w5"):
+        compress(original, tmp_path / "two", recipe="w5")
+
+
 def test_a_run_that_was_resumed_holds_it_too(tmp_path):
     original = models.make(tmp_path / "model")
     choices = {"scheme": "int8s", "text": WINDOWS, "window": 16}

@@ -5,7 +5,7 @@ from whet.anatomy.family import AUTO, Family, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy
-from whet.anatomy.unknown import described, kinds_of
+from whet.anatomy.unknown import described, kinds_of, needs_code, quantized_by
 
 __all__ = [
     "AUTO",
@@ -22,6 +22,8 @@ __all__ = [
     "described",
     "fold_groups",
     "kinds_of",
+    "needs_code",
+    "quantized_by",
     "stream",
     "task_of",
 ]

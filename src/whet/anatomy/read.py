@@ -10,7 +10,7 @@ from typing import Any
 from whet.anatomy.families import FAMILIES
 from whet.anatomy.family import Family, LinearName, architecture_of
 from whet.anatomy.model import Anatomy, Linear, View
-from whet.anatomy.unknown import described
+from whet.anatomy.unknown import described, needs_code, quantized_by
 from whet.errors import UsageError, did_you_mean
 from whet.messages import Message
 
@@ -79,17 +79,17 @@ def anatomy(
 def _family(config: Mapping[str, Any], tensors: int, source: str) -> Family:
     """The row of a model that is not quantized yet. tensors: how many are stored."""
     if config.get("quantization_config") or config.get("whet"):
-        settings = config.get("quantization_config") or {}
-        method = settings.get("quant_method", "whet") if isinstance(settings, dict) else "whet"
         raise UsageError(
             "{source} is already quantized ({method}), so its weights are not the original's any more. Give whet the "
             "original (unquantized) checkpoint; it is usually named in the model card as base_model.",
             source=source,
-            method=method,
+            method=quantized_by(config),
         )
     model_type = str(config.get("model_type", ""))
     family = FAMILIES.get(model_type) or described(config, tensors)
     if family is None:
+        if (refused := needs_code(config, source)) is not None:
+            raise refused
         raise UsageError(
             "{source} is of the family {family!r}, which neither whet nor transformers knows.{near} Families: {known}.",
             source=source,

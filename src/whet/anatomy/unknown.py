@@ -15,6 +15,7 @@ import transformers
 from torch import nn
 
 from whet.anatomy.family import Family, LinearName, architecture_of
+from whet.errors import UsageError
 from whet.messages import Message
 from whet.strict import with_numbers
 
@@ -99,3 +100,25 @@ def _why_not_packed(model: Any, blocks: nn.ModuleList) -> Message | None:
     except AttributeError:
         return Message("its own code reads weights while it is loaded, and packed ones are not there yet")
     return None
+
+
+def needs_code(config: Mapping[str, Any], source: str) -> UsageError | None:
+    """What to say of a model whose config names Python files that build it, if this one does."""
+    named = config.get("auto_map")
+    if not isinstance(named, Mapping) or not named:
+        return None
+    code = next((name for key, name in named.items() if key.startswith("AutoModel")), next(iter(named.values())))
+    return UsageError(
+        "{source} is built by Python code of its own ({code}, by auto_map in config.json), which whet never runs, and "
+        "transformers does not know the family {family!r} without it. Look for a release of the model that "
+        "transformers loads without trust_remote_code, or update transformers.",
+        source=source,
+        code=str(code).rpartition("--")[2].split(".")[0] + ".py",
+        family=str(config.get("model_type", "")),
+    )
+
+
+def quantized_by(config: Mapping[str, Any]) -> str:
+    """What quantized a model, by the `quantization_config` of its config; whet where that has none."""
+    settings = config.get("quantization_config") or {}
+    return str(settings.get("quant_method", "whet")) if isinstance(settings, Mapping) else "whet"

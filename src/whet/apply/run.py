@@ -24,14 +24,13 @@ from torch import Tensor
 
 from whet import __version__
 from whet.budget import write_plan
-from whet.checkpoint import disk_errors, read_header, read_tensor, sync_folder, write_json, write_tensors
+from whet.checkpoint import REQUEST, RUN, disk_errors, read_header, read_tensor, sync_folder, write_json, write_tensors
 from whet.errors import UsageError
 from whet.events import Event, OnEvent
 from whet.messages import Message, listed
 from whet.walk import locked
 
-RUN = ".whet"
-_REQUEST, _WINDOWS, _PLAN, _PROGRESS = "request.json", "windows.safetensors", "plan.json", "progress.json"
+_WINDOWS, _PLAN, _PROGRESS = "windows.safetensors", "plan.json", "progress.json"
 _TOLD = ("stage", "unit", "done", "of", "whole", "seconds_left")
 
 
@@ -46,7 +45,7 @@ class Run:
     @property
     def begun(self) -> bool:
         """Whether there is a stopped run."""
-        return (self.folder / _REQUEST).is_file()
+        return (self.folder / REQUEST).is_file()
 
     def check_free(self, original: Path) -> None:
         """Raises UsageError where `out` holds anything but a stopped run, or is the original's own folder."""
@@ -108,7 +107,7 @@ class Run:
             raise UsageError(
                 "{out} holds no stopped run. Give the folder that whet compress was writing to.", out=self.out
             )
-        request: dict[str, Any] = json.loads((self.folder / _REQUEST).read_text(encoding="utf-8"))
+        request: dict[str, Any] = json.loads((self.folder / REQUEST).read_text(encoding="utf-8"))
         if request["whet"] != __version__:
             raise UsageError(
                 "{out} was begun by whet {before}, this is {now}. Install that, or start anew elsewhere.",
@@ -164,7 +163,7 @@ class Run:
 
     def close(self) -> None:
         """Remove the run's folder, the request first: without it there is no run, and half a removal is none either."""
-        (self.folder / _REQUEST).unlink()
+        (self.folder / REQUEST).unlink()
         sync_folder(self.folder)
         shutil.rmtree(self.folder)
 
@@ -187,7 +186,7 @@ class Run:
         write_tensors(self.folder / _WINDOWS, windows)
         if plan is not None:
             write_plan(self.folder / _PLAN, plan)
-        write_json(self.folder / _REQUEST, request)
+        write_json(self.folder / REQUEST, request)
 
     def _refuse_another(self, began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Raises UsageError unless what the run began with is what is asked for `now`."""

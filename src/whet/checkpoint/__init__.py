@@ -41,6 +41,7 @@ from whet.checkpoint.manifest import (
     is_alone,
     read_manifest,
 )
+from whet.checkpoint.no_model import REQUEST, RUN, refuse_unfinished
 from whet.checkpoint.verify import check_files
 
 __all__ = [
@@ -48,6 +49,8 @@ __all__ = [
     "CONFIG",
     "MANIFEST",
     "NAMED",
+    "REQUEST",
+    "RUN",
     "TIMES",
     "WEIGHTS",
     "BaseModelName",
@@ -82,6 +85,7 @@ __all__ = [
     "read_header",
     "read_manifest",
     "read_tensor",
+    "refuse_unfinished",
     "replace",
     "sha256",
     "size_on_disk",

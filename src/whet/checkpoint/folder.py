@@ -16,6 +16,7 @@ from whet.checkpoint.adapter import CONFIG
 from whet.checkpoint.beside import refuse_links
 from whet.checkpoint.files import TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
+from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished, without_config, without_weights
 from whet.checkpoint.sane import check_config, with_type
 from whet.errors import UsageError
 from whet.messages import Message
@@ -42,18 +43,9 @@ class Checkpoint:
         refuse_links(self.path)
         _refuse_adapter(self.path)
         if not (self.path / "config.json").is_file():
-            if files := sorted(self.path.glob("*.gguf")):
-                raise UsageError(
-                    "{folder} holds {file} and no config.json. A .gguf is a finished file, to be compared and asked to "
-                    "generate: give the folder it was made from, or make it again with --folder (folder=True).",
-                    folder=self.path,
-                    file=files[0].name,
-                )
-            raise UsageError(
-                "{folder} is not a model folder: it has no config.json. Give the folder that holds config.json and the "
-                "weights.",
-                folder=self.path,
-            )
+            refuse_unfinished(self.path)
+            raise without_config(self.path)
+        refuse_pointers_in(self.path)
         self.config = with_type(_read_json(self.path / "config.json"))
         self.whet = read_whet(self.path)
         self._examined: dict[Path, tuple[int, int]] = {}
@@ -198,15 +190,8 @@ class Checkpoint:
                 count=len(loose),
                 whole=int(shards.group(1)),
             )
-        other = [p.name for p in self.path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".gguf")]
-        if other:
-            raise UsageError(
-                "{folder} holds no model.safetensors. It has {file}, which whet does not read: convert it to "
-                "safetensors first.",
-                folder=self.path,
-                file=other[0],
-            )
-        raise UsageError("{folder} holds no model.safetensors.", folder=self.path)
+        refuse_unfinished(self.path)
+        raise without_weights(self.path)
 
     def _named(self) -> list[str]:
         """The file that config.json names, where it does. Raises UsageError where it is none of the folder's."""

@@ -18,6 +18,7 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
+from whet.checkpoint.no_model import refuse_pointers
 from whet.errors import UsageError, did_you_mean
 from whet.messages import Message, with_and
 
@@ -155,6 +156,7 @@ def read_gguf(path: str | Path) -> GgufFile:
         parent = path.parent
         near = did_you_mean(path.name, [p.name for p in parent.iterdir()]) if parent.is_dir() else ""
         raise UsageError("{path} does not exist.{near} Give a .gguf file or a model folder.", path=path, near=near)
+    refuse_pointers([path])
     with path.open("rb") as stream:
         return _read(_Cursor(path, stream, path.stat().st_size))
 

@@ -14,13 +14,14 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from whet.anatomy import AUTO, FAMILIES, Family, architecture_of, described, task_of
+from whet.anatomy import AUTO, FAMILIES, Family, architecture_of, described, needs_code, quantized_by, task_of
 from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
 from whet.checkpoint.beside import inside, refuse_links
 from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint
 from whet.checkpoint.growth import check_growth
 from whet.checkpoint.modeling_whet import converted, fill
+from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished
 from whet.checkpoint.sane import with_type
 from whet.checkpoint.table import check_fitting, check_stored
 from whet.errors import UsageError
@@ -54,6 +55,8 @@ def model_config(checkpoint: Checkpoint) -> Any:
     try:
         return AutoConfig.for_model(**with_numbers(settings))
     except Exception as error:  # whatever a damaged entry leads to
+        if "Unrecognized model" in str(error) and (refused := needs_code(checkpoint.config, str(checkpoint.path))):
+            raise refused from error
         raise _unusable(checkpoint, error) from error
 
 
@@ -108,8 +111,12 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     if checkpoint.dense:
         return _load_dense(checkpoint, config, dtype).eval().to(device)  # type: ignore[arg-type]
     if checkpoint.whet is None:
+        refuse_unfinished(checkpoint.path)
         raise UsageError(
-            "{folder} was quantized by another tool. whet loads originals and its own folders.", folder=checkpoint.path
+            "{folder} was quantized by another tool ({method}). whet loads originals and its own folders: give the "
+            "original (unquantized) checkpoint; it is usually named in the model card as base_model.",
+            folder=checkpoint.path,
+            method=quantized_by(checkpoint.config),
         )
     reading = checkpoint.whet.get("reading") or checkpoint.whet
     model = load_lighter(
@@ -205,6 +212,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer. Raises UsageError when it has none, one that is code of its own, or one that makes
     thousands of letters of one."""
     path = find_folder(folder)
+    refuse_pointers_in(path)
     if not any((path / name).is_file() for name in _TOKENIZERS):
         # for some families transformers would make up an empty one
         raise UsageError(

@@ -44,7 +44,6 @@ app = typer.Typer(
     help="Make a language model lighter and see, skill by skill, what it kept.",
     epilog="Example: whet compress MODEL lighter --scheme W4A16 --text corpus.txt",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

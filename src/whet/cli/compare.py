@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
+from whet.cli.completion import among, limits_of
 from whet.cli.console import Console
 from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, SkipBad, Text
 from whet.cli.phrases import language, say, sentence
@@ -18,6 +19,16 @@ from whet.paths import check_model, check_output
 
 EXAMPLE = "Example: whet compare MODEL lighter --text held-out.txt --skills skills.jsonl --limit max_kl=0.05"
 EXIT_CODES = {"pass": 0, "inconclusive": 4, "fail": 5}
+
+
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="What must hold, e.g. min_retention=0.9 or max_kl=off; repeatable.",
+        autocompletion=limits_of,
+    ),
+]
 
 
 def run(
@@ -33,10 +44,7 @@ def run(
     field: Field = "text",
     chat: Chat = False,
     skip_bad: SkipBad = False,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="What must hold, e.g. min_retention=0.9 or max_kl=off; repeatable."),
-    ] = None,
+    limit: Limit = None,
     windows: Annotated[int, typer.Option(help="Windows of text to compare on; 0 takes all of it.", min=0)] = 256,
     window: Annotated[int, typer.Option(help="Tokens in a window.", min=8)] = 512,
     tasks: Annotated[
@@ -50,7 +58,10 @@ def run(
     device: Device = "auto",
     dtype: Annotated[
         str | None,
-        typer.Option(help="float32, bfloat16 or float16 to compute in; without it the one the folder names."),
+        typer.Option(
+            help="float32, bfloat16 or float16 to compute in; without it the one the folder names.",
+            autocompletion=among("float32, bfloat16, float16"),
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 
 import whet
+from whet.cli.completion import PRESETS, models, recipes
 from whet.cli.console import Console
 from whet.cli.export import proved
 from whet.cli.options import Debug, Json, takes
 from whet.cli.phrases import say, sentence, size
+from whet.cli.running import run_lines
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import answered, by_part, needs
 from whet.errors import UsageError
@@ -29,16 +31,24 @@ def run(
     context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="A Hugging Face folder, or `starter`: the embedded one."),
+        typer.Argument(
+            metavar="MODEL", help="A Hugging Face folder, or `starter`: the embedded one.", autocompletion=models
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")] = None,
     *,
     recipe: Annotated[
         str | None,
-        typer.Option(help="All of this as a .yaml file, or a preset: w8, w4, balanced, smallest. Options go over it."),
+        typer.Option(
+            help=f"All of this as a .yaml file, or a preset: {PRESETS}. Options go over it.", autocompletion=recipes
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, tell bytes, memory, disk and time; write nothing.")
+    ] = False,
+    check_weights: Annotated[
+        bool,
+        typer.Option("--check-weights", help="With --dry-run: read every weight too, none may be NaN or infinite."),
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -63,6 +73,8 @@ def run(
     with Console(as_json, resume=lighter) as console:
         for event in told:
             console.on_event(event)
+        if check_weights:
+            options["check_weights"] = True
         result = whet.compress(folder, lighter, **options, dry_run=dry_run, on_event=console.on_event)
         plan(console, result) if dry_run else made(console, result, folder)
         console.result(result)
@@ -124,3 +136,4 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     if model is not None:
         given = "" if is_starter(model) else " --text FILE --skills FILE"
         console.show(say("next", command=f"whet compare {model} {lighter}{given}"))
+    console.show(*run_lines(result))

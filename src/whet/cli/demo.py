@@ -16,6 +16,7 @@ import typer
 
 import whet
 from whet.cli import compare, compress
+from whet.cli.completion import among
 from whet.cli.console import Console, plain
 from whet.cli.options import Debug, Device, Json, Seed
 from whet.cli.phrases import say, sentence, size
@@ -25,6 +26,7 @@ from whet.cli.tables import Sheet, comparison
 from whet.errors import UsageError
 from whet.events import Part, Way
 from whet.paths import check_out, check_output
+from whet.steps.options import SCHEMES
 
 EXAMPLE = "Example: whet demo demo --fit 25%"
 FIT = "30%"
@@ -34,13 +36,21 @@ FILES = ("README.md", "skills.svg", "compare.json", "report.html")
 OPENING_WORDS, STORY_TOKENS = 10, 60
 
 
+Scheme = Annotated[
+    str | None,
+    typer.Option(
+        help="Instead of a budget one scheme of all linears, such as int4-g32.", autocompletion=among(SCHEMES)
+    ),
+]
+
+
 def run(
     out: Annotated[Path, typer.Argument(metavar="[OUT]", help="The folder to write.")] = Path("demo"),
     fit: Annotated[str, typer.Option(help="The most bytes of the weight files.")] = FIT,
-    scheme: Annotated[
-        str | None, typer.Option(help="Instead of a budget one scheme of all linears, such as int4-g32.")
+    scheme: Scheme = None,
+    embed: Annotated[
+        str | None, typer.Option(help="With --scheme: that of embedding and head.", autocompletion=among(SCHEMES))
     ] = None,
-    embed: Annotated[str | None, typer.Option(help="With --scheme: that of embedding and head.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what compressing takes; write nothing.")] = False,

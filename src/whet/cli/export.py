@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
+from whet.cli.completion import among, models
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json
 from whet.cli.phrases import say, sentence, size
@@ -20,16 +21,25 @@ def run(
     folder: Annotated[
         str,
         typer.Argument(
-            metavar="FOLDER", help="A lighter folder, an original, or `starter`: the embedded one.", show_default=False
+            metavar="FOLDER",
+            help="A lighter folder, an original, or `starter`: the embedded one.",
+            show_default=False,
+            autocompletion=models,
         ),
     ],
-    to: Annotated[str, typer.Option(help="The format: gguf, which llama.cpp reads.")] = "gguf",
+    to: Annotated[
+        str, typer.Option(help="The format: gguf, which llama.cpp reads.", autocompletion=among("gguf"))
+    ] = "gguf",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The file to write; without it FOLDER's name, here.")
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--type", help="Of an original: f32, f16 or bf16; without it the type it is stored in."),
+        typer.Option(
+            "--type",
+            help="Of an original: f32, f16 or bf16; without it the type it is stored in.",
+            autocompletion=among("f32, f16, bf16"),
+        ),
     ] = None,
     text: Annotated[
         str | None, typer.Option(help="Text to check the file on; without it a few built-in sentences.")

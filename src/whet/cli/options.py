@@ -10,12 +10,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic.fields import FieldInfo
 
-from whet.steps.options import CHAT, FIELD, SKIP_BAD, Options, Shown
+from whet.cli.completion import among, models
+from whet.steps.options import CHAT, DEVICES, FIELD, SKIP_BAD, Options, Shown
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=among(DEVICES))]
 Field = Annotated[str, typer.Option(help=f"{FIELD}.")]
 Chat = Annotated[bool, typer.Option("--chat", help=f"{CHAT}.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help=f"{SKIP_BAD}.")]
@@ -28,7 +29,12 @@ Text = Annotated[
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, new or empty.", show_default=False)]
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A Hugging Face folder, or `starter`: the embedded one.", show_default=False),
+    typer.Argument(
+        metavar="MODEL",
+        help="A Hugging Face folder, or `starter`: the embedded one.",
+        show_default=False,
+        autocompletion=models,
+    ),
 ]
 Unfinished = Annotated[
     Path, typer.Argument(metavar="OUT", help="The folder that was being written.", show_default=False)
@@ -69,6 +75,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         metavar=shown.metavar,
         min=least,
         show_default=shown.default or True,
+        autocompletion=among(shown.among) if shown.among else None,
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[_plain(field.annotation), option]

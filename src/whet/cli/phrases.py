@@ -198,6 +198,8 @@ PHRASES: dict[str, tuple[str, str]] = {
         "가중치가 같은 것은 검증했지만 llama.cpp에서 실행하지는 못했습니다: {why}.",
     ),
     "export.run": ("Run it: {command}", "실행하려면: {command}"),
+    "run_it": ("Run it: {command}", "실행하려면: {command}"),
+    "load_it": ("Load it in Python:", "Python에서 불러오려면:"),
     "next": ("Compare it with the original: {command}", "원본과 비교하려면: {command}"),
     # plan and inspect
     "wrote": ("Written: {files}", "만든 파일: {files}"),

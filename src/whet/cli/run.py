@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
+from whet.cli.completion import PRESETS, models, recipes
 from whet.cli.console import Console
 from whet.cli.options import Debug, Device, Json
 from whet.cli.phrases import duration, say, sentence, size
@@ -24,11 +25,17 @@ def run(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", help="A .yaml file, or a preset: w8, w4, balanced, smallest.", show_default=False
+            metavar="RECIPE",
+            help=f"A .yaml file, or a preset: {PRESETS}.",
+            show_default=False,
+            autocompletion=recipes,
         ),
     ],
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="A Hugging Face folder, or `starter`: the embedded one.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="A Hugging Face folder, or `starter`: the embedded one.", autocompletion=models
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")] = None,
     text: Annotated[

@@ -17,6 +17,7 @@ from whet.grids.shifted import ShiftedGrid
 from whet.grids.small_floats import MXFP4, NVFP4, SmallFloatGrid
 from whet.grids.table import IQ4, NF4, TableGrid
 from whet.grids.ternary import TernaryGrid
+from whet.peers import refuse_peers_word
 
 _INTEGER = re.compile(r"int([2-8])([sz]?)(?:-g([1-9][0-9]*))?")
 _ZERO = {"s": "none", "": "int", "z": "real"}
@@ -99,6 +100,7 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
             type=MIXES[mix],
         )
     if match is None:
+        refuse_peers_word("scheme", scheme)
         examples = [*PRESETS, *(f"int{b}{k}-g{g}" for b in range(2, 9) for k in ("", "s", "z") for g in (32, 64, 128))]
         examples += [*BLOCKS, *MIXES, *FLOATS, *SMALL_FLOATS]
         free = [name for name, grid in SMALL_FLOATS.items() if grid.regrouped(grid.group) is not None]

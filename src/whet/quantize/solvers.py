@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from whet.errors import UsageError, did_you_mean
 from whet.messages import Message
+from whet.peers import refuse_peers_word
 from whet.quantize.gptq import gptq
 from whet.quantize.nearest import nearest
 from whet.quantize.solution import Solution
@@ -92,6 +93,7 @@ WORDS = {name: effort for name, effort in SOLVERS.items() if name not in METHODS
 def find_solver(name: str) -> Effort:
     """The row of `name`. Raises UsageError with a did-you-mean."""
     if name not in SOLVERS:
+        refuse_peers_word("solver", name)
         words = {word: effort.name for word, effort in WORDS.items()}
         raise UsageError(
             "Solver {solver!r} is not known.{near} Solvers: {known}; or say {efforts}.",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from whet.errors import UsageError, did_you_mean
+from whet.peers import refuse_peers_word
 from whet.quantize.awq import awq
 from whet.quantize.readers import Found, Reader, Settle
 from whet.quantize.smooth import smooth
@@ -55,6 +56,7 @@ def find_transform(name: str | None) -> Transform:
     if name is None:
         return Transform()
     if name not in TRANSFORMS:
+        refuse_peers_word("transform", name)
         raise UsageError(
             "Transform {transform!r} is not known.{near} Transforms: {known}.",
             transform=name,

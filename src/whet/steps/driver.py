@@ -62,6 +62,15 @@ def examined(job: Job, on_event: OnEvent) -> Job:
     return dataclasses.replace(job, sha256=digest)
 
 
+def weights_checked(job: Job, on_event: OnEvent) -> Job:
+    """`job` with a note that every weight of the original was read and is finite. Raises UsageError where one is not,
+    or where what whet wrote was changed since."""
+    job = examined(job, on_event)
+    count = len(job.checkpoint.stored)
+    note = Message("all {count} tensors were read: no weight is NaN or infinite", count=count)
+    return dataclasses.replace(job, notes=(*job.notes, note))
+
+
 def step_recipe(model: str | Path, job: Job, kind: type[Options], asked: Options, **decided: Any) -> dict[str, Any]:
     """The recipe that does the same, every default filled in. The folder it goes into is not named, nor is a model
     whose path is absolute. kind: the options of the step. decided: those that were left open."""

@@ -22,6 +22,10 @@ TARGET = "transformers"  # where none is asked for
 RUNTIMES = "transformers, vllm, llama.cpp, onnx, openvino, whet"
 TRANSFORMS = "smooth, awq, rotate, quarot, spinquant, auto"
 IMPORTANCES = "magnitude, wanda, sparsegpt"
+SOLVERS = "fast, good, best, nearest, gptq, gptaq, block, tuned"
+# Those that are asked for most; a scheme has many more names.
+SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4, MXFP4, nf4, Q8_0, Q6_K, Q5_K_M, Q4_K_M"
+DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
 FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
 CHAT = "Records are conversations: apply the model's chat template"
@@ -31,10 +35,14 @@ SAMPLES = 128  # windows of text, at the most, where no number is asked for
 
 @dataclass(frozen=True)
 class Shown:
-    """How the command line shows an option: what stands for its value, and its default where that is not `None`."""
+    """How the command line shows an option: what stands for its value, and its default where that is not `None`.
+
+    among: the values, or the usual ones, that a shell completes, with commas between.
+    """
 
     metavar: str | None = None
     default: str | None = None
+    among: str = ""
 
 
 def _named_in_a_document(value: Any, info: ValidationInfo) -> Any:
@@ -106,7 +114,7 @@ class Budget(Options):
 class Target(Options):
     """Where the lighter model runs."""
 
-    target: Annotated[str | None, Shown(default="transformers")] = Field(
+    target: Annotated[str | None, Shown(default="transformers", among=RUNTIMES)] = Field(
         default=None, alias="for", description=f"The runtime that is to load it: {RUNTIMES}"
     )
 
@@ -114,7 +122,7 @@ class Target(Options):
 class Solver(Options):
     """How hard it is tried."""
 
-    solver: Annotated[str | None, Shown(default="good")] = Field(
+    solver: Annotated[str | None, Shown(default="good", among=SOLVERS)] = Field(
         default=None, description="fast, good or best; or by name: nearest (needs no text), gptq, gptaq, block, tuned"
     )
 
@@ -123,13 +131,13 @@ class Machine(Options):
     """What a verb runs with, whatever it does."""
 
     seed: int = Field(default=0, ge=0, description="Random seed")
-    device: str = Field(default="auto", description="auto, cpu or cuda")
+    device: Annotated[str, Shown(among=DEVICES)] = Field(default="auto", description="auto, cpu or cuda")
 
 
 class Method(Solver):
     """How linears are rounded, and what is done before and beside it."""
 
-    transform: str | None = Field(
+    transform: Annotated[str | None, Shown(among=TRANSFORMS)] = Field(
         default=None, description=f"What is folded into the original first, exactly: {TRANSFORMS}"
     )
     repair: Annotated[int | None, Shown(metavar="RANK")] = Field(
@@ -148,10 +156,10 @@ class Method(Solver):
 class Schemes(Options):
     """What parts are rounded to."""
 
-    scheme: Annotated[str | None, Shown(default="W4A16")] = Field(
+    scheme: Annotated[str | None, Shown(default="W4A16", among=SCHEMES)] = Field(
         default=None, description="W4A16, int4-g32, int3z-g64, FP8, NVFP4, MXFP4, nf4, Q4_K and others"
     )
-    embed: str | None = Field(
+    embed: Annotated[str | None, Shown(among=SCHEMES)] = Field(
         default=None, description="The scheme of embedding and head; without it they stay as they are"
     )
     plan: Source | None = Field(default=None, description="A plan, which names a scheme for each part: a .json file")
@@ -160,12 +168,12 @@ class Schemes(Options):
 class Sparsity(Options):
     """What becomes 0 while the rest is rounded."""
 
-    sparsity: str | float | None = Field(
+    sparsity: Annotated[str | float | None, Shown(among="50%, 2:4, kept")] = Field(
         default=None,
         description="Weights made 0 while quantizing: 2:4 keeps two of every four, 50% takes half; or kept: "
         "those that are 0 in the model",
     )
-    importance: Annotated[str | None, Shown(default=IMPORTANCE)] = Field(
+    importance: Annotated[str | None, Shown(default=IMPORTANCE, among=IMPORTANCES)] = Field(
         default=None, description=f"By what those are chosen: {IMPORTANCES}"
     )
 
@@ -248,12 +256,16 @@ class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
 class Masks(Text):
     """Take weights: they become exactly 0."""
 
-    remove: str | float | None = Field(default=None, description="The share of weights to take: 50%, or 0.5")
-    pattern: str | None = Field(
+    remove: Annotated[str | float | None, Shown(among="50%")] = Field(
+        default=None, description="The share of weights to take: 50%, or 0.5"
+    )
+    pattern: Annotated[str | None, Shown(among="2:4, 4:8")] = Field(
         default=None, description="Take as many of neighbours in a row instead: 2:4 keeps two of every four"
     )
-    importance: str = Field(default=IMPORTANCE, description=f"By what weights are chosen: {IMPORTANCES}")
-    within: Annotated[str | None, Shown(default="as the importance's paper does")] = Field(
+    importance: Annotated[str, Shown(among=IMPORTANCES)] = Field(
+        default=IMPORTANCE, description=f"By what weights are chosen: {IMPORTANCES}"
+    )
+    within: Annotated[str | None, Shown(default="as the importance's paper does", among="row, matrix")] = Field(
         default=None, description="What a share is taken of: every row, or the matrix"
     )
     update: bool = Field(default=True, description="Move the weights that stay to make up for those that are taken")
@@ -276,11 +288,11 @@ class Transform(Text, Target):
     """Fold factors or rotations into the model, exactly, so that rounding to `scheme` loses less. It stays dense."""
 
     kind: str = Field(description=f"What is folded in: {TRANSFORMS}")
-    scheme: Annotated[str | None, Shown(default="W4A16")] = Field(
+    scheme: Annotated[str | None, Shown(default="W4A16", among=SCHEMES)] = Field(
         default=None, description="The scheme that a later step rounds to, which the transform is made for"
     )
     embed: str | None = Field(default=None, description="The same of embedding and head")
-    solver: Annotated[str | None, Shown(default="good")] = Field(
+    solver: Annotated[str | None, Shown(default="good", among=SOLVERS)] = Field(
         default=None, description="The solver that a later step rounds with, which auto judges by"
     )
     eval_text: EvalText = None

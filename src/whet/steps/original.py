@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from whet.anatomy import FAMILIES, Anatomy, Family, anatomy
-from whet.checkpoint import Checkpoint, about_left_out, empty_model, inside, model_config, read_card
+from whet.checkpoint import Checkpoint, about_left_out, empty_model, inside, model_config, read_card, refuse_unfinished
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message
@@ -38,6 +38,7 @@ def open_original(model: str | Path, target: Target, *, turned: bool = False) ->
     """The original, for a target that has its family. turned: its residual stream will be, for which the head has to
     be a tensor of its own."""
     checkpoint = Checkpoint(model)
+    refuse_unfinished(checkpoint.path)
     about = checkpoint.path / "README.md"
     card = read_card(about) if inside(checkpoint.path, about) else {}
     untied = _untie(checkpoint)

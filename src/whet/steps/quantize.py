@@ -16,6 +16,7 @@ from whet.apply.run import Run
 from whet.budget import parse_size
 from whet.budget.mix import Budget
 from whet.checkpoint import Checkpoint, size_on_disk
+from whet.errors import UsageError
 from whet.events import OnEvent, Way
 from whet.measure.items import Item, parse_item, read_skills
 from whet.messages import Message
@@ -23,7 +24,7 @@ from whet.paths import check_out
 from whet.steps.budget import budget_needs, budget_of, check_budget
 from whet.steps.course import budget_course, course, round_course
 from whet.steps.decide import decide
-from whet.steps.driver import announce, carry_out, examined, job_of, planned, request_of, step_recipe
+from whet.steps.driver import announce, carry_out, examined, job_of, planned, request_of, step_recipe, weights_checked
 from whet.steps.estimate import estimate
 from whet.steps.material import with_text
 from whet.steps.options import Quantize
@@ -42,10 +43,13 @@ def quantize(
     seed: int,
     device: str,
     dry_run: bool,
+    check_weights: bool = False,
     on_event: OnEvent,
 ) -> dict[str, Any]:
     """Write a lighter copy of `model` into the folder `out`; returns what `whet.compress` does."""
     asked.check()
+    if check_weights and not dry_run:
+        raise UsageError("check_weights goes with dry_run: a run reads and checks every weight anyway. Leave it out.")
     check_out(out, model)
     run = Run(out)
     on_event = run.telling(on_event)
@@ -59,6 +63,8 @@ def quantize(
     needs = estimate(job) if budget is None else budget_needs(job, budget)
     announce(run, needs, on_event)
     if dry_run:
+        if check_weights:
+            job = weights_checked(job, on_event)
         return planned(run, job, needs)
     way = _way(job, budget, items, on_event)
     job = with_text(examined(job, way), way)

@@ -24,6 +24,7 @@ from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
 from whet.grids import BLOCKS, INTEGER, PLAIN, Grid, parse_scheme
 from whet.messages import Message, listed, with_or
+from whet.peers import refuse_peers_word
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def divided(target: Target, grid: Grid, widths: Collection[int]) -> Grid:
 def find_target(name: str) -> Target:
     """The row of `name`. Raises UsageError with a did-you-mean."""
     if name not in TARGETS:
+        refuse_peers_word("target", name)
         raise UsageError(
             "Target {name!r} is not known.{near} Targets: {known}.",
             name=name,

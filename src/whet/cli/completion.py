@@ -1,0 +1,48 @@
+"""What a shell completes where an option or argument has few values. (Importing it is light: a shell waits for it.)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+Complete = Callable[[str], list[str]]
+PRESETS = "w8, w4, balanced, smallest"  # of recipes; named here, as what reads them is slow to import
+
+
+def among(values: str) -> Complete:
+    """Completes one of `values`, with commas between."""
+    names = values.split(", ")
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+def models(incomplete: str) -> list[str]:
+    """The embedded model where its name is begun; else nothing, and the shell completes paths."""
+    return ["starter"] if incomplete and "starter".startswith(incomplete) else []
+
+
+def limits_of(incomplete: str) -> list[str]:
+    """The name of a limit, up to its value."""
+    from whet.measure.limits import FIGURES
+
+    return [f"{f.limit}=" for f in FIGURES.values() if f.limit is not None and f.limit.startswith(incomplete)]
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Presets, and the recipes and folders that go on from what was typed."""
+    place, _, begun = incomplete.rpartition("/")
+    try:
+        beside = sorted(Path(f"{place}/" if "/" in incomplete else ".").iterdir())
+    except OSError:
+        beside = []
+    before = f"{place}/" if "/" in incomplete else ""
+    found = [
+        f"{before}{path.name}{'/' if path.is_dir() else ''}"
+        for path in beside
+        if path.name.startswith(begun) and (begun or not path.name.startswith("."))
+        if path.is_dir() or path.suffix in (".yaml", ".yml")
+    ]
+    return [*among(PRESETS)(incomplete), *found]

@@ -1,0 +1,42 @@
+"""How what was made is run: the line of its runtime, or the lines of Python that load it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from whet.cli.phrases import say
+
+
+def run_lines(result: dict[str, Any]) -> list[str]:
+    """What to type to run the folder that `result` of compress or masks tells of, for the runtime it was made for.
+
+    Runtimes that whet writes no file for yet (onnx, openvino) have the folder loaded by transformers.
+    """
+    out = Path(result["out"])
+    if (file := out / "model.gguf").is_file():
+        return [say("run_it", command=f"llama-server -m {shlex.quote(str(file))}")]
+    if result.get("target") == "vllm" and result["loads_in"] == "transformers":
+        return [say("run_it", command=f"vllm serve {shlex.quote(str(out))}")]
+    if not (out / "config.json").is_file():
+        return []
+    own = result.get("container") != "dense" and result["loads_in"] == "modelling file"
+    kind, more = _auto_class(out), ", trust_remote_code=True" if own else ""
+    return [
+        say("load_it"),
+        f"  from transformers import AutoTokenizer, {kind}",
+        f"  model = {kind}.from_pretrained({str(out)!r}{more})",
+        f"  tokenizer = AutoTokenizer.from_pretrained({str(out)!r})",
+    ]
+
+
+def _auto_class(folder: Path) -> str:
+    """The automatic class of transformers that loads a folder."""
+    from whet.anatomy import AUTO, FAMILIES, architecture_of, task_of  # slow to import, and here by now
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    architecture = architecture_of(config)
+    family = FAMILIES.get(str(config.get("model_type", "")))
+    return AUTO[family.task(architecture) if family is not None else task_of(architecture)]
