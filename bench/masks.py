@@ -124,7 +124,7 @@ class Bench:
         checkpoint = Checkpoint(starter.path())
         parts = anatomy(checkpoint.config, checkpoint.shapes)
         asked = self.text(draw)
-        solve, _, _ = read_windows(
+        solve = read_windows(
             checkpoint, asked["text"], None, field="text", chat=False, samples=asked["samples"], window=LONGEST, seed=0
         )
         table = checkpoint.read(parts.embedding.parameter)

@@ -19,6 +19,8 @@ from pathlib import Path
 from string import Formatter
 
 import whet
+from whet.cli import app
+from whet.cli.help import texts
 from whet.foreign import SENTENCES
 from whet.messages import read_po
 
@@ -55,8 +57,8 @@ def main() -> None:
 
 
 def templates() -> set[str]:
-    """Every template that has words to translate."""
-    found = {call.template for call in calls() if call.template is not None} | {*SENTENCES}
+    """Every template that has words to translate, and every help string of the command line."""
+    found = {call.template for call in calls() if call.template is not None} | {*SENTENCES} | texts(app)
     literals = {template: "".join(literal for literal, *_ in Formatter().parse(template)) for template in found}
     return {template for template, literal in literals.items() if re.search(r"[^\W\d_]", literal)}
 

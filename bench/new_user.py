@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--out", default="bench-out/new-user")
     parser.add_argument("--widths", type=int, nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--characters", type=int, default=200_000, help="of text to calibrate on")
+    parser.add_argument("--paste", action="store_true", help="put the last model's figures into both READMEs")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     rows, took = [], []
@@ -54,6 +56,31 @@ def main() -> None:
     print("Seconds of each command.\n")
     heads = ["width", "file", "decode, tokens/s", "prefill, tokens/s", "peak memory", "KL, nats a token"]
     print(table(heads, rows))
+    if args.paste:
+        paste(found)
+
+
+def paste(found: dict[str, Any]) -> None:
+    """The table of what is gained, between README's markers, in both languages."""
+    size, speed, memory = found["size"], found["speed"], found["memory"]
+    both = [
+        (size["original"]["total"] / 1e6, size["lighter"]["total"] / 1e6, "{:.0f} MB"),
+        *((speed[kind]["original"], speed[kind]["lighter"], "{:.1f}") for kind in ("decode", "prefill")),
+        *((memory["original"]["peak_bytes"] / 1e6, memory["lighter"]["peak_bytes"] / 1e6, "{:.0f} MB"),),
+    ]
+    words = {
+        "": (["", "original", "lighter", "ratio"], ["file", "decode, tokens/s", "prefill, tokens/s", "peak memory"]),
+        ".ko": (["", "원본", "경량본", "비율"], ["파일", "디코드 (토큰/초)", "프리필 (토큰/초)", "최대 메모리"]),
+    }
+    for ending, (heads, names) in words.items():
+        lines = [f"| {' | '.join(heads)} |", "| --- | ---: | ---: | ---: |"]
+        for name, (before, after, shape) in zip(names, both, strict=True):
+            lines.append(f"| {name} | {shape.format(before)} | {shape.format(after)} | {after / before:.2f} |")
+        readme = BENCH.parent / f"README{ending}.md"
+        text = readme.read_text(encoding="utf-8")
+        between = re.compile("(<!-- gain table -->\n).*?(<!-- /gain table -->)", re.DOTALL)
+        made = "\n".join(lines)
+        readme.write_text(between.sub(lambda m, made=made: f"{m[1]}{made}\n{m[2]}", text), encoding="utf-8")
 
 
 def make(folder: Path, width: int, characters: int) -> None:

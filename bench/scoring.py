@@ -39,7 +39,7 @@ from whet.steps import score as scoring
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
 from whet.targets import find_target
-from whet.text import batches, read_documents, windows
+from whet.text import batches, read_text, windows
 
 SCHEMES = ("int2-g64", "int3-g64", "int4-g64", "int6s-g64")
 UNIFORM = ("int4s-g64", "int5s-g64")  # made throughout, embedding and head included
@@ -141,9 +141,9 @@ def texts(args: argparse.Namespace) -> tuple[Path, list[str], list[str]]:
         if args.model != "starter":
             raise SystemExit("--text is needed for any model but the starter")
         return path, starter.documents(args.seed, 4000), starter.held_out(args.seed, 2000)
-    train = read_documents(args.text)
+    train = read_text(args.text).documents
     if args.eval:
-        return path, train, read_documents(args.eval)
+        return path, train, read_text(args.eval).documents
     share = max(1, len(train) // 10)
     return path, train[:-share], train[-share:]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -28,6 +29,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4},
     "qwen2_moe": {**_SPARSE, "shared_expert_intermediate_size": 64, "mlp_only_layers": [0]},
     "qwen3_moe": {**_SPARSE, "head_dim": 16},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
     "gpt_neox": {"rotary_pct": 0.5},
     "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64, "pad_token_id": 1},
     "t5": {"d_kv": 16, "decoder_start_token_id": 0, "pad_token_id": 0},
@@ -135,6 +137,14 @@ def make(
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     (folder / "LICENSE").write_text("the licence of the tiny model\n")
     return folder
+
+
+def relist(folder: Path, name: str) -> None:
+    """Tell whet.json of `folder` that the file `name` is what it is now."""
+    manifest = json.loads((folder / "whet.json").read_text(encoding="utf-8"))
+    data = (folder / name).read_bytes()
+    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "whet.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def edit_config(folder: Path, remove: tuple[str, ...] = (), **changes: Any) -> None:

@@ -150,10 +150,8 @@ def test_messages_within_messages_are_translated_and_particles_fit() -> None:
     )
     tail = "{source} is not a plan: a plan is a JSON object. Make one with whet plan."
     assert korean(Message(tail, source=Message("the plan"))).startswith("계획은 계획이 아닙니다")
-    assert korean(Message(tail, source="plan.json")).startswith("plan.json은(는) 계획이")
-    assert (
-        korean(Message("damping raised from {old:g} to {new:g}", old=0.5, new=1)) == "감쇠를 0.5에서 1(으)로 올렸습니다"
-    )
+    assert korean(Message(tail, source="plan.json")).startswith("plan.json은 계획이")
+    assert korean(Message("damping raised from {old:g} to {new:g}", old=0.5, new=1)) == "감쇠를 0.5에서 1로 높였습니다"
     hint = did_you_mean("modls", ["models"])
     assert korean(hint) == " 혹시 models입니까?" and did_you_mean("x", ["models"]) == ""
 
@@ -164,7 +162,7 @@ def test_lists_are_told_item_by_item() -> None:
         Message("its plan is another"),
     ]
     assert listed(reasons, "; ") == "seed was 0 and is 1; its plan is another"
-    assert korean(listed(reasons, "; ")) == "seed이(가) 0에서 1(으)로 바뀌었습니다; 계획이 다릅니다"
+    assert korean(listed(reasons, "; ")) == "seed가 0에서 1로 바뀌었습니다; 계획이 다릅니다"
     assert first_of("abcde") == "a, b, c and 2 more" and korean(first_of("abcde")) == "a, b, c 외 2개"
     assert first_of("abc") == "a, b, c" and first_of([]) == ""
     assert with_or("ab") == "a or b" and korean(with_or("ab")) == "a 또는 b"
@@ -241,7 +239,7 @@ def test_sentences_of_libraries_are_known_by_their_wording() -> None:
     text = "Invalid value for '--samples': Input should be greater than or equal to 1."
     found = recognized(text)
     assert found == text and korean(found) == "'--samples'의 값: 1 이상이어야 합니다."
-    assert korean(recognized("No such option: --sheme.")) == "옵션 --sheme이(가) 없습니다."
+    assert korean(recognized("No such option: --sheme.")) == "옵션 --sheme이 없습니다."
     assert recognized("whatever else") == "whatever else" and not isinstance(recognized("whatever else"), Message)
     for template in SENTENCES:
         filled = template.format(**{name: f"N{name}" for name, *_ in extraction.fields(template)})

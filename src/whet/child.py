@@ -27,6 +27,20 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=_environment(), capture_output=True, text=True)
 
 
+def start_script(script: Path) -> subprocess.Popen[str]:
+    """A Python file that imports nothing of whet, started: lines go to it and come from it. What it says of errors is
+    dropped; it ends when its input does."""
+    return subprocess.Popen(
+        [sys.executable, "-P", str(script)],
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+    )
+
+
 def _environment() -> dict[str, str]:
     """That of this process. An empty entry of PYTHONPATH, as `PYTHONPATH=$PYTHONPATH:more` makes it, would be the
     current folder."""

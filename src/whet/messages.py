@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from whet.korean import josa
+from whet.korean import with_particles
 
 _DEEPEST = 9  # messages within messages; a file could nest them without end
 
@@ -119,7 +119,7 @@ def _told(text: str, language: str, deeper: int) -> str:
         return _FIELD.sub(lambda field: str(values.get(field[1], "")), text.template)
     translation = catalogue(language).get(text.template)
     try:
-        return text if translation is None else _PARTICLE.sub(_particle, translation.format(**values))
+        return text if translation is None else with_particles(translation.format(**values))
     except (LookupError, ValueError, TypeError):  # values from a file that are not what the template has
         return str(text)
 
@@ -156,13 +156,5 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def _particle(found: re.Match[str]) -> str:
-    """A Hangul syllable with the particle that it takes of the two that are written after a field."""
-    return josa(found[1], _PARTICLES[found[2]])
-
-
 _FIELD = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[^\W\d_]")
-# Particles as they are written after a field, and what `josa` calls them.
-_PARTICLES = {"은(는)": "은", "이(가)": "이", "을(를)": "을", "와(과)": "과", "(으)로": "으로", "(이)": "(이)"}
-_PARTICLE = re.compile(rf"([가-힣])({'|'.join(map(re.escape, _PARTICLES))})")

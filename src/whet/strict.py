@@ -138,3 +138,14 @@ def _inner(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in typing.get_args(annotation) if (found := _inner(inner))), None)
+
+
+def with_numbers(value: Any) -> Any:
+    """`value` with the numbers that transformers writes as tables, since JSON has none for them: `{"__float__":
+    "Infinity"}`."""
+    if isinstance(value, dict):
+        said = value.get("__float__") if len(value) == 1 else None
+        if said in ("Infinity", "-Infinity", "NaN"):
+            return float(said)
+        return {key: with_numbers(item) for key, item in value.items()}
+    return [with_numbers(item) for item in value] if isinstance(value, list) else value

@@ -64,7 +64,7 @@ def full(parts, tensors):
                 "retention": {"sums": 1.0},
             }
         ],
-        "gap": {"bound": 0.009, "relative": 0.1},
+        "gap": {"bound": 0.009, "relative": 0.1, "among": "all", "free": None},
         "frontier": [point],
         "uniform": [{**point, "scheme": "int4s-g32", "embed": "keep"}],
         "left_out": ["transformers has no …"],

@@ -10,6 +10,7 @@ import pytest
 
 import models
 from whet.checkpoint import Checkpoint, about_left_out, copied_files, load_model, load_tokenizer
+from whet.checkpoint.verify import verify
 from whet.errors import UsageError
 from whet.recipe.compress import compress
 
@@ -49,7 +50,7 @@ def test_what_is_taken_over_is_known_by_name(tmp_path):
     for name in (*taken, *left, "config.json", "README.md", "model.safetensors", ".secret"):
         (tmp_path / name).write_text("x")
     (tmp_path / "onnx").mkdir()
-    assert sorted(file.name for file in copied_files(tmp_path)) == sorted(taken)
+    assert sorted(copied_files(tmp_path)) == sorted(taken)
     (note,) = about_left_out(tmp_path)
     assert str(note).startswith("not copied from the original's folder: 64.tflite, adapter_config.json")
     for name in left:
@@ -92,10 +93,34 @@ def test_what_is_read_is_no_link_out_of_the_folder(folder, tmp_path, name, there
             read(folder)
 
 
+PARTS = ["additional_chat_templates/tool.jinja", "1_Pooling/config.json", "2_Dense/model.safetensors"]
+
+
+@pytest.mark.parametrize("budget", [False, True])
+def test_folders_that_are_a_part_of_the_model_go_along(folder, tmp_path, budget):
+    """Chat templates by name, and what a sentence encoder does after its model; no pickle, and nothing unnamed."""
+    how = {"bits": 9.0, "text": models.documents(40)} if budget else {"scheme": "int8s", "solver": "nearest"}
+    modules = [{"idx": i, "path": path} for i, path in enumerate(("", "1_Pooling", "2_Dense", "../..", 3, "none"))]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    for name in (*PARTS, "2_Dense/pytorch_model.bin", "onnx/model.onnx"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"{{{{ {name!r} }}}}")
+    out = tmp_path / "out"
+    result = compress(folder, out, **how, **({"samples": 8, "window": 32} if budget else {}))
+    listed = json.loads((out / "whet.json").read_text())["files"]
+    for name in PARTS:
+        assert (out / name).read_bytes() == (folder / name).read_bytes() and name in listed
+    assert not (out / "2_Dense" / "pytorch_model.bin").exists() and not (out / "onnx").exists()
+    note = "not copied from the original's folder: 2_Dense/pytorch_model.bin, onnx/"
+    assert note in map(str, result["notes"])
+    assert verify(out)["verdict"] == "pass"
+    assert load_tokenizer(out).chat_template == load_tokenizer(folder).chat_template != {}
+
+
 def test_a_link_to_itself_is_no_file_of_the_folder(folder):
     (folder / "LICENSE").unlink()
     (folder / "LICENSE").symlink_to("LICENSE")
-    assert "LICENSE" not in [file.name for file in copied_files(folder)]
+    assert "LICENSE" not in copied_files(folder)
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to("config.json")
     with pytest.raises(UsageError, match=r"no config\.json"):

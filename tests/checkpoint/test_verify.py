@@ -92,7 +92,7 @@ def test_a_folder_that_whet_did_not_write_is_told_so(made, name, tmp_path):
     check_files(folder)
 
 
-def test_the_command_line_ends_with_1_and_a_table(folder, capsys):
+def test_the_command_line_ends_with_5_and_a_table(folder, capsys):
     def command():
         with pytest.raises(SystemExit) as ended:
             main(["verify", str(folder)])

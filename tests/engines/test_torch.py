@@ -30,6 +30,14 @@ def test_logits_in_chunks_are_those_of_the_whole_model(engine, tokens_at_once):
     assert torch.allclose(engine.logits(batch), expected, atol=1e-5)
 
 
+def test_tokens_that_the_model_has_no_embedding_of_are_refused(engine):
+    rows = engine.model.get_input_embeddings().weight.shape[0]
+    batch = torch.full((2, 9), rows)
+    for ask in (lambda: engine.logits(batch), lambda: engine.continue_ids(batch.tolist(), 2)):
+        with pytest.raises(UsageError, match=f"makes token {rows}, the embedding has {rows} rows"):
+            ask()
+
+
 def test_a_model_that_scales_its_logits_is_asked_as_a_whole(engine):
     config = GraniteConfig(
         vocab_size=258, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,

@@ -19,8 +19,9 @@ from whet.errors import GateError, MachineError, UsageError
 from whet.measure import sides
 from whet.measure.compare import compare
 from whet.measure.limits import judge, overall, resolve_limits
+from whet.measure.material import read_material
 from whet.recipe.compress import compress
-from whet.text import fingerprint, split
+from whet.text import Amount, fingerprint, read_text, split
 from wording import each
 
 module = sys.modules["whet.measure.compare"]  # whet.measure.compare itself is the function
@@ -131,8 +132,8 @@ def test_the_text_that_made_a_model_is_used_for_its_report_part_only(folders, tm
         )
 
     def read(**more):
-        notes = []
-        return module._read(DOCUMENTS, "text", False, None, lighter, more.get("insist"), 0, notes), notes
+        found = read_material(DOCUMENTS, lighter, None, use_report_split=more.get("insist"))
+        return found, found.notes
 
     made_with(DOCUMENTS)
     material, notes = read()
@@ -150,7 +151,23 @@ def test_the_text_that_made_a_model_is_used_for_its_report_part_only(folders, tm
     assert material.documents == DOCUMENTS and "flatter" in notes[0]
     made_with(["other"], eval_fingerprint=fingerprint(DOCUMENTS))
     material, notes = read()
-    assert material.documents == DOCUMENTS and "nothing was solved on it" in notes[0]
+    assert material.documents == DOCUMENTS and "it was not calibrated on" in notes[0]
+
+
+def test_a_large_text_that_made_a_model_is_read_as_it_was_then(folders, tmp_path):
+    lighter, text = tmp_path / "made", tmp_path / "large.txt"
+    shutil.copytree(folders["lighter"], lighter)
+    text.write_text("\n\n\n".join(f"document {i} " + "of some words " * 20 for i in range(400)))
+    then = Amount(20_000, 1000)
+    found = read_text(text, amount=then)
+    assert found.read == {"bytes": text.stat().st_size, "most": 20_000, "piece": 1000}
+    step = {"text": {"fingerprint": fingerprint(found.documents), "seed": 7, "read": found.read}}
+    (lighter / "whet.json").write_text(
+        json.dumps({"format": 1, "base_model": {"name": "m"}, "target": "whet", "container": "whet", "lineage": [step]})
+    )
+    material = read_material(text, lighter, None, amount=Amount(9_000, 500))
+    assert material.documents == split(found.documents, 7).report and material.described["part"] == "report"
+    assert not {*material.documents} & {*split(found.documents, 7).solve}
 
 
 def test_few_documents_are_clustered_by_window_and_long_windows_are_cut_to_the_context(folders):

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import models
 from covering import matrix, some
+from whet.anatomy import FAMILIES
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.checkpoint.modeling_whet import parts_of
 from whet.errors import UsageError
@@ -362,6 +363,25 @@ def test_a_head_that_the_config_ties_but_that_differs_is_kept(tmp_path):
         with torch.no_grad():
             mine, full = load_model(out)(TOKENS).logits, theirs(TOKENS).logits
         assert (mine - full).norm() < 0.05 * full.norm()
+
+
+def test_a_head_that_differs_is_kept_where_the_family_ties_by_default(tmp_path):
+    """Of a config that says nothing, transformers goes by the architecture's own default, and then by the values."""
+    tying = [name for name, row in FAMILIES.items() if row.ties and row.task("") == "causal"]
+    assert {"gemma2", "gemma3_text", "gpt2"} <= {*tying}
+    for family in tying:
+        original, out = models.make(tmp_path / family, family, tied=True), tmp_path / f"{family} out"
+        stored = load_file(original / "model.safetensors")
+        (embedding,) = [name for name in stored if name.endswith(("embed_tokens.weight", "wte.weight"))]
+        head = stored[embedding] + 0.05 * torch.randn(stored[embedding].shape)
+        add_tensors(original, **{"lm_head.weight": head})
+        config = json.loads((original / "config.json").read_text())
+        config.pop("tie_word_embeddings", None)
+        (original / "config.json").write_text(json.dumps(config))
+        result = compress(original, out, scheme="int8s", solver="nearest")
+        assert any("differs from the embedding" in note for note in result["notes"]), family
+        kept = AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
+        assert torch.equal(kept.lm_head.weight.float(), head), family
 
 
 def test_tensors_no_table_names_are_copied_and_listed(tmp_path):

@@ -183,8 +183,9 @@ def test_a_text_that_does_not_exist(shared, tmp_path):
 
 
 def test_an_unknown_key_in_the_text(shared, tmp_path):
-    (tmp_path / "t.jsonl").write_text('{"content": "some text"}\n')
-    refused(UsageError, "content", "text", model=shared, out=tmp_path / "out", text=tmp_path / "t.jsonl")
+    # of one field that holds text it would be read: of two none is
+    (tmp_path / "t.jsonl").write_text('{"content": "some text", "title": "some title"}\n')
+    refused(UsageError, "content, title", "text", model=shared, out=tmp_path / "out", text=tmp_path / "t.jsonl")
     refused(
         UsageError,
         "Did you mean content?",

@@ -347,7 +347,7 @@ def test_inspect_says_where_there_is_no_file_yet(original, target):
     found = inspect(original, text=TEXT, samples=8, window=32, spectra=False, target=target)
     kinds = [finding["kind"] for finding in found["findings"]]
     assert ("unwritten" in kinds) == (target != "transformers")
-    for language, word in (("en", "does not write yet"), ("ko", "아직 쓰지 않습니다")):
+    for language, word in (("en", "does not write yet"), ("ko", "아직 만들지 않습니다")):
         assert any(target in line and word in line for line in carried.told(found, Words(language))) == (
             "unwritten" in kinds
         )

@@ -166,11 +166,19 @@ def test_the_resolved_recipe_asks_for_the_same_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     models.make(tmp_path / "model", with_tokenizer=False)
     (tmp_path / "t.txt").write_text("text")
-    arguments = {"scheme": "int8s", "solver": "nearest", "target": "whet", "field": "body", "chat": True, "samples": 5}
-    asked = Compress.of("compress", **arguments, window=64)
+    arguments = {
+        "scheme": "int8s",
+        "solver": "nearest",
+        "target": "whet",
+        "field": "body",
+        "chat": True,
+        "skip_bad": True,
+    }
+    asked = Compress.of("compress", **arguments, window=64, samples=5)
     made = recipe_of("model", asked, decide("model", asked, seed=4))
     again = recipe_arguments(yaml.safe_load(recipe_text(made)))
-    assert again == {"model": "model", **arguments, "window": 64, "seed": 4, "synthetic": 0, "folder": False}
+    rest = {"samples": 5, "window": 64, "seed": 4, "synthetic": 0, "folder": False}
+    assert again == {"model": "model", **arguments, **rest}
 
 
 def test_what_is_no_text_and_where_this_machine_keeps_things_is_left_out(tmp_path):

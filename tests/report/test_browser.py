@@ -14,6 +14,7 @@ import pytest
 from report.browser import Browser, chromium
 from report.facts import HOSTILE, facts
 from whet.report import page
+from whet.report.facts import loading
 
 SIZES = {"phone": (360, 800), "desktop": (1280, 900)}
 LANGUAGES, THEMES = ("en", "ko"), ("light", "dark")
@@ -197,6 +198,30 @@ def test_it_prints_in_black_on_white_with_everything_open(browser: Browser) -> N
         assert browser.call("Page.printToPDF")["data"]
     finally:
         browser.prefer("light")
+
+
+def test_code_is_copied_by_a_button_and_names_the_folder_a_page_lies_in(
+    browser: Browser, files: dict[str, Path]
+) -> None:
+    buttons = "[...document.querySelectorAll('.view:lang(en) .copy')]"
+    codes = browser.evaluate(
+        "[...document.querySelectorAll('.view:lang(en) pre[data-copy]')].map((e) => e.textContent)"
+    )
+    assert browser.evaluate(f"{buttons}.map((e) => e.textContent)") == ["Copy"] * len(codes) and len(codes) == 3
+    browser.evaluate("window.told = []; document.addEventListener('copy', () => told.push(String(getSelection())))")
+    browser.evaluate("navigator.clipboard.writeText = (text) => { told.push(text); return Promise.resolve(); }")
+    browser.evaluate(f"{buttons}[0].click()")
+    assert browser.evaluate("told") == [codes[0]]
+    browser.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('not here'))")
+    browser.evaluate(f"{buttons}[1].click()")
+    assert browser.evaluate("new Promise((done) => setTimeout(() => done(String(getSelection())), 50))") == codes[1]
+    inside = files["en"].with_name("inside.html")
+    told = loading({"target": "transformers", "container": "whet"})
+    inside.write_text(page(facts() | {"loading": told}), encoding="utf-8")
+    files["inside"] = inside
+    browser.open(inside)
+    shown = browser.evaluate("[...document.querySelectorAll('.view:lang(en) pre')].map((e) => e.textContent)")
+    assert all(str(inside.parent) in code and "FOLDER" not in code for code in shown)
 
 
 def test_it_works_with_scripts_off(browser: Browser, files: dict[str, Path]) -> None:

@@ -26,6 +26,12 @@ def test_tables_keep_their_columns_and_no_html_passes() -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
+def test_what_whets_own_tests_run_is_not_said_of_the_model() -> None:
+    card = card_section(facts())
+    assert "run in tests" not in card and "run here" not in card and "**transformers**\n" in card
+    assert "**vllm**: accepted by its parser, not run" in card
+
+
 def test_code_stays_code_whatever_is_in_it() -> None:
     card = card_section({"loading": [{"runtime": "x", "checked": "run here", "how": "a\n```\n<b>"}]})
     assert "````\na\n```\n<b>\n````" in card

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from report.facts import compare, facts
-from whet.report.findings import findings, headline, model_name, weakest
+from whet.report.findings import findings, headline, model_name, verdict_sentence, weakest
 from whet.report.words import Words
 
 SAY = Words("en")
@@ -24,11 +24,29 @@ def test_losses_beyond_chance_are_clear_and_the_others_are_named_too() -> None:
     assert "format" not in clear + unsure  # it gained more than it lost
 
 
-def test_a_broken_limit_is_clear_whatever_chance_says() -> None:
+def test_a_broken_limit_is_said_as_such_whatever_chance_says() -> None:
     result = compare("fail")
     entry = next(j for j in result["judgements"] if j["of"] == "facts")
     entry["verdict"] = "fail"
-    assert "facts: " in sentences(result, "clear")
+    assert "facts: " in sentences(result, "broken") and "facts: " not in sentences(result, "clear")
+
+
+def test_what_is_red_is_what_the_verdict_is_about() -> None:
+    """A model that passes has nothing under "Breaks a limit", and what fails is the first thing there."""
+    passed = compare("pass")
+    for entry in passed["judgements"]:
+        entry["verdict"] = "pass"
+    found = findings(passed, SAY)
+    assert found and not [finding for finding in found if finding.kind == "broken"]
+    assert verdict_sentence("pass", found, SAY) == "Every limit holds. What got worse within them is below."
+    assert verdict_sentence("pass", [], SAY) == "Every limit holds."
+    assert SAY("worse.clear") == "Beyond error bars"
+    for limit, word in (("max_kl", "One token in 1,000"), ("min_top1", "another token"), ("max_ppl_ratio", "Perplex")):
+        failed = compare("fail")
+        failed["judgements"] = [{"limit": limit, "verdict": "fail", "of": ""}]
+        first = findings(failed, SAY)[0]
+        assert first.kind == "broken" and word in first.sentence
+    assert verdict_sentence("fail", found, SAY) == "A limit is broken."
 
 
 def test_what_costs_more_or_did_not_gain_is_said() -> None:

@@ -98,7 +98,7 @@ def test_what_cannot_be_written_is_an_error_where_asked_for_and_a_note_where_not
     assert "alone" in compress(bert, tmp_path / "b", solver="best", dry_run=True, **SETTINGS)["notes"][-1]
     with pytest.raises(UsageError, match=r"synthetic is -1: input should be greater than or equal to 0"):
         compress(original, tmp_path / "out", synthetic=-1, **SETTINGS)
-    with pytest.raises(UsageError, match="synthetic 99 asks for text beside yours, and none is solved on"):
+    with pytest.raises(UsageError, match="synthetic 99 asks for text beside yours, and none is calibrated on"):
         compress(original, tmp_path / "out", synthetic=99, scheme="int3-g32", solver="nearest")
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)
     with pytest.raises(UsageError, match=r"but model needs about .* GB of memory for that and"):

@@ -6,7 +6,9 @@ import re
 
 import torch
 
+import models
 from whet.measure.items import Item
+from whet.recipe.inspect import inspect
 from whet.steps.score import _LONGEST, _cut, _of_skills
 
 
@@ -44,3 +46,11 @@ def test_of_a_long_prompt_the_end_is_kept_with_the_answer():
     assert begins == 1 and len(row) == _LONGEST and row[1] == 0
     assert _cut([], [1, 2]) == (1, [1, 2])
     assert torch.tensor(row).dtype == torch.int64
+
+
+def test_blocks_that_flatten_their_batch_are_scored(tmp_path):
+    """OPT's feed-forward takes tokens of all texts as one list."""
+    folder = models.make(tmp_path / "m", "opt")
+    found = inspect(folder, text=models.documents(60), window=32)
+    roles = {part["role"]: part["sensitivity"] for part in found["parts"]}
+    assert min(roles.values()) > 0 and {"up", "down"} <= {*roles}

@@ -95,7 +95,9 @@ class Family:
     states is made by the first block of a stack and handed to the next ones (position biases). folds: what becomes of
     factors for each channel of every input that linears read. norm_adds: what norms add to their stored weights.
     writes: roles of the linears whose outputs are added to the residual stream, where nothing in between keeps that
-    from being turned as a whole; still: or what does. known: False for what was found out without a row.
+    from being turned as a whole; still: or what does. known: False for what only modules are known of, without a row.
+    found: the row was made by running the model (`whet.walk.look`). tupled: its blocks give a tuple, of which hidden
+    states are the first. logit_factor: what logits are over the product of final states and the head's table.
     """
 
     architectures: tuple[str, ...]
@@ -122,6 +124,14 @@ class Family:
     writes: tuple[str, ...] = ()
     still: Message | None = None
     known: bool = True
+    found: bool = False
+    tupled: bool = False
+    logit_factor: float = 1.0
+
+    @property
+    def counted(self) -> bool:
+        """Whether the config's number of blocks is believed; else there are as many as are stored."""
+        return self.known and not self.found
 
     @property
     def stacks(self) -> tuple[str, ...]:

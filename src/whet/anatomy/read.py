@@ -15,14 +15,20 @@ from whet.errors import UsageError, did_you_mean
 from whet.messages import Message
 
 
-def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], source: str = "the model") -> Anatomy:
+def anatomy(
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    source: str = "the model",
+    family: Family | None = None,
+) -> Anatomy:
     """Read the parts off a model's `config` and the `shapes` of its stored tensors.
 
-    A family that is not in the table is described by the model that transformers builds: only the linears in its
-    longest list of blocks. Raises UsageError for one that transformers does not know either, for an already quantized
-    model, and where config and tensors disagree about what there is.
+    family: its row; the one in the table unless given. A family that is not in the table is described by the model
+    that transformers builds: only the linears in its longest list of blocks. Raises UsageError for one that
+    transformers does not know either, for an already quantized model, and where config and tensors disagree about
+    what there is.
     """
-    family = _family(config, len(shapes), source)
+    family = family or _family(config, len(shapes), source)
     counts = _counts(family, config, source)
     names = {stored: family.module_name(stored) for stored in shapes}
     where = _Stored(config, shapes, _stored_as(names, source), source)
@@ -38,8 +44,8 @@ def anatomy(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], so
     prefixes = _prefixes(family, counts, found, source)
     blocks = [_block(family, prefix, where) for prefix in prefixes]
     embedding = where.table(family.embedding, "embedding", "tokens")
-    width = blocks[0][0].shape[1]
-    if family.known and embedding.shape[1] != width:
+    width = blocks[0][0].shape[1] if family.counted else 0
+    if family.counted and embedding.shape[1] != width:
         raise UsageError(
             "{source}: its embedding is {embedding} wide and its blocks are {width}, with a projection in between. No "
             "{family} that whet knows has one; use a checkpoint where the two are alike.",
@@ -100,7 +106,7 @@ def _counts(family: Family, config: Mapping[str, Any], source: str) -> list[Any]
     for key in family.count:
         # a config that was made by hand may name the blocks as most others do, and only those of the first stack
         count = config.get(key, counts[0] if counts else config.get("num_hidden_layers"))
-        if family.known and (not isinstance(count, int) or count < 1):
+        if family.counted and (not isinstance(count, int) or count < 1):
             raise UsageError(
                 "{source}: config.json says {key} = {count!r}, not a number of blocks. Download it again.",
                 source=source,
@@ -131,7 +137,7 @@ def _prefixes(family: Family, counts: list[Any], found: Mapping[str, list[str]],
     prefixes: list[str] = []
     for stack, key, count in zip(family.stacks, family.count, counts, strict=True):
         mine = {int(prefix[len(stack) + 1 : -1]) for prefix in found if prefix.startswith(f"{stack}.")}
-        if not family.known:
+        if not family.counted:
             count = len(mine)
         if not mine or len(mine) != count or max(mine) != count - 1:
             raise UsageError(
@@ -232,9 +238,9 @@ def _block(family: Family, prefix: str, where: _Stored) -> list[Linear]:
     """The linears of the block whose module is `prefix`."""
     names = list(family.linears)
     if family.alternatives:
-        names += next(
-            (kind for kind in family.alternatives if _present(kind[0], prefix, where)), family.alternatives[0]
-        )
+        # without a row, a block may have no linear at all, which is the last kind then
+        otherwise = family.alternatives[0] if family.counted else ()
+        names += next((kind for kind in family.alternatives if _present(kind[0], prefix, where)), otherwise)
     found: list[Linear] = []
     for name in names:
         if name.held:

@@ -7,7 +7,7 @@ heads or ties, so such a model is rounded without running it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from whet.anatomy.family import Family, LinearName, architecture_of
 from whet.errors import UsageError
 from whet.messages import Message
+from whet.strict import with_numbers
 
 # What decides on experts is never rounded.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
@@ -39,7 +40,7 @@ def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
     try:
         settings = {k: v for k, v in config.items() if k not in ("quantization_config", "auto_map", "whet")}
         with torch.device("meta"):
-            model = kind(transformers.AutoConfig.for_model(**settings))
+            model = kind(transformers.AutoConfig.for_model(**with_numbers(settings)))
     except Exception:  # whatever a config of an architecture nobody here knows makes of it
         return None
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
@@ -47,36 +48,58 @@ def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
     table = model.get_input_embeddings()
     if blocks is None or not isinstance(table, nn.Embedding):
         return None
-    paths: dict[str, None] = {}
-    for block in blocks[1]:
-        paths |= {name: None for name, module in block.named_modules() if isinstance(module, nn.Linear)}
-    paths = {name: None for name in paths if name.rpartition(".")[2] not in _ROUTERS}
-    if not paths:
+    kinds = kinds_of([[n for n, m in block.named_modules() if isinstance(m, nn.Linear)] for block in blocks[1]])
+    if not kinds:
         return None
-    every = tuple(LinearName(path, re.sub(r"\.\d+\.", ".", path), f"input of {path}") for path in paths)
-    # a block has those of the linears that its own kind has
-    common = tuple(n for n in every if all(_has(block, n.path) for block in blocks[1]))
     embedding = next(name for name, module in model.named_modules() if module is table)
-    stacked = any(parameter.dim() > 2 for parameter in blocks[1].parameters())
+    head = model.get_output_embeddings()
     return Family(
         (architecture,),
-        common,
+        (),
+        title=str(config.get("model_type")),
         blocks=blocks[0],
         embedding=embedding,
         norm="",
-        head="",
-        packed=Message("transformers stacks some of its weights, and cannot while others are packed")
-        if stacked
-        else None,
+        head=next((name for name, module in model.named_modules() if module is head), ""),
+        alternatives=kinds,
+        ties=bool(getattr(model.config, "tie_word_embeddings", False)),
+        packed=_why_not_packed(model, blocks[1]),
         known=False,
     )
 
 
-def _has(block: nn.Module, path: str) -> bool:
+def kinds_of(blocks: Sequence[Sequence[str]]) -> tuple[tuple[LinearName, ...], ...]:
+    """Kinds of blocks by the paths of their linears. A block is of the first kind whose first linear it has, so each
+    begins with one that no later kind has; where there is none, blocks have what they have in common alone."""
+    lists = [[path for path in block if path.rpartition(".")[2] not in _ROUTERS] for block in blocks]
+    kinds = sorted({tuple(paths) for paths in lists if paths}, key=lambda kind: (-len(kind), kind))
+    found = []
+    for place, kind in enumerate(kinds):
+        later = {path for other in kinds[place + 1 :] for path in other}
+        leads = [path for path in kind if path not in later]
+        if not leads:
+            common = [path for path in kinds[0] if all(path in other for other in kinds)]
+            found = [common] if common else []
+            break
+        found.append([leads[0], *(path for path in kind if path != leads[0])])
+    return tuple(
+        tuple(LinearName(path, re.sub(r"\.\d+\.", ".", path), f"input of {path}") for path in kind) for kind in found
+    )
+
+
+def _why_not_packed(model: Any, blocks: nn.ModuleList) -> Message | None:
+    """Why stock transformers loads no packed linears of a model on the meta device, if so; takes their weights away."""
+    if any(parameter.dim() > 2 for parameter in blocks.parameters()):
+        return Message("transformers stacks some of its weights, and cannot while others are packed")
+    for module in blocks.modules():
+        if isinstance(module, nn.Linear):
+            del module.weight
     try:
-        return isinstance(block.get_submodule(path), nn.Linear)
+        for module in model.modules():
+            model._init_weights(module)
     except AttributeError:
-        return False
+        return Message("its own code reads weights while it is loaded, and packed ones are not there yet")
+    return None
 
 
 def needs_code(config: Mapping[str, Any], source: str) -> UsageError | None:

@@ -92,7 +92,7 @@ class Shards:
             )
         if not torch.equal(values.cpu(), again):
             raise GateError(
-                "{address}: what was stored is not what was solved. This is a defect of whet; please report it with "
+                "{address}: what was stored is not what was computed. This is a defect of whet; please report it with "
                 "the scheme ({grid}) and the shape {shape}.",
                 address=piece.address,
                 grid=grid.name,

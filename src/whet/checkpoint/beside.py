@@ -6,15 +6,18 @@ that was left there; none of it belongs to the lighter model, which others may b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from whet.checkpoint.files import atomic, sha256
 from whet.errors import UsageError
 from whet.messages import Message, first_of
+from whet.strict import parse_json
 
 # What transformers reads beside the weights: tokenizers (`vocab_files_names` of its classes and what they save), chat
 # templates, generation and processors; and what sentence-transformers reads.
@@ -36,6 +39,7 @@ _WRITTEN = ("config.json", "README.md", "whet.json")  # anew, for the lighter mo
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 # of a folder that whet wrote
 _OWN = ("plan.json", "recipe.yaml", "modeling_whet.py", "scores.json", "report.html", "run.json", "adapter")
+TEMPLATES = "additional_chat_templates"  # a folder: chat templates beside the one that is used unless another is named
 _MOST = 20  # names in a note
 
 
@@ -63,12 +67,30 @@ def is_paper(name: str) -> bool:
     return _PAPERS.fullmatch(name) is not None
 
 
-def copied_files(original: Path) -> list[Path]:
-    """The original's files that go into the lighter folder byte for byte: tokenizer, generation settings, licence.
+def copied_files(original: Path) -> dict[str, Path]:
+    """The original's files that go into the lighter folder byte for byte, by their names in it: tokenizer, generation
+    settings, licence, chat templates, and what a sentence encoder has after its model (pooling, layers with weights).
 
-    Never weights, code, the card, files whose content is rewritten, or what lies outside the folder.
+    Never the model's weights, code, pickles, the card, files whose content is rewritten, or what lies outside the
+    folder.
     """
-    return sorted(p for p in original.iterdir() if _taken(p.name) and p.is_file() and inside(original, p))
+    found = {p.name: p for p in sorted(original.iterdir()) if _taken(p.name)}
+    for name in subfolders(original):
+        for file in sorted((original / name).iterdir()):
+            if _taken_below(name, file.name):
+                found[f"{name}/{file.name}"] = file
+    return {name: file for name, file in found.items() if file.is_file() and inside(original, file)}
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a model's folder that hold a part of it: chat templates, and the modules that a sentence
+    encoder's modules.json names."""
+    modules: Any = []
+    with contextlib.suppress(OSError, ValueError):
+        modules = parse_json((folder / "modules.json").read_text(encoding="utf-8"))
+    named = [one.get("path") for one in modules if isinstance(one, dict)] if isinstance(modules, list) else []
+    plain = [name for name in named if isinstance(name, str) and Path(name).name == name and name not in ("", "..")]
+    return [name for name in dict.fromkeys((TEMPLATES, *plain)) if (folder / name).is_dir()]
 
 
 def copy_beside(original: Path, out: Path, files: Mapping[str, str]) -> None:
@@ -85,6 +107,7 @@ def copy_beside(original: Path, out: Path, files: Mapping[str, str]) -> None:
                 "run goes on where it stopped.",
                 file=source,
             )
+        place.parent.mkdir(exist_ok=True)
         with atomic(place) as temporary:
             shutil.copyfile(source, temporary)
             if sha256(temporary) != digest:
@@ -99,12 +122,15 @@ def about_left_out(original: Path) -> list[Message]:
     """A note on what lies in the original's folder and is not taken over, if anything does."""
     own = _OWN if (original / "whet.json").is_file() else ()
     left: list[str] = []
+    parts = subfolders(original)
     for file in sorted(original.iterdir()):
         name = file.name
         if name.startswith(".") or name in (*_WRITTEN, *own) or name.endswith(_WEIGHTS):
             continue
         if not inside(original, file):
             left.append(Message("{name} (a link out of the folder)", name=name))
+        elif name in parts:
+            left += [f"{name}/{p.name}" for p in sorted(file.iterdir()) if not _taken_below(name, p.name)]
         elif file.is_dir():
             left.append(f"{name}/")
         elif not _taken(name):
@@ -118,6 +144,13 @@ def _note(left: Sequence[str]) -> Message:
 
 def _taken(name: str) -> bool:
     return name not in _WRITTEN and bool(_READ.fullmatch(name) or _PAPERS.fullmatch(name))
+
+
+def _taken_below(folder: str, name: str) -> bool:
+    """Of a file in one of `subfolders`."""
+    if folder == TEMPLATES:
+        return name.endswith(".jinja")
+    return name == "config.json" or name.endswith(".safetensors") or bool(_READ.fullmatch(name))
 
 
 def is_read(name: str) -> bool:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,11 @@ _DTYPES = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "C64": torch.complex64,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -190,6 +196,19 @@ def replace(made: Path, path: Path) -> None:
     with disk_errors(path):
         os.replace(made, path)
     sync_folder(path.parent)
+
+
+def move_into(out: Path, source: Path, *, but: str) -> None:
+    """Every file and folder of `source`, other than the one named `but`, into `out`, by renaming; replaces what is
+    there. May be repeated."""
+    for file in sorted(source.iterdir()):
+        if file.name == but:
+            continue
+        place = out / file.name
+        if file.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        file.replace(place)
+    sync_folder(out)
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from whet.checkpoint.beside import refuse_links
 from whet.checkpoint.files import TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
 from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished, without_config, without_weights
-from whet.checkpoint.sane import check_config
+from whet.checkpoint.sane import check_config, with_type
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.paths import check_possible, find_folder
@@ -46,7 +46,7 @@ class Checkpoint:
             refuse_unfinished(self.path)
             raise without_config(self.path)
         refuse_pointers_in(self.path)
-        self.config = _read_json(self.path / "config.json")
+        self.config = with_type(_read_json(self.path / "config.json"))
         self.whet = read_whet(self.path)
         self._examined: dict[Path, tuple[int, int]] = {}
         self._said = json.dumps(self.config, sort_keys=True)

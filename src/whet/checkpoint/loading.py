@@ -19,11 +19,14 @@ from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
 from whet.checkpoint.beside import inside, refuse_links
 from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint
+from whet.checkpoint.growth import check_growth
 from whet.checkpoint.modeling_whet import converted, fill
 from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished
+from whet.checkpoint.sane import with_type
 from whet.checkpoint.table import check_fitting, check_stored
 from whet.errors import UsageError
 from whet.paths import find_folder
+from whet.strict import parse_json, with_numbers
 
 
 @contextmanager
@@ -50,11 +53,17 @@ def model_config(checkpoint: Checkpoint) -> Any:
     settings = {k: v for k, v in checkpoint.config.items() if k not in ("quantization_config", "auto_map", "whet")}
     _must_be_buildable(checkpoint)
     try:
-        return AutoConfig.for_model(**settings)
+        return AutoConfig.for_model(**with_numbers(settings))
     except Exception as error:  # whatever a damaged entry leads to
         if "Unrecognized model" in str(error) and (refused := needs_code(checkpoint.config, str(checkpoint.path))):
             raise refused from error
         raise _unusable(checkpoint, error) from error
+
+
+def context_length(checkpoint: Checkpoint) -> int | None:
+    """The most tokens a sequence may have by the config, whatever the family calls it; None where none is said."""
+    value = getattr(model_config(checkpoint).get_text_config(), "max_position_embeddings", None)
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def _must_be_buildable(checkpoint: Checkpoint) -> None:
@@ -200,7 +209,8 @@ def load_lighter(
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer. Raises UsageError when it has none, or one that is code of its own."""
+    """The folder's tokenizer. Raises UsageError when it has none, one that is code of its own, or one that makes
+    thousands of letters of one."""
     path = find_folder(folder)
     refuse_pointers_in(path)
     if not any((path / name).is_file() for name in _TOKENIZERS):
@@ -213,10 +223,11 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         )
     refuse_links(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False, **_config_for_tokenizers(path)
+        )
         if not isinstance(tokenizer.model_max_length, (int, float)):
             raise TypeError(f"model_max_length is {str(tokenizer.model_max_length)[:60]}")
-        return tokenizer
     except Exception as error:  # the tokenizers package raises plain exceptions for damaged files
         if "trust_remote_code" in str(error):
             raise UsageError(
@@ -231,6 +242,20 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
             folder=path,
             error=said,
         ) from error
+    check_growth(tokenizer, path)
+    return tokenizer
+
+
+def _config_for_tokenizers(folder: Path) -> dict[str, Any]:
+    """The config to hand to the tokenizers' loader where it cannot read the folder's own, for the type it names."""
+    try:
+        said = parse_json((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(said, dict) or with_type(dict(said)) == said:
+        return {}
+    settings = {k: v for k, v in with_type(said).items() if k not in ("quantization_config", "auto_map", "whet")}
+    return {"config": AutoConfig.for_model(**with_numbers(settings))}
 
 
 def size_on_disk(folder: str | Path) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from whet.checkpoint.adapter import ADAPTER
+from whet.checkpoint.beside import subfolders
 from whet.checkpoint.files import sha256
 from whet.checkpoint.table import checked_table
 from whet.errors import UsageError
@@ -147,7 +148,7 @@ def hashed_files(folder: Path) -> dict[str, dict[str, Any]]:
     # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
     names = sorted(
         str(p.relative_to(folder))
-        for p in (*folder.iterdir(), *(folder / ADAPTER).glob("*"))
+        for p in (*folder.iterdir(), *(p for name in (ADAPTER, *subfolders(folder)) for p in (folder / name).glob("*")))
         if p.is_file() and p.name != MANIFEST and not p.name.startswith(".")
     )
     return {

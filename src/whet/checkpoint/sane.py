@@ -11,7 +11,19 @@ from typing import Any
 from whet.errors import UsageError
 
 _COUNT = re.compile(r"^(n|num)_|_(size|dim|layers|heads|experts|positions|embeddings)$")
+_TYPES = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
 _LABELS = 100_000  # transformers makes a list of them before anything else
+
+
+def with_type(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` with the type of weights as PyTorch names it: some write `fp16` or `torch.float16`, or `auto`, which is
+    the type that is stored."""
+    for key in ("dtype", "torch_dtype"):
+        said = config.get(key)
+        if isinstance(said, str):
+            name = said.removeprefix("torch.")
+            config[key] = None if name == "auto" else _TYPES.get(name, name)
+    return config
 
 
 def check_config(file: Path, config: Mapping[str, Any], largest: int) -> None:

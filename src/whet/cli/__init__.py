@@ -33,12 +33,14 @@ from whet.cli import (
     verify,
 )
 from whet.cli.console import escaped
+from whet.cli.help import Verb, Verbs
 from whet.cli.phrases import say, sentence
 from whet.errors import WhetError, machine_error
 from whet.foreign import recognized
 
 app = typer.Typer(
     name="whet",
+    cls=Verbs,
     help="Make a language model lighter and see, skill by skill, what it kept.",
     epilog="Example: whet compress MODEL lighter --scheme W4A16 --text corpus.txt",
     no_args_is_help=True,
@@ -64,7 +66,7 @@ def _options(
 for _verb in (
     demo, inspect, plan, compress, masks, run, status, export, compare, verify, generate, resume, schema,
 ):  # fmt: skip
-    app.command(_verb.__name__.rpartition(".")[2], epilog=_verb.EXAMPLE)(_verb.run)
+    app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

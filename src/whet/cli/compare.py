@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.completion import among, limits_of
 from whet.cli.console import Console
-from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, Text
+from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, SkipBad, Text
 from whet.cli.phrases import language, say, sentence
 from whet.cli.starter import check_material, is_starter, resolve
 from whet.cli.tables import comparison, needs
@@ -38,10 +38,12 @@ def run(
     ],
     text: Text = None,
     skills: Annotated[
-        Path | None, typer.Option(help="A .jsonl file, each line {skill, prompt, answer | choices + label, check}.")
+        Path | None,
+        typer.Option(help="A .jsonl file; each line has skill, prompt and answer (and check) or choices (and label)."),
     ] = None,
     field: Field = "text",
     chat: Chat = False,
+    skip_bad: SkipBad = False,
     limit: Limit = None,
     windows: Annotated[int, typer.Option(help="Windows of text to compare on; 0 takes all of it.", min=0)] = 256,
     window: Annotated[int, typer.Option(help="Tokens in a window.", min=8)] = 512,
@@ -83,6 +85,7 @@ def run(
             **material(folder, text, skills),
             field=field,
             chat=chat,
+            skip_bad=skip_bad,
             limits=limits(limit),
             windows=windows or None,
             window=window,

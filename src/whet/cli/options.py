@@ -11,16 +11,20 @@ import typer
 from pydantic.fields import FieldInfo
 
 from whet.cli.completion import among, models
-from whet.steps.options import DEVICES, Options, Shown
+from whet.steps.options import CHAT, DEVICES, FIELD, SKIP_BAD, Options, Shown
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=among(DEVICES))]
-Field = Annotated[str, typer.Option(help="The field of jsonl or parquet records that holds the text.")]
-Chat = Annotated[bool, typer.Option("--chat", help="Records are conversations: apply the model's chat template.")]
+Field = Annotated[str, typer.Option(help=f"{FIELD}.")]
+Chat = Annotated[bool, typer.Option("--chat", help=f"{CHAT}.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help=f"{SKIP_BAD}.")]
 Text = Annotated[
-    str | None, typer.Option(help="A .txt, .jsonl or .parquet file, a folder of them, or a data set's name on the hub.")
+    str | None,
+    typer.Option(
+        help="A .txt, .jsonl, .json, .csv, .tsv or .parquet file, a folder of them, or a data set's name on the hub."
+    ),
 ]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write, new or empty.", show_default=False)]
 Model = Annotated[

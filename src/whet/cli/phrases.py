@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from whet.korean import with_particles
 from whet.messages import Message, in_language
 
 PHRASES: dict[str, tuple[str, str]] = {
@@ -21,8 +22,8 @@ PHRASES: dict[str, tuple[str, str]] = {
     "internal": (
         "Unexpected {kind}: {message}. This is a fault of whet, not of your input. "
         "To see where, run again with --debug.",
-        "예상하지 못한 {kind}: {message}. 입력이 아니라 whet의 잘못입니다. "
-        "--debug를 붙여 다시 실행하면 어디인지 보입니다.",
+        "예상하지 못한 {kind}: {message}. 입력이 아니라 whet의 버그입니다. "
+        "--debug를 붙여 다시 실행하면 어디에서 났는지 알 수 있습니다.",
     ),
     "try_help": ("See `{command} --help`.", "`{command} --help`를 보십시오."),
     "did_you_mean": ("Did you mean {names}?", "혹시 {names}입니까?"),
@@ -30,6 +31,14 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stopped_resume": ("Stopped. Go on with: {command}", "중단했습니다. 이어서 하려면: {command}"),
     "yes": ("yes", "예"),
     "no": ("no", "아니요"),
+    # --help
+    "help.usage": ("Usage: ", "사용법: "),
+    "help.arguments": ("Arguments", "인자"),
+    "help.options": ("Options", "옵션"),
+    "help.commands": ("Commands", "명령"),
+    "help.default": ("[default: {{}}]", "[기본값: {{}}]"),
+    "help.example": ("Example:", "예:"),
+    "help.required": ("[required]", "[필수]"),
     # progress
     "left": ("{time} left", "{time} 남음"),
     "seconds": ("{seconds} s", "{seconds}초"),
@@ -37,37 +46,37 @@ PHRASES: dict[str, tuple[str, str]] = {
     "hours": ("{hours} h {minutes} min", "{hours}시간 {minutes}분"),
     "percent": ("{percent} %", "{percent} %"),
     "stage.read": ("reading the original", "원본 읽는 중"),
-    "stage.write": ("writing text with the original", "원본으로 글 쓰는 중"),
+    "stage.write": ("writing text with the original", "원본으로 텍스트 생성하는 중"),
     "stage.compress": ("compressing", "압축하는 중"),
     "stage.transform": ("finding transforms", "변환 찾는 중"),
     "stage.learn": ("learning rotations", "회전 학습하는 중"),
     "stage.propose": ("finding what transforms may help", "도움이 될 변환 찾는 중"),
-    "stage.follow": ("measuring what each transform changes", "변환마다 달라지는 것 재는 중"),
-    "stage.judge": ("judging transforms by the whole", "변환을 전체로 판정하는 중"),
-    "stage.curvature": ("measuring what errors cost", "오차의 대가 재는 중"),
+    "stage.follow": ("measuring what each transform changes", "변환마다 달라지는 정도 측정하는 중"),
+    "stage.judge": ("judging transforms by the whole", "변환을 모델 전체에서 판정하는 중"),
+    "stage.curvature": ("measuring what errors cost", "오차의 영향 측정하는 중"),
     "stage.tune": ("tuning scales", "스케일 조율하는 중"),
-    "stage.verify": ("verifying on text", "글로 검증하는 중"),
-    "stage.marginal": ("measuring what each part loses", "부분마다 잃는 것 재는 중"),
-    "stage.finish": ("finishing and proving", "마무리하고 확인하는 중"),
+    "stage.verify": ("verifying on text", "텍스트로 검증하는 중"),
+    "stage.marginal": ("measuring what each part loses", "부분별 손실 측정하는 중"),
+    "stage.finish": ("finishing and proving", "마무리하고 검증하는 중"),
     "stage.plan": ("planning", "계획 세우는 중"),
-    "stage.skills": ("asking questions", "문항 푸는 중"),
-    "stage.score": ("scoring every part", "부분마다 점수 매기는 중"),
-    "stage.divergence": ("comparing on text", "글로 비교하는 중"),
-    "stage.skills, original": ("skills of the original", "원본의 능력 재는 중"),
-    "stage.skills, lighter": ("skills of the lighter", "경량본의 능력 재는 중"),
-    "stage.speed": ("timing side by side", "번갈아 속도 재는 중"),
-    "stage.memory": ("measuring memory", "메모리 재는 중"),
+    "stage.skills": ("asking questions", "문항에 답하는 중"),
+    "stage.score": ("scoring every part", "부분별로 점수 매기는 중"),
+    "stage.divergence": ("comparing on text", "텍스트로 비교하는 중"),
+    "stage.skills, original": ("skills of the original", "원본의 능력 측정하는 중"),
+    "stage.skills, lighter": ("skills of the lighter", "경량본의 능력 측정하는 중"),
+    "stage.speed": ("timing side by side", "번갈아 속도 측정하는 중"),
+    "stage.memory": ("measuring memory", "메모리 측정하는 중"),
     "stage.verify files": ("reading files", "파일 읽는 중"),
-    "stage.tasks": ("running tasks", "과제 돌리는 중"),
+    "stage.tasks": ("running tasks", "과제 실행하는 중"),
     "unit.embedding": ("embedding", "임베딩"),
     "unit.head": ("head", "출력층"),
     "unit.rest": ("rest", "나머지"),
     "unit.block": ("block {number}", "블록 {number}"),
-    "unit.block forward": ("block {number}, forward", "블록 {number}, 앞으로"),
-    "unit.block backward": ("block {number}, backward", "블록 {number}, 거꾸로"),
+    "unit.block forward": ("block {number}, forward", "블록 {number}, 순전파"),
+    "unit.block backward": ("block {number}, backward", "블록 {number}, 역전파"),
     "plan": (
         "this takes about {time}, {memory} of memory, {disk} of disk",
-        "약 {time}, 메모리 {memory}, 디스크 {disk}가 듭니다",
+        "약 {time}, 메모리 {memory}, 디스크 {disk} 필요",
     ),
     # run and status
     "run.steps": ("Steps", "단계"),
@@ -76,20 +85,20 @@ PHRASES: dict[str, tuple[str, str]] = {
     "run.tries": ("tries", "시도"),
     "run.bytes": ("bytes", "바이트"),
     "run.time": ("time", "시간"),
-    "run.pass": ("Every gate that was asked for holds.", "요청한 관문을 모두 통과했습니다."),
+    "run.pass": ("Every gate that was asked for holds.", "요청한 게이트를 모두 통과했습니다."),
     "run.fail": (
         "A gate does not hold. The run ended with the best model so far.",
-        "통과하지 못한 관문이 있습니다. 그때까지 가장 좋은 모델로 마쳤습니다.",
+        "통과하지 못한 게이트가 있습니다. 그때까지 가장 좋은 모델로 마쳤습니다.",
     ),
     "run.inconclusive": (
         "There is not enough evidence for a gate. More questions or text would tell.",
-        "관문을 판정할 근거가 모자랍니다. 질문이나 글이 더 있으면 알 수 있습니다.",
+        "게이트를 판정할 근거가 모자랍니다. 문항이나 텍스트를 늘리면 판정할 수 있습니다.",
     ),
     "outcome.kept": ("kept", "채택"),
     "outcome.skipped": ("skipped", "건너뜀"),
-    "outcome.stopped": ("gate failed, rolled back", "관문 실패, 되돌림"),
+    "outcome.stopped": ("gate failed, rolled back", "게이트 실패, 되돌림"),
     "outcome.undecided": ("not enough evidence, rolled back", "근거 부족, 되돌림"),
-    "outcome.not reached": ("not reached", "이르지 못함"),
+    "outcome.not reached": ("not reached", "실행 안 함"),
     "outcome.stopped run": ("stopped", "중단됨"),
     "outcome.waiting": ("waiting", "대기"),
     "outcome.running": ("running", "진행 중"),
@@ -108,13 +117,13 @@ PHRASES: dict[str, tuple[str, str]] = {
     "verify.size": ("of another size", "크기가 다름"),
     "verify.changed": ("changed", "내용이 바뀜"),
     "verify.unlisted": ("weights that whet.json does not list", "whet.json에 없는 가중치"),
-    "status.running": ("{out} is being written.", "{out}에 쓰는 중입니다."),
-    "status.stopped": ("The run in {out} was stopped.", "{out}의 실행이 중단되어 있습니다."),
-    "status.finished": ("{out} is finished.", "{out}은(는) 끝났습니다."),
+    "status.running": ("{out} is being written.", "{out}을(를) 만드는 중입니다."),
+    "status.stopped": ("The run in {out} was stopped.", "{out}을(를) 만드는 실행이 중단되어 있습니다."),
+    "status.finished": ("{out} is finished.", "{out}을(를) 모두 만들었습니다."),
     # compress
-    "nothing": ("Nothing was run. Comparing would take:", "아무것도 하지 않았습니다. 비교하면:"),
+    "nothing": ("Nothing was run. Comparing would take:", "아무것도 실행하지 않았습니다. 비교에 필요한 것:"),
     "made": ("Made {out}", "{out}을(를) 만들었습니다"),
-    "planned": ("Nothing was written. The run would take:", "아무것도 쓰지 않았습니다. 실행하면:"),
+    "planned": ("Nothing was written. The run would take:", "아무것도 만들지 않았습니다. 실행에 필요한 것:"),
     "tensors": ("Size", "크기"),
     "sum": ("all tensors", "텐서 전체"),
     "time": ("time, about", "시간 (약)"),
@@ -126,17 +135,17 @@ PHRASES: dict[str, tuple[str, str]] = {
         "계획의 예측: 파라미터당 {bits}비트(텐서 {size})에서 토큰당 KL {kl} nat.",
     ),
     "verified.classes": (
-        "On text kept out of solving: KL of the classes {kl} nats, the same class at {top1} of {count} {of}.",
+        "On text kept out of calibration: KL of the classes {kl} nats, the same class at {top1} of {count} {of}.",
         "보정에 쓰지 않은 텍스트에서: 클래스 분포의 KL {kl} nat, {of} {count}개 중 {top1}에서 같은 클래스.",
     ),
     "verified.scores": (
-        "On text kept out of solving: scores differ by {difference} of their standard deviation, {order} of pairs of "
-        "{count} {of} in the same order.",
+        "On text kept out of calibration: scores differ by {difference} of their standard deviation, {order} of pairs "
+        "of {count} {of} in the same order.",
         "보정에 쓰지 않은 텍스트에서: 점수 차이가 표준편차의 {difference}, {of} {count}개를 둘씩 비교하면 {order}에서 "
         "같은 순서.",
     ),
     "verified.same": (
-        "On text kept out of solving ({count} {of}) the original's scores do not differ, so they tell nothing.",
+        "On text kept out of calibration ({count} {of}) the original's scores do not differ, so they tell nothing.",
         "보정에 쓰지 않은 텍스트({of} {count}개)에서 원본의 점수에 차이가 없어 알 수 있는 것이 없습니다.",
     ),
     "answers.texts": ("texts", "텍스트"),
@@ -146,82 +155,82 @@ PHRASES: dict[str, tuple[str, str]] = {
     "scores.difference": ("difference of scores / their std", "점수 차이 ÷ 표준편차"),
     "scores.order": ("pairs in the same order", "같은 순서인 쌍"),
     "verified": (
-        "On text kept out of solving: KL {kl} nats per token, same first choice {top1}.",
-        "푸는 데 쓰지 않은 글에서: 토큰당 KL {kl} nat, 1순위 토큰 일치 {top1}.",
+        "On text kept out of calibration: KL {kl} nats per token, same first choice {top1}.",
+        "보정에 쓰지 않은 텍스트에서: 토큰당 KL {kl} nat, 1순위 토큰 일치 {top1}.",
     ),
     "loads.transformers": (
         "Stock transformers loads it (with compressed-tensors installed).",
-        "transformers가 그대로 불러옵니다 (compressed-tensors 필요).",
+        "표준 transformers로 불러올 수 있습니다(compressed-tensors 필요).",
     ),
     "loads.dense": (
         "Whatever loads the original loads it.",
-        "원본을 불러오는 것이면 무엇이든 그대로 불러옵니다.",
+        "원본을 불러올 수 있는 곳이면 어디서나 불러옵니다.",
     ),
     "masked": (
         "Exactly 0: {share} of the weights of {linears} linears.",
-        "선형층 {linears}개의 가중치 가운데 {share}가 정확히 0입니다.",
+        "선형층 {linears}개의 가중치 중 {share}가 정확히 0입니다.",
     ),
     "loads.modelling file": (
         "Stock transformers loads it through its own modelling file (trust_remote_code=True); whet loads it without.",
-        "transformers는 폴더의 모델링 파일로 불러오고 (trust_remote_code=True), whet은 그것 없이 불러옵니다.",
+        "표준 transformers는 폴더의 모델링 파일로 불러오고(trust_remote_code=True), whet은 그 파일 없이 불러옵니다.",
     ),
     "loads.gguf": (
         "llama.cpp, Ollama and LM Studio load its model.gguf. --folder would keep the Hugging Face folder too.",
-        "llama.cpp, Ollama, LM Studio가 그 안의 model.gguf를 불러옵니다. --folder를 주면 허깅페이스 폴더도 남깁니다.",
+        "llama.cpp, Ollama, LM Studio에서 model.gguf를 불러옵니다. --folder를 주면 허깅페이스 폴더도 남깁니다.",
     ),
     "adapter": (
         "Its adapter is a part of it: model = peft.PeftModel.from_pretrained(model, {folder})",
-        "어댑터까지가 이 모델입니다: model = peft.PeftModel.from_pretrained(model, {folder})",
+        "어댑터도 이 모델의 일부입니다: model = peft.PeftModel.from_pretrained(model, {folder})",
     ),
     "export.types": ("Matrices: {types}; {size} of tensors.", "행렬: {types}; 텐서 {size}."),
     "export.adapter": (
         "Its adapter is beside it, in {file} ({size}): give llama.cpp --lora {file} too.",
-        "어댑터는 그 옆의 {file}입니다 ({size}). llama.cpp에 --lora {file}도 주십시오.",
+        "어댑터는 함께 저장한 {file}입니다({size}). llama.cpp에 --lora {file}도 지정하십시오.",
     ),
     "export.checked": (
         "llama.cpp loads it: the same tokens for {tokens} texts, KL {kl} nats per token, the same text after {same} of "
         "{of} prompts.",
-        "llama.cpp가 불러옵니다: 글 {tokens}개의 토큰이 같고, 토큰당 KL {kl} nat, 프롬프트 {of}개 중 {same}개의 글이 "
-        "같습니다.",
+        "llama.cpp가 불러옵니다: 텍스트 {tokens}개의 토큰이 같고, 토큰당 KL {kl} nat, 프롬프트 {of}개 중 {same}개의 "
+        "텍스트가 같습니다.",
     ),
     "export.unchecked": (
         "Its weights are proved equal, but it was not run in llama.cpp: {why}.",
-        "가중치가 같음은 확인했지만 llama.cpp에서 실행하지 못했습니다: {why}.",
+        "가중치가 같은 것은 검증했지만 llama.cpp에서 실행하지는 못했습니다: {why}.",
     ),
     "export.run": ("Run it: {command}", "실행하려면: {command}"),
     "run_it": ("Run it: {command}", "실행하려면: {command}"),
     "load_it": ("Load it in Python:", "Python에서 불러오려면:"),
     "next": ("Compare it with the original: {command}", "원본과 비교하려면: {command}"),
     # plan and inspect
-    "wrote": ("Written: {files}", "쓴 것: {files}"),
+    "wrote": ("Written: {files}", "만든 파일: {files}"),
     "gap": (
         "The predicted loss is within {gap} of the best possible.",
-        "예측 손실은 가능한 최선에서 {gap} 안에 있습니다.",
+        "예측 손실은 가능한 최선과 {gap} 이내로 차이 납니다.",
     ),
     "replay": ("Make it with: {command}", "이 계획대로 만들려면: {command}"),
-    "plan.schemes": ("Schemes", "방식"),
+    "plan.schemes": ("Schemes", "형식"),
     "plan.part": ("part", "부분"),
-    "plan.scheme": ("how many × scheme", "개수 × 방식"),
+    "plan.scheme": ("how many × scheme", "개수 × 형식"),
     "plan.predicted": ("Predicted", "예측"),
     "plan.bits": ("bits a parameter", "파라미터당 비트"),
     "plan.bytes": ("bytes", "크기"),
     "plan.this": ("this plan", "이 계획"),
     "plan.uniform": (
         "best uniform of no more bytes: {scheme}, embedding {embed}",
-        "크기가 넘지 않는 최선의 단일 방식: {scheme}, 임베딩 {embed}",
+        "같은 크기 이하에서 가장 좋은 한 가지 형식: {scheme}, 임베딩 {embed}",
     ),
     "plan.equal": (
         "smallest uniform of no more KL: {scheme}, embedding {embed}",
-        "KL이 넘지 않는 최소의 단일 방식: {scheme}, 임베딩 {embed}",
+        "같은 KL 이하에서 가장 작은 한 가지 형식: {scheme}, 임베딩 {embed}",
     ),
-    "inspect.roles": ("What it is made of", "이루는 것"),
+    "inspect.roles": ("What it is made of", "모델의 구성"),
     "inspect.parameters": ("parameters", "파라미터"),
     "inspect.worth": ("KL if 1 % of the output were noise", "출력의 1 %가 잡음일 때의 KL"),
     "inspect.blocks": ("Block by block", "블록별"),
     "inspect.block": ("block", "블록"),
     "inspect.influence": ("influence", "영향"),
-    "inspect.spike": ("largest input over the usual", "평소 대비 최대 입력"),
-    "inspect.carried": ("What each block carries, of each skill", "블록이 능력마다 맡은 몫"),
+    "inspect.spike": ("largest input over the usual", "평소 입력 대비 최대 입력"),
+    "inspect.carried": ("What each block carries, of each skill", "블록별로 능력마다 맡은 비중"),
     "inspect.points": (
         "What it would take and lose for {target}, predicted",
         "{target}용으로 줄일 때의 크기와 손실 (예측)",
@@ -232,16 +241,16 @@ PHRASES: dict[str, tuple[str, str]] = {
         "Written by `whet demo`: a bilingual Llama, compressed with `{how}` on text "
         "that the project generates, compared on held-out text of the same kind and on skills with exact answers. "
         "Machine: {machine}, threads: {threads}, torch {torch}, transformers {transformers}.",
-        "`whet demo`가 썼습니다. 한국어와 영어를 하는 Llama를 프로젝트가 만든 글로 "
+        "`whet demo`의 결과입니다. 한국어·영어 Llama를 프로젝트가 생성한 텍스트로 보정해 "
         "`{how}`로 압축하고, "
-        "같은 종류의 따로 둔 글과 답이 정해진 능력 문항으로 비교했습니다. "
-        "기계: {machine}, 스레드: {threads}, torch {torch}, transformers {transformers}.",
+        "같은 종류지만 따로 둔 텍스트와 정답이 있는 능력 문항으로 비교했습니다. "
+        "컴퓨터: {machine}, 스레드: {threads}, torch {torch}, transformers {transformers}.",
     ),
-    "demo.samples": ("Samples, before and after", "전과 후의 예"),
+    "demo.samples": ("Samples, before and after", "경량화 전후의 예"),
     "demo.stories": ("Stories", "이야기"),
-    "demo.prompt": ("prompt", "문제"),
+    "demo.prompt": ("prompt", "프롬프트"),
     "demo.expected": ("expected", "정답"),
-    "demo.wrote": ("Written: {files}", "쓴 것: {files}"),
+    "demo.wrote": ("Written: {files}", "만든 파일: {files}"),
     # comparison
     "original": ("original", "원본"),
     "lighter": ("lighter", "경량본"),
@@ -267,21 +276,21 @@ PHRASES: dict[str, tuple[str, str]] = {
     "retention": ("retention (95 %)", "유지율 (95 %)"),
     "flips": ("lost / gained", "잃음 / 얻음"),
     "p": ("p (Holm)", "p (Holm)"),
-    "limits": ("Limits", "한계"),
-    "limit": ("limit", "한계"),
+    "limits": ("Limits", "기준"),
+    "limit": ("limit", "기준"),
     "measured": ("measured (95 %)", "측정값 (95 %)"),
     "verdict": ("verdict", "판정"),
     "tasks": ("Tasks", "과제"),
     "metric": ("task and metric", "과제와 지표"),
     "pass": ("pass", "통과"),
     "fail": ("fail", "실패"),
-    "inconclusive": ("inconclusive", "판단 불가"),
-    "not judged": ("not judged", "판단 안 함"),
-    "verdict.pass": ("Pass: every limit holds.", "통과: 모든 한계를 지켰습니다."),
-    "verdict.fail": ("Fail: a limit is broken.", "실패: 지키지 못한 한계가 있습니다."),
+    "inconclusive": ("inconclusive", "판정 불가"),
+    "not judged": ("not judged", "판정 안 함"),
+    "verdict.pass": ("Pass: every limit holds.", "통과: 모든 기준을 지켰습니다."),
+    "verdict.fail": ("Fail: a limit is broken.", "실패: 지키지 못한 기준이 있습니다."),
     "verdict.inconclusive": (
         "Inconclusive: no limit is broken, but for some the text or the items are too few to tell.",
-        "판단 불가: 깨진 한계는 없지만, 글이나 문항이 모자라 확실하지 않은 한계가 있습니다.",
+        "판정 불가: 지키지 못한 기준은 없지만, 텍스트나 문항이 모자라 판정하지 못한 기준이 있습니다.",
     ),
 }
 
@@ -297,7 +306,7 @@ def language() -> str:
 
 def say(key: str, **values: object) -> str:
     """The phrase `key` in the user's language with `values` filled in."""
-    return PHRASES[key][language() == "ko"].format(**values)
+    return with_particles(PHRASES[key][language() == "ko"].format(**values))
 
 
 def sentence(message: Any) -> str:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from whet.checkpoint.gguf import GgufFile, read_gguf
 from whet.engines.engine import Timing
@@ -28,7 +27,7 @@ from whet.engines.probe import must_survive
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, NotFiniteError, UsageError
 from whet.messages import Message
-from whet.text import batch_indices, render_chat
+from whet.text import ChatTemplate, batch_indices
 
 GENERATED_AT_ONCE = 4096  # tokens of prompts with their answers in one cache
 _SEQUENCES = 64  # that go through together; llama.cpp has a limit of some hundred
@@ -108,21 +107,15 @@ class Words:
         """Token → number; what only fills the vocabulary up is left out."""
         return vocabulary(self._engine.file)
 
-    def apply_chat_template(self, messages: Any, tokenize: bool, add_generation_prompt: bool) -> str:
-        """A conversation as the text that the file's template makes of it."""
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """Tokens that a chat template is given by name."""
         tokens, about = self._engine.file.tokens, self._engine.file.metadata
-        named = {
+        return {
             f"{name}_token": tokens[about[f"tokenizer.ggml.{name}_token_id"]]
             for name in ("bos", "eos")
             if 0 <= about.get(f"tokenizer.ggml.{name}_token_id", -1) < len(tokens)
         }
-        rendered = render_jinja_template(
-            conversations=[messages],
-            chat_template=self.chat_template,
-            add_generation_prompt=add_generation_prompt,
-            **named,
-        )
-        return str(rendered[0][0])
 
 
 def vocabulary(file: GgufFile) -> dict[str, int]:
@@ -174,6 +167,7 @@ class LlamaEngine:
         )
         self._newline: dict[int, bool] = {}
         self.tokenizer = Words(self)
+        self._template = ChatTemplate(self.tokenizer)
 
     def __del__(self) -> None:
         if sys.is_finalizing():
@@ -198,7 +192,7 @@ class LlamaEngine:
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         if chat:
             turn = [{"role": "user", "content": text}]
-            text = render_chat(turn, self.tokenizer, self.folder, reply_next=True)  # type: ignore[arg-type]
+            text = self._template.render(turn, self.folder, reply_next=True)
         row = self.tokenize(text)
         return row if row[:1] == self.before else [*self.before, *row]
 

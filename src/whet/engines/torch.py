@@ -21,7 +21,7 @@ from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, NotFiniteError, UsageError
 from whet.events import OnEvent, Stage, ignore
-from whet.text import batch_indices, encode, render_chat
+from whet.text import ChatTemplate, batch_indices, encode
 
 GENERATED_AT_ONCE = 8192  # tokens in a batch of prompts with their answers: bounds the KV cache
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -71,12 +71,15 @@ def outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
     return model(input_ids=batch, **({"use_cache": False} if task == "causal" else {})).logits
 
 
-def cached_outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
-    """Logits [b, 1, vocabulary] of the last position of `batch` int64 [b, L], the ones before it read into a cache."""
+def cached_outputs(model: PreTrainedModel, batch: Tensor) -> Tensor | None:
+    """Logits [b, 1, vocabulary] of the last position of `batch` int64 [b, L], the ones before it read into a cache;
+    None of a model that keeps no keys and values."""
     batch = batch.to(model.device)
     given: dict[str, Any] = {"input_ids": batch} if model.config.is_encoder_decoder else {}
     key = "decoder_input_ids" if given else "input_ids"
     first = model(**{**given, key: batch[:, :-1]}, use_cache=True)
+    if getattr(first, "past_key_values", None) is None:
+        return None
     return model(**{**given, key: batch[:, -1:]}, past_key_values=first.past_key_values, use_cache=True).logits
 
 
@@ -98,11 +101,12 @@ class TorchEngine:
         if self.task == "causal":
             self._body, self._head = _halves(model)
         self._newline: dict[int, bool] = {}
+        self._template = ChatTemplate(tokenizer)
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         if chat:
             turn = [{"role": "user", "content": text}]
-            text = render_chat(turn, self.tokenizer, self.folder, reply_next=True)
+            text = self._template.render(turn, self.folder, reply_next=True)
         return encode([text], self.tokenizer)[0]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -113,6 +117,7 @@ class TorchEngine:
         return torch.cat(list(self.logit_chunks(batch, batch.numel())), dim=1)
 
     def logit_chunks(self, batch: Tensor, tokens_at_once: int) -> Iterator[Tensor]:
+        self._must_know(batch)
         batch = batch.to(self.device)
         step = max(1, tokens_at_once // batch.shape[0])
         if self._body is None or self._head is None:
@@ -157,6 +162,7 @@ class TorchEngine:
         stage = Stage(on_event, "write", len(groups) * max_new_tokens)
         for number, group in enumerate(groups, 1):
             ids = torch.tensor([prompts[i] for i in group], device=self.device)
+            self._must_know(ids)
             samplers = [torch.Generator().manual_seed(seed + i) for i in group] if temperature > 0 else []
             open_rows = set(range(len(group)))
             cache = None
@@ -209,6 +215,18 @@ class TorchEngine:
                 "see what it kept.",
                 folder=self.folder,
                 kind=type(self.model).__name__,
+            )
+
+    def _must_know(self, ids: Tensor) -> None:
+        """Raises UsageError for tokens that the model has no embedding of."""
+        rows = len(self.model.get_input_embeddings().weight)  # type: ignore[arg-type]
+        if int(ids.max()) >= rows:
+            raise UsageError(
+                "{folder}: the tokenizer makes token {token}, the embedding has {rows} rows. The tokenizer belongs to "
+                "another model.",
+                folder=self.folder,
+                token=int(ids.max()),
+                rows=rows,
             )
 
     def _begin(self, ids: Tensor) -> tuple[Tensor, dict[str, Any]]:

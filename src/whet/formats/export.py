@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from gguf.constants import GGMLQuantizationType
 
-from whet.checkpoint import check_files, disk_errors, replace
+from whet.checkpoint import check_files, disk_errors, load_tokenizer, replace
 from whet.checkpoint.gguf import ADAPTER_KEY, ADAPTER_SUFFIX, GgufFile
 from whet.errors import GateError, MachineError, UsageError, did_you_mean, verb
 from whet.events import OnEvent, ignore, note_event
@@ -27,7 +27,7 @@ from whet.formats.gguf import Layout, plan_gguf, write_gguf
 from whet.formats.running import prove_running
 from whet.messages import Message
 from whet.paths import check_output, find_folder
-from whet.text import read_documents
+from whet.text import read_text
 
 FORMATS = ("gguf",)
 FILE = "model.gguf"  # in the folder that `compress --for llama.cpp` writes
@@ -72,7 +72,7 @@ def export(
     _must_be_free(target, layout)
     documents: list[str] | None = None
     if isinstance(text, (str, Path)):
-        documents = read_documents(text, "text", chat=False, tokenizer=None)
+        documents = read_text(text, tokenizer=load_tokenizer(path)).documents
     elif text is not None:
         documents = list(text)
     made = write_verified(layout, target, path, None, documents, on_event)

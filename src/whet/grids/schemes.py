@@ -115,7 +115,7 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
             presets=", ".join(PRESETS),
             floats=", ".join(SMALL_FLOATS),
             grouped=", ".join(free),
-            blocks=", ".join((*BLOCKS, *FLOATS, *MIXES)),
+            blocks=", ".join((*BLOCKS, *FLOATS)),
         )
     bits, kind, group = match.groups()
     return IntegerGrid(int(bits), int(group or 0), _ZERO[kind], scale_dtype)  # type: ignore[arg-type]

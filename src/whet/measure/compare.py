@@ -32,7 +32,6 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 import whet
 from whet.checkpoint import check_files
@@ -44,11 +43,11 @@ from whet.measure.classes import TASKS, ask_both, kind_of, summarize_answers
 from whet.measure.divergence import clusters_of, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judgements, overall, resolve_limits
+from whet.measure.material import read_material
 from whet.measure.sides import (
     answers_of,
     context_of,
     item_tokens,
-    lineage_of,
     memory_of,
     must_be_askable,
     must_be_runnable,
@@ -63,7 +62,7 @@ from whet.measure.skills import compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
 from whet.messages import Message
-from whet.text import fingerprint, located_windows, read_documents, split
+from whet.text import Amount, located_windows
 
 VERSION = 1
 
@@ -77,6 +76,7 @@ def compare(
     skills: str | Path | Sequence[Mapping[str, Any]] | None = None,
     field: str = "text",
     chat: bool = False,
+    skip_bad: bool = False,
     windows: int | None = 256,
     window: int = 512,
     batch_tokens: int = 2048,
@@ -95,8 +95,8 @@ def compare(
 
     Args:
         original, lighter: model folders or .gguf files, which run in llama.cpp; they must share a tokenizer.
-        text: a path or hub name (see `whet.text.read_documents`, also for `field` and `chat`), or documents, which are
-            used as they are.
+        text: a path or hub name (see `whet.text.read_text`, also for `field`, `chat` and `skip_bad`), or documents,
+            which are used as they are.
         skills: a path to items, or items (see `whet.measure.skills.read_skills`).
         windows: how many windows of `window` tokens to sample with `seed`; None takes all of the text, in order.
         batch_tokens: tokens run through a model at once.
@@ -116,7 +116,7 @@ def compare(
     missing device or package.
     """
     original, lighter = model_file(original), model_file(lighter)
-    asked = _Asked(original, lighter, field, chat, windows, window, batch_tokens, seed, device, dtype, speed,
+    asked = _Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
                    tuple(tasks or ()), use_report_split, examples)  # fmt: skip
     started = time.monotonic()
     answers, task = answers_of(original, lighter)
@@ -158,6 +158,7 @@ class _Asked:
     lighter: str | Path
     field: str
     chat: bool
+    skip_bad: bool
     windows: int | None
     window: int
     batch_tokens: int
@@ -198,7 +199,18 @@ def _given(asked: _Asked, text: str | Path | Sequence[str], task: str) -> _Given
             )
         )
         length = context
-    material = _read(text, asked.field, asked.chat, tokenizer, lighter, asked.use_report_split, asked.seed, notes)
+    material = read_material(
+        text,
+        asked.lighter,
+        tokenizer,
+        field=asked.field,
+        chat=asked.chat,
+        skip_bad=asked.skip_bad,
+        amount=Amount.enough(asked.windows, length),
+        use_report_split=asked.use_report_split,
+        seed=asked.seed,
+    )
+    notes += material.notes
     found = located_windows(material.documents, tokenizer, asked.windows, length, asked.seed, material.source)
     clusters, clustered_by = clusters_of(found, notes)
     described = {
@@ -256,6 +268,7 @@ def _measured(
         "options": {
             "field": asked.field,
             "chat": asked.chat,
+            "skip_bad": asked.skip_bad,
             "windows": asked.windows,
             "window": asked.window,
             "seed": asked.seed,
@@ -295,58 +308,6 @@ _READ_AS = {
         "An encoder and a decoder: both are given each window, and the decoder says what comes next in it."
     ),
 }
-
-
-@dataclass(frozen=True)
-class _Material:
-    documents: list[str]
-    source: str
-    described: dict[str, Any]
-
-
-def _read(
-    text: str | Path | Sequence[str],
-    field: str,
-    chat: bool,
-    tokenizer: PreTrainedTokenizerBase,
-    lighter: str | Path,
-    use_report_split: bool | None,
-    seed: int,
-    notes: list[Message],
-) -> _Material:
-    """The documents to compare on: all that were given, or their report part when the rest made the lighter model."""
-    if isinstance(text, str | Path):
-        documents, source = read_documents(text, field, chat=chat, tokenizer=tokenizer), str(text)
-    else:
-        documents, source = list(text), Message("the text")
-    mark = fingerprint(documents)
-    made_with = [step["text"] for step in lineage_of(lighter) if step.get("text")]
-    solved = [about for about in made_with if about.get("fingerprint") == mark]
-    whole = [about for about in solved if about.get("split") == "eval given"]  # nothing of it was kept out
-    part, used, how = "all", documents, None
-    if use_report_split or (use_report_split is None and solved and not whole):
-        parts = split(documents, int(solved[-1].get("seed", seed)) if solved else seed)
-        part, used, how = "report", parts.report, parts.how
-    if solved and part == "report" and not whole:
-        notes.append(
-            Message(
-                "This text also made the lighter model: only its report part, which nothing was solved on, is used."
-            )
-        )
-    elif solved:
-        notes.append(Message("The lighter model was solved on the text used here: the figures flatter it."))
-    if any(about.get("eval_fingerprint") == mark for about in made_with):
-        notes.append(Message("This text verified the lighter model while it was made; nothing was solved on it."))
-    described = {
-        "source": str(source),
-        "fingerprint": mark,
-        "part": part,
-        "split_by": how,
-        "documents": len(documents),
-        "documents_used": len(used),
-    }
-    name = source if part == "all" else Message("{source} (its report part)", source=source)
-    return _Material(used, name, described)
 
 
 def _stages(asked: _Asked, given: _Given, items: Sequence[Item]) -> list[Part]:

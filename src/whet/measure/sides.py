@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from whet.anatomy import architecture_of, task_of
-from whet.checkpoint import Checkpoint, load_tokenizer, size_on_disk
+from whet.checkpoint import Checkpoint, context_length, load_tokenizer, size_on_disk
 from whet.checkpoint.gguf import is_gguf, read_gguf
 from whet.checkpoint.memory import available_memory
 from whet.engines.llamacpp import available, open_gguf, vocabulary
@@ -31,11 +31,9 @@ def size_of(model: str | Path) -> dict[str, int]:
 
 def context_of(model: str | Path) -> int | None:
     """The most tokens a sequence may have, if the model says."""
-    value = (
-        read_gguf(model).setting("context_length")
-        if is_gguf(model)
-        else Checkpoint(model).config.get("max_position_embeddings")
-    )
+    if not is_gguf(model):
+        return context_length(Checkpoint(model))
+    value = read_gguf(model).setting("context_length")
     return value if isinstance(value, int) else None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from whet.apply.run import Run
-from whet.checkpoint import MANIFEST, hashed_files, sync_folder, write_bytes, write_json
+from whet.checkpoint import MANIFEST, hashed_files, move_into, write_bytes, write_json
 from whet.report import page
 from whet.report.facts import loading
 from whet.steps.crafts import CRAFTS
@@ -32,14 +32,14 @@ def adopt(
     for end in ended:
         made = run.folder / f"{end['step']:02d}-{end['craft']}"
         if end["outcome"] == "kept" and CRAFTS[end["craft"]].gives is None and made.is_dir():
-            _move(made, out)
+            move_into(out, made, but=MANIFEST)
     write_json(out / "run.json", dict(result))
     if last is None:
         return
     manifest_file = run.folder / MANIFEST
     if (last / MANIFEST).is_file():
         shutil.copyfile(last / MANIFEST, manifest_file)
-        _move(last, out)
+        move_into(out, last, but=MANIFEST)
         (last / MANIFEST).unlink()
     write_bytes(out / RECIPE, recipe_text(recipe, "whet run recipe.yaml MODEL OUT").encode())
     if result["report"] is not None:
@@ -57,18 +57,6 @@ def adopt(
     write_bytes(out / "report.html", page(told).encode())
     manifest["files"] = {name: kept for name, kept in hashed_files(out).items() if name not in _ABOUT}
     write_json(out / MANIFEST, manifest)
-
-
-def _move(source: Path, out: Path) -> None:
-    """Every file and folder but the manifest, by renaming."""
-    for file in sorted(source.iterdir()):
-        if file.name == MANIFEST:
-            continue
-        place = out / file.name
-        if file.is_dir():
-            shutil.rmtree(place, ignore_errors=True)
-        file.replace(place)
-    sync_folder(out)
 
 
 def _found(file: Path) -> Any:

@@ -34,21 +34,21 @@ def compress(
     the most stored bits a parameter, everything counted. quality: the share of the original's to keep, at the fewest
     bytes; skills: items it is to hold for, a path or a list (with fit, bits and quality, which make a plan first).
 
-    solver: `gptq` (the default; or say `good`), `nearest` (`fast`), which needs no text, `gptaq`, which makes up for
-    what the blocks before a linear did to its inputs, `block`, which goes on from `gptq` and trains the linears of each
-    block together, or `tuned`, which tunes all scales on top of that; `best` is `tuned` with text from the original
-    beside yours, where yours is little. synthetic: tokens of such text; with any solver, 0 for none. transform: what
-    is folded into the original first, so that it computes the same and rounds otherwise: `smooth`, `awq`, `rotate`,
-    `quarot`, `spinquant`, or `auto`, which keeps of the first three what loses less of the whole on the verifying text.
-    repair: with scheme and plan, the rank of an adapter that puts back what rounding lost of the blocks' linears, in
-    `out`/adapter. sparsity: with scheme and plan, weights that become 0 in the same solve, `2:4` or `50%`, chosen by
-    importance (as `whet.masks` has it), or `kept`, those that are 0. target: the runtime that is to load it
-    (`transformers` unless given; a plan names its own). folder: for llama.cpp, keep the Hugging Face folder beside the
-    .gguf. text: a path or hub name, a list of documents, or int64 windows
-    `[n, L]`; eval_text: text that verifies instead of a tenth of `text`. samples, window: windows calibrated on and
-    their tokens. recipe: all of this as a file, a preset's name (`w4`) or what such a file holds, which may name model
-    and out too; what is given beside it goes over it. dry_run: check and estimate, write nothing; with check_weights
-    also read every weight, which has to be finite.
+    solver: `gptq` (the default; or say `good`), `nearest` (`fast`), which needs no text, `gptaq`, which makes up
+    for what the blocks before a linear did to its inputs, `block`, which goes on from `gptq` and trains the linears
+    of each block together, or `tuned`, which tunes all scales on top of that; `best` is `tuned` with text from the
+    original beside yours, where yours is little. synthetic: tokens of such text; with any solver, 0 for none.
+    transform: what is folded into the original first, so that it computes the same and rounds otherwise: `smooth`,
+    `awq`, `rotate`, `quarot`, `spinquant`, or `auto`, which keeps of the first three what loses less of the whole
+    on the verifying text. repair: with scheme and plan, the rank of an adapter that puts back what rounding lost of
+    the blocks' linears, in `out`/adapter. sparsity: with scheme and plan, weights made 0 while quantizing, `2:4` or
+    `50%`, chosen by importance (as `whet.masks` has it), or `kept`, those that are 0. target: the runtime that is
+    to load it (`transformers` unless given; a plan names its own). folder: for llama.cpp, keep the Hugging Face
+    folder beside the .gguf. text: a path or hub name, a list of documents, or int64 windows `[n, L]`; eval_text:
+    text that verifies instead of a tenth of `text`. samples, window: windows calibrated on and their tokens.
+    recipe: all of this as a file, a preset's name (`w4`) or what such a file holds, which may name model and out
+    too; what is given beside it goes over it. dry_run: check and estimate, write nothing; with check_weights also
+    read every weight, which has to be finite.
 
     Returns a JSON-able dict: `out`, the choices, `sizes`, `kl` on verifying text (nats per token), `linears` with their
     relative errors, `seconds`, `notes`. Raises UsageError for wrong input and MachineError for lack of disk or memory,

@@ -26,7 +26,7 @@ from whet import __version__
 from whet.apply.run import Run
 from whet.checkpoint import Checkpoint, write_json
 from whet.errors import UsageError, verb
-from whet.events import OnEvent, Part, Stage, Way, ignore
+from whet.events import OnEvent, Part, Stage, Way, ignore, note_event
 from whet.measure.compare import compare
 from whet.measure.gates import GateMaterial, check_gate, gate_seconds, measure_gate, parse_gate
 from whet.measure.sides import item_tokens, seconds_a_token
@@ -41,8 +41,9 @@ from whet.steps.alone import leave_file
 from whet.steps.course import reading
 from whet.steps.crafts import CRAFTS
 from whet.steps.estimate import check_room
-from whet.steps.options import Compare, Options
+from whet.steps.options import Compare, Options, Text
 from whet.steps.request import Request, Texts
+from whet.text import Amount
 
 VERSION = 1
 
@@ -108,6 +109,8 @@ class _Runner:
             chat=recipe.chat,
             seed=recipe.seed,
             budgets=any(getattr(step.options, "budgeted", False) for step in self.steps),
+            skip_bad=recipe.skip_bad,
+            amount=_amount([step.options for step in self.steps]),
         )
         for step in self.steps:
             if step.gate:
@@ -123,6 +126,8 @@ class _Runner:
         check_room(self.run.out, needs)
         if dry_run:
             return {"dry_run": True, "out": str(self.run.out), "steps": [step.name for step in self.steps], **needs}
+        for note in self.divided.notes:
+            self.on_event(note_event(note))
         way = Way(self.run.telling(self.on_event), self._stages())
         with self.run.opened(self._request(keep_failed, way)):
             ended, last = self._steps(self.run.out / "failed" if keep_failed else None, way)
@@ -245,7 +250,10 @@ class _Runner:
     def _document(self) -> dict[str, Any]:
         """The recipe as it is replayed, every default filled in; text and questions that were no files are left out,
         and so is a model whose path is absolute."""
-        top = {name: getattr(self.recipe, name) for name in ("model", "seed", "text", "skills", "field", "chat")}
+        top = {
+            name: getattr(self.recipe, name)
+            for name in ("model", "seed", "text", "skills", "field", "chat", "skip_bad")
+        }
         named = {name: value for name, value in top.items() if isinstance(value, str | int)}
         if Path(str(named.get("model", "/"))).is_absolute():
             named.pop("model", None)
@@ -299,9 +307,18 @@ class _Runner:
             "kept": [f"{end['step']} {end['craft']}" for end in ended if end["outcome"] == "kept"],
             "steps": [*ended, *missed],
             "report": report,
-            "notes": _notes(ended, last == self.original),
+            "notes": [*self.divided.notes, *_notes(ended, last == self.original)],
             "seconds": seconds,
         }
+
+
+def _amount(options: Sequence[Options]) -> Amount:
+    """How much of a text the steps need."""
+    found = Amount()
+    for one in options:
+        if isinstance(one, Text):
+            found |= Amount.enough(one.most_samples, one.window)
+    return found
 
 
 def _gate(step: Planned) -> str:

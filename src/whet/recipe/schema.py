@@ -30,7 +30,7 @@ from pydantic import Field, create_model, model_validator
 from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, ignore, note_event
 from whet.messages import Message, with_and
-from whet.steps.options import STEPS, TARGET, Options, Quantize
+from whet.steps.options import CHAT, FIELD, SKIP_BAD, STEPS, TARGET, Options, Quantize
 from whet.strict import PlainLoader, Strict, checked
 
 PRESETS = ("w8", "w4", "balanced", "smallest")
@@ -96,8 +96,9 @@ class Recipe(Strict):
     seed: int = Field(default=0, ge=0)
     text: str | None = Field(default=None, description="Text of every step, gate and report, divided before the first")
     skills: str | None = Field(default=None, description="Questions of budgets, gates and the report, divided too")
-    field: str = Field(default="text", description="The field of jsonl or parquet records that holds the text")
-    chat: bool = Field(default=False, description="Records are conversations: apply the model's chat template")
+    field: str = Field(default="text", description=FIELD)
+    chat: bool = Field(default=False, description=CHAT)
+    skip_bad: bool = Field(default=False, description=SKIP_BAD)
     steps: list[Step] = Field(min_length=1)
 
 
@@ -133,7 +134,7 @@ def recipe_arguments(
         Quantize.model_construct(**said).check()
     except UsageError as error:
         raise UsageError("{source}, steps[0].quantize: {error}", source=source, error=error.message) from error
-    for name in ("text", "skills", "field", "chat"):
+    for name in ("text", "skills", "field", "chat", "skip_bad"):
         if name in whole.model_fields_set and name not in said:
             said[name] = getattr(whole, name)
     said = _over(said, given)

@@ -14,7 +14,8 @@ from typing import Any
 
 from whet.checkpoint import load_tokenizer
 from whet.measure.items import Item, by_skill, read_skills
-from whet.text import fingerprint, read_documents, split
+from whet.messages import Message
+from whet.text import Amount, fingerprint, read_text, split
 
 # Shares of the questions of each skill: for budgets, for gates, and the rest for the report.
 _BUDGETS, _GATES = 0.2, 0.4
@@ -29,6 +30,7 @@ class Divided:
     report: list[str] | None
     items: dict[str, list[Item]]
     mark: str
+    notes: tuple[Message, ...] = ()
 
     @classmethod
     def of(
@@ -41,15 +43,19 @@ class Divided:
         chat: bool,
         seed: int,
         budgets: bool,
+        skip_bad: bool = False,
+        amount: Amount | None = None,
     ) -> Divided:
         """Read and divide. budgets: whether a step asks questions itself; else gates and report share them all.
+        amount: how much of the text is read, as much as the steps need.
 
         Raises UsageError for what cannot be read, and for text too short to be divided.
         """
         documents: list[str] | None = None
+        notes: tuple[Message, ...] = ()
         if isinstance(text, str | Path):
-            tokenizer = load_tokenizer(model) if chat else None
-            documents = read_documents(text, field, chat=chat, tokenizer=tokenizer)
+            found = read_text(text, field, chat=chat, tokenizer=load_tokenizer(model), skip_bad=skip_bad, amount=amount)
+            documents, notes = found.documents, found.notes
         elif text is not None:
             documents = list(text)
         parts = None if documents is None else split(documents, seed)
@@ -66,6 +72,7 @@ class Divided:
             None if parts is None else parts.report,
             _divided(items, seed, _BUDGETS if budgets else 0.0),
             hashlib.sha256(json.dumps(whole, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest(),
+            notes,
         )
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from markupsafe import Markup
 
 from whet.report.compared import key_figures, limits, quality, skills
-from whet.report.findings import findings
+from whet.report.findings import findings, verdict_sentence
 from whet.report.numbers import figure, size
 from whet.report.planned import parts_of, repair
-from whet.report.tables import Table
+from whet.report.tables import RAN, Table
 from whet.report.words import Words
 
 
@@ -26,10 +26,11 @@ def card_section(facts: Mapping[str, Any], language: str = "en") -> str:
     compare, plan = facts.get("compare"), facts.get("plan") or {}
     if compare:
         verdict = compare["verdict"]
-        parts.append(f"**{say(f'verdict.{verdict}')}.** {say(f'verdict.{verdict}.long')}")
+        found = findings(compare, say)
+        parts.append(f"**{say(f'verdict.{verdict}')}.** {verdict_sentence(verdict, found, say)}")
         rows = [[entry["label"], entry["value"], entry["of"]] for entry in key_figures(compare, say)]
         parts.append(_table([say("figure"), say("value"), ""], rows))
-        worse = [f"- **{say(f'worse.{f.kind}')}**: {_plain(f.sentence)}" for f in findings(compare, say)]
+        worse = [f"- **{say(f'worse.{f.kind}')}**: {_plain(f.sentence)}" for f in found]
         parts += [f"## {say('worse')}", "\n".join(worse) or say("worse.none")]
         shown = quality(compare, say)
         parts += [f"## {say('quality')}", shown["lede"], _sheet(shown["sizes"]), _sheet(shown["divergence"])]
@@ -50,8 +51,9 @@ def card_section(facts: Mapping[str, Any], language: str = "en") -> str:
     if facts.get("loading"):
         parts.append(f"## {say('loading')}")
     for entry in facts.get("loading") or ():
-        checked = say.known(f"checked.{entry['checked']}", entry["checked"])
-        parts.append(f"**{_plain(entry['runtime'])}**: {_plain(checked)}")
+        checked = entry["checked"]  # what whet's own tests run is no news of this model; what was not run is
+        known = "" if checked in RAN else f": {_plain(say.known(f'checked.{checked}', checked))}"
+        parts.append(f"**{_plain(entry['runtime'])}**{known}")
         parts += [_fenced(entry["how"])] if entry.get("how") else []
     return "\n\n".join(parts) + "\n" if parts else ""
 

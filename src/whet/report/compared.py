@@ -115,7 +115,9 @@ def _size_table(sizes: Mapping[str, Any], say: Words) -> Table:
     for name, before, after in [*_parts(sizes), whole]:
         label = say("total") if name == "total" else say(f"size.{name}")
         mark = "" if name == "total" else f"part-{name}"
-        table.rows.append(Row(label, [size(before), size(after), f"{after / before:.3f}" if before else ""], mark))
+        # what whet.json and a page add to a few kilobytes of other files is no ratio of the model's
+        ratio = "" if name == "rest" or not before else f"{after / before:.3f}"
+        table.rows.append(Row(label, [size(before), size(after), ratio], mark))
     return table
 
 
@@ -238,9 +240,10 @@ def _flips(entry: Mapping[str, Any], say: Words) -> dict[str, Any]:
         for kind in ("lost", "gained")
         if flips[f"{kind}_examples"]
     ]
-    count = say("flips.count", lost=flips["lost"], gained=flips["gained"], items=f"{entry['items']:,}")
-    if (about := entry.get("groups", entry["items"])) < entry["items"]:
-        count += say("flips.groups", groups=f"{about:,}")
+    about = entry.get("groups", entry["items"])  # questions on one subject are one sample
+    key = "flips.groups" if about < entry["items"] else "flips.count"
+    counts = {"lost": flips["lost"], "gained": flips["gained"], "items": f"{entry['items']:,}"}
+    count = say(key, **counts, groups=f"{about:,}")
     return {"skill": entry["skill"], "count": count, "groups": groups, "net": flips["gained"] - flips["lost"]}
 
 

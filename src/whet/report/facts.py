@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import resource
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +42,7 @@ def facts(
         "scores": own or scores,
         "lighter": manifest or None,
         "run": None,
-        "loading": loading(manifest),
+        "loading": loading(manifest, folder),
         "name": name,
     }
     if seconds is not None:
@@ -58,30 +60,46 @@ def _manifest(model: Path) -> dict[str, Any]:
     return read_manifest(found, model.parent / MANIFEST) if model.name in found.get("files", ()) else {}
 
 
-def loading(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
-    """How a folder with this `whet.json` is loaded, by runtime, and whether that is tested."""
+def loading(manifest: Mapping[str, Any], folder: Path | None = None) -> list[dict[str, Any]]:
+    """How a folder with this `whet.json` is loaded, by runtime, and whether that is tested.
+
+    folder: where it is. Without it the code says FOLDER, for a page that lies in the folder and may move with it.
+    """
     if not manifest:
         return []
+    here = folder is None
+    shell, python = ("FOLDER", "FOLDER") if folder is None else (shlex.quote(str(folder)), str(folder))
     found: list[dict[str, Any]] = []
     if manifest["target"] == "llama.cpp":
-        how = f"llama-cli -m FOLDER/{FILE}"
+        how = f"llama-cli -m {_in(shell, folder, FILE)}"
         if "adapter" in manifest:
-            how += f" --lora FOLDER/{manifest['gguf']['adapter']['file']}"
+            how += f" --lora {_in(shell, folder, manifest['gguf']['adapter']['file'])}"
         found.append({"runtime": "llama.cpp", "checked": TARGETS["llama.cpp"].checked, "how": how})
     if not is_alone(manifest):
         trust = ", trust_remote_code=True" if manifest["container"] == "whet" else ""
         how = "from transformers import AutoModelForCausalLM\n"
-        how += f'model = AutoModelForCausalLM.from_pretrained("FOLDER"{trust})'
+        how += f"model = AutoModelForCausalLM.from_pretrained({_quoted(python)}{trust})"
         if "adapter" in manifest:
-            how += f'\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "FOLDER/{ADAPTER}")'
+            adapter = _quoted(f"{python}/{ADAPTER}")
+            how += f"\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(model, {adapter})"
         found.append({"runtime": "transformers", "checked": TARGETS["transformers"].checked, "how": how})
-    found.append({"runtime": "whet", "checked": TARGETS["whet"].checked, "how": 'whet generate FOLDER "PROMPT"'})
+    found.append({"runtime": "whet", "checked": TARGETS["whet"].checked, "how": f'whet generate {shell} "PROMPT"'})
     if manifest["target"] == "vllm":
-        found.append({"runtime": "vllm", "checked": TARGETS["vllm"].checked, "how": "vllm serve FOLDER"})
+        found.append({"runtime": "vllm", "checked": TARGETS["vllm"].checked, "how": f"vllm serve {shell}"})
     if (target := TARGETS.get(manifest["target"])) is not None:
         for sentence in no_file_yet(target):
             found.append({"runtime": target.name, "checked": "unsupported", "how": sentence})
-    return found
+    return [entry | {"here": here} for entry in found]
+
+
+def _in(shell: str, folder: Path | None, file: str) -> str:
+    """A file of the folder, as a shell reads it."""
+    return f"{shell}/{file}" if folder is None else shlex.quote(str(folder / file))
+
+
+def _quoted(text: str) -> str:
+    """`text` as a string of Python in double quotes, with everything that would end it escaped."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _read(file: Path) -> dict[str, Any] | None:

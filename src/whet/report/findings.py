@@ -1,12 +1,13 @@
 """The sentences at the top of the page: what the model is called, and what got worse, plainly.
 
-A figure that got worse by more than its error bar is `clear`; one that chance explains is `unsure`; what stayed as it
-was although a reader would hope for a gain (memory, speed) is `same`.
+A figure that does not keep its limit is `broken`; one that got worse by more than its error bar, which every model
+that is made lighter has, is `clear`; one that chance explains is `unsure`; what stayed as it was although a reader
+would hope for a gain (memory, speed) is `same`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -17,8 +18,11 @@ SURE = 0.05  # Holm's p under which a skill's loss is called clear
 _UNCHANGED = 0.02  # share by which peak memory varies from run to run
 
 
+KINDS = ("broken", "clear", "unsure", "same")
+
+
 class Finding(NamedTuple):
-    """One sentence. kind: `clear`, `unsure` or `same`."""
+    """One sentence. kind: one of KINDS."""
 
     kind: str
     sentence: str
@@ -45,9 +49,15 @@ def headline(facts: Mapping[str, Any], say: Words) -> str:
 
 
 def findings(compare: Mapping[str, Any], say: Words) -> list[Finding]:
-    """What got worse in a compare result, the clear first."""
-    found = [*_skills(compare, say), *_text(compare["divergence"], say), *_cost(compare, say)]
-    return sorted(found, key=lambda finding: ("clear", "unsure", "same").index(finding.kind))
+    """What got worse in a compare result, what breaks a limit first."""
+    found = [*_skills(compare, say), *_text(compare, say), *_cost(compare, say)]
+    return sorted(found, key=lambda finding: KINDS.index(finding.kind))
+
+
+def verdict_sentence(verdict: str, found: Sequence[Finding], say: Words) -> str:
+    """What the verdict means; that limits hold does not mean that nothing got worse."""
+    worse = verdict == "pass" and any(finding.kind == "clear" for finding in found)
+    return say("verdict.pass.worse" if worse else f"verdict.{verdict}.long")
 
 
 def weakest(compare: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -75,7 +85,7 @@ def _skills(compare: Mapping[str, Any], say: Words) -> list[Finding]:
             items=f"{entry['items']:,}",
             p=figure(entry["holm_p"], 2),
         )
-        found.append(Finding("clear", sentence))
+        found.append(Finding("broken" if entry["skill"] in broken else "clear", sentence))
     if unsure:
         found.append(Finding("unsure", say("worse.skills", list=", ".join(unsure))))
     return found
@@ -84,14 +94,20 @@ def _skills(compare: Mapping[str, Any], say: Words) -> list[Finding]:
 _BOTH = (("before", "original"), ("after", "lighter"))
 
 
-def _text(measured: Mapping[str, Any], say: Words) -> list[Finding]:
-    found = []
+def _text(compare: Mapping[str, Any], say: Words) -> list[Finding]:
+    measured, found = compare["divergence"], []
+    broken = {entry["limit"] for entry in compare["judgements"] if entry["verdict"] == "fail"}
+
+    def kind(*limits: str) -> str:
+        return "broken" if broken & {*limits} else "clear"
+
     if "answers" in measured:
         scores = measured["kind"] == "scores"
         told = measured["order" if scores else "top1"]
         if told is not None and told["mean"] < 1:
             shown = {"share": percent(1 - told["mean"]), "count": f"{measured['answers']:,}"}
-            found.append(Finding("clear", say("worse.order" if scores else "worse.classes", **shown)))
+            limits = ("min_order", "max_difference") if scores else ("min_top1", "max_kl")
+            found.append(Finding(kind(*limits), say("worse.order" if scores else "worse.classes", **shown)))
         return found
     perplexity, kl, top1 = measured["perplexity"], measured["kl"], measured["top1"]
     ratio = perplexity["ratio"]
@@ -100,12 +116,12 @@ def _text(measured: Mapping[str, Any], say: Words) -> list[Finding]:
         before, after = figure(perplexity["original"], 4), figure(perplexity["lighter"], 4)
         more = percent(ratio["value"] - 1, 2 if ratio["value"] < 1.1 else 0)
         sentence = say("worse.perplexity", before=before, after=after, more=more)
-        found.append(Finding("clear" if sure else "unsure", sentence))
+        found.append(Finding(kind("max_ppl_ratio") if sure or "max_ppl_ratio" in broken else "unsure", sentence))
     if top1["mean"] < 1:
-        found.append(Finding("clear", say("worse.top1", share=percent(1 - top1["mean"]))))
+        found.append(Finding(kind("min_top1"), say("worse.top1", share=percent(1 - top1["mean"]))))
     if kl["percentiles"].get("p99.9"):
         values = {"value": figure(kl["percentiles"]["p99.9"], 2), "mean": figure(kl["mean"], 2)}
-        found.append(Finding("clear", say("worse.tail", **values)))
+        found.append(Finding(kind("max_kl"), say("worse.tail", **values)))
     return found
 
 

@@ -23,9 +23,9 @@ import whet
 from whet.messages import Message
 from whet.report import carried, compared, planned, steps
 from whet.report import rate as rates
-from whet.report.findings import Finding, findings, headline
+from whet.report.findings import Finding, findings, headline, verdict_sentence
 from whet.report.numbers import NONE, figure, size
-from whet.report.tables import Row, Table, verdict_badge
+from whet.report.tables import RAN, Row, Table, verdict_badge
 from whet.report.words import LANGUAGES, Words
 
 _HERE = Path(__file__).parent
@@ -92,13 +92,13 @@ def view(facts: Mapping[str, Any], say: Words) -> dict[str, Any]:
         "notes": [say.sentence(note) for note in _notes(facts)],
     }
     if compare:
-        verdict = compare["verdict"]
+        verdict, worse = compare["verdict"], findings(compare, say)
         found["verdict"] = {
             "kind": verdict,
             "badge": verdict_badge(verdict, say(f"verdict.{verdict}")),
-            "long": say(f"verdict.{verdict}.long"),
+            "long": verdict_sentence(verdict, worse, say),
         }
-        found["worse"] = {"none": say("worse.none"), "groups": _grouped(findings(compare, say), say)}
+        found["worse"] = {"none": say("worse.none"), "groups": _grouped(worse, say)}
     found["sections"] = [(name, say(name)) for name in _SECTIONS if found[name]]
     return found
 
@@ -168,11 +168,11 @@ def _machine(environment: Mapping[str, Any], say: Words) -> list[Row]:
     ]
 
 
-def _loading(entry: Mapping[str, str], say: Words) -> dict[str, str]:
+def _loading(entry: Mapping[str, Any], say: Words) -> dict[str, Any]:
     checked = entry["checked"]
-    ran = checked in ("run in tests", "run here")
-    css = "pass" if ran else "not-judged" if checked == "unsupported" else "inconclusive"
-    return {**entry, "how": say.sentence(entry["how"]), "css": css, "word": say.known(f"checked.{checked}", checked)}
+    css = "pass" if checked in RAN else "not-judged" if checked == "unsupported" else "inconclusive"
+    told = {"here": False, **entry, "how": say.sentence(entry["how"])}
+    return {**told, "css": css, "word": say.known(f"checked.{checked}", checked)}
 
 
 def _notes(facts: Mapping[str, Any]) -> list[Message]:

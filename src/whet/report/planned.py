@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from whet.report.named import meanings
 from whet.report.numbers import NONE, bits_of, figure, percent, size
 from whet.report.tables import Row, Table
 from whet.report.words import Words
@@ -53,6 +54,7 @@ def schemes(facts: Mapping[str, Any], say: Words) -> dict[str, Any] | None:
         "rows": rows,
         "outside": outside,
         "legend": legend,
+        "named": meanings(kinds, say),
         "heavy": _heavy(plan, (facts.get("lighter") or {}).get("linears") or {}, say),
         "left_out": {
             "title": say("plan.left", target=plan.get("target", "")),

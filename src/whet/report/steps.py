@@ -54,5 +54,5 @@ def _gate(gate: Mapping[str, Any], say: Words) -> Any:
 
 def _options(options: Mapping[str, Any]) -> str:
     """The options that say what is done; where text comes from stands elsewhere."""
-    left = ("text", "field", "chat", "samples", "window", "eval", "skills")
+    left = ("text", "field", "chat", "skip_bad", "samples", "window", "eval", "skills")
     return ", ".join(f"{name} {value}" for name, value in options.items() if name not in left)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+RAN = ("run in tests", "run here")  # what is known of a runtime that was tried
 _SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "not judged": "–"}
 
 

@@ -6,14 +6,13 @@ very end, when the run is closed; `folder` keeps it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from whet.checkpoint import ADAPTER, MANIFEST, TIMES, is_alone, write_json
-from whet.checkpoint.beside import is_paper
+from whet.checkpoint.beside import is_paper, subfolders
 from whet.checkpoint.gguf import read_gguf
 from whet.formats.export import FILE
 from whet.steps.options import RECIPE
@@ -34,11 +33,12 @@ def leave_file(result: dict[str, Any]) -> dict[str, Any]:
         return result
     kept = {name: about for name, about in manifest["files"].items() if _stays(name)}
     write_json(file, manifest | {"container": CONTAINER, "files": kept})
+    folders = [name for name in (ADAPTER, *subfolders(out)) if (out / name).is_dir()]
     for other in out.iterdir():
         if other.is_file() and other != file and not _stays(other.name):
             other.unlink()
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(out / ADAPTER)
+    for name in folders:
+        shutil.rmtree(out / name)
     if "sizes" not in result:
         return result
     sizes = {**result["sizes"], "lighter": read_gguf(out / FILE).size()}

@@ -42,8 +42,8 @@ def check_budget(job: Job, budget: Budget) -> None:
     """Raises UsageError for a budget that nothing fits into, or that cannot be measured, before anything is scored."""
     if budget.kind == "quality" and not job.verify:
         raise UsageError(
-            "{budget} is measured on text that solves nothing, and too little is left for that: give more text, or "
-            "--eval FILE.",
+            "{budget} is measured on text that is not calibrated on, and too little is left for that: give more text, "
+            "or --eval FILE.",
             budget=budget.asked,
         )
     if budget.kind == "bytes" and budget.value >= size_on_disk(job.checkpoint.path)["weights"]:

@@ -84,7 +84,7 @@ def decide(
     parts, checkpoint = opened.parts, opened.checkpoint
     notes = no_file_yet(method.target)
     if not parts.family.known:
-        notes.append(_about_unknown(asked, method, parts))
+        notes.append(_about_unknown(asked, method, opened))
         method = dataclasses.replace(method, effort=SOLVERS["nearest"])
         asked = asked.model_copy(update={"text": None, "eval_text": None})
     sparsity = rule_of(asked, method.effort, opened)
@@ -101,8 +101,8 @@ def decide(
         material, more = _material(asked, method, opened, sparsity, seed)
     if find_transform(asked.transform).judged and not material.to_write and not material.verify:
         raise UsageError(
-            "--transform auto keeps what helps on text that solves nothing, and none is left for that: give more text, "
-            "or --eval FILE."
+            "--transform auto keeps what helps on text that is not calibrated on, and none is left for that: give more "
+            "text, or --eval FILE."
         )
     notes += about_original(opened, asked.window, material) + _about_solver(method, parts)
     if given is None:
@@ -167,8 +167,10 @@ def _method(asked: Quantize) -> _Method:
     return _Method(effort, runtime, scheme, plan)
 
 
-def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> Message:
-    """What becomes of a family that no table has. Raises UsageError for what needs a table."""
+def _about_unknown(asked: Quantize, method: _Method, opened: Original) -> Message:
+    """What becomes of a family that no table has, and whose parts were not found. Raises UsageError for what needs a
+    table."""
+    parts = opened.parts
     if asked.transform is not None:
         raise UsageError(
             "whet has no table of the family {family}, so it does not know where --transform {transform} folds in. "
@@ -184,11 +186,12 @@ def _about_unknown(asked: Quantize, method: _Method, parts: Anatomy) -> Message:
     named = asked.solver is not None or method.plan is not None
     useless = (named and method.effort.text) or asked.text is not None
     return Message(
-        "whet has no table of the family {family}: only the linears of its {count} blocks ({blocks}) are rounded, each "
-        "to nearest and by itself, without a look at text{unused}",
+        "whet has no table of the family {family}, and did not find its parts by running it ({why}): only the linears "
+        "of its {count} blocks ({blocks}) are rounded, each to nearest and by itself, without a look at text{unused}",
         family=parts.model_type,
         count=len(parts.blocks),
         blocks=parts.family.blocks,
+        why=opened.unfound,
         unused=Message(" (the solver and text that were given have no use here)") if useless else "",
     )
 
@@ -266,8 +269,8 @@ def _beside(
     if not solve:
         if asked:
             raise UsageError(
-                "synthetic {tokens} asks for text beside yours, and none is solved on. Give --text FILE too, or leave "
-                "synthetic out: without any text the model writes all of it, where the solver needs some.",
+                "synthetic {tokens} asks for text beside yours, and none is calibrated on. Give --text FILE too, or "
+                "leave synthetic out: without any text the model writes all of it, where the solver needs some.",
                 tokens=asked,
             )
         return 0, []
@@ -287,7 +290,8 @@ def _beside(
         )
     return 0, [
         Message(
-            "solved on the text given alone, of which `best` would have more from the original, but it {why}", why=why
+            "calibrated on the text given alone, of which `best` would have more from the original, but it {why}",
+            why=why,
         )
     ]
 

@@ -85,7 +85,7 @@ def request_of(
     """What a run depends on, as it is kept beside it. files: those of the original that are copied, with their SHA-256,
     where they are known already. beside: what it depends on that the job does not know."""
     if files is None:
-        files = {file.name: sha256(file) for file in copied_files(job.original.path)}
+        files = {name: sha256(file) for name, file in copied_files(job.original.path).items()}
     whole = [job.fingerprint(), files, beside]
     return {
         "whet": __version__,

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from whet.anatomy import Anatomy
 from whet.apply.job import Job
-from whet.checkpoint import Checkpoint
+from whet.checkpoint import Checkpoint, context_length
 from whet.checkpoint.memory import check_fits
 from whet.engines.torch import open_model
 from whet.errors import UsageError
@@ -46,14 +46,15 @@ _ROUNDS = 16  # times that more is written where texts end early
 
 @dataclass(frozen=True)
 class Material:
-    """Windows of tokens, int64, to solve and verify on; what the lineage tells of them; and tokens that the original
-    is still to write (`to_write`), `synthetic` of them beside the text."""
+    """Windows of tokens, int64, to solve and verify on; what the lineage tells of them, and what a person should know;
+    and tokens that the original is still to write (`to_write`), `synthetic` of them beside the text."""
 
     solve: Sequence[Tensor] = ()
     verify: Sequence[Tensor] = ()
     about: Mapping[str, Any] | None = None
     to_write: int = 0
     synthetic: int = 0
+    notes: tuple[Message, ...] = ()
 
 
 def read_material(
@@ -74,10 +75,10 @@ def read_material(
                 instead=instead,
             )
         check_fits(checkpoint)
-        window = min(asked.window, int(checkpoint.config.get("max_position_embeddings") or asked.window))
+        window = min(asked.window, context_length(checkpoint) or asked.window)
         about = {"source": "written by the model itself", "window": window}
         return Material(about=about, to_write=min(asked.most_samples, -(-_helpful(asked, parts) // window)) * window)
-    solve, verify, about = read_windows(
+    found = read_windows(
         checkpoint,
         asked.text,
         asked.eval_text,
@@ -86,12 +87,14 @@ def read_material(
         samples=asked.most_samples,
         window=asked.window,
         seed=seed,
+        skip_bad=asked.skip_bad,
     )
+    solve, verify, about = found.solve, found.verify, found.about
     if "tokens" in about:  # cut here, in the order they were drawn
         solve = _first(solve, _helpful(asked, parts))
         about |= {"windows": len(solve), "tokens": sum(map(len, solve))}
     _check_vocabulary(checkpoint, parts, (*solve, *verify))
-    return Material(solve, verify, about)
+    return Material(solve, verify, about, notes=found.notes)
 
 
 def _check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor, ...]) -> None:
@@ -126,13 +129,13 @@ def _first(windows: Sequence[Tensor], tokens: int) -> list[Tensor]:
 
 def about_text(asked: Quantize | Masks, material: Material, parts: Anatomy, *, solved: bool) -> list[Message]:
     """Notes on text that is too little. solved: whether second moments of it are solved with."""
-    notes = []
+    notes = list(material.notes)
     seen = sum(map(len, material.solve)) + material.synthetic
     if material.solve and solved and seen < parts.widest:
         notes.append(
             Message(
-                "solved on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give more "
-                "text (--text, --samples, --synthetic)",
+                "calibrated on {tokens} tokens, fewer than the {widest} channels that its widest linear reads: give "
+                "more text (--text, --samples, --synthetic)",
                 tokens=seen,
                 widest=parts.widest,
             )

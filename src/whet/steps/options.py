@@ -27,6 +27,9 @@ SOLVERS = "fast, good, best, nearest, gptq, gptaq, block, tuned"
 SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4, MXFP4, nf4, Q8_0, Q6_K, Q5_K_M, Q4_K_M"
 DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
+FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
+CHAT = "Records are conversations: apply the model's chat template"
+SKIP_BAD = "Leave out records of the text that cannot be read, and tell how many they were"
 SAMPLES = 128  # windows of text, at the most, where no number is asked for
 
 
@@ -79,10 +82,12 @@ class Text(Options):
     """The text a step calibrates on."""
 
     text: Source | None = Field(
-        default=None, description="A .txt, .jsonl or .parquet file, a folder of them, or a data set on the hub"
+        default=None,
+        description="A .txt, .jsonl, .json, .csv, .tsv or .parquet file, a folder of them, or a data set on the hub",
     )
-    field: str = Field(default="text", description="The field of jsonl or parquet records that holds the text")
-    chat: bool = Field(default=False, description="Records are conversations: apply the model's chat template")
+    field: str = Field(default="text", description=FIELD)
+    chat: bool = Field(default=False, description=CHAT)
+    skip_bad: bool = Field(default=False, description=SKIP_BAD)
     samples: Annotated[int | None, Shown(default="128, or fewer where more do not help")] = Field(
         default=None, ge=1, description="Windows of text to calibrate on"
     )
@@ -165,7 +170,7 @@ class Sparsity(Options):
 
     sparsity: Annotated[str | float | None, Shown(among="50%, 2:4, kept")] = Field(
         default=None,
-        description="Weights that become 0 in the same solve: 2:4 keeps two of every four, 50% takes half; or kept: "
+        description="Weights made 0 while quantizing: 2:4 keeps two of every four, 50% takes half; or kept: "
         "those that are 0 in the model",
     )
     importance: Annotated[str | None, Shown(default=IMPORTANCE, among=IMPORTANCES)] = Field(

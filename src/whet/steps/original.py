@@ -10,18 +10,20 @@ from typing import Any
 
 import torch
 
-from whet.anatomy import FAMILIES, Anatomy, anatomy
+from whet.anatomy import FAMILIES, Anatomy, Family, anatomy
 from whet.checkpoint import Checkpoint, about_left_out, empty_model, inside, model_config, read_card, refuse_unfinished
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message
 from whet.steps.material import Material
 from whet.targets import Target, check_family
+from whet.walk.look import look
 
 
 @dataclass(frozen=True)
 class Original:
-    """The original as it is worked on. `untied`: its config ties tensors that differ; `parted`, `card`: as in `Job`."""
+    """The original as it is worked on. `untied`: its config ties tensors that differ; `parted`, `card`: as in `Job`.
+    `unfound`: why its parts were not found, where no table has them."""
 
     checkpoint: Checkpoint
     parts: Anatomy
@@ -29,6 +31,7 @@ class Original:
     untied: bool
     parted: bool
     card: Mapping[str, Any]
+    unfound: Message | None = None
 
 
 def open_original(model: str | Path, target: Target, *, turned: bool = False) -> Original:
@@ -40,13 +43,19 @@ def open_original(model: str | Path, target: Target, *, turned: bool = False) ->
     card = read_card(about) if inside(checkpoint.path, about) else {}
     untied = _untie(checkpoint)
     parted = turned and _part(checkpoint)
-    parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
+    parts, unfound = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path)), None
+    if not parts.family.known:
+        found = look(checkpoint, parts)
+        if isinstance(found, Family):
+            parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path), found)
+        else:
+            unfound = found
     check_family(target, parts.model_type, str(checkpoint.path))
     if target.gguf:
         plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
     _check_shapes(checkpoint, parts)
     dtype = model_config(checkpoint).dtype or checkpoint.dtype
-    return Original(checkpoint, parts, dtype, untied, parted, card)
+    return Original(checkpoint, parts, dtype, untied, parted, card, unfound)
 
 
 def about_original(opened: Original, window: int, material: Material) -> list[Message]:
@@ -78,12 +87,13 @@ def about_original(opened: Original, window: int, material: Material) -> list[Me
 
 
 def _untie(checkpoint: Checkpoint) -> bool:
-    """Whether config.json ties a stored head to an embedding of other values; its entry is then set right in memory.
+    """Whether config.json, or the family where it says nothing, ties a stored head to an embedding of other values; its
+    entry is then set right in memory.
 
     transformers keeps both tensors in that case, whatever the config says.
     """
     family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
-    if family is None or not checkpoint.config.get("tie_word_embeddings"):
+    if family is None or not checkpoint.config.get("tie_word_embeddings", family.ties):
         return False
     wanted = {f"{family.head}.weight", f"{family.embedding}.weight"}
     names = [name for name in checkpoint.tensors if family.module_name(name) in wanted]
@@ -147,7 +157,7 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
                 name=name,
                 dtype=str(stored.dtype).removeprefix("torch."),
             )
-    known = set(parts.unnamed) | set(expected) | {f"{parts.family.head}.weight"}
+    known = {*parts.unnamed, *expected, *(name for name, _ in model.named_buffers()), f"{parts.family.head}.weight"}
     extra = [n for names in parts.block_tensors for n in names if n not in known]
     if extra:
         raise UsageError(

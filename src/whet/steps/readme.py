@@ -40,7 +40,7 @@ def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: li
         lines += ["", "`plan.json` holds the scheme of every part; `whet compress --plan` replays it."]
     if verified:
         before = "the original" if job.original.whet is None else f"`{job.name}`, the step before it,"
-        lines += ["", f"On text that was kept out of solving: {_kept(verified, before)}"]
+        lines += ["", f"On text that was kept out of calibration: {_kept(verified, before)}"]
     if job.repaired:
         place = adapter_beside(Path(FILE)).name if job.alone else f"{ADAPTER}/"
         lines += [
@@ -74,7 +74,7 @@ def _what(job: Job, report: Mapping[str, dict[str, Any]]) -> str:
     folded = f" after `{job.transform}` was folded in" if takes else ""
     said = f"Quantized from `{job.name}` with `{job.solver}`{folded}: {_done(job, report)}."
     if zeros:
-        how = f"{chosen}, in the same solve" if chosen else "as they were before"
+        how = f"{chosen}, while quantizing" if chosen else "as they were before"
         said += f" Of the weights of linears with masks {share:.1%} are exactly 0 ({how})."
     return said
 

@@ -20,7 +20,7 @@ from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.budget import write_plan
 from whet.budget.mix import Budget
-from whet.checkpoint import TIMES, sha256, size_on_disk, sync_folder, write_bytes, write_json
+from whet.checkpoint import TIMES, move_into, sha256, size_on_disk, write_bytes, write_json
 from whet.errors import GateError
 from whet.events import OnEvent, Stage, note_event
 from whet.measure.items import Item
@@ -98,10 +98,7 @@ def _adopt(
     manifest_file = out / "whet.json"
     if (folder / "whet.json").is_file():
         shutil.copyfile(folder / "whet.json", run.folder / "whet.json")
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and file.name != "whet.json":
-                file.replace(out / file.name)
-        sync_folder(out)
+        move_into(out, folder, but="whet.json")
         (folder / "whet.json").unlink()
     write_plan(out / "plan.json", whole)
     times = {"scoring": scores.pop("seconds")}

@@ -3,20 +3,23 @@
 Everything here is a pure function of its arguments; the same seed gives the same windows and splits.
 """
 
-from whet.text.chat import render_chat
-from whet.text.readers import fingerprint, read_documents
+from whet.text.chat import ChatTemplate
+from whet.text.places import Amount
+from whet.text.readers import Found, fingerprint, read_text
 from whet.text.splits import split
 from whet.text.windows import Window, batch_indices, batches, encode, located_windows, windows
 
 __all__ = [
+    "Amount",
+    "ChatTemplate",
+    "Found",
     "Window",
     "batch_indices",
     "batches",
     "encode",
     "fingerprint",
     "located_windows",
-    "read_documents",
-    "render_chat",
+    "read_text",
     "split",
     "windows",
 ]

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from whet.checkpoint import Checkpoint, load_tokenizer, read_header, read_tensor
+from whet.checkpoint import Checkpoint, context_length, load_tokenizer, read_header, read_tensor
 from whet.errors import UsageError
 from whet.messages import Message
-from whet.text import fingerprint, read_documents, render_chat, split, windows
+from whet.text import Amount, ChatTemplate, Found, fingerprint, read_text, split, windows
 
 VERIFY_WINDOWS = 16  # at most; they flow in both streams, so each costs two
 _SHORT = 16  # times as many, where documents are shorter than a window
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows, int64, that solve and that verify; what the lineage says of the text, and what a person should know."""
+
+    solve: list[Tensor]
+    verify: list[Tensor]
+    about: dict[str, Any]
+    notes: tuple[Message, ...] = ()
 
 
 def verify_count(samples: int) -> int:
@@ -33,8 +44,9 @@ def read_windows(
     samples: int,
     window: int,
     seed: int,
-) -> tuple[list[Tensor], list[Tensor], dict[str, Any]]:
-    """Solving and verifying windows, and what the lineage says of the text.
+    skip_bad: bool = False,
+) -> Windows:
+    """Solving and verifying windows.
 
     text: a path or hub name, documents, or windows already cut (a list of int64 tensors, `[n, L]`, or a safetensors
     file that holds `windows [n, L]`), with which eval_text is windows too. Without `eval_text` the text is split
@@ -42,18 +54,20 @@ def read_windows(
     """
     ready = _ready_windows(text)
     if ready is not None:
-        return ready, _ready_windows(eval_text) or [], {"source": "windows given", "windows": len(ready)}
-    limit = checkpoint.config.get("max_position_embeddings")
-    if limit and window > limit:
-        window = int(limit)
+        about = {"source": "windows given", "windows": len(ready)}
+        return Windows(ready, _ready_windows(eval_text) or [], about)
+    window = min(window, context_length(checkpoint) or window)
     tokenizer = load_tokenizer(checkpoint.path)
     source = str(text) if isinstance(text, (str, Path)) else Message("documents given")
-    documents = _documents(text, field, chat, tokenizer)
-    about: dict[str, Any] = {
+    amount = Amount.enough(samples, window)
+    found = _documents(text, field, chat, skip_bad, tokenizer, amount)
+    documents, notes = found.documents, found.notes
+    about = {
         "source": Path(str(source)).name,
         "fingerprint": fingerprint(documents),
         "seed": seed,
         "window": window,
+        **({"read": found.read} if found.read else {}),
     }
     if eval_text is None:
         parts = split(documents, seed)
@@ -61,7 +75,8 @@ def read_windows(
         about |= {"split": parts.how, "shares": [0.8, 0.1, 0.1]}
     else:
         solving = documents
-        verifying = _documents(eval_text, field, chat, tokenizer)
+        found = _documents(eval_text, field, chat, skip_bad, tokenizer, amount)
+        verifying, notes = found.documents, (*notes, *found.notes)
         about |= {"split": "eval given", "eval_fingerprint": fingerprint(verifying)}
     solve = windows(solving, tokenizer, samples, window, seed, source)
     try:
@@ -71,7 +86,7 @@ def read_windows(
             raise
         verify = []  # a tenth of a short text may be less than a window; the run goes on without a verifying stream
     about |= {"windows": len(solve), "tokens": sum(len(w) for w in solve), "verify_windows": len(verify)}
-    return solve, verify, about
+    return Windows(solve, verify, about, notes)
 
 
 def _verifying(
@@ -86,10 +101,13 @@ def _verifying(
     return found
 
 
-def _documents(text: Any, field: str, chat: bool, tokenizer: Any) -> list[str]:
+def _documents(text: Any, field: str, chat: bool, skip_bad: bool, tokenizer: Any, amount: Amount) -> Found:
     if isinstance(text, (str, Path)):
-        return read_documents(text, field, chat=chat, tokenizer=tokenizer)
-    return [render_chat(d, tokenizer, Message("the documents given")) for d in text] if chat else list(text)
+        return read_text(text, field, chat=chat, tokenizer=tokenizer, skip_bad=skip_bad, amount=amount)
+    if not chat:
+        return Found(list(text))
+    with ChatTemplate(tokenizer) as template:
+        return Found([template.render(one, Message("the documents given")) for one in text])
 
 
 def _ready_windows(text: Any) -> list[Tensor] | None:

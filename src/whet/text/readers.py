@@ -1,98 +1,98 @@
-"""Documents from files: plain text, JSON lines, parquet, or a dataset of the Hugging Face hub.
+"""Documents from files: plain text, JSON lines, a JSON array, CSV, TSV, parquet, or a data set of the Hugging Face hub.
 
 A document is what a window never leaves and what a split never cuts when there are enough of them, so where one
-document ends matters. In plain text it ends at a line `<|endoftext|>`, at a form feed, or at two or more blank lines; a
-file with none of these is one document. In the other formats each record is a document.
+document ends matters: `whet.text.plain` says it of plain text; in the other formats each record is a document
+(`whet.text.fields` says what of it). A text of more than 16 MB is read at places that are spread over it
+(`whet.text.places`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from dataclasses import field as field_of
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from whet.errors import MachineError, UsageError, did_you_mean
+from whet.errors import UsageError
 from whet.messages import Message
 from whet.paths import TEXT_ON_HUB, no_text
-from whet.strict import parse_json
-from whet.text.chat import render_chat
+from whet.text.chat import ChatTemplate, template_of
+from whet.text.fields import TEXT, Form, form_of, text_of, told, turns_of
+from whet.text.places import Amount, Span, places
+from whet.text.plain import plain_documents
+from whet.text.records import Record, hub, json_array, json_lines, parquet, parquet_size, table
 
-SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*$|\f|\n(?:[ \t]*\n){2,}", re.MULTILINE)
-READ = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")
+PLAIN = (".txt", ".md")
 JSON_LINES = (".jsonl", ".ndjson")
-TABLES = (".csv", ".tsv", ".json", ".xlsx", ".gz", ".zip", ".zst")
+TABLES = (".csv", ".tsv")
+READ = (*PLAIN, *JSON_LINES, *TABLES, ".parquet")  # of a folder; a .json there is more often about the data
+OTHER = (".xlsx", ".gz", ".zip", ".zst", ".bz2", ".xz")
+_FIRST = 20  # records by which a source tells how it holds text
 
 
-def read_documents(
+@dataclass(frozen=True)
+class Found:
+    """What was read: `documents` in their order, what a person should know of it, and for the lineage how much was
+    read where that was not all (`{}` where it was)."""
+
+    documents: list[str]
+    notes: tuple[Message, ...] = ()
+    read: dict[str, int] | None = None
+
+
+def read_text(
     source: str | Path,
-    field: str = "text",
+    field: str = TEXT,
     *,
     chat: bool = False,
     tokenizer: PreTrainedTokenizerBase | None = None,
-) -> list[str]:
-    """All documents of `source`, in order; those of only white space are left out.
+    skip_bad: bool = False,
+    amount: Amount | None = None,
+) -> Found:
+    """All documents of `source`, in order, or some from all over it; those of only white space are left out.
 
-    `source` is a path, read by its suffix (`.jsonl`, `.ndjson`, `.parquet`, anything else as plain UTF-8 text with or
-    without a byte order mark), a folder, whose files of these kinds are read in the order of their names, or a hub
-    dataset `owner/name[:config]`, of which the `train` split is read. `field` is the column that holds the text. With
-    `chat` it holds a list of messages (`messages` unless another field than `text` is named) and is rendered with the
-    chat template of `tokenizer`.
+    `source` is a path, read by its suffix (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet`, anything else as
+    plain UTF-8 text with or without a byte order mark), a folder, whose files of these kinds but `.json` are read in
+    the order of their names, or a hub dataset `owner/name[:config]`, of which the `train` split is read. `field` is
+    the field that holds the text; where none is named, the only one that does. Conversations are rendered with the
+    chat template of `tokenizer`; with `chat` nothing else is read. skip_bad: records that cannot be read are left
+    out, counted and told of. amount: how much is read, 16 MB unless given.
 
     Raises UsageError for a missing file, bytes that are not UTF-8, a record that does not parse, a field that is not
     there, a file with no text; MachineError when the package that reads the format is not installed.
     """
+    amount = amount or Amount()
     path = Path(source)
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READ and p.is_file())
-        if not files:
-            raise UsageError(
-                "{path} is a folder with no {kinds} file in it. Name a text file.", path=path, kinds=", ".join(READ)
-            )
-        return [d for file in files for d in read_documents(file, field, chat=chat, tokenizer=tokenizer)]
-    if chat and field == "text":
-        field = "messages"
-    is_records = True
-    records: Iterable[tuple[str, dict[str, Any]]]
-    if path.is_file():
-        if suffix in TABLES:
-            raise UsageError(
-                "{path}: whet reads plain text, .jsonl and .parquet, not {suffix}. Write one JSON object a line, "
-                '{{"{field}": "..."}}, to a .jsonl file.',
-                path=path,
-                suffix=suffix,
-                field=field,
-            )
-        if suffix in JSON_LINES:
-            records = _json_lines(path)
-        elif suffix == ".parquet":
-            records = _parquet(path, field)
+    with ChatTemplate(tokenizer) as template:
+        reader = _Reader(field, chat, skip_bad, template)
+        if path.exists():
+            found = _files(path, amount, reader)
+        elif TEXT_ON_HUB.fullmatch(str(source)) and path.suffix.lower() not in (*READ, *OTHER, ".json"):
+            name = str(source)
+            found = list(reader.documents(name, lambda _: hub(name, amount.most))), None
         else:
-            records, is_records = (), False
-    elif TEXT_ON_HUB.fullmatch(str(source)) and suffix not in (*READ, *TABLES):
-        records = _hub(str(source), field)
-    else:
-        raise no_text(source)
-
-    if is_records:
-        documents = [_document(where, record, field, chat, tokenizer) for where, record in records]
-    elif chat:
-        raise UsageError(
-            "{path}: conversations are read from .jsonl or .parquet, not from plain text. Drop chat.", path=path
-        )
-    else:
-        documents = [part.strip("\n") for part in SEPARATOR.split(_utf8(path))]
-    documents = [document for document in documents if document.strip()]
+            raise no_text(source)
+    documents = [document for document in found[0] if document.strip()]
     if not documents:
-        raise UsageError(
+        raise reader.first or _no_text_in(source, found[1])
+    return Found(documents, tuple(reader.told(str(source), found[1], amount)), found[1])
+
+
+def _no_text_in(source: str | Path, read: dict[str, int] | None) -> UsageError:
+    if read is None:
+        return UsageError(
             "{source}: there is no text in it. Give a file with text, or name another field.", source=source
         )
-    return documents
+    return UsageError(
+        "{source} has {size:,.0f} MB, and no text at {count} places that are spread over it. Give a file with text.",
+        source=source,
+        size=read["bytes"] / 1e6,
+        count=read["most"] // read["piece"],
+    )
 
 
 def fingerprint(documents: Sequence[str]) -> str:
@@ -105,133 +105,115 @@ def fingerprint(documents: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _utf8(path: Path) -> str:
-    """The file as text with `\\n` line ends, or a UsageError that says at which byte and line it is not UTF-8."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MachineError(
-            "{path}: cannot be read ({error}). Check its permissions.", path=path, error=error.strerror
-        ) from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        encoding = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "CP949"
-        raise UsageError(
-            "{path}: not UTF-8 at byte {at} (line {line}: byte 0x{byte:02x}). If it is {encoding}, convert it: iconv "
-            "-f {encoding} -t UTF-8 {name} > {made}",
-            path=path,
-            at=error.start,
-            line=line,
-            byte=data[error.start],
-            encoding=encoding,
-            name=path.name,
-            made=f"{path.stem}.utf8{path.suffix}",
-        ) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+@dataclass
+class _Reader:
+    """How records become documents, and what happened on the way."""
 
+    field: str
+    chat: bool
+    skip_bad: bool
+    template: ChatTemplate
+    notes: list[Message] = field_of(default_factory=list)
+    skipped: int = 0
+    first: UsageError | None = None
 
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    # not str.splitlines: JSON allows a bare U+2028 inside a string
-    for number, line in enumerate(_utf8(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = parse_json(line)
-        except json.JSONDecodeError as error:
+    def documents(self, source: str, every: Callable[[Sequence[str] | None], Iterator[Record]]) -> Iterator[str]:
+        """Texts of the records of a source. every: its records from the first, with these fields or with all."""
+        form, written = self._form(source, list(itertools.islice(every(None), _FIRST)))
+        for place, record in every(form.fields):
+            try:
+                if not isinstance(record, dict):
+                    raise record()
+                if written:
+                    yield self.template.render(turns_of(record, form, place), place)
+                else:
+                    yield text_of(record, form, place)
+            except UsageError as error:
+                if not self.skip_bad:
+                    raise
+                self.skipped, self.first = self.skipped + 1, self.first or error
+
+    def _form(self, source: str, first: Sequence[Record]) -> tuple[Form, bool]:
+        """How the records hold text, and whether the chat template writes it."""
+        good = [(place, record) for place, record in first if isinstance(record, dict)]
+        if not good:
+            return Form("text", (self.field,)), False
+        place = good[0][0]
+        form = form_of([record for _, record in good], self.field, self.chat, place)
+        has_template = self.template.tokenizer is not None and template_of(self.template.tokenizer) is not None
+        if form.kind == "turns" and not self.chat and not has_template:
             raise UsageError(
-                "{path}, line {line}: not JSON ({error} at column {column}). Each line holds one object.",
-                path=path,
-                line=number,
-                error=error.msg,
-                column=error.colno,
-            ) from error
-        if not isinstance(record, dict):
-            raise UsageError(
-                '{path}, line {line}: a JSON object was expected, found {kind}. Write each line as {{"text": "..."}}.',
-                path=path,
-                line=number,
-                kind=type(record).__name__,
+                "{where}: field {field} holds conversations. To read conversations, ask for chat (--chat), with a "
+                "model that has a chat template; or name a field of text (--field).",
+                where=place.told(),
+                field=form.fields[0],
             )
-        yield Message("{path}, line {line}", path=path, line=number), record
+        written = form.asks and (self.chat or has_template)
+        if (note := told(form, source, written)) is not None and not self.chat and note not in self.notes:
+            self.notes.append(note)
+        return form, written
+
+    def told(self, source: str, read: dict[str, int] | None, amount: Amount) -> Iterator[Message]:
+        """What a person should know of what was read."""
+        if read is not None:
+            yield Message(
+                "{source} has {size:,.0f} MB: {most:,.0f} MB are read, at places that are spread over all of it",
+                source=source,
+                size=read["bytes"] / 1e6,
+                most=amount.most / 1e6,
+            )
+        yield from self.notes
+        if self.skipped:
+            yield Message(
+                "{source}: {count} record(s) could not be read and were left out; the first: {error}",
+                source=source,
+                count=self.skipped,
+                error=self.first.message if self.first else "",
+            )
 
 
-def _parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        import pyarrow.lib
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MachineError(
-            '{path}: reading parquet needs pyarrow. Install it with: pip install "whet[parquet]"', path=path
-        ) from error
-    try:
-        table = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.lib.ArrowException, OSError) as error:
+def _files(path: Path, amount: Amount, reader: _Reader) -> tuple[list[str], dict[str, int] | None]:
+    """Documents of a file or of the files of a folder, and how much of them was read where that was not all."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READ and p.is_file())
+        if not files:
+            raise UsageError(
+                "{path} is a folder with no {kinds} file in it. Name a text file.", path=path, kinds=", ".join(READ)
+            )
+    sizes = [parquet_size(file) if file.suffix.lower() == ".parquet" else file.stat().st_size for file in files]
+    found = places(sizes, amount)
+    documents: list[str] = []
+    for number, file in enumerate(files):
+        spans = None if found is None else found[number]
+        if spans is None or spans:
+            documents += _file(file, sizes[number], spans, reader)
+    return documents, None if found is None else {"bytes": sum(sizes), "most": amount.most, "piece": amount.piece}
+
+
+def _file(path: Path, size: int, spans: list[Span] | None, reader: _Reader) -> Iterator[str]:
+    """Documents of one file. spans: where it is read, None: whole."""
+    suffix = path.suffix.lower()
+    if suffix in OTHER:
         raise UsageError(
-            "{path}: not a readable parquet file ({error}). Write or download it again.", path=path, error=error
-        ) from error
-    names = table.schema_arrow.names
-    if field not in names:
-        raise _missing_field(str(path), field, names)
-    number = 0
-    for batch in table.iter_batches(columns=[field]):
-        for value in batch.column(0).to_pylist():
-            number += 1
-            yield Message("{path}, row {row}", path=path, row=number), {field: value}
-
-
-def _hub(name: str, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MachineError(
-            "{name}: there is no such file, and reading it as a dataset of the Hugging Face hub needs the package "
-            'datasets. Check the path, or install it with: pip install "whet[hub]"',
-            name=name,
-        ) from error
-    repository, _, config = name.partition(":")
-    try:
-        table = datasets.load_dataset(repository, config or None, split="train")
-    except Exception as error:  # datasets raises its own and those of the network libraries under it
-        raise MachineError(
-            "{name}: the dataset could not be loaded from the hub ({error}). Check the name and the network, or give a "
-            "file.",
-            name=name,
-            error=f"{type(error).__name__}: {error}",
-        ) from error
-    if field not in table.column_names:
-        raise _missing_field(name, field, table.column_names)
-    for number, value in enumerate(table[field], start=1):
-        yield Message("{path}, row {row}", path=name, row=number), {field: value}
-
-
-def _document(
-    where: str, record: dict[str, Any], field: str, chat: bool, tokenizer: PreTrainedTokenizerBase | None
-) -> str:
-    if field not in record:
-        raise _missing_field(where, field, list(record))
-    value = record[field]
-    if chat:
-        return render_chat(value, tokenizer, where)
-    if not isinstance(value, str):
-        hint = Message(" To read conversations, ask for chat.") if isinstance(value, list) else ""
-        raise UsageError(
-            "{where}: field {field} holds {kind}, not text.{hint} Name a field of text, or mend the record.",
-            where=where,
-            field=field,
-            kind=type(value).__name__,
-            hint=hint,
+            "{path}: whet reads plain text, .jsonl, .json, .csv, .tsv and .parquet, not {suffix}. Unpack it, or write "
+            'one JSON object a line, {{"text": "..."}}, to a .jsonl file.',
+            path=path,
+            suffix=suffix,
         )
-    return value
-
-
-def _missing_field(where: str, field: str, names: Sequence[str]) -> UsageError:
-    return UsageError(
-        "{where}: there is no field {field}; the fields are: {known}.{near} Name the one that holds the text "
-        "(--field).",
-        where=where,
-        field=field,
-        known=", ".join(names) or Message("none"),
-        near=did_you_mean(field, names),
-    )
+    share = 1.0 if spans is None else sum(span.end - span.start for span in spans) / size
+    if suffix in JSON_LINES:
+        return reader.documents(str(path), lambda _: json_lines(path, spans))
+    if suffix == ".json":
+        return reader.documents(str(path), lambda _: json_array(path, share))
+    if suffix in TABLES:
+        return reader.documents(str(path), lambda _: table(path, share))
+    if suffix == ".parquet":
+        return reader.documents(str(path), lambda columns: parquet(path, spans, columns))
+    if reader.chat:
+        raise UsageError(
+            "{path}: conversations are read from .jsonl, .json, .csv, .tsv or .parquet, not from plain text. Drop "
+            "chat.",
+            path=path,
+        )
+    return plain_documents(path, spans)

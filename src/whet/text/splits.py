@@ -18,7 +18,7 @@ from whet.errors import UsageError
 FEWEST_DOCUMENTS = 20  # below this a tenth is less than two documents
 SHARES = (0.8, 0.1, 0.1)
 # where a region may end, the better kind first: end of line, of sentence (also with the full-width stops), of word
-BOUNDARIES = (re.compile(r"\n+"), re.compile(r"(?:[.!?…]+[\"'”’)]*\s+|[。！？]+)"), re.compile(r"\s+"))
+BOUNDARIES = (re.compile(r"\n+"), re.compile(r"(?:[.!?…]{1,100}[\"'”’)]*\s+|[。！？]+)"), re.compile(r"\s+"))
 LOOK = 0.025  # a boundary counts as near within this share of the text
 
 
@@ -45,7 +45,7 @@ def split(documents: Sequence[str], seed: int = 0) -> Splits:
     """
     distinct = list(dict.fromkeys(document for document in documents if document.strip()))
     if not distinct:
-        raise UsageError("The text is empty: nothing to solve or check with. Give a text with words in it.")
+        raise UsageError("The text is empty: nothing to calibrate or check with. Give a text with words in it.")
     characters = sum(map(len, distinct))
     if len(distinct) < FEWEST_DOCUMENTS or max(map(len, distinct)) > characters / 2:
         return _by_position(distinct, characters)

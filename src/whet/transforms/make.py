@@ -70,7 +70,7 @@ def transformed(job: Job, run: Path, on_event: OnEvent, chosen: Chosen | None = 
     if not all(journal.finished(unit, folder) for unit in units):
         maker.make(run)
     checkpoint = Checkpoint(folder)
-    parts = anatomy(checkpoint.config, checkpoint.shapes, str(job.checkpoint.path))
+    parts = anatomy(checkpoint.config, checkpoint.shapes, str(job.checkpoint.path), job.anatomy.family)
     found = {
         name: told
         for index in range(len(parts.blocks))
@@ -284,8 +284,9 @@ class _Maker:
         }
         write_json(self.folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": mapping})
         # the tokenizer and the like: whoever reads a checkpoint reads these beside it
-        for beside in copied_files(job.checkpoint.path):
-            with atomic(self.folder / beside.name) as temporary:
+        for name, beside in copied_files(job.checkpoint.path).items():
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            with atomic(self.folder / name) as temporary:
                 shutil.copyfile(beside, temporary)
         config = {key: value for key, value in job.checkpoint.config.items() if key != NAMED}
         write_json(self.folder / "config.json", config)
@@ -307,7 +308,7 @@ class _Maker:
         total, count = 0.0, 0
         ends = []
         for checkpoint in (job.checkpoint, after):
-            parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
+            parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path), job.anatomy.family)
             table = checkpoint.read(parts.embedding.parameter)
             walk = Walk(checkpoint, parts, given, [], table, table, job.device)
             walk.go(Untouched())

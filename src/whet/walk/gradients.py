@@ -257,14 +257,18 @@ def _listening(module: nn.Module, linears: list[Linear], prefix: str, flow: Flow
         rows = slice(*(linear.held.rows or (None, None)))
 
         def take(gradient: Tensor) -> None:
-            flow.gradients[linear.address] = gradient[..., rows]
+            flow.gradients[linear.address] = shaped(gradient)[..., rows]
 
         def hear(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-            flow.inputs.setdefault(linear.reads, args[0].detach())
-            flow.outputs[linear.address] = out.detach()[..., rows]
+            flow.inputs.setdefault(linear.reads, shaped(args[0].detach()))
+            flow.outputs[linear.address] = shaped(out.detach())[..., rows]
             out.register_hook(take)
 
         return hear
+
+    def shaped(x: Tensor) -> Tensor:
+        """`[b, L, width]`, which some blocks flatten."""
+        return x.reshape(*flow.before.shape[:2], -1)
 
     handles = [
         module.get_submodule(linear.held.parameter.removeprefix(prefix).rpartition(".")[0]).register_forward_hook(

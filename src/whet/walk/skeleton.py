@@ -103,12 +103,18 @@ class Skeleton:
         give_back()
 
     def load_norm(self) -> nn.Module:
-        """The norm after the last block."""
-        name = self.anatomy.family.norm
-        if not name:
-            return nn.Identity()
-        self._load(name)
-        return self.model.get_submodule(name)
+        """The norm after the last block, and the factor of logits where the model has one."""
+        name, factor = self.anatomy.family.norm, self.anatomy.family.logit_factor
+        if name:
+            self._load(name)
+        norm = self.model.get_submodule(name) if name else nn.Identity()
+        return norm if factor == 1.0 else nn.Sequential(norm, _Times(factor))
+
+    def _given(self, hidden: Tensor) -> Any:
+        """`hidden` as a block gives it."""
+        if self.handed is not None:
+            return (hidden, *self.handed)
+        return (hidden,) if self.anatomy.family.tupled else hidden
 
     def _load(self, *modules: str) -> None:
         """Bring in everything stored for `modules` outside the blocks, but for the embedding and a head of its own."""
@@ -193,7 +199,7 @@ class Skeleton:
                 entered[index] = hidden
             calls[index] = (args, kwargs)
             # what the first block of a stack makes for the others stands empty until it has run
-            return hidden if self.handed is None else (hidden, *self.handed)
+            return self._given(hidden)
 
         family = self.anatomy.family
         self._load(*family.beside)
@@ -273,7 +279,7 @@ class Skeleton:
             if getattr(head, "bias", None) is not None and head.bias.is_meta:
                 self.model.tie_weights()
                 head.weight = nn.Parameter(table.to(self.device, torch.float32), requires_grad=False)
-        given = hidden if self.handed is None else (hidden, *self.handed)
+        given = self._given(hidden)
         embeddings = [self.model.get_submodule(name) for name in (family.embedding, *family.shared)]
         norms = [self.model.get_submodule(name) for name in self._norms()]
         tokens = tokens.to(self.device)
@@ -287,6 +293,17 @@ class Skeleton:
         if tied:
             head.weight = nn.Parameter(head.weight.to("meta"), requires_grad=False)
         return out
+
+
+class _Times(nn.Module):
+    """Multiplies by a number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
 
 
 def _emptied(whole: nn.Module) -> None:

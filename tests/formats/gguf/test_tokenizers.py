@@ -16,6 +16,7 @@ from whet.formats.export import export
 from whet.formats.gguf import plan_gguf, write_gguf
 from whet.formats.gguf.tokenizers import PRE_TOKENIZERS, fitting_name, vocabulary
 from whet.formats.running import SAMPLES
+from wording import each
 
 ROWS = 420
 TEXTS = (
@@ -152,6 +153,17 @@ def test_special_tokens_template_and_unused_rows_are_written(tmp_path):
     assert engine.tokenizer.get_vocab() == tokenizer.get_vocab()
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "a whet"}], tokenize=False)
     assert engine.encode("a whet", chat=True) == tokenizer(chat)["input_ids"]
+
+
+@each("default", [True, False])
+def test_several_templates_are_written_by_name(default):
+    tokenizer = models.tokenizer()
+    tokenizer.chat_template = {"tool": "{{ 'b' }}", **({"default": "{{ 'a' }}"} if default else {})}
+    made = vocabulary(tokenizer, ROWS, "m")
+    assert made.entries.get("tokenizer.chat_template") == ("{{ 'a' }}" if default else None)
+    assert made.entries["tokenizer.chat_templates"] == ["tool"]
+    assert made.entries["tokenizer.chat_template.tool"] == "{{ 'b' }}"
+    assert any("by name (tool)" in note for note in made.notes) != default
 
 
 def test_every_other_way_of_splitting_is_refused(tmp_path):

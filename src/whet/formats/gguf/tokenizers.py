@@ -109,12 +109,28 @@ def vocabulary(tokenizer: Any, rows: int, source: str, ends: Sequence[int] = ())
         made.notes.append(
             Message("{count} tokens of the tokenizer have no row in the embedding and are left out", count=beyond)
         )
-    if tokenizer.chat_template:
-        if isinstance(tokenizer.chat_template, str):
-            made.entries["tokenizer.chat_template"] = tokenizer.chat_template
-        else:
-            made.notes.append(Message("the tokenizer has several chat templates and none by default: none was written"))
+    _templates(made, tokenizer)
     return made
+
+
+def _templates(made: Vocabulary, tokenizer: Any) -> None:
+    """Chat templates: the one by default, and others by name."""
+    found = tokenizer.chat_template or {}
+    if isinstance(found, str):
+        found = {"default": found}
+    others = [name for name in found if name != "default"]
+    if "default" in found:
+        made.entries["tokenizer.chat_template"] = found["default"]
+    elif others:
+        made.notes.append(
+            Message(
+                "the tokenizer has several chat templates and none by default: llama.cpp finds them by name ({names})",
+                names=", ".join(others),
+            )
+        )
+    if others:
+        made.entries["tokenizer.chat_templates"] = others
+        made.entries |= {f"tokenizer.chat_template.{name}": found[name] for name in others}
 
 
 def fitting_name(name: str, made: Vocabulary) -> str:

@@ -1,0 +1,133 @@
+"""Families without a row, tiny and random: whether their parts are found by running them, and what that wins.
+
+For each: KL to the original on other text after `int3s-g32` by GPTQ and by rounding to nearest, the ratio, whether a
+budget can be planned, and who loads the folder. Where the parts are not found, why. Weights are drawn wide enough for
+blocks to do something; whatever transformers cannot build in this size is left out by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import whet
+from evaluation import table
+from tiny_models import documents, tokenizer
+from whet.steps.original import open_original
+from whet.targets import find_target
+
+FAMILIES = (
+    "apertus",
+    "arcee",
+    "biogpt",
+    "bitnet",
+    "bloom",
+    "cohere",
+    "cohere2",
+    "ctrl",
+    "deepseek_v3",
+    "diffllama",
+    "doge",
+    "ernie4_5",
+    "exaone4",
+    "falcon",
+    "glm",
+    "glm4",
+    "gpt_bigcode",
+    "gpt_oss",
+    "granite",
+    "granitemoe",
+    "jetmoe",
+    "lfm2",
+    "mamba",
+    "mpt",
+    "nanochat",
+    "nemotron",
+    "olmo",
+    "olmo3",
+    "olmoe",
+    "persimmon",
+    "phi",
+    "phimoe",
+    "rwkv",
+    "seed_oss",
+    "stablelm",
+    "starcoder2",
+    "vaultgemma",
+    "xglm",
+)
+SETTINGS = {
+    "vocab_size": 264,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 263,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default="bench-out/found-families")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES))
+    args = parser.parse_args()
+    rows = []
+    for family in args.families:
+        folder = Path(args.out) / family
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        rows.append([f"`{family}`", *judged(folder, family)])
+        print(" | ".join(rows[-1]), flush=True)
+    print(table(["`model_type`", "GPTQ", "nearest", "ratio", "budgets", "loads in"], rows))
+
+
+def judged(folder: Path, family: str) -> list[str]:
+    """The figures of one family, or why there are none."""
+    try:
+        make(folder / "m", family)
+    except Exception as error:  # transformers' own, of a config in this size
+        return [f"not built in this size: {type(error).__name__}", "", "", "", ""]
+    about = open_original(folder / "m", find_target("whet"))
+    if not about.parts.family.found:
+        return [f"not found: {about.unfound}", "", "", "", ""]
+    asked = {"text": documents(60, 0), "samples": 24, "window": 32}
+    kl = []
+    for solver in ("gptq", "nearest"):
+        whet.compress(folder / "m", folder / solver, scheme="int3s-g32", target="whet", solver=solver, **asked)
+        compared = whet.compare(folder / "m", folder / solver, text=documents(30, 3), window=32, speed=False)
+        kl.append(compared["divergence"]["kl"]["mean"])
+    try:
+        whet.compress(folder / "m", folder / "plan", bits=12.0, target="whet", **asked)
+        planned = "yes"
+    except whet.errors.WhetError as error:
+        planned = f"no: {error}"
+    made = whet.compress(folder / "m", folder / "usual", **asked)
+    loads = "stock transformers" if made["loads_in"] == "transformers" else "the modelling file"
+    return [f"{kl[0]:.5f}", f"{kl[1]:.5f}", f"{kl[0] / kl[1]:.2f}", planned, loads]
+
+
+def make(folder: Path, family: str) -> None:
+    """A random model with a tokenizer."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SETTINGS))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()
