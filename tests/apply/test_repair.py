@@ -169,7 +169,7 @@ def test_the_card_and_the_page_tell_of_it(made):
     card = (lighter / "README.md").read_text(encoding="utf-8")
     assert "adapter of rank 5" in card and 'PeftModel.from_pretrained(model, "THIS_FOLDER/adapter")' in card
     told = facts(lighter)
-    for language, word in (("en", "an adapter of rank 5"), ("ko", "랭크 5의 어댑터")):
+    for language, word in (("en", "an adapter of rank 5"), ("ko", "랭크 5 어댑터")):
         assert word in card_section(told, language)
     assert "an adapter of rank 5" in page(told) and "FOLDER/adapter" in page(told)
     assert "repair: 5" in (lighter / "recipe.yaml").read_text()
