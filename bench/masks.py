@@ -126,7 +126,7 @@ class Bench:
         asked = self.text(draw)
         solve = read_windows(
             checkpoint, asked["text"], None, field="text", chat=False, samples=asked["samples"], window=LONGEST, seed=0
-        )
+        ).solve
         table = checkpoint.read(parts.embedding.parameter)
         walk = Walk(checkpoint, parts, batches(solve, 4096), [], table, table, "cpu", folder, torch.bfloat16)
         visitor = Published(parse_pattern(pattern, "matrix"))

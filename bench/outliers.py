@@ -101,8 +101,9 @@ def make_loud(model: Path, folder: Path, channels: int, factor: float, seed: int
             for linear in group.readers:
                 linear.view(tensors[linear.parameter]).div_(factors)
     folder.mkdir(parents=True, exist_ok=True)
-    for file in copied_files(model):
-        shutil.copyfile(file, folder / file.name)
+    for name, file in copied_files(model).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, folder / name)
     (folder / "config.json").write_text(json.dumps(checkpoint.config | {"dtype": "float32"}), encoding="utf-8")
     save_file({name: t.float() for name, t in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
 
