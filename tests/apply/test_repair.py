@@ -171,7 +171,7 @@ def test_the_card_and_the_page_tell_of_it(made):
     told = facts(lighter)
     for language, word in (("en", "an adapter of rank 5"), ("ko", "랭크 5 어댑터")):
         assert word in card_section(told, language)
-    assert "an adapter of rank 5" in page(told) and "FOLDER/adapter" in page(told)
+    assert "an adapter of rank 5" in page(told) and f"{lighter}/adapter" in page(told)
     assert "repair: 5" in (lighter / "recipe.yaml").read_text()
 
 
