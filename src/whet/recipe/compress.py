@@ -8,7 +8,6 @@ from typing import Any
 
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, ignore
-from whet.recipe.schema import recipe_arguments
 from whet.steps.alone import leave_file
 from whet.steps.options import Compress, takes
 from whet.steps.quantize import quantize
@@ -55,6 +54,8 @@ def compress(
     before the long part. A run that was stopped goes on with `resume(out)`, or by the same call again.
     """
     if recipe is not None:
+        from whet.recipe.schema import recipe_arguments  # which takes every step there is into its model, once
+
         places = {name: place for name, place in (("model", model), ("out", out)) if place is not None}
         options = recipe_arguments(recipe, options | places, on_event)
         model, out = options.pop("model", None), options.pop("out", None)
