@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import whet
 from evaluation import table
-from tiny_models import documents, tokenizer
+from tiny_models import USUAL, documents, tokenizer
 from whet.steps.original import open_original
 from whet.targets import find_target
 
@@ -63,17 +63,9 @@ FAMILIES = (
     "vaultgemma",
     "xglm",
 )
-SETTINGS = {
-    "vocab_size": 264,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 263,
+# What a family's own config says of ties and of how weights are drawn stays as it says.
+SETTINGS = {k: v for k, v in USUAL.items() if k not in ("tie_word_embeddings", "initializer_range")} | {
+    "pad_token_id": 263
 }
 
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 VOCABULARY = 264
 _CHAT = "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] }}{% endfor %}"
-_USUAL = {
+USUAL = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -36,7 +36,7 @@ _USUAL = {
 
 @dataclass(frozen=True)
 class Tiny:
-    """A model: its family, the task of its automatic class, the type of its weights, and what differs from `_USUAL`."""
+    """A model: its family, the task of its automatic class, the type of its weights, and what differs from `USUAL`."""
 
     family: str
     more: dict[str, Any] = field(default_factory=dict)
@@ -99,7 +99,7 @@ def make(name: str, folder: Path) -> Path:
     """Write the model of that name in TINY into `folder`, which is returned."""
     tiny = TINY[name]
     called = _CALLED.get(tiny.family, {})
-    settings = {called.get(key, key): value for key, value in (_USUAL | tiny.more).items()}
+    settings = {called.get(key, key): value for key, value in (USUAL | tiny.more).items()}
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
     config = AutoConfig.for_model(tiny.family, **settings)

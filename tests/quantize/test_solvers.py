@@ -77,7 +77,7 @@ def test_a_new_rounding_is_its_row(original, tmp_path, monkeypatch):
         return nearest(w * 1.001, None, grid, mask)
 
     monkeypatch.setattr("whet.train.steps._EPOCHS", 5)
-    monkeypatch.setattr("whet.steps.rates._rounding_seconds", lambda *_: 0.0)  # estimates try every rounding too
+    monkeypatch.setattr("whet.steps.rates._rounding_seconds", lambda *_: 0.0)  # estimates try roundings too
     monkeypatch.setitem(ROUNDINGS, "crude", Rounding(crude, text=False, work=0.0))
     monkeypatch.setitem(ROUNDINGS, "keen", Rounding(lambda *given: crude(*given), text=True, work=1.0))
     monkeypatch.setitem(SOLVERS, "crude", Effort("crude"))

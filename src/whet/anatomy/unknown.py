@@ -38,9 +38,8 @@ def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
     if getattr(kind.config_class, "model_type", None) != config.get("model_type"):
         return None
     try:
-        settings = {k: v for k, v in config.items() if k not in ("quantization_config", "auto_map", "whet")}
         with torch.device("meta"):
-            model = kind(transformers.AutoConfig.for_model(**with_numbers(settings)))
+            model = kind(stock_config(config))
     except Exception:  # whatever a config of an architecture nobody here knows makes of it
         return None
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
@@ -66,6 +65,13 @@ def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
         packed=_why_not_packed(model, blocks[1]),
         known=False,
     )
+
+
+def stock_config(config: Mapping[str, Any]) -> Any:
+    """The transformers config of the stock architecture that `config` names, without what says how weights are stored
+    and which code is to run. Raises whatever transformers does for entries that it cannot take."""
+    settings = {k: v for k, v in config.items() if k not in ("quantization_config", "auto_map", "whet")}
+    return transformers.AutoConfig.for_model(**with_numbers(settings))
 
 
 def kinds_of(blocks: Sequence[Sequence[str]]) -> tuple[tuple[LinearName, ...], ...]:

@@ -10,7 +10,7 @@ from whet.budget.plan import (
     schemes_hash,
     write_plan,
 )
-from whet.budget.sizes import adapted, adapter_bytes, linear_bytes, parse_size, tables, tensor_bytes
+from whet.budget.sizes import adapted, adapter_bytes, linear_bytes, parse_size, tables, tensor_bytes, widths
 
 __all__ = [
     "Infeasible",
@@ -30,5 +30,6 @@ __all__ = [
     "schemes_hash",
     "tables",
     "tensor_bytes",
+    "widths",
     "write_plan",
 ]

@@ -27,6 +27,11 @@ def tables(parts: Anatomy) -> list[Linear]:
     return [parts.embedding] + ([parts.head] if parts.head is not None else [])
 
 
+def widths(parts: Anatomy) -> set[int]:
+    """How many weights rows have that may be rounded: of the blocks' linears, embedding and head."""
+    return {linear.shape[1] for linear in (*parts.linears(), *tables(parts))}
+
+
 def linear_bytes(grid: Grid, shape: tuple[int, int], first: bool = True) -> int:
     """Bytes of all tensors of one linear of `shape` (out, in) that was put onto `grid`.
 

@@ -11,10 +11,20 @@ from typing import Any
 import torch
 import transformers
 from tqdm import tqdm
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from whet.anatomy import AUTO, FAMILIES, Family, architecture_of, described, needs_code, quantized_by, task_of
+from whet.anatomy import (
+    AUTO,
+    FAMILIES,
+    Family,
+    architecture_of,
+    described,
+    needs_code,
+    quantized_by,
+    stock_config,
+    task_of,
+)
 from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
 from whet.checkpoint.beside import inside, refuse_links
 from whet.checkpoint.files import read_header
@@ -26,7 +36,7 @@ from whet.checkpoint.sane import with_type
 from whet.checkpoint.table import check_fitting, check_stored
 from whet.errors import UsageError
 from whet.paths import find_folder
-from whet.strict import parse_json, with_numbers
+from whet.strict import parse_json
 
 
 @contextmanager
@@ -50,10 +60,9 @@ def quiet_transformers() -> Iterator[None]:
 
 def model_config(checkpoint: Checkpoint) -> Any:
     """The transformers config of a folder, as of the stock architecture (whet's own entries left out)."""
-    settings = {k: v for k, v in checkpoint.config.items() if k not in ("quantization_config", "auto_map", "whet")}
     _must_be_buildable(checkpoint)
     try:
-        return AutoConfig.for_model(**with_numbers(settings))
+        return stock_config(checkpoint.config)
     except Exception as error:  # whatever a damaged entry leads to
         if "Unrecognized model" in str(error) and (refused := needs_code(checkpoint.config, str(checkpoint.path))):
             raise refused from error
@@ -254,8 +263,7 @@ def _config_for_tokenizers(folder: Path) -> dict[str, Any]:
         return {}
     if not isinstance(said, dict) or with_type(dict(said)) == said:
         return {}
-    settings = {k: v for k, v in with_type(said).items() if k not in ("quantization_config", "auto_map", "whet")}
-    return {"config": AutoConfig.for_model(**with_numbers(settings))}
+    return {"config": stock_config(with_type(said))}
 
 
 def size_on_disk(folder: str | Path) -> dict[str, int]:

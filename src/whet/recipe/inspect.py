@@ -18,7 +18,7 @@ from typing import Any
 
 from whet.anatomy import Linear
 from whet.apply.job import scale_dtype
-from whet.budget import tables
+from whet.budget import tables, widths
 from whet.budget.mix import KEEP, Budget, Offers, make_plan
 from whet.budget.offered import offered
 from whet.checkpoint import check_files
@@ -58,11 +58,12 @@ def inspect(model: str | Path, *, on_event: OnEvent = ignore, **options: Any) ->
     check_files(job.original.path, on_event)
     own = {linear.address for linear in tables(job.anatomy)}
     scales = scale_dtype(job.dtype)
-    widths = {linear.shape[1] for linear in (*job.anatomy.linears(), *tables(job.anatomy))}
+    every_width = widths(job.anatomy)
 
     def schemes(linear: Linear) -> list[Grid]:
         every = (
-            offered(to, linear.shape, linear.address in own, scales, widths) for to in (find_target("whet"), runtime)
+            offered(to, linear.shape, linear.address in own, scales, every_width)
+            for to in (find_target("whet"), runtime)
         )
         return list({grid.name: grid for grids in every for grid in grids}.values())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from whet.anatomy import Linear
 from whet.apply.job import Job, scale_dtype
-from whet.budget import parse_size, tables, tensor_bytes
+from whet.budget import parse_size, tables, tensor_bytes, widths
 from whet.budget.mix import Budget, Offers, must_be_possible
 from whet.budget.offered import offered
 from whet.checkpoint import Checkpoint, size_on_disk
@@ -64,10 +64,10 @@ def offers(job: Job) -> Callable[[Linear], list[Grid]]:
     own = {linear.address for linear in tables(job.anatomy)}
     target, scales = find_target(job.target), scale_dtype(job.dtype)
     masked = {} if job.sparsity is None else job.sparsity.kept
-    widths = {linear.shape[1] for linear in (*job.anatomy.linears(), *tables(job.anatomy))}
+    every_width = widths(job.anatomy)
 
     def fitting(linear: Linear) -> list[Grid]:
-        found = offered(target, linear.shape, linear.address in own, scales, widths)
+        found = offered(target, linear.shape, linear.address in own, scales, every_width)
         return [grid for grid in found if holds_zero(grid)] if linear.address in masked else found
 
     return fitting

@@ -162,7 +162,7 @@ def _by_stage(job: Job, effort: Effort, rates: Rates, tokens: int) -> dict[str, 
     rounds = 1 + (REPAIR_ROUNDS if job.repaired else 0)
     repairs = rounds * sum(_EIGEN * min(module.shape) ** 3 for module in job.repaired)
     if not tokens:
-        rounding = rates.rounding["nearest"] + _TABLE * table
+        rounding = rates.rounding("nearest") + _TABLE * table
         return around | {"compress": rounds * rounding + _UNIT * len(parts.blocks) + repairs / multiply}
     found = {}
     if writing := tokens - sum(map(len, job.solve)):
@@ -178,7 +178,7 @@ def _by_stage(job: Job, effort: Effort, rates: Rates, tokens: int) -> dict[str, 
         found["curvature"] = 12.0 * weights * min(tokens, SLOPE_TOKENS) / multiply
     verified = sum(map(len, job.verify))
     walked = tokens * (rates.heard + rates.passed) + 2 * verified * rates.passed
-    rounding = rounds * rates.rounding[effort.rounding] + _TABLE * table
+    rounding = rounds * rates.rounding(effort.rounding) + _TABLE * table
     found["compress"] = walked + rounding + flops / multiply + _WRITTEN * weights + _UNIT * len(parts.blocks)
     if effort.tune:
         found["tune"] = (_STEP + 2) * weights * size * usual_steps(tokens, TUNING_STEPS) / multiply

@@ -6,9 +6,10 @@ linear takes, on its shape. So the first block is run on a few windows, and one 
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,12 +30,12 @@ _ROWS, _COLUMNS = 256, 512  # of a linear that is rounded, at the most
 class Rates:
     """multiply: multiplications and additions a second, of a large product. heard, passed: seconds a token takes
     through all blocks, with the second moments of what their linears read, and without. rounding: seconds that all
-    linears take one by one, by the name of a rounding."""
+    linears take one by one, by the name of a rounding; each is tried when it is first asked for."""
 
     multiply: float
     heard: float
     passed: float
-    rounding: Mapping[str, float]
+    rounding: Callable[[str], float]
 
 
 def measured_rates(job: Job) -> Rates:
@@ -45,8 +46,7 @@ def measured_rates(job: Job) -> Rates:
     multiply = multiplications_per_second()
     passed = 2.0 * weights / multiply
     heard = passed + sum(2.0 * linear.shape[1] ** 2 for linear in job.chosen(linears)) / 2 / multiply
-    wanted = ROUNDINGS if job.tokens else {"nearest": ROUNDINGS["nearest"]}
-    rounding = {name: _rounding_seconds(job, one) for name, one in wanted.items()}
+    rounding = functools.cache(lambda name: _rounding_seconds(job, ROUNDINGS[name]))
     first = job.anatomy.blocks[0]
     size = sum(math.prod(linear.shape) for linear in first)
     if not job.solve or job.device != "cpu" or job.anatomy.task != "causal" or not job.chosen(first) or size > _READ:

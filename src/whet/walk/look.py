@@ -64,24 +64,25 @@ class _Look:
             raise _Unfound(Message("it does not predict the next token"))
         modules = {name.rpartition(".")[0] for name in parts.other_tensors}
         self.beside = tuple(sorted(modules - {parts.embedding.address, parts.family.head}))
+        self.table = checkpoint.read(parts.embedding.parameter)
         self.tokens = torch.arange(3, 3 + _TOKENS)[None] % parts.embedding.shape[0]
 
     def family(self) -> Family:
         """What was found, proved."""
         family = dataclasses.replace(self.parts.family, beside=self.beside, known=True, found=True)
-        skeleton = self._skeleton(family)
-        family = dataclasses.replace(family, tupled=self._tupled(skeleton))
+        plain = self._skeleton(family)
+        family = dataclasses.replace(family, tupled=self._tupled(plain))
         family = dataclasses.replace(family, norm=self._norm(self._skeleton(family)))
         family = dataclasses.replace(family, beside=tuple(name for name in self.beside if name != family.norm))
         skeleton = self._skeleton(family)
         with self._embedded(skeleton):
             hidden, calls = skeleton.enter(self.tokens)
-            last = self._kinds()
-            whole = self._whole(self._skeleton(family), last)
-            reads, hidden = self._stream(skeleton, hidden, calls, last)
-        if not _alike(hidden, whole):
+        last = self._kinds()
+        reads, hidden = self._stream(skeleton, hidden, calls, last)
+        if not _alike(hidden, self._whole(plain, last)):
             raise _Unfound(Message("its blocks run one at a time give something else than the whole model"))
-        return self._with_head(_with_reads(family, self.parts.blocks, reads), skeleton.load_norm()(hidden))
+        family = _with_reads(family, self.parts.blocks, reads)
+        return self._with_head(family, skeleton, skeleton.load_norm()(hidden))
 
     def _skeleton(self, family: Family) -> Skeleton:
         parts = anatomy(self.checkpoint.config, self.checkpoint.shapes, str(self.checkpoint.path), family)
@@ -96,8 +97,8 @@ class _Look:
 
     @contextlib.contextmanager
     def _embedded(self, skeleton: Skeleton) -> Iterator[None]:
-        with skeleton.embedding(self.checkpoint.read(self.parts.embedding.parameter)):
-            skeleton._load(*self.beside)
+        with skeleton.embedding(self.table):
+            skeleton.load_beside(*self.beside)
             yield
 
     def _tupled(self, skeleton: Skeleton) -> bool:
@@ -111,7 +112,7 @@ class _Look:
         with self._embedded(skeleton):
             handle = skeleton.blocks[0].register_forward_pre_hook(take, with_kwargs=True)
             with hooked([handle]), contextlib.suppress(_Stop):
-                skeleton._run(self.tokens)
+                skeleton.run_whole(self.tokens)
         if not given or not given[0][0] or not isinstance(given[0][0][0], Tensor):
             raise _Unfound(Message("its blocks are not given hidden states first"))
         (hidden, *args), kwargs = given[0]
@@ -176,7 +177,7 @@ class _Look:
             for handle in (block.register_forward_pre_hook(load(index)), block.register_forward_hook(free(index)))
         ]
         with self._embedded(skeleton), hooked(handles), contextlib.suppress(_Stop):
-            skeleton._run(self.tokens)
+            skeleton.run_whole(self.tokens)
         return found[0]
 
     def _stream(
@@ -206,20 +207,17 @@ class _Look:
             skeleton.free_block(index)
         return reads, hidden
 
-    def _with_head(self, family: Family, final: Tensor) -> Family:
+    def _with_head(self, family: Family, skeleton: Skeleton, final: Tensor) -> Family:
         """The family with what becomes of logits: nothing, a factor, or a bound."""
-        for softcap in ("", _BOUND):
-            skeleton = self._skeleton(dataclasses.replace(family, softcap=softcap))
-            head = skeleton.anatomy.head or skeleton.anatomy.embedding
-            table = self.checkpoint.read(head.parameter).float()
-            logits, plain = skeleton.outputs(self.tokens, final, table), final @ table.t()
-            if softcap and skeleton.bound is None:
-                break
-            factor = float((logits * plain).sum() / plain.square().sum())
-            if softcap and _alike(logits, skeleton.cap(plain)):
-                return dataclasses.replace(family, softcap=softcap)
-            if not softcap and _alike(logits, factor * plain):
-                return family if abs(factor - 1) < _CLOSE else dataclasses.replace(family, logit_factor=factor)
+        head = skeleton.anatomy.head
+        table = (self.table if head is None else self.checkpoint.read(head.parameter)).float()
+        logits, plain = skeleton.outputs(self.tokens, final, table), final @ table.t()
+        factor = float((logits * plain).sum() / plain.square().sum())
+        if _alike(logits, factor * plain):
+            return family if abs(factor - 1) < _CLOSE else dataclasses.replace(family, logit_factor=factor)
+        bound = getattr(skeleton.model.config, _BOUND, None)
+        if bound and _alike(logits, torch.tanh(plain / bound) * bound):
+            return dataclasses.replace(family, softcap=_BOUND)
         raise _Unfound(Message("its logits are no multiple of what its head's table gives"))
 
 

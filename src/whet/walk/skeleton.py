@@ -106,7 +106,7 @@ class Skeleton:
         """The norm after the last block, and the factor of logits where the model has one."""
         name, factor = self.anatomy.family.norm, self.anatomy.family.logit_factor
         if name:
-            self._load(name)
+            self.load_beside(name)
         norm = self.model.get_submodule(name) if name else nn.Identity()
         return norm if factor == 1.0 else nn.Sequential(norm, _Times(factor))
 
@@ -116,7 +116,7 @@ class Skeleton:
             return (hidden, *self.handed)
         return (hidden,) if self.anatomy.family.tupled else hidden
 
-    def _load(self, *modules: str) -> None:
+    def load_beside(self, *modules: str) -> None:
         """Bring in everything stored for `modules` outside the blocks, but for the embedding and a head of its own."""
         tables = {x.parameter for x in (self.anatomy.embedding, self.anatomy.head) if x is not None}
         for stored in self.anatomy.other_tensors:
@@ -202,10 +202,10 @@ class Skeleton:
             return self._given(hidden)
 
         family = self.anatomy.family
-        self._load(*family.beside)
+        self.load_beside(*family.beside)
         norms = [self.model.get_submodule(name) for name in self._norms()]
         with torch.no_grad(), _stub([*self.blocks], record), _stub(norms, lambda _i, hidden, _a, _k: hidden):
-            self._run(tokens)
+            self.run_whole(tokens)
         first = entered.pop(0)
         self.entered = entered
         return first, calls
@@ -247,10 +247,10 @@ class Skeleton:
     def stack_norm(self, index: int) -> nn.Module:
         """The norm after the stack that ends right before block `index`, with its weights."""
         name = self._norms()[self.starts.index(index) - 1]
-        self._load(name)
+        self.load_beside(name)
         return self.model.get_submodule(name)
 
-    def _run(self, tokens: Tensor) -> Any:
+    def run_whole(self, tokens: Tensor) -> Any:
         """The whole model on `tokens`; an encoder and a decoder are both given them."""
         tokens = tokens.to(self.device)
         if len(self.starts) > 1:
@@ -270,7 +270,7 @@ class Skeleton:
         For models that end in more than a table. table: the lighter embedding, where the head is tied to it.
         """
         family = self.anatomy.family
-        self._load(*family.beside, family.head, *self._class_head())
+        self.load_beside(*family.beside, family.head, *self._class_head())
         head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         tied = head is not None and head.weight.is_meta
         if tied:
