@@ -10,24 +10,20 @@ import models
 GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16}
 EXPERTS = {"num_experts_per_tok": 2, "num_hidden_layers": 2}
 LONG = {"short_factor": [1.0 + 0.1 * i for i in range(8)], "long_factor": [2.0 + 0.3 * i for i in range(8)]}
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 # A family and what is special about one of its models; widths as in `models`.
 CASES = {
     "llama": ("llama", {}),
     "llama, tied": ("llama", {"tie_word_embeddings": True}),
     "llama, biases and wide heads": ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 32}),
-    "llama 3": (
-        "llama",
-        {
-            "rope_parameters": {
-                "rope_type": "llama3",
-                "rope_theta": 10000.0,
-                "factor": 8.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 32,
-            }
-        },
-    ),
+    "llama 3": ("llama", {"rope_parameters": LLAMA_3}),
     "llama, linear": ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}),
     "mistral": ("mistral", {"sliding_window": 24}),
     "qwen2": ("qwen2", {}),
@@ -45,6 +41,54 @@ CASES = {
         },
     ),
     "gpt2": ("gpt2", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}),
+    "exaone4": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}),
+    "exaone4, windows": ("exaone4", {"num_hidden_layers": 64, "sliding_window": 16}),
+    "exaone4, llama 3": (
+        "exaone4",
+        {"sliding_window": None, "layer_types": ["full_attention"] * 2, "rope_parameters": LLAMA_3},
+    ),
+    "smollm3": ("smollm3", {"pad_token_id": None, "num_hidden_layers": 5}),
+    "olmo2": ("olmo2", {"pad_token_id": None}),
+    "olmo3": ("olmo3", {"pad_token_id": None, "num_hidden_layers": 5, "sliding_window": 16}),
+    "granite": (
+        "granite",
+        {
+            "embedding_multiplier": 3.0,
+            "logits_scaling": 4.0,
+            "residual_multiplier": 0.5,
+            "attention_multiplier": 0.3,
+        },
+    ),
+    "stablelm": ("stablelm", {"use_qkv_bias": True}),
+    "stablelm, in parallel": ("stablelm", {"use_parallel_residual": True}),
+    "starcoder2": ("starcoder2", {"tie_word_embeddings": True}),
+    "glm4": ("glm4", {"head_dim": 16, "partial_rotary_factor": 0.5, "pad_token_id": None, "attention_bias": True}),
+    "cohere2": ("cohere2", {"num_hidden_layers": 5, "sliding_window": 16, "pad_token_id": None}),
+    "seed_oss": ("seed_oss", {"head_dim": 32, "pad_token_id": None}),
+    "ernie4_5": ("ernie4_5", {"head_dim": 32, "pad_token_id": None, "tie_word_embeddings": True}),
+    "hunyuan": ("hunyuan_v1_dense", {"head_dim": 32, "pad_token_id": None}),
+    "hunyuan, another base": (
+        "hunyuan_v1_dense",
+        {
+            "head_dim": 16,
+            "pad_token_id": None,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 50.0, "factor": 1.0},
+        },
+    ),
+    "falcon": ("falcon", {"ffn_hidden_size": 96, "alibi": False}),
+    "falcon, groups": (
+        "falcon",
+        {"ffn_hidden_size": 96, "new_decoder_architecture": True, "num_kv_heads": 2},
+    ),
+    "gpt_neox": (
+        "gpt_neox",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    ),
+    "gpt_neox, in turn": ("gpt_neox", {"use_parallel_residual": False, "hidden_act": "gelu_new"}),
+    "qwen2_moe": (
+        "qwen2_moe",
+        {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 96},
+    ),
     "mixtral": ("mixtral", {**EXPERTS, "num_local_experts": 4}),
     "qwen3_moe": ("qwen3_moe", {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "norm_topk_prob": True}),
 }

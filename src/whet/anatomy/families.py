@@ -5,6 +5,7 @@ Adding a family is adding a row. Everything else in whet asks these tables and n
 
 from __future__ import annotations
 
+from whet.anatomy.encoders import CENTRED, ENCODERS
 from whet.anatomy.family import Family, Fold, LinearName
 from whet.messages import Message
 
@@ -22,19 +23,17 @@ _FFN = (
 _GATED = (*_ATTENTION, *_FFN)
 
 _RESIDUAL = Message("it is the residual stream itself, with no norm in between")
-_AFTER = Message("the norm before it is the residual stream too")
 # Why a residual stream cannot be turned.
-_CENTRED = Message("its LayerNorms take the mean over channels away, which is another one once they are turned")
 _WEIGHED = Message("norms weigh what its blocks write channel by channel, before the residual stream")
-_SHARED_STACKS = Message(
-    "two stacks and the position biases between them read one embedding, which whet has no table of"
-)
+_ALTERNATING = Message("the rows of v alternate with those of q and k, head by head")
 _WRITES = ("o", "down")
 _INTO_ATTENTION = Fold(("attention input",), norm=("input_layernorm",))
 _INTO_FFN = Fold(("ffn input",), norm=("post_attention_layernorm",))
 _OUT_OF_ATTENTION = Fold(("attention output",), by="v", heads="num_key_value_heads")
 _IN_FFN = Fold(("ffn middle",), by="up", act="hidden_act")
 _GATED_FOLDS = (_INTO_ATTENTION, _INTO_FFN, _OUT_OF_ATTENTION, _IN_FFN)
+# Of blocks that norm only what they write.
+_AFTER_FOLDS = (Fold(("attention input", "ffn input"), why=_RESIDUAL), _OUT_OF_ATTENTION, _IN_FFN)
 
 
 def _gemma(architecture: str, title: str) -> Family:
@@ -75,31 +74,6 @@ _SHARED = (
 _NAMED_EXPERTS = _experts("gate_proj", "up_proj", "down_proj")
 
 
-def _bert_names(block: dict[str, str]) -> tuple[LinearName, ...]:
-    return (
-        LinearName(block["q"], "q", "attention input"),
-        LinearName(block["k"], "k", "attention input"),
-        LinearName(block["v"], "v", "attention input"),
-        LinearName(block["o"], "o", "attention output"),
-        LinearName(block["up"], "up", "ffn input"),
-        LinearName(block["down"], "down", "ffn middle"),
-    )
-
-
-def _t5_ffn(layer: int, gated: bool) -> tuple[LinearName, ...]:
-    """The feed-forward of a T5 block, which is its last layer, and before it in a decoder what reads the encoder."""
-    ffn, cross = f"layer.{layer}.DenseReluDense", "layer.1.EncDecAttention"
-    names = [LinearName(f"{ffn}.wi", "up", "ffn input")]
-    if gated:
-        names = [LinearName(f"{ffn}.wi_0", "gate", "ffn input"), LinearName(f"{ffn}.wi_1", "up", "ffn input")]
-    names.append(LinearName(f"{ffn}.wo", "down", "ffn middle"))
-    if layer == 2:
-        names += [LinearName(f"{cross}.q", "cross q", "cross input")]
-        names += [LinearName(f"{cross}.{part}", f"cross {part}", "encoder output") for part in "kv"]
-        names += [LinearName(f"{cross}.o", "cross o", "cross output")]
-    return tuple(names)
-
-
 FAMILIES: dict[str, Family] = {
     "llama": Family(("LlamaForCausalLM",), _GATED, "Llama", folds=_GATED_FOLDS, writes=_WRITES),
     "mistral": Family(("MistralForCausalLM",), _GATED, "Mistral", folds=_GATED_FOLDS, writes=_WRITES),
@@ -111,10 +85,111 @@ FAMILIES: dict[str, Family] = {
         ("Olmo2ForCausalLM",),
         _GATED,
         "OLMo 2",
-        folds=(Fold(("attention input", "ffn input"), why=_RESIDUAL), _OUT_OF_ATTENTION, _IN_FFN),
+        folds=_AFTER_FOLDS,
         still=_WEIGHED,
     ),
     "smollm3": Family(("SmolLM3ForCausalLM",), _GATED, "SmolLM3", ties=True, folds=_GATED_FOLDS, writes=_WRITES),
+    "olmo3": Family(("Olmo3ForCausalLM",), _GATED, "OLMo 3", folds=_AFTER_FOLDS, still=_WEIGHED),
+    "exaone4": Family(("Exaone4ForCausalLM",), _GATED, "EXAONE 4", folds=_AFTER_FOLDS, still=_WEIGHED),
+    "granite": Family(
+        ("GraniteForCausalLM",),
+        _GATED,
+        "Granite",
+        folds=_GATED_FOLDS,
+        writes=_WRITES,
+        logit_scale=("logits_scaling", -1),
+    ),
+    "hyperclovax": Family(
+        ("HyperCLOVAXForCausalLM",),
+        _GATED,
+        "HyperCLOVA X",
+        folds=_GATED_FOLDS,
+        still=_WEIGHED,
+        logit_scale=("logits_scaling", 1),
+    ),
+    "glm4": Family(
+        ("Glm4ForCausalLM",),
+        (
+            *_ATTENTION,
+            LinearName("mlp.gate_up_proj", "gate", "ffn input"),
+            LinearName("mlp.gate_up_proj", "up", "ffn input"),
+            LinearName("mlp.down_proj", "down", "ffn middle"),
+        ),
+        "GLM-4",
+        folds=_GATED_FOLDS,
+        still=_WEIGHED,
+    ),
+    "cohere2": Family(
+        ("Cohere2ForCausalLM",),
+        _GATED,
+        "Cohere 2",
+        ties=True,
+        folds=(
+            Fold(("attention input", "ffn input"), norm=("input_layernorm",)),
+            _OUT_OF_ATTENTION,
+            _IN_FFN,
+        ),
+        still=CENTRED,
+        logit_scale=("logit_scale", 1),
+    ),
+    "seed_oss": Family(("SeedOssForCausalLM",), _GATED, "Seed-OSS", folds=_GATED_FOLDS, writes=_WRITES),
+    "ernie4_5": Family(("Ernie4_5ForCausalLM",), _GATED, "Ernie 4.5", ties=True, folds=_GATED_FOLDS, writes=_WRITES),
+    "hunyuan_v1_dense": Family(("HunYuanDenseV1ForCausalLM",), _GATED, "Hunyuan", folds=_GATED_FOLDS, writes=_WRITES),
+    "ministral3": Family(("Ministral3ForCausalLM",), _GATED, "Ministral 3", folds=_GATED_FOLDS, writes=_WRITES),
+    "stablelm": Family(
+        ("StableLmForCausalLM",),
+        _GATED,
+        "StableLM",
+        # in parallel blocks the feed-forward reads what attention reads
+        folds=(
+            _INTO_ATTENTION,
+            Fold(("ffn input",), norm=("post_attention_layernorm", "input_layernorm")),
+            _OUT_OF_ATTENTION,
+            _IN_FFN,
+        ),
+        still=CENTRED,
+    ),
+    "starcoder2": Family(
+        ("Starcoder2ForCausalLM",),
+        (
+            *_ATTENTION,
+            LinearName("mlp.c_fc", "up", "ffn input"),
+            LinearName("mlp.c_proj", "down", "ffn middle"),
+        ),
+        "StarCoder2",
+        ties=True,
+        folds=(
+            _INTO_ATTENTION,
+            _INTO_FFN,
+            _OUT_OF_ATTENTION,
+            Fold(("ffn middle",), by="up", act="hidden_act", usual="gelu_pytorch_tanh"),
+        ),
+        still=CENTRED,
+    ),
+    "falcon": Family(
+        ("FalconForCausalLM",),
+        (
+            # in newer ones q, k and v alternate, so no part of the rows is one of them
+            LinearName("self_attention.query_key_value", "qkv", "attention input"),
+            LinearName("self_attention.dense", "o", "attention output"),
+            LinearName("mlp.dense_h_to_4h", "up", "ffn input"),
+            LinearName("mlp.dense_4h_to_h", "down", "ffn middle"),
+        ),
+        "Falcon",
+        blocks="transformer.h",
+        embedding="transformer.word_embeddings",
+        norm="transformer.ln_f",
+        ties=True,
+        tupled=True,
+        packed=Message("its linears are of a class of their own, which stock transformers does not load packed"),
+        folds=(
+            Fold(("attention input",), norm=("ln_attn", "input_layernorm")),
+            Fold(("ffn input",), norm=("ln_mlp", "post_attention_layernorm", "input_layernorm")),
+            Fold(("attention output",), why=_ALTERNATING),
+            Fold(("ffn middle",), by="up", act="activation", usual="gelu"),
+        ),
+        still=CENTRED,
+    ),
     "phi3": Family(
         ("Phi3ForCausalLM",),
         (
@@ -184,9 +259,9 @@ FAMILIES: dict[str, Family] = {
             Fold(("attention input",), norm=("ln_1",)),
             Fold(("ffn input",), norm=("ln_2",)),
             Fold(("attention output",), by="v", heads="n_head"),
-            Fold(("ffn middle",), by="up", act="activation_function"),
+            Fold(("ffn middle",), by="up", act="activation_function", usual="gelu_new"),
         ),
-        still=_CENTRED,
+        still=CENTRED,
     ),
     "gpt_neox": Family(
         ("GPTNeoXForCausalLM",),
@@ -206,10 +281,10 @@ FAMILIES: dict[str, Family] = {
         folds=(
             _INTO_ATTENTION,
             _INTO_FFN,
-            Fold(("attention output",), why=Message("the rows of v alternate with those of q and k, head by head")),
-            _IN_FFN,
+            Fold(("attention output",), why=_ALTERNATING),
+            Fold(("ffn middle",), by="up", act="hidden_act", usual="gelu"),
         ),
-        still=_CENTRED,
+        still=CENTRED,
     ),
     "opt": Family(
         ("OPTForCausalLM",),
@@ -232,96 +307,7 @@ FAMILIES: dict[str, Family] = {
             Fold(("attention output",), by="v", heads="num_attention_heads"),
             Fold(("ffn middle",), by="up", act="activation_function"),
         ),
-        still=_CENTRED,
+        still=CENTRED,
     ),
-    "bert": Family(
-        ("BertForMaskedLM", "BertForSequenceClassification"),
-        _bert_names(
-            {
-                "q": "attention.self.query",
-                "k": "attention.self.key",
-                "v": "attention.self.value",
-                "o": "attention.output.dense",
-                "up": "intermediate.dense",
-                "down": "output.dense",
-            }
-        ),
-        "BERT",
-        blocks="bert.encoder.layer",
-        embedding="bert.embeddings.word_embeddings",
-        norm="",
-        head="cls.predictions.decoder",
-        beside=("bert.embeddings", "bert.pooler", "cls", "classifier"),
-        ties=True,
-        renames=((r"\.gamma$", ".weight"), (r"\.beta$", ".bias")),
-        folds=(
-            Fold(("attention input", "ffn input"), why=_AFTER),
-            Fold(("attention output",), by="v", heads="num_attention_heads"),
-            Fold(("ffn middle",), by="up", act="hidden_act"),
-        ),
-        still=_CENTRED,
-    ),
-    "distilbert": Family(
-        ("DistilBertForMaskedLM", "DistilBertForSequenceClassification"),
-        _bert_names(
-            {
-                "q": "attention.q_lin",
-                "k": "attention.k_lin",
-                "v": "attention.v_lin",
-                "o": "attention.out_lin",
-                "up": "ffn.lin1",
-                "down": "ffn.lin2",
-            }
-        ),
-        "DistilBERT",
-        blocks="distilbert.transformer.layer",
-        embedding="distilbert.embeddings.word_embeddings",
-        norm="",
-        head="vocab_projector",
-        beside=(
-            "distilbert.embeddings",
-            "vocab_transform",
-            "vocab_layer_norm",
-            "vocab_projector",
-            "pre_classifier",
-            "classifier",
-        ),
-        count=("n_layers",),
-        ties=True,
-        folds=(
-            Fold(("attention input", "ffn input"), why=_AFTER),
-            Fold(("attention output",), by="v", heads="n_heads"),
-            Fold(("ffn middle",), by="up", act="activation"),
-        ),
-        still=_CENTRED,
-    ),
-    "t5": Family(
-        ("T5ForConditionalGeneration",),
-        tuple(
-            LinearName(f"layer.0.SelfAttention.{part}", part, "attention output" if part == "o" else "attention input")
-            for part in "qkvo"
-        ),
-        "T5",
-        blocks=("encoder.block", "decoder.block"),
-        embedding="shared",
-        norm="decoder.final_layer_norm",
-        alternatives=tuple(_t5_ffn(layer, gated) for layer in (2, 1) for gated in (True, False)),
-        beside=("encoder.final_layer_norm",),
-        kept=("layer.0.SelfAttention.relative_attention_bias",),
-        count=("num_layers", "num_decoder_layers"),
-        ties=True,
-        shared=("encoder.embed_tokens", "decoder.embed_tokens"),
-        packed=Message("transformers makes up the weights of a T5 before it loads them, and packed linears have none"),
-        returns=3,
-        folds=(
-            Fold(("attention input",), norm=("layer.0.layer_norm",)),
-            Fold(("ffn input",), norm=("layer.2.layer_norm", "layer.1.layer_norm")),
-            Fold(("cross input",), norm=("layer.1.layer_norm",)),
-            Fold(("encoder output",), why=Message("every block of the decoder reads it")),
-            Fold(("attention output",), by="v", heads="num_heads"),
-            Fold(("cross output",), by="cross v", heads="num_heads"),
-            Fold(("ffn middle",), by="up", act="feed_forward_proj"),
-        ),
-        still=_SHARED_STACKS,
-    ),
+    **ENCODERS,
 }

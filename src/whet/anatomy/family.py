@@ -66,8 +66,9 @@ class Fold:
     norm: the module in the block that gives them; of several, the first that the block has. by: or the role of the
     linear whose rows give them. kept: modules beside the linears that read the norm too. heads: config entry with how
     many heads `by` gives, each read by as many heads of the readers as there are more of those. act: config entry with
-    the activation in between where no gate stands beside it; only ReLU lets positive factors through. only: config
-    entry that must not be false. why: why nothing folds in, where nothing does.
+    the activation in between where no gate stands beside it, and `usual` the one where the config says nothing; only
+    ReLU lets positive factors through. only: config entry that must not be false. why: why nothing folds in, where
+    nothing does. Folds that end at one norm in a block are one, as where attention and feed-forward run in parallel.
     """
 
     reads: tuple[str, ...]
@@ -76,6 +77,7 @@ class Fold:
     kept: tuple[str, ...] = ()
     heads: str = ""
     act: str = ""
+    usual: str = "relu"
     only: str = ""
     why: Message | None = None
 
@@ -97,7 +99,8 @@ class Family:
     writes: roles of the linears whose outputs are added to the residual stream, where nothing in between keeps that
     from being turned as a whole; still: or what does. known: False for what only modules are known of, without a row.
     found: the row was made by running the model (`whet.walk.look`). tupled: its blocks give a tuple, of which hidden
-    states are the first. logit_factor: what logits are over the product of final states and the head's table.
+    states are the first. logit_factor: what logits are over the product of final states and the head's table;
+    logit_scale: the config entry that says so, and the power it is taken to.
     """
 
     architectures: tuple[str, ...]
@@ -127,6 +130,7 @@ class Family:
     found: bool = False
     tupled: bool = False
     logit_factor: float = 1.0
+    logit_scale: tuple[str, int] | None = None
 
     @property
     def counted(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from whet.anatomy.family import Fold
@@ -101,7 +101,7 @@ class _Block:
             if linear.reads not in known:
                 known.add(linear.reads)
                 left.append(Unfolded(linear.address, linear.reads, Message("whet has no table of what gives it")))
-        return groups, left
+        return _joined(groups), left
 
     def _apart(self, fold: Fold, readers: list[Linear]) -> list[list[Linear]]:
         """A norm gives all its readers the same; linears give each input apart."""
@@ -125,7 +125,7 @@ class _Block:
         gated = any(
             linear.role.endswith("gate") and linear.reads == self._giver(fold, readers).reads for linear in self.linears
         )
-        act = self.config.get(fold.act, "relu") if fold.act and not gated else "relu"
+        act = self.config.get(fold.act, fold.usual) if fold.act and not gated else "relu"
         if act != "relu":
             return Message("{act} stands in between", act=act)
         return self._after_linear(fold, readers)
@@ -172,6 +172,19 @@ class _Block:
         bias = giver.held.parameter.removeprefix(self.prefix).removesuffix(".weight") + ".bias"
         vectors = ((self.stored[bias], giver.rows),) if bias in self.stored else ()
         return Group(giver.address, tuple(readers), (), giver, vectors, 0.0, heads)
+
+
+def _joined(groups: list[Group]) -> list[Group]:
+    """One group for a norm that several folds end at, as in blocks whose attention and feed-forward run in parallel."""
+    found: dict[str, Group] = {}
+    for group in groups:
+        before = found.get(group.name)
+        if before is None or group.giver is not None:
+            found[group.name] = group
+            continue
+        kept = tuple(dict.fromkeys((*before.kept, *group.kept)))
+        found[group.name] = replace(before, readers=(*before.readers, *group.readers), kept=kept)
+    return list(found.values())
 
 
 def _any_expert(reads: str) -> str:

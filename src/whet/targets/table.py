@@ -77,6 +77,8 @@ GGUF_FAMILIES = (
     "gpt2",
     "mixtral",
     "qwen3_moe",
+    *("exaone4", "smollm3", "olmo2", "olmo3", "granite", "stablelm", "starcoder2", "glm4", "cohere2", "seed_oss"),
+    *("ernie4_5", "hunyuan_v1_dense", "falcon", "gpt_neox", "qwen2_moe"),
 )
 
 # Groups tried where a target takes any: powers of two, which the kernels of others take too (64 of 576, not 96).

@@ -104,7 +104,11 @@ class Skeleton:
 
     def load_norm(self) -> nn.Module:
         """The norm after the last block, and the factor of logits where the model has one."""
-        name, factor = self.anatomy.family.norm, self.anatomy.family.logit_factor
+        family = self.anatomy.family
+        name, factor = family.norm, family.logit_factor
+        if family.logit_scale:
+            entry, power = family.logit_scale
+            factor *= float(getattr(self.model.config, entry)) ** power
         if name:
             self.load_beside(name)
         norm = self.model.get_submodule(name) if name else nn.Identity()

@@ -30,7 +30,7 @@ def test_the_target_names_the_families_there_are_rows_for():
 
 
 REFUSED = {
-    "no row": ("olmo2", {"pad_token_id": None}, r"of the family 'olmo2', which whet does not write as \.gguf"),
+    "no row": ("apertus", {"pad_token_id": None}, r"of the family 'apertus', which whet does not write as \.gguf"),
     "activation": ("llama", {"hidden_act": "gelu"}, "its activation is gelu, llama.cpp computes silu"),
     "rope": (
         "llama",

@@ -6,7 +6,6 @@ llama.cpp reads a wrong setting without a word and computes something else.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,12 +15,11 @@ import gguf
 import torch
 from gguf.constants import MODEL_ARCH, MODEL_ARCH_NAMES
 from torch import Tensor
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from whet.errors import UsageError
+from whet.formats.gguf import settings as of
+from whet.formats.gguf.settings import Settings, head_dim, kv_heads
 from whet.messages import Message
-
-Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,16 +27,18 @@ class Architecture:
     """A family in llama.cpp.
 
     arch: its name there. settings: of a transformers config, without the architecture's prefix. activations: the ones
-    its code computes. permuted: rows of q and k lie in pairs, as its rotary code wants them. shifted: norms are stored
-    as one plus the weight. transposed: linears of blocks are stored `[in, out]` by transformers. always_tied: it has no
-    head of its own. square: heads times their width must be the hidden width. factors: the tensor that takes rotary
-    frequencies, by their kind. prefix: what some checkpoints leave out before the names of tensors.
+    its code computes; near: such that it computes something close to. order: where the rows of a tensor (`attn_q`) go,
+    None where they stay. shifted: norms are stored as one plus the weight. transposed: linears of blocks are stored
+    `[in, out]` by transformers. always_tied: it has no head of its own. square: heads times their width must be the
+    hidden width. factors: the tensor that takes rotary frequencies, by their kind. prefix: what some checkpoints leave
+    out before the names of tensors.
     """
 
     arch: MODEL_ARCH
     settings: Callable[[Any], Settings]
     activations: tuple[str, ...] = ("silu",)
-    permuted: bool = False
+    near: tuple[str, ...] = ()
+    order: Callable[[Any, str, int], Tensor | None] | None = None
     shifted: bool = False
     transposed: bool = False
     always_tied: bool = False
@@ -52,128 +52,67 @@ class Architecture:
         return MODEL_ARCH_NAMES[self.arch]
 
 
-def _common(config: Any) -> Settings:
-    return {
-        "block_count": config.num_hidden_layers,
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "attention.head_count": config.num_attention_heads,
-        "vocab_size": config.vocab_size,
-    }
+def interleaved(rows: int, heads: int) -> Tensor:
+    """Where rows of q or k go: transformers rotates the halves of a head, llama.cpp's `llama` neighbouring rows."""
+    return torch.arange(rows).reshape(heads, 2, rows // heads // 2).swapaxes(1, 2).reshape(-1)
 
 
-def _rotary(config: Any) -> Settings:
-    return _common(config) | {
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count_kv": kv_heads(config),
-        "attention.key_length": head_dim(config),
-        "attention.value_length": head_dim(config),
-        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
-        "rope.dimension_count": int(head_dim(config) * getattr(config, "partial_rotary_factor", 1.0)),
-    }
+def halves(config: Any, tensor: str, rows: int) -> Tensor | None:
+    """q and k, whose halves transformers rotates."""
+    heads = {"attn_q": config.num_attention_heads, "attn_k": kv_heads(config)}.get(tensor)
+    return None if heads is None else interleaved(rows, heads)
 
 
-def _windowed(config: Any) -> Settings:
-    """A window that llama.cpp does not apply here: the context ends where it would begin to matter."""
-    settings = _rotary(config)
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention" if _window(config) else "full_attention"]
-    if _window(config) and "sliding_attention" in kinds:
-        settings["context_length"] = min(settings["context_length"], _window(config))
-    return settings
+def by_head(config: Any, tensor: str, rows: int) -> Tensor | None:
+    """q, k and v, which alternate head by head and lie one after the other in a file."""
+    if tensor != "attn_qkv":
+        return None
+    return torch.arange(rows).reshape(config.num_attention_heads, 3, -1).swapaxes(0, 1).reshape(-1)
 
 
-def _experts(config: Any) -> Settings:
-    return {
-        "expert_count": getattr(config, "num_local_experts", None) or config.num_experts,
-        "expert_used_count": config.num_experts_per_tok,
-    }
+def grouped(config: Any, tensor: str, rows: int) -> Tensor | None:
+    """Falcon's: several heads of q, then k and v, group by group."""
+    if tensor != "attn_qkv":
+        return None
+    groups = of.falcon_heads(config)
+    where = torch.arange(rows).reshape(groups, config.num_attention_heads // groups + 2, -1)
+    return torch.cat([where[:, :-2].flatten(), where[:, -2].flatten(), where[:, -1].flatten()])
 
 
-def _mixtral(config: Any) -> Settings:
-    return _windowed(config) | _experts(config)
-
-
-def _qwen3_moe(config: Any) -> Settings:
-    if not config.norm_topk_prob:
-        raise UsageError("norm_topk_prob is false, and llama.cpp always divides the experts' weights by their sum")
-    if getattr(config, "mlp_only_layers", None) or getattr(config, "decoder_sparse_step", 1) != 1:
-        raise UsageError("some of its blocks have no experts, which llama.cpp does not expect in this family")
-    return _windowed(config) | _experts(config) | {"expert_feed_forward_length": config.moe_intermediate_size}
-
-
-def _gemma(every: int) -> Callable[[Any], Settings]:
-    """Gemma 2 and 3: every n-th block attends to everything, the others within a window."""
-
-    def settings(config: Any) -> Settings:
-        found = _rotary(config) | {"attention.sliding_window": config.sliding_window}
-        kinds = [
-            "full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(len(config.layer_types))
-        ]
-        if list(config.layer_types) != kinds:
-            raise UsageError(
-                "its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)", every=every
-            )
-        # llama.cpp takes this by the number of blocks: 46 and 62 are the models of 27 billion
-        wide = config.num_hidden_layers in (46, 62)
-        expected = config.hidden_size // config.num_attention_heads if wide else head_dim(config)
-        if config.query_pre_attn_scalar != expected:
-            raise UsageError(
-                "query_pre_attn_scalar is {value}, llama.cpp takes {expected}",
-                value=config.query_pre_attn_scalar,
-                expected=expected,
-            )
-        if getattr(config, "use_bidirectional_attention", None):
-            raise UsageError("it attends in both directions")
-        caps = {
-            "attn_logit_softcapping": config.attn_logit_softcapping,
-            "final_logit_softcapping": config.final_logit_softcapping,
-        }
-        if every == 2 and not all(caps.values()):
-            raise UsageError("it has no cap on logits, and llama.cpp always applies one in this family")
-        if every != 2 and caps["attn_logit_softcapping"]:
-            raise UsageError("it caps attention logits, which llama.cpp does not in this family")
-        return found | {key: float(value) for key, value in caps.items() if value}
-
-    return settings
-
-
-def _phi3(config: Any) -> Settings:
-    settings = _windowed(config)
-    rope = config.rope_parameters
-    fraction = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0))
-    settings["rope.dimension_count"] = int(head_dim(config) * fraction)
-    settings["rope.scaling.original_context_length"] = (
-        rope.get("original_max_position_embeddings") or config.original_max_position_embeddings
-    )
-    return settings
-
-
-def _gpt2(config: Any) -> Settings:
-    if config.scale_attn_by_inverse_layer_idx or not config.scale_attn_weights:
-        raise UsageError("it scales attention in a way that llama.cpp does not")
-    return _common(config) | {
-        "feed_forward_length": config.n_inner or 4 * config.hidden_size,
-        "attention.layer_norm_epsilon": float(config.layer_norm_epsilon),
-    }
-
-
-_LLAMA = Architecture(MODEL_ARCH.LLAMA, _windowed, permuted=True, factors=("llama3",))
+_GELU = ("gelu_new", "gelu_pytorch_tanh")
+_LLAMA = Architecture(MODEL_ARCH.LLAMA, of.windowed, order=halves, factors=("llama3",))
+_OLMO = Architecture(MODEL_ARCH.OLMO2, of.olmo, square=True)
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
-    "mixtral": Architecture(MODEL_ARCH.LLAMA, _mixtral, permuted=True),
-    "qwen2": Architecture(MODEL_ARCH.QWEN2, _windowed, square=True),
-    "qwen3": Architecture(MODEL_ARCH.QWEN3, _windowed),
-    "qwen3_moe": Architecture(MODEL_ARCH.QWEN3MOE, _qwen3_moe),
+    "mixtral": Architecture(MODEL_ARCH.LLAMA, of.mixtral, order=halves),
+    "qwen2": Architecture(MODEL_ARCH.QWEN2, of.windowed, square=True),
+    "qwen3": Architecture(MODEL_ARCH.QWEN3, of.windowed),
+    "qwen3_moe": Architecture(MODEL_ARCH.QWEN3MOE, of.qwen3_moe),
     "gemma2": Architecture(
-        MODEL_ARCH.GEMMA2, _gemma(2), activations=("gelu_pytorch_tanh",), shifted=True, always_tied=True
+        MODEL_ARCH.GEMMA2, of.gemma(2), activations=("gelu_pytorch_tanh",), shifted=True, always_tied=True
     ),
-    "gemma3_text": Architecture(MODEL_ARCH.GEMMA3, _gemma(6), activations=("gelu_pytorch_tanh",), shifted=True),
-    "phi3": Architecture(MODEL_ARCH.PHI3, _phi3, square=True, factors=("longrope",)),
-    "gpt2": Architecture(
-        MODEL_ARCH.GPT2, _gpt2, activations=("gelu_new", "gelu_pytorch_tanh"), transposed=True, prefix="transformer."
+    "gemma3_text": Architecture(MODEL_ARCH.GEMMA3, of.gemma(6), activations=("gelu_pytorch_tanh",), shifted=True),
+    "phi3": Architecture(MODEL_ARCH.PHI3, of.phi3, square=True, factors=("longrope",)),
+    "gpt2": Architecture(MODEL_ARCH.GPT2, of.gpt2, activations=_GELU, transposed=True, prefix="transformer."),
+    "exaone4": Architecture(MODEL_ARCH.EXAONE4, of.exaone4, factors=("llama3",)),
+    "smollm3": Architecture(MODEL_ARCH.SMOLLM3, of.smollm3, order=halves),
+    "olmo2": _OLMO,
+    "olmo3": _OLMO,
+    "granite": Architecture(MODEL_ARCH.GRANITE, of.granite, order=halves),
+    "stablelm": Architecture(MODEL_ARCH.STABLELM, of.stablelm, square=True),
+    "starcoder2": Architecture(MODEL_ARCH.STARCODER2, of.starcoder2, activations=_GELU, square=True),
+    "glm4": Architecture(MODEL_ARCH.GLM4, of.rotary),
+    "cohere2": Architecture(MODEL_ARCH.COHERE2, of.cohere2, always_tied=True),
+    "seed_oss": Architecture(MODEL_ARCH.SEED_OSS, of.seed_oss),
+    "ernie4_5": Architecture(MODEL_ARCH.ERNIE4_5, of.ernie),
+    "hunyuan_v1_dense": Architecture(MODEL_ARCH.HUNYUAN_DENSE, of.rotary),
+    "falcon": Architecture(MODEL_ARCH.FALCON, of.falcon, activations=_GELU, near=("gelu",), order=grouped, square=True),
+    "gpt_neox": Architecture(
+        MODEL_ARCH.GPTNEOX, of.gpt_neox, activations=_GELU, near=("gelu",), order=by_head, square=True
     ),
+    "qwen2_moe": Architecture(MODEL_ARCH.QWEN2MOE, of.qwen2_moe, square=True),
 }
 
 
@@ -188,9 +127,8 @@ def find_architecture(config: Any, source: str) -> Architecture:
             family=family,
             known=", ".join(ARCHITECTURES),
         )
-    act = getattr(config, "hidden_act", None) or getattr(config, "hidden_activation", None)
-    act = getattr(config, "hidden_activation", None) or getattr(config, "activation_function", None) or act
-    if act not in row.activations:
+    act = activation(config)
+    if act not in (*row.activations, *row.near):
         raise _not(
             source, row, "its activation is {act}, llama.cpp computes {theirs}", act=act, theirs=row.activations[0]
         )
@@ -205,7 +143,7 @@ def settings_of(config: Any, row: Architecture, source: str) -> tuple[Settings, 
     """The file's settings with the architecture's prefix, and tensors that are computed from the config."""
     try:
         found = row.settings(config)
-        rope, tensors = _rope(config, row) if "rope.dimension_count" in found else ({}, {})
+        rope, tensors = of.rope_settings(config, row.factors) if "rope.dimension_count" in found else ({}, {})
     except UsageError as error:
         raise _not(source, row, "{why}", why=error.message) from error
     return {f"{row.name}.{key}": value for key, value in (found | rope).items()}, tensors
@@ -227,57 +165,40 @@ EXPERT = re.compile(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.(
 EXPERT_PARTS = {"gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "down_proj": "down", "w2": "down"}
 
 
-def interleaved(rows: int, heads: int) -> Tensor:
-    """Where rows of q or k go: transformers rotates the halves of a head, llama.cpp's `llama` neighbouring rows."""
-    return torch.arange(rows).reshape(heads, 2, rows // heads // 2).swapaxes(1, 2).reshape(-1)
+def activation(config: Any) -> str:
+    """What stands in a model's feed-forward."""
+    names = ("hidden_activation", "activation_function", "activation", "hidden_act")
+    return next((str(getattr(config, name)) for name in names if getattr(config, name, None)), "")
 
 
-def head_dim(config: Any) -> int:
-    """Width of an attention head."""
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-
-
-def kv_heads(config: Any) -> int:
-    """How many heads keys and values have."""
-    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-
-
-def _window(config: Any) -> int:
-    return int(getattr(config, "sliding_window", None) or 0)
-
-
-def _rope(config: Any, row: Architecture) -> tuple[Settings, dict[str, Tensor]]:
-    """Rotary settings, and frequencies that llama.cpp takes as tensors."""
-    every: Mapping[str, Any] = config.rope_parameters or {}
-    local = every.get("sliding_attention")
-    said: Mapping[str, Any] = every.get("full_attention", every)
-    settings: Settings = {"rope.freq_base": float(said.get("rope_theta", 10000.0))}
-    if local is not None:
-        if local.get("rope_type", "default") != "default":
-            raise UsageError("its local rotary frequencies are scaled ({type})", type=local["rope_type"])
-        settings["rope.freq_base_swa"] = float(local["rope_theta"])
-    kind = said.get("rope_type", "default")
-    if kind == "linear":
-        return settings | {"rope.scaling.type": "linear", "rope.scaling.factor": float(said["factor"])}, {}
-    if kind == "llama3" and kind in row.factors:
-        scaled, _ = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
-        width = 2 * len(scaled)
-        plain = settings["rope.freq_base"] ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
-        return settings, {"rope_freqs.weight": plain / scaled}
-    if kind == "longrope" and kind in row.factors:
-        before = said.get("original_max_position_embeddings") or config.original_max_position_embeddings
-        longer = config.max_position_embeddings / before
-        strength = said.get("attention_factor")
-        if strength is None:
-            strength = math.sqrt(1 + math.log(longer) / math.log(before)) if longer > 1 else 1.0
-        settings |= {"rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(strength)}
-        return settings, {
-            f"rope_factors_{name}.weight": torch.tensor(said[f"{name}_factor"], dtype=torch.float32)
-            for name in ("long", "short")
-        }
-    if kind != "default":
-        raise UsageError("its rotary frequencies are scaled by {type!r}, which whet does not write", type=kind)
-    return settings, {}
+def remarks(config: Any, row: Architecture, settings: Settings, tensors: Mapping[str, Any]) -> list[Message]:
+    """What a file of the model does otherwise than the model. tensors: the file's, by name."""
+    found: list[Message] = []
+    length = settings[f"{row.name}.context_length"]
+    if length < config.max_position_embeddings:
+        found.append(
+            Message(
+                "the context is {length} tokens instead of {longer}: beyond the attention window llama.cpp would "
+                "compute something else for this family",
+                length=length,
+                longer=config.max_position_embeddings,
+            )
+        )
+    if "rope_factors_long.weight" in tensors:
+        found.append(
+            Message(
+                "llama.cpp takes the rotary frequencies for long text whenever it is opened with a longer context "
+                "than the model's first one, transformers when the text is longer"
+            )
+        )
+    if activation(config) in row.near:
+        found.append(
+            Message(
+                "llama.cpp computes {act} by its tanh approximation in this family: logits differ a little",
+                act=activation(config),
+            )
+        )
+    return found
 
 
 def _not(source: str, row: Architecture, template: str, /, **values: Any) -> UsageError:

@@ -12,7 +12,8 @@ from typing import Any
 
 from whet.anatomy import Anatomy, Linear
 from whet.budget import tables
-from whet.formats.gguf.architectures import EXPERT, EXPERT_PARTS, find_architecture, kv_heads, tensor_name
+from whet.formats.gguf.architectures import EXPERT, EXPERT_PARTS, find_architecture, tensor_name
+from whet.formats.gguf.settings import kv_heads
 from whet.grids import MIXES
 
 _VALUES = ("attn_v", "attn_qkv")  # q, k and v in one tensor count as values

@@ -37,8 +37,7 @@ from whet.formats.gguf.architectures import (
     EXPERT_PARTS,
     Architecture,
     find_architecture,
-    interleaved,
-    kv_heads,
+    remarks,
     settings_of,
     tensor_name,
 )
@@ -55,7 +54,7 @@ _FILE_TYPES = {
     **{"TQ1_0": 36, "TQ2_0": 37},
 }
 # Read in float32 by llama.cpp whatever the file says, or too small to be worth less: router and learned positions.
-_PLAIN = ("ffn_gate_inp.weight", "position_embd.weight")
+_PLAIN = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "position_embd.weight")
 _IGNORED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 
 
@@ -165,23 +164,7 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     ends = _ends(checkpoint)
     words = vocabulary(tokenizer, by_name["token_embd.weight"].shape[0], where, ends)
     layout = Layout(row.name, {}, tensors, source)
-    length = settings[f"{row.name}.context_length"]
-    if length < config.max_position_embeddings:
-        layout.notes.append(
-            Message(
-                "the context is {length} tokens instead of {longer}: beyond the attention window llama.cpp would "
-                "compute something else for this family",
-                length=length,
-                longer=config.max_position_embeddings,
-            )
-        )
-    if "rope_factors_long.weight" in by_name:
-        layout.notes.append(
-            Message(
-                "llama.cpp takes the rotary frequencies for long text whenever it is opened with a longer context "
-                "than the model's first one, transformers when the text is longer"
-            )
-        )
+    layout.notes += remarks(config, row, settings, by_name)
     named = fitting_name((known.get("base_model") or {}).get("name") or checkpoint.path.resolve().name, words)
     layout.notes = [*words.notes, *layout.notes]
     layout.entries = {**_general(layout, known, named), **settings, **words.entries}
@@ -324,10 +307,7 @@ def _stack(one: Placed, experts: Mapping[int, str], source: Source, kind: str | 
 
 
 def _order(row: Architecture, config: Any, target: str, rows: int) -> Tensor | None:
-    if not row.permuted:
-        return None
-    heads = {"attn_q": config.num_attention_heads, "attn_k": kv_heads(config)}.get(target.split(".")[-2])
-    return None if heads is None else interleaved(rows, heads)
+    return None if row.order is None else row.order(config, target.split(".")[-2], rows)
 
 
 def _bytes(tensor: Placed, source: Source) -> Tensor:

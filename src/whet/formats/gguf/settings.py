@@ -1,0 +1,326 @@
+"""What a transformers config says, in the settings of llama.cpp's architectures.
+
+What a row cannot express exactly is refused by name: llama.cpp reads a wrong setting without a word and computes
+something else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from whet.errors import UsageError
+
+Settings = dict[str, Any]
+
+
+def common(config: Any) -> Settings:
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "attention.head_count": config.num_attention_heads,
+        "vocab_size": config.vocab_size,
+    }
+
+
+def rotary(config: Any) -> Settings:
+    """Rotary positions and RMS norms."""
+    return _rotated(config) | {"attention.layer_norm_rms_epsilon": float(config.rms_norm_eps)}
+
+
+def _rotated(config: Any) -> Settings:
+    rope = getattr(config, "rope_parameters", None) or {}
+    fraction = rope.get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", 1.0)
+    return common(config) | {
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count_kv": kv_heads(config),
+        "attention.key_length": head_dim(config),
+        "attention.value_length": head_dim(config),
+        "rope.dimension_count": int(head_dim(config) * fraction),
+    }
+
+
+def windowed(config: Any) -> Settings:
+    """A window that llama.cpp does not apply here: the context ends where it would begin to matter."""
+    return _cut(config, rotary(config))
+
+
+def _cut(config: Any, settings: Settings) -> Settings:
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention" if _window(config) else "full_attention"]
+    if _window(config) and "sliding_attention" in kinds:
+        settings["context_length"] = min(settings["context_length"], _window(config))
+    return settings
+
+
+def experts(config: Any) -> Settings:
+    return {
+        "expert_count": getattr(config, "num_local_experts", None) or config.num_experts,
+        "expert_used_count": config.num_experts_per_tok,
+    }
+
+
+def mixtral(config: Any) -> Settings:
+    return windowed(config) | experts(config)
+
+
+def qwen3_moe(config: Any) -> Settings:
+    if not config.norm_topk_prob:
+        raise UsageError("norm_topk_prob is false, and llama.cpp always divides the experts' weights by their sum")
+    if getattr(config, "mlp_only_layers", None) or getattr(config, "decoder_sparse_step", 1) != 1:
+        raise UsageError("some of its blocks have no experts, which llama.cpp does not expect in this family")
+    return windowed(config) | experts(config) | {"expert_feed_forward_length": config.moe_intermediate_size}
+
+
+def gemma(every: int) -> Callable[[Any], Settings]:
+    """Gemma 2 and 3: every n-th block attends to everything, the others within a window."""
+
+    def settings(config: Any) -> Settings:
+        found = rotary(config) | {"attention.sliding_window": config.sliding_window}
+        kinds = [
+            "full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(len(config.layer_types))
+        ]
+        if list(config.layer_types) != kinds:
+            raise UsageError(
+                "its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)", every=every
+            )
+        # llama.cpp takes this by the number of blocks: 46 and 62 are the models of 27 billion
+        wide = config.num_hidden_layers in (46, 62)
+        expected = config.hidden_size // config.num_attention_heads if wide else head_dim(config)
+        if config.query_pre_attn_scalar != expected:
+            raise UsageError(
+                "query_pre_attn_scalar is {value}, llama.cpp takes {expected}",
+                value=config.query_pre_attn_scalar,
+                expected=expected,
+            )
+        if getattr(config, "use_bidirectional_attention", None):
+            raise UsageError("it attends in both directions")
+        caps = {
+            "attn_logit_softcapping": config.attn_logit_softcapping,
+            "final_logit_softcapping": config.final_logit_softcapping,
+        }
+        if every == 2 and not all(caps.values()):
+            raise UsageError("it has no cap on logits, and llama.cpp always applies one in this family")
+        if every != 2 and caps["attn_logit_softcapping"]:
+            raise UsageError("it caps attention logits, which llama.cpp does not in this family")
+        return found | {key: float(value) for key, value in caps.items() if value}
+
+    return settings
+
+
+def phi3(config: Any) -> Settings:
+    settings = windowed(config)
+    rope = config.rope_parameters
+    fraction = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0))
+    settings["rope.dimension_count"] = int(head_dim(config) * fraction)
+    settings["rope.scaling.original_context_length"] = (
+        rope.get("original_max_position_embeddings") or config.original_max_position_embeddings
+    )
+    return settings
+
+
+def gpt2(config: Any) -> Settings:
+    if config.scale_attn_by_inverse_layer_idx or not config.scale_attn_weights:
+        raise UsageError("it scales attention in a way that llama.cpp does not")
+    return common(config) | {
+        "feed_forward_length": config.n_inner or 4 * config.hidden_size,
+        "attention.layer_norm_epsilon": float(config.layer_norm_epsilon),
+    }
+
+
+def smollm3(config: Any) -> Settings:
+    """Every fourth block has no positions."""
+    if [bool(one) for one in config.no_rope_layers] != _but_every(4, config.num_hidden_layers):
+        raise UsageError("its blocks without positions are not every fourth one, as llama.cpp expects")
+    return windowed(config)
+
+
+def olmo(config: Any) -> Settings:
+    """OLMo 2, and OLMo 3, whose blocks attend within a window but for every fourth."""
+    if config.tie_word_embeddings:
+        raise UsageError("its head is the embedding, and llama.cpp reads a head of its own in this family")
+    settings = rotary(config)
+    if any(kind == "sliding_attention" for kind in getattr(config, "layer_types", None) or ()):
+        _check_windows(config)
+        thetas = {kind["rope_theta"] for kind in config.rope_parameters.values() if isinstance(kind, dict)}
+        if len(thetas) > 1:
+            raise UsageError("its rotary frequencies differ from block to block")
+        settings["attention.sliding_window"] = config.sliding_window
+    return settings
+
+
+def exaone4(config: Any) -> Settings:
+    """With windows in all blocks but every fourth, which alone has no positions then; or without any."""
+    large = config.num_hidden_layers == 64
+    if bool(_window(config)) != large:
+        raise UsageError("llama.cpp gives windows of attention to models of 64 blocks in this family, and to no others")
+    if not large:
+        return rotary(config)
+    _check_windows(config)
+    return rotary(config) | {"attention.sliding_window": config.sliding_window}
+
+
+def cohere2(config: Any) -> Settings:
+    """Attention and feed-forward in parallel; every fourth block attends to everything, without positions."""
+    _check_windows(config)
+    return _rotated(config) | {
+        "attention.layer_norm_epsilon": float(config.layer_norm_eps),
+        "attention.sliding_window": config.sliding_window,
+        "logit_scale": float(config.logit_scale),
+    }
+
+
+def granite(config: Any) -> Settings:
+    """What its embedding, attention, blocks and head multiply by."""
+    return rotary(config) | {
+        "embedding_scale": float(config.embedding_multiplier),
+        "attention.scale": float(config.attention_multiplier),
+        "residual_scale": float(config.residual_multiplier),
+        "logit_scale": float(config.logits_scaling),
+    }
+
+
+def seed_oss(config: Any) -> Settings:
+    """Biases of q, k and v only."""
+    if config.attention_out_bias or config.mlp_bias:
+        raise UsageError("it has biases that llama.cpp does not read in this family")
+    return rotary(config)
+
+
+def ernie(config: Any) -> Settings:
+    """No biases at all."""
+    if config.use_bias:
+        raise UsageError("it has biases that llama.cpp does not read in this family")
+    return rotary(config)
+
+
+def stablelm(config: Any) -> Settings:
+    """Norms that take the mean away."""
+    if config.qk_layernorm:
+        raise UsageError("its queries and keys go through norms of their own, head by head, which whet does not write")
+    if config.tie_word_embeddings:
+        raise UsageError("its head is the embedding, and llama.cpp reads a head of its own in this family")
+    return _rotated(config) | {"attention.layer_norm_epsilon": float(config.layer_norm_eps)}
+
+
+def starcoder2(config: Any) -> Settings:
+    """Biases everywhere."""
+    if not config.use_bias:
+        raise UsageError("it has no biases, and llama.cpp reads some in this family")
+    return _cut(config, _rotated(config)) | {"attention.layer_norm_epsilon": float(config.norm_epsilon)}
+
+
+def falcon(config: Any) -> Settings:
+    """Rotary positions, no biases, attention and feed-forward in parallel."""
+    if config.alibi or config.bias or not (config.new_decoder_architecture or config.parallel_attn):
+        raise UsageError("it has ALiBi, biases or blocks that are not parallel, which llama.cpp does not compute")
+    if not (config.new_decoder_architecture or config.multi_query):
+        raise UsageError("every head has keys and values of its own, in rows that whet does not put in order")
+    if config.new_decoder_architecture and (config.num_ln_in_parallel_attn or 2) != 2:
+        raise UsageError("its newer blocks have one norm, and llama.cpp expects two")
+    return common(config) | {
+        "feed_forward_length": config.ffn_hidden_size,
+        "attention.head_count_kv": falcon_heads(config),
+        "attention.layer_norm_epsilon": float(config.layer_norm_epsilon),
+        "rope.dimension_count": head_dim(config),
+    }
+
+
+def falcon_heads(config: Any) -> int:
+    """How many heads keys and values of a Falcon have."""
+    return int(config.num_kv_heads) if config.new_decoder_architecture else 1
+
+
+def gpt_neox(config: Any) -> Settings:
+    """Part of each head is rotated; attention and feed-forward are parallel or not."""
+    if not config.attention_bias or config.tie_word_embeddings:
+        raise UsageError("llama.cpp reads biases of attention and a head of its own in this family")
+    return _rotated(config) | {
+        "attention.layer_norm_epsilon": float(config.layer_norm_eps),
+        "attention.head_count_kv": config.num_attention_heads,
+        "use_parallel_residual": bool(config.use_parallel_residual),
+    }
+
+
+def qwen2_moe(config: Any) -> Settings:
+    """Experts whose weights are not made to sum to one, and one that every token goes to."""
+    if config.norm_topk_prob:
+        raise UsageError("norm_topk_prob is true, and llama.cpp never divides the experts' weights by their sum here")
+    if config.mlp_only_layers or config.decoder_sparse_step != 1:
+        raise UsageError("some of its blocks have no experts, which llama.cpp does not expect in this family")
+    if config.tie_word_embeddings:
+        raise UsageError("its head is the embedding, and llama.cpp reads a head of its own in this family")
+    lengths = {
+        "expert_feed_forward_length": config.moe_intermediate_size,
+        "expert_shared_feed_forward_length": config.shared_expert_intermediate_size,
+    }
+    return windowed(config) | experts(config) | lengths
+
+
+def _but_every(step: int, blocks: int) -> list[bool]:
+    return [(i + 1) % step != 0 for i in range(blocks)]
+
+
+def _check_windows(config: Any) -> None:
+    """Raises UsageError unless all blocks but every fourth attend within a window."""
+    kinds = [kind == "sliding_attention" for kind in config.layer_types]
+    if kinds != _but_every(4, config.num_hidden_layers) or not _window(config):
+        raise UsageError(
+            "its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)", every=4
+        )
+
+
+def head_dim(config: Any) -> int:
+    """Width of an attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def kv_heads(config: Any) -> int:
+    """How many heads keys and values have."""
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
+def _window(config: Any) -> int:
+    return int(getattr(config, "sliding_window", None) or 0)
+
+
+def rope_settings(config: Any, factors: tuple[str, ...]) -> tuple[Settings, dict[str, Tensor]]:
+    """Rotary settings, and frequencies that llama.cpp takes as tensors."""
+    every: Mapping[str, Any] = config.rope_parameters or {}
+    local = every.get("sliding_attention")
+    said: Mapping[str, Any] = every.get("full_attention", every)
+    settings: Settings = {"rope.freq_base": float(said.get("rope_theta", 10000.0))}
+    if local is not None:
+        if local.get("rope_type", "default") != "default":
+            raise UsageError("its local rotary frequencies are scaled ({type})", type=local["rope_type"])
+        settings["rope.freq_base_swa"] = float(local["rope_theta"])
+    kind = said.get("rope_type", "default")
+    if kind == "linear":
+        return settings | {"rope.scaling.type": "linear", "rope.scaling.factor": float(said["factor"])}, {}
+    if kind == "llama3" and kind in factors:
+        scaled, _ = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
+        width = 2 * len(scaled)
+        plain = settings["rope.freq_base"] ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
+        return settings, {"rope_freqs.weight": plain / scaled}
+    if kind == "longrope" and kind in factors:
+        before = said.get("original_max_position_embeddings") or config.original_max_position_embeddings
+        longer = config.max_position_embeddings / before
+        strength = said.get("attention_factor")
+        if strength is None:
+            strength = math.sqrt(1 + math.log(longer) / math.log(before)) if longer > 1 else 1.0
+        settings |= {"rope.scaling.type": "longrope", "rope.scaling.attn_factor": float(strength)}
+        return settings, {
+            f"rope_factors_{name}.weight": torch.tensor(said[f"{name}_factor"], dtype=torch.float32)
+            for name in ("long", "short")
+        }
+    if kind == "dynamic" and said.get("alpha"):  # Hunyuan's: frequencies of another base, whatever the length
+        width = head_dim(config)
+        return {"rope.freq_base": settings["rope.freq_base"] * float(said["alpha"]) ** (width / (width - 2))}, {}
+    if kind != "default":
+        raise UsageError("its rotary frequencies are scaled by {type!r}, which whet does not write", type=kind)
+    return settings, {}
