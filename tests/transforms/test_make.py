@@ -327,7 +327,7 @@ def test_tensors_without_a_name_may_read_the_stream(tmp_path):
             r"'awk' is not known. Did you mean awq\? Transforms: smooth, awq, rotate, quarot, spinquant, auto",
         ),
         ("olmoe", {"transform": "awq"}, r"no table of the family olmoe.*where --transform awq folds in"),
-        ("stablelm", {"transform": "awq"}, r"folds into nothing of m.*whet has no table of what gives it"),
+        ("arcee", {"transform": "awq"}, r"folds into nothing of m.*whet has no table of what gives it"),
         (
             "llama",
             {"transform": "awq", "scheme": "fp8-tensor"},

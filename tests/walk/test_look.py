@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import models
 import whet
+from whet.anatomy import FAMILIES
 from whet.checkpoint import Checkpoint, load_model
 from whet.errors import UsageError
 from whet.steps.original import open_original
@@ -35,6 +36,13 @@ QUICK = ("falcon", "granite", "lfm2", "stablelm")
 families = pytest.mark.parametrize(
     "family", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in FOUND]
 )
+
+
+@pytest.fixture(autouse=True)
+def without_rows(monkeypatch):
+    """Families that have a row by now are found as if they had none: their blocks differ as those of others do."""
+    for name in FOUND:
+        monkeypatch.delitem(FAMILIES, name, raising=False)
 
 
 def make(folder, family, **more):

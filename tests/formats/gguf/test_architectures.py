@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from gguf_models import CASES, EXPERTS, GEMMA, make
@@ -9,10 +11,16 @@ from whet.checkpoint.gguf import read_gguf
 from whet.errors import UsageError
 from whet.formats.export import export
 from whet.formats.gguf import ARCHITECTURES, plan_gguf
+from whet.formats.gguf.architectures import by_head, grouped
 from whet.targets import find_target
 
+# Others of their families, or slow: `make test-all` proves them.
+REST = ("exaone4, windows", "exaone4, llama 3", "stablelm, in parallel", "gpt_neox, in turn", "hunyuan, another base")
 
-@pytest.mark.parametrize("case", CASES)
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.long) if case in REST else case for case in CASES]
+)
 def test_every_family_is_the_same_model_in_llama_cpp(case, tmp_path):
     pytest.importorskip("llama_cpp")
     family, more = CASES[case]
@@ -41,6 +49,32 @@ REFUSED = {
     "window": ("gemma2", {**GEMMA, "layer_types": ["full_attention"] * 2}, "its blocks do not alternate"),
     "scale": ("gemma3_text", {**GEMMA, "query_pre_attn_scalar": 24}, "query_pre_attn_scalar is 24, llama.cpp takes 16"),
     "head": ("gemma2", {**GEMMA, "tie_word_embeddings": False}, "its head is a tensor of its own"),
+    "biases": (
+        "hunyuan_v1_dense",
+        {"head_dim": 16, "pad_token_id": None, "attention_bias": True},
+        "attention_bias is true, and llama.cpp does not read those biases",
+    ),
+    "positions": (
+        "smollm3",
+        {"pad_token_id": None, "no_rope_layers": [0, 1]},
+        "its blocks without positions are not every fourth one",
+    ),
+    "windows of few blocks": ("exaone4", {"sliding_window": 16}, "windows of attention to models of 64 blocks"),
+    "windows elsewhere": (
+        "cohere2",
+        {"pad_token_id": None, "sliding_window": 16, "layer_types": ["full_attention", "sliding_attention"]},
+        "its blocks do not alternate as llama.cpp expects",
+    ),
+    "norms of heads": ("stablelm", {"qk_layernorm": True}, "its queries and keys go through norms of their own"),
+    "no biases": ("starcoder2", {"use_bias": False}, "it has no biases"),
+    "ALiBi": ("falcon", {"alibi": True}, "it has ALiBi, biases or blocks that are not parallel"),
+    "keys of every head": ("falcon", {"multi_query": False}, "every head has keys and values of its own"),
+    "shared head": ("olmo2", {"pad_token_id": None, "tie_word_embeddings": True}, "its head is the embedding"),
+    "weights of experts": (
+        "qwen2_moe",
+        {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "norm_topk_prob": True},
+        "norm_topk_prob is true",
+    ),
     "experts": (
         "qwen3_moe",
         {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "norm_topk_prob": False},
@@ -62,3 +96,18 @@ def test_a_window_llama_cpp_does_not_have_ends_the_context(tmp_path):
     layout = plan_gguf(make(tmp_path / "model", "mistral", {"sliding_window": 24}))
     assert layout.entries["llama.context_length"] == 24
     assert "the context is 24 tokens instead of 128" in layout.notes[0]
+
+
+def test_what_llama_cpp_computes_nearly_is_told(tmp_path):
+    layout = plan_gguf(make(tmp_path / "model", "falcon", {"ffn_hidden_size": 96}))
+    assert "computes gelu by its tanh approximation" in layout.notes[0]
+    assert plan_gguf(make(tmp_path / "other", "falcon", {"ffn_hidden_size": 96, "activation": "gelu_new"})).notes == []
+
+
+def test_rows_of_q_k_and_v_that_alternate_are_put_in_order(tmp_path):
+    """Group by group in Falcon, head by head in GPT-NeoX: what a number in each row says where it came from."""
+    neox = SimpleNamespace(num_attention_heads=2)
+    assert by_head(neox, "attn_qkv", 12).tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
+    falcon = SimpleNamespace(num_attention_heads=4, num_kv_heads=2, new_decoder_architecture=True)
+    assert grouped(falcon, "attn_qkv", 8).tolist() == [0, 1, 4, 5, 2, 6, 3, 7]
+    assert by_head(neox, "attn_output", 12) is None and grouped(falcon, "ffn_up", 8) is None

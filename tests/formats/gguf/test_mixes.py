@@ -25,6 +25,7 @@ from whet.targets import find_target, stand_in
 TEXT = models.documents(20)
 # Blocks enough for every rule; wide enough for K-quants, but for one; one, two and four heads on one value.
 WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 9}
+EXPERTS = {**WIDE, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256}
 CASES = {
     "llama": ("llama", {**WIDE, "num_hidden_layers": 17, "num_key_value_heads": 1}),
     "llama, tied": ("llama", {**WIDE, "tie_word_embeddings": True}),
@@ -32,11 +33,11 @@ CASES = {
     "llama, 70B": ("llama", {**WIDE, "num_hidden_layers": 80}),
     "phi3": ("phi3", {**WIDE, "num_key_value_heads": 4, "pad_token_id": None}),
     "gpt2": ("gpt2", {"n_embd": 256, "n_layer": 9, "n_head": 4, "n_positions": 128}),
+    "gpt_neox": ("gpt_neox", WIDE),
+    "cohere2": ("cohere2", {**WIDE, "num_hidden_layers": 8, "sliding_window": 16, "pad_token_id": None}),
+    "glm4": ("glm4", {**WIDE, "head_dim": 64, "pad_token_id": None}),
     "mixtral": ("mixtral", {**WIDE, "num_local_experts": 8, "num_experts_per_tok": 2}),
-    "qwen3_moe": (
-        "qwen3_moe",
-        {**WIDE, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "norm_topk_prob": True},
-    ),
+    "qwen3_moe": ("qwen3_moe", {**EXPERTS, "norm_topk_prob": True}),
 }
 
 

@@ -30,8 +30,8 @@ class Architecture:
     its code computes; near: such that it computes something close to. order: where the rows of a tensor (`attn_q`) go,
     None where they stay. shifted: norms are stored as one plus the weight. transposed: linears of blocks are stored
     `[in, out]` by transformers. always_tied: it has no head of its own. square: heads times their width must be the
-    hidden width. factors: the tensor that takes rotary frequencies, by their kind. prefix: what some checkpoints leave
-    out before the names of tensors.
+    hidden width. factors: the tensor that takes rotary frequencies, by their kind. unbiased: config entries of
+    biases that its code does not read. prefix: what some checkpoints leave out before the names of tensors.
     """
 
     arch: MODEL_ARCH
@@ -44,6 +44,7 @@ class Architecture:
     always_tied: bool = False
     square: bool = False
     factors: tuple[str, ...] = ()
+    unbiased: tuple[str, ...] = ()
     prefix: str = ""
 
     @property
@@ -81,14 +82,14 @@ def grouped(config: Any, tensor: str, rows: int) -> Tensor | None:
 
 _GELU = ("gelu_new", "gelu_pytorch_tanh")
 _LLAMA = Architecture(MODEL_ARCH.LLAMA, of.windowed, order=halves, factors=("llama3",))
-_OLMO = Architecture(MODEL_ARCH.OLMO2, of.olmo, square=True)
+_OLMO = Architecture(MODEL_ARCH.OLMO2, of.olmo, square=True, unbiased=("attention_bias",))
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "mixtral": Architecture(MODEL_ARCH.LLAMA, of.mixtral, order=halves),
     "qwen2": Architecture(MODEL_ARCH.QWEN2, of.windowed, square=True),
-    "qwen3": Architecture(MODEL_ARCH.QWEN3, of.windowed),
+    "qwen3": Architecture(MODEL_ARCH.QWEN3, of.windowed, unbiased=("attention_bias",)),
     "qwen3_moe": Architecture(MODEL_ARCH.QWEN3MOE, of.qwen3_moe),
     "gemma2": Architecture(
         MODEL_ARCH.GEMMA2, of.gemma(2), activations=("gelu_pytorch_tanh",), shifted=True, always_tied=True
@@ -96,18 +97,20 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma3_text": Architecture(MODEL_ARCH.GEMMA3, of.gemma(6), activations=("gelu_pytorch_tanh",), shifted=True),
     "phi3": Architecture(MODEL_ARCH.PHI3, of.phi3, square=True, factors=("longrope",)),
     "gpt2": Architecture(MODEL_ARCH.GPT2, of.gpt2, activations=_GELU, transposed=True, prefix="transformer."),
-    "exaone4": Architecture(MODEL_ARCH.EXAONE4, of.exaone4, factors=("llama3",)),
-    "smollm3": Architecture(MODEL_ARCH.SMOLLM3, of.smollm3, order=halves),
+    "exaone4": Architecture(MODEL_ARCH.EXAONE4, of.exaone4, square=True, factors=("llama3",)),
+    "smollm3": Architecture(MODEL_ARCH.SMOLLM3, of.smollm3, order=halves, unbiased=("attention_bias", "mlp_bias")),
     "olmo2": _OLMO,
     "olmo3": _OLMO,
     "granite": Architecture(MODEL_ARCH.GRANITE, of.granite, order=halves),
     "stablelm": Architecture(MODEL_ARCH.STABLELM, of.stablelm, square=True),
     "starcoder2": Architecture(MODEL_ARCH.STARCODER2, of.starcoder2, activations=_GELU, square=True),
     "glm4": Architecture(MODEL_ARCH.GLM4, of.rotary),
-    "cohere2": Architecture(MODEL_ARCH.COHERE2, of.cohere2, always_tied=True),
-    "seed_oss": Architecture(MODEL_ARCH.SEED_OSS, of.seed_oss),
-    "ernie4_5": Architecture(MODEL_ARCH.ERNIE4_5, of.ernie),
-    "hunyuan_v1_dense": Architecture(MODEL_ARCH.HUNYUAN_DENSE, of.rotary),
+    "cohere2": Architecture(
+        MODEL_ARCH.COHERE2, of.cohere2, always_tied=True, square=True, unbiased=("attention_bias",)
+    ),
+    "seed_oss": Architecture(MODEL_ARCH.SEED_OSS, of.rotary, unbiased=("attention_out_bias", "mlp_bias")),
+    "ernie4_5": Architecture(MODEL_ARCH.ERNIE4_5, of.rotary, unbiased=("use_bias",)),
+    "hunyuan_v1_dense": Architecture(MODEL_ARCH.HUNYUAN_DENSE, of.rotary, unbiased=("attention_bias",)),
     "falcon": Architecture(MODEL_ARCH.FALCON, of.falcon, activations=_GELU, near=("gelu",), order=grouped, square=True),
     "gpt_neox": Architecture(
         MODEL_ARCH.GPTNEOX, of.gpt_neox, activations=_GELU, near=("gelu",), order=by_head, square=True
@@ -134,6 +137,9 @@ def find_architecture(config: Any, source: str) -> Architecture:
         )
     if row.square and head_dim(config) * config.num_attention_heads != config.hidden_size:
         raise _not(source, row, "its heads are not as wide together as its hidden states")
+    biases = [name for name in row.unbiased if getattr(config, name, False)]
+    if biases:
+        raise _not(source, row, "{entry} is true, and llama.cpp does not read those biases", entry=biases[0])
     if row.always_tied and not config.tie_word_embeddings:
         raise _not(source, row, "its head is a tensor of its own, and llama.cpp reads the embedding instead")
     return row

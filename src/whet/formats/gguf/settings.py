@@ -36,7 +36,7 @@ def rotary(config: Any) -> Settings:
 
 def _rotated(config: Any) -> Settings:
     rope = getattr(config, "rope_parameters", None) or {}
-    fraction = rope.get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", 1.0)
+    fraction = float(rope.get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", None) or 1.0)
     return common(config) | {
         "feed_forward_length": config.intermediate_size,
         "attention.head_count_kv": kv_heads(config),
@@ -183,20 +183,6 @@ def granite(config: Any) -> Settings:
         "residual_scale": float(config.residual_multiplier),
         "logit_scale": float(config.logits_scaling),
     }
-
-
-def seed_oss(config: Any) -> Settings:
-    """Biases of q, k and v only."""
-    if config.attention_out_bias or config.mlp_bias:
-        raise UsageError("it has biases that llama.cpp does not read in this family")
-    return rotary(config)
-
-
-def ernie(config: Any) -> Settings:
-    """No biases at all."""
-    if config.use_bias:
-        raise UsageError("it has biases that llama.cpp does not read in this family")
-    return rotary(config)
 
 
 def stablelm(config: Any) -> Settings:
