@@ -9,6 +9,7 @@ import models
 
 GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16}
 EXPERTS = {"num_experts_per_tok": 2, "num_hidden_layers": 2}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
 LONG = {"short_factor": [1.0 + 0.1 * i for i in range(8)], "long_factor": [2.0 + 0.3 * i for i in range(8)]}
 # A family and what is special about one of its models; widths as in `models`.
 CASES = {
@@ -32,6 +33,8 @@ CASES = {
     "mistral": ("mistral", {"sliding_window": 24}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 16}),
+    "qwen3, yarn": ("qwen3", {"rope_parameters": YARN}),
+    "llama, yarn and a strength": ("llama", {"rope_parameters": {**YARN, "attention_factor": 0.8}}),
     "gemma2": ("gemma2", {**GEMMA, "num_hidden_layers": 3, "tie_word_embeddings": True}),
     "gemma3": ("gemma3_text", {**GEMMA, "num_hidden_layers": 7, "tie_word_embeddings": True}),
     "phi3": ("phi3", {"pad_token_id": None}),

@@ -73,15 +73,6 @@ def _rotary(config: Any) -> Settings:
     }
 
 
-def _windowed(config: Any) -> Settings:
-    """A window that llama.cpp does not apply here: the context ends where it would begin to matter."""
-    settings = _rotary(config)
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention" if _window(config) else "full_attention"]
-    if _window(config) and "sliding_attention" in kinds:
-        settings["context_length"] = min(settings["context_length"], _window(config))
-    return settings
-
-
 def _experts(config: Any) -> Settings:
     return {
         "expert_count": getattr(config, "num_local_experts", None) or config.num_experts,
@@ -90,7 +81,7 @@ def _experts(config: Any) -> Settings:
 
 
 def _mixtral(config: Any) -> Settings:
-    return _windowed(config) | _experts(config)
+    return _rotary(config) | _experts(config)
 
 
 def _qwen3_moe(config: Any) -> Settings:
@@ -98,7 +89,7 @@ def _qwen3_moe(config: Any) -> Settings:
         raise UsageError("norm_topk_prob is false, and llama.cpp always divides the experts' weights by their sum")
     if getattr(config, "mlp_only_layers", None) or getattr(config, "decoder_sparse_step", 1) != 1:
         raise UsageError("some of its blocks have no experts, which llama.cpp does not expect in this family")
-    return _windowed(config) | _experts(config) | {"expert_feed_forward_length": config.moe_intermediate_size}
+    return _rotary(config) | _experts(config) | {"expert_feed_forward_length": config.moe_intermediate_size}
 
 
 def _gemma(every: int) -> Callable[[Any], Settings]:
@@ -138,7 +129,7 @@ def _gemma(every: int) -> Callable[[Any], Settings]:
 
 
 def _phi3(config: Any) -> Settings:
-    settings = _windowed(config)
+    settings = _rotary(config)
     rope = config.rope_parameters
     fraction = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0))
     settings["rope.dimension_count"] = int(head_dim(config) * fraction)
@@ -157,14 +148,14 @@ def _gpt2(config: Any) -> Settings:
     }
 
 
-_LLAMA = Architecture(MODEL_ARCH.LLAMA, _windowed, permuted=True, factors=("llama3",))
+_LLAMA = Architecture(MODEL_ARCH.LLAMA, _rotary, permuted=True, factors=("llama3",))
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "mixtral": Architecture(MODEL_ARCH.LLAMA, _mixtral, permuted=True),
-    "qwen2": Architecture(MODEL_ARCH.QWEN2, _windowed, square=True),
-    "qwen3": Architecture(MODEL_ARCH.QWEN3, _windowed),
+    "qwen2": Architecture(MODEL_ARCH.QWEN2, _rotary, square=True),
+    "qwen3": Architecture(MODEL_ARCH.QWEN3, _rotary),
     "qwen3_moe": Architecture(MODEL_ARCH.QWEN3MOE, _qwen3_moe),
     "gemma2": Architecture(
         MODEL_ARCH.GEMMA2, _gemma(2), activations=("gelu_pytorch_tanh",), shifted=True, always_tied=True
@@ -242,8 +233,11 @@ def kv_heads(config: Any) -> int:
     return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
-def _window(config: Any) -> int:
-    return int(getattr(config, "sliding_window", None) or 0)
+def window_of(config: Any) -> int:
+    """Tokens that blocks with an attention window look back at; 0 where no block has one."""
+    width = int(getattr(config, "sliding_window", None) or 0)
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    return width if "sliding_attention" in kinds else 0
 
 
 def _rope(config: Any, row: Architecture) -> tuple[Settings, dict[str, Tensor]]:
@@ -259,6 +253,8 @@ def _rope(config: Any, row: Architecture) -> tuple[Settings, dict[str, Tensor]]:
     kind = said.get("rope_type", "default")
     if kind == "linear":
         return settings | {"rope.scaling.type": "linear", "rope.scaling.factor": float(said["factor"])}, {}
+    if kind == "yarn":
+        return settings | _yarn(said, config), {}
     if kind == "llama3" and kind in row.factors:
         scaled, _ = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
         width = 2 * len(scaled)
@@ -278,6 +274,24 @@ def _rope(config: Any, row: Architecture) -> tuple[Settings, dict[str, Tensor]]:
     if kind != "default":
         raise UsageError("its rotary frequencies are scaled by {type!r}, which whet does not write", type=kind)
     return settings, {}
+
+
+def _yarn(said: Mapping[str, Any], config: Any) -> Settings:
+    """YaRN's frequencies (arXiv:2309.00071), which llama.cpp computes itself; refuses what it computes otherwise."""
+    if not said.get("truncate", True):
+        raise UsageError("its YaRN frequencies change between two channels (truncate is false), llama.cpp's at one")
+    if (said.get("beta_fast") or 32, said.get("beta_slow") or 1) != (32, 1):
+        raise UsageError("its YaRN has beta_fast and beta_slow of its own, llama.cpp takes 32 and 1 in this family")
+    before = said.get("original_max_position_embeddings") or config.max_position_embeddings
+    factor = float(said.get("factor") or config.max_position_embeddings / before)
+    _, strength = ROPE_INIT_FUNCTIONS["yarn"](config, torch.device("cpu"))
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": factor,
+        "rope.scaling.original_context_length": int(before),
+        # llama.cpp multiplies cosines and sines by what the paper recommends, and by this
+        "rope.scaling.attn_factor": float(strength) / (1 + 0.1 * math.log(factor)),
+    }
 
 
 def _not(source: str, row: Architecture, template: str, /, **values: Any) -> UsageError:

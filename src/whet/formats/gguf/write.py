@@ -41,6 +41,7 @@ from whet.formats.gguf.architectures import (
     kv_heads,
     settings_of,
     tensor_name,
+    window_of,
 )
 from whet.formats.gguf.blocks import FLOAT_BYTES, FLOAT_TYPES, float_rows, row_bytes
 from whet.formats.gguf.source import Source
@@ -165,14 +166,13 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     ends = _ends(checkpoint)
     words = vocabulary(tokenizer, by_name["token_embd.weight"].shape[0], where, ends)
     layout = Layout(row.name, {}, tensors, source)
-    length = settings[f"{row.name}.context_length"]
-    if length < config.max_position_embeddings:
+    window = 0 if f"{row.name}.attention.sliding_window" in settings else window_of(config)
+    if 0 < window < settings[f"{row.name}.context_length"]:
         layout.notes.append(
             Message(
-                "the context is {length} tokens instead of {longer}: beyond the attention window llama.cpp would "
-                "compute something else for this family",
-                length=length,
-                longer=config.max_position_embeddings,
+                "llama.cpp has no attention window in this family: in texts of more than {window} tokens it looks back "
+                "further than the model does",
+                window=window,
             )
         )
     if "rope_factors_long.weight" in by_name:
