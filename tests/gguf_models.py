@@ -9,6 +9,7 @@ import models
 
 GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16}
 EXPERTS = {"num_experts_per_tok": 2, "num_hidden_layers": 2}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
 LONG = {"short_factor": [1.0 + 0.1 * i for i in range(8)], "long_factor": [2.0 + 0.3 * i for i in range(8)]}
 LLAMA_3 = {
     "rope_type": "llama3",
@@ -28,6 +29,8 @@ CASES = {
     "mistral": ("mistral", {"sliding_window": 24}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 16}),
+    "qwen3, yarn": ("qwen3", {"rope_parameters": YARN}),
+    "llama, yarn and a strength": ("llama", {"rope_parameters": {**YARN, "attention_factor": 0.8}}),
     "gemma2": ("gemma2", {**GEMMA, "num_hidden_layers": 3, "tie_word_embeddings": True}),
     "gemma3": ("gemma3_text", {**GEMMA, "num_hidden_layers": 7, "tie_word_embeddings": True}),
     "phi3": ("phi3", {"pad_token_id": None}),
@@ -50,6 +53,18 @@ CASES = {
     "smollm3": ("smollm3", {"pad_token_id": None, "num_hidden_layers": 5}),
     "olmo2": ("olmo2", {"pad_token_id": None}),
     "olmo3": ("olmo3", {"pad_token_id": None, "num_hidden_layers": 5, "sliding_window": 16}),
+    "olmo3, yarn": (
+        "olmo3",
+        {
+            "pad_token_id": None,
+            "num_hidden_layers": 4,
+            "sliding_window": 16,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                "full_attention": YARN,
+            },
+        },
+    ),
     "granite": (
         "granite",
         {

@@ -102,6 +102,7 @@ def write_verified(
         file = write_gguf(layout, place / target.name)
         check: dict[str, Any] = {"header": "valid", "weights": _prove_weights(layout, file)}
         check |= prove_running(file, folder, manifest, kinds, documents)
+        layout.notes += check.pop("notes", [])
         if layout.adapter is not None:
             replace(place / beside.name, beside)
         replace(file.path, target)

@@ -11,8 +11,10 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -26,6 +28,8 @@ from whet.engines.llamacpp import LlamaEngine, available, open_gguf
 from whet.engines.probe import crash
 from whet.engines.torch import TorchEngine, open_model
 from whet.errors import GateError, WhetError
+from whet.formats.gguf.architectures import window_of
+from whet.formats.gguf.tokenizers import composes
 from whet.grids import BLOCKS
 from whet.measure.divergence import score_tokens
 from whet.messages import Message, to_json
@@ -40,6 +44,7 @@ _MOST_KL_BLOCKS, _MOST_KL_WIDE = 2e-2, 6e-2
 _WINDOWS, _WINDOW = 16, 128
 _NEW_TOKENS = 32
 _PROMPTS = 3
+_ADDED = 64  # added tokens that texts are made with
 # Text of several kinds, where tokenizers differ: Korean, digits, runs of spaces, line ends, marks, other scripts.
 SAMPLES = (
     "Once upon a time there was a small fox who lived at the edge of a forest. Every morning she counted the trees.",
@@ -59,7 +64,7 @@ def prove_running(
     kinds: Sequence[str],
     documents: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """What was found of `file` in llama.cpp, or why it was not run: an entry `llama.cpp`.
+    """What was found of `file` in llama.cpp, with `notes`, or why it was not run: an entry `llama.cpp`.
 
     folder, manifest: what it was made from, and its whet.json where that is not written yet. kinds: types of its
     matrices. documents: text to check on beside SAMPLES. Raises GateError where it is another model.
@@ -86,7 +91,9 @@ def prove_running(
         found: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
     if "error" in found:
         raise getattr(errors, found["error"])(Message.read(found["message"]))
-    return {name: Message.read(value) if name == "llama.cpp" else value for name, value in found.items()}
+    if "llama.cpp" in found:
+        found["llama.cpp"] = Message.read(found["llama.cpp"])
+    return found | {"notes": [Message.read(note) for note in found.get("notes", [])]}
 
 
 def answer(order: str, answered: str) -> None:
@@ -114,8 +121,11 @@ def _proved(asked: Mapping[str, Any]) -> dict[str, Any]:
         }
     mine, path, documents = _open_folder(Path(asked["folder"]), asked["manifest"]), theirs.file.path, asked["documents"]
     texts = [*SAMPLES, *(documents or ())[: 4 * _WINDOWS]]
-    found: dict[str, Any] = {"tokens": _same_tokens(mine, theirs, texts)}
-    length = min(_WINDOW, theirs.context or _WINDOW)
+    if composes(mine.tokenizer):  # which llama.cpp does not, and a note says
+        texts = [normalize("NFC", text) for text in texts]
+    found: dict[str, Any] = {"tokens": _same_tokens(mine, theirs, texts), "notes": _other_tokens(mine, theirs)}
+    looks_back = window_of(mine.model.config) if theirs.file.setting("attention.sliding_window") is None else 0
+    length = min(_WINDOW, theirs.context or _WINDOW, looks_back or _WINDOW)
     if documents:
         cut = windows(documents, mine.tokenizer, _WINDOWS, length, 0, Message("the text to check on"))
     else:
@@ -124,7 +134,7 @@ def _proved(asked: Mapping[str, Any]) -> dict[str, Any]:
     found |= _same_odds(mine, theirs, cut, asked["kinds"], path)
     # near a tie a router takes another expert, which moves logits by more than any arithmetic
     room = math.inf if theirs.file.setting("expert_count") is not None else 2 * found["largest_difference"]
-    found["greedy"] = _same_text(mine, theirs, cut, room, path)
+    found["greedy"] = _same_text(mine, theirs, cut, room, looks_back)
     return found
 
 
@@ -155,6 +165,33 @@ def _same_tokens(mine: TorchEngine, theirs: LlamaEngine, texts: Sequence[str]) -
                 mine=a[at : at + 3],
             )
     return len(texts)
+
+
+def _other_tokens(mine: TorchEngine, theirs: LlamaEngine) -> list[Message]:
+    """A note on the first text around an added token that llama.cpp reads as other tokens, if there is one.
+
+    Tokens that take spaces to them or are whole words only have notes of their own.
+    """
+    added = [
+        token.content
+        for token in mine.tokenizer.added_tokens_decoder.values()
+        if not (token.lstrip or token.rstrip or token.single_word)
+    ]
+    texts = [text for token in added[:_ADDED] for text in (f"a{token}b", f"a {token} b", f"{token}\n가")]
+    other = [text for text in texts if mine.encode(text) != theirs.encode(text)]
+    if not other:
+        return []
+    return [
+        Message(
+            "llama.cpp reads {count} of {total} texts with an added token as other tokens than the tokenizer does: of "
+            "{text!r} it makes {theirs} instead of {mine}",
+            count=len(other),
+            total=len(texts),
+            text=other[0],
+            theirs=theirs.encode(other[0]),
+            mine=mine.encode(other[0]),
+        )
+    ]
 
 
 def _same_odds(
@@ -194,20 +231,22 @@ def _most_kl(kind: str) -> float:
 
 
 def _same_text(
-    mine: TorchEngine, theirs: LlamaEngine, cut: Sequence[Tensor], near: float, path: Path
+    mine: TorchEngine, theirs: LlamaEngine, cut: Sequence[Tensor], near: float, looks_back: int
 ) -> dict[str, int]:
     """Greedy continuations must be the same, but for choices that lie within what arithmetic may move.
 
     `same` counts continuations that are equal throughout, `close` those that part where the logits of the two tokens
-    were at most `near` to each other.
+    were at most `near` to each other. looks_back: an attention window that llama.cpp has not, beyond which nothing is
+    compared; 0 for none.
     """
-    room = min(mine.context or 1 << 30, theirs.context or 1 << 30) - 1
+    room = min(most or 1 << 30 for most in (mine.context, theirs.context, looks_back)) - 1
     prompts = [row[: max(2, min(len(row) // 2, room - 1))].tolist() for row in cut[:_PROMPTS]]
     new = min(_NEW_TOKENS, min(room - len(prompt) for prompt in prompts))
     if new < 1:
         return {"same": 0, "close": 0, "of": 0}
     close = 0
     for prompt, a, b in zip(prompts, mine.continue_ids(prompts, new), theirs.continue_ids(prompts, new), strict=True):
+        b = list(takewhile(lambda token: token not in mine.ends, b))  # a note says where llama.cpp does not stop
         if a == b:
             continue
         at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
@@ -218,7 +257,7 @@ def _same_text(
             raise GateError(
                 "{path}: llama.cpp goes on with another text than the folder after {prompt!r}: {theirs!r} instead of "
                 "{mine!r}.",
-                path=path,
+                path=theirs.folder,
                 prompt=mine.decode(prompt)[-40:],
                 theirs=theirs.decode(b)[:60],
                 mine=mine.decode(a)[:60],

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gguf_models import CASES, EXPERTS, GEMMA, make
+from gguf_models import CASES, EXPERTS, GEMMA, YARN, make
 from whet.checkpoint.gguf import read_gguf
 from whet.errors import UsageError
 from whet.formats.export import export
@@ -15,7 +15,14 @@ from whet.formats.gguf.architectures import by_head, grouped
 from whet.targets import find_target
 
 # Others of their families, or slow: `make test-all` proves them.
-REST = ("exaone4, windows", "exaone4, llama 3", "stablelm, in parallel", "gpt_neox, in turn", "hunyuan, another base")
+REST = (
+    "olmo3, yarn",
+    "exaone4, windows",
+    "exaone4, llama 3",
+    "stablelm, in parallel",
+    "gpt_neox, in turn",
+    "hunyuan, another base",
+)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +52,8 @@ REFUSED = {
         {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
         "its rotary frequencies are scaled by 'dynamic'",
     ),
+    "yarn, not truncated": ("llama", {"rope_parameters": {**YARN, "truncate": False}}, "truncate is false"),
+    "yarn of its own": ("qwen3", {"rope_parameters": {**YARN, "beta_slow": 2.0}}, "llama.cpp takes 32 and 1"),
     "heads": ("qwen2", {"head_dim": 32}, "its heads are not as wide together as its hidden states"),
     "window": ("gemma2", {**GEMMA, "layer_types": ["full_attention"] * 2}, "its blocks do not alternate"),
     "scale": ("gemma3_text", {**GEMMA, "query_pre_attn_scalar": 24}, "query_pre_attn_scalar is 24, llama.cpp takes 16"),
@@ -92,10 +101,13 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused_by_name(case, tmp_pat
     assert str(folder) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_a_window_llama_cpp_does_not_have_ends_the_context(tmp_path):
-    layout = plan_gguf(make(tmp_path / "model", "mistral", {"sliding_window": 24}))
-    assert layout.entries["llama.context_length"] == 24
-    assert "the context is 24 tokens instead of 128" in layout.notes[0]
+def test_a_window_llama_cpp_does_not_have_is_told_and_the_context_kept(tmp_path):
+    """Within the window both compute the same."""
+    pytest.importorskip("llama_cpp")
+    folder = make(tmp_path / "model", "mistral", {"sliding_window": 24})
+    made = export(folder, out=tmp_path / "m.gguf")
+    assert read_gguf(tmp_path / "m.gguf").setting("context_length") == 128
+    assert "in texts of more than 24 tokens it looks back further" in made["notes"][0]
 
 
 def test_what_llama_cpp_computes_nearly_is_told(tmp_path):

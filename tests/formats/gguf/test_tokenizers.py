@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from unicodedata import normalize
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import models as cores
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 import models
 from whet.engines.llamacpp import open_gguf
@@ -213,6 +214,46 @@ def test_a_tokenizer_without_an_end_is_refused():
     assert len(cut.entries["tokenizer.ggml.tokens"]) == models.VOCABULARY
     assert cut.notes == ["3 tokens of the tokenizer have no row in the embedding and are left out"]
     assert vocabulary(tokenizer, ROWS, "m", [7]).entries["tokenizer.ggml.eos_token_id"] == 7
+
+
+def test_what_llama_cpp_does_otherwise_with_added_tokens_and_ends_is_told(tmp_path):
+    """A file is made all the same, and every difference has a note that names the token or the text."""
+    pytest.importorskip("llama_cpp")
+    tokenizer = models.tokenizer()
+    flags = {"<L>": {"lstrip": True}, "<W>": {"single_word": True}, "<R>": {"rstrip": True}, "<P>": {}}
+    tokenizer.add_tokens([AddedToken(content, **flag) for content, flag in flags.items()])
+    core = tokenizer.backend_tokenizer
+    core.post_processor = processors.TemplateProcessing(single="$A <P>", special_tokens=[("<P>", 261)])
+    folder = model_with(tokenizer, tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 7, 40, 41, 42]}))
+    made = export(folder, out=tmp_path / "m.gguf")
+    assert list(map(str, made["notes"])) == [
+        "llama.cpp has three tokens that end a text: it does not stop at 'G', 'H', 'I'",
+        "the tokenizer takes spaces before '<L>' to them, llama.cpp does not",
+        "the tokenizer looks for '<W>' as whole words alone, llama.cpp finds them inside words too",
+        "the tokenizer takes spaces after special tokens to them, llama.cpp does not for this model",
+    ]
+    about = open_gguf(tmp_path / "m.gguf").file.metadata
+    assert [about[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot", "eom")] == [261, 1, 7]
+    assert about["tokenizer.ggml.add_eos_token"] is True
+
+
+def test_added_tokens_read_as_others_are_told(tmp_path):
+    """The tokenizer looks for this one in the normalized text, where it begins with a mark for a space."""
+    pytest.importorskip("llama_cpp")
+    tokenizer = sentencepiece()
+    tokenizer.add_tokens([AddedToken("brick", normalized=True)])
+    made = export(model_with(tokenizer, tmp_path / "model"), out=tmp_path / "m.gguf")
+    assert "texts with an added token as other tokens than the tokenizer does: of 'abrickb'" in str(made["notes"][0])
+
+
+def test_a_text_of_decomposed_characters_is_composed_as_the_tokenizer_does(tmp_path):
+    pytest.importorskip("llama_cpp")
+    tokenizer = byte_level(PRE_TOKENIZERS[4])
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    folder = model_with(tokenizer, tmp_path / "model")
+    made = export(folder, out=tmp_path / "m.gguf", text=[normalize("NFD", "가나다 café ") * 40])
+    assert made["check"]["tokens"] == len(SAMPLES) + 1 and "composes characters" in str(made["notes"][0])
 
 
 def test_a_name_llama_cpp_takes_for_another_tokenizer_is_changed():

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from whet.errors import UsageError
 from whet.formats.gguf import settings as of
-from whet.formats.gguf.settings import Settings, head_dim, kv_heads
+from whet.formats.gguf.settings import Settings, head_dim, kv_heads, window_of
 from whet.messages import Message
 
 
@@ -81,15 +81,15 @@ def grouped(config: Any, tensor: str, rows: int) -> Tensor | None:
 
 
 _GELU = ("gelu_new", "gelu_pytorch_tanh")
-_LLAMA = Architecture(MODEL_ARCH.LLAMA, of.windowed, order=halves, factors=("llama3",))
+_LLAMA = Architecture(MODEL_ARCH.LLAMA, of.rotary, order=halves, factors=("llama3",))
 _OLMO = Architecture(MODEL_ARCH.OLMO2, of.olmo, square=True, unbiased=("attention_bias",))
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "mixtral": Architecture(MODEL_ARCH.LLAMA, of.mixtral, order=halves),
-    "qwen2": Architecture(MODEL_ARCH.QWEN2, of.windowed, square=True),
-    "qwen3": Architecture(MODEL_ARCH.QWEN3, of.windowed, unbiased=("attention_bias",)),
+    "qwen2": Architecture(MODEL_ARCH.QWEN2, of.rotary, square=True),
+    "qwen3": Architecture(MODEL_ARCH.QWEN3, of.rotary, unbiased=("attention_bias",)),
     "qwen3_moe": Architecture(MODEL_ARCH.QWEN3MOE, of.qwen3_moe),
     "gemma2": Architecture(
         MODEL_ARCH.GEMMA2, of.gemma(2), activations=("gelu_pytorch_tanh",), shifted=True, always_tied=True
@@ -180,14 +180,13 @@ def activation(config: Any) -> str:
 def remarks(config: Any, row: Architecture, settings: Settings, tensors: Mapping[str, Any]) -> list[Message]:
     """What a file of the model does otherwise than the model. tensors: the file's, by name."""
     found: list[Message] = []
-    length = settings[f"{row.name}.context_length"]
-    if length < config.max_position_embeddings:
+    window = 0 if f"{row.name}.attention.sliding_window" in settings else window_of(config)
+    if 0 < window < settings[f"{row.name}.context_length"]:
         found.append(
             Message(
-                "the context is {length} tokens instead of {longer}: beyond the attention window llama.cpp would "
-                "compute something else for this family",
-                length=length,
-                longer=config.max_position_embeddings,
+                "llama.cpp has no attention window in this family: in texts of more than {window} tokens it looks back "
+                "further than the model does",
+                window=window,
             )
         )
     if "rope_factors_long.weight" in tensors:

@@ -46,18 +46,6 @@ def _rotated(config: Any) -> Settings:
     }
 
 
-def windowed(config: Any) -> Settings:
-    """A window that llama.cpp does not apply here: the context ends where it would begin to matter."""
-    return _cut(config, rotary(config))
-
-
-def _cut(config: Any, settings: Settings) -> Settings:
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention" if _window(config) else "full_attention"]
-    if _window(config) and "sliding_attention" in kinds:
-        settings["context_length"] = min(settings["context_length"], _window(config))
-    return settings
-
-
 def experts(config: Any) -> Settings:
     return {
         "expert_count": getattr(config, "num_local_experts", None) or config.num_experts,
@@ -66,7 +54,7 @@ def experts(config: Any) -> Settings:
 
 
 def mixtral(config: Any) -> Settings:
-    return windowed(config) | experts(config)
+    return rotary(config) | experts(config)
 
 
 def qwen3_moe(config: Any) -> Settings:
@@ -74,7 +62,7 @@ def qwen3_moe(config: Any) -> Settings:
         raise UsageError("norm_topk_prob is false, and llama.cpp always divides the experts' weights by their sum")
     if getattr(config, "mlp_only_layers", None) or getattr(config, "decoder_sparse_step", 1) != 1:
         raise UsageError("some of its blocks have no experts, which llama.cpp does not expect in this family")
-    return windowed(config) | experts(config) | {"expert_feed_forward_length": config.moe_intermediate_size}
+    return rotary(config) | experts(config) | {"expert_feed_forward_length": config.moe_intermediate_size}
 
 
 def gemma(every: int) -> Callable[[Any], Settings]:
@@ -114,7 +102,7 @@ def gemma(every: int) -> Callable[[Any], Settings]:
 
 
 def phi3(config: Any) -> Settings:
-    settings = windowed(config)
+    settings = rotary(config)
     rope = config.rope_parameters
     fraction = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0))
     settings["rope.dimension_count"] = int(head_dim(config) * fraction)
@@ -137,7 +125,7 @@ def smollm3(config: Any) -> Settings:
     """Every fourth block has no positions."""
     if [bool(one) for one in config.no_rope_layers] != _but_every(4, config.num_hidden_layers):
         raise UsageError("its blocks without positions are not every fourth one, as llama.cpp expects")
-    return windowed(config)
+    return rotary(config)
 
 
 def olmo(config: Any) -> Settings:
@@ -157,7 +145,7 @@ def olmo(config: Any) -> Settings:
 def exaone4(config: Any) -> Settings:
     """With windows in all blocks but every fourth, which alone has no positions then; or without any."""
     large = config.num_hidden_layers == 64
-    if bool(_window(config)) != large:
+    if bool(window_of(config)) != large:
         raise UsageError("llama.cpp gives windows of attention to models of 64 blocks in this family, and to no others")
     if not large:
         return rotary(config)
@@ -198,7 +186,7 @@ def starcoder2(config: Any) -> Settings:
     """Biases everywhere."""
     if not config.use_bias:
         raise UsageError("it has no biases, and llama.cpp reads some in this family")
-    return _cut(config, _rotated(config)) | {"attention.layer_norm_epsilon": float(config.norm_epsilon)}
+    return _rotated(config) | {"attention.layer_norm_epsilon": float(config.norm_epsilon)}
 
 
 def falcon(config: Any) -> Settings:
@@ -245,7 +233,7 @@ def qwen2_moe(config: Any) -> Settings:
         "expert_feed_forward_length": config.moe_intermediate_size,
         "expert_shared_feed_forward_length": config.shared_expert_intermediate_size,
     }
-    return windowed(config) | experts(config) | lengths
+    return rotary(config) | experts(config) | lengths
 
 
 def _but_every(step: int, blocks: int) -> list[bool]:
@@ -255,7 +243,7 @@ def _but_every(step: int, blocks: int) -> list[bool]:
 def _check_windows(config: Any) -> None:
     """Raises UsageError unless all blocks but every fourth attend within a window."""
     kinds = [kind == "sliding_attention" for kind in config.layer_types]
-    if kinds != _but_every(4, config.num_hidden_layers) or not _window(config):
+    if kinds != _but_every(4, config.num_hidden_layers) or not window_of(config):
         raise UsageError(
             "its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)", every=4
         )
@@ -271,8 +259,11 @@ def kv_heads(config: Any) -> int:
     return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
-def _window(config: Any) -> int:
-    return int(getattr(config, "sliding_window", None) or 0)
+def window_of(config: Any) -> int:
+    """Tokens that blocks with an attention window look back at; 0 where no block has one."""
+    width = int(getattr(config, "sliding_window", None) or 0)
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    return width if "sliding_attention" in kinds else 0
 
 
 def rope_settings(config: Any, factors: tuple[str, ...]) -> tuple[Settings, dict[str, Tensor]]:
@@ -288,6 +279,8 @@ def rope_settings(config: Any, factors: tuple[str, ...]) -> tuple[Settings, dict
     kind = said.get("rope_type", "default")
     if kind == "linear":
         return settings | {"rope.scaling.type": "linear", "rope.scaling.factor": float(said["factor"])}, {}
+    if kind == "yarn":
+        return settings | _yarn(said, config), {}
     if kind == "llama3" and kind in factors:
         scaled, _ = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
         width = 2 * len(scaled)
@@ -310,3 +303,22 @@ def rope_settings(config: Any, factors: tuple[str, ...]) -> tuple[Settings, dict
     if kind != "default":
         raise UsageError("its rotary frequencies are scaled by {type!r}, which whet does not write", type=kind)
     return settings, {}
+
+
+def _yarn(said: Mapping[str, Any], config: Any) -> Settings:
+    """YaRN's frequencies (arXiv:2309.00071), which llama.cpp computes itself; refuses what it computes otherwise."""
+    if not said.get("truncate", True):
+        raise UsageError("its YaRN frequencies change between two channels (truncate is false), llama.cpp's at one")
+    if (said.get("beta_fast") or 32, said.get("beta_slow") or 1) != (32, 1):
+        raise UsageError("its YaRN has beta_fast and beta_slow of its own, llama.cpp takes 32 and 1 in this family")
+    before = said.get("original_max_position_embeddings") or config.max_position_embeddings
+    factor = float(said.get("factor") or config.max_position_embeddings / before)
+    blocks = {"layer_type": "full_attention"} if "full_attention" in config.rope_parameters else {}
+    _, strength = ROPE_INIT_FUNCTIONS["yarn"](config, torch.device("cpu"), **blocks)
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": factor,
+        "rope.scaling.original_context_length": int(before),
+        # llama.cpp multiplies cosines and sines by what the paper recommends, and by this
+        "rope.scaling.attn_factor": float(strength) / (1 + 0.1 * math.log(factor)),
+    }

@@ -103,7 +103,7 @@ def vocabulary(tokenizer: Any, rows: int, source: str, ends: Sequence[int] = ())
         raise _cannot(source, "is a {kind}, and llama.cpp has none such", kind=kind)
     made = makers[kind](said, rows, source)
     _special(made, tokenizer, rows, source, ends)
-    made.strips = any(entry.get("rstrip") for entry in said["added_tokens"])
+    _stripped(made, said, rows)
     beyond = sum(number >= rows for number in tokenizer.get_vocab().values())
     if beyond:
         made.notes.append(
@@ -301,20 +301,53 @@ def _special(made: Vocabulary, tokenizer: Any, rows: int, source: str, ends: Seq
     at = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
     before, after = full[:at], full[at + len(plain) :]
     first = before[0] if before else tokenizer.bos_token_id
-    last = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else (after or ends or [None])[0]
-    if len(before) > 1 or len(after) > 1 or (after and after[0] != last):
+    if len(before) > 1 or len(after) > 1:
         raise _cannot(source, "puts several tokens before or after a text")
-    if last is None:
+    # llama.cpp has three places for tokens that end a text, and puts the first of them after one
+    stops = [end for end in dict.fromkeys([*after, tokenizer.eos_token_id, *ends]) if end is not None]
+    if not stops:
         raise _cannot(source, "names no token that ends a text, and llama.cpp would take another one for it")
-    numbers = {"bos": first, "eos": last, "unknown": tokenizer.unk_token_id, "padding": tokenizer.pad_token_id}
-    more = [end for end in ends if end != last]
-    if more:
-        numbers["eot"] = more[0]
+    numbers = {"bos": first, "unknown": tokenizer.unk_token_id, "padding": tokenizer.pad_token_id}
+    numbers |= dict(zip(("eos", "eot", "eom"), stops, strict=False))
     for name, number in numbers.items():
         if number is not None and 0 <= number < rows:
             made.entries[f"tokenizer.ggml.{name}_token_id"] = int(number)
     made.entries["tokenizer.ggml.add_bos_token"] = bool(before)
     made.entries["tokenizer.ggml.add_eos_token"] = bool(after)
+    if stops[3:]:
+        named = _named(tokenizer.convert_ids_to_tokens(stops[3:]))
+        made.notes.append(
+            Message("llama.cpp has three tokens that end a text: it does not stop at {tokens}", tokens=named)
+        )
+
+
+def _stripped(made: Vocabulary, said: Mapping[str, Any], rows: int) -> None:
+    """Notes on added tokens that llama.cpp finds in another way than the tokenizer does."""
+    added = [entry for entry in said["added_tokens"] if entry["id"] < rows]
+    made.strips = any(entry.get("rstrip") for entry in added)
+    left, words = ([e["content"] for e in added if e.get(flag)] for flag in ("lstrip", "single_word"))
+    if left:
+        made.notes.append(
+            Message("the tokenizer takes spaces before {tokens} to them, llama.cpp does not", tokens=_named(left))
+        )
+    if words:
+        made.notes.append(
+            Message(
+                "the tokenizer looks for {tokens} as whole words alone, llama.cpp finds them inside words too",
+                tokens=_named(words),
+            )
+        )
+
+
+def _named(tokens: Sequence[str]) -> str:
+    """The first few of `tokens` as a person reads them."""
+    return ", ".join(map(repr, tokens[:3])) + (", …" if tokens[3:] else "")
+
+
+def composes(tokenizer: Any) -> bool:
+    """Whether a transformers tokenizer turns decomposed characters into composed ones (NFC) before it reads them."""
+    said = json.loads(tokenizer.backend_tokenizer.to_str())
+    return any(step["type"] == "NFC" for step in _flat(said["normalizer"], "normalizers"))
 
 
 def _flat(step: Mapping[str, Any] | None, inner: str) -> list[Mapping[str, Any]]:
