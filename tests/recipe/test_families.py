@@ -22,6 +22,7 @@ import models
 from covering import some
 from families_table import support
 from whet.anatomy import AUTO, FAMILIES, anatomy
+from whet.anatomy.folds import fold_groups
 from whet.apply.job import scale_dtype
 from whet.budget import tensor_bytes
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
@@ -586,3 +587,14 @@ def test_an_embedding_narrower_than_the_blocks_is_refused(tmp_path):
     original = build(tmp_path / "m", Case("opt", tied=True, more={"word_embed_proj_dim": 32}))
     with pytest.raises(UsageError, match="embedding is 32 wide and its blocks are 64"):
         compress(original, tmp_path / "o", solver="nearest")
+
+
+def test_an_activation_that_the_config_leaves_out_is_the_familys_own(tmp_path):
+    """The first Falcons' configs do not name theirs, which is no ReLU."""
+    original = build(tmp_path / "m", CASES["falcon"])
+    models.edit_config(original, remove=("activation",))
+    checkpoint = Checkpoint(original)
+    groups, left = fold_groups(anatomy(checkpoint.config, checkpoint.shapes), checkpoint.config, 0)
+    assert {one.reads: str(one.why) for one in left}["ffn middle"] == "gelu stands in between"
+    # one norm gives what attention and the parallel feed-forward read
+    assert [[linear.role for linear in group.readers] for group in groups] == [["qkv", "up"]]
