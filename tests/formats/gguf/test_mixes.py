@@ -67,8 +67,8 @@ def importance(llama_cpp, file):
     matrices = {name: tensor for name, tensor in file.tensors.items() if len(tensor.shape) > 1}
     entries = (llama_cpp.llama_model_imatrix_data * (len(matrices) + 1))()
     for entry, (name, tensor) in zip(entries, matrices.items(), strict=False):
-        values = (ctypes.c_float * math.prod((*tensor.shape[:-2], tensor.shape[-1])))(*[])
-        ctypes.memmove(values, torch.ones(len(values)).numpy().ctypes.data, ctypes.sizeof(values))
+        count = math.prod((*tensor.shape[:-2], tensor.shape[-1]))
+        values = (ctypes.c_float * count)(*[1.0] * count)
         entry.name, entry.size, entry.data = name.encode(), len(values), values
     return entries
 
