@@ -368,7 +368,7 @@ def test_a_file_that_is_another_model_is_not_left_behind(folders, tmp_path, monk
         said, more = "is not what the folder holds", {}
     else:  # the mistake that loads without a word and computes something else
         pytest.importorskip("llama_cpp")
-        monkeypatch.setattr("whet.formats.gguf.write.interleaved", lambda rows, heads: torch.arange(rows))
+        monkeypatch.setattr("whet.formats.gguf.architectures.interleaved", lambda rows, heads: torch.arange(rows))
         said, more = "differ from the folder's by KL", {"kind": "f32"}
     with pytest.raises(GateError, match=said):
         whet.export(folders / ("lighter" if what == "weights" else "original"), out=tmp_path / "m.gguf", **more)
