@@ -506,7 +506,7 @@ def test_a_target_whose_file_is_not_written_yet_is_said_wherever_it_matters(tmp_
     readme = (tmp_path / "out" / "README.md").read_text()
     loading_part = readme.partition("## Loading")[2].partition("\n## ")[0]
     assert note in loading_part and readme.count(note) == 1 and ("trust_remote_code" in loading_part) != stock
-    told = {entry["runtime"]: entry for entry in loading(manifest)}
+    told = {entry["runtime"]: entry for entry in loading(manifest, {})}
     assert set(told) == {"transformers", "whet", target}
     assert (told[target]["checked"], told[target]["how"]) == ("unsupported", note)
     trust = {} if stock else {"trust_remote_code": True}

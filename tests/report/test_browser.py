@@ -216,7 +216,7 @@ def test_code_is_copied_by_a_button_and_names_the_folder_a_page_lies_in(
     browser.evaluate(f"{buttons}[1].click()")
     assert browser.evaluate("new Promise((done) => setTimeout(() => done(String(getSelection())), 50))") == codes[1]
     inside = files["en"].with_name("inside.html")
-    told = loading({"target": "transformers", "container": "whet"})
+    told = loading({"target": "transformers", "container": "whet"}, {})
     inside.write_text(page(facts() | {"loading": told}), encoding="utf-8")
     files["inside"] = inside
     browser.open(inside)

@@ -46,10 +46,18 @@ def test_one_is_not_many() -> None:
 def test_code_to_load_names_the_folder_as_it_has_to_be_typed(tmp_path) -> None:
     manifest = {"target": "llama.cpp", "container": "whet", "adapter": {}, "gguf": {"adapter": {"file": "a b.gguf"}}}
     folder = tmp_path / 'my "own" model'
-    codes = {one["runtime"]: one["how"] for one in loading(manifest, folder)}
+    codes = {one["runtime"]: one["how"] for one in loading(manifest, {}, folder)}
     assert f"-m '{folder}/model.gguf' --lora '{folder}/a b.gguf'" in codes["llama.cpp"]
     assert codes["whet"] == f"whet generate '{folder}' \"PROMPT\""
     compile(codes["transformers"], "page", "exec")
     assert '\\"own\\"' in codes["transformers"]
-    plain = {one["runtime"]: one["how"] for one in loading(manifest)}
+    plain = {one["runtime"]: one["how"] for one in loading(manifest, {})}
     assert plain["whet"] == 'whet generate FOLDER "PROMPT"'
+
+
+def test_code_to_load_is_for_what_the_model_answers() -> None:
+    """A classifier is loaded as one, and generates nothing."""
+    config = {"model_type": "bert", "architectures": ["BertForTokenClassification"]}
+    told = {one["runtime"]: one["how"] for one in loading({"target": "transformers", "container": "packed"}, config)}
+    assert "AutoModelForTokenClassification.from_pretrained" in told["transformers"]
+    assert told["whet"] == "whet compare ORIGINAL FOLDER --text FILE"

@@ -1,6 +1,6 @@
 """What a model is made of: families as data, blocks, linears as views, who shares an input, ties."""
 
-from whet.anatomy.families import FAMILIES
+from whet.anatomy.families import FAMILIES, auto_class, task_in
 from whet.anatomy.family import AUTO, Family, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
@@ -19,6 +19,7 @@ __all__ = [
     "Unfolded",
     "anatomy",
     "architecture_of",
+    "auto_class",
     "described",
     "fold_groups",
     "kinds_of",
@@ -26,5 +27,6 @@ __all__ = [
     "quantized_by",
     "stock_config",
     "stream",
+    "task_in",
     "task_of",
 ]

@@ -5,8 +5,11 @@ Adding a family is adding a row. Everything else in whet asks these tables and n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from whet.anatomy.encoders import CENTRED, ENCODERS
-from whet.anatomy.family import Family, Fold, LinearName
+from whet.anatomy.family import AUTO, Family, Fold, LinearName, architecture_of, task_of
 from whet.messages import Message
 
 _ATTENTION = (
@@ -311,3 +314,14 @@ FAMILIES: dict[str, Family] = {
     ),
     **ENCODERS,
 }
+
+
+def task_in(config: Mapping[str, Any]) -> str:
+    """What a model with this config.json answers, as `Family.task` names it."""
+    family, architecture = FAMILIES.get(str(config.get("model_type", ""))), architecture_of(config)
+    return family.task(architecture) if family is not None else task_of(architecture)
+
+
+def auto_class(config: Mapping[str, Any]) -> str:
+    """The automatic class of transformers that builds what config.json's architecture is for."""
+    return AUTO[task_in(config)]

@@ -15,15 +15,13 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from whet.anatomy import (
-    AUTO,
     FAMILIES,
     Family,
-    architecture_of,
+    auto_class,
     described,
     needs_code,
     quantized_by,
     stock_config,
-    task_of,
 )
 from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
 from whet.checkpoint.beside import inside, refuse_links
@@ -90,11 +88,8 @@ def _must_be_buildable(checkpoint: Checkpoint) -> None:
 
 
 def model_class(checkpoint: Checkpoint) -> Any:
-    """The automatic class of transformers that builds what config.json's architecture is for."""
-    architecture = architecture_of(checkpoint.config)
-    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
-    task = family.task(architecture) if family is not None else task_of(architecture)
-    return getattr(transformers, AUTO[task])
+    """`whet.anatomy.auto_class` of the folder."""
+    return getattr(transformers, auto_class(checkpoint.config))
 
 
 def empty_model(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:

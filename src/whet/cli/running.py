@@ -15,6 +15,8 @@ def run_lines(result: dict[str, Any]) -> list[str]:
 
     Runtimes that whet writes no file for yet (onnx, openvino) have the folder loaded by transformers.
     """
+    from whet.anatomy import auto_class  # slow to import, and here by now
+
     out = Path(result["out"])
     if (file := out / "model.gguf").is_file():
         return [say("run_it", command=f"llama-server -m {shlex.quote(str(file))}")]
@@ -23,20 +25,11 @@ def run_lines(result: dict[str, Any]) -> list[str]:
     if not (out / "config.json").is_file():
         return []
     own = result.get("container") != "dense" and result["loads_in"] == "modelling file"
-    kind, more = _auto_class(out), ", trust_remote_code=True" if own else ""
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    kind, more = auto_class(config), ", trust_remote_code=True" if own else ""
     return [
         say("load_it"),
         f"  from transformers import AutoTokenizer, {kind}",
         f"  model = {kind}.from_pretrained({str(out)!r}{more})",
         f"  tokenizer = AutoTokenizer.from_pretrained({str(out)!r})",
     ]
-
-
-def _auto_class(folder: Path) -> str:
-    """The automatic class of transformers that loads a folder."""
-    from whet.anatomy import AUTO, FAMILIES, architecture_of, task_of  # slow to import, and here by now
-
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    architecture = architecture_of(config)
-    family = FAMILIES.get(str(config.get("model_type", "")))
-    return AUTO[family.task(architecture) if family is not None else task_of(architecture)]

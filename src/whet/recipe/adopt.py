@@ -50,7 +50,7 @@ def adopt(
         "plan": _found(out / "plan.json"),
         "scores": _found(out / "scores.json"),
         "lighter": manifest,
-        "loading": loading(manifest),
+        "loading": loading(manifest, _found(out / "config.json") or {}),
         "name": manifest["base_model"]["name"],
         "steps": result["steps"],
     }

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from whet.anatomy import auto_class, task_in
 from whet.checkpoint import ADAPTER, MANIFEST, Checkpoint, is_alone, read_manifest
 from whet.checkpoint.gguf import is_gguf, model_file
 from whet.formats.export import FILE
@@ -42,7 +43,7 @@ def facts(
         "scores": own or scores,
         "lighter": manifest or None,
         "run": None,
-        "loading": loading(manifest, folder),
+        "loading": loading(manifest, _read(folder / "config.json") or {}, folder),
         "name": name,
     }
     if seconds is not None:
@@ -60,8 +61,8 @@ def _manifest(model: Path) -> dict[str, Any]:
     return read_manifest(found, model.parent / MANIFEST) if model.name in found.get("files", ()) else {}
 
 
-def loading(manifest: Mapping[str, Any], folder: Path | None = None) -> list[dict[str, Any]]:
-    """How a folder with this `whet.json` is loaded, by runtime, and whether that is tested.
+def loading(manifest: Mapping[str, Any], config: Mapping[str, Any], folder: Path | None = None) -> list[dict[str, Any]]:
+    """How a folder with this `whet.json` and config.json is loaded, by runtime, and whether that is tested.
 
     folder: where it is. Without it the code says FOLDER, for a page that lies in the folder and may move with it.
     """
@@ -77,13 +78,16 @@ def loading(manifest: Mapping[str, Any], folder: Path | None = None) -> list[dic
         found.append({"runtime": "llama.cpp", "checked": TARGETS["llama.cpp"].checked, "how": how})
     if not is_alone(manifest):
         trust = ", trust_remote_code=True" if manifest["container"] == "whet" else ""
-        how = "from transformers import AutoModelForCausalLM\n"
-        how += f"model = AutoModelForCausalLM.from_pretrained({_quoted(python)}{trust})"
+        kind = auto_class(config)
+        how = f"from transformers import {kind}\n"
+        how += f"model = {kind}.from_pretrained({_quoted(python)}{trust})"
         if "adapter" in manifest:
             adapter = _quoted(f"{python}/{ADAPTER}")
             how += f"\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(model, {adapter})"
         found.append({"runtime": "transformers", "checked": TARGETS["transformers"].checked, "how": how})
-    found.append({"runtime": "whet", "checked": TARGETS["whet"].checked, "how": f'whet generate {shell} "PROMPT"'})
+    writes = task_in(config) in ("causal", "seq2seq")
+    how = f'whet generate {shell} "PROMPT"' if writes else f"whet compare ORIGINAL {shell} --text FILE"
+    found.append({"runtime": "whet", "checked": TARGETS["whet"].checked, "how": how})
     if manifest["target"] == "vllm":
         found.append({"runtime": "vllm", "checked": TARGETS["vllm"].checked, "how": f"vllm serve {shell}"})
     if (target := TARGETS.get(manifest["target"])) is not None:

@@ -107,7 +107,7 @@ def _adopt(
     manifest = json.loads((run.folder / "whet.json").read_text(encoding="utf-8"))
     for address, kl in _alone(rounds, best).items():
         manifest["linears"][address]["kl"] = kl
-    told = {"plan": whole, "scores": scores, "lighter": manifest, "loading": loading(manifest)}
+    told = {"plan": whole, "scores": scores, "lighter": manifest, "loading": loading(manifest, job.checkpoint.config)}
     told["name"] = job.name
     write_bytes(out / "report.html", page(told).encode())
     card = out / "README.md"
