@@ -5,7 +5,7 @@ from whet.anatomy.family import AUTO, Family, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy
-from whet.anatomy.unknown import described, kinds_of, needs_code, quantized_by, stock_config
+from whet.anatomy.unknown import described, kinds_of, needs_code, quantized_by, stock_config, without_head
 
 __all__ = [
     "AUTO",
@@ -29,4 +29,5 @@ __all__ = [
     "stream",
     "task_in",
     "task_of",
+    "without_head",
 ]

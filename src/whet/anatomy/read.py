@@ -10,7 +10,7 @@ from typing import Any
 from whet.anatomy.families import FAMILIES
 from whet.anatomy.family import Family, LinearName, architecture_of
 from whet.anatomy.model import Anatomy, Linear, View
-from whet.anatomy.unknown import described, needs_code, quantized_by
+from whet.anatomy.unknown import described, needs_code, quantized_by, without_head
 from whet.errors import UsageError, did_you_mean
 from whet.messages import Message
 
@@ -41,7 +41,7 @@ def anatomy(
             found.setdefault(match.group(), []).append(stored)
         else:
             other.append(stored)
-    prefixes = _prefixes(family, counts, found, source)
+    prefixes = _prefixes(family, counts, found, config, source)
     blocks = [_block(family, prefix, where) for prefix in prefixes]
     embedding = where.table(family.embedding, "embedding", "tokens")
     width = blocks[0][0].shape[1] if family.counted else 0
@@ -132,7 +132,9 @@ def _stored_as(names: Mapping[str, str], source: str) -> dict[str, str]:
     return stored_as
 
 
-def _prefixes(family: Family, counts: list[Any], found: Mapping[str, list[str]], source: str) -> list[str]:
+def _prefixes(
+    family: Family, counts: list[Any], found: Mapping[str, list[str]], config: Mapping[str, Any], source: str
+) -> list[str]:
     """Names of the modules of all blocks, with a final dot, in order. found: stored tensors by such a name."""
     prefixes: list[str] = []
     for stack, key, count in zip(family.stacks, family.count, counts, strict=True):
@@ -140,7 +142,7 @@ def _prefixes(family: Family, counts: list[Any], found: Mapping[str, list[str]],
         if not family.counted:
             count = len(mine)
         if not mine or len(mine) != count or max(mine) != count - 1:
-            raise UsageError(
+            raise without_head(config, source) or UsageError(
                 "{source}: config.json says {key} = {count}, the weight files hold {blocks} blocks named {stack}.<n>. "
                 "One of the two is from another model; download the folder again.",
                 source=source,
@@ -156,7 +158,7 @@ def _prefixes(family: Family, counts: list[Any], found: Mapping[str, list[str]],
 def _head(family: Family, where: _Stored, name: str) -> Linear:
     """The head of a model that does not tie it, which is stored as `name`."""
     if name not in where.shapes:
-        raise UsageError(
+        raise without_head(where.config, where.source) or UsageError(
             "{source}: tensor {name} is missing, and config.json does not tie it to the embedding. The folder is "
             "incomplete: download it again (or set tie_word_embeddings to true, if the model was trained so).",
             source=where.source,

@@ -22,6 +22,7 @@ from whet.anatomy import (
     needs_code,
     quantized_by,
     stock_config,
+    without_head,
 )
 from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
 from whet.checkpoint.beside import inside, refuse_links
@@ -147,7 +148,7 @@ def _load_dense(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> PreT
     except Exception as error:  # sizes and counts that no tensor fits
         raise _unusable(checkpoint, error) from error
     if missing := sorted(found["missing_keys"]):
-        raise UsageError(
+        raise without_head(checkpoint.config, str(checkpoint.path)) or UsageError(
             "{folder}: no file holds {names}. The folder is incomplete.",
             folder=checkpoint.path,
             names=", ".join(missing[:3]),
