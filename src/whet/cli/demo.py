@@ -121,7 +121,8 @@ def run(
         compare.report(console, result)
         console.show(say("demo.wrote", files=", ".join([f"{lighter}/", *(str(out / name) for name in FILES)])))
         console.result(whole)
-    return 5 if result["verdict"] == "fail" else 0  # it shows a model and decides about none
+    verdict = result["verdict"]
+    return 0 if verdict == "inconclusive" else compare.EXIT_CODES[verdict]  # it shows a model and decides about none
 
 
 def _check_places(out: Path, model: Path) -> None:

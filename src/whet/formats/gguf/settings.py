@@ -47,6 +47,8 @@ def _rotated(config: Any) -> Settings:
 
 
 def experts(config: Any) -> Settings:
+    if getattr(config, "mlp_only_layers", None) or getattr(config, "decoder_sparse_step", 1) != 1:
+        raise UsageError("some of its blocks have no experts, which llama.cpp does not expect in this family")
     return {
         "expert_count": getattr(config, "num_local_experts", None) or config.num_experts,
         "expert_used_count": config.num_experts_per_tok,
@@ -60,8 +62,6 @@ def mixtral(config: Any) -> Settings:
 def qwen3_moe(config: Any) -> Settings:
     if not config.norm_topk_prob:
         raise UsageError("norm_topk_prob is false, and llama.cpp always divides the experts' weights by their sum")
-    if getattr(config, "mlp_only_layers", None) or getattr(config, "decoder_sparse_step", 1) != 1:
-        raise UsageError("some of its blocks have no experts, which llama.cpp does not expect in this family")
     return rotary(config) | experts(config) | {"expert_feed_forward_length": config.moe_intermediate_size}
 
 
@@ -70,13 +70,7 @@ def gemma(every: int) -> Callable[[Any], Settings]:
 
     def settings(config: Any) -> Settings:
         found = rotary(config) | {"attention.sliding_window": config.sliding_window}
-        kinds = [
-            "full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(len(config.layer_types))
-        ]
-        if list(config.layer_types) != kinds:
-            raise UsageError(
-                "its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)", every=every
-            )
+        _check_windows(config, every)
         # llama.cpp takes this by the number of blocks: 46 and 62 are the models of 27 billion
         wide = config.num_hidden_layers in (46, 62)
         expected = config.hidden_size // config.num_attention_heads if wide else head_dim(config)
@@ -103,11 +97,8 @@ def gemma(every: int) -> Callable[[Any], Settings]:
 
 def phi3(config: Any) -> Settings:
     settings = rotary(config)
-    rope = config.rope_parameters
-    fraction = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0))
-    settings["rope.dimension_count"] = int(head_dim(config) * fraction)
     settings["rope.scaling.original_context_length"] = (
-        rope.get("original_max_position_embeddings") or config.original_max_position_embeddings
+        config.rope_parameters.get("original_max_position_embeddings") or config.original_max_position_embeddings
     )
     return settings
 
@@ -130,8 +121,7 @@ def smollm3(config: Any) -> Settings:
 
 def olmo(config: Any) -> Settings:
     """OLMo 2, and OLMo 3, whose blocks attend within a window but for every fourth."""
-    if config.tie_word_embeddings:
-        raise UsageError("its head is the embedding, and llama.cpp reads a head of its own in this family")
+    _check_head(config)
     settings = rotary(config)
     if any(kind == "sliding_attention" for kind in getattr(config, "layer_types", None) or ()):
         _check_windows(config)
@@ -177,8 +167,7 @@ def stablelm(config: Any) -> Settings:
     """Norms that take the mean away."""
     if config.qk_layernorm:
         raise UsageError("its queries and keys go through norms of their own, head by head, which whet does not write")
-    if config.tie_word_embeddings:
-        raise UsageError("its head is the embedding, and llama.cpp reads a head of its own in this family")
+    _check_head(config)
     return _rotated(config) | {"attention.layer_norm_epsilon": float(config.layer_norm_eps)}
 
 
@@ -225,10 +214,7 @@ def qwen2_moe(config: Any) -> Settings:
     """Experts whose weights are not made to sum to one, and one that every token goes to."""
     if config.norm_topk_prob:
         raise UsageError("norm_topk_prob is true, and llama.cpp never divides the experts' weights by their sum here")
-    if config.mlp_only_layers or config.decoder_sparse_step != 1:
-        raise UsageError("some of its blocks have no experts, which llama.cpp does not expect in this family")
-    if config.tie_word_embeddings:
-        raise UsageError("its head is the embedding, and llama.cpp reads a head of its own in this family")
+    _check_head(config)
     lengths = {
         "expert_feed_forward_length": config.moe_intermediate_size,
         "expert_shared_feed_forward_length": config.shared_expert_intermediate_size,
@@ -240,13 +226,19 @@ def _but_every(step: int, blocks: int) -> list[bool]:
     return [(i + 1) % step != 0 for i in range(blocks)]
 
 
-def _check_windows(config: Any) -> None:
-    """Raises UsageError unless all blocks but every fourth attend within a window."""
+def _check_windows(config: Any, every: int = 4) -> None:
+    """Raises UsageError unless all blocks but each `every`-th attend within a window."""
     kinds = [kind == "sliding_attention" for kind in config.layer_types]
-    if kinds != _but_every(4, config.num_hidden_layers) or not window_of(config):
+    if kinds != _but_every(every, config.num_hidden_layers) or not window_of(config):
         raise UsageError(
-            "its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)", every=4
+            "its blocks do not alternate as llama.cpp expects (one in {every} attends to everything)", every=every
         )
+
+
+def _check_head(config: Any) -> None:
+    """Raises UsageError where the embedding is the head, for families of which llama.cpp reads one of its own."""
+    if config.tie_word_embeddings:
+        raise UsageError("its head is the embedding, and llama.cpp reads a head of its own in this family")
 
 
 def head_dim(config: Any) -> int:
