@@ -23,6 +23,12 @@ _FFN = (
     LinearName("mlp.up_proj", "up", "ffn input"),
     LinearName("mlp.down_proj", "down", "ffn middle"),
 )
+# Of which gate and up are rows of one tensor.
+_FFN_OF_ONE = (
+    LinearName("mlp.gate_up_proj", "gate", "ffn input"),
+    LinearName("mlp.gate_up_proj", "up", "ffn input"),
+    LinearName("mlp.down_proj", "down", "ffn middle"),
+)
 _GATED = (*_ATTENTION, *_FFN)
 
 _RESIDUAL = Message("it is the residual stream itself, with no norm in between")
@@ -112,12 +118,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "glm4": Family(
         ("Glm4ForCausalLM",),
-        (
-            *_ATTENTION,
-            LinearName("mlp.gate_up_proj", "gate", "ffn input"),
-            LinearName("mlp.gate_up_proj", "up", "ffn input"),
-            LinearName("mlp.down_proj", "down", "ffn middle"),
-        ),
+        (*_ATTENTION, *_FFN_OF_ONE),
         "GLM-4",
         folds=_GATED_FOLDS,
         still=_WEIGHED,
@@ -200,9 +201,7 @@ FAMILIES: dict[str, Family] = {
             LinearName("self_attn.qkv_proj", "k", "attention input", "num_key_value_heads"),
             LinearName("self_attn.qkv_proj", "v", "attention input", "num_key_value_heads"),
             LinearName("self_attn.o_proj", "o", "attention output"),
-            LinearName("mlp.gate_up_proj", "gate", "ffn input"),
-            LinearName("mlp.gate_up_proj", "up", "ffn input"),
-            LinearName("mlp.down_proj", "down", "ffn middle"),
+            *_FFN_OF_ONE,
         ),
         "Phi-3",
         folds=_GATED_FOLDS,
