@@ -100,7 +100,8 @@ class Family:
     from being turned as a whole; still: or what does. known: False for what only modules are known of, without a row.
     found: the row was made by running the model (`whet.walk.look`). tupled: its blocks give a tuple, of which hidden
     states are the first. logit_factor: what logits are over the product of final states and the head's table;
-    logit_scale: the config entry that says so, and the power it is taken to.
+    logit_scale: the config entry that says so, and the power it is taken to. width: the config entry with the channels
+    of a feed-forward.
     """
 
     architectures: tuple[str, ...]
@@ -131,6 +132,7 @@ class Family:
     tupled: bool = False
     logit_factor: float = 1.0
     logit_scale: tuple[str, int] | None = None
+    width: str = "intermediate_size"
 
     @property
     def counted(self) -> bool:

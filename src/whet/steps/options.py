@@ -27,6 +27,8 @@ SOLVERS = "fast, good, best, nearest, gptq, gptaq, block, tuned"
 SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4, MXFP4, nf4, Q8_0, Q6_K, Q5_K_M, Q4_K_M"
 DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
+UNITS = "layers, channels, heads, experts"
+CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency"
 FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
 CHAT = "Records are conversations: apply the model's chat template"
 SKIP_BAD = "Leave out records of the text that cannot be read, and tell how many they were"
@@ -284,6 +286,22 @@ class Masks(Text):
             )
 
 
+class Prune(Text):
+    """Take blocks, channels, heads or experts out altogether: the model gets smaller, and stays of its family."""
+
+    remove: Annotated[str | float, Shown(among="12.5%, 25%, 37.5%")] = Field(
+        default="25%", description="The share of the blocks' parameters to take: 25%, or 0.25"
+    )
+    units: Annotated[str | None, Shown(default="all that the model has; of experts those alone", among=UNITS)] = Field(
+        default=None, description=f"What may go, with commas between: {UNITS}; the best mix is found by trying"
+    )
+    importance: Annotated[str | None, Shown(default="obs, divergence, reap", among=CHOSEN_BY)] = Field(
+        default=None, description=f"By what units are chosen; several for several units: {CHOSEN_BY}"
+    )
+    repair: bool = Field(default=True, description="Fit the weights that stay to make up for what goes")
+    eval_text: EvalText = None
+
+
 class Transform(Text, Target):
     """Fold factors or rotations into the model, exactly, so that rounding to `scheme` loses less. It stays dense."""
 
@@ -319,6 +337,7 @@ class Compare(Options):
 
 # Every step of a recipe by its name, and its options. What each does is in `whet.steps.crafts`.
 STEPS: dict[str, type[Options]] = {
+    "prune": Prune,
     "masks": Masks,
     "transform": Transform,
     "quantize": Quantize,
@@ -329,6 +348,10 @@ STEPS: dict[str, type[Options]] = {
 
 class MasksVerb(Machine, Masks):
     """Options of `masks`."""
+
+
+class PruneVerb(Machine, Prune):
+    """Options of `prune`."""
 
 
 class Compress(Machine, Quantize):
