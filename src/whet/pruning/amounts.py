@@ -14,7 +14,7 @@ _LEAST = Fraction(1, 4)  # of channels, heads and blocks, what stays at the leas
 
 @dataclass(frozen=True)
 class Amounts:
-    """How many of each unit stay: blocks of the model, and of every block channels, key and value heads, and experts."""
+    """How many of each unit stay: blocks, and of every block channels, key and value heads, and experts."""
 
     layers: int
     channels: int
@@ -83,13 +83,13 @@ def _filled(weights: Weights, share: Fraction, units: Sequence[str], amounts: Am
     finest = None
     if "channels" in units and weights.channel:
         step = weights.step
-        width = whole.channels - max(Fraction(0), lacking / weights.channel)
-        width = round(width / step) * step if width < whole.channels else whole.channels
-        if width >= max(step, whole.channels * _LEAST):
+        steps = (whole.channels - lacking / weights.channel) / step
+        width = round(steps) * step if lacking > 0 else whole.channels
+        if width >= max(step, math.ceil(whole.channels * _LEAST)):
             finest = Amounts(amounts.layers, width, amounts.heads, whole.experts)
     elif "experts" in units and weights.expert:
         number = whole.experts - max(0, round(lacking / weights.expert))
-        if number >= max(1, whole.experts * _LEAST):
+        if number >= max(1, math.ceil(whole.experts * _LEAST)):
             finest = Amounts(amounts.layers, whole.channels, amounts.heads, number)
     else:
         unit = min([weights.head * whole.layers] * ("heads" in units) + [max(weights.block)] * ("layers" in units))

@@ -47,10 +47,10 @@ def refitted(w: Tensor, kept: Tensor, solve: Regression, judge: Regression | Non
     tried: list[tuple[float, float | None, Tensor]] = []
     if judge is not None:
         tried.append((judge.loss(plain), None, plain))
-    for ridge in RIDGES if judge is not None else (RIDGES[1],):
-        moved = _moved(plain, kept, h, missing, ridge)
+    for share in RIDGES if judge is not None else (RIDGES[1],):
+        moved = _moved(plain, kept, h, missing, share)
         if moved is not None:
-            tried.append((0.0 if judge is None else judge.loss(moved), ridge, moved))
+            tried.append((0.0 if judge is None else judge.loss(moved), share, moved))
     if not tried:
         return plain.to(w.dtype), None
     _, ridge, best = min(tried, key=lambda one: one[0])

@@ -270,7 +270,7 @@ class _Work:
     def _climb(
         self, offered: Sequence[Amounts], gone: Sequence[int], experts: Any, tried: dict[Amounts, float | None]
     ) -> None:
-        """Try shapes from the one with the most blocks and heads on, those next to the best so far, while that helps."""
+        """Try shapes: the one with the most blocks and heads, then those next to the best so far, while that helps."""
         stage = Stage(self.way, "shape", min(_TRIALS, len(offered)))
         solve, judge = _first(self.solve, _TRIAL_TOKENS), _first(self.judge, _TRIAL_TOKENS // 4)
         found: dict[Amounts, float] = {}
@@ -357,8 +357,8 @@ class _Work:
             tensors[name] = cut.of(tensor)
         file = self._file(cutting.layers.index(index), len(cutting.layers) + 1)
         write_tensors(file, tensors)
-        ridges = {"ridges": dict(done.ridges)} if done.ridges else {}
-        self.journal.record(_unit(index), file, kept={u: list(mine) for u, mine in done.kept.items()}, **ridges)
+        told = {unit: list(mine) for unit, mine in done.kept.items()}
+        self.journal.record(_unit(index), file, kept=told, ridges=dict(done.ridges))
 
     def _earlier(self, cutting: Cutting, index: int) -> Done | None:
         """A block that an earlier run wrote, read back."""
@@ -382,7 +382,7 @@ class _Work:
             at = torch.arange(linear.shape[1]) if mine is None else columns(mine, int(count), linear.shape[1])  # type: ignore[arg-type]
             w[:, at] = own
             weights[linear.address] = w.to(self.job.device)
-        return Done(kept, weights, entry.get("ridges", {}))
+        return Done(kept, weights, entry["ridges"])
 
     def _cuts(self, kept: Kept, index: int) -> dict[str, Cut]:
         return block_cuts(self.parts, self.built, self.checkpoint.shapes, kept, index)
