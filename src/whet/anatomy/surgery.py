@@ -107,7 +107,12 @@ def _count(parts: Anatomy, config: Mapping[str, Any], unit: str, reader: str) ->
         return width
     count = config.get(_KEYS) or config.get(_QUERIES)
     givers = [x for linears in parts.blocks for x in linears if x.role in _GIVERS[unit]]
-    if not isinstance(count, int) or count < 1 or any(size % count for size in (width, *(x.shape[0] for x in givers))):
+    if (
+        _QUERIES not in config
+        or not isinstance(count, int)
+        or count < 1
+        or any(size % count for size in (width, *(x.shape[0] for x in givers)))
+    ):
         return Message("its config has no width of a head apart from their number")
     return count
 

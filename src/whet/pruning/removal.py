@@ -20,6 +20,7 @@ BY_UNIT: dict[str, tuple[str, ...]] = {
     "experts": EXPERT_IMPORTANCES,
 }
 BLIND = "magnitude"  # which needs no text
+PREDICTS_NOTHING = "influence"  # of blocks of a model that does not say what comes next
 
 
 @dataclass(frozen=True)

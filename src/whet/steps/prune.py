@@ -23,7 +23,7 @@ from whet.events import OnEvent, Part, Way
 from whet.messages import Message
 from whet.paths import check_out
 from whet.pruning import Removal, parse_importance, parse_share, parse_units
-from whet.pruning.removal import BLIND
+from whet.pruning.removal import BLIND, PREDICTS_NOTHING
 from whet.steps.course import reading
 from whet.steps.driver import announce, examined, job_of, planned, request_of, step_recipe
 from whet.steps.material import Material, about_text, read_material, with_text
@@ -173,6 +173,17 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
         )
     if asked.units is None and "experts" in possible:
         units = ("experts",)  # where the weights are; blocks and heads are what all of them need
+    importance = parse_importance(asked.importance, units)
+    if parts.task != "causal" and importance.get("layers", PREDICTS_NOTHING) != PREDICTS_NOTHING:
+        if importance["layers"] in (asked.importance or ""):
+            raise UsageError(
+                "Importance {name} looks at how the next token is predicted, and {folder} predicts none. Give "
+                "--importance {instead}.",
+                name=importance["layers"],
+                folder=opened.checkpoint.path,
+                instead=PREDICTS_NOTHING,
+            )
+        importance["layers"] = PREDICTS_NOTHING
     share, experts = parse_share(asked.remove, "row").share, counts["experts"]
     if "experts" in units and isinstance(experts, int) and experts < _FEW and share > _MANY:
         notes.append(
@@ -184,7 +195,7 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
                 few=_FEW,
             )
         )
-    return Removal(share, units, parse_importance(asked.importance, units), asked.repair)
+    return Removal(share, units, importance, asked.repair)
 
 
 def _check_experts(job: Job) -> None:
