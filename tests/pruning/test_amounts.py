@@ -14,8 +14,10 @@ UNITS = ("layers", "channels", "heads")
 
 @st.composite
 def models(draw):
-    layers, channels, heads = draw(st.integers(2, 12)), draw(st.sampled_from([96, 352, 512, 11008])), draw(
-        st.integers(1, 8)
+    layers, channels, heads = (
+        draw(st.integers(2, 12)),
+        draw(st.sampled_from([96, 352, 512, 11008])),
+        draw(st.integers(1, 8)),
     )
     channel, head = 3 * 64, draw(st.integers(100, 50_000))
     block = channel * channels + head * heads + 128
@@ -32,10 +34,7 @@ def test_a_shape_removes_about_the_share_and_nothing_that_it_need_not(weights, p
         assert one != weights.whole and one.layers >= 1 and one.channels >= 1 and one.heads >= 1
         assert abs(removed - share) <= half or (one.channels == weights.whole.channels and removed >= share - half)
         assert not any(
-            other != one
-            and other.layers >= one.layers
-            and other.channels >= one.channels
-            and other.heads >= one.heads
+            other != one and other.layers >= one.layers and other.channels >= one.channels and other.heads >= one.heads
             for other in found
         )
 
@@ -54,8 +53,3 @@ def test_depth_alone_takes_what_is_nearest_or_nothing():
     assert [one.layers for one in shapes(weights, Fraction(1, 6), ("layers",))] == [5]
     assert shapes(weights, Fraction(1, 100), ("layers",)) == []
     assert shapes(weights, Fraction(9, 10), UNITS) == []
-
-
-def test_blocks_of_different_sizes_are_counted_as_they_are():
-    weights = Weights([1000, 500, 1000], 1, 10, 0, Amounts(3, 100, 4, 0))
-    assert weights.left((0, 2), Amounts(2, 100, 4, 0)) == 2000 and weights.left((0, 1), Amounts(2, 90, 3, 0)) == 1460

@@ -32,6 +32,7 @@ def test_obs_takes_what_loses_least_once_others_made_up_for_it(size):
     w, h = problem()
     count, alive = 12 // size, list(range(12 // size))
     for keep in range(count - 1, 0, -1):
+
         def without(unit):
             return [c for u in alive if u != unit for c in range(u * size, (u + 1) * size)]
 

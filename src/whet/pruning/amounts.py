@@ -24,13 +24,13 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters of a model's blocks: `block` of each, and of each how many go with one channel, head and expert; and
-    how many units there are (`whole`), 0 of a kind that cannot be taken."""
+    """Parameters of a model's blocks: `block` of each, and in the mean how many of a block go with one channel, head
+    and expert; and how many units there are (`whole`), 0 of a kind that cannot be taken."""
 
     block: Sequence[int]
     channel: int
     head: int
-    expert: int
+    expert: int | Fraction
     whole: Amounts
 
     @property
@@ -38,18 +38,11 @@ class Weights:
         """Parameters of all blocks."""
         return sum(self.block)
 
-    def left(self, kept: Sequence[int], amounts: Amounts) -> int:
-        """Parameters of the blocks `kept` once they have `amounts` of the other units."""
-        whole = self.whole
-        gone = self.channel * (whole.channels - amounts.channels) + self.head * (whole.heads - amounts.heads)
-        gone += self.expert * (whole.experts - amounts.experts)
-        return sum(self.block[index] for index in kept) - len(kept) * gone
-
     def removed(self, amounts: Amounts) -> Fraction:
         """The share of the blocks' parameters that goes, of blocks of the mean size."""
         mean = Fraction(self.total, len(self.block))
         whole = self.whole
-        gone = self.channel * (whole.channels - amounts.channels) + self.head * (whole.heads - amounts.heads)
+        gone = Fraction(self.channel * (whole.channels - amounts.channels) + self.head * (whole.heads - amounts.heads))
         gone += self.expert * (whole.experts - amounts.experts)
         return 1 - amounts.layers * (mean - gone) / self.total
 

@@ -74,9 +74,9 @@ def weights_of(job: Job) -> Weights:
         less = Kept(every, **{unit: {last: tuple(range(count - 1))}})
         return block[last] - _numbers(block_cuts(parts, config, sizes, less, last), sizes)
 
-    return Weights(
-        block, alone("channels", whole.channels), alone("heads", whole.heads), alone("experts", whole.experts), whole
-    )
+    sparse = sum(any(x.held.expert is not None for x in linears) for linears in parts.blocks)
+    expert = Fraction(alone("experts", whole.experts) * sparse, whole.layers)
+    return Weights(block, alone("channels", whole.channels), alone("heads", whole.heads), expert, whole)
 
 
 def needs_of(job: Job) -> dict[str, Any]:
@@ -241,9 +241,22 @@ class _Work:
             "layers": list(left),
             "order": gone,
             "experts": {str(index): list(routed[best.experts]) for index, routed in experts.items()},
-            "removed": float(1 - Fraction(weights.left(left, best), weights.total)),
+            "removed": self._removed(left, best, weights.total),
             "trials": [{**asdict(one), "kl": kl} for one, kl in tried.items() if kl is not None],
         }
+
+    def _removed(self, left: Sequence[int], amounts: Amounts, total: int) -> float:
+        """The share of the blocks' parameters that goes, exactly."""
+        like = example(self.job, amounts)
+        every = range(len(self.parts.blocks))
+
+        def alike(unit: str) -> dict[int, tuple[int, ...]]:
+            mine = next(iter(getattr(like, unit).values()), None)
+            return {} if mine is None else dict.fromkeys(every, mine)
+
+        kept = Kept(tuple(left), alike("channels"), alike("heads"), alike("experts"))
+        sizes = self.checkpoint.shapes
+        return 1 - sum(_numbers(self._cuts(kept, index), sizes) for index in left) / total
 
     def _order(self, count: int) -> list[int]:
         some = _first([*self.judge, *self.solve], _DEPTH_TOKENS)
