@@ -42,7 +42,9 @@ from whet.checkpoint.manifest import (
     read_manifest,
 )
 from whet.checkpoint.no_model import REQUEST, RUN, refuse_unfinished
+from whet.checkpoint.rows import Rows, size_with, write_rows
 from whet.checkpoint.verify import check_files
+from whet.checkpoint.vocab_map import VOCAB_MAP, VocabMap, read_map, rows_between
 
 __all__ = [
     "ADAPTER",
@@ -52,11 +54,14 @@ __all__ = [
     "REQUEST",
     "RUN",
     "TIMES",
+    "VOCAB_MAP",
     "WEIGHTS",
     "BaseModelName",
     "Checkpoint",
     "Manifest",
+    "Rows",
     "TensorInfo",
+    "VocabMap",
     "about_left_out",
     "adapter_config",
     "adapter_file",
@@ -84,13 +89,17 @@ __all__ = [
     "read_factors",
     "read_header",
     "read_manifest",
+    "read_map",
     "read_tensor",
     "refuse_unfinished",
     "replace",
+    "rows_between",
     "sha256",
     "size_on_disk",
+    "size_with",
     "sync_folder",
     "write_bytes",
     "write_json",
+    "write_rows",
     "write_tensors",
 ]
