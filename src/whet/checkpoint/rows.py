@@ -6,6 +6,7 @@ What is written is known to the byte before anything is: names and shapes make t
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +47,19 @@ class Rows:
 
 def size_with(file: Path, rows: Rows) -> int:
     """Bytes of the file that `write_rows` makes."""
+    if not rows.touches(file):
+        return file.stat().st_size
     kept = _kept(file, rows)
     return len(_header(kept, rows)) + sum(_nbytes(name, info, rows) for name, info in kept.items())
 
 
 def write_rows(file: Path, path: Path, rows: Rows) -> None:
-    """Write what is left of `file` to `path`, atomically."""
+    """Write what is left of `file` to `path`, atomically; a copy where nothing changes."""
     kept = _kept(file, rows)
     with atomic(path) as temporary:
+        if not rows.touches(file):
+            shutil.copyfile(file, temporary)
+            return
         with temporary.open("wb") as stream:
             stream.write(_header(kept, rows))
             for name, info in kept.items():

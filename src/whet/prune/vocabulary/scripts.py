@@ -9,7 +9,9 @@ from functools import cache
 from whet.errors import UsageError, did_you_mean
 
 # Languages by ISO 639-1; scripts by the word that Unicode's names of their letters begin with.
-_LATIN = "en de fr es pt it nl sv da no fi pl cs sk hu ro tr vi id ms sw et lv lt sl hr is ga cy eu ca gl af sq az uz tl"
+_LATIN = (
+    "en de fr es pt it nl sv da no fi pl cs sk hu ro tr vi id ms sw et lv lt sl hr is ga cy eu ca gl af sq az uz tl"
+)
 _BY_SCRIPT = {
     ("LATIN",): _LATIN,
     ("CYRILLIC",): "ru uk bg be mk kk ky tg mn",
