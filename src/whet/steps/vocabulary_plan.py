@@ -200,7 +200,7 @@ def plan_cut(
         pieces=pieces,
         chosen=chosen,
         tokenizer=text,
-        rows=Rows(torch.tensor(chosen.ids), sized, {original.parts.dropped} - {None}),
+        rows=Rows(torch.tensor(chosen.ids), sized, [original.parts.dropped] if original.parts.dropped else []),
         files=files,
         copied=copied,
         documents=documents,
@@ -324,8 +324,8 @@ def _readme(cut: Cut) -> str:
         "---",
         f"# {base}, with fewer tokens, by whet",
         "",
-        f"{len(cut.chosen.ids)} of {cut.before} tokens are left. Text of these has the same tokens as in the original, "
-        "and the model computes the same of it; other text is read in smaller pieces. Whatever loads the original loads "
+        f"{len(cut.chosen.ids)} of {cut.before} tokens are left. Text of these has the same tokens as before, "
+        "and the model computes the same of it; other text is read in smaller pieces. What loads the original loads "
         "this folder. `vocab_map.json` has the original's id of every token.",
         "",
         "| a few sentences in | tokens before | after | |",
