@@ -213,7 +213,7 @@ def summarize(scores: TokenScores, clusters: Sequence[int], confidence: float = 
 
     `kl`: mean in nats a token with error and interval, and its percentiles. `top1`: share of positions where both put
     the same token first. `perplexity`: of each model, and the ratio lighter / original = exp(mean difference of nll).
-    `kept`, where tokens were cut: the original's probability of those that stay (`mass`) and -log of it (`nats`), means.
+    `kept`, where tokens were cut: the original's probability of those that stay (`mass`) and -log of it (`nats`).
     """
     found = estimates(sums(scores), clusters, confidence)
     kl, log_ratio = found["kl"], found["log_ratio"]
