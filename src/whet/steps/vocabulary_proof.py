@@ -124,10 +124,11 @@ def _windows(cut: Cut, tokenizer: Any, texts: Sequence[str]) -> list[Tensor]:
     return found or [torch.tensor([cut.chosen.ids[:_LENGTH]])]
 
 
-def _model(out: Path, cut: Cut, windows: Sequence[Tensor]) -> dict[str, float]:
-    """Both models, loaded by stock transformers, on the same text."""
+def _model(out: Path, cut: Cut, windows: Sequence[Tensor]) -> dict[str, Any]:
+    """Both models, loaded by stock transformers, on the same text: how many hidden states were compared, and by how
+    much logits differ, relative to the largest."""
     first, second = load_model(cut.checkpoint.path), load_model(out)
-    new, gap = cut.chosen.new, 0.0
+    new, gap, count = cut.chosen.new, 0.0, 0
     rows = torch.tensor(cut.chosen.ids)
     for window in windows:
         mine = torch.tensor([[new[old] for old in window[0].tolist()]])
@@ -137,12 +138,13 @@ def _model(out: Path, cut: Cut, windows: Sequence[Tensor]) -> dict[str, float]:
             raise GateError(
                 "{out}: the model computes other hidden states than the original on the same text.", out=out
             )
+        count += len(states)
         wanted = logits[..., rows] if logits.shape[-1] == cut.before else logits
         scale = wanted.float().abs().max().item() or 1.0
         gap = max(gap, (wanted.float() - theirs.float()).abs().max().item() / scale)
         if not gap <= _ROUNDING.get(logits.dtype, 1e-2):
             raise GateError("{out}: logits differ from the original's by {gap:.3g} of the largest.", out=out, gap=gap)
-    return {"hidden states": 0.0, "logits": gap}
+    return {"hidden states": count, "logits": gap}
 
 
 def _computed(model: Any, window: Tensor) -> tuple[list[Tensor], Tensor]:
