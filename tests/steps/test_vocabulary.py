@@ -18,6 +18,7 @@ from whet.apply.run import Run
 from whet.checkpoint import Checkpoint, load_model, load_tokenizer, read_map, rows_between, write_rows
 from whet.checkpoint.gguf import read_gguf
 from whet.engines.llamacpp import open_gguf
+from whet.engines.torch import open_model
 from whet.errors import GateError, UsageError
 from whet.steps import vocabulary as step
 from whet.steps import vocabulary_proof as proof
@@ -97,11 +98,11 @@ def test_compared_with_the_original_only_the_mass_of_what_is_gone_is_lost(korean
         assert found["verdict"] == "pass"
         assert found["divergence"]["kl"]["mean"] == 0 and found["divergence"]["top1"]["mean"] == 1
         assert 0 < found["divergence"]["kept"]["nats"] < 0.1
-    assert any("chosen by the text used here" in note for note in seen["notes"])
-    assert not any("chosen by the text used here" in note for note in other["notes"])
+    assert any("chose the tokens" in note for note in seen["notes"])
+    assert not any("chose the tokens" in note for note in other["notes"])
     assert seen["text"]["tokens"] > 1000
     (share,) = (note.values["share"] for note in other["notes"] if "share" in getattr(note, "values", {}))
-    assert 0.5 < share < 0.95
+    assert 0.2 < share < 0.95
     assert whet.compare(out, out, text=documents("ko"), windows=9, speed=False)["divergence"].get("kept") is None
 
 
@@ -126,12 +127,16 @@ def test_what_comes_after_works(korean, tmp_path, no_process):
     """Writing, rounding, and comparing what was rounded with the uncut original."""
     out, _, _ = korean
     prompt = documents("ko")[0][:40]
-    tokenizer, model, ids = load_tokenizer(starter.path()), load_model(starter.path()), list(read_map(out).ids)
-    row = tokenizer(prompt)["input_ids"]
-    for _ in range(12):  # of the original, the likeliest token that stays
+    assert whet.generate(out, prompt, max_new_tokens=4)
+    first, ids = load_model(starter.path(), dtype=torch.float32), list(read_map(out).ids)
+    engine = open_model(out, dtype="float32")
+    row = load_tokenizer(starter.path())(prompt)["input_ids"]
+    (made,) = engine.continue_ids([engine.encode(prompt)], 12)
+    for token in made:  # of the original, the likeliest token that stays
         with torch.inference_mode():
-            row.append(ids[int(model(torch.tensor([row])).logits[0, -1, ids].argmax())])
-    assert whet.generate(out, prompt, max_new_tokens=12) == tokenizer.decode(row)[len(prompt) :]
+            likeliest = int(first(torch.tensor([row])).logits[0, -1, ids].argmax())
+        assert token == likeliest
+        row.append(ids[token])
     whet.compress(out, tmp_path / "q", scheme="int8s-g32", solver="nearest")
     assert read_map(tmp_path / "q") == read_map(out)
     found = whet.compare(starter.path(), tmp_path / "q", text=documents("ko"), windows=20, speed=False)
