@@ -71,7 +71,9 @@ def read_material(
     corpora = [(step.get("corpus") or {}).get("fingerprint") for step in lineage_of(lighter)]
     if mark in corpora:
         notes.append(
-            Message("The tokens of the lighter model were chosen by the text used here: all of them are kept.")
+            Message(
+                "The text used here chose the tokens of the lighter model: of other text, more of them are missing."
+            )
         )
     described = {
         "source": str(source),
