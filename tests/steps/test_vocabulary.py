@@ -20,6 +20,8 @@ from whet.checkpoint.gguf import read_gguf
 from whet.engines.llamacpp import open_gguf
 from whet.engines.torch import open_model
 from whet.errors import GateError, UsageError
+from whet.measure.divergence import divergence
+from whet.measure.evidence import GateMaterial, Pair, find_windows
 from whet.steps import vocabulary as step
 from whet.steps import vocabulary_proof as proof
 from whet.steps.vocabulary import cut_vocabulary, resume_vocabulary
@@ -155,6 +157,27 @@ def test_llama_cpp_reads_the_same_tokens(korean, tmp_path):
         ids = engine.tokenize(text)
         assert ids == tokenizer(text, add_special_tokens=False)["input_ids"]
         assert engine.decode(ids) == text
+
+
+def test_the_file_for_llama_cpp_is_compared_with_the_uncut_original(korean, tmp_path, no_process):
+    out, _, _ = korean
+    whet.export(out, out=tmp_path / "m.gguf", kind="bf16")
+    assert read_map(tmp_path / "m.gguf") == read_map(out)
+    found = whet.compare(starter.path(), tmp_path / "m.gguf", text=documents("ko"), windows=8, window=64, speed=False)
+    assert 0 <= found["divergence"]["kl"]["mean"] < 0.01 and found["divergence"]["kept"]["nats"] > 0
+
+
+def test_gates_read_what_both_models_read_alike(korean):
+    """Documents, and windows of the original's ids, such as it has written itself."""
+    out, _, _ = korean
+    rows = set(read_map(out).ids)
+    written = [torch.tensor(load_tokenizer(starter.path())(text)["input_ids"]) for text in documents(seed=2)[:40]]
+    for text, fewest in ((documents(seed=2)[:40], 5), (written, 5)):
+        found = find_windows(starter.path(), out, GateMaterial(text=text, window=64, windows=50), seed=0)
+        assert len(found.windows) > fewest and all(len(window) >= 8 for window in found.windows)
+        assert all(int(window.min()) >= 0 and int(window.max()) < len(rows) for window in found.windows)
+    pair = Pair((starter.path(), out), "cpu", None, lambda event: None)
+    assert divergence(pair.original, pair.lighter, found.windows, rows=pair.rows).kl.max() == 0
 
 
 @pytest.mark.parametrize("kind", ["pieces", "whole words"])

@@ -44,7 +44,7 @@ from whet.checkpoint.manifest import (
 from whet.checkpoint.no_model import REQUEST, RUN, refuse_unfinished
 from whet.checkpoint.rows import Rows, size_with, write_rows
 from whet.checkpoint.verify import check_files
-from whet.checkpoint.vocab_map import VOCAB_MAP, VocabMap, read_map, rows_between
+from whet.checkpoint.vocab_map import VOCAB_MAP, VocabMap, gguf_entries, read_map, rows_between
 
 __all__ = [
     "ADAPTER",
@@ -75,6 +75,7 @@ __all__ = [
     "copy_beside",
     "disk_errors",
     "empty_model",
+    "gguf_entries",
     "hashed_files",
     "inside",
     "is_alone",

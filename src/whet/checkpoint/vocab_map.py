@@ -3,7 +3,8 @@
     rows    how many the first original has
     ids     the id that each token had there, by its id now
 
-Every later step takes the file over, so it always tells of the first original, however often tokens were cut.
+Every later step takes the file over, so it always tells of the first original, however often tokens were cut. A .gguf
+has both among its entries.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from whet.checkpoint.gguf import is_gguf, read_gguf
 from whet.errors import UsageError
 from whet.strict import parse_json
 
 VOCAB_MAP = "vocab_map.json"
+_GGUF = "whet.vocab_map"
 
 
 @dataclass(frozen=True)
@@ -36,21 +41,47 @@ class VocabMap:
 
 
 def read_map(model: str | Path) -> VocabMap | None:
-    """The map of a model folder, or of the folder that a .gguf lies in; None where no token was cut. Raises UsageError
-    for one that is damaged."""
+    """The map of a model folder or of a .gguf; None where no token was cut. Raises UsageError for one that is
+    damaged."""
     path = Path(model)
-    file = (path.parent if path.is_file() else path) / VOCAB_MAP
-    if not file.is_file():
+    file, said = path, None
+    if is_gguf(path):
+        entries = read_gguf(path).metadata
+        said = {name: entries[f"{_GGUF}.{name}"] for name in ("rows", "ids") if f"{_GGUF}.{name}" in entries}
+    elif (file := path / VOCAB_MAP).is_file():
+        said = _document(file)
+    if not said:
         return None
+    rows, ids = said.get("rows"), said.get("ids")
+    numbers = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    if not isinstance(rows, int) or not isinstance(numbers, list) or not numbers:
+        raise _damaged(file)
+    if not all(type(one) is int and 0 <= one < rows for one in numbers) or len(set(numbers)) != len(numbers):
+        raise _damaged(file)
+    return VocabMap(rows, tuple(numbers))
+
+
+def gguf_entries(numbers: VocabMap | None) -> dict[str, Any]:
+    """A map as a .gguf holds it."""
+    if numbers is None:
+        return {}
+    return {f"{_GGUF}.rows": numbers.rows, f"{_GGUF}.ids": np.array(numbers.ids, dtype=np.int32)}
+
+
+def _document(file: Path) -> dict[str, Any]:
     try:
         said = parse_json(file.read_text(encoding="utf-8"))
-        rows, ids = said["rows"], said["ids"]
-        right = said["format"] == 1 and all(type(number) is int and 0 <= number < rows for number in ids)
-    except (ValueError, LookupError, TypeError):
-        right = False
-    if not right or len(set(ids)) != len(ids):
-        raise UsageError("{file} is damaged. Copy or download the folder again, or make it anew.", file=file)
-    return VocabMap(rows, tuple(ids))
+    except ValueError as error:
+        raise _damaged(file) from error
+    if not isinstance(said, dict) or said.get("format") != 1:
+        raise _damaged(file)
+    return said
+
+
+def _damaged(file: Path) -> UsageError:
+    return UsageError(
+        "{file}: the map of its tokens is damaged. Copy or download it again, or make it anew.", file=file
+    )
 
 
 def rows_between(original: str | Path, lighter: str | Path) -> list[int] | None:
