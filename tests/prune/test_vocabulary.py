@@ -4,6 +4,7 @@ they are named."""
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -105,6 +106,31 @@ def test_closing_takes_the_parts_of_every_merge():
     assert closure([vocab["abcd"]], pieces.parts) == {vocab["abcd"]}  # made of no merge
     left = new_tokenizer(pieces, {old: new for new, old in enumerate(sorted(closure([vocab["abc"]], pieces.parts)))})
     assert left["model"]["merges"] == ["a b", "b c", "ab c", "a bc"]
+
+
+def test_the_piece_of_the_least_score_stays():
+    """An unknown letter costs that and 10 more: with another least score, `abcd` would be an unknown `a` and `bcd`."""
+    vocab = [["<unk>", 0.0], ["bcd", -1.0], ["ab", -25.0], ["cd", -25.0], ["zz", -45.0], ["▁", -2.0]]
+    vocab += [[f"q{number}", -3.0] for number in range(90)]
+    said = {"version": "1.0", "added_tokens": [], "model": {"type": "Unigram", "unk_id": 0, "vocab": vocab}}
+    pieces, before = Pieces(said, "x"), opened(json.dumps(said), "x")
+    assert before.encode("abcd").tokens == ["ab", "cd"]
+    assert 4 in pieces.always(lambda _: False)
+    for stays, same in (({0, 1, 2, 3, 4}, True), ({0, 1, 2, 3}, False)):
+        new = {old: number for number, old in enumerate(sorted(stays))}
+        after = opened(json.dumps(new_tokenizer(pieces, new)), "x")
+        assert (after.encode("abcd").tokens == ["ab", "cd"]) == same
+
+
+def test_a_large_vocabulary_takes_seconds():
+    letters = [chr(0x4E00 + number) for number in range(400)]
+    pairs = [(a, b) for a in letters for b in letters][:120_000]
+    vocab = {token: number for number, token in enumerate([*letters, *(a + b for a, b in pairs)])}
+    said = {"model": {"type": "BPE", "vocab": vocab, "merges": [list(pair) for pair in pairs]}, "added_tokens": []}
+    pieces, started = Pieces(said, "x"), time.perf_counter()
+    chosen = choose(pieces, len(vocab), dict.fromkeys(range(1000, 40_000), 1), scripts=scripts_of(["ko"]))
+    assert len(new_tokenizer(pieces, chosen.new)["model"]["vocab"]) == len(chosen.ids)
+    assert time.perf_counter() - started < 20
 
 
 def test_without_closing_tokens_are_lost():

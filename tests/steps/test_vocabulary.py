@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import models
 import vocabularies
@@ -237,6 +238,18 @@ def test_all_files_that_name_tokens_are_rewritten_or_left_out(tmp_path):
     assert ids[json.loads((tmp_path / "out" / "generation_config.json").read_text())["suppress_tokens"][0]] == 900
     assert not (tmp_path / "out" / "spiece.model").exists()
     assert any("spiece.model" in note for note in made["notes"])
+
+
+def test_a_stored_copy_of_a_tied_head_is_left_out(tmp_path):
+    folder = make(tmp_path / "m", shards=False, tied=True)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, file, {"format": "pt"})
+    asked = {"vocab": documents("ko")[:40]}
+    said = cut_vocabulary(folder, tmp_path / "out", dry_run=True, **asked)
+    made = cut_vocabulary(folder, tmp_path / "out", **asked)
+    assert "lm_head.weight" not in Checkpoint(tmp_path / "out").tensors
+    assert made["sizes"]["lighter"]["total"] == said["disk"]
 
 
 def test_a_cut_model_is_cut_again_and_its_map_tells_of_the_first(tmp_path, no_process):

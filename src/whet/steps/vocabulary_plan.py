@@ -207,11 +207,11 @@ def plan_cut(
         corpus=corpus,
         lengths=lengths,
         asked={
-            "vocab": str(vocab) if isinstance(vocab, (str, Path)) else None,
+            "vocab": _place(vocab) if isinstance(vocab, (str, Path)) else None,
             **({"documents": True} if documents and not isinstance(vocab, (str, Path)) else {}),
             "keep_languages": list(keep_languages),
             "min_count": min_count,
-            "eval_text": str(eval_text) if isinstance(eval_text, (str, Path)) else list(eval_text or ()) or None,
+            "eval_text": _place(eval_text) if isinstance(eval_text, (str, Path)) else list(eval_text or ()) or None,
             "field": field,
             "skip_bad": skip_bad,
         },
@@ -256,6 +256,11 @@ def _corpus(
     if not documents:
         raise UsageError("{source}: there is no text in it. Give a file with text, or name another field.", source=name)
     return documents, {"source": name, "documents": len(documents), "fingerprint": fingerprint(documents)}, notes
+
+
+def _place(source: str | Path) -> str:
+    """A path from anywhere, so that a run may be resumed elsewhere; a name on the hub as it is."""
+    return str(Path(source).resolve() if Path(source).exists() else source)
 
 
 def _template_texts(tokenizer: Any) -> list[str]:

@@ -58,7 +58,8 @@ def new_tokenizer(pieces: Pieces, new: Mapping[int, int]) -> dict[str, Any]:
 
 def with_beyond(pieces: Pieces, new: Mapping[int, int]) -> dict[int, int]:
     """`new` with the added tokens that have no row, which are counted on from the last token that has one."""
-    have = [number for old, number in new.items() if old in set(pieces.tokens.values())]
+    known = set(pieces.tokens.values())
+    have = [number for old, number in new.items() if old in known]
     gone = sorted(old for old in set(pieces.added.values()) if old not in new)
     after = max(have, default=-1) + 1
     return {**new, **{old: after + place for place, old in enumerate(gone)}}
