@@ -57,6 +57,8 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stage.tune": ("tuning scales", "스케일 조율하는 중"),
     "stage.verify": ("verifying on text", "텍스트로 검증하는 중"),
     "stage.marginal": ("measuring what each part loses", "부분별 손실 측정하는 중"),
+    "stage.cut": ("cutting tokens", "토큰을 줄이는 중"),
+    "stage.prove": ("proving", "검증하는 중"),
     "stage.finish": ("finishing and proving", "마무리하고 검증하는 중"),
     "stage.plan": ("planning", "계획 세우는 중"),
     "stage.skills": ("asking questions", "문항에 답하는 중"),
