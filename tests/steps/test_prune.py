@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 import models
 from covering import some
 from killing import Ticks, counted, killed
+from whet import starter
 from whet.anatomy import AUTO, FAMILIES, anatomy, task_in
 from whet.checkpoint import Checkpoint
 from whet.engines.torch import cached_outputs, outputs
@@ -99,7 +100,7 @@ def test_encoders_lose_blocks_and_channels(tmp_path, originals, family):
         stock(tmp_path / unit)
         assert made["check"]["before against after"] == 0
     with pytest.raises(UsageError, match=r"predicts none.*influence"):
-        prune(original, tmp_path / "out", units="layers", importance="divergence", **TEXT)
+        prune(original, tmp_path / "out", remove=0.3, units="layers", importance="divergence", **TEXT)
 
 
 # -- what is chosen and what makes up for it ------------------------------------------------------------------------
@@ -200,6 +201,16 @@ def test_an_adapter_trains_on_it(tmp_path, originals):
     assert losses[-1] < losses[0]
 
 
+def test_tokens_go_by_the_same_verb(tmp_path, originals):
+    text = tmp_path / "text.txt"
+    text.write_text("ab cd e. for the\n" * 20)
+    # every token of the tiny tokenizer is a byte, and those stay
+    with pytest.raises(UsageError):
+        prune(originals("llama"), tmp_path / "bytes", vocab=str(text))
+    made = prune(starter.path(), tmp_path / "out", keep_languages="en", min_count=1, dry_run=True)
+    assert made["sizes"]["lighter"]["total"] < made["sizes"]["original"]["total"]
+
+
 def test_in_a_recipe_a_gate_halves_it(tmp_path, originals):
     recipe = {
         "version": 1,
@@ -250,6 +261,9 @@ def test_killed_and_resumed_the_bytes_are_the_same(tmp_path, originals, undistur
 
 REFUSED = [
     ({"remove": "120%"}, ["120%"]),
+    ({"remove": None}, ["Say what goes", "vocab"]),
+    ({"vocab": DOCUMENTS}, ["a step of its own"]),
+    ({"remove": None, "keep_languages": "ko"}, ["text goes with remove"]),
     ({"units": "layer"}, ["layer", "Did you mean layers?"]),
     ({"units": ","}, ["units is empty"]),
     ({"importance": "wandaa"}, ["wandaa", "Did you mean wanda?"]),
@@ -263,7 +277,7 @@ REFUSED = [
 def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path, originals):
     for options, words in REFUSED:
         with pytest.raises(UsageError) as refusal:
-            prune(originals("llama"), tmp_path / "out", **{**TEXT, **options})
+            prune(originals("llama"), tmp_path / "out", **{"remove": "25%", **TEXT, **options})
         assert all(word in str(refusal.value) for word in words), (options, str(refusal.value))
         assert not (tmp_path / "out").exists()
 
@@ -279,10 +293,10 @@ def test_a_family_without_a_row_and_a_model_with_masks_are_refused(tmp_path, ori
     from whet.recipe.masks import masks
 
     with pytest.raises(UsageError, match="no row for the family"):
-        prune(models.make(tmp_path / "olmoe", "olmoe"), tmp_path / "out", **TEXT)
+        prune(models.make(tmp_path / "olmoe", "olmoe"), tmp_path / "out", remove=0.3, **TEXT)
     masks(originals("llama"), tmp_path / "masked", pattern="2:4", **TEXT)
     with pytest.raises(UsageError, match="Prune first"):
-        prune(tmp_path / "masked", tmp_path / "out", **TEXT)
+        prune(tmp_path / "masked", tmp_path / "out", remove=0.3, **TEXT)
 
 
 def test_a_dry_run_says_what_it_takes_to_the_byte(tmp_path, originals):

@@ -53,7 +53,7 @@ def parse_units(text: str | None, known: Sequence[str]) -> tuple[str, ...]:
     did-you-mean."""
     if text is None:
         return tuple(known)
-    asked = _names(text)
+    asked = parse_names(text)
     for name in asked:
         if name not in BY_UNIT:
             raise UsageError(
@@ -72,7 +72,7 @@ def parse_importance(text: str | None, units: Sequence[str]) -> dict[str, str]:
     that is not known, or that scores none of `units`."""
     found = {unit: BY_UNIT[unit][0] for unit in units}
     every = dict.fromkeys(name for names in BY_UNIT.values() for name in names)
-    for name in _names(text or ""):
+    for name in parse_names(text or ""):
         if name not in every:
             raise UsageError(
                 "Importance {name!r} is not known.{near} Importances: {known}.",
@@ -93,5 +93,6 @@ def parse_importance(text: str | None, units: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _names(text: str) -> list[str]:
+def parse_names(text: str) -> list[str]:
+    """Names with commas between."""
     return [name.strip() for name in text.split(",") if name.strip()]

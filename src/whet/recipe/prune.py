@@ -24,12 +24,13 @@ def prune(
     text is taken. importance: by what units are chosen; `obs` (channels and heads, what taking one costs once others
     have made up for it), `wanda`, `leverage`, `activation`, `magnitude` (which needs no text), `divergence` (blocks,
     the KL without each), `perplexity`, `influence`, `reap` (experts), `frequency`. repair: weights that stay are fitted
-    to what the original computes. text, eval_text, samples, window: as for `compress`. dry_run: check and estimate,
+    to what the original computes. Or tokens go: vocab (a text whose tokens stay, a path or documents, those that occur
+    min_count times) and keep_languages (`ko,en`: tokens of their scripts stay too). text, eval_text, samples, window: as for `compress`. dry_run: check and estimate,
     write nothing.
 
     Returns a JSON-able dict: `out`, the choices, `removed` (the share that went), `amounts` (how many of each unit
-    stay), `kept` (which), `trials`, `sizes`, `kl` on verifying text (nats per token), `check`, `seconds`, `notes`.
-    Raises UsageError for what cannot be taken and MachineError for lack of disk or memory, before the long part. A run
+    stay), `kept` (which), `trials`, `sizes`, `kl` on verifying text (nats per token), `check`, `seconds`, `notes`; or of
+    tokens what `whet.steps.vocabulary.cut_vocabulary` does. Raises UsageError for what cannot be taken and MachineError for lack of disk or memory, before the long part. A run
     that was stopped goes on with `resume(out)`, or by the same call again.
     """
     asked = PruneVerb.of("prune", **options)

@@ -287,19 +287,45 @@ class Masks(Text):
 
 
 class Prune(Text):
-    """Take blocks, channels, heads or experts out altogether: the model gets smaller, and stays of its family."""
+    """Take blocks, channels, heads or experts out altogether, or tokens: the model gets smaller, and stays of its
+    family."""
 
-    remove: Annotated[str | float, Shown(among="12.5%, 25%, 37.5%")] = Field(
-        default="25%", description="The share of the blocks' parameters to take: 25%, or 0.25"
+    remove: Annotated[str | float | None, Shown(among="12.5%, 25%, 37.5%")] = Field(
+        default=None, description="The share of the blocks' parameters to take: 25%, or 0.25"
     )
     units: Annotated[str | None, Shown(default="all that the model has; of experts those alone", among=UNITS)] = Field(
-        default=None, description=f"What may go, with commas between: {UNITS}; the best mix is found by trying"
+        default=None, description=f"With remove: what may go, with commas between: {UNITS}; shapes are tried"
     )
     importance: Annotated[str | None, Shown(default="obs, divergence, reap", among=CHOSEN_BY)] = Field(
-        default=None, description=f"By what units are chosen; several for several units: {CHOSEN_BY}"
+        default=None, description=f"With remove: by what units are chosen, one for some or for all: {CHOSEN_BY}"
     )
-    repair: bool = Field(default=True, description="Fit the weights that stay to make up for what goes")
+    repair: bool = Field(default=True, description="With remove: fit the weights that stay to make up for what goes")
+    vocab: Source | None = Field(
+        default=None, description="Take tokens instead: those stay that occur in this text, a file or a folder"
+    )
+    keep_languages: Annotated[str | None, Shown(among="ko, en")] = Field(
+        default=None, description="Tokens of these languages' scripts stay too, with commas between: ko,en"
+    )
+    min_count: int = Field(default=1, ge=1, description="With vocab: how often a token has to occur to stay")
     eval_text: EvalText = None
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether tokens go."""
+        return self.vocab is not None or self.keep_languages is not None
+
+    def check(self) -> None:
+        """Raises UsageError unless it says what goes in one way."""
+        if (self.remove is not None) == self.of_tokens:
+            raise UsageError(
+                "Say what goes: remove (a share of the blocks' parameters, 25%) or vocab and keep_languages (tokens). "
+                "Each is a step of its own, so give one, and the other for what that makes."
+            )
+        given = [name for name in ("units", "importance", "text") if getattr(self, name) is not None]
+        if self.of_tokens and given:
+            raise UsageError(
+                "{given} goes with remove: tokens are chosen by vocab and keep_languages. Leave it out.", given=given[0]
+            )
 
 
 class Transform(Text, Target):

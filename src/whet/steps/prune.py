@@ -23,7 +23,7 @@ from whet.events import OnEvent, Part, Way
 from whet.messages import Message
 from whet.paths import check_out
 from whet.pruning import Removal, parse_importance, parse_share, parse_units
-from whet.pruning.removal import BLIND, PREDICTS_NOTHING
+from whet.pruning.removal import BLIND, PREDICTS_NOTHING, parse_names
 from whet.steps.course import reading
 from whet.steps.driver import announce, examined, job_of, planned, request_of, step_recipe
 from whet.steps.material import Material, about_text, read_material, with_text
@@ -31,6 +31,7 @@ from whet.steps.options import Prune
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.pruned import built, carried_out, needs_of, offered_shapes
 from whet.steps.request import Request, with_texts
+from whet.steps.vocabulary import cut_vocabulary, resume_vocabulary
 from whet.targets import Storage, find_target
 
 # Experts of a block below which, and the share of them above which, taking some is known to cost much.
@@ -42,6 +43,8 @@ def prune(
 ) -> dict[str, Any]:
     """Write a smaller copy of `model` into the folder `out`; returns what `whet.prune` does."""
     check(asked)
+    if asked.of_tokens:
+        return _cut_tokens(model, out, asked, seed, dry_run, on_event)
     check_out(out, model)
     run = Run(out)
     on_event = run.telling(on_event)
@@ -58,12 +61,34 @@ def prune(
         return carried_out(run, job, began, way)
 
 
+def _cut_tokens(
+    model: str | Path, out: str | Path, asked: Prune, seed: int, dry_run: bool, on_event: OnEvent
+) -> dict[str, Any]:
+    """The same where tokens go."""
+    top = {} if Path(model).is_absolute() else {"model": str(model)}
+    options = Prune.model_construct(**asked.model_dump(include=set(Prune.model_fields))).document()
+    return cut_vocabulary(
+        model,
+        out,
+        vocab=asked.vocab,
+        keep_languages=parse_names(asked.keep_languages or ""),
+        min_count=asked.min_count,
+        eval_text=asked.eval_text,
+        field=asked.field,
+        skip_bad=asked.skip_bad,
+        recipe={"version": 1, **top, "seed": seed, "steps": [{"prune": options}]},
+        dry_run=dry_run,
+        on_event=on_event,
+    )
+
+
 def run(request: Request) -> dict[str, Any]:
     """The step of a recipe: as `prune`, on the recipe's text where the step names none."""
+    options = request.options.model_dump()
     return prune(
         request.source,
         request.out,
-        Prune.of("prune", **with_texts(request.options.model_dump(), request.texts)),
+        Prune.of("prune", **(options if request.options.of_tokens else with_texts(options, request.texts))),
         seed=request.seed,
         device=request.device,
         dry_run=request.dry_run,
@@ -73,18 +98,25 @@ def run(request: Request) -> dict[str, Any]:
 
 def check(options: Prune) -> None:
     """Raises UsageError for units, importances and a share that are not known or do not go together."""
+    options.check()
+    if options.remove is None:
+        return
     parse_share(options.remove, "row")
     units = parse_units(options.units, UNITS)
     parse_importance(options.importance, units)
 
 
 def halved(options: Prune, original: Path) -> Prune | None:
-    """Half the share."""
+    """Half the share. Of tokens there is no half."""
+    if options.remove is None:
+        return None
     return options.model_copy(update={"remove": float(parse_share(options.remove, "row").share / 2)})
 
 
 def resume_prune(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
     """Go on with a stopped run, from what it began with."""
+    if request.get("unit") == "vocabulary":
+        return resume_vocabulary(run, request, on_event)
     job = job_of(run, request, Prune, decide_prune)
     way = _way(job, needs_of(job), run.telling(on_event))
     job = examined(job, way)
@@ -184,7 +216,7 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
                 instead=PREDICTS_NOTHING,
             )
         importance["layers"] = PREDICTS_NOTHING
-    share, experts = parse_share(asked.remove, "row").share, counts["experts"]
+    share, experts = parse_share(asked.remove or 0, "row").share, counts["experts"]
     if "experts" in units and isinstance(experts, int) and experts < _FEW and share > _MANY:
         notes.append(
             Message(
