@@ -127,7 +127,7 @@ def zeroed(w: Tensor, kept: Sequence[int], count: int) -> Tensor:
     """`w [out, in]` of a linear that reads `count` units, with 0 in every column of those that go: what the linear
     computes without them."""
     found = torch.zeros_like(w)
-    at = columns(kept, count, w.shape[1]).to(w.device)
+    at = columns(kept, count, w.shape[1])
     found[:, at] = w[:, at]
     return found
 

@@ -28,12 +28,12 @@ _ADDS = 1e-3  # of what a linear gives, how much may not arrive on the stream be
 @dataclass(frozen=True)
 class Cutting:
     """What goes. layers: the blocks that stay. amounts: by unit (`channels`, `heads`) how many stay and how many there
-    are. experts: by block those that stay. importance: by which channels and heads are chosen. repair: whether what
+    are. experts: by block those that stay. importance: by unit, by what it is chosen. repair: whether what
     stays makes up for what goes. dtype: the type that weights are stored in."""
 
     layers: tuple[int, ...]
     amounts: Mapping[str, tuple[int, int]]
-    importance: str
+    importance: Mapping[str, str]
     repair: bool
     dtype: torch.dtype
     experts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
@@ -93,8 +93,9 @@ class Cutter:
             solve, judge = before.regressions(reader, weights, self.solving)
             w = step.weight(reader).clone()
             keep, count = self.cutting.amounts.get(unit, (1, 1))
-            mine = best_units(self.cutting.importance, w, solve.h, count, keep)
+            mine = list(range(count))
             if keep < count:
+                mine = best_units(self.cutting.importance[unit], w, solve.h, count, keep)
                 kept[unit] = tuple(mine)
             if self.cutting.repair:
                 at = columns(mine, count, w.shape[1]).to(w.device)

@@ -11,7 +11,8 @@ from whet.cli.compress import made, plan
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, Out, takes
 from whet.cli.starter import calibration, check_material, is_starter, resolve
-from whet.steps.options import SAMPLES, PruneVerb
+from whet.steps.options import SAMPLES
+from whet.steps.verbs import PruneVerb
 
 EXAMPLE = "Example: whet prune MODEL smaller --remove 25% --text corpus.jsonl --field text"
 
@@ -28,7 +29,7 @@ def run(
     debug: Debug = False,
     **options: Any,
 ) -> int:
-    """Write a smaller copy of MODEL to OUT, without some of its blocks, channels, heads or experts."""
+    """Write a smaller copy of MODEL to OUT, without some blocks, channels, heads, experts or tokens."""
     folder = resolve(model)
     check_material(options["text"])
     if options["text"] is None and is_starter(folder):

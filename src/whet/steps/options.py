@@ -3,11 +3,10 @@ from these models. (Importing it is light: no torch.)"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
@@ -370,54 +369,6 @@ STEPS: dict[str, type[Options]] = {
     "export": Export,
     "compare": Compare,
 }
-
-
-class MasksVerb(Machine, Masks):
-    """Options of `masks`."""
-
-
-class PruneVerb(Machine, Prune):
-    """Options of `prune`."""
-
-
-class Compress(Machine, Quantize):
-    """Options of `compress`."""
-
-
-class Plan(Machine, Text, Target, Solver, Budget):
-    """Options of `plan`."""
-
-
-class Inspect(Machine, Target, Text):
-    """Options of `inspect`."""
-
-    skills: Source | None = Field(
-        default=None, description="A .jsonl file of questions: shows which block carries which skill"
-    )
-    spectra: bool = Field(default=True, description="Also measure how many directions each output uses")
-
-
-V = TypeVar("V", bound=Callable[..., Any])
-
-
-def takes(kind: type[Options]) -> Callable[[V], V]:
-    """A verb whose `**options` are those of `kind`: they stand in its signature and in its docstring."""
-
-    def with_options(verb: V) -> V:
-        signature = inspect.signature(verb)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        named = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
-            for name, field in kind.model_fields.items()
-        ]
-        positional = [p for p in own if p.kind is not p.KEYWORD_ONLY]
-        rest = [p for p in own if p.kind is p.KEYWORD_ONLY]
-        verb.__signature__ = signature.replace(parameters=[*positional, *named, *rest])  # type: ignore[attr-defined]
-        lines = [f"        {name}: {field.description}." for name, field in kind.model_fields.items()]
-        verb.__doc__ = "\n".join([(verb.__doc__ or "").rstrip(), "", "    Options:", *lines, "    "])
-        return verb
-
-    return with_options
 
 
 def recipe_text(recipe: Mapping[str, Any], again: str = "whet compress MODEL OUT --recipe recipe.yaml") -> str:

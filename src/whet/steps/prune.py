@@ -29,7 +29,8 @@ from whet.steps.driver import announce, examined, job_of, planned, request_of, s
 from whet.steps.material import Material, about_text, read_material, with_text
 from whet.steps.options import Prune
 from whet.steps.original import Original, about_original, open_original
-from whet.steps.pruned import built, carried_out, needs_of, offered_shapes
+from whet.steps.prune_shapes import built, needs_of, offered_shapes
+from whet.steps.pruned import carried_out
 from whet.steps.request import Request, with_texts
 from whet.steps.vocabulary import cut_vocabulary, resume_vocabulary
 from whet.targets import Storage, find_target
