@@ -143,9 +143,10 @@ def skills(bench: Bench, args: argparse.Namespace, best: dict[str, tuple[str | N
             found = whet.compare(
                 bench.model, bench.folder, text=text, skills=asked, windows=64, window=WINDOW, device="cpu", speed=False
             )
-            for skill, told in found["skills"].items():
-                kept = told["retention"]
-                rows.append([share, name, skill, f"{kept['mean']:.1%} ({kept['low']:.1%} – {kept['high']:.1%})"])
+            for one in found["skills"]:
+                kept = one["retention"]
+                told = "" if kept["value"] is None else f"{kept['value']:.1%} ({kept['interval'][0]:.1%} – "
+                rows.append([share, name, one["skill"], told + (f"{kept['interval'][1]:.1%})" if told else "none")])
     shutil.rmtree(bench.folder, ignore_errors=True)
     return table(["asked", "rule", "skill", "kept of the original's score above chance"], rows)
 

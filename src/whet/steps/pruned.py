@@ -193,26 +193,18 @@ class _Work:
         }
 
     def _measured(self, out: Path) -> dict[str, float]:
-        """As `_ended`, of the folder that was written."""
+        """As `agreement_at_end`, of the folder that was written."""
         written, trials = Checkpoint(out), self.trials
         parts = anatomy(written.config, written.shapes, str(out), self.parts.family)
         table = written.read(parts.embedding.parameter)
         walks = [
-            Walk(
-                self.checkpoint,
-                self.parts,
-                self.trials.judge,
-                [],
-                self.trials.table,
-                self.trials.table,
-                self.job.device,
-            ),
-            Walk(written, parts, self.trials.judge, [], table, table, self.job.device),
+            Walk(self.checkpoint, self.parts, trials.judge, [], trials.table, trials.table, self.job.device),
+            Walk(written, parts, trials.judge, [], table, table, self.job.device),
         ]
         for walk in walks:
             walk.go(Untouched())
         head = self.checkpoint.read((self.parts.head or self.parts.embedding).parameter).to(self.job.device).float()
-        return agreement(walks[0], self.trials.judge, zip(*(walk.final() for walk in walks), strict=True), head)
+        return agreement(walks[0], trials.judge, zip(*(walk.final() for walk in walks), strict=True), head)
 
 
 def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:
