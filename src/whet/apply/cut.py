@@ -84,7 +84,7 @@ class Cutter:
         kept: dict[str, tuple[int, ...]] = {}
         weights: dict[str, Tensor] = {}
         ridges: dict[str, float | None] = {}
-        before = _Before(step, self.cutting.repair)
+        before = _Before(step, self.cutting)
         for unit in ("heads", "channels"):
             readers = [x for x in step.linears if x.role == READERS[unit]]
             if not readers or (unit not in self.cutting.amounts and not self.cutting.repair):
@@ -111,8 +111,8 @@ class _Before:
     """What a block's writers are to give, from both streams. Everything that the original stream is needed for is asked
     of it as it stands before the block, and then once behind it."""
 
-    def __init__(self, step: BlockStep, repair: bool) -> None:
-        self.step, self.repair = step, repair
+    def __init__(self, step: BlockStep, cutting: Cutting) -> None:
+        self.step, self.repair, self.layers = step, cutting.repair, cutting.layers
         self.followed = False
 
     def regressions(
@@ -124,6 +124,7 @@ class _Before:
         last = reader.role == READERS["channels"]
         if last:
             self._follow(count)
+            self._pass_gone()
         found = []
         for batches in (range(solving), range(solving, count)):
             found.append(self._moments(reader, weights, batches, last) if len(batches) else None)
@@ -137,6 +138,13 @@ class _Before:
         if self.repair and not self.followed:
             self.step.target(count - 1)
             self.followed = True
+
+    def _pass_gone(self) -> None:
+        """The original stream goes through the blocks right behind that go: what they add, this block is to add."""
+        index, last = self.step.index + 1, len(self.step.walk.skeleton.anatomy.blocks)
+        while self.repair and index < last and index not in self.layers:
+            self.step.walk.pass_ahead(index)
+            index += 1
 
     def _moments(self, reader: Linear, weights: Mapping[str, Tensor], batches: Sequence[int], last: bool) -> Regression:
         step, w = self.step, self.step.weight(reader)

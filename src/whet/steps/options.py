@@ -295,7 +295,7 @@ class Prune(Text):
     units: Annotated[str | None, Shown(default="all that the model has; of experts those alone", among=UNITS)] = Field(
         default=None, description=f"With remove: what may go, with commas between: {UNITS}; shapes are tried"
     )
-    importance: Annotated[str | None, Shown(default="obs, divergence, reap", among=CHOSEN_BY)] = Field(
+    importance: Annotated[str | None, Shown(default="obs, divergence or reap", among=CHOSEN_BY)] = Field(
         default=None, description=f"With remove: by what units are chosen, one for some or for all: {CHOSEN_BY}"
     )
     repair: bool = Field(default=True, description="With remove: fit the weights that stay to make up for what goes")

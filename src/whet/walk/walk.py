@@ -142,6 +142,7 @@ class Walk:
         self._stands = {"original": Stand(), "lighter": Stand()}
         self._stream = self._stands["lighter"]
         self._passed = -1  # the solving batch of the original stream that went through this block last
+        self._ahead: set[int] = set()  # blocks that the original stream went through before their turn
         with self.skeleton.embedding(original):
             self.original = HiddenStates(
                 [self._enter(batch) for batch in (*(solve if follow else ()), *verify)], folder
@@ -154,6 +155,9 @@ class Walk:
         anatomy = self.skeleton.anatomy
         with torch.no_grad():
             for index, linears in enumerate(anatomy.blocks):
+                if index in self._ahead:
+                    self.drift.append(self._drift())
+                    continue
                 if index and index in self.skeleton.starts:
                     self._next_stack(index)
                 module = self.skeleton.load_block(index)
@@ -208,6 +212,18 @@ class Walk:
             for number in range(self._passed + 1, min(batch + 1, self.followed)):
                 self._follow(step, number)
                 self._passed = number
+
+    def pass_ahead(self, index: int) -> None:
+        """The original stream goes through block `index` before its turn, the whole of it; the lighter model does not
+        have the block. The blocks before it must have been passed."""
+        module = self.skeleton.load_block(index)
+        anatomy = self.skeleton.anatomy
+        step = BlockStep(index, anatomy.block_prefix(index), module, anatomy.blocks[index], self)
+        with torch.no_grad():
+            for number in range(len(self.original)):
+                self._follow(step, number)
+        self.skeleton.free_block(index)
+        self._ahead.add(index)
 
     def _follow(self, step: BlockStep, number: int) -> None:
         """The batch that the original stream holds as `number` through the block, which is the original's."""
