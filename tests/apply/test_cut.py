@@ -12,14 +12,14 @@ from whet.apply.cut import Cutter, Cutting
 from whet.checkpoint import Checkpoint
 from whet.walk import Walk
 
-TOKENS = torch.randint(2, 264, (6, 24), generator=torch.Generator().manual_seed(0))
+TOKENS = torch.randint(2, 264, (96, 24), generator=torch.Generator().manual_seed(0))
 
 
 def walked(folder, visitor):
     checkpoint = Checkpoint(folder)
     parts = anatomy(checkpoint.config, checkpoint.shapes)
     table = checkpoint.read(parts.embedding.parameter)
-    walk = Walk(checkpoint, parts, [TOKENS[:2], TOKENS[2:4], TOKENS[4:]], [], table, table, "cpu", follow=True)
+    walk = Walk(checkpoint, parts, [TOKENS[:2], TOKENS[2:64], TOKENS[64:]], [], table, table, "cpu", follow=True)
     walk.go(visitor)
     return walk
 
