@@ -1,11 +1,21 @@
 """What a model is made of: families as data, blocks, linears as views, who shares an input, ties."""
 
 from whet.anatomy.families import FAMILIES, auto_class, task_in
-from whet.anatomy.family import AUTO, Family, architecture_of, task_of
+from whet.anatomy.family import AUTO, Family, LinearName, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy
-from whet.anatomy.unknown import described, kinds_of, needs_code, quantized_by, stock_config, without_head
+from whet.anatomy.stored import conversion
+from whet.anatomy.unknown import (
+    described,
+    kinds_of,
+    needs_code,
+    plain_name,
+    quantized_by,
+    stacks,
+    stock_config,
+    without_head,
+)
 
 __all__ = [
     "AUTO",
@@ -14,17 +24,21 @@ __all__ = [
     "Family",
     "Group",
     "Linear",
+    "LinearName",
     "Module",
     "Piece",
     "Unfolded",
     "anatomy",
     "architecture_of",
     "auto_class",
+    "conversion",
     "described",
     "fold_groups",
     "kinds_of",
     "needs_code",
+    "plain_name",
     "quantized_by",
+    "stacks",
     "stock_config",
     "stream",
     "task_in",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from whet.messages import Message
@@ -100,7 +100,8 @@ class Family:
     from being turned as a whole; still: or what does. known: False for what only modules are known of, without a row.
     found: the row was made by running the model (`whet.walk.look`). tupled: its blocks give a tuple, of which hidden
     states are the first. logit_factor: what logits are over the product of final states and the head's table;
-    logit_scale: the config entry that says so, and the power it is taken to.
+    logit_scale: the config entry that says so, and the power it is taken to. called: names of the model's for those of
+    stored tensors, as transformers converts them.
     """
 
     architectures: tuple[str, ...]
@@ -131,6 +132,7 @@ class Family:
     tupled: bool = False
     logit_factor: float = 1.0
     logit_scale: tuple[str, int] | None = None
+    called: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def counted(self) -> bool:
@@ -149,6 +151,8 @@ class Family:
 
     def module_name(self, stored: str) -> str:
         """What a tensor stored as `stored` is called in the model."""
+        if stored in self.called:
+            return self.called[stored]
         for pattern, replacement in self.renames:
             stored = re.sub(pattern, replacement, stored)
         return stored

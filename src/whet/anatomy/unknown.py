@@ -7,7 +7,7 @@ heads or ties, so such a model is rounded without running it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,22 +15,23 @@ import transformers
 from torch import nn
 
 from whet.anatomy.family import TASKS, Family, LinearName, architecture_of
+from whet.anatomy.stored import conversion
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.strict import with_numbers
 
-# What decides on experts is never rounded.
-_ROUTERS = ("gate", "router", "shared_expert_gate")
+_MOST = 1 << 20  # modules of one kind in any model
 
 
-def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | None:
+def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family | None:
     """A description of the architecture that `config` names, or None where transformers has none by that name.
 
-    tensors: how many are stored; a config that asks for more modules than that of any kind is not built.
+    stored: names of the tensors in its files, where they are known; a config that asks for more modules than that of
+    any kind is not built, and linears that files have in another form are left out.
     """
     architecture = architecture_of(config)
     counts = [n for key, n in config.items() if "layer" in key and isinstance(n, int)]
-    if any(count > tensors for count in counts):
+    if any(count > (len(stored) or _MOST) for count in counts):
         return None
     kind = getattr(transformers, architecture, None)
     if not architecture or not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
@@ -42,12 +43,18 @@ def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
             model = kind(stock_config(config))
     except Exception:  # whatever a config of an architecture nobody here knows makes of it
         return None
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    blocks = max(lists, key=lambda item: len(item[1]), default=None)
+    blocks = _blocks(model)
     table = model.get_input_embeddings()
     if blocks is None or not isinstance(table, nn.Embedding):
         return None
-    kinds = kinds_of([[n for n, m in block.named_modules() if isinstance(m, nn.Linear)] for block in blocks[1]])
+    name, modules = blocks
+    as_stored = conversion(model, stored)
+    there = {as_stored.called.get(tensor, tensor) for tensor in stored}
+    every = [_linears(block) for block in modules]
+    kept = [
+        [path for path in paths if f"{name}.{index}.{path}.weight" in there] for index, paths in enumerate(every)
+    ]
+    kinds = kinds_of(kept if any(kept) else every)
     if not kinds:
         return None
     embedding = next(name for name, module in model.named_modules() if module is table)
@@ -56,15 +63,44 @@ def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
         (architecture,),
         (),
         title=str(config.get("model_type")),
-        blocks=blocks[0],
+        blocks=name,
         embedding=embedding,
         norm="",
         head=next((name for name, module in model.named_modules() if module is head), ""),
         alternatives=kinds,
         ties=bool(getattr(model.config, "tie_word_embeddings", False)),
-        packed=_why_not_packed(model, blocks[1]),
+        packed=_why_not_packed(model, modules),
+        called=as_stored.called,
         known=False,
     )
+
+
+def _blocks(model: Any) -> tuple[str, nn.ModuleList] | None:
+    """The longest list of modules that is in no other list, as experts are, and its name."""
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    outer = [(name, module) for name, module in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
+    return max(outer, key=lambda item: len(item[1]), default=None)
+
+
+def _linears(block: nn.Module) -> list[str]:
+    """Paths of the linears of a block, but for those that have as many outputs as it has experts, or a single one:
+    they decide what becomes of a token, and are never rounded."""
+    lists = {len(module) for module in block.modules() if isinstance(module, nn.ModuleList)}
+    experts = lists | {len(parameter) for parameter in stacks(block).values()} | {1}
+    linears = [(path, module) for path, module in block.named_modules() if isinstance(module, nn.Linear)]
+    return [path for path, module in linears if module.out_features not in experts]
+
+
+def stacks(block: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of a block that hold a matrix for every expert, `[experts, …, …]`, by name."""
+    found: dict[str, nn.Parameter] = {}
+    for path, module in block.named_modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
+            continue
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() == 3 and min(parameter.shape) > 1:
+                found[f"{path}.{leaf}" if path else leaf] = parameter
+    return found
 
 
 def stock_config(config: Mapping[str, Any]) -> Any:
@@ -74,11 +110,14 @@ def stock_config(config: Mapping[str, Any]) -> Any:
     return transformers.AutoConfig.for_model(**with_numbers(settings))
 
 
-def kinds_of(blocks: Sequence[Sequence[str]]) -> tuple[tuple[LinearName, ...], ...]:
+def kinds_of(
+    blocks: Sequence[Sequence[str]], named: Mapping[str, LinearName] | None = None
+) -> tuple[tuple[LinearName, ...], ...]:
     """Kinds of blocks by the paths of their linears. A block is of the first kind whose first linear it has, so each
-    begins with one that no later kind has; where there is none, blocks have what they have in common alone."""
-    lists = [[path for path in block if path.rpartition(".")[2] not in _ROUTERS] for block in blocks]
-    kinds = sorted({tuple(paths) for paths in lists if paths}, key=lambda kind: (-len(kind), kind))
+    begins with one that no later kind has; where there is none, blocks have what they have in common alone.
+
+    named: what is known of some paths."""
+    kinds = sorted({tuple(paths) for paths in blocks if paths}, key=lambda kind: (-len(kind), kind))
     found = []
     for place, kind in enumerate(kinds):
         later = {path for other in kinds[place + 1 :] for path in other}
@@ -88,9 +127,13 @@ def kinds_of(blocks: Sequence[Sequence[str]]) -> tuple[tuple[LinearName, ...], .
             found = [common] if common else []
             break
         found.append([leads[0], *(path for path in kind if path != leads[0])])
-    return tuple(
-        tuple(LinearName(path, re.sub(r"\.\d+\.", ".", path), f"input of {path}") for path in kind) for kind in found
-    )
+    names = named or {}
+    return tuple(tuple(names.get(path) or plain_name(path) for path in kind) for kind in found)
+
+
+def plain_name(path: str) -> LinearName:
+    """A linear of which only its `path` is known."""
+    return LinearName(path, re.sub(r"\.\d+\.", ".", path), f"input of {path}")
 
 
 def _why_not_packed(model: Any, blocks: nn.ModuleList) -> Message | None:

@@ -68,6 +68,9 @@ class Skeleton:
         self.handed = tuple(torch.empty(0) for _ in range(more)) if more else None
         self.entered: dict[int, Tensor] = {}
         self.model = empty_model(checkpoint, torch.float32).eval()
+        if anatomy.family.found:
+            # experts one after another, of which every product is seen; a kernel for all at once hides them
+            self.model.set_experts_implementation("eager")
         self.model.requires_grad_(False)
         self.blocks = [self.model.get_submodule(prefix.removesuffix(".")) for prefix in anatomy.prefixes]
         for module in self.model.modules():
