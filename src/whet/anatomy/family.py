@@ -98,9 +98,9 @@ class Family:
     factors for each channel of every input that linears read. norm_adds: what norms add to their stored weights.
     writes: roles of the linears whose outputs are added to the residual stream, where nothing in between keeps that
     from being turned as a whole; still: or what does. known: False for what only modules are known of, without a row.
-    found: the row was made by running the model (`whet.walk.look`). tupled: its blocks give a tuple, of which hidden
-    states are the first. logit_factor: what logits are over the product of final states and the head's table;
-    logit_scale: the config entry that says so, and the power it is taken to. called: names of the model's for those of
+    found: the row was made by running the model (`whet.walk.look`). tupled: how many values the tuple has
+    that its blocks give, of which hidden states are the first; 0 where they give those alone. logit_factor: what logits are over the product of final states and the head's table;
+    logit_scale: the config entry that says so, and the power it is taken to. bias: stored tensor that the head adds to logits. called: names of the model's for those of
     stored tensors, as transformers converts them.
     """
 
@@ -129,9 +129,10 @@ class Family:
     still: Message | None = None
     known: bool = True
     found: bool = False
-    tupled: bool = False
+    tupled: int = 0
     logit_factor: float = 1.0
     logit_scale: tuple[str, int] | None = None
+    bias: str = ""
     called: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -36,11 +36,12 @@ def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family
     kind = getattr(transformers, architecture, None)
     if not architecture or not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         return None
-    if getattr(kind.config_class, "model_type", None) != config.get("model_type"):
-        return None
     try:
+        settings = stock_config(config)
+        if getattr(kind.config_class, "model_type", None) != config.get("model_type") and not _built(kind, settings):
+            return None
         with torch.device("meta"):
-            model = kind(stock_config(config))
+            model = kind(settings)
     except Exception:  # whatever a config of an architecture nobody here knows makes of it
         return None
     blocks = _blocks(model)
@@ -50,7 +51,9 @@ def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family
     name, modules = blocks
     as_stored = conversion(model, stored)
     there = {as_stored.called.get(tensor, tensor) for tensor in stored}
-    every = [_linears(block) for block in modules]
+    every = [[path for path, module in block.named_modules() if isinstance(module, nn.Linear)] for block in modules]
+    deciding = {path for block in modules for path in _deciding(block)}
+    every = [[path for path in paths if path not in deciding] for paths in every]
     kept = [
         [path for path in paths if f"{name}.{index}.{path}.weight" in there] for index, paths in enumerate(every)
     ]
@@ -75,6 +78,12 @@ def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family
     )
 
 
+def _built(kind: type, settings: Any) -> bool:
+    """Whether transformers builds the architecture `kind` from another family's `settings`."""
+    built = transformers.AutoModelForCausalLM._model_mapping.get(type(settings), ())
+    return kind in (built if isinstance(built, tuple) else (built,))
+
+
 def _blocks(model: Any) -> tuple[str, nn.ModuleList] | None:
     """The longest list of modules that is in no other list, as experts are, and its name."""
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
@@ -82,13 +91,13 @@ def _blocks(model: Any) -> tuple[str, nn.ModuleList] | None:
     return max(outer, key=lambda item: len(item[1]), default=None)
 
 
-def _linears(block: nn.Module) -> list[str]:
-    """Paths of the linears of a block, but for those that have as many outputs as it has experts, or a single one:
-    they decide what becomes of a token, and are never rounded."""
+def _deciding(block: nn.Module) -> list[str]:
+    """Paths of linears that have as many outputs as the block has experts, or a single one: what decides what becomes
+    of a token is never rounded."""
     lists = {len(module) for module in block.modules() if isinstance(module, nn.ModuleList)}
     experts = lists | {len(parameter) for parameter in stacks(block).values()} | {1}
-    linears = [(path, module) for path, module in block.named_modules() if isinstance(module, nn.Linear)]
-    return [path for path, module in linears if module.out_features not in experts]
+    linears = ((path, module) for path, module in block.named_modules() if isinstance(module, nn.Linear))
+    return [path for path, module in linears if module.out_features in experts]
 
 
 def stacks(block: nn.Module) -> dict[str, nn.Parameter]:

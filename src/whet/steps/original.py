@@ -157,7 +157,8 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
                 name=name,
                 dtype=str(stored.dtype).removeprefix("torch."),
             )
-    known = {*parts.unnamed, *expected, *(name for name, _ in model.named_buffers()), f"{parts.family.head}.weight"}
+    buffers = [stored_as.get(name, name) for name, _ in model.named_buffers()]
+    known = {*parts.unnamed, *expected, *buffers, f"{parts.family.head}.weight"}
     extra = [n for names in parts.block_tensors for n in names if n not in known]
     if extra:
         raise UsageError(

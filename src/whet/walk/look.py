@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ from whet.walk.skeleton import Call, Skeleton, hooked
 
 _TOKENS = 12
 _CLOSE = 1e-4  # relative, of float32 arithmetic in another order
-_BOUND = "final_logit_softcapping"  # entry of configs with c where logits z become c tanh(z / c)
+_BOUND = "cap"  # in the names of entries of configs with c where logits z become c tanh(z / c)
 _SAID = 200  # letters of another's error
 
 
@@ -64,7 +65,7 @@ class _Look:
         self.checkpoint, self.parts = checkpoint, parts
         if parts.task != "causal":
             raise _Unfound(Message("it does not predict the next token"))
-        modules = {name.rpartition(".")[0] for name in parts.other_tensors}
+        modules = {parts.name(name).rpartition(".")[0] for name in parts.other_tensors}
         self.beside = tuple(sorted(modules - {parts.embedding.address, parts.family.head}))
         self.table = checkpoint.read(parts.embedding.parameter)
         self.tokens = torch.arange(3, 3 + _TOKENS)[None] % parts.embedding.shape[0]
@@ -99,8 +100,6 @@ class _Look:
         self.paths: list[list[str]] = []
         for block, prefix in zip(modules.blocks, self.parts.prefixes, strict=True):
             linears = [path for path, module in block.named_modules() if isinstance(module, nn.Linear)]
-            if listed := [path for path in linears if _in_list(block, path)]:
-                raise _Unfound(Message("it has a list of modules in a block ({name})", name=listed[0]))
             named = [plain_name(path) for path in linears if f"{prefix}{path}.weight" in there]
             named += expert_names(list(stacks(block)), prefix, there, self.stored.experts)
             self.names |= {name.path: name for name in named}
@@ -126,8 +125,8 @@ class _Look:
             skeleton.load_beside(*self.beside)
             yield
 
-    def _tupled(self, skeleton: Skeleton) -> bool:
-        """Whether blocks give a tuple, of which hidden states are the first."""
+    def _tupled(self, skeleton: Skeleton) -> int:
+        """How many values the tuple has that blocks give, of which hidden states are the first; 0 without a tuple."""
         given: list[Call] = []
 
         def take(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -148,7 +147,7 @@ class _Look:
         first = out[0] if isinstance(out, tuple) else out
         if not isinstance(first, Tensor) or first.shape != hidden.shape:
             raise _Unfound(Message("its blocks do not give hidden states first"))
-        return isinstance(out, tuple)
+        return len(out) if isinstance(out, tuple) else 0
 
     def _norm(self, skeleton: Skeleton) -> str:
         """The one module that is called after the last block; none where nothing is."""
@@ -219,6 +218,10 @@ class _Look:
                 hidden = skeleton.run(block, given, call, torch.float32)
             if twice := [path for path, times in seen.times.items() if times > 1]:
                 raise _Unfound(Message("{name} is called several times in a block", name=twice[0]))
+            tokens = math.prod(given.shape[:2])
+            sizes = {path: x.numel() // x.shape[-1] for path, x in seen.inputs}
+            if listed := [n.path for n in names if not n.held and _in_list(block, n.path) and sizes.get(n.path) != tokens]:
+                raise _Unfound(Message("it has experts in a list of modules ({name})", name=listed[0]))
             for name in seen.named(names):
                 if found.setdefault(name.path, name) != name:
                     raise _Unfound(Message("its blocks do not all read alike"))
@@ -237,16 +240,19 @@ class _Look:
         return {path: name for path, name in found.items() if path not in out}, hidden
 
     def _with_head(self, family: Family, skeleton: Skeleton, final: Tensor) -> Family:
-        """The family with what becomes of logits: nothing, a factor, or a bound."""
+        """The family with what becomes of logits: nothing, a bias, a factor, or a bound."""
         head = skeleton.anatomy.head
         table = (self.table if head is None else self.checkpoint.read(head.parameter)).float()
         logits, plain = skeleton.outputs(self.tokens, final, table), final @ table.t()
+        bias = next((n for n in self.checkpoint.shapes if family.module_name(n) == f"{family.head}.bias"), "")
+        if bias:
+            family, plain = dataclasses.replace(family, bias=bias), plain + skeleton.read(bias)
         factor = float((logits * plain).sum() / plain.square().sum())
-        if _alike(logits, factor * plain):
+        if _alike(logits, factor * plain) and (not bias or abs(factor - 1) < _CLOSE):
             return family if abs(factor - 1) < _CLOSE else dataclasses.replace(family, logit_factor=factor)
-        bound = getattr(skeleton.model.config, _BOUND, None)
-        if bound and _alike(logits, torch.tanh(plain / bound) * bound):
-            return dataclasses.replace(family, softcap=_BOUND)
+        for entry, bound in vars(skeleton.model.config).items():
+            if _BOUND in entry and isinstance(bound, float) and _alike(logits, torch.tanh(plain / bound) * bound):
+                return dataclasses.replace(family, softcap=entry)
         raise _Unfound(Message("its logits are no multiple of what its head's table gives"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -121,7 +122,8 @@ class Skeleton:
         """`hidden` as a block gives it."""
         if self.handed is not None:
             return (hidden, *self.handed)
-        return (hidden,) if self.anatomy.family.tupled else hidden
+        values = self.anatomy.family.tupled
+        return (hidden, *[None] * (values - 1)) if values else hidden
 
     def load_beside(self, *modules: str) -> None:
         """Bring in everything stored for `modules` outside the blocks, but for the embedding and a head of its own."""
@@ -148,8 +150,16 @@ class Skeleton:
         softcap = self.anatomy.family.softcap
         return getattr(self.model.config, softcap, None) or None if softcap else None
 
+    @functools.cached_property
+    def bias(self) -> Tensor | None:
+        """What the head adds to its products, `[vocabulary]`, if it does."""
+        family = self.anatomy.family
+        return self.read(family.bias) if family.bias else None
+
     def cap(self, logits: Tensor) -> Tensor:
-        """Logits as the model gives them, from what its head computes."""
+        """Logits as the model gives them, from the products of final states and the head's table."""
+        if self.bias is not None:
+            logits = logits + self.bias
         return logits if self.bound is None else torch.tanh(logits / self.bound) * self.bound
 
     def next_logits(self, hidden: Tensor, table: Tensor) -> Tensor:
@@ -183,7 +193,10 @@ class Skeleton:
             return (places,)
 
         empty = [(module.weight, module.padding_idx) for module in modules]
+        # some families ask the weight where it is before they look anything up
+        there = torch.empty((), device=self.device).expand(table.shape)
         for module in modules:
+            module.weight = nn.Parameter(there, requires_grad=False)  # type: ignore[assignment]
             module.padding_idx = None  # type: ignore[assignment]  # it is no row of the few that are looked up
         hooks = [module.register_forward_pre_hook(look_up) for module in modules]
         try:
@@ -209,9 +222,14 @@ class Skeleton:
             return self._given(hidden)
 
         family = self.anatomy.family
-        self.load_beside(*family.beside)
+        self.load_beside(*family.beside, *self._norms())
         norms = [self.model.get_submodule(name) for name in self._norms()]
-        with torch.no_grad(), _stub([*self.blocks], record), _stub(norms, lambda _i, hidden, _a, _k: hidden):
+
+        def normed(index: int, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            # what also stands before the first block does its work there
+            return hidden if entered else type(norms[index]).forward(norms[index], hidden, *args, **kwargs)
+
+        with torch.no_grad(), _stub([*self.blocks], record), _stub(norms, normed):
             self.run_whole(tokens)
         first = entered.pop(0)
         self.entered = entered
