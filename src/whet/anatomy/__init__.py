@@ -7,6 +7,7 @@ from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy
 from whet.anatomy.stored import conversion
 from whet.anatomy.unknown import (
+    counts_layers,
     described,
     kinds_of,
     needs_code,
@@ -14,6 +15,7 @@ from whet.anatomy.unknown import (
     quantized_by,
     stacks,
     stock_config,
+    why_not_packed,
     without_head,
 )
 
@@ -32,6 +34,7 @@ __all__ = [
     "architecture_of",
     "auto_class",
     "conversion",
+    "counts_layers",
     "described",
     "fold_groups",
     "kinds_of",
@@ -43,5 +46,6 @@ __all__ = [
     "stream",
     "task_in",
     "task_of",
+    "why_not_packed",
     "without_head",
 ]

@@ -30,7 +30,7 @@ def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family
     any kind is not built, and linears that files have in another form are left out.
     """
     architecture = architecture_of(config)
-    counts = [n for key, n in config.items() if "layer" in key and isinstance(n, int)]
+    counts = [n for key, n in config.items() if counts_layers(key) and isinstance(n, int)]
     if any(count > (len(stored) or _MOST) for count in counts):
         return None
     kind = getattr(transformers, architecture, None)
@@ -72,10 +72,15 @@ def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family
         head=next((name for name, module in model.named_modules() if module is head), ""),
         alternatives=kinds,
         ties=bool(getattr(model.config, "tie_word_embeddings", False)),
-        packed=_why_not_packed(model, modules),
+        packed=why_not_packed(model, modules),
         called=as_stored.called,
         known=False,
     )
+
+
+def counts_layers(key: str) -> bool:
+    """Whether an entry of configs that is called `key` says how many layers of some kind there are."""
+    return "layers" in key or key in ("n_layer", "num_layer")
 
 
 def _built(kind: type, settings: Any) -> bool:
@@ -145,9 +150,13 @@ def plain_name(path: str) -> LinearName:
     return LinearName(path, re.sub(r"\.\d+\.", ".", path), f"input of {path}")
 
 
-def _why_not_packed(model: Any, blocks: nn.ModuleList) -> Message | None:
-    """Why stock transformers loads no packed linears of a model on the meta device, if so; takes their weights away."""
-    if any(parameter.dim() > 2 for parameter in blocks.parameters()):
+def why_not_packed(model: Any, blocks: nn.ModuleList, listed: Collection[str] = ()) -> Message | None:
+    """Why stock transformers loads no packed linears of a model on the meta device, if so; takes their weights away.
+
+    listed: names of stacks that transformers makes of experts in the files, which may be packed like all else.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    if any(names[id(stack)] not in listed for block in blocks for stack in stacks(block).values()):
         return Message("transformers stacks some of its weights, and cannot while others are packed")
     for module in blocks.modules():
         if isinstance(module, nn.Linear):

@@ -246,14 +246,17 @@ def fill(
         part[start:end] = value
         written[name] = written.get(name, 0) + value.numel()
 
-    for module in model.modules():
-        # what no file holds, such as rotary frequencies, is computed from the config; before the weights are here,
-        # because those of the same module would be made anew
-        left = {n: b for n, b in module._buffers.items() if b is not None and b.is_meta}
-        for name, buffer in left.items():
-            module._buffers[name] = torch.empty_like(buffer, device=device)
-        if left:
-            model._init_weights(module)
+    # what no file holds, such as rotary frequencies, is computed from the config, some of it by the model; before the
+    # weights are here, because those of the same module would be made anew
+    made = [m for m in model.modules() if any(b is not None and b.is_meta for b in m._buffers.values())]
+    for module in made:
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                module._buffers[name] = torch.empty_like(buffer, device=device)
+    owners = {m: o for o in model.modules() if isinstance(o, PreTrainedModel) for m in o.modules()}
+    for module, owner in owners.items():
+        if module in made or (made and module is owner):
+            owner._init_weights(module)
     for key, value in weights(folder, files, table, dtype, device):
         address, _, part = key.rpartition(".")
         place = (table.get(address, {}).get("into") or {}) if part == "weight" else {}

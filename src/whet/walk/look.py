@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from whet.anatomy import Anatomy, Family, LinearName, anatomy, conversion, kinds_of, plain_name, stacks
+from whet.anatomy import Anatomy, Family, LinearName, anatomy, conversion, kinds_of, plain_name, stacks, why_not_packed
 from whet.checkpoint import Checkpoint
 from whet.errors import WhetError
 from whet.messages import Message
@@ -104,6 +104,9 @@ class _Look:
             named += expert_names(list(stacks(block)), prefix, there, self.stored.experts)
             self.names |= {name.path: name for name in named}
             self.paths.append([name.path for name in named])
+        (stack,) = family.stacks
+        packed = why_not_packed(modules.model, modules.model.get_submodule(stack), self.stored.experts)  # type: ignore[arg-type]
+        family = dataclasses.replace(family, packed=packed)
         return dataclasses.replace(family, alternatives=kinds_of(self.paths, self.names))
 
     def _skeleton(self, family: Family) -> Skeleton:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint, empty_model
@@ -74,13 +75,16 @@ class Skeleton:
             self.model.set_experts_implementation("eager")
         self.model.requires_grad_(False)
         self.blocks = [self.model.get_submodule(prefix.removesuffix(".")) for prefix in anatomy.prefixes]
-        for module in self.model.modules():
-            # rotary frequencies and the like are in no file: they are computed from the config
-            names = [n for n, b in module._buffers.items() if b is not None and b.is_meta]
-            for name in names:
-                module._buffers[name] = torch.empty_like(module._buffers[name], device=device)  # type: ignore[arg-type]
-            if names:
-                self.model._init_weights(module)  # type: ignore[no-untyped-call]
+        # rotary frequencies and the like are in no file: they are computed from the config, some of them by the model
+        made = [m for m in self.model.modules() if any(b is not None and b.is_meta for b in m._buffers.values())]
+        for module in made:
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.is_meta:
+                    module._buffers[name] = torch.empty_like(buffer, device=device)
+        owners = {m: o for o in self.model.modules() if isinstance(o, PreTrainedModel) for m in o.modules()}
+        for module, owner in owners.items():
+            if module in made or (made and module is owner):
+                owner._init_weights(module)  # type: ignore[no-untyped-call]
 
     def load_block(self, index: int) -> nn.Module:
         """Block `index` with the original's weights, in float32 on the device; experts are stacked as the model is."""
