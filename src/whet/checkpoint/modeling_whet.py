@@ -39,6 +39,7 @@ as the container's readers do. A linear that was only stored in fewer bytes (`"p
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 # FP4's values by their stored codes, as in the OCP Microscaling formats.
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def form_of(entry: dict) -> str:
@@ -224,21 +226,32 @@ def fill(
     written: dict[str, int] = {}
     known = {name for name, _ in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
 
+    # what transformers holds in float32 in a model of 16 bits
+    wide = [*((dtype in HALVES and model._keep_in_fp32_modules_strict) or ())]
+    wide += (dtype == torch.float16 and model._keep_in_fp32_modules) or ()
+    patterns = [re.compile(re.escape(one).replace(r"\*", ".*")) for one in wide]
+
+    def kept(name: str, old: Tensor | None) -> torch.dtype:
+        if any(pattern.search(name) for pattern in patterns):
+            return torch.float32
+        return old.dtype if old is not None and old.is_floating_point() else dtype
+
     def put(name: str, value: Tensor, place: dict) -> None:
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
-        if value.is_floating_point():
-            value = value.to(dtype)
         if leaf not in module._parameters:
-            module._buffers[leaf] = value
+            module._buffers[leaf] = value.to(kept(name, module._buffers[leaf])) if value.is_floating_point() else value
             return
+        old = module._parameters[leaf]
+        if value.is_floating_point():
+            value = value.to(kept(name, old))
         if not place:
             module._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
             return
         whole = module._parameters[leaf]
         assert whole is not None
         if whole.is_meta:
-            whole = torch.nn.Parameter(torch.empty(whole.shape, dtype=dtype, device=device), requires_grad=False)
+            whole = torch.nn.Parameter(torch.empty(whole.shape, dtype=value.dtype, device=device), requires_grad=False)
             module._parameters[leaf] = whole
         part = whole.data if place.get("expert") is None else whole.data[place["expert"]]
         part = part.t() if place.get("transposed") else part

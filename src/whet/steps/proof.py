@@ -52,14 +52,14 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
         if gap is not None:
             result["cached against uncached"] = gap
         # transformers' own code may differ from itself: then the original does too, and nothing is wrong with this one
-        if gap is not None and gap > tolerance and (theirs := _gap_of_original(job, tokens)) <= tolerance:
+        if gap is not None and gap > tolerance and (before := _gap_of_original(job, tokens)) <= tolerance:
             raise GateError(
                 "{out}: generation with a cache differs from generation without by {gap:.3g} in the logits.",
                 out=out,
                 gap=gap,
             )
         if gap is not None and gap > tolerance:
-            result["cached against uncached, original"] = theirs
+            result["cached against uncached, original"] = before
         if job.storage.stock:
             stock = model_class(written).from_pretrained(out, local_files_only=True, trust_remote_code=False)
             stock = stock.eval().to(job.device)

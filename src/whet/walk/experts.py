@@ -121,15 +121,16 @@ def _turned(module: nn.Module) -> Iterator[None]:
 
 
 def _sent_elsewhere(before: Seen, after: Seen) -> bool:
-    """Whether the same tokens go to other experts of the first stack."""
-    held = next(iter(before.products))
-    mine, theirs = (_directions(each.products.get(held, [])) for each in (before, after))
-    if mine.keys() == theirs.keys() and all(
-        mine[e].shape == theirs[e].shape and torch.allclose(mine[e], theirs[e], atol=_ALIKE) for e in mine
-    ):
-        return False
-    whole, other = torch.cat(list(mine.values())), torch.cat(list(theirs.values()))
-    return bool(((other @ whole.t()).amax(1) > 1 - _ALIKE).all())
+    """Whether the same tokens go to other experts in the first stack that is given anything else than before."""
+    for held, products in before.products.items():
+        mine, theirs = _directions(products), _directions(after.products.get(held, []))
+        if mine.keys() == theirs.keys() and all(
+            mine[e].shape == theirs[e].shape and torch.allclose(mine[e], theirs[e], atol=_ALIKE) for e in mine
+        ):
+            continue
+        whole, other = torch.cat(list(mine.values())), torch.cat(list(theirs.values()))
+        return bool(((other @ whole.t()).amax(1) > 1 - _ALIKE).all())
+    return False
 
 
 def _directions(products: Sequence[Product]) -> dict[int, Tensor]:

@@ -1,0 +1,107 @@
+"""A tiny random model of any decoder that transformers builds, from its config: what tests and tables of families take.
+
+Sizes go by what a family's config has: every name that families give to a width, a number of heads or of experts is set
+to the same small number. What a few need beside that is in `OWN`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from tiny_models import VOCABULARY, tokenizer
+
+_SIZES: tuple[tuple[int | float, tuple[str, ...]], ...] = (
+    (VOCABULARY, ("vocab_size", "vocab_size_per_layer_input")),
+    (64, ("hidden_size", "n_embd", "d_model", "dim")),
+    (
+        96,
+        (
+            "intermediate_size",
+            "ffn_dim",
+            "n_inner",
+            "d_ff",
+            "ffn_hidden_size",
+            "moe_intermediate_size",
+            "shared_expert_intermediate_size",
+            "moe_shared_expert_intermediate_size",
+        ),
+    ),
+    (3, ("num_hidden_layers", "n_layer", "n_layers", "num_layers")),
+    (4, ("num_attention_heads", "n_head", "n_heads", "num_heads")),
+    (2, ("num_key_value_heads",)),
+    (128, ("max_position_embeddings", "n_positions")),
+    (0, ("bos_token_id",)),
+    (1, ("eos_token_id",)),
+    (VOCABULARY - 1, ("pad_token_id",)),
+    (0.08, ("initializer_range",)),
+    (4, ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")),
+    (2, ("num_experts_per_tok", "moe_k", "moe_topk", "num_experts_per_token")),
+    (1, ("n_group", "topk_group", "first_k_dense_replace")),
+    (16, ("head_dim", "qk_nope_head_dim", "v_head_dim", "linear_key_head_dim", "linear_value_head_dim")),
+    (16, ("mamba_d_head", "mamba_head_dim", "ssm_state_size", "attention_head_dim", "mamba_d_state")),
+    (32, ("q_lora_rank", "kv_lora_rank")),
+    (8, ("qk_rope_head_dim", "rotary_dim", "mamba_n_heads", "mamba_num_heads")),
+    (24, ("qk_head_dim",)),
+    (2, ("linear_num_key_heads",)),
+    (4, ("linear_num_value_heads",)),
+    (6, ("sliding_window",)),
+)
+# Set whatever stands there by default, which may be nothing.
+_ALWAYS = ("vocab_size", "num_key_value_heads", "hidden_size", "num_hidden_layers", "num_attention_heads", "pad_token_id", "bos_token_id")
+_MIXED = ["linear_attention", "full_attention", "linear_attention"]
+_CONVOLUTIONS = ["conv", "full_attention", "conv"]
+_ALTERNATING = {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
+_SCANNED = {"mamba_n_heads": 8, "mamba_d_head": 16}
+OWN: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1], **_SCANNED},
+    "deepseek_v2": {"num_experts_per_tok": 2},
+    "dots1": {"head_dim": 16},
+    "falcon_h1": {"mamba_d_ssm": 128, **_SCANNED},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"], **_SCANNED},
+    "hunyuan_v1_moe": {"head_dim": 16},
+    "jamba": {**_ALTERNATING, "num_hidden_layers": 4},
+    "lfm2": {"layer_types": _CONVOLUTIONS},
+    "lfm2_moe": {"layer_types": _CONVOLUTIONS, "num_dense_layers": 1},
+    "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 1, "state_size": 16},
+    "ministral": {"head_dim": 16},
+    "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 1},
+    "qwen3_5_moe_text": {"layer_types": _MIXED},
+    "qwen3_5_text": {"layer_types": _MIXED},
+    "qwen3_next": {"layer_types": _MIXED},
+    "recurrent_gemma": {"lru_width": 64, "block_types": ["recurrent", "recurrent", "attention"]},
+    "rwkv": {"attention_hidden_size": 64},
+    "zaya": {"num_experts_per_tok": 1},
+}
+
+
+def config(family: str, **more: Any) -> Any:
+    """The config of a model of `family` (a `model_type`) with three blocks, 64 wide."""
+    usual = AutoConfig.for_model(family).get_text_config()
+    settings: dict[str, Any] = {}
+    for size, names in _SIZES:
+        for name in names:
+            if isinstance(getattr(usual, name, None), int | float) or (name in _ALWAYS and hasattr(usual, name)):
+                settings[name] = size
+    if hasattr(usual, "kv_lora_rank"):  # keys and values are made from one latent for every head
+        settings |= {"head_dim": 8, "num_key_value_heads": 4}
+    return AutoConfig.for_model(family, **{**settings, **OWN.get(family, {}), **more})
+
+
+def make(folder: Path, family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **more: Any) -> Path:
+    """Save a random model whose blocks do something, and a tokenizer."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config(family, **more), dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1 and parameter.std() > 0:
+                parameter.mul_(3)
+            else:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.to(dtype).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
