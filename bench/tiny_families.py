@@ -51,7 +51,15 @@ _SIZES: tuple[tuple[int | float, tuple[str, ...]], ...] = (
     (6, ("sliding_window",)),
 )
 # Set whatever stands there by default, which may be nothing.
-_ALWAYS = ("vocab_size", "num_key_value_heads", "hidden_size", "num_hidden_layers", "num_attention_heads", "pad_token_id", "bos_token_id")
+_ALWAYS = (
+    "vocab_size",
+    "num_key_value_heads",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "pad_token_id",
+    "bos_token_id",
+)
 _MIXED = ["linear_attention", "full_attention", "linear_attention"]
 _CONVOLUTIONS = ["conv", "full_attention", "conv"]
 _ALTERNATING = {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
@@ -61,6 +69,13 @@ OWN: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"head_dim": 16},
     "falcon_h1": {"mamba_d_ssm": 128, **_SCANNED},
+    "gemma3n_text": {
+        "num_hidden_layers": 2,
+        "num_kv_shared_layers": 0,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "hidden_size_per_layer_input": 16,
+        "laurel_rank": 8,
+    },
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4},
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"], **_SCANNED},
     "hunyuan_v1_moe": {"head_dim": 16},
@@ -77,6 +92,21 @@ OWN: dict[str, dict[str, Any]] = {
     "rwkv": {"attention_hidden_size": 64},
     "zaya": {"num_experts_per_tok": 1},
 }
+# Decoders of transformers, by `model_type`: those with a row, and those whose parts are found or are not.
+DECODERS = (
+    "afmoe", "apertus", "arcee", "aria_text", "axk1", "axk2", "bamba", "biogpt", "bitnet", "bloom",
+    "codegen", "cohere", "cohere2", "cohere2_moe", "cwm", "deepseek_v2", "deepseek_v3", "deepseek_v32",
+    "diffllama", "doge", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe", "falcon", "falcon_h1",
+    "falcon_mamba", "flex_olmo", "gemma", "gemma2", "gemma3_text", "gemma3n_text", "glm", "glm4", "glm4_moe",
+    "glm4_moe_lite", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe",
+    "granitemoehybrid", "granitemoeshared", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3", "hyperclovax",
+    "internlm3", "jais2", "jamba", "jetmoe", "laguna", "lfm2", "lfm2_moe", "llama", "llama4_text",
+    "longcat_flash", "mamba", "mamba2", "mimo_v2_flash", "minicpm3", "minimax", "minimax_m2", "ministral",
+    "ministral3", "mistral", "mixtral", "mpt", "nanochat", "nemotron", "nemotron_h", "olmo", "olmo2", "olmo3",
+    "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_5_moe_text", "qwen3_5_text", "qwen3_moe", "qwen3_next", "recurrent_gemma", "rwkv", "seed_oss", "smollm3",
+    "solar_open", "stablelm", "starcoder2", "vaultgemma", "xglm", "youtu", "zaya",
+)  # fmt: skip
 
 
 def config(family: str, **more: Any) -> Any:

@@ -1,6 +1,6 @@
 """Families no table describes: what can be told from the model that transformers builds, and no more.
 
-The longest list of modules is taken for the blocks, and of these the `nn.Linear`s alone. Nothing is known of inputs,
+The list of modules with the most weights is taken for the blocks, and of these the `nn.Linear`s alone. Nothing is known of inputs,
 heads or ties, so such a model is rounded without running it.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from whet.anatomy.family import TASKS, Family, LinearName, architecture_of
 from whet.anatomy.stored import conversion
@@ -33,7 +34,7 @@ def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family
     counts = [n for key, n in config.items() if counts_layers(key) and isinstance(n, int)]
     if any(count > (len(stored) or _MOST) for count in counts):
         return None
-    kind = getattr(transformers, architecture, None)
+    kind = getattr(transformers, architecture, None) or _registered(config)
     if not architecture or not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
         return None
     try:
@@ -54,9 +55,7 @@ def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family
     every = [[path for path, module in block.named_modules() if isinstance(module, nn.Linear)] for block in modules]
     deciding = {path for block in modules for path in _deciding(block)}
     every = [[path for path in paths if path not in deciding] for paths in every]
-    kept = [
-        [path for path in paths if f"{name}.{index}.{path}.weight" in there] for index, paths in enumerate(every)
-    ]
+    kept = [[path for path in paths if f"{name}.{index}.{path}.weight" in there] for index, paths in enumerate(every)]
     kinds = kinds_of(kept if any(kept) else every)
     if not kinds:
         return None
@@ -83,6 +82,19 @@ def counts_layers(key: str) -> bool:
     return "layers" in key or key in ("n_layer", "num_layer")
 
 
+def own_code(config: Mapping[str, Any]) -> bool:
+    """Whether Python files of the model's own build it, which somebody let run (`whet.checkpoint.code`)."""
+    return bool(config.get("auto_map")) and str(config.get("model_type")) in CONFIG_MAPPING._extra_content
+
+
+def _registered(config: Mapping[str, Any]) -> Any:
+    """The class of such a model."""
+    if not own_code(config):
+        return None
+    kind = CONFIG_MAPPING[str(config.get("model_type"))]
+    return transformers.AutoModelForCausalLM._model_mapping.get(kind, None)
+
+
 def _built(kind: type, settings: Any) -> bool:
     """Whether transformers builds the architecture `kind` from another family's `settings`."""
     built = transformers.AutoModelForCausalLM._model_mapping.get(type(settings), ())
@@ -90,10 +102,10 @@ def _built(kind: type, settings: Any) -> bool:
 
 
 def _blocks(model: Any) -> tuple[str, nn.ModuleList] | None:
-    """The longest list of modules that is in no other list, as experts are, and its name."""
+    """The list of modules with the most weights that is in no other list, as experts are, and its name."""
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     outer = [(name, module) for name, module in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
-    return max(outer, key=lambda item: len(item[1]), default=None)
+    return max(outer, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=None)
 
 
 def _deciding(block: nn.Module) -> list[str]:
@@ -176,9 +188,9 @@ def needs_code(config: Mapping[str, Any], source: str) -> UsageError | None:
         return None
     code = next((name for key, name in named.items() if key.startswith("AutoModel")), next(iter(named.values())))
     return UsageError(
-        "{source} is built by Python code of its own ({code}, by auto_map in config.json), which whet never runs, and "
-        "transformers does not know the family {family!r} without it. Look for a release of the model that "
-        "transformers loads without trust_remote_code, or update transformers.",
+        "{source} is built by Python code of its own ({code}, by auto_map in config.json), and transformers does not "
+        "know the family {family!r} without it. Update transformers, or look for a release of the model that it loads "
+        "as it is. If you trust who wrote the code, which may do anything on this machine, --trust-remote-code runs it.",
         source=source,
         code=str(code).rpartition("--")[2].split(".")[0] + ".py",
         family=str(config.get("model_type", "")),

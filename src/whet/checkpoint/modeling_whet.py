@@ -282,6 +282,11 @@ def fill(
     return [n for n, p in whole.items() if p.is_meta] + partly
 
 
+def _number(entry: dict) -> dict | float:
+    """Infinities and what is no number, as transformers writes them into config.json."""
+    return float(entry["__float__"]) if entry.keys() == {"__float__"} else entry
+
+
 class WhetForCausalLM(PreTrainedModel):
     """Stands in for the stock class: `from_pretrained` returns the stock architecture with the weights computed."""
 
@@ -293,7 +298,7 @@ class WhetForCausalLM(PreTrainedModel):
             from huggingface_hub import snapshot_download
 
             path = Path(snapshot_download(str(folder), revision=kwargs.get("revision")))
-        settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        settings = json.loads((path / "config.json").read_text(encoding="utf-8"), object_hook=_number)
         table = settings.pop("whet")
         settings.pop("auto_map", None)
         stock = AutoConfig.for_model(**settings)

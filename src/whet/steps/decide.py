@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Anatomy
+from whet.anatomy import Anatomy, own_code
 from whet.apply.job import Job, compute_type, model_name, scale_dtype
 from whet.budget import check_plan, read_plan, tables
 from whet.checkpoint import Checkpoint, model_config
@@ -89,6 +89,13 @@ def decide(
         asked = asked.model_copy(update={"text": None, "eval_text": None})
     sparsity = rule_of(asked, method.effort, opened)
     grids, stored, plan, more = _grids(asked, method, opened)
+    if own_code(checkpoint.config) and not stored.stock and not stored.dense:
+        raise UsageError(
+            "{folder} is built by Python code of its own, beside which whet's modelling file cannot stand, and without "
+            "that transformers does not load it: {why}. Give a scheme that it loads, such as W4A16, and leave out --for.",
+            folder=checkpoint.path,
+            why=stored.reason or Message("--for {target} asks for it", target=method.target.name),
+        )
     notes += more
     if asked.repair is not None:
         stored = beside_adapter(stored, grids)

@@ -117,7 +117,9 @@ def _untie(checkpoint: Checkpoint) -> bool:
 
     transformers keeps both tensors in that case, whatever the config says.
     """
-    family = FAMILIES.get(str(checkpoint.config.get("model_type", ""))) or described(checkpoint.config, checkpoint.shapes)
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", ""))) or described(
+        checkpoint.config, checkpoint.shapes
+    )
     if family is None or not checkpoint.config.get("tie_word_embeddings", family.ties):
         return False
     wanted = {f"{family.head}.weight", f"{family.embedding}.weight"}

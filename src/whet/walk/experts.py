@@ -86,9 +86,7 @@ def watched(block: nn.Module, names: Sequence[LinearName]) -> Iterator[Seen]:
         yield seen
 
 
-def routers(
-    block: nn.Module, names: Sequence[LinearName], seen: Seen, again: Callable[[], Seen]
-) -> set[str]:
+def routers(block: nn.Module, names: Sequence[LinearName], seen: Seen, again: Callable[[], Seen]) -> set[str]:
     """Paths of linears whose outputs decide which experts a token goes to, and of gates with a single output.
 
     A router has an output for every expert, and with those turned to their negative the same tokens go to other

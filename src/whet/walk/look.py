@@ -223,7 +223,9 @@ class _Look:
                 raise _Unfound(Message("{name} is called several times in a block", name=twice[0]))
             tokens = math.prod(given.shape[:2])
             sizes = {path: x.numel() // x.shape[-1] for path, x in seen.inputs}
-            if listed := [n.path for n in names if not n.held and _in_list(block, n.path) and sizes.get(n.path) != tokens]:
+            if listed := [
+                n.path for n in names if not n.held and _in_list(block, n.path) and sizes.get(n.path) != tokens
+            ]:
                 raise _Unfound(Message("it has experts in a list of modules ({name})", name=listed[0]))
             for name in seen.named(names):
                 if found.setdefault(name.path, name) != name:

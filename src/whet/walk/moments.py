@@ -41,9 +41,7 @@ class SecondMoments:
     products: whether experts are listened to by what is multiplied with them, and not as one family's code runs them.
     """
 
-    def __init__(
-        self, linears: list[Linear], prefix: str, ranges: bool = False, *, products: bool = False
-    ) -> None:
+    def __init__(self, linears: list[Linear], prefix: str, ranges: bool = False, *, products: bool = False) -> None:
         self.prefix, self.ranges, self.products = prefix, ranges, products
         self.largest: dict[str, Tensor] = {}
         self.others: dict[str, list[Tensor]] = {}
@@ -72,7 +70,9 @@ class SecondMoments:
         ]
         # transformers' experts are one module with stacked weights, whatever runs them: no linear of theirs is called
         if self.products:
-            handles += [block.get_submodule(name).register_forward_hook(lambda *_: self._heard(ears)) for name in stacks]
+            handles += [
+                block.get_submodule(name).register_forward_hook(lambda *_: self._heard(ears)) for name in stacks
+            ]
             listening: contextlib.AbstractContextManager[Any] = self._multiplied(block, stacks)
         else:
             handles += [

@@ -18,7 +18,9 @@ from torch.overrides import TorchFunctionMode
 # Products, and where the tokens and the matrix stand among their arguments.
 _PRODUCTS: dict[Any, tuple[int, int]] = {
     nn.functional.linear: (0, 1),
-    **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm), (0, 1)),
+    **dict.fromkeys(
+        (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm), (0, 1)
+    ),
     **dict.fromkeys((torch.addmm, torch.baddbmm), (1, 2)),
 }
 
