@@ -98,10 +98,11 @@ class Family:
     factors for each channel of every input that linears read. norm_adds: what norms add to their stored weights.
     writes: roles of the linears whose outputs are added to the residual stream, where nothing in between keeps that
     from being turned as a whole; still: or what does. known: False for what only modules are known of, without a row.
-    found: the row was made by running the model (`whet.walk.look`). tupled: how many values the tuple has
-    that its blocks give, of which hidden states are the first; 0 where they give those alone. logit_factor: what logits are over the product of final states and the head's table;
-    logit_scale: the config entry that says so, and the power it is taken to. bias: stored tensor that the head adds to logits. called: names of the model's for those of
-    stored tensors, as transformers converts them.
+    found: the row was made by running the model (`whet.walk.look`). tupled: how many values the tuple has that its
+    blocks give, of which hidden states are the first; 0 where they give those alone. logit_factor: what logits are over
+    the product of final states and the head's table; logit_scale: the config entry that says so, and the power it is
+    taken to. bias: stored tensor that the head adds to logits. called: the model's names of stored tensors that
+    transformers calls otherwise.
     """
 
     architectures: tuple[str, ...]

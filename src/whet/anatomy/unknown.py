@@ -1,7 +1,7 @@
 """Families no table describes: what can be told from the model that transformers builds, and no more.
 
-The list of modules with the most weights is taken for the blocks, and of these the `nn.Linear`s alone. Nothing is known of inputs,
-heads or ties, so such a model is rounded without running it.
+The list of modules with the most weights is taken for the blocks, and of these the `nn.Linear`s alone. Nothing is known
+of inputs, heads or ties, so such a model is rounded without running it.
 """
 
 from __future__ import annotations
@@ -190,7 +190,8 @@ def needs_code(config: Mapping[str, Any], source: str) -> UsageError | None:
     return UsageError(
         "{source} is built by Python code of its own ({code}, by auto_map in config.json), and transformers does not "
         "know the family {family!r} without it. Update transformers, or look for a release of the model that it loads "
-        "as it is. If you trust who wrote the code, which may do anything on this machine, --trust-remote-code runs it.",
+        "as it is. If you trust who wrote the code, which may do anything on this machine, --trust-remote-code runs "
+        "it.",
         source=source,
         code=str(code).rpartition("--")[2].split(".")[0] + ".py",
         family=str(config.get("model_type", "")),

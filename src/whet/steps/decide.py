@@ -92,7 +92,8 @@ def decide(
     if own_code(checkpoint.config) and not stored.stock and not stored.dense:
         raise UsageError(
             "{folder} is built by Python code of its own, beside which whet's modelling file cannot stand, and without "
-            "that transformers does not load it: {why}. Give a scheme that it loads, such as W4A16, and leave out --for.",
+            "that transformers does not load it: {why}. Give a scheme that it loads, such as W4A16, and leave out "
+            "--for.",
             folder=checkpoint.path,
             why=stored.reason or Message("--for {target} asks for it", target=method.target.name),
         )

@@ -86,7 +86,7 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
 
 
 def _gap(model: PreTrainedModel, tokens: Tensor, logits: Tensor) -> float | None:
-    """How far the last logits with a cache are from those without, `logits [b, L, vocabulary]`; None without a cache."""
+    """How far the last logits with a cache are from those without, `[b, L, vocabulary]`; None without a cache."""
     cached = cached_outputs(model, tokens)
     return None if cached is None else (cached[:, -1].float() - logits[:, -1].float()).abs().max().item()
 

@@ -96,7 +96,7 @@ def routers(block: nn.Module, names: Sequence[LinearName], seen: Seen, again: Ca
     found = set[str]()
     for path, _ in seen.inputs:
         module = block.get_submodule(path)
-        outputs = module.weight.shape[0]  # type: ignore[union-attr,operator]
+        outputs = len(block.get_parameter(f"{path}.weight"))
         if outputs == 1:
             found.add(path)
         elif outputs in experts:

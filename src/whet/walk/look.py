@@ -3,16 +3,18 @@
 A few tokens go through the first blocks, as many as there are kinds of. What is called after the last block is the
 final norm; linears that are given the same tensor read the same input; matrices of a stack that tokens are multiplied
 with are experts, and a linear whose turned outputs send tokens to other experts is a router; the head's logits over a
-plain product tell whether they are scaled. The proof is that blocks run one at a time, as every walk runs them, give what the whole model
-gives: where they do not, or where something else is met, the model is left without a row and it is said why.
+plain product tell whether they are scaled. The proof is that blocks run one at a time, as every walk runs them, give
+what the whole model gives: where they do not, or where something else is met, the model is left without a row and it is
+said why.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -235,11 +237,7 @@ class _Look:
                 if parameter in self.stored.experts:
                     raise _Unfound(Message("its experts are multiplied out of sight ({name})", name=held[0]))
 
-            def again(block: nn.Module = block, names: list[LinearName] = names, at: tuple = (given, call)) -> Seen:
-                with watched(block, names) as seen:
-                    skeleton.run(block, *at, torch.float32)
-                return seen
-
+            again = functools.partial(_seen, skeleton, block, names, given, call)
             out |= routers(block, names, seen, again)
             skeleton.free_block(index)
         return {path: name for path, name in found.items() if path not in out}, hidden
@@ -259,6 +257,13 @@ class _Look:
             if _BOUND in entry and isinstance(bound, float) and _alike(logits, torch.tanh(plain / bound) * bound):
                 return dataclasses.replace(family, softcap=entry)
         raise _Unfound(Message("its logits are no multiple of what its head's table gives"))
+
+
+def _seen(skeleton: Skeleton, block: nn.Module, names: Sequence[LinearName], hidden: Tensor, call: Call) -> Seen:
+    """What is seen of a block that runs once more."""
+    with watched(block, names) as seen:
+        skeleton.run(block, hidden, call, torch.float32)
+    return seen
 
 
 def _in_list(block: nn.Module, path: str) -> bool:
