@@ -3,12 +3,14 @@
 For each `model_type`: how its parts are known (a row, or found by running it, or why not), the share of its weights
 that is rounded, KL to the original on other text after `int3s-g32` by GPTQ and by rounding to nearest, whether it can
 be scored (budgets, `whet inspect`), whether llama.cpp's file is written and proved, and what loads the usual folder,
-whose logits are compared with those of the decoded weights. `--write` puts the table into docs/families.md.
+whose logits are compared with those of the decoded weights. `--write` puts the table into docs/families.md. A run that
+was stopped goes on: rows are kept in OUT/rows.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 from pathlib import Path
@@ -42,15 +44,19 @@ def main() -> None:
     args = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    rows = []
+    kept = Path(args.out) / "rows.json"
+    known: dict[str, list[str]] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     for family in args.families:
+        if family in known:
+            continue
         folder = Path(args.out) / family
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        rows.append([f"`{family}`", *judged(folder, family)])
+        known[family] = judged(folder, family)
         shutil.rmtree(folder)
-        print(" | ".join(rows[-1]), flush=True)
-    text = table(HEAD, rows)
+        kept.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        print(" | ".join([family, *known[family]]), flush=True)
+    text = table(HEAD, [[f"`{family}`", *known[family]] for family in args.families])
     print(text)
     if args.write:
         written = DOCUMENT.read_text(encoding="utf-8")

@@ -67,7 +67,13 @@ _SCANNED = {"mamba_n_heads": 8, "mamba_d_head": 16}
 OWN: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1], **_SCANNED},
     "deepseek_v2": {"num_experts_per_tok": 2},
-    "dots1": {"head_dim": 16},
+    "dots1": {
+        "head_dim": 16,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 96,
+        "n_shared_experts": 1,
+    },
     "falcon_h1": {"mamba_d_ssm": 128, **_SCANNED},
     "gemma3n_text": {
         "num_hidden_layers": 2,
@@ -76,8 +82,9 @@ OWN: dict[str, dict[str, Any]] = {
         "hidden_size_per_layer_input": 16,
         "laurel_rank": 8,
     },
-    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4, "num_hidden_layers": 4},
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"], **_SCANNED},
+    "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16},
     "jamba": {**_ALTERNATING, "num_hidden_layers": 4},
     "lfm2": {"layer_types": _CONVOLUTIONS},
@@ -90,6 +97,7 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen3_next": {"layer_types": _MIXED},
     "recurrent_gemma": {"lru_width": 64, "block_types": ["recurrent", "recurrent", "attention"]},
     "rwkv": {"attention_hidden_size": 64},
+    "xglm": {"d_model": 64, "ffn_dim": 96, "attention_heads": 4, "num_layers": 3, "pad_token_id": 1},
     "zaya": {"num_experts_per_tok": 1},
 }
 # Decoders of transformers, by `model_type`: those with a row, and those whose parts are found or are not.
@@ -117,6 +125,8 @@ def config(family: str, **more: Any) -> Any:
         for name in names:
             if isinstance(getattr(usual, name, None), int | float) or (name in _ALWAYS and hasattr(usual, name)):
                 settings[name] = size
+    if family == "falcon":
+        del settings["head_dim"]
     if hasattr(usual, "kv_lora_rank"):  # keys and values are made from one latent for every head
         settings |= {"head_dim": 8, "num_key_value_heads": 4}
     return AutoConfig.for_model(family, **{**settings, **OWN.get(family, {}), **more})
