@@ -52,7 +52,10 @@ def main() -> None:
         folder = Path(args.out) / family
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        known[family] = judged(folder, family)
+        try:
+            known[family] = judged(folder, family)
+        except Exception as error:  # one that whet fails at is a row too
+            known[family] = [f"fails: {type(error).__name__}: {short(error)}", *[""] * (len(HEAD) - 2)]
         shutil.rmtree(folder)
         kept.write_text(json.dumps(known, indent=1), encoding="utf-8")
         print(" | ".join([family, *known[family]]), flush=True)
@@ -115,7 +118,11 @@ def gguf(original: Path, folder: Path) -> str:
     """Whether a file for llama.cpp is written and proved."""
     if about_type(original) not in (TARGETS["llama.cpp"].families or ()):
         return "no"
-    made = whet.compress(original, folder / "gguf", scheme="Q8_0", target="llama.cpp", text=documents(60, 0), samples=4)
+    asked: dict[str, Any] = {"text": documents(20, 0), "samples": 4, "window": 24}
+    try:
+        made = whet.compress(original, folder / "gguf", scheme="Q8_0", target="llama.cpp", **asked)
+    except WhetError as error:
+        return f"no: {short(str(error).replace(str(original), 'it'))}"
     return "yes" if made["check"]["gguf"]["check"] else "no"
 
 

@@ -74,6 +74,7 @@ OWN: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 96,
         "n_shared_experts": 1,
     },
+    "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 3},
     "falcon_h1": {"mamba_d_ssm": 128, **_SCANNED},
     "gemma3n_text": {
         "num_hidden_layers": 2,

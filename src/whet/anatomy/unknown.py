@@ -22,6 +22,7 @@ from whet.messages import Message
 from whet.strict import with_numbers
 
 _MOST = 1 << 20  # modules of one kind in any model
+_NARROW = 16  # columns
 
 
 def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family | None:
@@ -52,7 +53,7 @@ def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family
     name, modules = blocks
     as_stored = conversion(model, stored)
     there = {as_stored.called.get(tensor, tensor) for tensor in stored}
-    every = [[path for path, module in block.named_modules() if isinstance(module, nn.Linear)] for block in modules]
+    every = [linear_paths(block) for block in modules]
     deciding = {path for block in modules for path in _deciding(block)}
     every = [[path for path in paths if path not in deciding] for paths in every]
     kept = [[path for path in paths if f"{name}.{index}.{path}.weight" in there] for index, paths in enumerate(every)]
@@ -106,6 +107,12 @@ def _blocks(model: Any) -> tuple[str, nn.ModuleList] | None:
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     outer = [(name, module) for name, module in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
     return max(outer, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=None)
+
+
+def linear_paths(block: nn.Module) -> list[str]:
+    """Paths of the linears of a block that are worth rounding: of few columns scales take as much as codes."""
+    linears = ((path, module) for path, module in block.named_modules() if isinstance(module, nn.Linear))
+    return [path for path, module in linears if path and module.in_features >= _NARROW]
 
 
 def _deciding(block: nn.Module) -> list[str]:

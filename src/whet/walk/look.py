@@ -20,7 +20,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from whet.anatomy import Anatomy, Family, LinearName, anatomy, conversion, kinds_of, plain_name, stacks, why_not_packed
+from whet.anatomy import (
+    Anatomy,
+    Family,
+    LinearName,
+    anatomy,
+    conversion,
+    kinds_of,
+    linear_paths,
+    plain_name,
+    stacks,
+    why_not_packed,
+)
 from whet.checkpoint import Checkpoint
 from whet.errors import WhetError
 from whet.messages import Message
@@ -101,8 +112,7 @@ class _Look:
         self.names: dict[str, LinearName] = {}
         self.paths: list[list[str]] = []
         for block, prefix in zip(modules.blocks, self.parts.prefixes, strict=True):
-            linears = [path for path, module in block.named_modules() if isinstance(module, nn.Linear)]
-            named = [plain_name(path) for path in linears if f"{prefix}{path}.weight" in there]
+            named = [plain_name(path) for path in linear_paths(block) if f"{prefix}{path}.weight" in there]
             named += expert_names(list(stacks(block)), prefix, there, self.stored.experts)
             self.names |= {name.path: name for name in named}
             self.paths.append([name.path for name in named])
