@@ -75,6 +75,9 @@ OWN: dict[str, dict[str, Any]] = {
         "n_shared_experts": 1,
     },
     "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 3},
+    "gemma2": {"query_pre_attn_scalar": 16},
+    "gemma3_text": {"query_pre_attn_scalar": 16},
+    "qwen3_moe": {"norm_topk_prob": True},
     "falcon_h1": {"mamba_d_ssm": 128, **_SCANNED},
     "gemma3n_text": {
         "num_hidden_layers": 2,
@@ -83,6 +86,7 @@ OWN: dict[str, dict[str, Any]] = {
         "hidden_size_per_layer_input": 16,
         "laurel_rank": 8,
     },
+    "longcat_flash": {"zero_expert_num": 2},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4, "num_hidden_layers": 4},
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"], **_SCANNED},
     "hunyuan_v1_dense": {"head_dim": 16},
@@ -133,14 +137,14 @@ def config(family: str, **more: Any) -> Any:
     return AutoConfig.for_model(family, **{**settings, **OWN.get(family, {}), **more})
 
 
-def make(folder: Path, family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **more: Any) -> Path:
-    """Save a random model whose blocks do something, and a tokenizer."""
-    torch.manual_seed(seed)
+def make(folder: Path, family: str, dtype: torch.dtype = torch.float32, loud: float = 3.0, **more: Any) -> Path:
+    """Save a random model whose blocks do something, and a tokenizer. loud: what its matrices are multiplied by."""
+    torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config(family, **more), dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1 and parameter.std() > 0:
-                parameter.mul_(3)
+                parameter.mul_(loud)
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     model.to(dtype).save_pretrained(folder)
