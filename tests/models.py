@@ -59,6 +59,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "qwen2_moe": {**_SPARSE, "shared_expert_intermediate_size": 64, "mlp_only_layers": [0]},
     "qwen3_moe": {**_SPARSE, "head_dim": 16},
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "zaya": {"num_experts": 4, "num_experts_per_tok": 1, "head_dim": 16},
     "gpt_neox": {"rotary_pct": 0.5},
     "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64, "pad_token_id": 1},
     "t5": {"d_kv": 16, "decoder_start_token_id": 0, "pad_token_id": 0},

@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from whet.checkpoint.code import trust_remote_code
     from whet.checkpoint.verify import verify
     from whet.engines.opening import generate
     from whet.formats.export import export
@@ -40,6 +41,7 @@ _VERBS = {
     "resume": "whet.recipe.resume",
     "run": "whet.recipe.runner",
     "status": "whet.recipe.resume",
+    "trust_remote_code": "whet.checkpoint.code",
     "verify": "whet.checkpoint.verify",
 }
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "resume",
     "run",
     "status",
+    "trust_remote_code",
     "verify",
 ]
 

@@ -311,8 +311,8 @@ def test_stacked_experts_are_refused(tmp_path, family):
 
 
 def test_a_family_without_a_table_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"no table of the family olmoe.*Leave repair out"):
-        compress(models.make(tmp_path / "m", "olmoe"), tmp_path / "o", scheme="int4s-g32", repair=4, **SETTINGS)
+    with pytest.raises(UsageError, match=r"no table of the family zaya.*Leave repair out"):
+        compress(models.make(tmp_path / "m", "zaya"), tmp_path / "o", scheme="int4s-g32", repair=4, **SETTINGS)
 
 
 def test_a_plan_that_keeps_the_experts_is_taken(tmp_path):

@@ -97,7 +97,9 @@ def test_a_model_that_needs_its_own_code_is_told(tmp_path: Path) -> None:
     }
     (folder / "config.json").write_text(json.dumps(config))
     for call in (lambda: generate(folder, "a"), lambda: compress(folder, tmp_path / "out", solver="nearest")):
-        with pytest.raises(UsageError, match=r"modeling_mine\.py.*never runs.*'mine'"):
+        with pytest.raises(
+            UsageError, match=r"modeling_mine\.py.*does not know the family 'mine'.*--trust-remote-code"
+        ):
             call()
 
 

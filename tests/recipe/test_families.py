@@ -508,14 +508,14 @@ def test_second_moments_of_experts_are_those_of_brute_force(tmp_path, monkeypatc
 @torch.no_grad()
 def test_an_unknown_family_is_rounded_without_a_look_at_text_and_says_so(tmp_path):
     """One whose parts are not found either; those that are, are tests/walk/test_look.py's."""
-    original = models.make(tmp_path / "m", "olmoe")
+    original = models.make(tmp_path / "m", "zaya")
     result = compress(original, tmp_path / "o", scheme="int4s-g32", text=DOCUMENTS)
     note = result["notes"][0]
-    assert note.startswith("whet has no table of the family olmoe, and did not find its parts by running it (it has")
+    assert note.startswith("whet has no table of the family zaya, and did not find its parts by running it (self")
     assert "only the linears of its 2 blocks (model.layers)" in note
     assert "have no use here" in note and result["solver"] == "nearest" and result["text"] is None
     assert result["container"] == "whet"
-    theirs = stock(Case("olmoe"), tmp_path / "o", trust_remote_code=True)
+    theirs = stock(Case("zaya"), tmp_path / "o", trust_remote_code=True)
     assert torch.equal(outputs(theirs, TOKENS), outputs(load_model(tmp_path / "o"), TOKENS))
     assert not torch.equal(outputs(theirs, TOKENS), outputs(load_model(original), TOKENS))
     with pytest.raises(UsageError, match="does not know who reads its embedding"):

@@ -385,7 +385,7 @@ def test_a_rotation_before_new_masks_is_no_matter(tmp_path, originals):
 
 
 def test_a_family_without_a_table_takes_magnitudes_and_no_update(tmp_path):
-    original = models.make(tmp_path / "original", "olmoe")
+    original = models.make(tmp_path / "original", "zaya")
     for options, said in (({}, "--importance magnitude"), ({"importance": "magnitude"}, "--no-update")):
         with pytest.raises(UsageError, match=said):
             masks(original, tmp_path / "out", remove="50%", **options)

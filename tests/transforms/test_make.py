@@ -326,7 +326,7 @@ def test_tensors_without_a_name_may_read_the_stream(tmp_path):
             {"transform": "awk"},
             r"'awk' is not known. Did you mean awq\? Transforms: smooth, awq, rotate, quarot, spinquant, auto",
         ),
-        ("olmoe", {"transform": "awq"}, r"no table of the family olmoe.*where --transform awq folds in"),
+        ("zaya", {"transform": "awq"}, r"no table of the family zaya.*where --transform awq folds in"),
         ("arcee", {"transform": "awq"}, r"folds into nothing of m.*whet has no table of what gives it"),
         (
             "llama",

@@ -1,12 +1,26 @@
 """What a model is made of: families as data, blocks, linears as views, who shares an input, ties."""
 
 from whet.anatomy.families import FAMILIES, auto_class, task_in
-from whet.anatomy.family import AUTO, Family, architecture_of, task_of
+from whet.anatomy.family import AUTO, Family, LinearName, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy
+from whet.anatomy.stored import conversion
 from whet.anatomy.surgery import UNITS, Cut, Kept, block_cuts, columns, fewest_experts, resized, unit_counts, zeroed
-from whet.anatomy.unknown import described, kinds_of, needs_code, quantized_by, stock_config, without_head
+from whet.anatomy.unknown import (
+    counts_layers,
+    described,
+    kinds_of,
+    linear_paths,
+    needs_code,
+    own_code,
+    plain_name,
+    quantized_by,
+    stacks,
+    stock_config,
+    why_not_packed,
+    without_head,
+)
 
 __all__ = [
     "AUTO",
@@ -18,6 +32,7 @@ __all__ = [
     "Group",
     "Kept",
     "Linear",
+    "LinearName",
     "Module",
     "Piece",
     "Unfolded",
@@ -26,18 +41,25 @@ __all__ = [
     "auto_class",
     "block_cuts",
     "columns",
+    "conversion",
+    "counts_layers",
     "described",
     "fewest_experts",
     "fold_groups",
     "kinds_of",
+    "linear_paths",
     "needs_code",
+    "own_code",
+    "plain_name",
     "quantized_by",
     "resized",
+    "stacks",
     "stock_config",
     "stream",
     "task_in",
     "task_of",
     "unit_counts",
+    "why_not_packed",
     "without_head",
     "zeroed",
 ]

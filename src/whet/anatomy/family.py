@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from whet.messages import Message
@@ -98,10 +98,11 @@ class Family:
     factors for each channel of every input that linears read. norm_adds: what norms add to their stored weights.
     writes: roles of the linears whose outputs are added to the residual stream, where nothing in between keeps that
     from being turned as a whole; still: or what does. known: False for what only modules are known of, without a row.
-    found: the row was made by running the model (`whet.walk.look`). tupled: its blocks give a tuple, of which hidden
-    states are the first. logit_factor: what logits are over the product of final states and the head's table;
-    logit_scale: the config entry that says so, and the power it is taken to. width: the config entry with the channels
-    of a feed-forward.
+    found: the row was made by running the model (`whet.walk.look`). tupled: how many values the tuple has that its
+    blocks give, of which hidden states are the first; 0 where they give those alone. logit_factor: what logits are over
+    the product of final states and the head's table; logit_scale: the config entry that says so, and the power it is
+    taken to. bias: stored tensor that the head adds to logits. called: the model's names of stored tensors that
+    transformers calls otherwise. width: the config entry with the channels of a feed-forward.
     """
 
     architectures: tuple[str, ...]
@@ -129,10 +130,12 @@ class Family:
     still: Message | None = None
     known: bool = True
     found: bool = False
-    tupled: bool = False
+    tupled: int = 0
     logit_factor: float = 1.0
     logit_scale: tuple[str, int] | None = None
     width: str = "intermediate_size"
+    bias: str = ""
+    called: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def counted(self) -> bool:
@@ -151,6 +154,8 @@ class Family:
 
     def module_name(self, stored: str) -> str:
         """What a tensor stored as `stored` is called in the model."""
+        if stored in self.called:
+            return self.called[stored]
         for pattern, replacement in self.renames:
             stored = re.sub(pattern, replacement, stored)
         return stored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ def anatomy(
     transformers does not know either, for an already quantized model, and where config and tensors disagree about
     what there is.
     """
-    family = family or _family(config, len(shapes), source)
+    family = family or _family(config, shapes, source)
     counts = _counts(family, config, source)
     names = {stored: family.module_name(stored) for stored in shapes}
     where = _Stored(config, shapes, _stored_as(names, source), source)
@@ -76,8 +76,8 @@ def anatomy(
     )
 
 
-def _family(config: Mapping[str, Any], tensors: int, source: str) -> Family:
-    """The row of a model that is not quantized yet. tensors: how many are stored."""
+def _family(config: Mapping[str, Any], stored: Collection[str], source: str) -> Family:
+    """The row of a model that is not quantized yet. stored: names of its tensors."""
     if config.get("quantization_config") or config.get("whet"):
         raise UsageError(
             "{source} is already quantized ({method}), so its weights are not the original's any more. Give whet the "
@@ -86,7 +86,7 @@ def _family(config: Mapping[str, Any], tensors: int, source: str) -> Family:
             method=quantized_by(config),
         )
     model_type = str(config.get("model_type", ""))
-    family = FAMILIES.get(model_type) or described(config, tensors)
+    family = FAMILIES.get(model_type) or described(config, stored)
     if family is None:
         if (refused := needs_code(config, source)) is not None:
             raise refused
@@ -272,13 +272,15 @@ def _experts(name: LinearName, together: list[LinearName], prefix: str, where: _
     place = together.index(name)
     found: list[Linear] = []
     if where.has(prefix + name.held):
-        stored, (count, whole, columns) = where.matrix(prefix + name.held, 3)
+        stored, (count, *sizes) = where.matrix(prefix + name.held, 3)
+        columns, whole = sizes if name.transposed else sizes[::-1]
         start, end = where.rows(together, whole, stored)[place]
         rows = (start, end) if len(together) > 1 else None
         for expert in range(count):
             address, reads = prefix + name.path.format(expert), name.reads.format(expert)
-            held = View(prefix + name.held, rows, expert)
-            found.append(Linear(address, stored, name.role, (end - start, columns), reads, rows, expert, place=held))
+            held = View(prefix + name.held, rows, expert, name.transposed)
+            shape = (end - start, columns)
+            found.append(Linear(address, stored, name.role, shape, reads, rows, expert, name.transposed, held))
         return found
     expert = 0
     while expert == 0 or where.has(f"{prefix}{name.path.format(expert)}.weight"):

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from whet.anatomy import own_code
 from whet.checkpoint.files import atomic, sha256
 from whet.errors import UsageError
 from whet.messages import Message, first_of
@@ -71,10 +72,10 @@ def copied_files(original: Path) -> dict[str, Path]:
     """The original's files that go into the lighter folder byte for byte, by their names in it: tokenizer, generation
     settings, licence, chat templates, and what a sentence encoder has after its model (pooling, layers with weights).
 
-    Never the model's weights, code, pickles, the card, files whose content is rewritten, or what lies outside the
-    folder.
+    Never the model's weights, pickles, the card, files whose content is rewritten, or what lies outside the folder;
+    and code only where it builds the model and was let run.
     """
-    found = {p.name: p for p in sorted(original.iterdir()) if _taken(p.name)}
+    found = {p.name: p for p in sorted(original.iterdir()) if _taken(p.name) or _code(p)}
     for name in subfolders(original):
         for file in sorted((original / name).iterdir()):
             if _taken_below(name, file.name):
@@ -133,13 +134,24 @@ def about_left_out(original: Path) -> list[Message]:
             left += [f"{name}/{p.name}" for p in sorted(file.iterdir()) if not _taken_below(name, p.name)]
         elif file.is_dir():
             left.append(f"{name}/")
-        elif not _taken(name):
+        elif not _taken(name) and not _code(file):
             left.append(name)
     return [_note(left)] if left else []
 
 
 def _note(left: Sequence[str]) -> Message:
     return Message("not copied from the original's folder: {names}", names=first_of(left, _MOST))
+
+
+def _code(file: Path) -> bool:
+    """Whether a file is code of a model's own that was let run."""
+    if file.suffix != ".py" or file.name in _OWN:
+        return False
+    try:
+        config = parse_json((file.parent / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and own_code(config)
 
 
 def _taken(name: str) -> bool:

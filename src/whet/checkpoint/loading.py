@@ -18,6 +18,7 @@ from whet.anatomy import (
     FAMILIES,
     Family,
     auto_class,
+    counts_layers,
     described,
     needs_code,
     quantized_by,
@@ -77,7 +78,7 @@ def context_length(checkpoint: Checkpoint) -> int | None:
 def _must_be_buildable(checkpoint: Checkpoint) -> None:
     """Refuses a config with more layers than tensors could be of: lists that long are made before any check."""
     for key, value in checkpoint.config.items():
-        if "layer" in key and isinstance(value, int) and value > max(_LAYERS, len(checkpoint.tensors)):
+        if counts_layers(key) and isinstance(value, int) and value > max(_LAYERS, len(checkpoint.tensors)):
             raise UsageError(
                 "{file} says {key} = {value}, and the weight files hold {count} tensors. The config is damaged; "
                 "download it again.",

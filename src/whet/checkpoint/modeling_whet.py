@@ -39,6 +39,7 @@ as the container's readers do. A linear that was only stored in fewer bytes (`"p
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 # FP4's values by their stored codes, as in the OCP Microscaling formats.
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def form_of(entry: dict) -> str:
@@ -224,21 +226,32 @@ def fill(
     written: dict[str, int] = {}
     known = {name for name, _ in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
 
+    # what transformers holds in float32 in a model of 16 bits
+    wide = [*((dtype in HALVES and model._keep_in_fp32_modules_strict) or ())]
+    wide += (dtype == torch.float16 and model._keep_in_fp32_modules) or ()
+    patterns = [re.compile(re.escape(one).replace(r"\*", ".*")) for one in wide]
+
+    def kept(name: str, old: Tensor | None) -> torch.dtype:
+        if any(pattern.search(name) for pattern in patterns):
+            return torch.float32
+        return old.dtype if old is not None and old.is_floating_point() else dtype
+
     def put(name: str, value: Tensor, place: dict) -> None:
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
-        if value.is_floating_point():
-            value = value.to(dtype)
         if leaf not in module._parameters:
-            module._buffers[leaf] = value
+            module._buffers[leaf] = value.to(kept(name, module._buffers[leaf])) if value.is_floating_point() else value
             return
+        old = module._parameters[leaf]
+        if value.is_floating_point():
+            value = value.to(kept(name, old))
         if not place:
             module._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
             return
         whole = module._parameters[leaf]
         assert whole is not None
         if whole.is_meta:
-            whole = torch.nn.Parameter(torch.empty(whole.shape, dtype=dtype, device=device), requires_grad=False)
+            whole = torch.nn.Parameter(torch.empty(whole.shape, dtype=value.dtype, device=device), requires_grad=False)
             module._parameters[leaf] = whole
         part = whole.data if place.get("expert") is None else whole.data[place["expert"]]
         part = part.t() if place.get("transposed") else part
@@ -246,14 +259,17 @@ def fill(
         part[start:end] = value
         written[name] = written.get(name, 0) + value.numel()
 
-    for module in model.modules():
-        # what no file holds, such as rotary frequencies, is computed from the config; before the weights are here,
-        # because those of the same module would be made anew
-        left = {n: b for n, b in module._buffers.items() if b is not None and b.is_meta}
-        for name, buffer in left.items():
-            module._buffers[name] = torch.empty_like(buffer, device=device)
-        if left:
-            model._init_weights(module)
+    # what no file holds, such as rotary frequencies, is computed from the config, some of it by the model; before the
+    # weights are here, because those of the same module would be made anew
+    made = [m for m in model.modules() if any(b is not None and b.is_meta for b in m._buffers.values())]
+    for module in made:
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                module._buffers[name] = torch.empty_like(buffer, device=device)
+    owners = {m: o for o in model.modules() if isinstance(o, PreTrainedModel) for m in o.modules()}
+    for module, owner in owners.items():
+        if module in made or (made and module is owner):
+            owner._init_weights(module)
     for key, value in weights(folder, files, table, dtype, device):
         address, _, part = key.rpartition(".")
         place = (table.get(address, {}).get("into") or {}) if part == "weight" else {}
@@ -264,6 +280,11 @@ def fill(
     whole = dict(model.named_parameters())
     partly = [name for name, count in written.items() if name in whole and count < whole[name].numel()]
     return [n for n, p in whole.items() if p.is_meta] + partly
+
+
+def _number(entry: dict) -> dict | float:
+    """Infinities and what is no number, as transformers writes them into config.json."""
+    return float(entry["__float__"]) if entry.keys() == {"__float__"} else entry
 
 
 class WhetForCausalLM(PreTrainedModel):
@@ -277,7 +298,7 @@ class WhetForCausalLM(PreTrainedModel):
             from huggingface_hub import snapshot_download
 
             path = Path(snapshot_download(str(folder), revision=kwargs.get("revision")))
-        settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        settings = json.loads((path / "config.json").read_text(encoding="utf-8"), object_hook=_number)
         table = settings.pop("whet")
         settings.pop("auto_map", None)
         stock = AutoConfig.for_model(**settings)

@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.completion import among, limits_of
 from whet.cli.console import Console
-from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, SkipBad, Text
+from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, SkipBad, Text, Trust, trusted
 from whet.cli.phrases import language, say, sentence
 from whet.cli.starter import check_material, is_starter, resolve
 from whet.cli.tables import comparison, needs
@@ -66,6 +66,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")
     ] = False,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -75,6 +76,7 @@ def run(
     """
     with Console(as_json) as console:
         folder = resolve(original)
+        trusted(folder, trust_remote_code)
         check_model(lighter)
         check_material(text, skills)
         if page is not None:

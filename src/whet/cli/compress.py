@@ -12,7 +12,7 @@ import whet
 from whet.cli.completion import PRESETS, models, recipes
 from whet.cli.console import Console
 from whet.cli.export import proved
-from whet.cli.options import Debug, Json, takes
+from whet.cli.options import Debug, Json, Trust, takes, trusted
 from whet.cli.phrases import say, sentence, size
 from whet.cli.running import run_lines
 from whet.cli.starter import calibration, check_material, is_starter, resolve
@@ -51,6 +51,7 @@ def run(
         bool,
         typer.Option("--check-weights", help="With --dry-run: read every weight too, none may be NaN or infinite."),
     ] = False,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
     **options: Any,
@@ -64,6 +65,7 @@ def run(
         typed = {key: value for key, value in options.items() if typed_by_user(context, key)}
         options |= recipe_arguments(recipe, typed, told.append)
     folder, lighter = _places(options.pop("model"), options.pop("out"))
+    trusted(folder, trust_remote_code)
     check_material(options["text"], options["skills"])
     if options["text"] is None and is_starter(folder):
         options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])

@@ -8,7 +8,7 @@ import typer
 
 import whet
 from whet.cli.console import Console
-from whet.cli.options import Debug, Device, Json, Model, Seed
+from whet.cli.options import Debug, Device, Json, Model, Seed, Trust, trusted
 from whet.cli.starter import resolve
 
 EXAMPLE = 'Example: whet generate lighter "Once upon a time" --max-new-tokens 60'
@@ -23,11 +23,13 @@ def run(
     seed: Seed = 0,
     chat: Annotated[bool, typer.Option("--chat", help="Ask with the model's chat template.")] = False,
     device: Device = "auto",
+    trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Continue a prompt with any model folder, original or lighter, or with a .gguf."""
     model = resolve(folder)
+    trusted(model, trust_remote_code)
     with Console(as_json) as console:
         text = whet.generate(
             model,

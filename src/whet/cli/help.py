@@ -59,7 +59,7 @@ def _framed() -> Iterator[None]:
     from rich.text import Text
     from typer import rich_utils
 
-    make_text, columns = rich_utils._make_rich_text, rich_utils.Columns
+    make_text, columns, names = rich_utils._make_rich_text, rich_utils.Columns, rich_utils.highlighter
 
     def folded(text: Any) -> Any:
         # rich leaves the blank at the end of a line of wide letters, and a column that is to end in an ellipsis then
@@ -70,6 +70,7 @@ def _framed() -> Iterator[None]:
 
     changed: dict[str, Any] = {name: say(key) for name, key in _FRAME.items()}
     changed["_make_rich_text"] = lambda **given: folded(make_text(**given))
+    changed["highlighter"] = lambda text: folded(names(text))
     changed["Columns"] = lambda items: columns([folded(item) for item in items])
     before = {name: getattr(rich_utils, name) for name in changed}
     try:

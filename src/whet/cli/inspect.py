@@ -10,7 +10,7 @@ import typer
 
 import whet
 from whet.cli.console import Console, plain
-from whet.cli.options import Debug, Json, Model, takes
+from whet.cli.options import Debug, Json, Model, Trust, takes, trusted
 from whet.cli.phrases import language, say, size
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
@@ -31,12 +31,14 @@ def run(
     page: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
     ] = None,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
     **options: Any,
 ) -> int:
     """Score every part of MODEL: what it weighs, what it is worth to each skill and language, what stands out."""
     folder = resolve(model)
+    trusted(folder, trust_remote_code)
     check_material(options["text"], options["skills"])
     for file in filter(None, (out, page)):
         check_output(file, folder, options["text"], options["skills"])

@@ -15,6 +15,13 @@ from whet.steps.options import CHAT, DEVICES, FIELD, SKIP_BAD, Options, Shown
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the Python code in MODEL's folder that builds it. It may do anything on this machine.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=among(DEVICES))]
 Field = Annotated[str, typer.Option(help=f"{FIELD}.")]
@@ -39,6 +46,15 @@ Model = Annotated[
 Unfinished = Annotated[
     Path, typer.Argument(metavar="OUT", help="The folder that was being written.", show_default=False)
 ]
+
+
+def trusted(model: Path, said: bool) -> None:
+    """Let the code in the folder of `model` run, if the user said so."""
+    if said:
+        import whet
+
+        whet.trust_remote_code(model)
+
 
 V = TypeVar("V", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ import typer
 
 import whet
 from whet.cli.console import Console
-from whet.cli.options import Debug, Json, Model, takes
+from whet.cli.options import Debug, Json, Model, Trust, takes, trusted
 from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
@@ -29,12 +29,14 @@ def run(
         Path, typer.Argument(metavar="PLAN", help="The .json file to write the plan to.", show_default=False)
     ],
     *,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
     **options: Any,
 ) -> int:
     """Plan which scheme each part of MODEL takes within a budget. Then: `whet compress MODEL OUT --plan PLAN`."""
     folder = resolve(model)
+    trusted(folder, trust_remote_code)
     check_material(options["text"])
     check_output(out, folder, options["text"])
     if options["text"] is None and is_starter(folder):

@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.completion import PRESETS, models, recipes
 from whet.cli.console import Console
-from whet.cli.options import Debug, Device, Json
+from whet.cli.options import Debug, Device, Json, Trust, trusted
 from whet.cli.phrases import duration, say, sentence, size
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet, comparison
@@ -52,6 +52,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every step, tell memory, disk and time; write nothing.")
     ] = False,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -72,6 +73,7 @@ def run(
             command="whet run",
         )
     folder = resolve(named)
+    trusted(folder, trust_remote_code)
     check_material(text, skills)
     material: dict[str, Any] = {"text": text or asked.text, "skills": skills or asked.skills}
     if is_starter(folder):

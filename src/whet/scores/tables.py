@@ -36,7 +36,7 @@ class TableUse:
 
     tokens `[n]`, slopes `[n, in]`: what was looked up and the gradient there; states `[m, in]`: what the head read.
     With them predictions are corrected by what happens position by position. bound: what the model keeps its logits
-    below, smoothly (`bound * tanh(z / bound)`), if it does.
+    below, smoothly (`bound * tanh(z / bound)`), if it does. bias `[vocabulary]`: what its head adds.
     """
 
     looked: Tensor | None = None
@@ -48,6 +48,7 @@ class TableUse:
     slopes: Tensor | None = None
     states: Tensor | None = None
     bound: float | None = None
+    bias: Tensor | None = None
 
     def looking(self, rows: slice | Tensor, e: Tensor) -> Tensor:
         """The cost `[n]` of looking up rows with errors `e [n, in]`."""
@@ -65,9 +66,11 @@ class TableUse:
         """Both, of errors `e [vocabulary, in]` of every row."""
         return self.looking(slice(None), e) + self.reading(slice(None), e)
 
-    def logits(self, states: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits `[m, n]` of `states [m, in]` for rows `w [n, in]`; how much of a change reaches them, None: all."""
+    def logits(self, states: Tensor, w: Tensor, rows: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
+        """Logits `[m, n]` of `states [m, in]` for `rows` `w [n, in]`; how much of a change reaches them, None: all."""
         z = states @ w.t()
+        if self.bias is not None:
+            z += self.bias[rows]
         if self.bound is None:
             return z, None
         bent = torch.tanh(z / self.bound)
@@ -109,7 +112,7 @@ def _corrections(w: Tensor, use: TableUse) -> tuple[dict[int, float], dict[int, 
     whole = (
         None
         if states is None
-        else torch.stack([use.logits(states, w[span])[0].logsumexp(1) for span in _spans(w)]).logsumexp(0)
+        else torch.stack([use.logits(states, w[span], span)[0].logsumexp(1) for span in _spans(w)]).logsumexp(0)
     )
     for grid in LEARNT:
         told = [0.0, 0.0]
@@ -123,7 +126,7 @@ def _corrections(w: Tensor, use: TableUse) -> tuple[dict[int, float], dict[int, 
                 here = (use.tokens >= span.start) & (use.tokens < span.stop)
                 looked += float((use.slopes[here] * e[use.tokens[here] - span.start]).sum(1).square().sum())
             if states is not None and whole is not None:
-                logits, slope = use.logits(states, w[span])
+                logits, slope = use.logits(states, w[span], span)
                 chance = logits.sub_(whole[:, None]).exp_()
                 off = states @ e.t()
                 if slope is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from whet.anatomy import own_code
 from whet.apply.job import Job
 from whet.apply.shards import Shards
 from whet.checkpoint import NAMED, atomic, empty_model, read_header, write_json
@@ -32,7 +33,8 @@ def write_config(out: Path, job: Job) -> None:
         with atomic(out / "config.json") as temporary:
             shutil.copyfile(job.original.path / "config.json", temporary)
         return
-    left = (NAMED,) if job.storage.dense else (NAMED, "auto_map", "_name_or_path")
+    keeps = own_code(job.checkpoint.config)
+    left = (NAMED,) if job.storage.dense else (NAMED, *(() if keeps else ("auto_map",)), "_name_or_path")
     config = {k: v for k, v in job.checkpoint.config.items() if k not in left}
     if job.storage.dense:
         write_json(out / "config.json", config)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from whet import __version__
 from whet.apply.job import Job
+from whet.apply.overflow import refuse_overflow
 from whet.apply.passes import solve_through, without_text
 from whet.apply.run import Run
 from whet.apply.shards import Shards
@@ -145,6 +146,7 @@ def _made(run: Run, job: Job, began: Mapping[str, Any], on_event: OnEvent) -> di
         on_event(note_event(note))
     job = with_transform(job, run.folder, on_event)
     shards = Shards(job, run.out, run.folder, on_event)
+    refuse_overflow(job)
     verified = solve_through(job, shards) if job.solve else without_text(job, shards)
     verified.pop("windows", None)
     summary = finish(job, shards, verified, began["recipe"], began["files"])

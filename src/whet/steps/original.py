@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 
 import torch
 
-from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, without_head
+from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, described, without_head
 from whet.checkpoint import Checkpoint, about_left_out, empty_model, inside, model_config, read_card, refuse_unfinished
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
-from whet.messages import Message
+from whet.messages import Message, first_of
 from whet.steps.material import Material
 from whet.targets import Target, check_family
 from whet.walk.look import look
+
+_FEW = 0.02  # of the weights in blocks: routers, convolutions and the like
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,29 @@ def about_original(opened: Original, window: int, material: Material) -> list[Me
         notes.append(
             Message("{name} left out: it is a copy of the embedding, to which config.json ties it", name=parts.dropped)
         )
-    return notes + about_left_out(opened.checkpoint.path)
+    return notes + _about_left(opened) + about_left_out(opened.checkpoint.path)
+
+
+def _about_left(opened: Original) -> list[Message]:
+    """A note on matrices in the blocks of a family without a row that are no linears of those, where they are many."""
+    parts, tensors = opened.parts, opened.checkpoint.tensors
+    if parts.family.counted:
+        return []
+    mine = {linear.parameter for linear in parts.linears()}
+    every = [name for names in parts.block_tensors for name in names if len(tensors[name].shape) > 1]
+    sizes = {name: math.prod(tensors[name].shape) for name in every}
+    left = [name for name in every if name not in mine]
+    share = sum(sizes[name] for name in left) / max(1, sum(sizes.values()))
+    if share < _FEW:
+        return []
+    names = dict.fromkeys(re.sub(r"\.\d+(?=\.)", ".*", name) for name in sorted(left, key=lambda name: -sizes[name]))
+    return [
+        Message(
+            "{share:.0%} of the weights in the blocks stay as they are, as whet does not know what reads them: {names}",
+            share=share,
+            names=first_of(list(names)),
+        )
+    ]
 
 
 def _untie(checkpoint: Checkpoint) -> bool:
@@ -92,7 +117,9 @@ def _untie(checkpoint: Checkpoint) -> bool:
 
     transformers keeps both tensors in that case, whatever the config says.
     """
-    family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
+    family = FAMILIES.get(str(checkpoint.config.get("model_type", ""))) or described(
+        checkpoint.config, checkpoint.shapes
+    )
     if family is None or not checkpoint.config.get("tie_word_embeddings", family.ties):
         return False
     wanted = {f"{family.head}.weight", f"{family.embedding}.weight"}
@@ -157,7 +184,8 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
                 name=name,
                 dtype=str(stored.dtype).removeprefix("torch."),
             )
-    known = {*parts.unnamed, *expected, *(name for name, _ in model.named_buffers()), f"{parts.family.head}.weight"}
+    buffers = [stored_as.get(name, name) for name, _ in model.named_buffers()]
+    known = {*parts.unnamed, *expected, *buffers, f"{parts.family.head}.weight"}
     extra = [n for names in parts.block_tensors for n in names if n not in known]
     if extra:
         raise UsageError(

@@ -78,6 +78,7 @@ def _what(job: Job, report: Mapping[str, dict[str, Any]]) -> str:
     takes = any(told["transform"] != "none" for told in (job.transforms or {}).values())
     folded = f" after `{job.transform}` was folded in" if takes else ""
     said = f"Quantized from `{job.name}` with `{job.solver}`{folded}: {_done(job, report)}."
+    said += f" {_rounded(job, report):.1%} of the model's weights were rounded."
     if zeros:
         how = f"{chosen}, while quantizing" if chosen else "as they were before"
         said += f" Of the weights of linears with masks {share:.1%} are exactly 0 ({how})."
@@ -177,6 +178,12 @@ def _done(job: Job, report: Mapping[str, dict[str, Any]]) -> str:
     left += [t.role for t in tables(job.anatomy) if t.address not in job.grids]
     told += f", among them {' and '.join(among)}" if among else ""
     return told + (f"; as they were: {', '.join(left)}" if left else "")
+
+
+def _rounded(job: Job, report: Mapping[str, dict[str, Any]]) -> float:
+    """The share of all weights that were rounded."""
+    every = sum(math.prod(info.shape) for name, info in job.checkpoint.tensors.items() if name != job.anatomy.dropped)
+    return sum(math.prod(line["shape"]) for line in report.values()) / every
 
 
 def _listed(value: Any) -> list[str]:

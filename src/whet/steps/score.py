@@ -33,6 +33,7 @@ from whet.measure.items import Item
 from whet.scores import LOST, TEXT, Sensitivity, TableUse, rank_share, table_losses, tied_metric
 from whet.text import batches, encode
 from whet.walk import GradientWalk, Sample, refuse_unscored
+from whet.walk.skeleton import Skeleton
 
 VERSION = 1
 # Tokens of text for a walk, and walks: second moments need no more, squared gradients do. With one walk the plans of
@@ -94,7 +95,7 @@ def score(
         for linear in linears
         for mine in (visitor.parts[linear.address],)
     ]
-    found += _tables(job, visitor, schemes, walk.skeleton.bound)
+    found += _tables(job, visitor, schemes, walk.skeleton)
     outliers = visitor.outliers.table()
     for outlier in outliers.values():
         outlier["text"] = tokenizer.decode([outlier["token"]])
@@ -261,7 +262,7 @@ def _priced(linear: Linear, grids: Sequence[Grid], losses: dict[str, float]) -> 
     return {grid.name: {"bytes": linear_bytes(grid, linear.shape, first), "kl": losses[grid.name]} for grid in grids}
 
 
-def _tables(job: Job, visitor: Sensitivity, schemes: Schemes, bound: float | None) -> list[dict[str, Any]]:
+def _tables(job: Job, visitor: Sensitivity, schemes: Schemes, skeleton: Skeleton) -> list[dict[str, Any]]:
     """Embedding and head. A tied one pays twice, and is solved by the metric that `compress` uses for it."""
     parts, device = job.anatomy, job.device
     tokens = visitor.text_tokens
@@ -282,7 +283,8 @@ def _tables(job: Job, visitor: Sensitivity, schemes: Schemes, bound: float | Non
             tokens=looked_up if looks else None,
             slopes=slopes if looks else None,
             states=states if reads else None,
-            bound=bound,
+            bound=skeleton.bound,
+            bias=skeleton.bias,
         )
         w = job.checkpoint.read(linear.parameter).to(device).float()
         grids = schemes(linear)

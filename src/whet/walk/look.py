@@ -1,30 +1,46 @@
 """Families without a row in the table: their parts are found by running the model a little, and that is proved.
 
 A few tokens go through the first blocks, as many as there are kinds of. What is called after the last block is the
-final norm; linears that are given the same tensor read the same input; the head's logits over a plain product tell
-whether they are scaled. The proof is that blocks run one at a time, as every walk runs them, give what the whole model
-gives: where they do not, or where something else is met, the model is left without a row and it is said why.
+final norm; linears that are given the same tensor read the same input; matrices of a stack that tokens are multiplied
+with are experts, and a linear whose turned outputs send tokens to other experts is a router; the head's logits over a
+plain product tell whether they are scaled. The proof is that blocks run one at a time, as every walk runs them, give
+what the whole model gives: where they do not, or where something else is met, the model is left without a row and it is
+said why.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from whet.anatomy import Anatomy, Family, Linear, anatomy, kinds_of
+from whet.anatomy import (
+    Anatomy,
+    Family,
+    LinearName,
+    anatomy,
+    conversion,
+    kinds_of,
+    linear_paths,
+    plain_name,
+    stacks,
+    why_not_packed,
+)
 from whet.checkpoint import Checkpoint
 from whet.errors import WhetError
 from whet.messages import Message
+from whet.walk.experts import Seen, expert_names, routers, watched
 from whet.walk.skeleton import Call, Skeleton, hooked
 
 _TOKENS = 12
 _CLOSE = 1e-4  # relative, of float32 arithmetic in another order
-_BOUND = "final_logit_softcapping"  # entry of configs with c where logits z become c tanh(z / c)
+_BOUND = "cap"  # in the names of entries of configs with c where logits z become c tanh(z / c)
 _SAID = 200  # letters of another's error
 
 
@@ -62,7 +78,7 @@ class _Look:
         self.checkpoint, self.parts = checkpoint, parts
         if parts.task != "causal":
             raise _Unfound(Message("it does not predict the next token"))
-        modules = {name.rpartition(".")[0] for name in parts.other_tensors}
+        modules = {parts.name(name).rpartition(".")[0] for name in parts.other_tensors}
         self.beside = tuple(sorted(modules - {parts.embedding.address, parts.family.head}))
         self.table = checkpoint.read(parts.embedding.parameter)
         self.tokens = torch.arange(3, 3 + _TOKENS)[None] % parts.embedding.shape[0]
@@ -70,6 +86,7 @@ class _Look:
     def family(self) -> Family:
         """What was found, proved."""
         family = dataclasses.replace(self.parts.family, beside=self.beside, known=True, found=True)
+        family = self._with_linears(family)
         plain = self._skeleton(family)
         family = dataclasses.replace(family, tupled=self._tupled(plain))
         family = dataclasses.replace(family, norm=self._norm(self._skeleton(family)))
@@ -77,21 +94,43 @@ class _Look:
         skeleton = self._skeleton(family)
         with self._embedded(skeleton):
             hidden, calls = skeleton.enter(self.tokens)
-        last = self._kinds()
-        reads, hidden = self._stream(skeleton, hidden, calls, last)
+        last = self._kinds(skeleton.anatomy)
+        names, hidden = self._stream(skeleton, hidden, calls, last)
         if not _alike(hidden, self._whole(plain, last)):
             raise _Unfound(Message("its blocks run one at a time give something else than the whole model"))
-        family = _with_reads(family, self.parts.blocks, reads)
+        paths = [[path for path in block if path in names] for block in self.paths]
+        family = dataclasses.replace(family, alternatives=kinds_of(paths, names))
         return self._with_head(family, skeleton, skeleton.load_norm()(hidden))
+
+    def _with_linears(self, family: Family) -> Family:
+        """The family with every linear that its blocks have, experts too, of which is not known yet what they read.
+
+        `paths` are then those of each block, and `names` what is known of each."""
+        modules = Skeleton(self.checkpoint, self.parts, "cpu")
+        self.stored = conversion(modules.model, self.checkpoint.shapes)
+        there = {family.module_name(name) for name in self.checkpoint.shapes}
+        self.names: dict[str, LinearName] = {}
+        self.paths: list[list[str]] = []
+        for block, prefix in zip(modules.blocks, self.parts.prefixes, strict=True):
+            named = [plain_name(path) for path in linear_paths(block) if f"{prefix}{path}.weight" in there]
+            named += expert_names(list(stacks(block)), prefix, there, self.stored.experts)
+            self.names |= {name.path: name for name in named}
+            self.paths.append([name.path for name in named])
+        (stack,) = family.stacks
+        packed = why_not_packed(modules.model, modules.model.get_submodule(stack), self.stored.experts)  # type: ignore[arg-type]
+        family = dataclasses.replace(family, packed=packed)
+        return dataclasses.replace(family, alternatives=kinds_of(self.paths, self.names))
 
     def _skeleton(self, family: Family) -> Skeleton:
         parts = anatomy(self.checkpoint.config, self.checkpoint.shapes, str(self.checkpoint.path), family)
         skeleton = Skeleton(self.checkpoint, parts, "cpu")
-        if any(_stacked(block) for block in skeleton.blocks):
-            raise _Unfound(Message("it has experts"))
+        moved = {view.parameter for view in parts.moved().values()}
         wanted = {name for name, _ in skeleton.model.named_parameters()}
         stored = {parts.name(name) for name in self.checkpoint.shapes}
-        if lacking := sorted(wanted - stored - {f"{family.head}.weight"}):
+        if lacking := sorted(wanted - stored - moved - {f"{family.head}.weight"}):
+            source = next((name for name, target in self.stored.changed.items() if target == lacking[0]), "")
+            if source:
+                raise _Unfound(Message("transformers computes {name} from {other}", name=lacking[0], other=source))
             raise _Unfound(Message("its files have no {name}", name=lacking[0]))
         return skeleton
 
@@ -101,8 +140,8 @@ class _Look:
             skeleton.load_beside(*self.beside)
             yield
 
-    def _tupled(self, skeleton: Skeleton) -> bool:
-        """Whether blocks give a tuple, of which hidden states are the first."""
+    def _tupled(self, skeleton: Skeleton) -> int:
+        """How many values the tuple has that blocks give, of which hidden states are the first; 0 without a tuple."""
         given: list[Call] = []
 
         def take(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -123,7 +162,7 @@ class _Look:
         first = out[0] if isinstance(out, tuple) else out
         if not isinstance(first, Tensor) or first.shape != hidden.shape:
             raise _Unfound(Message("its blocks do not give hidden states first"))
-        return isinstance(out, tuple)
+        return len(out) if isinstance(out, tuple) else 0
 
     def _norm(self, skeleton: Skeleton) -> str:
         """The one module that is called after the last block; none where nothing is."""
@@ -150,9 +189,9 @@ class _Look:
             raise _Unfound(Message("several modules follow its blocks ({names})", names=", ".join(called)))
         return called[0] if called else ""
 
-    def _kinds(self) -> int:
+    def _kinds(self, parts: Anatomy) -> int:
         """How many of the first blocks there are until every kind was met, and one more."""
-        kinds = [tuple(sorted(linear.role for linear in block)) for block in self.parts.blocks]
+        kinds = [tuple(sorted({linear.role for linear in block})) for block in parts.blocks]
         return min(len(kinds), max(kinds.index(kind) for kind in set(kinds)) + 2)
 
     def _whole(self, skeleton: Skeleton, count: int) -> Tensor:
@@ -182,64 +221,66 @@ class _Look:
 
     def _stream(
         self, skeleton: Skeleton, hidden: Tensor, calls: list[Call], count: int
-    ) -> tuple[dict[str, str], Tensor]:
-        """What each linear reads, by its path in a block, and hidden states after `count` blocks run one at a time."""
-        reads: dict[str, str] = {}
+    ) -> tuple[dict[str, LinearName], Tensor]:
+        """What is rounded, by its path in a block, with what it reads, and hidden states after `count` blocks run one
+        at a time. Linears that nobody hears, and those that decide on experts, are left out."""
+        found: dict[str, LinearName] = {}
+        out: set[str] = set()
         for index in range(count):
-            block, seen = skeleton.load_block(index), list[tuple[str, Tensor]]()
-            prefix = skeleton.anatomy.block_prefix(index)
-            paths = [linear.held.parameter.removeprefix(prefix).removesuffix(".weight") for linear in
-                     skeleton.anatomy.blocks[index]]  # fmt: skip
-            handles = [
-                block.get_submodule(path).register_forward_pre_hook(
-                    lambda _m, args, path=path, seen=seen: seen.append((path, args[0]))
-                )
-                for path in paths
-            ]
-            with hooked(handles):
-                hidden = skeleton.run(block, hidden, calls[index], torch.float32)
-            for path, given in seen:
-                first = next(other for other, tensor in seen if tensor is given)
-                if reads.setdefault(path, f"input of {first}") != f"input of {first}":
-                    raise _Unfound(Message("its blocks do not all read alike"))
-            if twice := [path for path in paths if sum(path == other for other, _ in seen) > 1]:
+            block, given, call = skeleton.load_block(index), hidden, calls[index]
+            names = [self.names[path] for path in self.paths[index]]
+            with watched(block, names) as seen:
+                hidden = skeleton.run(block, given, call, torch.float32)
+            if twice := [path for path, times in seen.times.items() if times > 1]:
                 raise _Unfound(Message("{name} is called several times in a block", name=twice[0]))
+            tokens = math.prod(given.shape[:2])
+            sizes = {path: x.numel() // x.shape[-1] for path, x in seen.inputs}
+            if listed := [
+                n.path for n in names if not n.held and _in_list(block, n.path) and sizes.get(n.path) != tokens
+            ]:
+                raise _Unfound(Message("it has experts in a list of modules ({name})", name=listed[0]))
+            for name in seen.named(names):
+                if found.setdefault(name.path, name) != name:
+                    raise _Unfound(Message("its blocks do not all read alike"))
+            if held := sorted({n.held for n in names if n.held} - {n.held for n in found.values()}):
+                parameter = skeleton.anatomy.block_prefix(index) + held[0]
+                if parameter in self.stored.experts:
+                    raise _Unfound(Message("its experts are multiplied out of sight ({name})", name=held[0]))
+
+            again = functools.partial(_seen, skeleton, block, names, given, call)
+            out |= routers(block, names, seen, again)
             skeleton.free_block(index)
-        return reads, hidden
+        return {path: name for path, name in found.items() if path not in out}, hidden
 
     def _with_head(self, family: Family, skeleton: Skeleton, final: Tensor) -> Family:
-        """The family with what becomes of logits: nothing, a factor, or a bound."""
+        """The family with what becomes of logits: nothing, a bias, a factor, or a bound."""
         head = skeleton.anatomy.head
         table = (self.table if head is None else self.checkpoint.read(head.parameter)).float()
         logits, plain = skeleton.outputs(self.tokens, final, table), final @ table.t()
+        bias = next((n for n in self.checkpoint.shapes if family.module_name(n) == f"{family.head}.bias"), "")
+        if bias:
+            family, plain = dataclasses.replace(family, bias=bias), plain + skeleton.read(bias)
         factor = float((logits * plain).sum() / plain.square().sum())
-        if _alike(logits, factor * plain):
+        if _alike(logits, factor * plain) and (not bias or abs(factor - 1) < _CLOSE):
             return family if abs(factor - 1) < _CLOSE else dataclasses.replace(family, logit_factor=factor)
-        bound = getattr(skeleton.model.config, _BOUND, None)
-        if bound and _alike(logits, torch.tanh(plain / bound) * bound):
-            return dataclasses.replace(family, softcap=_BOUND)
+        for entry, bound in vars(skeleton.model.config).items():
+            if _BOUND in entry and isinstance(bound, float) and _alike(logits, torch.tanh(plain / bound) * bound):
+                return dataclasses.replace(family, softcap=entry)
         raise _Unfound(Message("its logits are no multiple of what its head's table gives"))
 
 
-def _stacked(block: nn.Module) -> bool:
-    """Whether a block has linears of experts, in a list or stacked in a parameter."""
-    for module in block.modules():
-        if isinstance(module, nn.ModuleList) and any(isinstance(inner, nn.Linear) for inner in module.modules()):
-            return True
-        several = (p for p in module.parameters(recurse=False) if p.dim() > 2 and min(p.shape) > 1)
-        if not isinstance(module, nn.Conv1d | nn.Conv2d) and any(True for _ in several):
-            return True
-    return False
+def _seen(skeleton: Skeleton, block: nn.Module, names: Sequence[LinearName], hidden: Tensor, call: Call) -> Seen:
+    """What is seen of a block that runs once more."""
+    with watched(block, names) as seen:
+        skeleton.run(block, hidden, call, torch.float32)
+    return seen
+
+
+def _in_list(block: nn.Module, path: str) -> bool:
+    """Whether a module of a block is in a list of modules, as experts are in other code than transformers'."""
+    parents = path.split(".")
+    return any(isinstance(block.get_submodule(".".join(parents[:n])), nn.ModuleList) for n in range(1, len(parents)))
 
 
 def _alike(mine: Tensor, theirs: Tensor) -> bool:
     return bool((mine - theirs).abs().max() <= _CLOSE * theirs.abs().max())
-
-
-def _with_reads(family: Family, blocks: Sequence[Sequence[Linear]], reads: dict[str, str]) -> Family:
-    """The family with what each linear reads. Those that are never called as modules, whose inputs nobody hears, are
-    left out."""
-    paths = {linear.role: linear.path for kind in family.alternatives for linear in kind}
-    kinds = kinds_of([[path for linear in block if (path := paths[linear.role]) in reads] for block in blocks])
-    named = [tuple(dataclasses.replace(name, reads=reads[name.path]) for name in kind) for kind in kinds]
-    return dataclasses.replace(family, alternatives=tuple(named))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from whet.anatomy import Linear
 from whet.errors import UsageError
+from whet.walk.products import Product, Products
 from whet.walk.skeleton import hooked
 
 # Squares on the diagonal of H up to this wide are computed whole; of larger ones only the lower triangle, which saves
@@ -37,10 +38,11 @@ class SecondMoments:
     them; after `settle`, `starved` tells by input the share of the tokens of experts that saw too few for one.
     `largest` has the largest absolute value of each channel `[in]`, by input, where `ranges` are asked for. `others`
     has inputs `[tokens, in]` of other text, by input, which tell how far those that were summed up are believed.
+    products: whether experts are listened to by what is multiplied with them, and not as one family's code runs them.
     """
 
-    def __init__(self, linears: list[Linear], prefix: str, ranges: bool = False) -> None:
-        self.prefix, self.ranges = prefix, ranges
+    def __init__(self, linears: list[Linear], prefix: str, ranges: bool = False, *, products: bool = False) -> None:
+        self.prefix, self.ranges, self.products = prefix, ranges, products
         self.largest: dict[str, Tensor] = {}
         self.others: dict[str, list[Tensor]] = {}
         self.aside = False
@@ -67,12 +69,31 @@ class SecondMoments:
             for module, reads in alone.items()
         ]
         # transformers' experts are one module with stacked weights, whatever runs them: no linear of theirs is called
-        handles += [
-            block.get_submodule(module).register_forward_pre_hook(self._experts(experts, ears), with_kwargs=True)
-            for module, experts in stacks.items()
-        ]
-        with hooked(handles):
+        if self.products:
+            handles += [
+                block.get_submodule(name).register_forward_hook(lambda *_: self._heard(ears)) for name in stacks
+            ]
+            listening: contextlib.AbstractContextManager[Any] = self._multiplied(block, stacks)
+        else:
+            handles += [
+                block.get_submodule(module).register_forward_pre_hook(self._experts(experts, ears), with_kwargs=True)
+                for module, experts in stacks.items()
+            ]
+            listening = contextlib.nullcontext()
+        with hooked(handles), listening:
             yield
+
+    def _multiplied(self, block: nn.Module, stacks: dict[str, dict[int, list[Linear]]]) -> Products:
+        """Adds what the experts' matrices are multiplied with."""
+        linears = [one for experts in stacks.values() for several in experts.values() for one in several]
+        names = {linear: linear.held.parameter.removeprefix(self.prefix) for linear in linears}
+        reads = {(names[linear], linear.held.expert): linear.reads for linear in linears}
+
+        def hear(product: Product) -> None:
+            if (product.name, product.expert) in reads:
+                self.add(reads[product.name, product.expert], product.x)
+
+        return Products({name: block.get_parameter(name) for name in set(names.values())}, hear)
 
     @contextlib.contextmanager
     def listening_aside(self, block: nn.Module) -> Iterator[None]:

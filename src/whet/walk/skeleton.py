@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint, empty_model
@@ -68,15 +70,21 @@ class Skeleton:
         self.handed = tuple(torch.empty(0) for _ in range(more)) if more else None
         self.entered: dict[int, Tensor] = {}
         self.model = empty_model(checkpoint, torch.float32).eval()
+        if anatomy.family.found:
+            # experts one after another, of which every product is seen; a kernel for all at once hides them
+            self.model.set_experts_implementation("eager")
         self.model.requires_grad_(False)
         self.blocks = [self.model.get_submodule(prefix.removesuffix(".")) for prefix in anatomy.prefixes]
-        for module in self.model.modules():
-            # rotary frequencies and the like are in no file: they are computed from the config
-            names = [n for n, b in module._buffers.items() if b is not None and b.is_meta]
-            for name in names:
-                module._buffers[name] = torch.empty_like(module._buffers[name], device=device)  # type: ignore[arg-type]
-            if names:
-                self.model._init_weights(module)  # type: ignore[no-untyped-call]
+        # rotary frequencies and the like are in no file: they are computed from the config, some of them by the model
+        made = [m for m in self.model.modules() if any(b is not None and b.is_meta for b in m._buffers.values())]
+        for module in made:
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.is_meta:
+                    module._buffers[name] = torch.empty_like(buffer, device=device)
+        owners = {m: o for o in self.model.modules() if isinstance(o, PreTrainedModel) for m in o.modules()}
+        for module, owner in owners.items():
+            if module in made or (made and module is owner):
+                owner._init_weights(module)  # type: ignore[no-untyped-call]
 
     def load_block(self, index: int) -> nn.Module:
         """Block `index` with the original's weights, in float32 on the device; experts are stacked as the model is."""
@@ -118,7 +126,8 @@ class Skeleton:
         """`hidden` as a block gives it."""
         if self.handed is not None:
             return (hidden, *self.handed)
-        return (hidden,) if self.anatomy.family.tupled else hidden
+        values = self.anatomy.family.tupled
+        return (hidden, *[None] * (values - 1)) if values else hidden
 
     def load_beside(self, *modules: str) -> None:
         """Bring in everything stored for `modules` outside the blocks, but for the embedding and a head of its own."""
@@ -145,8 +154,16 @@ class Skeleton:
         softcap = self.anatomy.family.softcap
         return getattr(self.model.config, softcap, None) or None if softcap else None
 
+    @functools.cached_property
+    def bias(self) -> Tensor | None:
+        """What the head adds to its products, `[vocabulary]`, if it does."""
+        family = self.anatomy.family
+        return self.read(family.bias) if family.bias else None
+
     def cap(self, logits: Tensor) -> Tensor:
-        """Logits as the model gives them, from what its head computes."""
+        """Logits as the model gives them, from the products of final states and the head's table."""
+        if self.bias is not None:
+            logits = logits + self.bias
         return logits if self.bound is None else torch.tanh(logits / self.bound) * self.bound
 
     def next_logits(self, hidden: Tensor, table: Tensor) -> Tensor:
@@ -180,7 +197,10 @@ class Skeleton:
             return (places,)
 
         empty = [(module.weight, module.padding_idx) for module in modules]
+        # some families ask the weight where it is before they look anything up
+        there = torch.empty((), device=self.device).expand(table.shape)
         for module in modules:
+            module.weight = nn.Parameter(there, requires_grad=False)  # type: ignore[assignment]
             module.padding_idx = None  # type: ignore[assignment]  # it is no row of the few that are looked up
         hooks = [module.register_forward_pre_hook(look_up) for module in modules]
         try:
@@ -206,9 +226,14 @@ class Skeleton:
             return self._given(hidden)
 
         family = self.anatomy.family
-        self.load_beside(*family.beside)
+        self.load_beside(*family.beside, *self._norms())
         norms = [self.model.get_submodule(name) for name in self._norms()]
-        with torch.no_grad(), _stub([*self.blocks], record), _stub(norms, lambda _i, hidden, _a, _k: hidden):
+
+        def normed(index: int, hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            # what also stands before the first block does its work there
+            return hidden if entered else type(norms[index]).forward(norms[index], hidden, *args, **kwargs)
+
+        with torch.no_grad(), _stub([*self.blocks], record), _stub(norms, normed):
             self.run_whole(tokens)
         first = entered.pop(0)
         self.entered = entered

@@ -44,7 +44,8 @@ class BlockStep:
         `target`. ranges: the largest inputs too. Where tokens are few, unless `batches` are given, the verifying ones
         tell how far they are believed.
         """
-        moments = SecondMoments(self.linears, self.prefix, ranges)
+        found = self.walk.skeleton.anatomy.family.found
+        moments = SecondMoments(self.linears, self.prefix, ranges, products=found)
         for batch in range(self.walk.solving) if batches is None else batches:
             if drifts:
                 with moments.listening_before(self.module):
