@@ -4,8 +4,8 @@ from whet.anatomy.families import FAMILIES, auto_class, task_in
 from whet.anatomy.family import AUTO, Family, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
-from whet.anatomy.read import anatomy
-from whet.anatomy.unknown import described, kinds_of, needs_code, quantized_by, stock_config, without_head
+from whet.anatomy.read import anatomy, family_of
+from whet.anatomy.unknown import kinds_of, layer_counts, needs_code, quantized_by, stock_config, without_head
 
 __all__ = [
     "AUTO",
@@ -20,9 +20,10 @@ __all__ = [
     "anatomy",
     "architecture_of",
     "auto_class",
-    "described",
+    "family_of",
     "fold_groups",
     "kinds_of",
+    "layer_counts",
     "needs_code",
     "quantized_by",
     "stock_config",

@@ -9,8 +9,9 @@ from typing import Any
 
 from whet.anatomy.families import FAMILIES
 from whet.anatomy.family import Family, LinearName, architecture_of
+from whet.anatomy.inner import LIKE, text_entries, within
 from whet.anatomy.model import Anatomy, Linear, View
-from whet.anatomy.unknown import described, needs_code, quantized_by, without_head
+from whet.anatomy.unknown import built, described, needs_code, quantized_by, without_head
 from whet.errors import UsageError, did_you_mean
 from whet.messages import Message
 
@@ -29,9 +30,10 @@ def anatomy(
     what there is.
     """
     family = family or _family(config, len(shapes), source)
-    counts = _counts(family, config, source)
+    architecture, entries = architecture_of(config), family.entries or config
+    counts = _counts(family, entries, source)
     names = {stored: family.module_name(stored) for stored in shapes}
-    where = _Stored(config, shapes, _stored_as(names, source), source)
+    where = _Stored(entries, shapes, _stored_as(names, source), source)
     found: dict[str, list[str]] = {}
     other: list[str] = []
     pattern = re.compile("(" + "|".join(re.escape(stack) for stack in family.stacks) + r")\.(\d+)\.")
@@ -54,15 +56,15 @@ def anatomy(
             width=width,
             family=family.title,
         )
-    task = family.task(architecture_of(config))
+    task = family.task(architecture)
     head_name = where.stored_as.get(f"{family.head}.weight", f"{family.head}.weight")
-    tied = bool(config.get("tie_word_embeddings", family.ties))
+    tied = bool(entries.get("tie_word_embeddings", family.ties))
     head = _head(family, where, head_name) if task == "causal" and family.known and not tied else None
     named = {embedding.parameter, *((head.parameter,) if head else ())}
     beside = tuple(f"{name}." for name in (family.norm, family.head, *family.beside) if name)
     return Anatomy(
         family=family,
-        model_type=str(config.get("model_type", "")),
+        model_type=str(entries.get("model_type", "")),
         blocks=blocks,
         embedding=embedding,
         head=head,
@@ -73,7 +75,27 @@ def anatomy(
         task=task,
         prefixes=prefixes,
         names={stored: name for stored, name in names.items() if stored != name},
+        config=entries,
     )
+
+
+def family_of(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | None:
+    """What is known of the family of a model with this `config`: its row, the row of the text model inside it, or what
+    can be told of the model that transformers builds; None where that has none by its name.
+
+    tensors: how many are stored (`built`).
+    """
+    if (row := FAMILIES.get(str(config.get("model_type", "")))) is not None:
+        return row
+    if (model := built(config, tensors)) is None:
+        return None
+    entries = text_entries(model)
+    if entries is not None:
+        kind = str(entries.get("model_type", ""))
+        row = FAMILIES.get(LIKE.get(kind, kind))
+        if row is not None and (family := within(row, model, entries)) is not None:
+            return family
+    return described(model, entries)
 
 
 def _family(config: Mapping[str, Any], tensors: int, source: str) -> Family:
@@ -86,7 +108,7 @@ def _family(config: Mapping[str, Any], tensors: int, source: str) -> Family:
             method=quantized_by(config),
         )
     model_type = str(config.get("model_type", ""))
-    family = FAMILIES.get(model_type) or described(config, tensors)
+    family = family_of(config, tensors)
     if family is None:
         if (refused := needs_code(config, source)) is not None:
             raise refused

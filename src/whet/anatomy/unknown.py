@@ -7,7 +7,7 @@ heads or ties, so such a model is rounded without running it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,22 +15,23 @@ import transformers
 from torch import nn
 
 from whet.anatomy.family import TASKS, Family, LinearName, architecture_of
+from whet.anatomy.inner import naming
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.strict import with_numbers
 
 # What decides on experts is never rounded.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
+_TIED = "tie_word_embeddings"
 
 
-def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | None:
-    """A description of the architecture that `config` names, or None where transformers has none by that name.
+def built(config: Mapping[str, Any], tensors: int = 1 << 20) -> Any | None:
+    """The stock architecture that `config` names, on the meta device, or None where transformers has none by that name.
 
     tensors: how many are stored; a config that asks for more modules than that of any kind is not built.
     """
     architecture = architecture_of(config)
-    counts = [n for key, n in config.items() if "layer" in key and isinstance(n, int)]
-    if any(count > tensors for count in counts):
+    if any(count > tensors for _, count in layer_counts(config)):
         return None
     kind = getattr(transformers, architecture, None)
     if not architecture or not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
@@ -39,31 +40,58 @@ def described(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
         return None
     try:
         with torch.device("meta"):
-            model = kind(stock_config(config))
+            return kind(stock_config(config))
     except Exception:  # whatever a config of an architecture nobody here knows makes of it
         return None
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    blocks = max(lists, key=lambda item: len(item[1]), default=None)
+
+
+def layer_counts(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Entries of `config`, and of the configs in it, that say how many there are of some kind of layer."""
+    for key, value in config.items():
+        if "layer" in key and isinstance(value, int):
+            yield key, value
+        elif key.endswith("_config") and isinstance(value, Mapping):
+            yield from layer_counts(value)
+
+
+def described(model: Any, entries: Mapping[str, Any] | None = None) -> Family | None:
+    """A description of `model`, which is on the meta device, or None where its blocks are not to be told.
+
+    entries: of the text model inside it, if it is a larger one: the blocks are that one's.
+    """
     table = model.get_input_embeddings()
-    if blocks is None or not isinstance(table, nn.Embedding):
+    if not isinstance(table, nn.Embedding):
+        return None
+    embedding = next(name for name, module in model.named_modules() if module is table)
+    place = "" if entries is None else embedding.rpartition(".")[0]
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and name.startswith(place)
+    ]
+    blocks = max(lists, key=lambda item: len(item[1]), default=None)
+    if blocks is None:
         return None
     kinds = kinds_of([[n for n, m in block.named_modules() if isinstance(m, nn.Linear)] for block in blocks[1]])
     if not kinds:
         return None
-    embedding = next(name for name, module in model.named_modules() if module is table)
     head = model.get_output_embeddings()
+    more: dict[str, Any] = {}
+    if entries is not None:
+        more = {"entries": entries, "leads": (place, place), "naming": naming(model)}
     return Family(
-        (architecture,),
+        (type(model).__name__,),
         (),
-        title=str(config.get("model_type")),
+        title=str(model.config.model_type),
         blocks=blocks[0],
         embedding=embedding,
         norm="",
         head=next((name for name, module in model.named_modules() if module is head), ""),
         alternatives=kinds,
-        ties=bool(getattr(model.config, "tie_word_embeddings", False)),
+        ties=bool(getattr(model.config, "tie_word_embeddings", False) if entries is None else entries[_TIED]),
         packed=_why_not_packed(model, blocks[1]),
         known=False,
+        **more,
     )
 
 

@@ -15,10 +15,10 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from whet.anatomy import (
-    FAMILIES,
     Family,
     auto_class,
-    described,
+    family_of,
+    layer_counts,
     needs_code,
     quantized_by,
     stock_config,
@@ -76,8 +76,8 @@ def context_length(checkpoint: Checkpoint) -> int | None:
 
 def _must_be_buildable(checkpoint: Checkpoint) -> None:
     """Refuses a config with more layers than tensors could be of: lists that long are made before any check."""
-    for key, value in checkpoint.config.items():
-        if "layer" in key and isinstance(value, int) and value > max(_LAYERS, len(checkpoint.tensors)):
+    for key, value in layer_counts(checkpoint.config):
+        if value > max(_LAYERS, len(checkpoint.tensors)):
             raise UsageError(
                 "{file} says {key} = {value}, and the weight files hold {count} tensors. The config is damaged; "
                 "download it again.",
@@ -266,7 +266,7 @@ def size_on_disk(folder: str | Path) -> dict[str, int]:
     """Bytes by part: `linears`, `embedding`, `head`, `other` (tensor data with scales and zeros), `adapter` if it has
     one, `weights` (the weight files whole, headers too), `tokenizer`, and `total` of the folder."""
     checkpoint = Checkpoint(folder)
-    family = FAMILIES.get(str(checkpoint.config.get("model_type", ""))) or described(checkpoint.config)
+    family = family_of(checkpoint.config)
     parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
     for name, info in checkpoint.tensors.items():
         parts[_part_of(name, family)] += info.nbytes

@@ -59,6 +59,15 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def task_of_model(model: PreTrainedModel) -> str:
+    """What a model answers, as `whet.anatomy` names it. Models that read images beside text go on with the text,
+    although they are called as those that rewrite it."""
+    if model.config.is_encoder_decoder:
+        return "seq2seq"
+    task = task_of(type(model).__name__)
+    return "causal" if task == "seq2seq" else task
+
+
 def outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
     """Logits of `batch` int64 [b, L], computed without a cache: [b, L, vocabulary], or [b, labels] of a classifier.
 
@@ -67,7 +76,7 @@ def outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
     batch = batch.to(model.device)
     if model.config.is_encoder_decoder:
         return model(input_ids=batch, decoder_input_ids=batch, use_cache=False).logits
-    task = task_of(type(model).__name__)
+    task = task_of_model(model)
     return model(input_ids=batch, **({"use_cache": False} if task == "causal" else {})).logits
 
 
@@ -90,7 +99,7 @@ class TorchEngine:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
         self.model, self.tokenizer, self.folder = model, tokenizer, folder
-        self.task = "seq2seq" if model.config.is_encoder_decoder else task_of(type(model).__name__)
+        self.task = task_of_model(model)
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.vocabulary = int(model.config.get_text_config().vocab_size)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from whet.anatomy import AUTO
+from whet.anatomy import auto_class
 from whet.apply.job import Job
 from whet.budget import tables
 from whet.checkpoint import ADAPTER
@@ -150,7 +150,7 @@ def _kept(verified: Mapping[str, Any], before: str) -> str:
 
 def _python(job: Job, more: str) -> list[str]:
     """The lines that load it in transformers, with `more` arguments."""
-    kind = AUTO[job.anatomy.task]
+    kind = auto_class(job.checkpoint.config)
     return [
         "",
         "```python",

@@ -62,8 +62,9 @@ class _Look:
         self.checkpoint, self.parts = checkpoint, parts
         if parts.task != "causal":
             raise _Unfound(Message("it does not predict the next token"))
-        modules = {name.rpartition(".")[0] for name in parts.other_tensors}
-        self.beside = tuple(sorted(modules - {parts.embedding.address, parts.family.head}))
+        named = [name for name in map(parts.name, parts.other_tensors) if parts.family.own_name(name) is not None]
+        modules = {name.rpartition(".")[0] for name in named}
+        self.beside = tuple(sorted(modules - {parts.family.embedding, parts.family.head}))
         self.table = checkpoint.read(parts.embedding.parameter)
         self.tokens = torch.arange(3, 3 + _TOKENS)[None] % parts.embedding.shape[0]
 
@@ -215,7 +216,7 @@ class _Look:
         factor = float((logits * plain).sum() / plain.square().sum())
         if _alike(logits, factor * plain):
             return family if abs(factor - 1) < _CLOSE else dataclasses.replace(family, logit_factor=factor)
-        bound = getattr(skeleton.model.config, _BOUND, None)
+        bound = getattr(skeleton.model.config.get_text_config(), _BOUND, None)
         if bound and _alike(logits, torch.tanh(plain / bound) * bound):
             return dataclasses.replace(family, softcap=_BOUND)
         raise _Unfound(Message("its logits are no multiple of what its head's table gives"))

@@ -108,7 +108,7 @@ class Skeleton:
         name, factor = family.norm, family.logit_factor
         if family.logit_scale:
             entry, power = family.logit_scale
-            factor *= float(getattr(self.model.config, entry)) ** power
+            factor *= float(getattr(self.model.config.get_text_config(), entry)) ** power
         if name:
             self.load_beside(name)
         norm = self.model.get_submodule(name) if name else nn.Identity()
@@ -143,7 +143,7 @@ class Skeleton:
     def bound(self) -> float | None:
         """What the model keeps its logits below, smoothly, if it does."""
         softcap = self.anatomy.family.softcap
-        return getattr(self.model.config, softcap, None) or None if softcap else None
+        return getattr(self.model.config.get_text_config(), softcap, None) or None if softcap else None
 
     def cap(self, logits: Tensor) -> Tensor:
         """Logits as the model gives them, from what its head computes."""
@@ -259,7 +259,8 @@ class Skeleton:
         tokens = tokens.to(self.device)
         if len(self.starts) > 1:
             return self.model(input_ids=tokens, decoder_input_ids=tokens, use_cache=False)
-        return self.model.base_model(input_ids=tokens, use_cache=False)
+        text = self.model.get_submodule(self.anatomy.family.place)
+        return getattr(text, "base_model", text)(input_ids=tokens, use_cache=False)
 
     def _class_head(self) -> list[str]:
         """Modules of a head that gives classes, which families do not name; nothing of models that say tokens."""
