@@ -22,6 +22,8 @@ from whet.strict import with_numbers
 
 # What decides on experts is never rounded.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
+# Entries with a number of layers, not of tokens or channels in one, or the number of the first of some kind.
+_COUNTS = re.compile(r"^(?!max_).*layers$|^n_layer$")
 _TIED = "tie_word_embeddings"
 
 
@@ -48,7 +50,7 @@ def built(config: Mapping[str, Any], tensors: int = 1 << 20) -> Any | None:
 def layer_counts(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """Entries of `config`, and of the configs in it, that say how many there are of some kind of layer."""
     for key, value in config.items():
-        if "layer" in key and isinstance(value, int):
+        if _COUNTS.search(key) and isinstance(value, int):
             yield key, value
         elif key.endswith("_config") and isinstance(value, Mapping):
             yield from layer_counts(value)

@@ -207,6 +207,20 @@ def converted(
     return made.eval().to(device)  # type: ignore[arg-type]
 
 
+def compute_buffers(model: PreTrainedModel, device: str) -> None:
+    """What no file holds, such as rotary frequencies, computed from the config, in a `model` on the meta device."""
+    makers: dict[torch.nn.Module, PreTrainedModel] = {}
+    for maker in model.modules():
+        if isinstance(maker, PreTrainedModel):  # of a model inside another one the inner one knows how
+            makers |= dict.fromkeys(maker.modules(), maker)
+    for module, maker in makers.items():
+        left = {n: b for n, b in module._buffers.items() if b is not None and b.is_meta}
+        for name, buffer in left.items():
+            module._buffers[name] = torch.empty_like(buffer, device=device)
+        if left:
+            maker._init_weights(module)
+
+
 def fill(
     model: PreTrainedModel,
     folder: Path,
@@ -246,14 +260,8 @@ def fill(
         part[start:end] = value
         written[name] = written.get(name, 0) + value.numel()
 
-    for module in model.modules():
-        # what no file holds, such as rotary frequencies, is computed from the config; before the weights are here,
-        # because those of the same module would be made anew
-        left = {n: b for n, b in module._buffers.items() if b is not None and b.is_meta}
-        for name, buffer in left.items():
-            module._buffers[name] = torch.empty_like(buffer, device=device)
-        if left:
-            model._init_weights(module)
+    # before the weights are here, because those of the same module would be made anew
+    compute_buffers(model, device)
     for key, value in weights(folder, files, table, dtype, device):
         address, _, part = key.rpartition(".")
         place = (table.get(address, {}).get("into") or {}) if part == "weight" else {}

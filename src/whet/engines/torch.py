@@ -283,7 +283,10 @@ def _halves(model: PreTrainedModel) -> tuple[Any, Any]:
     probe = torch.arange(4, device=model.device)[None]
     with torch.inference_mode():
         whole = model(input_ids=probe, use_cache=False).logits
-        parts = head(body(input_ids=probe, use_cache=False).last_hidden_state)
+        hidden = getattr(body(input_ids=probe, use_cache=False), "last_hidden_state", None)
+        if hidden is None:  # a text model with a head inside a larger one
+            return None, None
+        parts = head(hidden)
     # bit by bit, NaN included: a broken model is found later, with the window that shows it
     same = whole.shape == parts.shape and torch.equal(whole.nan_to_num(0.5), parts.nan_to_num(0.5))
     return (body, head) if same else (None, None)

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint, empty_model
+from whet.checkpoint.modeling_whet import compute_buffers
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -70,13 +71,7 @@ class Skeleton:
         self.model = empty_model(checkpoint, torch.float32).eval()
         self.model.requires_grad_(False)
         self.blocks = [self.model.get_submodule(prefix.removesuffix(".")) for prefix in anatomy.prefixes]
-        for module in self.model.modules():
-            # rotary frequencies and the like are in no file: they are computed from the config
-            names = [n for n, b in module._buffers.items() if b is not None and b.is_meta]
-            for name in names:
-                module._buffers[name] = torch.empty_like(module._buffers[name], device=device)  # type: ignore[arg-type]
-            if names:
-                self.model._init_weights(module)  # type: ignore[no-untyped-call]
+        compute_buffers(self.model, device)
 
     def load_block(self, index: int) -> nn.Module:
         """Block `index` with the original's weights, in float32 on the device; experts are stacked as the model is."""
@@ -259,8 +254,10 @@ class Skeleton:
         tokens = tokens.to(self.device)
         if len(self.starts) > 1:
             return self.model(input_ids=tokens, decoder_input_ids=tokens, use_cache=False)
-        text = self.model.get_submodule(self.anatomy.family.place)
-        return getattr(text, "base_model", text)(input_ids=tokens, use_cache=False)
+        body = self.model.base_model
+        if body is self.model and self.anatomy.family.place:  # a larger model whose head is in its text model
+            body = self.model.get_submodule(self.anatomy.family.place).base_model
+        return body(input_ids=tokens, use_cache=False)
 
     def _class_head(self) -> list[str]:
         """Modules of a head that gives classes, which families do not name; nothing of models that say tokens."""
