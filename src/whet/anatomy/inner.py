@@ -96,4 +96,3 @@ def _leads(own: str, whole: str) -> tuple[str, str] | None:
     if not same:
         return None
     return ".".join(ours[: len(ours) - same]), ".".join(theirs[: len(theirs) - same])
-

@@ -174,15 +174,24 @@ class Skeleton:
             module.weight = nn.Parameter(table[rows].float(), requires_grad=False)  # type: ignore[assignment]
             return (places,)
 
+        def whole(module: nn.Module, *_: Any) -> None:
+            # larger models read a row of it themselves, beside looking tokens up
+            module.weight = nn.Parameter(table, requires_grad=False)  # type: ignore[assignment]
+
         empty = [(module.weight, module.padding_idx) for module in modules]
         for module in modules:
             module.padding_idx = None  # type: ignore[assignment]  # it is no row of the few that are looked up
-        hooks = [module.register_forward_pre_hook(look_up) for module in modules]
+            whole(module)
+        hooks = [
+            hook
+            for module in modules
+            for hook in (module.register_forward_pre_hook(look_up), module.register_forward_hook(whole))
+        ]
         try:
-            yield
+            with hooked(hooks):
+                yield
         finally:
-            for hook, module, before in zip(hooks, modules, empty, strict=True):
-                hook.remove()
+            for module, before in zip(modules, empty, strict=True):
                 module.weight, module.padding_idx = before  # type: ignore[assignment]
 
     def enter(self, tokens: Tensor) -> tuple[Tensor, list[Call]]:
@@ -289,6 +298,7 @@ class Skeleton:
         with contextlib.ExitStack() as stubs:
             stubs.enter_context(torch.no_grad())
             stubs.enter_context(_stub([*self.blocks], lambda _i, _h, _a, _k: given))
+            stubs.enter_context(_blank(embeddings, self.device))
             stubs.enter_context(_stub(embeddings, lambda _i, _t, _a, _k: hidden))
             stubs.enter_context(_stub(norms, lambda _i, x, _a, _k: x))
             out = self.model(input_ids=tokens, **several).logits
@@ -314,6 +324,20 @@ def _emptied(whole: nn.Module) -> None:
         for name, value in module._parameters.items():
             if value is not None and not value.is_meta:
                 module._parameters[name] = nn.Parameter(value.to("meta"), requires_grad=False)
+
+
+@contextlib.contextmanager
+def _blank(embeddings: list[nn.Module], device: str) -> Iterator[None]:
+    """Embeddings have zeros for rows, which take no memory: larger models read one of them beside looking tokens up."""
+    before = [module.weight for module in embeddings]
+    for module, weight in zip(embeddings, before, strict=True):
+        zeros = torch.zeros(1, 1, device=device).expand(weight.shape)  # type: ignore[arg-type]
+        module.weight = nn.Parameter(zeros, requires_grad=False)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module, weight in zip(embeddings, before, strict=True):
+            module.weight = weight
 
 
 @contextlib.contextmanager
