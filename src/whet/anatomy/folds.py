@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from whet.anatomy.family import Fold
 from whet.anatomy.model import Anatomy, Linear
