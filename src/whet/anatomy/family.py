@@ -17,6 +17,8 @@ TASKS = {
     "ForSequenceClassification": "classification",
     "ForTokenClassification": "tokens",
     "ForConditionalGeneration": "seq2seq",
+    "ForQuestionAnswering": "spans",
+    "Model": "states",
 }
 # The automatic class of transformers that builds a model for a task.
 AUTO = {
@@ -25,7 +27,11 @@ AUTO = {
     "classification": "AutoModelForSequenceClassification",
     "tokens": "AutoModelForTokenClassification",
     "seq2seq": "AutoModelForSeq2SeqLM",
+    "spans": "AutoModelForQuestionAnswering",
+    "states": "AutoModel",
 }
+# Tasks of models that end in another head than their family's rows name, or in none.
+HEADLESS = ("spans", "states")
 
 
 _HEAD = "lm_head"  # of the text models that are in larger ones
@@ -192,8 +198,9 @@ class Family:
         return moved(name, there, lead)
 
     def task(self, architecture: str) -> str:
-        """`causal`, `masked`, `classification` (of texts), `tokens` (classes of each token) or `seq2seq`; of no
-        architecture in particular, the first one's. Text models inside larger ones go on with a text, whatever those
+        """`causal`, `masked`, `classification` (of texts), `tokens` (classes of each token), `seq2seq`, `spans` (where
+        answers begin and end) or `states` (hidden states, of a base model); of no architecture in particular, the
+        first one's. Text models inside larger ones go on with a text, whatever those
         are called."""
         task = task_of(architecture, *self.architectures)
         return "causal" if self.entries and task == "seq2seq" else task

@@ -1,4 +1,5 @@
-"""Text models inside larger ones: of a model that sees or hears, the part that reads and writes text.
+"""Text models inside larger ones: of a model that sees or hears, the part that reads and writes text. And models
+without the head of their family, whose modules have other names than with it.
 
 The larger model's config holds a config of text, and its tensors are the text model's under names of their own beside
 those of a tower and a projector. What the table says of the text model's family holds there too. Where its modules are
@@ -26,6 +27,7 @@ LIKE = {
     "qwen3_vl_text": "qwen3",
 }
 _ENTERED = Message("images enter the residual stream too, by a projector that would have to be turned with it")
+_LEFT = Message("the states after its last block are what it gives, and would be turned with it")
 
 
 def text_entries(model: Any) -> dict[str, Any] | None:
@@ -39,9 +41,10 @@ def text_entries(model: Any) -> dict[str, Any] | None:
     return {**text.to_dict(), "tie_word_embeddings": tied}
 
 
-def within(row: Family, model: Any, entries: Mapping[str, Any]) -> Family | None:
+def within(row: Family, model: Any, entries: Mapping[str, Any] | None = None) -> Family | None:
     """The family `row` of the text model in `model`, which is on the meta device, with the names it has there; None
-    where its embedding is another. entries: as `text_entries` gives them."""
+    where its embedding is another. entries: as `text_entries` gives them; of a model without the head of its family,
+    which is its text model, none."""
     leads = _leads(row.embedding, name_of(model, model.get_input_embeddings()))
     if leads is None:
         return None
@@ -57,13 +60,15 @@ def within(row: Family, model: Any, entries: Mapping[str, Any]) -> Family | None
         head=name_of(model, model.get_output_embeddings()),
         beside=tuple(map(there, row.beside)),
         shared=tuple(map(there, row.shared)),
-        ties=bool(entries["tie_word_embeddings"]),
+        ties=False if entries is None else bool(entries["tie_word_embeddings"]),
         renames=(),
         naming=naming(model),
         leads=leads,
-        entries=entries,
+        entries=entries or {},
+        softcap="" if entries is None else row.softcap,
+        logit_scale=None if entries is None else row.logit_scale,
         writes=(),
-        still=row.still or _ENTERED,
+        still=row.still or (_LEFT if entries is None else _ENTERED),
     )
 
 

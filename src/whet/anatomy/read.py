@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from whet.anatomy.families import FAMILIES
-from whet.anatomy.family import Family, LinearName, architecture_of
+from whet.anatomy.family import HEADLESS, Family, LinearName, architecture_of, task_of
 from whet.anatomy.inner import LIKE, text_entries, within
 from whet.anatomy.model import Anatomy, Linear, View
-from whet.anatomy.unknown import built, described, needs_code, quantized_by, without_head
+from whet.anatomy.unknown import built, described, needs_code, quantized_by
 from whet.errors import UsageError, did_you_mean
 from whet.messages import Message
 
@@ -85,7 +85,8 @@ def family_of(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
 
     tensors: how many are stored (`built`).
     """
-    if (row := FAMILIES.get(str(config.get("model_type", "")))) is not None:
+    row = FAMILIES.get(str(config.get("model_type", "")))
+    if row is not None and task_of(architecture_of(config)) not in HEADLESS:
         return row
     if (model := built(config, tensors)) is None:
         return None
@@ -95,6 +96,8 @@ def family_of(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
         row = FAMILIES.get(LIKE.get(kind, kind))
         if row is not None and (family := within(row, model, entries)) is not None:
             return family
+    elif row is not None and (family := within(row, model)) is not None:
+        return family
     return described(model, entries)
 
 
@@ -164,7 +167,7 @@ def _prefixes(
         if not family.counted:
             count = len(mine)
         if not mine or len(mine) != count or max(mine) != count - 1:
-            raise without_head(config, source) or UsageError(
+            raise UsageError(
                 "{source}: config.json says {key} = {count}, the weight files hold {blocks} blocks named {stack}.<n>. "
                 "One of the two is from another model; download the folder again.",
                 source=source,
@@ -180,7 +183,7 @@ def _prefixes(
 def _head(family: Family, where: _Stored, name: str) -> Linear:
     """The head of a model that does not tie it, which is stored as `name`."""
     if name not in where.shapes:
-        raise without_head(where.config, where.source) or UsageError(
+        raise UsageError(
             "{source}: tensor {name} is missing, and config.json does not tie it to the embedding. The folder is "
             "incomplete: download it again (or set tie_word_embeddings to true, if the model was trained so).",
             source=where.source,

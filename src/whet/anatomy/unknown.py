@@ -14,7 +14,7 @@ import torch
 import transformers
 from torch import nn
 
-from whet.anatomy.family import TASKS, Family, LinearName, architecture_of
+from whet.anatomy.family import Family, LinearName, architecture_of
 from whet.anatomy.inner import naming
 from whet.errors import UsageError
 from whet.messages import Message
@@ -151,24 +151,6 @@ def needs_code(config: Mapping[str, Any], source: str) -> UsageError | None:
         source=source,
         code=str(code).rpartition("--")[2].split(".")[0] + ".py",
         family=str(config.get("model_type", "")),
-    )
-
-
-def without_head(config: Mapping[str, Any], source: str) -> UsageError | None:
-    """What to say of a model that lacks the head of its family, if its architecture is one that has none or another."""
-    architecture = architecture_of(config)
-    if architecture.endswith(tuple(TASKS)) or not architecture.endswith(("Model", "ForQuestionAnswering")):
-        return None
-    if architecture.endswith("Model"):
-        why = Message("a base model without a head, as embedding models are")
-    else:
-        why = Message("a model that marks answers in a text")
-    return UsageError(
-        "{source} is {why} ({architecture} in config.json). whet compresses models that continue text, fill it in, "
-        "classify or rewrite it. Give such a checkpoint of the model.",
-        source=source,
-        why=why,
-        architecture=architecture,
     )
 
 

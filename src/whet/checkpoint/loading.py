@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -22,7 +23,6 @@ from whet.anatomy import (
     needs_code,
     quantized_by,
     stock_config,
-    without_head,
 )
 from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
 from whet.checkpoint.beside import inside, refuse_links
@@ -148,7 +148,7 @@ def _load_dense(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> PreT
     except Exception as error:  # sizes and counts that no tensor fits
         raise _unusable(checkpoint, error) from error
     if missing := sorted(found["missing_keys"]):
-        raise without_head(checkpoint.config, str(checkpoint.path)) or UsageError(
+        raise UsageError(
             "{folder}: no file holds {names}. The folder is incomplete.",
             folder=checkpoint.path,
             names=", ".join(missing[:3]),
@@ -260,6 +260,16 @@ def _config_for_tokenizers(folder: Path) -> dict[str, Any]:
     if not isinstance(said, dict) or with_type(dict(said)) == said:
         return {}
     return {"config": stock_config(with_type(said))}
+
+
+def answer_of(out: Any) -> Tensor:
+    """Of a model's output its logits; of one that marks answers both marks, [b, 2, L]; of a base model its last hidden
+    states, [b, L, hidden]."""
+    if (logits := getattr(out, "logits", None)) is not None:
+        return logits  # type: ignore[no-any-return]
+    if (start := getattr(out, "start_logits", None)) is not None:
+        return torch.stack((start, out.end_logits), dim=1)
+    return out.last_hidden_state  # type: ignore[no-any-return]
 
 
 def size_on_disk(folder: str | Path) -> dict[str, int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whet.anatomy import task_of
-from whet.checkpoint import load_model, load_tokenizer
+from whet.checkpoint import answer_of, load_model, load_tokenizer
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, NotFiniteError, UsageError
@@ -69,7 +69,8 @@ def task_of_model(model: PreTrainedModel) -> str:
 
 
 def outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
-    """Logits of `batch` int64 [b, L], computed without a cache: [b, L, vocabulary], or [b, labels] of a classifier.
+    """Logits of `batch` int64 [b, L], computed without a cache: [b, L, vocabulary], or [b, labels] of a classifier; or
+    `answer_of` a model that gives none.
 
     An encoder–decoder reads the batch and is given it again to write: at every position it says what comes next.
     """
@@ -77,7 +78,7 @@ def outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
     if model.config.is_encoder_decoder:
         return model(input_ids=batch, decoder_input_ids=batch, use_cache=False).logits
     task = task_of_model(model)
-    return model(input_ids=batch, **({"use_cache": False} if task == "causal" else {})).logits
+    return answer_of(model(input_ids=batch, **({"use_cache": False} if task == "causal" else {})))
 
 
 def cached_outputs(model: PreTrainedModel, batch: Tensor) -> Tensor | None:

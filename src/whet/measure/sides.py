@@ -136,14 +136,19 @@ def must_say_tokens(original: str | Path) -> str:
     task = task_in(Checkpoint(original).config)
     if task in TASKS:
         raise UsageError(
-            "{folder} gives classes or scores and no tokens, so there is no token to measure. whet compare tells what "
-            "it kept of its classes or scores.",
+            "{folder} gives classes, scores or hidden states and no tokens, so there is no token to measure. whet "
+            "compare tells what it kept of these.",
             folder=original,
         )
     return task
 
 
-_UNITS = {"classification": Message("texts"), "tokens": Message("tokens")}
+_UNITS = {
+    "classification": Message("texts"),
+    "tokens": Message("tokens"),
+    "spans": Message("texts"),
+    "states": Message("texts"),
+}
 
 
 def answers_of(original: str | Path, lighter: str | Path) -> tuple[str, str]:
@@ -168,15 +173,15 @@ def answers_of(original: str | Path, lighter: str | Path) -> tuple[str, str]:
             count=labels[0],
             of=_UNITS[task],
         )
-    return kind_of(config, labels[0]), task
+    return kind_of(task, config, labels[0]), task
 
 
 def must_be_askable(original: str | Path, task: str, skills: Any, tasks: Any) -> None:
     """Raises UsageError where a model with a class head is asked what only one that writes can answer."""
     if task in TASKS and (skills is not None or tasks):
         raise UsageError(
-            "{folder} gives classes or scores and does not write, so it answers no questions. Leave skills and tasks "
-            "out.",
+            "{folder} gives classes, scores or hidden states and does not write, so it answers no questions. Leave "
+            "skills and tasks out.",
             folder=original,
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, family_of, without_head
+from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, family_of
 from whet.checkpoint import Checkpoint, about_left_out, empty_model, inside, model_config, read_card, refuse_unfinished
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
@@ -162,7 +162,7 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
         if stored is None:
             if parts.head is None and name == f"{parts.family.head}.weight":
                 continue
-            raise without_head(checkpoint.config, str(checkpoint.path)) or UsageError(
+            raise UsageError(
                 "{folder}: tensor {name} is missing, which config.json asks for. The folder is incomplete or its "
                 "config is another model's; download it again.",
                 folder=checkpoint.path,

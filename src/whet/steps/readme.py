@@ -133,6 +133,13 @@ def _kept(verified: Mapping[str, Any], before: str) -> str:
             "positions."
         )
     count = f"{answers['answers']} {answers['of']}"
+    if answers["kind"] == "vectors":
+        error, cosine, near = answers["error"], answers["cosine"], answers["neighbours"]
+        kept = "" if near is None else f", and {near['mean']:.2%} of {count} have the same nearest one"
+        return (
+            f"hidden states differ from {before} by {with_error(error['mean'], error['standard_error'])} of their size; "
+            f"the vectors of a text ({answers['pooling']} pooling) have a cosine of {cosine['mean']:.5f}{kept}."
+        )
     if answers["kind"] != "scores":
         kl, top1 = answers["kl"], answers["top1"]
         return (

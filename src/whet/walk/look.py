@@ -60,8 +60,8 @@ def look(checkpoint: Checkpoint, parts: Anatomy) -> Family | Message:
 class _Look:
     def __init__(self, checkpoint: Checkpoint, parts: Anatomy) -> None:
         self.checkpoint, self.parts = checkpoint, parts
-        if parts.task != "causal":
-            raise _Unfound(Message("it does not predict the next token"))
+        if parts.task == "seq2seq":
+            raise _Unfound(Message("it has an encoder and a decoder"))
         named = [name for name in map(parts.name, parts.other_tensors) if parts.family.own_name(name) is not None]
         modules = {name.rpartition(".")[0] for name in named}
         self.beside = tuple(sorted(modules - {parts.family.embedding, parts.family.head}))
@@ -83,6 +83,8 @@ class _Look:
         if not _alike(hidden, self._whole(plain, last)):
             raise _Unfound(Message("its blocks run one at a time give something else than the whole model"))
         family = _with_reads(family, self.parts.blocks, reads)
+        if self.parts.task != "causal":
+            return family
         return self._with_head(family, skeleton, skeleton.load_norm()(hidden))
 
     def _skeleton(self, family: Family) -> Skeleton:
@@ -147,6 +149,8 @@ class _Look:
             )
         with self._embedded(skeleton), hooked(handles):
             skeleton.enter(self.tokens)
+        if self.parts.task != "causal":
+            return ""  # whatever follows the blocks is run with what the model ends in
         if len(called) > 1:
             raise _Unfound(Message("several modules follow its blocks ({names})", names=", ".join(called)))
         return called[0] if called else ""

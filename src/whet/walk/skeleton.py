@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from whet.anatomy import Anatomy, Linear
-from whet.checkpoint import Checkpoint, empty_model
+from whet.checkpoint import Checkpoint, answer_of, empty_model
 from whet.checkpoint.modeling_whet import compute_buffers
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -270,13 +270,13 @@ class Skeleton:
 
     def _class_head(self) -> list[str]:
         """Modules of a head that gives classes, which families do not name; nothing of models that say tokens."""
-        if self.anatomy.task not in ("classification", "tokens"):
+        if self.anatomy.task not in ("classification", "tokens", "spans"):
             return []
         return sorted({self.anatomy.name(stored).rpartition(".")[0] for stored in self.anatomy.unnamed})
 
     def outputs(self, tokens: Tensor, hidden: Tensor, table: Tensor | None = None) -> Tensor:
         """What the model makes of `hidden [b, L, hidden]` after its last block and norm: logits of every position or
-        text.
+        text, or as `answer_of`.
 
         For models that end in more than a table. table: the lighter embedding, where the head is tied to it.
         """
@@ -301,7 +301,7 @@ class Skeleton:
             stubs.enter_context(_blank(embeddings, self.device))
             stubs.enter_context(_stub(embeddings, lambda _i, _t, _a, _k: hidden))
             stubs.enter_context(_stub(norms, lambda _i, x, _a, _k: x))
-            out = self.model(input_ids=tokens, **several).logits
+            out = answer_of(self.model(input_ids=tokens, **several))
         if tied:
             head.weight = nn.Parameter(head.weight.to("meta"), requires_grad=False)
         return out
