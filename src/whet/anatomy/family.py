@@ -117,9 +117,10 @@ class Family:
     factors for each channel of every input that linears read. norm_adds: what norms add to their stored weights.
     writes: roles of the linears whose outputs are added to the residual stream, where nothing in between keeps that
     from being turned as a whole; still: or what does. known: False for what only modules are known of, without a row.
-    found: the row was made by running the model (`whet.walk.look`). tupled: its blocks give a tuple, of which hidden
-    states are the first. logit_factor: what logits are over the product of final states and the head's table;
-    logit_scale: the config entry that says so, and the power it is taken to.
+    found: the row was made by running the model (`whet.walk.look`). tupled: how many values its blocks give in a
+    tuple, of which hidden states are the first; 0 where they give these alone. logit_factor: what logits are over the
+    product of final states and the head's table; logit_scale: the config entry that says so, and the power it is taken
+    to.
     Of a text model inside a larger one (`whet.anatomy.inner`): leads: what names of its modules begin with by itself,
     and in the larger model. entries: those of its own config. naming: what the larger model calls a stored tensor, in
     place of `renames`.
@@ -150,7 +151,7 @@ class Family:
     still: Message | None = None
     known: bool = True
     found: bool = False
-    tupled: bool = False
+    tupled: int = 0
     logit_factor: float = 1.0
     logit_scale: tuple[str, int] | None = None
     leads: tuple[str, str] | None = None

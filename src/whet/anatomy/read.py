@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from whet.anatomy.families import FAMILIES
 from whet.anatomy.family import HEADLESS, Family, LinearName, architecture_of, task_of
-from whet.anatomy.inner import LIKE, text_entries, within
+from whet.anatomy.inner import LIKE, naming, text_entries, within
 from whet.anatomy.model import Anatomy, Linear, View
 from whet.anatomy.unknown import built, described, needs_code, quantized_by
 from whet.errors import UsageError, did_you_mean
@@ -29,7 +30,7 @@ def anatomy(
     transformers does not know either, for an already quantized model, and where config and tensors disagree about
     what there is.
     """
-    family = family or _family(config, len(shapes), source)
+    family = family or _family(config, shapes, source)
     architecture, entries = architecture_of(config), family.entries or config
     counts = _counts(family, entries, source)
     names = {stored: family.module_name(stored) for stored in shapes}
@@ -79,15 +80,20 @@ def anatomy(
     )
 
 
-def family_of(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | None:
+def family_of(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family | None:
     """What is known of the family of a model with this `config`: its row, the row of the text model inside it, or what
     can be told of the model that transformers builds; None where that has none by its name.
 
-    tensors: how many are stored (`built`).
+    stored: names of the stored tensors. Where those of a row are under other names, transformers tells which.
     """
+    tensors = len(stored) or 1 << 20
     row = FAMILIES.get(str(config.get("model_type", "")))
     if row is not None and task_of(architecture_of(config)) not in HEADLESS:
-        return row
+        begins = tuple(f"{stack}." for stack in row.stacks)
+        if not stored or any(row.module_name(name).startswith(begins) for name in stored):
+            return row
+        model = built(config, tensors)
+        return row if model is None else dataclasses.replace(row, renames=(), naming=naming(model))
     if (model := built(config, tensors)) is None:
         return None
     entries = text_entries(model)
@@ -96,13 +102,13 @@ def family_of(config: Mapping[str, Any], tensors: int = 1 << 20) -> Family | Non
         row = FAMILIES.get(LIKE.get(kind, kind))
         if row is not None and (family := within(row, model, entries)) is not None:
             return family
-    elif row is not None and (family := within(row, model)) is not None:
+    elif row is not None and len(row.stacks) == 1 and (family := within(row, model)) is not None:
         return family
     return described(model, entries)
 
 
-def _family(config: Mapping[str, Any], tensors: int, source: str) -> Family:
-    """The row of a model that is not quantized yet. tensors: how many are stored."""
+def _family(config: Mapping[str, Any], stored: Collection[str], source: str) -> Family:
+    """The row of a model that is not quantized yet. stored: names of the stored tensors."""
     if config.get("quantization_config") or config.get("whet"):
         raise UsageError(
             "{source} is already quantized ({method}), so its weights are not the original's any more. Give whet the "
@@ -111,7 +117,7 @@ def _family(config: Mapping[str, Any], tensors: int, source: str) -> Family:
             method=quantized_by(config),
         )
     model_type = str(config.get("model_type", ""))
-    family = family_of(config, tensors)
+    family = family_of(config, stored)
     if family is None:
         if (refused := needs_code(config, source)) is not None:
             raise refused

@@ -276,7 +276,7 @@ def size_on_disk(folder: str | Path) -> dict[str, int]:
     """Bytes by part: `linears`, `embedding`, `head`, `other` (tensor data with scales and zeros), `adapter` if it has
     one, `weights` (the weight files whole, headers too), `tokenizer`, and `total` of the folder."""
     checkpoint = Checkpoint(folder)
-    family = family_of(checkpoint.config)
+    family = family_of(checkpoint.config, checkpoint.tensors)
     parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
     for name, info in checkpoint.tensors.items():
         parts[_part_of(name, family)] += info.nbytes

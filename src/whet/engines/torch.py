@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from whet.anatomy import task_of
+from whet.anatomy import HEADLESS, task_of
 from whet.checkpoint import answer_of, load_model, load_tokenizer
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
@@ -62,9 +62,9 @@ def resolve_device(device: str) -> str:
 def task_of_model(model: PreTrainedModel) -> str:
     """What a model answers, as `whet.anatomy` names it. Models that read images beside text go on with the text,
     although they are called as those that rewrite it."""
-    if model.config.is_encoder_decoder:
-        return "seq2seq"
     task = task_of(type(model).__name__)
+    if model.config.is_encoder_decoder:
+        return task if task in HEADLESS else "seq2seq"
     return "causal" if task == "seq2seq" else task
 
 
@@ -76,7 +76,7 @@ def outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
     """
     batch = batch.to(model.device)
     if model.config.is_encoder_decoder:
-        return model(input_ids=batch, decoder_input_ids=batch, use_cache=False).logits
+        return answer_of(model(input_ids=batch, decoder_input_ids=batch, use_cache=False))
     task = task_of_model(model)
     return answer_of(model(input_ids=batch, **({"use_cache": False} if task == "causal" else {})))
 

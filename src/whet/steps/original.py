@@ -110,7 +110,7 @@ def _untie(checkpoint: Checkpoint) -> bool:
 
     transformers keeps both tensors in that case, whatever the config says.
     """
-    family = family_of(checkpoint.config, len(checkpoint.tensors))
+    family = family_of(checkpoint.config, checkpoint.tensors)
     if family is None or not (family.entries or checkpoint.config).get(_TIED, family.ties):
         return False
     wanted = {f"{family.head}.weight", f"{family.embedding}.weight"}

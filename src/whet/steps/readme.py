@@ -137,8 +137,8 @@ def _kept(verified: Mapping[str, Any], before: str) -> str:
         error, cosine, near = answers["error"], answers["cosine"], answers["neighbours"]
         kept = "" if near is None else f", and {near['mean']:.2%} of {count} have the same nearest one"
         return (
-            f"hidden states differ from {before} by {with_error(error['mean'], error['standard_error'])} of their size; "
-            f"the vectors of a text ({answers['pooling']} pooling) have a cosine of {cosine['mean']:.5f}{kept}."
+            f"hidden states differ from {before} by {with_error(error['mean'], error['standard_error'])} of their "
+            f"size; the vectors of a text ({answers['pooling']} pooling) have a cosine of {cosine['mean']:.5f}{kept}."
         )
     if answers["kind"] != "scores":
         kl, top1 = answers["kl"], answers["top1"]

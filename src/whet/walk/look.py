@@ -104,8 +104,8 @@ class _Look:
             skeleton.load_beside(*self.beside)
             yield
 
-    def _tupled(self, skeleton: Skeleton) -> bool:
-        """Whether blocks give a tuple, of which hidden states are the first."""
+    def _tupled(self, skeleton: Skeleton) -> int:
+        """How many values blocks give in a tuple, of which hidden states are the first; 0 where they give none."""
         given: list[Call] = []
 
         def take(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ class _Look:
         first = out[0] if isinstance(out, tuple) else out
         if not isinstance(first, Tensor) or first.shape != hidden.shape:
             raise _Unfound(Message("its blocks do not give hidden states first"))
-        return isinstance(out, tuple)
+        return len(out) if isinstance(out, tuple) else 0
 
     def _norm(self, skeleton: Skeleton) -> str:
         """The one module that is called after the last block; none where nothing is."""

@@ -113,7 +113,8 @@ class Skeleton:
         """`hidden` as a block gives it."""
         if self.handed is not None:
             return (hidden, *self.handed)
-        return (hidden,) if self.anatomy.family.tupled else hidden
+        tupled = self.anatomy.family.tupled
+        return (hidden, *[None] * (tupled - 1)) if tupled else hidden
 
     def load_beside(self, *modules: str) -> None:
         """Bring in everything stored for `modules` outside the blocks, but for the embedding and a head of its own."""
@@ -292,6 +293,7 @@ class Skeleton:
                 head.weight = nn.Parameter(table.to(self.device, torch.float32), requires_grad=False)
         given = self._given(hidden)
         embeddings = [self.model.get_submodule(name) for name in (family.embedding, *family.shared)]
+        widths = [module.weight.shape[1] for module in embeddings]
         norms = [self.model.get_submodule(name) for name in self._norms()]
         tokens = tokens.to(self.device)
         several = {"decoder_input_ids": tokens} if len(self.starts) > 1 else {}
@@ -299,7 +301,7 @@ class Skeleton:
             stubs.enter_context(torch.no_grad())
             stubs.enter_context(_stub([*self.blocks], lambda _i, _h, _a, _k: given))
             stubs.enter_context(_blank(embeddings, self.device))
-            stubs.enter_context(_stub(embeddings, lambda _i, _t, _a, _k: hidden))
+            stubs.enter_context(_stub(embeddings, lambda i, t, _a, _k: hidden.new_zeros(*t.shape, widths[i])))
             stubs.enter_context(_stub(norms, lambda _i, x, _a, _k: x))
             out = answer_of(self.model(input_ids=tokens, **several))
         if tied:

@@ -43,7 +43,7 @@ class TextModel:
 
 def text_model(checkpoint: Checkpoint) -> TextModel:
     """The text model of `checkpoint`, which is all of it unless it is inside a larger one."""
-    config, family = model_config(checkpoint), family_of(checkpoint.config, len(checkpoint.tensors))
+    config, family = model_config(checkpoint), family_of(checkpoint.config, checkpoint.tensors)
     if family is None or not family.entries:
         return TextModel(config, lambda stored: stored)
     inner = config.get_text_config()
