@@ -2,7 +2,8 @@
 
 For each: KL to the original on other text after `int3s-g32` by GPTQ and by rounding to nearest, the ratio, whether a
 budget can be planned, and who loads the folder. Where the parts are not found, why. Weights are drawn wide enough for
-blocks to do something; whatever transformers cannot build in this size is left out by name.
+blocks to do something; whatever transformers cannot build in this size is left out by name. With --larger, of models
+that read images or sounds beside text: what is found of their text model, by its row or by running it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import larger_models
 import whet
 from evaluation import table
 from tiny_models import USUAL, documents, tokenizer
@@ -62,16 +64,18 @@ SETTINGS = {k: v for k, v in USUAL.items() if k not in ("tie_word_embeddings", "
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="bench-out/found-families")
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES))
+    parser.add_argument("--families", nargs="+")
+    parser.add_argument("--larger", action="store_true")
     args = parser.parse_args()
     rows = []
-    for family in args.families:
+    for family in args.families or (larger_models.MODELS if args.larger else FAMILIES):
         folder = Path(args.out) / family
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        rows.append([f"`{family}`", *judged(folder, family)])
+        rows.append([f"`{family}`", *(larger(folder, family) if args.larger else judged(folder, family))])
         print(" | ".join(rows[-1]), flush=True)
-    print(table(["`model_type`", "GPTQ", "nearest", "ratio", "budgets", "loads in"], rows))
+    more = ["text model", "`.gguf`"] if args.larger else []
+    print(table(["`model_type`", *more, "GPTQ", "nearest", "ratio", "budgets", "loads in"], rows))
 
 
 def judged(folder: Path, family: str) -> list[str]:
@@ -83,6 +87,28 @@ def judged(folder: Path, family: str) -> list[str]:
     about = open_original(folder / "m", find_target("whet"))
     if not about.parts.family.found:
         return [f"not found: {about.unfound}", "", "", "", ""]
+    return figures(folder, 12.0)
+
+
+def larger(folder: Path, family: str) -> list[str]:
+    """What is known of the text model of a larger one, whether it becomes a .gguf, and the figures."""
+    large = {"num_hidden_layers": 6, "layer_types": [*["sliding_attention"] * 5, "full_attention"]}
+    larger_models.make(folder / "m", family, scale=2.0, **(large if family == "gemma3" else {}))
+    about = open_original(folder / "m", find_target("whet"))
+    parts = about.parts
+    how = "row" if not parts.family.found else "found"
+    try:
+        whet.export(folder / "m", out=folder / "m.gguf")
+        written = "yes"
+    except whet.errors.WhetError:
+        written = "no"
+    if not parts.family.known:
+        return [f"`{parts.model_type}`: to nearest, {about.unfound}"[:120], written, "", "", "", "no", ""]
+    return [f"`{parts.model_type}` ({how})", written, *figures(folder, 18.0)]
+
+
+def figures(folder: Path, bits: float) -> list[str]:
+    """What the solvers make of the model `m` in `folder`, whether it can be planned for `bits`, and who loads it."""
     asked = {"text": documents(60, 0), "samples": 24, "window": 32}
     kl = []
     for solver in ("gptq", "nearest"):
@@ -90,7 +116,7 @@ def judged(folder: Path, family: str) -> list[str]:
         compared = whet.compare(folder / "m", folder / solver, text=documents(30, 3), window=32, speed=False)
         kl.append(compared["divergence"]["kl"]["mean"])
     try:
-        whet.compress(folder / "m", folder / "plan", bits=12.0, target="whet", **asked)
+        whet.compress(folder / "m", folder / "plan", bits=bits, target="whet", **asked)
         planned = "yes"
     except whet.errors.WhetError as error:
         planned = f"no: {error}"

@@ -363,8 +363,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(folder: Path, family: str, dtype: torch.dtype = torch.float32, **more: Any) -> Path:
-    """Save a random model with a tokenizer; norms and biases are random too. more: changes to its config of text."""
+def make(folder: Path, family: str, dtype: torch.dtype = torch.float32, scale: float = 1.0, **more: Any) -> Path:
+    """Save a random model with a tokenizer; norms and biases are random too. scale: what weights are multiplied by.
+    more: changes to its config of text."""
     torch.manual_seed(0)
     settings = MODELS[family]
     settings = {**settings, "text_config": settings["text_config"] | more}
@@ -376,6 +377,8 @@ def make(folder: Path, family: str, dtype: torch.dtype = torch.float32, **more: 
         for name, parameter in model.named_parameters():
             if "norm" in name.lower() or name.endswith("bias"):
                 parameter += 0.2 * torch.randn_like(parameter)
+            elif parameter.dim() > 1:
+                parameter.mul_(scale)
     transformers.utils.logging.disable_progress_bar()
     model.to(dtype).save_pretrained(folder)
     tokenizer().save_pretrained(folder)

@@ -154,3 +154,15 @@ def test_a_rotation_is_refused_as_images_enter_beside_the_embedding(tmp_path: Pa
 
 def test_an_image_token_is_in_the_vocabulary() -> None:
     assert all(model["text_config"]["vocab_size"] > IMAGE for model in MODELS.values())
+
+
+def test_a_model_that_reads_no_text_alone_is_refused(tmp_path: Path) -> None:
+    config = transformers.Blip2Config(
+        text_config=MODELS["llava"]["text_config"] | {"model_type": "opt", "ffn_dim": 96, "word_embed_proj_dim": 64},
+        vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2},
+        qformer_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48},
+    )
+    transformers.Blip2ForConditionalGeneration(config).save_pretrained(tmp_path / "original")
+    models.tokenizer().save_pretrained(tmp_path / "original")
+    with pytest.raises(UsageError, match="reads no text by itself: every text goes with pixel_values"):
+        compress(tmp_path / "original", tmp_path / "lighter", scheme="int4-g32", **TEXT)

@@ -9,6 +9,7 @@ is told by the embedding, what stored tensors are called by transformers, which 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from whet.anatomy.family import Family, moved
-from whet.messages import Message
+from whet.errors import UsageError
+from whet.messages import Message, with_and
 
 # Families of text models that are in larger ones alone, by the row that has their modules. Positions of three axes are
 # those of one where there is only text.
@@ -32,10 +34,18 @@ _LEFT = Message("the states after its last block are what it gives, and would be
 
 def text_entries(model: Any) -> dict[str, Any] | None:
     """The entries of the config of text inside the config of `model`, as transformers completes them; None where the
-    model is a text model itself, or has an encoder and a decoder."""
+    model is a text model itself, or has an encoder and a decoder. Raises UsageError for one that reads no text alone."""
     text = model.config.get_text_config()
     if text is model.config or model.config.is_encoder_decoder:
         return None
+    given = [one for name, one in inspect.signature(model.forward).parameters.items() if name != "input_ids"]
+    if needed := [one.name for one in given if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]:
+        raise UsageError(
+            "{architecture} reads no text by itself: every text goes with {needed}. whet calibrates and compares on "
+            "text, so it cannot compress such a model.",
+            architecture=type(model).__name__,
+            needed=with_and(needed),
+        )
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     tied = head is not None and head.weight is table.weight
     return {**text.to_dict(), "tie_word_embeddings": tied}
