@@ -55,6 +55,11 @@ FAMILIES = (
     "vaultgemma",
     "xglm",
 )
+# Text models of which llama.cpp reads those whose blocks alternate as the released ones do.
+WINDOWED = {
+    kind: {"num_hidden_layers": every, "layer_types": [*["sliding_attention"] * (every - 1), "full_attention"]}
+    for kind, every in {"gemma3_text": 6, "cohere2": 4}.items()
+}
 # What a family's own config says of ties and of how weights are drawn stays as it says.
 SETTINGS = {k: v for k, v in USUAL.items() if k not in ("tie_word_embeddings", "initializer_range")} | {
     "pad_token_id": 263
@@ -92,8 +97,8 @@ def judged(folder: Path, family: str) -> list[str]:
 
 def larger(folder: Path, family: str) -> list[str]:
     """What is known of the text model of a larger one, whether it becomes a .gguf, and the figures."""
-    large = {"num_hidden_layers": 6, "layer_types": [*["sliding_attention"] * 5, "full_attention"]}
-    larger_models.make(folder / "m", family, scale=2.0, **(large if family == "gemma3" else {}))
+    kind = larger_models.MODELS[family]["text_config"]["model_type"]
+    larger_models.make(folder / "m", family, scale=2.0, **WINDOWED.get(kind, {}))
     about = open_original(folder / "m", find_target("whet"))
     parts = about.parts
     how = "row" if not parts.family.found else "found"

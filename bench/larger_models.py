@@ -380,7 +380,7 @@ def make(folder: Path, family: str, dtype: torch.dtype = torch.float32, scale: f
             elif parameter.dim() > 1:
                 parameter.mul_(scale)
     transformers.utils.logging.disable_progress_bar()
-    model.to(dtype).save_pretrained(folder)
+    (model if dtype == torch.float32 else model.to(dtype)).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
 

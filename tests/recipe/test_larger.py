@@ -136,7 +136,7 @@ def test_verbs_read_its_text(tmp_path: Path, written: tuple[str, Path, Path]) ->
         assert len(told["blocks"]) == 2
 
 
-@pytest.mark.parametrize("family", ["gemma3", "llava", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["gemma3", "llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_a_gguf_holds_the_text_model(tmp_path: Path, family: str) -> None:
     kinds = [*["sliding_attention"] * 5, "full_attention"]
     more = {"num_hidden_layers": 6, "layer_types": kinds} if family == "gemma3" else {}
