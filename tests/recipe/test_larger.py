@@ -36,6 +36,7 @@ WRITTEN = {
     "qwen3_vl": ({"scheme": "int3z-g32", "target": "whet"}, True),
     "mistral3": ({"scheme": "int8s", "embed": "int8s"}, True),
     "smolvlm": ({"scheme": "int3s-g32", "solver": "tuned"}, True),
+    "idefics3": ({"scheme": "int4-g32"}, True),
     "llava_next": ({"scheme": "FP8"}, True),
     "gemma4": ({"scheme": "int4-g32"}, False),
     "paligemma": ({"scheme": "int4-g32"}, False),

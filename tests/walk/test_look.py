@@ -111,7 +111,6 @@ def test_linears_that_are_given_the_same_tensor_share_their_input(tmp_path):
     [
         ("olmoe", {}, "it has experts"),
         ("nanochat", {}, "run one at a time give something else"),
-        ("rwkv", {}, "running it failed"),
     ],
 )
 def test_what_is_not_found_is_rounded_to_nearest_and_says_why(tmp_path, family, more, why):

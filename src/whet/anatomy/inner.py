@@ -34,7 +34,7 @@ _LEFT = Message("the states after its last block are what it gives, and would be
 
 def text_entries(model: Any) -> dict[str, Any] | None:
     """The entries of the config of text inside the config of `model`, as transformers completes them; None where the
-    model is a text model itself, or has an encoder and a decoder. Raises UsageError for one that needs more than text."""
+    model is a text model itself, or has an encoder and a decoder. Raises UsageError where text alone is not read."""
     text = model.config.get_text_config()
     if text is model.config or model.config.is_encoder_decoder:
         return None

@@ -267,7 +267,8 @@ class Skeleton:
         body = self.model.base_model
         if body is self.model and self.anatomy.family.place:  # a larger model whose head is in its text model
             body = self.model.get_submodule(self.anatomy.family.place).base_model
-        return body(input_ids=tokens, use_cache=False)
+        with _here(body, self.device):
+            return body(input_ids=tokens, use_cache=False)
 
     def _class_head(self) -> list[str]:
         """Modules of a head that gives classes, which families do not name; nothing of models that say tokens."""
@@ -303,6 +304,7 @@ class Skeleton:
             stubs.enter_context(_blank(embeddings, self.device))
             stubs.enter_context(_stub(embeddings, lambda i, t, _a, _k: hidden.new_zeros(*t.shape, widths[i])))
             stubs.enter_context(_stub(norms, lambda _i, x, _a, _k: x))
+            stubs.enter_context(_here(self.model.base_model, self.device))
             out = answer_of(self.model(input_ids=tokens, **several))
         if tied:
             head.weight = nn.Parameter(head.weight.to("meta"), requires_grad=False)
@@ -326,6 +328,21 @@ def _emptied(whole: nn.Module) -> None:
         for name, value in module._parameters.items():
             if value is not None and not value.is_meta:
                 module._parameters[name] = nn.Parameter(value.to("meta"), requires_grad=False)
+
+
+@contextlib.contextmanager
+def _here(model: nn.Module, device: str) -> Iterator[None]:
+    """`model` is on `device` to whoever asks its first parameter, as larger models do before they hand tokens on."""
+    name, first = next(model.named_parameters())
+    owner, leaf = model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+    if first.is_meta:
+        zeros = torch.zeros((1,) * first.dim(), device=device).expand(first.shape)
+        owner._parameters[leaf] = nn.Parameter(zeros, requires_grad=False)
+    try:
+        yield
+    finally:
+        if first.is_meta:
+            owner._parameters[leaf] = first
 
 
 @contextlib.contextmanager
