@@ -88,7 +88,7 @@ def make_loud(model: Path, folder: Path, channels: int, factor: float, seed: int
     tensors = {name: checkpoint.read(name).double() for name in checkpoint.tensors}
     generator = torch.Generator().manual_seed(seed)
     for index in range(len(parts.blocks)):
-        for group in fold_groups(parts, checkpoint.config, index)[0]:
+        for group in fold_groups(parts, index)[0]:
             if group.giver is not None:
                 continue
             factors = torch.ones(group.given, dtype=torch.float64)

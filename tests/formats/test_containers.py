@@ -63,7 +63,7 @@ def test_the_table_of_the_modelling_file_has_every_linear():
     shapes |= {f"model.layers.0.{name}.weight": (64, 64) for name in names}
     parts = anatomy({"model_type": "llama", "num_hidden_layers": 1, "tie_word_embeddings": True}, shapes)
     a, b = "model.layers.0.self_attn.k_proj", "model.embed_tokens"
-    made = whet_config(parts, {a: parse_scheme("int3z-g64"), b: parse_scheme("W8A16")})
+    made = whet_config(parts, {a: parse_scheme("int3z-g64"), b: parse_scheme("W8A16")}, "AutoModelForCausalLM")
     assert made["whet"] == {
         "format": 1,
         "linears": {

@@ -179,9 +179,10 @@ def test_no_pair_turned_round_is_not_certainty():
 
 
 def test_what_a_config_means():
-    assert [kind_of({}, n) for n in (1, 2)] == ["scores", "classes"]
-    assert kind_of({"problem_type": "regression"}, 3) == "scores"
-    assert kind_of({"problem_type": "multi_label_classification"}, 3) == "decisions"
+    assert [kind_of("classification", {}, n) for n in (1, 2)] == ["scores", "classes"]
+    assert kind_of("classification", {"problem_type": "regression"}, 3) == "scores"
+    assert kind_of("classification", {"problem_type": "multi_label_classification"}, 3) == "decisions"
+    assert kind_of("states", {}, 2) == "vectors" and kind_of("spans", {}, 2) == "classes"
 
 
 def test_answers_that_are_not_finite_are_named():

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 
 import pytest
 import torch
 import transformers
 import yaml
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForQuestionAnswering
+from transformers import AutoModelForCausalLM
 
 import models
-import whet
 from covering import matrix, some
 from whet.anatomy import FAMILIES
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
@@ -384,24 +382,6 @@ def test_a_head_that_differs_is_kept_where_the_family_ties_by_default(tmp_path):
         assert any("differs from the embedding" in note for note in result["notes"]), family
         kept = AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
         assert torch.equal(kept.lm_head.weight.float(), head), family
-
-
-@pytest.mark.parametrize("kind", [("bert", "Model"), ("qwen3", "Model"), ("bert", "ForQuestionAnswering")])
-def test_a_model_without_the_head_of_its_family_is_told_so(tmp_path, kind):
-    """The folder is whole: to download it again would change nothing."""
-    family, ending = kind
-    folder = models.make(tmp_path / "-".join(kind), family)
-    config = AutoConfig.from_pretrained(folder)
-    auto = AutoModel if ending == "Model" else AutoModelForQuestionAnswering
-    shutil.rmtree(folder)
-    auto.from_config(config).save_pretrained(folder)
-    models.tokenizer().save_pretrained(folder)
-    said = f"{ending} in config.json.*whet compresses models that continue text"
-    with pytest.raises(UsageError, match=said):
-        compress(folder, tmp_path / "out", scheme="int8s", solver="nearest")
-    with pytest.raises(UsageError, match=said):
-        whet.compare(folder, folder, text=models.documents(4))
-    assert not (tmp_path / "out").exists()
 
 
 def test_tensors_no_table_names_are_copied_and_listed(tmp_path):

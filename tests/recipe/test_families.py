@@ -594,7 +594,7 @@ def test_an_activation_that_the_config_leaves_out_is_the_familys_own(tmp_path):
     original = build(tmp_path / "m", CASES["falcon"])
     models.edit_config(original, remove=("activation",))
     checkpoint = Checkpoint(original)
-    groups, left = fold_groups(anatomy(checkpoint.config, checkpoint.shapes), checkpoint.config, 0)
+    groups, left = fold_groups(anatomy(checkpoint.config, checkpoint.shapes), 0)
     assert {one.reads: str(one.why) for one in left}["ffn middle"] == "gelu stands in between"
     # one norm gives what attention and the parallel feed-forward read
     assert [[linear.role for linear in group.readers] for group in groups] == [["qkv", "up"]]

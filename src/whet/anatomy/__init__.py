@@ -1,16 +1,15 @@
-"""What a model is made of: families as data, blocks, linears as views, who shares an input, ties."""
+"""What a model is made of: families as data, blocks, linears as views, who shares an input, ties; and surgery."""
 
 from whet.anatomy.families import FAMILIES, auto_class, task_in
-from whet.anatomy.family import AUTO, Family, LinearName, architecture_of, task_of
+from whet.anatomy.family import AUTO, HEADLESS, Family, LinearName, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
-from whet.anatomy.read import anatomy
+from whet.anatomy.read import anatomy, family_of
 from whet.anatomy.stored import conversion
 from whet.anatomy.surgery import UNITS, Cut, Kept, block_cuts, columns, fewest_experts, resized, unit_counts, zeroed
 from whet.anatomy.unknown import (
-    counts_layers,
-    described,
     kinds_of,
+    layer_counts,
     linear_paths,
     needs_code,
     own_code,
@@ -19,12 +18,12 @@ from whet.anatomy.unknown import (
     stacks,
     stock_config,
     why_not_packed,
-    without_head,
 )
 
 __all__ = [
     "AUTO",
     "FAMILIES",
+    "HEADLESS",
     "UNITS",
     "Anatomy",
     "Cut",
@@ -42,11 +41,11 @@ __all__ = [
     "block_cuts",
     "columns",
     "conversion",
-    "counts_layers",
-    "described",
+    "family_of",
     "fewest_experts",
     "fold_groups",
     "kinds_of",
+    "layer_counts",
     "linear_paths",
     "needs_code",
     "own_code",
@@ -60,6 +59,5 @@ __all__ = [
     "task_of",
     "unit_counts",
     "why_not_packed",
-    "without_head",
     "zeroed",
 ]

@@ -8,8 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
+
 from whet.anatomy.encoders import CENTRED, ENCODERS
-from whet.anatomy.family import AUTO, Family, Fold, LinearName, architecture_of, task_of
+from whet.anatomy.family import AUTO, TASKS, Family, Fold, LinearName, architecture_of, task_of
+from whet.anatomy.unknown import stock_config
 from whet.messages import Message
 
 _ATTENTION = (
@@ -318,12 +324,30 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+_BESIDE_TEXT = {
+    "AutoModelForImageTextToText": MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    "AutoModelForMultimodalLM": MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+}
+
+
 def task_in(config: Mapping[str, Any]) -> str:
     """What a model with this config.json answers, as `Family.task` names it."""
     family, architecture = FAMILIES.get(str(config.get("model_type", ""))), architecture_of(config)
-    return family.task(architecture) if family is not None else task_of(architecture)
+    if family is not None:
+        return family.task(architecture)
+    task = task_of(architecture)
+    larger = task == "seq2seq" and _class_beside_text(architecture) is not None
+    return "causal" if larger and not stock_config(config).is_encoder_decoder else task
 
 
 def auto_class(config: Mapping[str, Any]) -> str:
     """The automatic class of transformers that builds what config.json's architecture is for."""
-    return AUTO[task_in(config)]
+    return _class_beside_text(architecture_of(config)) or AUTO[task_in(config)]
+
+
+def _class_beside_text(architecture: str) -> str | None:
+    """The automatic class of models that read images or sounds beside text, if that is the one for `architecture`."""
+    if architecture.endswith(tuple(TASKS)) and task_of(architecture) != "seq2seq":
+        return None
+    found = (name for name, models in _BESIDE_TEXT.items() if architecture in models.values())
+    return next(found, None)

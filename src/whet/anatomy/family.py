@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ TASKS = {
     "ForSequenceClassification": "classification",
     "ForTokenClassification": "tokens",
     "ForConditionalGeneration": "seq2seq",
+    "ForQuestionAnswering": "spans",
+    "Model": "states",
 }
 # The automatic class of transformers that builds a model for a task.
 AUTO = {
@@ -25,7 +27,14 @@ AUTO = {
     "classification": "AutoModelForSequenceClassification",
     "tokens": "AutoModelForTokenClassification",
     "seq2seq": "AutoModelForSeq2SeqLM",
+    "spans": "AutoModelForQuestionAnswering",
+    "states": "AutoModel",
 }
+# Tasks of models that end in another head than their family's rows name, or in none.
+HEADLESS = ("spans", "states")
+
+
+_HEAD = "lm_head"  # of the text models that are in larger ones
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
@@ -37,6 +46,16 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 def task_of(*architectures: str) -> str:
     """What the first of `architectures` that tells answers; `causal` if none does."""
     return next((task for name in architectures for ending, task in TASKS.items() if name.endswith(ending)), "causal")
+
+
+def moved(name: str, lead: str, to: str) -> str:
+    """`name` with `to` for its first part `lead`; as it is where it begins otherwise."""
+    if not lead:
+        return f"{to}.{name}" if to else name
+    if not name.startswith(f"{lead}."):
+        return name
+    rest = name.removeprefix(f"{lead}.")
+    return f"{to}.{rest}" if to else rest
 
 
 @dataclass(frozen=True)
@@ -103,6 +122,9 @@ class Family:
     the product of final states and the head's table; logit_scale: the config entry that says so, and the power it is
     taken to. bias: stored tensor that the head adds to logits. called: the model's names of stored tensors that
     transformers calls otherwise. width: the config entry with the channels of a feed-forward.
+    Of a text model inside a larger one (`whet.anatomy.inner`): leads: what names of its modules begin with by itself,
+    and in the larger model. entries: those of its own config. naming: what the larger model calls a stored tensor, in
+    place of `renames`.
     """
 
     architectures: tuple[str, ...]
@@ -136,6 +158,9 @@ class Family:
     width: str = "intermediate_size"
     bias: str = ""
     called: Mapping[str, str] = field(default_factory=dict)
+    leads: tuple[str, str] | None = None
+    entries: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    naming: Callable[[str], str] | None = field(default=None, compare=False)
 
     @property
     def counted(self) -> bool:
@@ -156,11 +181,33 @@ class Family:
         """What a tensor stored as `stored` is called in the model."""
         if stored in self.called:
             return self.called[stored]
+        if self.naming is not None:
+            return self.naming(stored)
         for pattern, replacement in self.renames:
             stored = re.sub(pattern, replacement, stored)
         return stored
 
+    @property
+    def place(self) -> str:
+        """The module of the larger model that is the text model; an empty word where there is no larger one."""
+        return self.leads[1] if self.leads else ""
+
+    def own_name(self, name: str) -> str | None:
+        """What the text model by itself calls the module or tensor `name` of the larger model; None for what is none of
+        its own, such as a tower's."""
+        if self.leads is None:
+            return name
+        lead, there = self.leads
+        if self.head and name.startswith(f"{self.head}."):
+            return f"{_HEAD}.{name.removeprefix(f'{self.head}.')}"
+        if there and not name.startswith(f"{there}."):
+            return None
+        return moved(name, there, lead)
+
     def task(self, architecture: str) -> str:
-        """`causal`, `masked`, `classification` (of texts), `tokens` (classes of each token) or `seq2seq`; of no
-        architecture in particular, the first one's."""
-        return task_of(architecture, *self.architectures)
+        """`causal`, `masked`, `classification` (of texts), `tokens` (classes of each token), `seq2seq`, `spans` (where
+        answers begin and end) or `states` (hidden states, of a base model); of no architecture in particular, the
+        first one's. Text models inside larger ones go on with a text, whatever those
+        are called."""
+        task = task_of(architecture, *self.architectures)
+        return "causal" if self.entries and task == "seq2seq" else task

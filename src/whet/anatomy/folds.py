@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from whet.anatomy.family import Fold
 from whet.anatomy.model import Anatomy, Linear
@@ -63,23 +61,23 @@ class Stream:
     biases: tuple[str, ...]
 
 
-def stream(parts: Anatomy, config: Mapping[str, Any], index: int) -> Stream:
+def stream(parts: Anatomy, index: int) -> Stream:
     """How block `index` touches the residual stream, for a family that says what `writes` onto it."""
     stored = {parts.name(name): name for name in parts.block_tensors[index]}
     writers = tuple(linear for linear in parts.blocks[index] if linear.role in parts.family.writes)
     biases = (f"{linear.held.parameter.removesuffix('.weight')}.bias" for linear in writers)
-    read = tuple(group for group in fold_groups(parts, config, index)[0] if group.giver is None)
+    read = tuple(group for group in fold_groups(parts, index)[0] if group.giver is None)
     return Stream(read, writers, tuple(stored[name] for name in biases if name in stored))
 
 
-def fold_groups(parts: Anatomy, config: Mapping[str, Any], index: int) -> tuple[list[Group], list[Unfolded]]:
-    """The groups of block `index`, and the inputs that are in none. config: the model's, by the names it stores."""
-    return _Block(parts, config, index).found()
+def fold_groups(parts: Anatomy, index: int) -> tuple[list[Group], list[Unfolded]]:
+    """The groups of block `index`, and the inputs that are in none."""
+    return _Block(parts, index).found()
 
 
 class _Block:
-    def __init__(self, parts: Anatomy, config: Mapping[str, Any], index: int) -> None:
-        self.parts, self.config = parts, config
+    def __init__(self, parts: Anatomy, index: int) -> None:
+        self.parts, self.config = parts, parts.config
         self.linears = parts.blocks[index]
         self.prefix = parts.block_prefix(index)
         self.stored = {parts.name(n).removeprefix(self.prefix): n for n in parts.block_tensors[index]}

@@ -111,8 +111,8 @@ class Anatomy:
     `blocks[i]` are the linears of block i and `block_tensors[i]` every tensor stored for it, `prefixes[i]` the name of
     its module with a final dot; `head` is None where it is tied to the embedding, or where the model ends in something
     else than a table. `unnamed` tensors are in no table and are copied; `dropped` is a stored copy of a tied head,
-    which nobody reads. `names` are the model's names of stored tensors that it calls otherwise, and `experts` how many
-    each block's feed-forward has.
+    which nobody reads. `names` are the model's names of stored tensors that it calls otherwise. `config` are the
+    entries of config.json that are about these parts: of a text model inside a larger one, its own.
     """
 
     family: Family
@@ -127,6 +127,7 @@ class Anatomy:
     task: str = "causal"
     prefixes: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tied(self) -> bool:

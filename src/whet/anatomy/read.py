@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from whet.anatomy.families import FAMILIES
-from whet.anatomy.family import Family, LinearName, architecture_of
+from whet.anatomy.family import HEADLESS, Family, LinearName, architecture_of, task_of
+from whet.anatomy.inner import LIKE, naming, text_entries, within
 from whet.anatomy.model import Anatomy, Linear, View
-from whet.anatomy.unknown import described, needs_code, quantized_by, without_head
+from whet.anatomy.unknown import built, described, needs_code, quantized_by
 from whet.errors import UsageError, did_you_mean
 from whet.messages import Message
 
@@ -29,9 +31,10 @@ def anatomy(
     what there is.
     """
     family = family or _family(config, shapes, source)
-    counts = _counts(family, config, source)
+    architecture, entries = architecture_of(config), family.entries or config
+    counts = _counts(family, entries, source)
     names = {stored: family.module_name(stored) for stored in shapes}
-    where = _Stored(config, shapes, _stored_as(names, source), source)
+    where = _Stored(entries, shapes, _stored_as(names, source), source)
     found: dict[str, list[str]] = {}
     other: list[str] = []
     pattern = re.compile("(" + "|".join(re.escape(stack) for stack in family.stacks) + r")\.(\d+)\.")
@@ -54,15 +57,15 @@ def anatomy(
             width=width,
             family=family.title,
         )
-    task = family.task(architecture_of(config))
+    task = family.task(architecture)
     head_name = where.stored_as.get(f"{family.head}.weight", f"{family.head}.weight")
-    tied = bool(config.get("tie_word_embeddings", family.ties))
+    tied = bool(entries.get("tie_word_embeddings", family.ties))
     head = _head(family, where, head_name) if task == "causal" and family.known and not tied else None
     named = {embedding.parameter, *((head.parameter,) if head else ())}
     beside = tuple(f"{name}." for name in (family.norm, family.head, *family.beside) if name)
     return Anatomy(
         family=family,
-        model_type=str(config.get("model_type", "")),
+        model_type=str(entries.get("model_type", "")),
         blocks=blocks,
         embedding=embedding,
         head=head,
@@ -73,11 +76,39 @@ def anatomy(
         task=task,
         prefixes=prefixes,
         names={stored: name for stored, name in names.items() if stored != name},
+        config=entries,
     )
 
 
+def family_of(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family | None:
+    """What is known of the family of a model with this `config`: its row, the row of the text model inside it, or what
+    can be told of the model that transformers builds; None where that has none by its name.
+
+    stored: names of the stored tensors. Where those of a row are under other names, transformers tells which.
+    """
+    tensors = len(stored) or 1 << 20
+    row = FAMILIES.get(str(config.get("model_type", "")))
+    if row is not None and task_of(architecture_of(config)) not in HEADLESS:
+        begins = tuple(f"{stack}." for stack in row.stacks)
+        if not stored or any(row.module_name(name).startswith(begins) for name in stored):
+            return row
+        model = built(config, tensors)
+        return row if model is None else dataclasses.replace(row, renames=(), naming=naming(model))
+    if (model := built(config, tensors)) is None:
+        return None
+    entries = text_entries(model)
+    if entries is not None:
+        kind = str(entries.get("model_type", ""))
+        row = FAMILIES.get(LIKE.get(kind, kind))
+        if row is not None and (family := within(row, model, entries)) is not None:
+            return family
+    elif row is not None and len(row.stacks) == 1 and (family := within(row, model)) is not None:
+        return family
+    return described(model, stored, entries)
+
+
 def _family(config: Mapping[str, Any], stored: Collection[str], source: str) -> Family:
-    """The row of a model that is not quantized yet. stored: names of its tensors."""
+    """The row of a model that is not quantized yet. stored: names of the stored tensors."""
     if config.get("quantization_config") or config.get("whet"):
         raise UsageError(
             "{source} is already quantized ({method}), so its weights are not the original's any more. Give whet the "
@@ -86,7 +117,7 @@ def _family(config: Mapping[str, Any], stored: Collection[str], source: str) -> 
             method=quantized_by(config),
         )
     model_type = str(config.get("model_type", ""))
-    family = FAMILIES.get(model_type) or described(config, stored)
+    family = family_of(config, stored)
     if family is None:
         if (refused := needs_code(config, source)) is not None:
             raise refused
@@ -142,7 +173,7 @@ def _prefixes(
         if not family.counted:
             count = len(mine)
         if not mine or len(mine) != count or max(mine) != count - 1:
-            raise without_head(config, source) or UsageError(
+            raise UsageError(
                 "{source}: config.json says {key} = {count}, the weight files hold {blocks} blocks named {stack}.<n>. "
                 "One of the two is from another model; download the folder again.",
                 source=source,
@@ -158,7 +189,7 @@ def _prefixes(
 def _head(family: Family, where: _Stored, name: str) -> Linear:
     """The head of a model that does not tie it, which is stored as `name`."""
     if name not in where.shapes:
-        raise without_head(where.config, where.source) or UsageError(
+        raise UsageError(
             "{source}: tensor {name} is missing, and config.json does not tie it to the embedding. The folder is "
             "incomplete: download it again (or set tie_word_embeddings to true, if the model was trained so).",
             source=where.source,

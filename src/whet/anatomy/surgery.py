@@ -82,6 +82,8 @@ def unit_counts(parts: Anatomy, config: Mapping[str, Any]) -> dict[str, int | Me
     family = parts.family
     if not family.known or family.found:
         return dict.fromkeys(UNITS, Message("whet has no row for the family {family}", family=parts.model_type))
+    if family.entries:
+        return dict.fromkeys(UNITS, Message("its text model is inside a larger one"))
     if len(family.stacks) > 1:
         return dict.fromkeys(UNITS, Message("{family} has two stacks of blocks", family=family.title))
     found: dict[str, int | Message] = {"layers": len(parts.blocks)}

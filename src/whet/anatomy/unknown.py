@@ -7,7 +7,7 @@ of inputs, heads or ties, so such a model is rounded without running it.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,25 +15,26 @@ import transformers
 from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from whet.anatomy.family import TASKS, Family, LinearName, architecture_of
+from whet.anatomy.family import Family, LinearName, architecture_of
+from whet.anatomy.inner import naming
 from whet.anatomy.stored import conversion
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.strict import with_numbers
 
-_MOST = 1 << 20  # modules of one kind in any model
 _NARROW = 16  # columns
+# Entries with a number of layers, not of tokens or channels in one, or the number of the first of some kind.
+_COUNTS = re.compile(r"^(?!max_).*layers$|^n_layer$|^num_layer$")
+_TIED = "tie_word_embeddings"
 
 
-def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family | None:
-    """A description of the architecture that `config` names, or None where transformers has none by that name.
+def built(config: Mapping[str, Any], tensors: int = 1 << 20) -> Any | None:
+    """The stock architecture that `config` names, on the meta device, or None where transformers has none by that name.
 
-    stored: names of the tensors in its files, where they are known; a config that asks for more modules than that of
-    any kind is not built, and linears that files have in another form are left out.
+    tensors: how many are stored; a config that asks for more layers than that of any kind is not built.
     """
     architecture = architecture_of(config)
-    counts = [n for key, n in config.items() if counts_layers(key) and isinstance(n, int)]
-    if any(count > (len(stored) or _MOST) for count in counts):
+    if any(count > tensors for _, count in layer_counts(config)):
         return None
     kind = getattr(transformers, architecture, None) or _registered(config)
     if not architecture or not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
@@ -43,12 +44,33 @@ def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family
         if getattr(kind.config_class, "model_type", None) != config.get("model_type") and not _built(kind, settings):
             return None
         with torch.device("meta"):
-            model = kind(settings)
+            return kind(settings)
     except Exception:  # whatever a config of an architecture nobody here knows makes of it
         return None
-    blocks = _blocks(model)
+
+
+def layer_counts(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Entries of `config`, and of the configs in it, that say how many there are of some kind of layer."""
+    for key, value in config.items():
+        if _COUNTS.search(key) and isinstance(value, int):
+            yield key, value
+        elif key.endswith("_config") and isinstance(value, Mapping):
+            yield from layer_counts(value)
+
+
+def described(model: Any, stored: Collection[str] = (), entries: Mapping[str, Any] | None = None) -> Family | None:
+    """A description of `model`, which is on the meta device, or None where its blocks are not to be told.
+
+    stored: names of the tensors in its files, where they are known; linears that files have in another form are left
+    out. entries: of the text model inside it, if it is a larger one: the blocks are that one's.
+    """
     table = model.get_input_embeddings()
-    if blocks is None or not isinstance(table, nn.Embedding):
+    if not isinstance(table, nn.Embedding):
+        return None
+    embedding = next(name for name, module in model.named_modules() if module is table)
+    place = "" if entries is None else embedding.rpartition(".")[0]
+    blocks = _blocks(model, place)
+    if blocks is None:
         return None
     name, modules = blocks
     as_stored = conversion(model, stored)
@@ -60,27 +82,25 @@ def described(config: Mapping[str, Any], stored: Collection[str] = ()) -> Family
     kinds = kinds_of(kept if any(kept) else every)
     if not kinds:
         return None
-    embedding = next(name for name, module in model.named_modules() if module is table)
     head = model.get_output_embeddings()
+    more: dict[str, Any] = {}
+    if entries is not None:
+        more = {"entries": entries, "leads": (place, place), "naming": naming(model)}
     return Family(
-        (architecture,),
+        (type(model).__name__,),
         (),
-        title=str(config.get("model_type")),
+        title=str(model.config.model_type),
         blocks=name,
         embedding=embedding,
         norm="",
         head=next((name for name, module in model.named_modules() if module is head), ""),
         alternatives=kinds,
-        ties=bool(getattr(model.config, "tie_word_embeddings", False)),
+        ties=bool(getattr(model.config, _TIED, False) if entries is None else entries[_TIED]),
         packed=why_not_packed(model, modules),
         called=as_stored.called,
         known=False,
+        **more,
     )
-
-
-def counts_layers(key: str) -> bool:
-    """Whether an entry of configs that is called `key` says how many layers of some kind there are."""
-    return "layers" in key or key in ("n_layer", "num_layer")
 
 
 def own_code(config: Mapping[str, Any]) -> bool:
@@ -102,9 +122,11 @@ def _built(kind: type, settings: Any) -> bool:
     return kind in (built if isinstance(built, tuple) else (built,))
 
 
-def _blocks(model: Any) -> tuple[str, nn.ModuleList] | None:
-    """The list of modules with the most weights that is in no other list, as experts are, and its name."""
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+def _blocks(model: Any, place: str) -> tuple[str, nn.ModuleList] | None:
+    """The list of modules with the most weights, of those in the module `place`, that is in no other list, as experts
+    are, and its name."""
+    every = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
+    lists = [(name, module) for name, module in every if name.startswith(place)]
     outer = [(name, module) for name, module in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
     return max(outer, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=None)
 
@@ -202,24 +224,6 @@ def needs_code(config: Mapping[str, Any], source: str) -> UsageError | None:
         source=source,
         code=str(code).rpartition("--")[2].split(".")[0] + ".py",
         family=str(config.get("model_type", "")),
-    )
-
-
-def without_head(config: Mapping[str, Any], source: str) -> UsageError | None:
-    """What to say of a model that lacks the head of its family, if its architecture is one that has none or another."""
-    architecture = architecture_of(config)
-    if architecture.endswith(tuple(TASKS)) or not architecture.endswith(("Model", "ForQuestionAnswering")):
-        return None
-    if architecture.endswith("Model"):
-        why = Message("a base model without a head, as embedding models are")
-    else:
-        why = Message("a model that marks answers in a text")
-    return UsageError(
-        "{source} is {why} ({architecture} in config.json). whet compresses models that continue text, fill it in, "
-        "classify or rewrite it. Give such a checkpoint of the model.",
-        source=source,
-        why=why,
-        architecture=architecture,
     )
 
 

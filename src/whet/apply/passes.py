@@ -17,9 +17,11 @@ from whet.apply.marginal import marginal_losses
 from whet.apply.shards import Shards
 from whet.apply.table import round_table
 from whet.apply.tune import tune, tuned_file, tuned_tensors
+from whet.checkpoint import Checkpoint
 from whet.events import OnEvent, Stage
 from whet.measure.classes import TASKS, differences, divergences, gathered, kind_of, summarize_answers
 from whet.measure.divergence import score_tokens
+from whet.measure.vectors import Vectors, pooling, summarize_vectors
 from whet.scores import tied_metric
 from whet.text import batches
 from whet.walk import Untouched, Walk, not_followed, steadied
@@ -38,6 +40,8 @@ def solve_through(job: Job, shards: Shards) -> dict[str, Any]:
         shards.rewrite(tuned_tensors(shards.run))
         solve = []  # all is done; what is left is to verify
     walk, lighter, head = _solve(job, shards, solve, verify)
+    if parts.task == "states":
+        return _states(walk, verify, lighter, job.source or checkpoint, shards.on_event)
     if parts.task in TASKS:
         return _answers(walk, verify, lighter, job.checkpoint.config, parts.task, shards.on_event)
     if parts.task != "causal":
@@ -145,12 +149,27 @@ def _answers(
         numbers.append(range(count, count := count + len(batch)))
         stage.step()
     found = gathered(pairs, numbers)
-    kind = kind_of(config, found.original.shape[1])
+    kind = kind_of(task, config, found.original.shape[1])
     told = summarize_answers(found, kind, TASKS[task], list(range(count)))
     each = differences(found) if kind == "scores" else divergences(found, kind)[0]
     sums = np.bincount(found.window, weights=np.zeros(len(found.window)) if each is None else each)
     result = {"answers": told, "drift": walk.drift, "windows": (sums / np.bincount(found.window)).tolist()}
     return result if kind == "scores" else {"kl": told["kl"]["mean"], "top1": told["top1"]["mean"], **result}
+
+
+def _states(
+    walk: Walk, verify: list[Tensor], table: Tensor | None, original: Checkpoint, on_event: OnEvent
+) -> dict[str, Any]:
+    """As `_answers`, for base models: `answers` as `measure.vectors.summarize_vectors`, `windows` the error of each."""
+    if not verify:
+        return {}
+    found, stage = Vectors(pooling(original.path)), Stage(on_event, "verify", len(verify))
+    for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
+        both = walk.skeleton.outputs(batch, mine), walk.skeleton.outputs(batch, theirs, table)
+        found.add(*both, range(len(found.windows), len(found.windows) + len(batch)))
+        stage.step()
+    told = summarize_vectors(found, range(len(found.windows)))
+    return {"answers": told, "drift": walk.drift, "windows": found.errors}
 
 
 def _divergence(

@@ -21,6 +21,7 @@ from whet.checkpoint.folder import NAMED, Checkpoint
 from whet.checkpoint.loading import (
     adapter_file,
     adapter_size,
+    answer_of,
     attach_adapter,
     context_length,
     differing_shape,
@@ -68,6 +69,7 @@ __all__ = [
     "adapter_file",
     "adapter_size",
     "adapter_tensors",
+    "answer_of",
     "atomic",
     "attach_adapter",
     "check_files",

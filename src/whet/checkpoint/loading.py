@@ -10,20 +10,19 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from whet.anatomy import (
-    FAMILIES,
     Family,
     auto_class,
-    counts_layers,
-    described,
+    family_of,
+    layer_counts,
     needs_code,
     quantized_by,
     stock_config,
-    without_head,
 )
 from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
 from whet.checkpoint.beside import inside, refuse_links
@@ -77,8 +76,8 @@ def context_length(checkpoint: Checkpoint) -> int | None:
 
 def _must_be_buildable(checkpoint: Checkpoint) -> None:
     """Refuses a config with more layers than tensors could be of: lists that long are made before any check."""
-    for key, value in checkpoint.config.items():
-        if counts_layers(key) and isinstance(value, int) and value > max(_LAYERS, len(checkpoint.tensors)):
+    for key, value in layer_counts(checkpoint.config):
+        if value > max(_LAYERS, len(checkpoint.tensors)):
             raise UsageError(
                 "{file} says {key} = {value}, and the weight files hold {count} tensors. The config is damaged; "
                 "download it again.",
@@ -161,7 +160,7 @@ def _load_dense(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> PreT
     except Exception as error:  # sizes and counts that no tensor fits
         raise _unusable(checkpoint, error) from error
     if missing := sorted(found["missing_keys"]):
-        raise without_head(checkpoint.config, str(checkpoint.path)) or UsageError(
+        raise UsageError(
             "{folder}: no file holds {names}. The folder is incomplete.",
             folder=checkpoint.path,
             names=", ".join(missing[:3]),
@@ -275,11 +274,21 @@ def _config_for_tokenizers(folder: Path) -> dict[str, Any]:
     return {"config": stock_config(with_type(said))}
 
 
+def answer_of(out: Any) -> Tensor:
+    """Of a model's output its logits; of one that marks answers both marks, [b, 2, L]; of a base model its last hidden
+    states, [b, L, hidden]."""
+    if (logits := getattr(out, "logits", None)) is not None:
+        return logits  # type: ignore[no-any-return]
+    if (start := getattr(out, "start_logits", None)) is not None:
+        return torch.stack((start, out.end_logits), dim=1)
+    return out.last_hidden_state  # type: ignore[no-any-return]
+
+
 def size_on_disk(folder: str | Path) -> dict[str, int]:
     """Bytes by part: `linears`, `embedding`, `head`, `other` (tensor data with scales and zeros), `adapter` if it has
     one, `weights` (the weight files whole, headers too), `tokenizer`, and `total` of the folder."""
     checkpoint = Checkpoint(folder)
-    family = FAMILIES.get(str(checkpoint.config.get("model_type", ""))) or described(checkpoint.config)
+    family = family_of(checkpoint.config, checkpoint.tensors)
     parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
     for name, info in checkpoint.tensors.items():
         parts[_part_of(name, family)] += info.nbytes

@@ -209,6 +209,23 @@ def converted(
     return made.eval().to(device)  # type: ignore[arg-type]
 
 
+def compute_buffers(model: PreTrainedModel, device: str) -> None:
+    """What no file holds, such as rotary frequencies, computed from the config, in a `model` on the meta device."""
+    made = set()
+    makers: dict[torch.nn.Module, PreTrainedModel] = {}
+    for maker in model.modules():
+        if isinstance(maker, PreTrainedModel):  # of a model inside another one the inner one knows how
+            makers |= dict.fromkeys(maker.modules(), maker)
+        left = {name: buffer for name, buffer in maker._buffers.items() if buffer is not None and buffer.is_meta}
+        for name, buffer in left.items():
+            maker._buffers[name] = torch.empty_like(buffer, device=device)
+        if left:
+            made.add(maker)
+    for module, maker in makers.items():
+        if module in made or (made and module is maker):  # some are made by the model itself
+            maker._init_weights(module)
+
+
 def fill(
     model: PreTrainedModel,
     folder: Path,
@@ -259,17 +276,8 @@ def fill(
         part[start:end] = value
         written[name] = written.get(name, 0) + value.numel()
 
-    # what no file holds, such as rotary frequencies, is computed from the config, some of it by the model; before the
-    # weights are here, because those of the same module would be made anew
-    made = [m for m in model.modules() if any(b is not None and b.is_meta for b in m._buffers.values())]
-    for module in made:
-        for name, buffer in module._buffers.items():
-            if buffer is not None and buffer.is_meta:
-                module._buffers[name] = torch.empty_like(buffer, device=device)
-    owners = {m: o for o in model.modules() if isinstance(o, PreTrainedModel) for m in o.modules()}
-    for module, owner in owners.items():
-        if module in made or (made and module is owner):
-            owner._init_weights(module)
+    # before the weights are here, because those of the same module would be made anew
+    compute_buffers(model, device)
     for key, value in weights(folder, files, table, dtype, device):
         address, _, part = key.rpartition(".")
         place = (table.get(address, {}).get("into") or {}) if part == "weight" else {}

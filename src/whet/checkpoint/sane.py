@@ -54,6 +54,8 @@ def _can_be(key: str, value: Any, largest: int) -> bool:
         return isinstance(value, (str, Mapping))  # transformers itself says which names there are
     if key == "sliding_window":
         return not isinstance(value, int) or value >= 0
+    if key == "max_relative_positions":
+        return isinstance(value, int) and value >= -1  # as many as positions
     if _COUNT.search(key) and isinstance(value, int) and not isinstance(value, bool):
         return value >= 0
     # without it models give tuples, of which nobody knows what is what

@@ -153,10 +153,20 @@ PHRASES: dict[str, tuple[str, str]] = {
         "On text kept out of calibration ({count} {of}) the original's scores do not differ, so they tell nothing.",
         "보정에 쓰지 않은 텍스트({of} {count}개)에서 원본의 점수에 차이가 없어 알 수 있는 것이 없습니다.",
     ),
+    "verified.vectors": (
+        "On text kept out of calibration: hidden states differ by {error} of their size, cosine of a text's vectors "
+        "{cosine}, the same nearest text for {near} of {count} {of}.",
+        "보정에 쓰지 않은 텍스트에서: 은닉 상태의 상대 오차 {error}, 텍스트 벡터의 코사인 {cosine}, {of} {count}개 중 "
+        "{near}에서 가장 가까운 텍스트가 같음.",
+    ),
     "answers.texts": ("texts", "텍스트"),
+    "answers.marks": ("starts and ends", "시작·끝 위치"),
     "answers.tokens": ("tokens", "토큰"),
     "classes.kl": ("KL of the classes, nats", "클래스 분포의 KL (nat)"),
     "classes.top1": ("the same class", "클래스 일치"),
+    "vectors.error": ("relative error of hidden states", "은닉 상태의 상대 오차"),
+    "vectors.cosine": ("cosine of a text's vectors", "텍스트 벡터의 코사인"),
+    "vectors.neighbours": ("the same nearest text", "가장 가까운 텍스트 일치"),
     "scores.difference": ("difference of scores / their std", "점수 차이 ÷ 표준편차"),
     "scores.order": ("pairs in the same order", "같은 순서인 쌍"),
     "verified": (

@@ -104,6 +104,13 @@ def overview(result: dict[str, Any]) -> Sheet:
 
 def _answers(measured: dict[str, Any]) -> list[list[str]]:
     """What a model with a class head kept; a figure that nothing tells is a dash."""
+    if measured["kind"] == "vectors":
+        error, cosine, near = measured["error"], measured["cosine"], measured["neighbours"]
+        return [
+            [say("vectors.error"), "", with_error(error["mean"], error["standard_error"]), ""],
+            [say("vectors.cosine"), "", with_error(cosine["mean"], cosine["standard_error"]), ""],
+            [say("vectors.neighbours"), "", "–" if near is None else share(near), ""],
+        ]
     if measured["kind"] == "scores":
         first, second = measured["difference"], measured["order"]
         names = say("scores.difference"), say("scores.order")
@@ -123,6 +130,10 @@ def share(told: dict[str, Any]) -> str:
 def answered(found: dict[str, Any]) -> str:
     """A sentence on what a model with a class head kept on the verifying text."""
     counted = {"count": found["answers"], "of": say(f"answers.{found['of']}")}
+    if found["kind"] == "vectors":
+        error = with_error(found["error"]["mean"], found["error"]["standard_error"])
+        near = "–" if found["neighbours"] is None else share(found["neighbours"])
+        return say("verified.vectors", error=error, cosine=f"{found['cosine']['mean']:.5f}", near=near, **counted)
     if found["kind"] != "scores":
         kl = with_error(found["kl"]["mean"], found["kl"]["standard_error"])
         return say("verified.classes", kl=kl, top1=share(found["top1"]), **counted)

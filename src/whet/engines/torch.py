@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from whet.anatomy import task_of
-from whet.checkpoint import load_model, load_tokenizer
+from whet.anatomy import HEADLESS, task_of
+from whet.checkpoint import answer_of, load_model, load_tokenizer
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, NotFiniteError, UsageError
@@ -59,16 +59,26 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def task_of_model(model: PreTrainedModel) -> str:
+    """What a model answers, as `whet.anatomy` names it. Models that read images beside text go on with the text,
+    although they are called as those that rewrite it."""
+    task = task_of(type(model).__name__)
+    if model.config.is_encoder_decoder:
+        return task if task in HEADLESS else "seq2seq"
+    return "causal" if task == "seq2seq" else task
+
+
 def outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
-    """Logits of `batch` int64 [b, L], computed without a cache: [b, L, vocabulary], or [b, labels] of a classifier.
+    """Logits of `batch` int64 [b, L], computed without a cache: [b, L, vocabulary], or [b, labels] of a classifier; or
+    `answer_of` a model that gives none.
 
     An encoder–decoder reads the batch and is given it again to write: at every position it says what comes next.
     """
     batch = batch.to(model.device)
     if model.config.is_encoder_decoder:
-        return model(input_ids=batch, decoder_input_ids=batch, use_cache=False).logits
-    task = task_of(type(model).__name__)
-    return model(input_ids=batch, **({"use_cache": False} if task == "causal" else {})).logits
+        return answer_of(model(input_ids=batch, decoder_input_ids=batch, use_cache=False))
+    task = task_of_model(model)
+    return answer_of(model(input_ids=batch, **({"use_cache": False} if task == "causal" else {})))
 
 
 def cached_outputs(model: PreTrainedModel, batch: Tensor) -> Tensor | None:
@@ -90,7 +100,7 @@ class TorchEngine:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
         self.model, self.tokenizer, self.folder = model, tokenizer, folder
-        self.task = "seq2seq" if model.config.is_encoder_decoder else task_of(type(model).__name__)
+        self.task = task_of_model(model)
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.vocabulary = int(model.config.get_text_config().vocab_size)
@@ -274,7 +284,10 @@ def _halves(model: PreTrainedModel) -> tuple[Any, Any]:
     probe = torch.arange(4, device=model.device)[None]
     with torch.inference_mode():
         whole = model(input_ids=probe, use_cache=False).logits
-        parts = head(body(input_ids=probe, use_cache=False).last_hidden_state)
+        hidden = getattr(body(input_ids=probe, use_cache=False), "last_hidden_state", None)
+        if hidden is None:  # a text model with a head inside a larger one
+            return None, None
+        parts = head(hidden)
     # bit by bit, NaN included: a broken model is found later, with the window that shows it
     same = whole.shape == parts.shape and torch.equal(whole.nan_to_num(0.5), parts.nan_to_num(0.5))
     return (body, head) if same else (None, None)

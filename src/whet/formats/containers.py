@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from whet.anatomy import AUTO, Anatomy
+from whet.anatomy import Anatomy
 from whet.grids import Grid
 
 CT_VERSION = "0.20.0"
@@ -43,9 +43,9 @@ def reading(parts: Anatomy, grids: Mapping[str, Grid], decode: str) -> dict[str,
 def quantization_config(
     grids: Mapping[str, Grid], dense: list[str], embedding: str, dequantize: bool
 ) -> dict[str, Any]:
-    """The `quantization_config` of compressed-tensors for `grids` by address.
+    """The `quantization_config` of compressed-tensors for `grids` by the names of modules.
 
-    dense: addresses of linears that stay as they are. embedding: address of the embedding. dequantize: ask transformers
+    dense: linears that stay as they are. embedding: the embedding. dequantize: ask transformers
     to compute the weights at load; needed for integer zeros and quantized embeddings, right only for one scheme.
     """
     by_grid: dict[Grid, list[str]] = {}
@@ -72,9 +72,9 @@ def quantization_config(
     return config
 
 
-def whet_config(parts: Anatomy, grids: Mapping[str, Grid], decode: str = "model") -> dict[str, Any]:
-    """The entries of config.json that send transformers' automatic class to the modelling file in the folder."""
+def whet_config(parts: Anatomy, grids: Mapping[str, Grid], auto_class: str, decode: str = "model") -> dict[str, Any]:
+    """The entries of config.json that send `auto_class` of transformers to the modelling file in the folder."""
     return {
-        "auto_map": {AUTO[parts.task]: "modeling_whet.WhetForCausalLM"},
+        "auto_map": {auto_class: "modeling_whet.WhetForCausalLM"},
         "whet": {"format": 1, **reading(parts, grids, decode)},
     }

@@ -124,7 +124,9 @@ def _proved(asked: Mapping[str, Any]) -> dict[str, Any]:
     if composes(mine.tokenizer):  # which llama.cpp does not, and a note says
         texts = [normalize("NFC", text) for text in texts]
     found: dict[str, Any] = {"tokens": _same_tokens(mine, theirs, texts), "notes": _other_tokens(mine, theirs)}
-    looks_back = window_of(mine.model.config) if theirs.file.setting("attention.sliding_window") is None else 0
+    looks_back = (
+        window_of(mine.model.config.get_text_config()) if theirs.file.setting("attention.sliding_window") is None else 0
+    )
     length = min(_WINDOW, theirs.context or _WINDOW, looks_back or _WINDOW)
     if documents:
         cut = windows(documents, mine.tokenizer, _WINDOWS, length, 0, Message("the text to check on"))

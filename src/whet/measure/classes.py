@@ -1,6 +1,7 @@
 """What a model with a class head kept: its classes, or its scores where it gives numbers.
 
-An answer is one for each text (`ForSequenceClassification`) or one for each token (`ForTokenClassification`). What it
+An answer is one for each text (`ForSequenceClassification`), one for each token (`ForTokenClassification`), or the two
+marks of where an answer begins and ends in a text (`ForQuestionAnswering`), each a choice among its tokens. What it
 means is in the config, as transformers trains it: of several labels a distribution over classes, or, where
 `problem_type` says so, a yes or no for each; of one label, or with `problem_type` regression, a number: the score of a
 reward model. A distribution over one class says nothing: scores are compared as numbers.
@@ -8,7 +9,6 @@ reward model. A distribution over one class says nothing: scores are compared as
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,16 +17,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from whet.anatomy import HEADLESS
 from whet.engines.torch import outputs
 from whet.errors import GateError, UsageError
 from whet.events import OnEvent, Stage
-from whet.measure.statistics import Estimate, clustered_mean, percentiles, skewed_ratio, t_quantile, wilson
+from whet.measure.statistics import Estimate, clustered_mean, percentiles, skewed_ratio, t_quantile, told_of, wilson
 from whet.text import batch_indices
 
-Kind = Literal["classes", "decisions", "scores"]
-TASKS = {"classification": "texts", "tokens": "tokens"}
+Kind = Literal["classes", "decisions", "scores", "vectors"]
+TASKS = {"classification": "texts", "tokens": "tokens", "spans": "marks", "states": "texts"}
+_NEVER = -1e9  # as a logit: of what cannot be chosen
 _PAIRED = 2000  # answers whose order is compared, each with each
 
 
@@ -44,8 +47,10 @@ class Answers:
         return bool(np.array_equal(self.original, self.lighter))
 
 
-def kind_of(config: Mapping[str, Any], labels: int) -> Kind:
-    """What the answers of a model with this config.json are. labels: how many numbers an answer has."""
+def kind_of(task: str, config: Mapping[str, Any], labels: int) -> Kind:
+    """What the answers of a model for `task` with this config.json are. labels: how many numbers an answer has."""
+    if task in HEADLESS:
+        return "vectors" if task == "states" else "classes"  # a mark is on one of the tokens
     if labels == 1 or config.get("problem_type") == "regression":
         return "scores"
     return "decisions" if config.get("problem_type") == "multi_label_classification" else "classes"
@@ -80,9 +85,12 @@ def gathered(pairs: Sequence[tuple[Tensor, Tensor]], windows: Sequence[Sequence[
     """
     both: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
     numbers: list[NDArray[np.int64]] = []
+    widest = max(first.shape[-1] for first, _ in pairs)
     for pair, group in zip(pairs, windows, strict=True):
         for rows, logits in zip(both, pair, strict=True):
-            rows.append(logits.double().cpu().reshape(-1, logits.shape[-1]).numpy())
+            answers = logits.double().cpu().reshape(-1, logits.shape[-1])
+            # of shorter texts there are fewer tokens to choose from
+            rows.append(pad(answers, (0, widest - answers.shape[1]), value=_NEVER).numpy())
         numbers.append(np.repeat(np.array(group, dtype=np.int64), len(both[0][-1]) // len(group)))
     found = Answers(np.concatenate(both[0]), np.concatenate(both[1]), np.concatenate(numbers))
     if not np.isfinite(found.original).all():
@@ -115,8 +123,8 @@ def summarize_answers(
     }
     if kind == "scores":
         return told | {
-            "difference": _told(_difference(found, groups, confidence)),
-            "order": _told(_order(found, groups, confidence)),
+            "difference": told_of(_difference(found, groups, confidence)),
+            "order": told_of(_order(found, groups, confidence)),
         }
     kl, same = divergences(found, kind)
     ones = np.ones(len(kl))
@@ -124,7 +132,7 @@ def summarize_answers(
     ends = wilson(0, len(same), confidence) if same.all() and apart.interval is not None else apart.interval
     interval = None if ends is None else [max(0.0, 1 - ends[1]), 1 - ends[0]]
     return told | {
-        "kl": {**(_told(skewed_ratio(kl, ones, groups, confidence)) or {}), "percentiles": percentiles(kl)},
+        "kl": {**(told_of(skewed_ratio(kl, ones, groups, confidence)) or {}), "percentiles": percentiles(kl)},
         "top1": {"mean": 1 - apart.value, "standard_error": apart.standard_error, "interval": interval},
     }
 
@@ -186,10 +194,3 @@ def _order(found: Answers, groups: NDArray[np.int64], confidence: float) -> Esti
     reach = t_quantile(0.5 + confidence / 2, mean.clusters - 1) * error
     ends = (max(0.0, value - reach), min(1.0, value + reach))
     return Estimate(value, error, ends, mean.clusters, len(first))
-
-
-def _told(estimate: Estimate | None) -> dict[str, Any] | None:
-    if estimate is None or not math.isfinite(estimate.value):
-        return None
-    interval = None if estimate.interval is None else list(estimate.interval)
-    return {"mean": estimate.value, "standard_error": estimate.standard_error, "interval": interval}

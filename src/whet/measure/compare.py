@@ -62,6 +62,8 @@ from whet.measure.sides import (
 from whet.measure.skills import compare_skills, score
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
+from whet.measure.vectors import ask_both as vectors_of_both
+from whet.measure.vectors import pooling, summarize_vectors
 from whet.messages import Message
 from whet.text import Amount, located_windows
 
@@ -296,9 +298,13 @@ class _Divergence(NamedTuple):
 def _divergence(engines: Sequence[Any], asked: _Asked, given: _Given, on_event: OnEvent) -> _Divergence:
     """Both models on the windows: what they predict, or the classes or scores that they give."""
     original, lighter = engines
-    if (task := engines[0].task if not is_gguf(asked.original) else "causal") in TASKS:
+    if (task := engines[0].task if not is_gguf(asked.original) else "causal") == "states":
+        pooled = pooling(Path(asked.original))
+        vectors = vectors_of_both(original.model, lighter.model, given.windows, asked.batch_tokens, pooled, on_event)
+        return _Divergence(summarize_vectors(vectors, given.clusters), vectors.identical, [])
+    if task in TASKS:
         found = ask_both(original.model, lighter.model, given.windows, asked.batch_tokens, on_event)
-        kind = kind_of(original.model.config.to_dict(), found.original.shape[1])
+        kind = kind_of(task, original.model.config.to_dict(), found.original.shape[1])
         return _Divergence(summarize_answers(found, kind, TASKS[task], given.clusters), found.identical, [])
     rows = rows_between(asked.original, asked.lighter)
     scores = divergence(original, lighter, given.windows, asked.batch_tokens, on_event, rows)

@@ -59,7 +59,7 @@ FIGURES = {
     "decode.speedup": Figure(Message("times faster at each new token, side by side"), False, "speed"),
     "memory": Figure(Message("peak memory over the original's"), True, "memory"),
 }
-# Of models that give scores; no gate is on them yet.
+# Of models that give scores or hidden states; no gate is on them yet.
 SCORES = {
     "difference": Figure(
         Message("mean difference of scores over their standard deviation"),
@@ -71,6 +71,18 @@ SCORES = {
     "order": Figure(
         Message("share of pairs in the same order"), False, "text", high=1.0, limit="min_order", default=0.95
     ),
+    "error": Figure(Message("relative error of hidden states"), True, "text", limit="max_error", default=0.1),
+    "cosine": Figure(
+        Message("cosine of the vectors of a text"), False, "text", high=1.0, limit="min_cosine", default=0.99
+    ),
+    "neighbours": Figure(
+        Message("share of texts with the same nearest one"),
+        False,
+        "text",
+        high=1.0,
+        limit="min_neighbours",
+        default=0.9,
+    ),
 }
 # Which figures on text there are, by what a model answers.
 ANSWERED = {
@@ -78,12 +90,14 @@ ANSWERED = {
     "classes": ("kl", "top1"),
     "decisions": ("kl", "top1"),
     "scores": ("difference", "order"),
+    "vectors": ("error", "cosine", "neighbours"),
 }
 _CALLED = {
     "predictions": Message("predictions of tokens"),
     "classes": Message("classes"),
     "decisions": Message("decisions"),
     "scores": Message("scores"),
+    "vectors": Message("hidden states"),
 }
 LIMITS = {figure.limit: figure for figure in (FIGURES | SCORES).values() if figure.limit is not None}
 
@@ -193,7 +207,8 @@ def _beside(shown: str, at: float, upper: bool, inside: bool) -> Message:
 def judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, Any]]:
     """One judgement a limit; a model that is its original on every token and item is judged without error bars."""
     measured = result["divergence"]
-    names = {"max_kl": "kl", "min_top1": "top1", "max_difference": "difference", "min_order": "order"}
+    names = {figure.limit: name for name, figure in (FIGURES | SCORES).items() if name in measured}
+    del names["max_ppl_ratio"]
     found = {limit: measured.get(name) or {"mean": None, "interval": None} for limit, name in names.items()}
     figures = {limit: (told["mean"], told["interval"]) for limit, told in found.items()}
     if measured["perplexity"] is not None:

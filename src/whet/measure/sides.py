@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from whet.anatomy import architecture_of, task_of
+from whet.anatomy import task_in
 from whet.checkpoint import Checkpoint, context_length, load_tokenizer, rows_between, size_on_disk
 from whet.checkpoint.gguf import is_gguf, read_gguf
 from whet.checkpoint.memory import available_memory
@@ -134,17 +134,22 @@ def must_say_tokens(original: str | Path) -> str:
     """What the original answers; refuses a model with a class head, which says no token."""
     if is_gguf(original):
         return "causal"
-    task = task_of(architecture_of(Checkpoint(original).config))
+    task = task_in(Checkpoint(original).config)
     if task in TASKS:
         raise UsageError(
-            "{folder} gives classes or scores and no tokens, so there is no token to measure. whet compare tells what "
-            "it kept of its classes or scores.",
+            "{folder} gives classes, scores or hidden states and no tokens, so there is no token to measure. whet "
+            "compare tells what it kept of these.",
             folder=original,
         )
     return task
 
 
-_UNITS = {"classification": Message("texts"), "tokens": Message("tokens")}
+_UNITS = {
+    "classification": Message("texts"),
+    "tokens": Message("tokens"),
+    "spans": Message("texts"),
+    "states": Message("texts"),
+}
 
 
 def answers_of(original: str | Path, lighter: str | Path) -> tuple[str, str]:
@@ -155,12 +160,12 @@ def answers_of(original: str | Path, lighter: str | Path) -> tuple[str, str]:
     if is_gguf(original):
         return "predictions", "causal"
     config = Checkpoint(original).config
-    task = task_of(architecture_of(config))
+    task = task_in(config)
     if task not in TASKS:
         return "predictions", must_say_tokens(original)
     theirs = {} if is_gguf(lighter) else Checkpoint(lighter).config
     labels = labels_of(config), labels_of(theirs)
-    if task_of(architecture_of(theirs)) != task or labels[0] != labels[1]:
+    if task_in(theirs) != task or labels[0] != labels[1]:
         raise UsageError(
             "{original} gives {count} labels for each of the {of}, and {lighter} does not. Give the original that the "
             "lighter model was made from.",
@@ -169,15 +174,15 @@ def answers_of(original: str | Path, lighter: str | Path) -> tuple[str, str]:
             count=labels[0],
             of=_UNITS[task],
         )
-    return kind_of(config, labels[0]), task
+    return kind_of(task, config, labels[0]), task
 
 
 def must_be_askable(original: str | Path, task: str, skills: Any, tasks: Any) -> None:
     """Raises UsageError where a model with a class head is asked what only one that writes can answer."""
     if task in TASKS and (skills is not None or tasks):
         raise UsageError(
-            "{folder} gives classes or scores and does not write, so it answers no questions. Leave skills and tasks "
-            "out.",
+            "{folder} gives classes, scores or hidden states and does not write, so it answers no questions. Leave "
+            "skills and tasks out.",
             folder=original,
         )
 

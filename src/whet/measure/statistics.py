@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -95,6 +96,14 @@ def skewed_ratio(
     low = min(ratio - turned(t) * error, ratio * math.exp(-min(t * error / ratio, 700.0)))
     high = max(ratio - turned(-t) * error, ratio * math.exp(min(t * error / ratio, 700.0)))
     return Estimate(ratio, error, (max(0.0, low), high), groups, found.count)
+
+
+def told_of(estimate: Estimate | None) -> dict[str, Any] | None:
+    """An estimate as a report has it; None where there is none, or none that is finite."""
+    if estimate is None or not math.isfinite(estimate.value):
+        return None
+    interval = None if estimate.interval is None else list(estimate.interval)
+    return {"mean": estimate.value, "standard_error": estimate.standard_error, "interval": interval}
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:

@@ -56,7 +56,7 @@ def limits(compare: Mapping[str, Any], say: Words) -> Table:
 
 def _limit(entry: Mapping[str, Any], say: Words) -> Row:
     limit, value = entry["limit"], entry["value"]
-    share, ratio = limit in ("min_top1", "min_order"), limit == "max_ppl_ratio"
+    share, ratio = limit in ("min_top1", "min_order", "min_neighbours"), limit == "max_ppl_ratio"
     at = percent(entry["at"], 0) if share else f"{entry['at']:g}"
     name = say(limit, at=at) if limit in _LIMITS else f"{limit} {at}"
     digits = 5 if ratio else 3
@@ -64,7 +64,8 @@ def _limit(entry: Mapping[str, Any], say: Words) -> Row:
     return Row(name, [shown, interval(entry["interval"], share, digits), _badge(entry["verdict"], say)])
 
 
-_LIMITS = ("max_kl", "min_top1", "max_ppl_ratio", "max_difference", "min_order", "min_shrink")
+_OF_STATES = ("max_error", "min_cosine", "min_neighbours")
+_LIMITS = ("max_kl", "min_top1", "max_ppl_ratio", "max_difference", "min_order", *_OF_STATES, "min_shrink")
 
 
 def _badge(verdict: str, say: Words) -> str:
@@ -140,6 +141,20 @@ def _divergence(measured: Mapping[str, Any], say: Words) -> Table:
 
 def _answers(measured: Mapping[str, Any], say: Words) -> list[tuple[str, str, str]]:
     """What a model with a class head kept: each figure's label, value and interval; of what nothing tells, a dash."""
+    if measured["kind"] == "vectors":
+        rows = []
+        for name in ("error", "cosine", "neighbours"):
+            told, part = measured[name], name == "neighbours"
+            shown = (
+                ("–", "")
+                if told is None
+                else (
+                    percent(told["mean"]) if part else with_error(told["mean"], told["standard_error"]),
+                    interval(told["interval"], part),
+                )
+            )
+            rows.append((say(f"vectors.{name}"), *shown))
+        return rows
     if measured["kind"] == "scores":
         mean, share = measured["difference"], measured["order"]
         labels = say("scores.difference"), say("scores.order")

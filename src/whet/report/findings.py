@@ -94,6 +94,13 @@ def _skills(compare: Mapping[str, Any], say: Words) -> list[Finding]:
 _BOTH = (("before", "original"), ("after", "lighter"))
 
 
+# By what a model gives: the share that tells what changed, and the limits on it.
+_ANSWERS = {
+    "scores": ("order", ("min_order", "max_difference")),
+    "vectors": ("neighbours", ("min_neighbours", "min_cosine", "max_error")),
+}
+
+
 def _text(compare: Mapping[str, Any], say: Words) -> list[Finding]:
     measured, found = compare["divergence"], []
     broken = {entry["limit"] for entry in compare["judgements"] if entry["verdict"] == "fail"}
@@ -102,12 +109,11 @@ def _text(compare: Mapping[str, Any], say: Words) -> list[Finding]:
         return "broken" if broken & {*limits} else "clear"
 
     if "answers" in measured:
-        scores = measured["kind"] == "scores"
-        told = measured["order" if scores else "top1"]
+        name, limits = _ANSWERS.get(measured["kind"], ("top1", ("min_top1", "max_kl")))
+        told = measured[name]
         if told is not None and told["mean"] < 1:
             shown = {"share": percent(1 - told["mean"]), "count": f"{measured['answers']:,}"}
-            limits = ("min_order", "max_difference") if scores else ("min_top1", "max_kl")
-            found.append(Finding(kind(*limits), say("worse.order" if scores else "worse.classes", **shown)))
+            found.append(Finding(kind(*limits), say(f"worse.{'classes' if name == 'top1' else name}", **shown)))
         return found
     perplexity, kl, top1 = measured["perplexity"], measured["kl"], measured["top1"]
     ratio = perplexity["ratio"]

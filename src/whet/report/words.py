@@ -53,6 +53,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "max_kl": ("KL at most {at}", "KL {at} 이하"),
     "min_top1": ("Same first choice at least {at}", "1순위 일치 {at} 이상"),
     "max_difference": ("Difference of scores at most {at}", "점수 차이 {at} 이하"),
+    "max_error": ("Error of hidden states at most {at}", "은닉 상태의 오차 {at} 이하"),
+    "min_cosine": ("Cosine of the vectors of a text at least {at}", "텍스트 벡터의 코사인 {at} 이상"),
+    "min_neighbours": ("Same nearest text at least {at}", "가장 가까운 텍스트 일치 {at} 이상"),
     "min_order": ("Pairs in the same order at least {at}", "같은 순서인 쌍 {at} 이상"),
     "max_ppl_ratio": ("Perplexity ratio at most {at}", "퍼플렉시티 비율 {at} 이하"),
     "min_shrink": ("At least {at} times smaller", "{at}배 이상 작게"),
@@ -95,6 +98,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "worse.classes": (
         "{share} of {count} answer(s) have another class first.",
         "답 {count}개 중 {share}의 클래스가 바뀌었습니다.",
+    ),
+    "worse.neighbours": (
+        "{share} of {count} text(s) have another nearest one.",
+        "텍스트 {count}개 중 {share}에서 가장 가까운 텍스트가 바뀌었습니다.",
     ),
     "worse.order": (
         "{share} of pairs of {count} scores are in the other order.",
@@ -175,6 +182,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "classes.top1": ("Same class", "클래스 일치"),
     "scores.difference": ("Difference of scores over their standard deviation", "점수 차이 ÷ 표준편차"),
     "scores.order": ("Pairs in the same order", "같은 순서인 쌍"),
+    "vectors.error": ("Relative error of hidden states", "은닉 상태의 상대 오차"),
+    "vectors.cosine": ("Cosine of the vectors of a text", "텍스트 벡터의 코사인"),
+    "vectors.neighbours": ("Same nearest text", "가장 가까운 텍스트 일치"),
+    "answers.marks": ("on {count} starts and ends", "시작·끝 위치 {count}개에서"),
     "answers.texts": ("on {count} text(s)", "텍스트 {count}개에서"),
     "answers.tokens": ("on {count} tokens", "토큰 {count}개에서"),
     "percentiles": ("KL of single tokens: so many are at or below", "토큰별 KL의 분포: 이 비율의 토큰이 그 값 이하"),

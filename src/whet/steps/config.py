@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from whet.anatomy import own_code
+from whet.anatomy import Piece, auto_class, own_code
 from whet.apply.job import Job
 from whet.apply.shards import Shards
 from whet.checkpoint import NAMED, atomic, empty_model, read_header, write_json
@@ -41,13 +41,13 @@ def write_config(out: Path, job: Job) -> None:
         return
     if job.storage.stock:
         config["quantization_config"] = quantization_config(
-            {piece.address: job.grids[piece.linears[0].address] for piece in job.pieces},
+            {_module(piece): job.grids[piece.linears[0].address] for piece in job.pieces},
             _dense(job),
-            job.anatomy.embedding.address,
+            job.anatomy.family.embedding,
             job.storage.dequantize,
         )
     else:
-        config |= whet_config(job.anatomy, job.grids, job.storage.decode)
+        config |= whet_config(job.anatomy, job.grids, auto_class(config), job.storage.decode)
     config.setdefault("dtype", str(job.dtype).removeprefix("torch."))
     write_json(out / "config.json", config)
 
@@ -59,10 +59,15 @@ def read_how(job: Job) -> dict[str, Any]:
     return {} if how == {"linears": plain} else {"reading": how}
 
 
+def _module(piece: Piece) -> str:
+    """What the model calls the module that a piece is in; experts, which it stacks, by their addresses."""
+    return piece.address if piece.held.expert is not None else piece.held.parameter.removesuffix(".weight")
+
+
 def _dense(job: Job) -> list[str]:
     """Modules of the type Linear that stay as they are, the head among them."""
     parts = job.anatomy
-    lighter = {piece.held.parameter.removesuffix(".weight") for piece in job.pieces}
+    lighter = {_module(piece) for piece in job.pieces}
     if parts.head is None and parts.embedding.address in job.grids:
         lighter.add(parts.family.head)
     model = empty_model(job.checkpoint, torch.float32)

@@ -17,11 +17,12 @@ from torch import Tensor
 from whet.anatomy import Anatomy, own_code
 from whet.apply.job import Job, compute_type, model_name, scale_dtype
 from whet.budget import check_plan, read_plan, tables
-from whet.checkpoint import Checkpoint, model_config
+from whet.checkpoint import Checkpoint
 from whet.checkpoint.memory import lacking
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
 from whet.formats.gguf.mixes import mixed_types
+from whet.formats.gguf.source import text_model
 from whet.grids import Grid, find_mix, leaves_group, parse_scheme
 from whet.messages import Message, first_of, listed
 from whet.pruning import Sparsity
@@ -267,7 +268,7 @@ def choose_grids(opened: Original, scheme: str, embed: str | None) -> dict[str, 
     `scheme` is a mix of llama.cpp's."""
     parts, scales = opened.parts, scale_dtype(opened.dtype)
     if (mix := find_mix(scheme)) is not None:
-        named = mixed_types(mix, parts, model_config(opened.checkpoint))
+        named = mixed_types(mix, parts, text_model(opened.checkpoint).config)
     else:
         named = dict.fromkeys((linear.address for linear in parts.linears()), scheme)
     if embed is not None:

@@ -39,6 +39,9 @@ from whet.steps.readme import readme
 from whet.strict import Note
 from whet.walk import STARVED, Journal
 
+# Figures on text of models that give scores or hidden states.
+_ANSWERED = ("difference", "order", "error", "cosine", "neighbours")
+
 
 def finish(
     job: Job, shards: Shards, verified: dict[str, Any], recipe: Mapping[str, Any], files: Mapping[str, str]
@@ -102,10 +105,10 @@ def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], not
 
 
 def _verified(verified: Mapping[str, Any]) -> dict[str, float]:
-    """What was measured on the verifying text, a figure each; of scores `difference` and `order`."""
+    """What was measured on the verifying text, a figure each; of scores and states theirs."""
     found = {name: verified[name] for name in ("kl", "top1") if name in verified}
     scores = verified.get("answers") or {}
-    return found | {name: scores[name]["mean"] for name in ("difference", "order") if scores.get(name)}
+    return found | {name: scores[name]["mean"] for name in _ANSWERED if scores.get(name)}
 
 
 def _without_mask(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, described, without_head
+from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, family_of
 from whet.checkpoint import Checkpoint, about_left_out, empty_model, inside, model_config, read_card, refuse_unfinished
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
@@ -21,6 +21,7 @@ from whet.targets import Target, check_family
 from whet.walk.look import look
 
 _FEW = 0.02  # of the weights in blocks: routers, convolutions and the like
+_TIED = "tie_word_embeddings"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def about_original(opened: Original, window: int, material: Material) -> list[Me
             )
         )
     if parts.unnamed:
-        notes.append(Message("copied unchanged, as no table names them: {names}", names=", ".join(parts.unnamed)))
+        notes.append(_copied(opened))
     if parts.dropped:
         notes.append(
             Message("{name} left out: it is a copy of the embedding, to which config.json ties it", name=parts.dropped)
@@ -111,16 +112,30 @@ def _about_left(opened: Original) -> list[Message]:
     ]
 
 
+def _copied(opened: Original) -> Message:
+    """A note on the tensors that no table names. Of a larger model the parts around its text model are named."""
+    parts = opened.parts
+    if not parts.family.leads:
+        return Message("copied unchanged, as no table names them: {names}", names=", ".join(parts.unnamed))
+    beside = [name for name in parts.unnamed if parts.family.own_name(parts.name(name)) is None]
+    modules = sorted({".".join(parts.name(name).split(".")[:2]) for name in beside})
+    return Message(
+        "a text model inside a larger one is compressed; what is around it is copied unchanged: {count} tensors of "
+        "{size:.3g} MB ({names})",
+        count=len(beside),
+        size=sum(opened.checkpoint.tensors[name].nbytes for name in beside) / 1e6,
+        names=first_of(modules, 6),
+    )
+
+
 def _untie(checkpoint: Checkpoint) -> bool:
     """Whether config.json, or the family where it says nothing, ties a stored head to an embedding of other values; its
     entry is then set right in memory.
 
     transformers keeps both tensors in that case, whatever the config says.
     """
-    family = FAMILIES.get(str(checkpoint.config.get("model_type", ""))) or described(
-        checkpoint.config, checkpoint.shapes
-    )
-    if family is None or not checkpoint.config.get("tie_word_embeddings", family.ties):
+    family = family_of(checkpoint.config, checkpoint.tensors)
+    if family is None or not (family.entries or checkpoint.config).get(_TIED, family.ties):
         return False
     wanted = {f"{family.head}.weight", f"{family.embedding}.weight"}
     names = [name for name in checkpoint.tensors if family.module_name(name) in wanted]
@@ -128,7 +143,9 @@ def _untie(checkpoint: Checkpoint) -> bool:
         return False
     same = torch.equal(*(checkpoint.read(name) for name in names))
     if not same:
-        checkpoint.config["tie_word_embeddings"] = False
+        checkpoint.config[_TIED] = False
+        if isinstance(text := checkpoint.config.get("text_config"), dict):
+            checkpoint.config["text_config"] = {**text, _TIED: False}
     return not same
 
 
@@ -138,7 +155,7 @@ def _part(checkpoint: Checkpoint) -> bool:
     For transforms that change the two differently.
     """
     family = FAMILIES.get(str(checkpoint.config.get("model_type", "")))
-    if family is None or not family.writes or not checkpoint.config.get("tie_word_embeddings", family.ties):
+    if family is None or not family.writes or not checkpoint.config.get(_TIED, family.ties):
         return False
     stored = {family.module_name(name): name for name in checkpoint.tensors}
     head, embedding = f"{family.head}.weight", f"{family.embedding}.weight"
@@ -146,7 +163,7 @@ def _part(checkpoint: Checkpoint) -> bool:
         return False  # which `anatomy` refuses by name
     if head not in stored:
         checkpoint.repeat(head, stored[embedding])
-    checkpoint.config["tie_word_embeddings"] = False
+    checkpoint.config[_TIED] = False
     return True
 
 
@@ -161,14 +178,15 @@ def _check_shapes(checkpoint: Checkpoint, parts: Anatomy) -> None:
                 raise _misshapen(checkpoint, name, parameter.shape)
         return
     stored_as = {parts.name(stored): stored for stored in checkpoint.tensors}
-    expected = {stored_as.get(n, n): tuple(p.shape) for n, p in model.named_parameters()}
+    own = {n: p for n, p in model.named_parameters() if parts.family.own_name(n) is not None}
+    expected = {stored_as.get(n, n): tuple(p.shape) for n, p in own.items()}
     expected = _unstacked(checkpoint, parts, expected)
     for name, shape in expected.items():
         stored = checkpoint.tensors.get(name)
         if stored is None:
             if parts.head is None and name == f"{parts.family.head}.weight":
                 continue
-            raise without_head(checkpoint.config, str(checkpoint.path)) or UsageError(
+            raise UsageError(
                 "{folder}: tensor {name} is missing, which config.json asks for. The folder is incomplete or its "
                 "config is another model's; download it again.",
                 folder=checkpoint.path,

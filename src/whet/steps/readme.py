@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from whet.anatomy import AUTO
+from whet.anatomy import auto_class
 from whet.apply.job import Job
 from whet.budget import tables
 from whet.checkpoint import ADAPTER
@@ -139,6 +139,13 @@ def _kept(verified: Mapping[str, Any], before: str) -> str:
             "positions."
         )
     count = f"{answers['answers']} {answers['of']}"
+    if answers["kind"] == "vectors":
+        error, cosine, near = answers["error"], answers["cosine"], answers["neighbours"]
+        kept = "" if near is None else f", and {near['mean']:.2%} of {count} have the same nearest one"
+        return (
+            f"hidden states differ from {before} by {with_error(error['mean'], error['standard_error'])} of their "
+            f"size; the vectors of a text ({answers['pooling']} pooling) have a cosine of {cosine['mean']:.5f}{kept}."
+        )
     if answers["kind"] != "scores":
         kl, top1 = answers["kl"], answers["top1"]
         return (
@@ -156,7 +163,7 @@ def _kept(verified: Mapping[str, Any], before: str) -> str:
 
 def loading(job: Job, more: str = "") -> list[str]:
     """The lines that load it in transformers, with `more` arguments."""
-    kind = AUTO[job.anatomy.task]
+    kind = auto_class(job.checkpoint.config)
     return [
         "",
         "```python",

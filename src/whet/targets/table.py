@@ -78,6 +78,7 @@ GGUF_FAMILIES = (
     "mixtral",
     "qwen3_moe",
     *("exaone4", "smollm3", "olmo2", "olmo3", "granite", "stablelm", "starcoder2", "glm4", "cohere2", "seed_oss"),
+    *("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"),
     *("ernie4_5", "hunyuan_v1_dense", "falcon", "gpt_neox", "qwen2_moe"),
 )
 

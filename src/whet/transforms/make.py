@@ -135,7 +135,7 @@ def transformed_bytes(job: Job) -> int:
 
 def foldable(job: Job, index: int) -> tuple[list[Group], list[Unfolded]]:
     """The groups of a block that have anything to round, on grids whose rows are scaled apart."""
-    groups, left = fold_groups(job.anatomy, job.checkpoint.config, index)
+    groups, left = fold_groups(job.anatomy, index)
     found = []
     turns = job.folding.rotates
     if turns:
@@ -247,7 +247,7 @@ class _Maker:
         held = Held(self.job, self.types, self.job.anatomy.block_tensors[index])
         told: dict[str, dict[str, Any]] = {}
         if self.folding.stream:
-            touched = stream(self.job.anatomy, self.job.checkpoint.config, index)
+            touched = stream(self.job.anatomy, index)
             for group in touched.read:
                 held.fold_norm(group)
                 held.turn_inputs(group, self.rotations[STREAM])

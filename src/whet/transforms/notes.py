@@ -78,10 +78,11 @@ def judged_whole(kl: Mapping[str, float], solver: str) -> Message:
 def check_judged(job: Job) -> None:
     """Raises UsageError where a transform is chosen by KL and the model gives scores, which have none."""
     config = job.checkpoint.config
-    if job.folding.judged and job.anatomy.task in TASKS and kind_of(config, labels_of(config)) == "scores":
+    task = job.anatomy.task
+    if job.folding.judged and task in TASKS and kind_of(task, config, labels_of(config)) in ("scores", "vectors"):
         raise UsageError(
-            "--transform {kind} is judged by the KL of predictions, and {model} gives scores. Name a transform: "
-            "{known}.",
+            "--transform {kind} is judged by the KL of predictions, and {model} gives scores or states. Name a "
+            "transform: {known}.",
             kind=job.transform,
             model=job.name,
             known="smooth, awq, rotate",

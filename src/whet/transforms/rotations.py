@@ -134,7 +134,7 @@ def learned(
 
 def _columns(job: Job, index: int, heads: Sequence[Group]) -> dict[str, str]:
     """By address, the name of the rotation of a linear's inputs in block `index`, where these are turned."""
-    touched = stream(job.anatomy, job.checkpoint.config, index)
+    touched = stream(job.anatomy, index)
     found = {linear.address: STREAM for group in touched.read for linear in group.readers}
     return found | {linear.address: group.name for group in heads for linear in group.readers}
 
@@ -142,7 +142,7 @@ def _columns(job: Job, index: int, heads: Sequence[Group]) -> dict[str, str]:
 def _turned(job: Job, folder: Path, index: int, heads: Sequence[Group]) -> list[Turned]:
     """The linears of block `index` that are rounded, between the rotations they are turned by."""
     checkpoint = job.checkpoint
-    touched = stream(job.anatomy, checkpoint.config, index)
+    touched = stream(job.anatomy, index)
     columns = _columns(job, index, heads)
     rows = {linear.address: STREAM for linear in touched.writers}
     rows |= {group.giver.address: group.name for group in heads if group.giver is not None}

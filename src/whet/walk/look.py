@@ -76,10 +76,11 @@ def look(checkpoint: Checkpoint, parts: Anatomy) -> Family | Message:
 class _Look:
     def __init__(self, checkpoint: Checkpoint, parts: Anatomy) -> None:
         self.checkpoint, self.parts = checkpoint, parts
-        if parts.task != "causal":
-            raise _Unfound(Message("it does not predict the next token"))
-        modules = {parts.name(name).rpartition(".")[0] for name in parts.other_tensors}
-        self.beside = tuple(sorted(modules - {parts.embedding.address, parts.family.head}))
+        if parts.task == "seq2seq":
+            raise _Unfound(Message("it has an encoder and a decoder"))
+        named = [name for name in map(parts.name, parts.other_tensors) if parts.family.own_name(name) is not None]
+        modules = {name.rpartition(".")[0] for name in named}
+        self.beside = tuple(sorted(modules - {parts.family.embedding, parts.family.head}))
         self.table = checkpoint.read(parts.embedding.parameter)
         self.tokens = torch.arange(3, 3 + _TOKENS)[None] % parts.embedding.shape[0]
 
@@ -100,6 +101,8 @@ class _Look:
             raise _Unfound(Message("its blocks run one at a time give something else than the whole model"))
         paths = [[path for path in block if path in names] for block in self.paths]
         family = dataclasses.replace(family, alternatives=kinds_of(paths, names))
+        if self.parts.task != "causal":
+            return family
         return self._with_head(family, skeleton, skeleton.load_norm()(hidden))
 
     def _with_linears(self, family: Family) -> Family:
@@ -141,7 +144,7 @@ class _Look:
             yield
 
     def _tupled(self, skeleton: Skeleton) -> int:
-        """How many values the tuple has that blocks give, of which hidden states are the first; 0 without a tuple."""
+        """How many values blocks give in a tuple, of which hidden states are the first; 0 where they give none."""
         given: list[Call] = []
 
         def take(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -185,6 +188,8 @@ class _Look:
             )
         with self._embedded(skeleton), hooked(handles):
             skeleton.enter(self.tokens)
+        if self.parts.task != "causal":
+            return ""  # whatever follows the blocks is run with what the model ends in
         if len(called) > 1:
             raise _Unfound(Message("several modules follow its blocks ({names})", names=", ".join(called)))
         return called[0] if called else ""
@@ -263,7 +268,7 @@ class _Look:
         factor = float((logits * plain).sum() / plain.square().sum())
         if _alike(logits, factor * plain) and (not bias or abs(factor - 1) < _CLOSE):
             return family if abs(factor - 1) < _CLOSE else dataclasses.replace(family, logit_factor=factor)
-        for entry, bound in vars(skeleton.model.config).items():
+        for entry, bound in vars(skeleton.model.config.get_text_config()).items():
             if _BOUND in entry and isinstance(bound, float) and _alike(logits, torch.tanh(plain / bound) * bound):
                 return dataclasses.replace(family, softcap=entry)
         raise _Unfound(Message("its logits are no multiple of what its head's table gives"))

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
 
 from whet.anatomy import Anatomy, Linear
-from whet.checkpoint import Checkpoint, empty_model
+from whet.checkpoint import Checkpoint, answer_of, empty_model
+from whet.checkpoint.modeling_whet import compute_buffers
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -75,16 +75,7 @@ class Skeleton:
             self.model.set_experts_implementation("eager")
         self.model.requires_grad_(False)
         self.blocks = [self.model.get_submodule(prefix.removesuffix(".")) for prefix in anatomy.prefixes]
-        # rotary frequencies and the like are in no file: they are computed from the config, some of them by the model
-        made = [m for m in self.model.modules() if any(b is not None and b.is_meta for b in m._buffers.values())]
-        for module in made:
-            for name, buffer in module._buffers.items():
-                if buffer is not None and buffer.is_meta:
-                    module._buffers[name] = torch.empty_like(buffer, device=device)
-        owners = {m: o for o in self.model.modules() if isinstance(o, PreTrainedModel) for m in o.modules()}
-        for module, owner in owners.items():
-            if module in made or (made and module is owner):
-                owner._init_weights(module)  # type: ignore[no-untyped-call]
+        compute_buffers(self.model, device)
 
     def load_block(self, index: int) -> nn.Module:
         """Block `index` with the original's weights, in float32 on the device; experts are stacked as the model is."""
@@ -116,7 +107,7 @@ class Skeleton:
         name, factor = family.norm, family.logit_factor
         if family.logit_scale:
             entry, power = family.logit_scale
-            factor *= float(getattr(self.model.config, entry)) ** power
+            factor *= float(getattr(self.model.config.get_text_config(), entry)) ** power
         if name:
             self.load_beside(name)
         norm = self.model.get_submodule(name) if name else nn.Identity()
@@ -126,8 +117,8 @@ class Skeleton:
         """`hidden` as a block gives it."""
         if self.handed is not None:
             return (hidden, *self.handed)
-        values = self.anatomy.family.tupled
-        return (hidden, *[None] * (values - 1)) if values else hidden
+        tupled = self.anatomy.family.tupled
+        return (hidden, *[None] * (tupled - 1)) if tupled else hidden
 
     def load_beside(self, *modules: str) -> None:
         """Bring in everything stored for `modules` outside the blocks, but for the embedding and a head of its own."""
@@ -152,7 +143,7 @@ class Skeleton:
     def bound(self) -> float | None:
         """What the model keeps its logits below, smoothly, if it does."""
         softcap = self.anatomy.family.softcap
-        return getattr(self.model.config, softcap, None) or None if softcap else None
+        return getattr(self.model.config.get_text_config(), softcap, None) or None if softcap else None
 
     @functools.cached_property
     def bias(self) -> Tensor | None:
@@ -196,18 +187,27 @@ class Skeleton:
             module.weight = nn.Parameter(table[rows].float(), requires_grad=False)  # type: ignore[assignment]
             return (places,)
 
+        def whole(module: nn.Module, *_: Any) -> None:
+            # larger models read a row of it themselves, beside looking tokens up
+            module.weight = nn.Parameter(table, requires_grad=False)  # type: ignore[assignment]
+
         empty = [(module.weight, module.padding_idx) for module in modules]
         # some families ask the weight where it is before they look anything up
         there = torch.empty((), device=self.device).expand(table.shape)
         for module in modules:
             module.weight = nn.Parameter(there, requires_grad=False)  # type: ignore[assignment]
             module.padding_idx = None  # type: ignore[assignment]  # it is no row of the few that are looked up
-        hooks = [module.register_forward_pre_hook(look_up) for module in modules]
+            whole(module)
+        hooks = [
+            hook
+            for module in modules
+            for hook in (module.register_forward_pre_hook(look_up), module.register_forward_hook(whole))
+        ]
         try:
-            yield
+            with hooked(hooks):
+                yield
         finally:
-            for hook, module, before in zip(hooks, modules, empty, strict=True):
-                hook.remove()
+            for module, before in zip(modules, empty, strict=True):
                 module.weight, module.padding_idx = before  # type: ignore[assignment]
 
     def enter(self, tokens: Tensor) -> tuple[Tensor, list[Call]]:
@@ -284,17 +284,21 @@ class Skeleton:
         tokens = tokens.to(self.device)
         if len(self.starts) > 1:
             return self.model(input_ids=tokens, decoder_input_ids=tokens, use_cache=False)
-        return self.model.base_model(input_ids=tokens, use_cache=False)
+        body = self.model.base_model
+        if body is self.model and self.anatomy.family.place:  # a larger model whose head is in its text model
+            body = self.model.get_submodule(self.anatomy.family.place).base_model
+        with _here(body, self.device):
+            return body(input_ids=tokens, use_cache=False)
 
     def _class_head(self) -> list[str]:
         """Modules of a head that gives classes, which families do not name; nothing of models that say tokens."""
-        if self.anatomy.task not in ("classification", "tokens"):
+        if self.anatomy.task not in ("classification", "tokens", "spans"):
             return []
         return sorted({self.anatomy.name(stored).rpartition(".")[0] for stored in self.anatomy.unnamed})
 
     def outputs(self, tokens: Tensor, hidden: Tensor, table: Tensor | None = None) -> Tensor:
         """What the model makes of `hidden [b, L, hidden]` after its last block and norm: logits of every position or
-        text.
+        text, or as `answer_of`.
 
         For models that end in more than a table. table: the lighter embedding, where the head is tied to it.
         """
@@ -310,15 +314,18 @@ class Skeleton:
                 head.weight = nn.Parameter(table.to(self.device, torch.float32), requires_grad=False)
         given = self._given(hidden)
         embeddings = [self.model.get_submodule(name) for name in (family.embedding, *family.shared)]
+        widths = [module.weight.shape[1] for module in embeddings]
         norms = [self.model.get_submodule(name) for name in self._norms()]
         tokens = tokens.to(self.device)
         several = {"decoder_input_ids": tokens} if len(self.starts) > 1 else {}
         with contextlib.ExitStack() as stubs:
             stubs.enter_context(torch.no_grad())
             stubs.enter_context(_stub([*self.blocks], lambda _i, _h, _a, _k: given))
-            stubs.enter_context(_stub(embeddings, lambda _i, _t, _a, _k: hidden))
+            stubs.enter_context(_blank(embeddings, self.device))
+            stubs.enter_context(_stub(embeddings, lambda i, t, _a, _k: hidden.new_zeros(*t.shape, widths[i])))
             stubs.enter_context(_stub(norms, lambda _i, x, _a, _k: x))
-            out = self.model(input_ids=tokens, **several).logits
+            stubs.enter_context(_here(self.model.base_model, self.device))
+            out = answer_of(self.model(input_ids=tokens, **several))
         if tied:
             head.weight = nn.Parameter(head.weight.to("meta"), requires_grad=False)
         return out
@@ -341,6 +348,35 @@ def _emptied(whole: nn.Module) -> None:
         for name, value in module._parameters.items():
             if value is not None and not value.is_meta:
                 module._parameters[name] = nn.Parameter(value.to("meta"), requires_grad=False)
+
+
+@contextlib.contextmanager
+def _here(model: nn.Module, device: str) -> Iterator[None]:
+    """`model` is on `device` to whoever asks its first parameter, as larger models do before they hand tokens on."""
+    name, first = next(model.named_parameters())
+    owner, leaf = model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+    if first.is_meta:
+        zeros = torch.zeros((1,) * first.dim(), device=device).expand(first.shape)
+        owner._parameters[leaf] = nn.Parameter(zeros, requires_grad=False)
+    try:
+        yield
+    finally:
+        if first.is_meta:
+            owner._parameters[leaf] = first
+
+
+@contextlib.contextmanager
+def _blank(embeddings: list[nn.Module], device: str) -> Iterator[None]:
+    """Embeddings have zeros for rows, which take no memory: larger models read one of them beside looking tokens up."""
+    before = [module.weight for module in embeddings]
+    for module, weight in zip(embeddings, before, strict=True):
+        zeros = torch.zeros(1, 1, device=device).expand(weight.shape)  # type: ignore[arg-type]
+        module.weight = nn.Parameter(zeros, requires_grad=False)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module, weight in zip(embeddings, before, strict=True):
+            module.weight = weight
 
 
 @contextlib.contextmanager

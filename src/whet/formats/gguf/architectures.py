@@ -31,7 +31,8 @@ class Architecture:
     None where they stay. shifted: norms are stored as one plus the weight. transposed: linears of blocks are stored
     `[in, out]` by transformers. always_tied: it has no head of its own. square: heads times their width must be the
     hidden width. factors: the tensor that takes rotary frequencies, by their kind. unbiased: config entries of
-    biases that its code does not read. prefix: what some checkpoints leave out before the names of tensors.
+    biases that its code does not read. prefix: what some checkpoints leave out before the names of tensors. beside:
+    settings that the config of the model around a text model tells.
     """
 
     arch: MODEL_ARCH
@@ -46,6 +47,7 @@ class Architecture:
     factors: tuple[str, ...] = ()
     unbiased: tuple[str, ...] = ()
     prefix: str = ""
+    beside: Callable[[Any], Settings] | None = None
 
     @property
     def name(self) -> str:
@@ -90,6 +92,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mixtral": Architecture(MODEL_ARCH.LLAMA, of.mixtral, order=halves),
     "qwen2": Architecture(MODEL_ARCH.QWEN2, of.rotary, square=True),
     "qwen3": Architecture(MODEL_ARCH.QWEN3, of.rotary, unbiased=("attention_bias",)),
+    "qwen2_vl_text": Architecture(MODEL_ARCH.QWEN2VL, of.three_axes, square=True),
+    "qwen2_5_vl_text": Architecture(MODEL_ARCH.QWEN2VL, of.three_axes, square=True),
+    "qwen3_vl_text": Architecture(
+        MODEL_ARCH.QWEN3VL, of.three_axes, unbiased=("attention_bias",), beside=of.deep_images
+    ),
     "qwen3_moe": Architecture(MODEL_ARCH.QWEN3MOE, of.qwen3_moe),
     "gemma2": Architecture(
         MODEL_ARCH.GEMMA2, of.gemma(2), activations=("gelu_pytorch_tanh",), shifted=True, always_tied=True
@@ -145,10 +152,15 @@ def find_architecture(config: Any, source: str) -> Architecture:
     return row
 
 
-def settings_of(config: Any, row: Architecture, source: str) -> tuple[Settings, dict[str, Tensor]]:
-    """The file's settings with the architecture's prefix, and tensors that are computed from the config."""
+def settings_of(
+    config: Any, row: Architecture, source: str, larger: Any | None = None
+) -> tuple[Settings, dict[str, Tensor]]:
+    """The file's settings with the architecture's prefix, and tensors that are computed from the config. larger: the
+    config of the model that the text model is inside of."""
     try:
         found = row.settings(config)
+        if row.beside is not None and larger is not None:
+            found |= row.beside(larger)
         rope, tensors = of.rope_settings(config, row.factors) if "rope.dimension_count" in found else ({}, {})
     except UsageError as error:
         raise _not(source, row, "{why}", why=error.message) from error

@@ -45,19 +45,20 @@ def mixed_types(mix: str, parts: Anatomy, config: Any) -> dict[str, str]:
     found = {}
     for index, linears in enumerate(parts.blocks):
         for linear in linears:
-            kind = _kind(linear, find)
+            kind = _kind(linear, parts, find)
             found[linear.address] = _of_block(mix, kind, index, model)
     for linear in tables(parts):
         found[linear.address] = _of_table(mix, linear, parts.tied)
     return found
 
 
-def _kind(linear: Linear, find: Any) -> str:
+def _kind(linear: Linear, parts: Anatomy, find: Any) -> str:
     """What llama.cpp calls the tensor that holds it, without block number: `attn_v`, `ffn_down`."""
     expert = EXPERT.fullmatch(f"{linear.address}.weight")
     if expert is not None and expert[3] in EXPERT_PARTS:
         return f"ffn_{EXPERT_PARTS[expert[3]]}"
-    name: str | None = find(linear.parameter) or find(f"{linear.address}.weight")
+    own = parts.family.own_name(parts.name(linear.parameter)) if parts.family.entries else linear.parameter
+    name: str | None = find(own) or find(f"{linear.address}.weight")
     return "" if name is None else name.split(".")[2]
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -32,6 +33,17 @@ def common(config: Any) -> Settings:
 def rotary(config: Any) -> Settings:
     """Rotary positions and RMS norms."""
     return _rotated(config) | {"attention.layer_norm_rms_epsilon": float(config.rms_norm_eps)}
+
+
+def three_axes(config: Any) -> Settings:
+    """Rotary positions of time, height and width, which are one number where there is only text."""
+    sections = list(config.rope_parameters["mrope_section"])
+    return rotary(config) | {"rope.dimension_sections": np.array([*sections, 0], dtype=np.int32)}
+
+
+def deep_images(larger: Any) -> Settings:
+    """How many of the first blocks are given more of an image, whose rows in llama.cpp are that much wider."""
+    return {"n_deepstack_layers": len(larger.vision_config.deepstack_visual_indexes)}
 
 
 def _rotated(config: Any) -> Settings:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from whet.checkpoint import Checkpoint
+from whet.anatomy import family_of
+from whet.checkpoint import Checkpoint, model_config
 from whet.checkpoint.modeling_whet import codes_of, decode, parts_of, unpack
 from whet.checkpoint.table import check_stored
 from whet.errors import UsageError
@@ -28,6 +29,26 @@ class Stored:
     shape: tuple[int, ...]
     coded: bool
     linear: bool = False
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """What a file holds of a folder: the text model's `config`, and what it calls a stored tensor by itself (`own`),
+    None for one of a tower around it. larger: the config of the model around it, if it is inside one."""
+
+    config: Any
+    own: Callable[[str], str | None]
+    larger: Any | None = None
+
+
+def text_model(checkpoint: Checkpoint) -> TextModel:
+    """The text model of `checkpoint`, which is all of it unless it is inside a larger one."""
+    config, family = model_config(checkpoint), family_of(checkpoint.config, checkpoint.tensors)
+    if family is None or not family.entries:
+        return TextModel(config, lambda stored: stored)
+    inner = config.get_text_config()
+    inner.tie_word_embeddings = family.ties
+    return TextModel(inner, lambda stored: family.own_name(family.module_name(stored)), config)
 
 
 class Source:

@@ -27,7 +27,6 @@ from whet.checkpoint import (
     empty_model,
     gguf_entries,
     load_tokenizer,
-    model_config,
     quiet_transformers,
     read_factors,
     read_map,
@@ -44,7 +43,7 @@ from whet.formats.gguf.architectures import (
     tensor_name,
 )
 from whet.formats.gguf.blocks import FLOAT_BYTES, FLOAT_TYPES, float_rows, row_bytes
-from whet.formats.gguf.source import Source
+from whet.formats.gguf.source import Source, TextModel, text_model
 from whet.formats.gguf.tokenizers import fitting_name, vocabulary
 from whet.messages import Message, to_json
 from whet.strict import parse_json
@@ -58,6 +57,11 @@ _FILE_TYPES = {
 # Read in float32 by llama.cpp whatever the file says, or too small to be worth less: router and learned positions.
 _PLAIN = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "position_embd.weight")
 _IGNORED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
+# Of a model that reads images, a file holds what reads text.
+_TEXT_ALONE = Message(
+    "the .gguf holds the text model alone: for images llama.cpp takes a second file of the original's vision tower, "
+    "which its own converter writes (convert_hf_to_gguf.py --mmproj)"
+)
 
 
 @dataclass(frozen=True)
@@ -150,11 +154,12 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
             "{type} is no type for an original: give f32, f16 or bf16, or compress it for the others.", type=kind
         )
     empty_model(checkpoint, torch.float32)  # what no model can be built of has no file either
-    config = model_config(checkpoint)
+    text = text_model(checkpoint)
+    config = text.config
     row = find_architecture(config, where)
-    settings, computed = settings_of(config, row, where)
+    settings, computed = settings_of(config, row, where, text.larger)
     source = Source(checkpoint, linears)
-    tensors = _place(source, row, config, kind)
+    tensors = _place(source, row, text, kind)
     tensors += [Placed(name, "F32", tuple(value.shape), value=value) for name, value in computed.items()]
     by_name = {tensor.name: tensor for tensor in tensors}
     if "token_embd.weight" not in by_name:
@@ -163,10 +168,11 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
         )
     with quiet_transformers():
         tokenizer = load_tokenizer(checkpoint.path)
-    ends = _ends(checkpoint)
+    ends = _ends(checkpoint, config)
     words = vocabulary(tokenizer, by_name["token_embd.weight"].shape[0], where, ends)
     layout = Layout(row.name, {}, tensors, source)
     layout.notes += remarks(config, row, settings, by_name)
+    layout.notes += [_TEXT_ALONE] if text.larger is not None else []
     named = fitting_name((known.get("base_model") or {}).get("name") or checkpoint.path.resolve().name, words)
     layout.notes = [*words.notes, *layout.notes]
     layout.entries = {
@@ -176,19 +182,20 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
         **words.entries,
     }
     if "adapter" in known:
-        layout.adapter = _adapter(layout, row, config)
+        layout.adapter = _adapter(layout, row, text)
     return layout
 
 
-def _adapter(layout: Layout, row: Architecture, config: Any) -> Layout:
+def _adapter(layout: Layout, row: Architecture, text: TextModel) -> Layout:
     """The file of the folder's adapter: `NAME.lora_a` `[r, in]` and `NAME.lora_b` `[out, r]`, bit for bit.
 
     llama.cpp divides by each tensor's own rank unless alpha is 0, and adds the product as it is then.
     """
-    folder, find = layout.source.checkpoint.path, tensor_name(row, config.num_hidden_layers)
+    folder, find = layout.source.checkpoint.path, tensor_name(row, text.config.num_hidden_layers)
     tensors: list[Placed] = []
     for module, (b, a) in read_factors(adapter_file(folder)).items():
-        name = find(f"{module}.weight")
+        own = text.own(f"{module}.weight")
+        name = None if own is None else find(own)
         if name is None:
             raise UsageError(
                 "{folder}: its adapter names {module}, which has no place in {name} of llama.cpp.",
@@ -196,7 +203,7 @@ def _adapter(layout: Layout, row: Architecture, config: Any) -> Layout:
                 module=module,
                 name=row.name,
             )
-        order = _order(row, config, name, len(b))  # as the rows of the tensor that it is added to
+        order = _order(row, text.config, name, len(b))  # as the rows of the tensor that it is added to
         kind = FLOAT_TYPES[a.dtype]
         for part, value in (("lora_a", a), ("lora_b", b if order is None else b[order])):
             tensors.append(Placed(f"{name}.{part}", kind, tuple(value.shape), value=value))
@@ -236,22 +243,25 @@ def write_gguf(layout: Layout, path: str | Path) -> GgufFile:
     return written
 
 
-def _place(source: Source, row: Architecture, config: Any, kind: str | None) -> list[Placed]:
-    """Every tensor of the folder in the order of the folder; refuses one that has no place."""
+def _place(source: Source, row: Architecture, text: TextModel, kind: str | None) -> list[Placed]:
+    """Every tensor of the text model in the order of the folder; refuses one that has no place."""
+    config = text.config
     find = tensor_name(row, config.num_hidden_layers)
     experts: dict[str, dict[int, str]] = {}
     placed: list[Placed] = []
     for name, stored in source.tensors.items():
         if name.endswith(_IGNORED):
             continue
-        expert = EXPERT.fullmatch(name)
+        if (own := text.own(name)) is None:
+            continue
+        expert = EXPERT.fullmatch(own)
         if expert is not None and expert[3] in EXPERT_PARTS:
             stack = f"blk.{expert[1]}.ffn_{EXPERT_PARTS[expert[3]]}_exps.weight"
             if stack not in experts:
                 placed.append(Placed(stack, "", ()))
             experts.setdefault(stack, {})[int(expert[2])] = name
             continue
-        target = find(name)
+        target = find(own)
         if target is None:
             raise UsageError(
                 "{folder}: tensor {tensor} has no place in the architecture {name} of llama.cpp. It cannot be written "
@@ -353,14 +363,14 @@ def _general(layout: Layout, known: Mapping[str, Any], name: str) -> dict[str, A
     return entries
 
 
-def _ends(checkpoint: Checkpoint) -> Sequence[int]:
+def _ends(checkpoint: Checkpoint, config: Any) -> Sequence[int]:
     """Ids that end a text, as generation_config.json or config.json names them."""
     file = checkpoint.path / "generation_config.json"
     try:
         said = parse_json(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise UsageError("{file} is not valid JSON ({error}). Download it again.", file=file, error=error) from error
-    found = said.get("eos_token_id", checkpoint.config.get("eos_token_id"))
+    found = said.get("eos_token_id", checkpoint.config.get("eos_token_id", getattr(config, "eos_token_id", None)))
     return [found] if isinstance(found, int) else [end for end in found or [] if isinstance(end, int)]
 
 

@@ -1,0 +1,169 @@
+"""Models that read images or sounds beside text: the text model is compressed, what is around it stays bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import models
+from larger_models import IMAGE, MODELS, image_inputs, make
+from whet.anatomy import anatomy, auto_class, task_in
+from whet.checkpoint import Checkpoint, load_model, size_on_disk
+from whet.checkpoint.verify import verify
+from whet.engines.opening import generate
+from whet.engines.torch import outputs
+from whet.errors import UsageError
+from whet.formats.export import export
+from whet.measure.compare import compare
+from whet.recipe.compress import compress
+from whet.recipe.inspect import inspect
+from whet.steps.original import open_original
+from whet.targets import find_target
+from whet.walk import Walk
+
+TEXT: dict[str, Any] = {"text": models.documents(14), "samples": 8, "window": 24}
+TOKENS = torch.randint(2, 250, (2, 20), generator=torch.Generator().manual_seed(0))
+# a family, what it is compressed with, and whether its text model has a row
+WRITTEN = {
+    "gemma3": ({"scheme": "int4-g32"}, True),
+    "llava": ({"scheme": "int4z-g32", "transform": "awq"}, True),
+    "qwen2_5_vl": ({"bits": 14.0}, True),
+    "qwen3_vl": ({"scheme": "int3z-g32", "target": "whet"}, True),
+    "mistral3": ({"scheme": "int8s", "embed": "int8s"}, True),
+    "smolvlm": ({"scheme": "int3s-g32", "solver": "tuned"}, True),
+    "idefics3": ({"scheme": "int4-g32"}, True),
+    "llava_next": ({"scheme": "FP8"}, True),
+    "gemma4": ({"scheme": "int4-g32"}, False),
+    "paligemma": ({"scheme": "int4-g32"}, False),
+    "voxtral": ({"scheme": "int4-g32", "solver": "nearest"}, True),
+    "llama4": ({"scheme": "int4-g32", "solver": "nearest"}, False),
+}
+
+
+@pytest.fixture(scope="module", params=WRITTEN)
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+    """A family, its original, and the lighter folder."""
+    folder = tmp_path_factory.mktemp(request.param)
+    original = make(folder / "original", request.param)
+    for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
+        (original / name).write_text(json.dumps({"name": name}))
+    (original / "chat_template.jinja").write_text("{{ messages }}")
+    compress(original, folder / "lighter", **WRITTEN[request.param][0], **TEXT)
+    return request.param, original, folder / "lighter"
+
+
+def test_what_is_around_the_text_model_stays_bit_for_bit(written: tuple[str, Path, Path]) -> None:
+    family, original, lighter = written
+    before, after = Checkpoint(original), Checkpoint(lighter)
+    parts = anatomy(before.config, before.shapes)
+    rounded = set(after.whet["linears"]) if after.whet else set()
+    assert rounded
+    assert all(parts.family.own_name(parts.name(f"{address}.weight")) is not None for address in rounded)
+    folds = "transform" in WRITTEN[family][0]
+    for name in before.tensors:
+        around = parts.family.own_name(parts.name(name)) is None
+        if around or not (folds or name.removesuffix(".weight") in rounded or name == parts.dropped):
+            assert torch.equal(before.read(name), after.read(name)), name
+    for name in ("preprocessor_config.json", "processor_config.json", "chat_template.jinja"):
+        assert (lighter / name).read_bytes() == (original / name).read_bytes()
+    if after.whet and after.whet["container"] == "compressed-tensors":
+        ignored = after.config["quantization_config"]["ignore"]
+        towers = [name for name in before.tensors if parts.family.own_name(parts.name(name)) is None]
+        assert towers or family == "gemma4"
+        model = load_model(original)
+        linears = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+        assert {n for n in linears if parts.family.own_name(f"{n}.weight") is None} <= set(ignored)
+    assert size_on_disk(lighter)["linears"] < size_on_disk(original)["linears"]
+
+
+def test_stock_transformers_gives_the_logits_of_the_decoded_weights(written: tuple[str, Path, Path]) -> None:
+    family, original, lighter = written
+    config = Checkpoint(lighter).config
+    assert task_in(config) == "causal"
+    kind = getattr(transformers, auto_class(config))
+    trusted = "auto_map" in config
+    stock = kind.from_pretrained(lighter, trust_remote_code=trusted, dtype=torch.float32).eval()
+    own, before = load_model(lighter, torch.float32), load_model(original)
+    with torch.no_grad():
+        assert (outputs(stock, TOKENS) - outputs(own, TOKENS)).abs().max() < 1e-4
+        if family in ("gemma3", "llava", "qwen2_5_vl", "qwen3_vl"):
+            given = image_inputs(family)
+            theirs, mine, first = (model(**given).logits for model in (stock, own, before))
+            assert (theirs - mine).abs().max() < 1e-4
+            blind = outputs(own, given["input_ids"])
+            assert (mine - blind).abs().max() > 1e-3  # the image is looked at
+            assert (mine - first).abs().mean() < 0.5 * first.std()
+
+
+def test_blocks_streamed_are_the_whole_model(written: tuple[str, Path, Path]) -> None:
+    family, original, _ = written
+    if family == "llama4":  # experts that no table names: rounded to nearest without being run
+        assert not open_original(original, find_target("transformers")).parts.family.known
+        return
+    opened = open_original(original, find_target("transformers"))
+    checkpoint, parts = opened.checkpoint, opened.parts
+    assert bool(parts.family.found) is not WRITTEN[family][1]
+    table = checkpoint.read(parts.embedding.parameter)
+    walk = Walk(checkpoint, parts, [TOKENS], [], table, table, "cpu")
+    walk.go(_Nothing())
+    head = checkpoint.read((parts.head or parts.embedding).parameter).float()
+    (states,) = walk.final()
+    logits = walk.skeleton.cap(states @ head.t())
+    with torch.no_grad():
+        whole = outputs(load_model(original, torch.float32), TOKENS)
+    assert (logits - whole).abs().max() < 1e-4 * whole.abs().max()
+
+
+class _Nothing:
+    """A visitor that leaves everything as it is."""
+
+    def visit(self, step: Any) -> dict[str, Any]:
+        return {}
+
+
+def test_verbs_read_its_text(tmp_path: Path, written: tuple[str, Path, Path]) -> None:
+    family, original, lighter = written
+    assert verify(lighter)["verdict"] == "pass"
+    found = compare(original, lighter, text=TEXT["text"], window=24, speed=False)
+    assert 0 < found["divergence"]["kl"]["mean"] < 0.1
+    assert generate(lighter, "ab", max_new_tokens=2) is not None
+    if family == "llava":
+        told = inspect(original, text=TEXT["text"], samples=4, window=24)
+        assert len(told["blocks"]) == 2
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_a_gguf_holds_the_text_model(tmp_path: Path, family: str) -> None:
+    kinds = [*["sliding_attention"] * 5, "full_attention"]
+    more = {"num_hidden_layers": 6, "layer_types": kinds} if family == "gemma3" else {}
+    original = make(tmp_path / "original", family, **more)
+    found = export(original, out=tmp_path / "model.gguf")
+    assert found["check"]["kl"] < 1e-4
+    assert any("mmproj" in str(note) for note in found["notes"])
+
+
+def test_a_rotation_is_refused_as_images_enter_beside_the_embedding(tmp_path: Path) -> None:
+    original = make(tmp_path / "original", "llava")
+    with pytest.raises(UsageError, match="images enter the residual stream"):
+        compress(original, tmp_path / "lighter", scheme="int4-g32", transform="quarot", **TEXT)
+
+
+def test_an_image_token_is_in_the_vocabulary() -> None:
+    assert all(model["text_config"]["vocab_size"] > IMAGE for model in MODELS.values())
+
+
+def test_a_model_that_reads_no_text_alone_is_refused(tmp_path: Path) -> None:
+    config = transformers.Blip2Config(
+        text_config=MODELS["llava"]["text_config"] | {"model_type": "opt", "ffn_dim": 96, "word_embed_proj_dim": 64},
+        vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2},
+        qformer_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48},
+    )
+    transformers.Blip2ForConditionalGeneration(config).save_pretrained(tmp_path / "original")
+    models.tokenizer().save_pretrained(tmp_path / "original")
+    with pytest.raises(UsageError, match="reads no text by itself: every text goes with pixel_values"):
+        compress(tmp_path / "original", tmp_path / "lighter", scheme="int4-g32", **TEXT)
