@@ -36,7 +36,7 @@ from whet import starter
 from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint, load_model
 from whet.cli.starter import calibration
-from whet.prune import IMPORTANCES, Grouped, Pattern, parse_pattern
+from whet.pruning import IMPORTANCES, Grouped, Pattern, parse_pattern
 from whet.text import batches
 from whet.text.calibration import read_windows
 from whet.walk import BlockStep, Walk

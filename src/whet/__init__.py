@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
     from whet.recipe.plan import plan
+    from whet.recipe.prune import prune
     from whet.recipe.resume import resume, status
     from whet.recipe.runner import run
 
@@ -36,6 +37,7 @@ _VERBS = {
     "inspect": "whet.recipe.inspect",
     "masks": "whet.recipe.masks",
     "plan": "whet.recipe.plan",
+    "prune": "whet.recipe.prune",
     "resume": "whet.recipe.resume",
     "run": "whet.recipe.runner",
     "status": "whet.recipe.resume",
@@ -51,6 +53,7 @@ __all__ = [
     "inspect",
     "masks",
     "plan",
+    "prune",
     "resume",
     "run",
     "status",

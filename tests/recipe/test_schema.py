@@ -15,8 +15,9 @@ from whet.recipe.compress import compress
 from whet.recipe.resume import resume
 from whet.recipe.schema import PRESETS, recipe_arguments, recipe_schema
 from whet.steps.decide import decide
-from whet.steps.options import Compress, Quantize, recipe_text
+from whet.steps.options import Quantize, recipe_text
 from whet.steps.quantize import recipe_of
+from whet.steps.verbs import Compress
 from whet.targets import TARGETS
 from wording import each
 

@@ -21,7 +21,7 @@ from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint, load_model
 from whet.engines.torch import outputs
 from whet.errors import UsageError
-from whet.prune import IMPORTANCES
+from whet.pruning import IMPORTANCES
 from whet.quantize import METHODS
 from whet.recipe.compress import compress
 from whet.recipe.masks import masks

@@ -6,6 +6,7 @@ from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy
 from whet.anatomy.stored import conversion
+from whet.anatomy.surgery import UNITS, Cut, Kept, block_cuts, columns, fewest_experts, resized, unit_counts, zeroed
 from whet.anatomy.unknown import (
     counts_layers,
     described,
@@ -24,9 +25,12 @@ from whet.anatomy.unknown import (
 __all__ = [
     "AUTO",
     "FAMILIES",
+    "UNITS",
     "Anatomy",
+    "Cut",
     "Family",
     "Group",
+    "Kept",
     "Linear",
     "LinearName",
     "Module",
@@ -35,9 +39,12 @@ __all__ = [
     "anatomy",
     "architecture_of",
     "auto_class",
+    "block_cuts",
+    "columns",
     "conversion",
     "counts_layers",
     "described",
+    "fewest_experts",
     "fold_groups",
     "kinds_of",
     "linear_paths",
@@ -45,11 +52,14 @@ __all__ = [
     "own_code",
     "plain_name",
     "quantized_by",
+    "resized",
     "stacks",
     "stock_config",
     "stream",
     "task_in",
     "task_of",
+    "unit_counts",
     "why_not_packed",
     "without_head",
+    "zeroed",
 ]

@@ -92,6 +92,7 @@ ENCODERS: dict[str, Family] = {
             "classifier",
         ),
         count=("n_layers",),
+        width="hidden_dim",
         ties=True,
         folds=(
             Fold(("attention input", "ffn input"), why=_AFTER),

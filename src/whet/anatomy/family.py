@@ -102,7 +102,7 @@ class Family:
     blocks give, of which hidden states are the first; 0 where they give those alone. logit_factor: what logits are over
     the product of final states and the head's table; logit_scale: the config entry that says so, and the power it is
     taken to. bias: stored tensor that the head adds to logits. called: the model's names of stored tensors that
-    transformers calls otherwise.
+    transformers calls otherwise. width: the config entry with the channels of a feed-forward.
     """
 
     architectures: tuple[str, ...]
@@ -135,6 +135,7 @@ class Family:
     logit_scale: tuple[str, int] | None = None
     bias: str = ""
     called: Mapping[str, str] = field(default_factory=dict)
+    width: str = "intermediate_size"
 
     @property
     def counted(self) -> bool:

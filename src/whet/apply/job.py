@@ -17,7 +17,7 @@ from whet.budget import adapted, plan_hash
 from whet.checkpoint import Checkpoint
 from whet.grids import Grid
 from whet.messages import Message
-from whet.prune import Sparsity
+from whet.pruning import Removal, Sparsity
 from whet.quantize import SOLVERS, Effort, Solution, Transform, find_transform
 from whet.targets import Storage
 from whet.train import STEP_TOKENS
@@ -43,8 +43,8 @@ class Job:
     marginal: what measuring what each part loses by itself, which the next plan is made from, may take, as a multiple
     of solving; 0 does not.
     card: what the front matter of the original's README.md hands on (`read_card`).
-    step: which step's work it is. sparsity: which weights are 0, where any are by rule. folder: whether the folder that
-    a .gguf was made in stays beside it.
+    step: which step's work it is. sparsity: which weights are 0, where any are by rule. removal: what goes altogether.
+    folder: whether the folder that a .gguf was made in stays beside it.
     """
 
     checkpoint: Checkpoint
@@ -78,6 +78,7 @@ class Job:
     step: str = "quantize"
     sparsity: Sparsity | None = None
     folder: bool = False
+    removal: Removal | None = None
 
     @property
     def alone(self) -> bool:
@@ -161,21 +162,27 @@ class Job:
     def record(self) -> dict[str, Any]:
         """What the lineage keeps of it, as plain JSON."""
         rule: dict[str, Any] = {} if self.sparsity is None else {"sparsity": self.sparsity.record()}
+        if self.removal is not None:
+            rule["removal"] = self.removal.record()
         if self.folder:
             rule["folder"] = True
-        rounding = {
-            "scheme": self.scheme,
-            "embed": self.embed,
-            "plan": None if self.plan is None else plan_hash(self.plan),
-            "solver": self.solver,
-            "transform": self.transform,
-            "repair": self.repair,
-            "synthetic": self.synthetic,
-        }
+        rounding: dict[str, Any] = (
+            {}
+            if self.removal is not None
+            else {
+                "scheme": self.scheme,
+                "embed": self.embed,
+                "plan": None if self.plan is None else plan_hash(self.plan),
+                "solver": self.solver,
+                "transform": self.transform,
+                "repair": self.repair,
+                "synthetic": self.synthetic,
+            }
+        )
         return {
             "step": self.step,
             "model": self.name,
-            **({"update": self.effort.text} if self.storage.dense else rounding),
+            **({"update": self.effort.text} if self.sparsity is not None and self.storage.dense else rounding),
             "target": self.target,
             "container": self.storage.container,
             "seed": self.seed,

@@ -23,6 +23,7 @@ from whet.checkpoint.loading import (
     adapter_size,
     attach_adapter,
     context_length,
+    differing_shape,
     empty_model,
     load_lighter,
     load_model,
@@ -42,7 +43,9 @@ from whet.checkpoint.manifest import (
     read_manifest,
 )
 from whet.checkpoint.no_model import REQUEST, RUN, refuse_unfinished
+from whet.checkpoint.rows import Rows, size_with, write_rows
 from whet.checkpoint.verify import check_files
+from whet.checkpoint.vocab_map import VOCAB_MAP, VocabMap, gguf_entries, read_map, rows_between
 
 __all__ = [
     "ADAPTER",
@@ -52,11 +55,14 @@ __all__ = [
     "REQUEST",
     "RUN",
     "TIMES",
+    "VOCAB_MAP",
     "WEIGHTS",
     "BaseModelName",
     "Checkpoint",
     "Manifest",
+    "Rows",
     "TensorInfo",
+    "VocabMap",
     "about_left_out",
     "adapter_config",
     "adapter_file",
@@ -68,8 +74,10 @@ __all__ = [
     "context_length",
     "copied_files",
     "copy_beside",
+    "differing_shape",
     "disk_errors",
     "empty_model",
+    "gguf_entries",
     "hashed_files",
     "inside",
     "is_alone",
@@ -84,13 +92,17 @@ __all__ = [
     "read_factors",
     "read_header",
     "read_manifest",
+    "read_map",
     "read_tensor",
     "refuse_unfinished",
     "replace",
+    "rows_between",
     "sha256",
     "size_on_disk",
+    "size_with",
     "sync_folder",
     "write_bytes",
     "write_json",
+    "write_rows",
     "write_tensors",
 ]

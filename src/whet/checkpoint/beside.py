@@ -23,7 +23,7 @@ from whet.strict import parse_json
 # What transformers reads beside the weights: tokenizers (`vocab_files_names` of its classes and what they save), chat
 # templates, generation and processors; and what sentence-transformers reads.
 _READ = re.compile(
-    r"tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|tekken\.json|tokenizer\.model(\.v\d+)?"
+    r"tokenizer(_config)?\.json|vocab_map\.json|special_tokens_map\.json|added_tokens\.json|tekken\.json|tokenizer\.model(\.v\d+)?"
     r"|(entity_|target_)?vocab(-src|-tgt)?\.(json|txt|bpe)|encoder\.json|merges\.txt|bpe\.codes|dict\.txt|emoji\.json"
     r"|word_(shape|pronunciation)\.json|byte_maps\.json|normalizer\.json|prophetnet\.tokenizer|(source|target)\.spm"
     r"|(spiece|sp|spm|spm_char|sentencepiece|sentencepiece\.bpe|tiktoken)\.model|[\w-]+\.tiktoken"

@@ -28,7 +28,7 @@ from whet.errors import MachineError, UsageError
 from whet.messages import Message, to_json
 from whet.strict import parse_json
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -95,7 +95,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     found: dict[str, TensorInfo] = {}
     for name, entry in header.items():
         try:
-            dtype, shape, (start, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+            dtype, shape, (start, end) = DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
             if len(shape) > _MOST_DIMENSIONS:
                 raise bad("tensor {name} claims {count} dimensions", name=name, count=len(shape))
             elements = math.prod(shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,18 @@ def empty_model(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
             return model_class(checkpoint).from_config(config, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # an assertion, a division by a number of heads that is 0
         raise _unusable(checkpoint, error) from error
+
+
+def differing_shape(
+    checkpoint: Checkpoint, config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]
+) -> tuple[str, tuple[int, ...]] | None:
+    """The first parameter, and its shape, whose shape is not that of `shapes` in the model that transformers builds by
+    another `config` of the same family; None where there is none. Raises what transformers raises where it refuses the
+    config. (Experts that files hold one by one have no name there.)"""
+    with torch.device("meta"):
+        model = model_class(checkpoint).from_config(stock_config(dict(config)), trust_remote_code=False)
+    every = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return next(((n, every[n]) for n, shape in shapes.items() if n in every and every[n] != tuple(shape)), None)
 
 
 def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str = "cpu") -> PreTrainedModel:

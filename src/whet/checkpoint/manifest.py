@@ -79,7 +79,8 @@ class Manifest(BaseModel):
     """What a folder holds and how it came to be; docs/artifact.md tells of every key.
 
     linears: by address the grid and its parameters, and what rounding lost. masks: by address of linears that have one,
-    how it was chosen and the share of weights that is 0; what they lost, where nothing was rounded. reading: how
+    how it was chosen and the share of weights that is 0; what they lost, where nothing was rounded. kept: what stays of
+    a pruned model, by the numbers of the one it was made of. reading: how
     tensors are read where it is not each by its address and name. lineage: a record a step, the oldest first. files:
     bytes and SHA-256 by name.
     """
@@ -93,6 +94,7 @@ class Manifest(BaseModel):
     dequantize: bool = False
     linears: Annotated[dict[str, dict[str, Any]], AfterValidator(checked_table)] = Field(default_factory=dict)
     masks: dict[str, dict[str, Any]] | None = None
+    kept: dict[str, Any] | None = None
     reading: Annotated[dict[str, Any], _as(_Reading)] | None = None
     transforms: dict[str, dict[str, Any]] | None = None
     adapter: dict[str, Any] | None = None
@@ -106,7 +108,7 @@ class Manifest(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """As it is written; what does not apply is left out."""
-        absent = ("masks", "reading", "transforms", "adapter", "gguf")
+        absent = ("masks", "kept", "reading", "transforms", "adapter", "gguf")
         return {k: v for k, v in self.model_dump().items() if not (k in absent and v is None)}
 
 

@@ -26,6 +26,7 @@ from whet.cli import (
     inspect,
     masks,
     plan,
+    prune,
     resume,
     run,
     schema,
@@ -64,7 +65,7 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, masks, run, status, export, compare, verify, generate, resume, schema,
+    demo, inspect, plan, compress, prune, masks, run, status, export, compare, verify, generate, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

@@ -20,7 +20,8 @@ from whet.cli.tables import answered, by_part, needs
 from whet.errors import UsageError
 from whet.events import Event
 from whet.report.numbers import figure
-from whet.steps.options import SAMPLES, Compress
+from whet.steps.options import SAMPLES
+from whet.steps.verbs import Compress
 
 EXAMPLE = "Example: whet compress MODEL lighter --scheme W4A16 --text corpus.jsonl --field text"
 ITEMS = 400  # of each of the embedded model's skills, to keep a quality by

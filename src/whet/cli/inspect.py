@@ -16,7 +16,8 @@ from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
 from whet.paths import check_output
 from whet.report.numbers import figure
-from whet.steps.options import SAMPLES, Inspect
+from whet.steps.options import SAMPLES
+from whet.steps.verbs import Inspect
 
 EXAMPLE = "Example: whet inspect MODEL --text corpus.txt --skills skills.jsonl --report inspect.html"
 ITEMS = 64  # of each of the embedded model's skills

@@ -11,7 +11,8 @@ from whet.cli.compress import made, plan
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, Out, takes
 from whet.cli.starter import calibration, check_material, is_starter, resolve
-from whet.steps.options import SAMPLES, MasksVerb
+from whet.steps.options import SAMPLES
+from whet.steps.verbs import MasksVerb
 
 EXAMPLE = "Example: whet masks MODEL sparse --pattern 2:4 --text corpus.jsonl --field text"
 

@@ -16,7 +16,8 @@ from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
 from whet.paths import check_output
 from whet.report.numbers import figure
-from whet.steps.options import SAMPLES, Plan
+from whet.steps.options import SAMPLES
+from whet.steps.verbs import Plan
 
 EXAMPLE = "Example: whet plan MODEL plan.json --fit 25% --text corpus.txt"
 

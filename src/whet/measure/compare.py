@@ -34,12 +34,13 @@ import transformers
 from torch import Tensor
 
 import whet
-from whet.checkpoint import check_files
+from whet.checkpoint import check_files, rows_between
 from whet.checkpoint.gguf import is_gguf, model_file
 from whet.engines.opening import open_engine
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.classes import TASKS, ask_both, kind_of, summarize_answers
+from whet.measure.common_tokens import alike_windows
 from whet.measure.divergence import clusters_of, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judgements, overall, resolve_limits
@@ -212,6 +213,7 @@ def _given(asked: _Asked, text: str | Path | Sequence[str], task: str) -> _Given
     )
     notes += material.notes
     found = located_windows(material.documents, tokenizer, asked.windows, length, asked.seed, material.source)
+    found = alike_windows(found, tokenizer, notes)
     clusters, clustered_by = clusters_of(found, notes)
     described = {
         **material.described,
@@ -298,7 +300,8 @@ def _divergence(engines: Sequence[Any], asked: _Asked, given: _Given, on_event: 
         found = ask_both(original.model, lighter.model, given.windows, asked.batch_tokens, on_event)
         kind = kind_of(original.model.config.to_dict(), found.original.shape[1])
         return _Divergence(summarize_answers(found, kind, TASKS[task], given.clusters), found.identical, [])
-    scores = divergence(original, lighter, given.windows, asked.batch_tokens, on_event)
+    rows = rows_between(asked.original, asked.lighter)
+    scores = divergence(original, lighter, given.windows, asked.batch_tokens, on_event, rows)
     return _Divergence(summarize(scores, given.clusters), sums(scores).identical, scores.notes)
 
 

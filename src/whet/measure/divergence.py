@@ -37,7 +37,8 @@ class TokenScores:
 
     kl: KL(original || lighter) in nats, fp32, not below 0. agree: both put the same token first. nll_original,
     nll_lighter: -log p of the token that came, in nats. window: the number of its window. notes: what a reader of the
-    figures has to know.
+    figures has to know. outside: -log of the original's probability of all tokens that the lighter has, in nats; None
+    where it has all.
     """
 
     kl: NDArray[np.float32]
@@ -46,6 +47,7 @@ class TokenScores:
     nll_lighter: NDArray[np.float32]
     window: NDArray[np.int64]
     notes: list[Message]
+    outside: NDArray[np.float32] | None = None
 
 
 def divergence(
@@ -54,16 +56,20 @@ def divergence(
     windows: Sequence[Tensor],
     batch_tokens: int = 2048,
     on_event: OnEvent = ignore,
+    rows: Sequence[int] | None = None,
 ) -> TokenScores:
     """Score both models on `windows`, each int64 [L >= 2], in batches of equal length of about `batch_tokens` tokens.
 
-    Where the two vocabularies are padded to different widths, both are cut to the smaller and a note says so.
+    rows: by the lighter's ids, which windows have, the original's, where tokens were cut. Of the original counts then
+    what it says of these alone, as if there were no others; `outside` has what that leaves out. Where the two
+    vocabularies are padded to different widths, both are cut to the smaller and a note says so.
     Raises UsageError when the original gives a logit that is not finite, GateError when the lighter does (both name the
     window), UsageError when a window holds a token that one of the models lacks.
     """
     if not windows or min(map(len, windows)) < 2:
         raise UsageError("There is no window of two tokens or more to compare on. Give more text.")
-    width = min(original.vocabulary, lighter.vocabulary)
+    width = min(original.vocabulary if rows is None else len(rows), lighter.vocabulary)
+    taken = None if rows is None else torch.tensor(rows[:width])
     largest = max(int(window.max()) for window in windows)
     if largest >= width:
         raise UsageError(
@@ -75,7 +81,7 @@ def divergence(
             width=width,
         )
     starts = np.cumsum([0, *(len(window) - 1 for window in windows)])
-    out = {name: np.empty(starts[-1], dtype=np.float32) for name in ("kl", "nll_original", "nll_lighter")}
+    out = {name: np.empty(starts[-1], dtype=np.float32) for name in _FIGURES[: None if rows else 3]}
     agree = np.empty(starts[-1], dtype=np.bool_)
     groups = batch_indices([len(window) for window in windows], batch_tokens)
     stage = Stage(on_event, "divergence", len(groups))
@@ -83,12 +89,17 @@ def divergence(
     for group in groups:
         batch = torch.stack([windows[i] for i in group])
         position = 0
-        chunks = zip(original.logit_chunks(batch, at_once), lighter.logit_chunks(batch, at_once), strict=True)
+        read = batch if taken is None else taken[batch]
+        chunks = zip(original.logit_chunks(read, at_once), lighter.logit_chunks(batch, at_once), strict=True)
         for logits_original, logits_lighter in chunks:
             n = min(logits_original.shape[1], batch.shape[1] - 1 - position)
             if n <= 0:
                 break
             next_tokens = batch[:, position + 1 : position + 1 + n]
+            lost = None
+            if taken is not None:
+                _must_be_finite(original, logits_original[:, :n], group, position, False)
+                logits_original, lost = _narrowed(logits_original[:, :n], taken)
             for engine, logits in ((original, logits_original), (lighter, logits_lighter)):
                 _must_be_finite(engine, logits[:, :n, :width], group, position, engine is lighter)
             scores = score_tokens(logits_original[:, :n, :width], logits_lighter[:, :n, :width], next_tokens)
@@ -96,11 +107,15 @@ def divergence(
                 place = slice(starts[window] + position, starts[window] + position + n)
                 out["kl"][place], agree[place] = scores[0][row].numpy(), scores[1][row].numpy()
                 out["nll_original"][place], out["nll_lighter"][place] = scores[2][row].numpy(), scores[3][row].numpy()
+                if lost is not None:
+                    out["outside"][place] = lost[row].numpy()
             position += n
         stage.step()
     lengths = np.diff(starts)
     notes = []
-    if original.vocabulary != lighter.vocabulary:
+    if rows is not None:
+        notes.append(_kept_note(out["outside"], width, original.vocabulary))
+    elif original.vocabulary != lighter.vocabulary:
         notes.append(
             Message(
                 "The original's vocabulary is {original} wide, the lighter's {lighter}; the first {width} are "
@@ -111,6 +126,28 @@ def divergence(
             )
         )
     return TokenScores(agree=agree, window=np.repeat(np.arange(len(windows)), lengths), notes=notes, **out)
+
+
+_FIGURES = ("kl", "nll_original", "nll_lighter", "outside")
+
+
+def _narrowed(logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [b, n, V] of `rows` alone, and -log of the probability that all of these have, [b, n] on the CPU."""
+    some = logits.index_select(-1, rows.to(logits.device)).float()
+    lost = torch.logsumexp(logits.float(), -1) - torch.logsumexp(some, -1)
+    return some, lost.clamp_min_(0).cpu()
+
+
+def _kept_note(outside: NDArray[np.float32], kept: int, whole: int) -> Message:
+    return Message(
+        "The lighter model has {kept} of the original's {whole} tokens. The original gives these {mass:.3%} of its "
+        "probability ({nats:.3g} nats a token, which come on top of the KL), and is compared by what it says of them "
+        "alone.",
+        kept=kept,
+        whole=whole,
+        mass=float(np.exp(-outside.astype(np.float64)).mean()),
+        nats=float(outside.mean(dtype=np.float64)),
+    )
 
 
 def score_tokens(original: Tensor, lighter: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -176,11 +213,17 @@ def summarize(scores: TokenScores, clusters: Sequence[int], confidence: float = 
 
     `kl`: mean in nats a token with error and interval, and its percentiles. `top1`: share of positions where both put
     the same token first. `perplexity`: of each model, and the ratio lighter / original = exp(mean difference of nll).
+    `kept`, where tokens were cut: the original's probability of those that stay (`mass`) and -log of it (`nats`).
     """
     found = estimates(sums(scores), clusters, confidence)
     kl, log_ratio = found["kl"], found["log_ratio"]
     ends = log_ratio.interval
+    kept = {}
+    if scores.outside is not None:
+        lost = scores.outside.astype(np.float64)
+        kept = {"kept": {"mass": float(np.exp(-lost).mean()), "nats": float(lost.mean())}}
     return {
+        **kept,
         "tokens": len(scores.kl),
         "clusters": kl.clusters,
         "confidence": confidence,

@@ -18,22 +18,22 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from whet.checkpoint import hashed_files, sha256, write_json
+from whet.checkpoint import hashed_files, rows_between, sha256, write_json
 from whet.checkpoint.gguf import is_gguf
 from whet.engines import Engine
 from whet.engines.opening import open_engine
-from whet.errors import GateError, NotFiniteError, UsageError
+from whet.errors import GateError, NotFiniteError
 from whet.events import OnEvent, Stage
+from whet.measure.common_tokens import alike_windows, ready_windows
 from whet.measure.divergence import Sums, clusters_of, divergence, estimates, exp, sums
 from whet.measure.items import Item, by_skill
 from whet.measure.judging import Measured
 from whet.measure.sequential import FEWEST
 from whet.measure.sides import context_of, shared_tokenizer, size_of
 from whet.measure.skills import Outcome, compare_skills, score
-from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, take_turns
+from whet.measure.speed import footprint, take_turns
 from whet.measure.statistics import median_interval
 from whet.messages import Message
 from whet.paths import find_folder
@@ -76,6 +76,11 @@ class Pair:
     @cached_property
     def lighter(self) -> Engine:
         return open_engine(self.paths[1], self.device, self.dtype)
+
+    @cached_property
+    def rows(self) -> list[int] | None:
+        """By token of the lighter its id in the original, where tokens were cut."""
+        return rows_between(*self.paths)
 
 
 @dataclass
@@ -177,7 +182,8 @@ class Text:
         rows: list[list[float]] = self.kept.gate.get("windows", [])
         self.taken = self.found.ends[max(wanted.values()) - 1]
         if more := self.found.windows[len(rows) : self.taken]:
-            scores = divergence(self.pair.original, self.pair.lighter, more, BATCH_TOKENS, self.pair.on_event)
+            pair = self.pair
+            scores = divergence(pair.original, pair.lighter, more, BATCH_TOKENS, pair.on_event, pair.rows)
             new = sums(scores)
             self.kept.gate["notes"] = scores.notes
             self.kept.keep("windows", rows + np.stack([getattr(new, name) for name in _COLUMNS], axis=1).tolist())
@@ -327,7 +333,7 @@ def find_windows(original: str | Path, lighter: str | Path, material: GateMateri
     """
     notes: list[Message] = []
     tokenizer = shared_tokenizer(original, lighter)
-    windows = [window for window in material.text or () if isinstance(window, Tensor)]
+    windows = ready_windows(material.text or (), tokenizer)
     documents = [document for document in material.text or () if isinstance(document, str)]
     if documents:
         contexts = [n for n in map(context_of, (original, lighter)) if n is not None]
@@ -335,6 +341,7 @@ def find_windows(original: str | Path, lighter: str | Path, material: GateMateri
         located = located_windows(
             documents, tokenizer, material.windows, length, seed, Message("The text set aside for gates")
         )
+        located = alike_windows(located, tokenizer, notes)
         labels, _ = clusters_of(located, notes)
         places: dict[int, list[int]] = {}
         for i, label in enumerate(labels):  # in the order they were drawn in, each document's together
@@ -359,21 +366,6 @@ def grouped(items: Sequence[Item], seed: int) -> dict[str, list[list[Item]]]:
         found[skill] = list(groups.values())
         Random(f"{seed} {skill}").shuffle(found[skill])
     return found
-
-
-def prompt_of(original: str | Path, windows: Sequence[Tensor], seed: int) -> list[int]:
-    """Token ids to time both models on: of the text, or drawn where there is none."""
-    context = context_of(original)
-    length = min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
-    if length < 1:
-        raise UsageError(
-            "{model} has a context of {context} tokens: too few to time it. Leave speed and memory out.",
-            model=original,
-            context=context,
-        )
-    if windows:
-        return [int(token) for token in torch.cat(list(windows))[:length]]
-    return Random(seed).choices(range(64), k=length)
 
 
 def key_of(item: Item) -> str:

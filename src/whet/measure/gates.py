@@ -38,7 +38,6 @@ from whet.measure.evidence import (
     find_windows,
     mark_of,
     mark_of_material,
-    prompt_of,
 )
 from whet.measure.judging import SOURCES, Asked, Evidence, conclude, judgings, take_looks
 from whet.measure.limits import FIGURES, Source
@@ -51,7 +50,7 @@ from whet.measure.sides import (
     must_say_tokens,
     seconds_a_token,
 )
-from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS
+from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, prompt_of
 from whet.messages import Message
 
 __all__ = ["Gate", "GateMaterial", "check_gate", "gate_seconds", "measure_gate", "parse_gate"]

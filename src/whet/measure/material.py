@@ -68,6 +68,13 @@ def read_material(
         notes.append(Message("The lighter model was calibrated on the text used here: the figures flatter it."))
     if any(about.get("eval_fingerprint") == mark for about in made_with):
         notes.append(Message("This text verified the lighter model while it was made; it was not calibrated on."))
+    corpora = [(step.get("corpus") or {}).get("fingerprint") for step in lineage_of(lighter)]
+    if mark in corpora:
+        notes.append(
+            Message(
+                "The text used here chose the tokens of the lighter model: of other text, more of them are missing."
+            )
+        )
     described = {
         "source": str(source),
         "fingerprint": mark,

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from whet.anatomy import architecture_of, task_of
-from whet.checkpoint import Checkpoint, context_length, load_tokenizer, size_on_disk
+from whet.checkpoint import Checkpoint, context_length, load_tokenizer, rows_between, size_on_disk
 from whet.checkpoint.gguf import is_gguf, read_gguf
 from whet.checkpoint.memory import available_memory
 from whet.engines.llamacpp import available, open_gguf, vocabulary
 from whet.engines.torch import DTYPES, resolve_device
 from whet.errors import MachineError, UsageError
 from whet.measure.classes import TASKS, kind_of, labels_of
+from whet.measure.common_tokens import CommonTokens
 from whet.measure.divergence import CHUNK
 from whet.measure.items import Item
 from whet.messages import Message
@@ -182,11 +183,17 @@ def must_be_askable(original: str | Path, task: str, skills: Any, tasks: Any) ->
 
 
 def shared_tokenizer(original: str | Path, lighter: str | Path) -> Any:
-    """The tokenizer of both, a folder's where there is one. Raises UsageError where they differ.
+    """The tokenizer of both, a folder's where there is one; of a lighter model with fewer tokens both in one, whose ids
+    are the lighter's (`CommonTokens`). Raises UsageError where they differ otherwise.
 
     Numbers that a .gguf has no row for (tokens a model was never given) do not count.
     """
     ours, theirs = _words(original), _words(lighter)
+    between = rows_between(original, lighter)
+    if between is not None:
+        place = {old: number for number, old in enumerate(between)}
+        ours = {token: place[old] for token, old in ours.items() if old in place}
+        theirs = {token: number for token, number in theirs.items() if number < len(between)}
     rows = [len(read_gguf(model).tokens) for model in (original, lighter) if is_gguf(model)]
     least = min(rows, default=None)
     if least is not None:
@@ -200,8 +207,14 @@ def shared_tokenizer(original: str | Path, lighter: str | Path) -> Any:
             original=original,
             count=different,
         )
+    if between is not None:
+        return CommonTokens(_tokenizer(original), _tokenizer(lighter), between)
     folder = next((model for model in (original, lighter) if not is_gguf(model)), None)
-    return open_gguf(original).tokenizer if folder is None else load_tokenizer(folder)
+    return _tokenizer(original if folder is None else folder)
+
+
+def _tokenizer(model: str | Path) -> Any:
+    return open_gguf(model).tokenizer if is_gguf(model) else load_tokenizer(model)
 
 
 def must_be_runnable(models: Sequence[str | Path], tasks: Any) -> None:

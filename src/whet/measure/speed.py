@@ -12,16 +12,20 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from whet.checkpoint.gguf import is_gguf
 from whet.child import run_python
 from whet.engines import Engine, Timing
 from whet.engines.opening import open_engine
+from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
+from whet.measure.sides import context_of
 
 ROUNDS = 5
 PREFILL_TOKENS = 128
@@ -146,3 +150,18 @@ def _resident(field: str) -> int | None:
         return None
     found = [line.split()[1] for line in lines if line.startswith(field + ":")]
     return int(found[0]) * 1024 if found else None
+
+
+def prompt_of(original: str | Path, windows: Sequence[Tensor], seed: int) -> list[int]:
+    """Token ids to time both models on: of the text, or drawn where there is none."""
+    context = context_of(original)
+    length = min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)
+    if length < 1:
+        raise UsageError(
+            "{model} has a context of {context} tokens: too few to time it. Leave speed and memory out.",
+            model=original,
+            context=context,
+        )
+    if windows:
+        return [int(token) for token in torch.cat(list(windows))[:length]]
+    return Random(seed).choices(range(64), k=length)

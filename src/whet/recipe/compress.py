@@ -9,8 +9,8 @@ from typing import Any
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, ignore
 from whet.steps.alone import leave_file
-from whet.steps.options import Compress, takes
 from whet.steps.quantize import quantize
+from whet.steps.verbs import Compress, takes
 
 
 @verb

@@ -29,8 +29,9 @@ from whet.measure.items import read_skills
 from whet.scores import SPIKE
 from whet.steps.course import scoring
 from whet.steps.decide import decide
-from whet.steps.options import TARGET, Inspect, Quantize, Text, takes
+from whet.steps.options import TARGET, Quantize, Text
 from whet.steps.score import score
+from whet.steps.verbs import Inspect, takes
 from whet.targets import Target, find_target
 
 _TABLE_SHARE = 0.15  # of all bytes

@@ -8,7 +8,7 @@ from typing import Any
 from whet.errors import verb
 from whet.events import OnEvent, ignore
 from whet.steps import masks as step
-from whet.steps.options import MasksVerb, takes
+from whet.steps.verbs import MasksVerb, takes
 
 
 @verb

@@ -15,8 +15,9 @@ from whet.steps.budget import budget_of, check_possible, offers
 from whet.steps.course import reading, scoring
 from whet.steps.decide import decide
 from whet.steps.driver import examined
-from whet.steps.options import Budget, Plan, Quantize, takes
+from whet.steps.options import Budget, Quantize
 from whet.steps.score import score
+from whet.steps.verbs import Plan, takes
 from whet.targets import find_target
 
 

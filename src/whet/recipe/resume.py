@@ -14,10 +14,11 @@ from whet.events import OnEvent, ignore
 from whet.recipe.runner import resume_run
 from whet.steps.alone import leave_file
 from whet.steps.masks import resume_masks
+from whet.steps.prune import resume_prune
 from whet.steps.quantize import resume_quantize
 from whet.walk import is_locked
 
-_RESUMES = {"recipe": resume_run, "quantize": resume_quantize, "masks": resume_masks}
+_RESUMES = {"recipe": resume_run, "quantize": resume_quantize, "masks": resume_masks, "prune": resume_prune}
 
 
 @verb

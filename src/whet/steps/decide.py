@@ -24,7 +24,7 @@ from whet.errors import UsageError
 from whet.formats.gguf.mixes import mixed_types
 from whet.grids import Grid, find_mix, leaves_group, parse_scheme
 from whet.messages import Message, first_of, listed
-from whet.prune import Sparsity
+from whet.pruning import Sparsity
 from whet.quantize import SOLVERS, Effort, find_solver, find_transform
 from whet.steps.material import Material, about_text, read_material
 from whet.steps.options import TARGET, Quantize

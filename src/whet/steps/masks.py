@@ -20,7 +20,7 @@ from whet.events import OnEvent, Way
 from whet.grids import FloatGrid, Grid
 from whet.messages import Message
 from whet.paths import check_out
-from whet.prune import WITHIN, Sparsity, find_importance, parse_groups, parse_share
+from whet.pruning import WITHIN, Sparsity, find_importance, parse_groups, parse_share
 from whet.steps.course import course
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
 from whet.steps.estimate import estimate

@@ -30,7 +30,7 @@ from whet.engines.torch import open_model
 from whet.errors import UsageError
 from whet.events import OnEvent, note_event
 from whet.messages import Message
-from whet.steps.options import Masks, Quantize
+from whet.steps.options import Masks, Prune, Quantize
 from whet.text.calibration import read_windows, verify_count
 
 # Tokens to solve on, at least so many and for each column of the widest input. A model of a million parameters and
@@ -58,7 +58,7 @@ class Material:
 
 
 def read_material(
-    asked: Quantize | Masks, checkpoint: Checkpoint, parts: Anatomy, seed: int, *, needed: bool, instead: str
+    asked: Quantize | Masks | Prune, checkpoint: Checkpoint, parts: Anatomy, seed: int, *, needed: bool, instead: str
 ) -> Material:
     """The windows of the text. Without any, nothing, or where some is `needed` as much as the original is to write.
 
@@ -111,7 +111,7 @@ def _check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor,
         )
 
 
-def _helpful(asked: Quantize | Masks, parts: Anatomy) -> int:
+def _helpful(asked: Quantize | Masks | Prune, parts: Anatomy) -> int:
     """Tokens beyond which more do not help, unless a number of windows was asked for."""
     return max(_HELPFUL, _A_COLUMN * parts.widest) if asked.samples is None else sys.maxsize
 
@@ -127,7 +127,7 @@ def _first(windows: Sequence[Tensor], tokens: int) -> list[Tensor]:
     return taken
 
 
-def about_text(asked: Quantize | Masks, material: Material, parts: Anatomy, *, solved: bool) -> list[Message]:
+def about_text(asked: Quantize | Masks | Prune, material: Material, parts: Anatomy, *, solved: bool) -> list[Message]:
     """Notes on text that is too little. solved: whether second moments of it are solved with."""
     notes = list(material.notes)
     seen = sum(map(len, material.solve)) + material.synthetic

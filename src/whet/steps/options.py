@@ -3,11 +3,10 @@ from these models. (Importing it is light: no torch.)"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
@@ -27,6 +26,8 @@ SOLVERS = "fast, good, best, nearest, gptq, gptaq, block, tuned"
 SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4, MXFP4, nf4, Q8_0, Q6_K, Q5_K_M, Q4_K_M"
 DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
+UNITS = "layers, channels, heads, experts"
+CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency"
 FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
 CHAT = "Records are conversations: apply the model's chat template"
 SKIP_BAD = "Leave out records of the text that cannot be read, and tell how many they were"
@@ -284,6 +285,48 @@ class Masks(Text):
             )
 
 
+class Prune(Text):
+    """Take blocks, channels, heads or experts out altogether, or tokens: the model gets smaller, and stays of its
+    family."""
+
+    remove: Annotated[str | float | None, Shown(among="12.5%, 25%, 37.5%")] = Field(
+        default=None, description="The share of the blocks' parameters to take: 25%, or 0.25"
+    )
+    units: Annotated[str | None, Shown(default="all that the model has; of experts those alone", among=UNITS)] = Field(
+        default=None, description=f"With remove: what may go, with commas between: {UNITS}; shapes are tried"
+    )
+    importance: Annotated[str | None, Shown(default="obs, divergence or reap", among=CHOSEN_BY)] = Field(
+        default=None, description=f"With remove: by what units are chosen, one for some or for all: {CHOSEN_BY}"
+    )
+    repair: bool = Field(default=True, description="With remove: fit the weights that stay to make up for what goes")
+    vocab: Source | None = Field(
+        default=None, description="Take tokens instead: those stay that occur in this text, a file or a folder"
+    )
+    keep_languages: Annotated[str | None, Shown(among="ko, en")] = Field(
+        default=None, description="Tokens of these languages' scripts stay too, with commas between: ko,en"
+    )
+    min_count: int = Field(default=1, ge=1, description="With vocab: how often a token has to occur to stay")
+    eval_text: EvalText = None
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether tokens go."""
+        return self.vocab is not None or self.keep_languages is not None
+
+    def check(self) -> None:
+        """Raises UsageError unless it says what goes in one way."""
+        if (self.remove is not None) == self.of_tokens:
+            raise UsageError(
+                "Say what goes: remove (a share of the blocks' parameters, 25%) or vocab and keep_languages (tokens). "
+                "Each is a step of its own, so give one, and the other for what that makes."
+            )
+        given = [name for name in ("units", "importance", "text") if getattr(self, name) is not None]
+        if self.of_tokens and given:
+            raise UsageError(
+                "{given} goes with remove: tokens are chosen by vocab and keep_languages. Leave it out.", given=given[0]
+            )
+
+
 class Transform(Text, Target):
     """Fold factors or rotations into the model, exactly, so that rounding to `scheme` loses less. It stays dense."""
 
@@ -319,56 +362,13 @@ class Compare(Options):
 
 # Every step of a recipe by its name, and its options. What each does is in `whet.steps.crafts`.
 STEPS: dict[str, type[Options]] = {
+    "prune": Prune,
     "masks": Masks,
     "transform": Transform,
     "quantize": Quantize,
     "export": Export,
     "compare": Compare,
 }
-
-
-class MasksVerb(Machine, Masks):
-    """Options of `masks`."""
-
-
-class Compress(Machine, Quantize):
-    """Options of `compress`."""
-
-
-class Plan(Machine, Text, Target, Solver, Budget):
-    """Options of `plan`."""
-
-
-class Inspect(Machine, Target, Text):
-    """Options of `inspect`."""
-
-    skills: Source | None = Field(
-        default=None, description="A .jsonl file of questions: shows which block carries which skill"
-    )
-    spectra: bool = Field(default=True, description="Also measure how many directions each output uses")
-
-
-V = TypeVar("V", bound=Callable[..., Any])
-
-
-def takes(kind: type[Options]) -> Callable[[V], V]:
-    """A verb whose `**options` are those of `kind`: they stand in its signature and in its docstring."""
-
-    def with_options(verb: V) -> V:
-        signature = inspect.signature(verb)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        named = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
-            for name, field in kind.model_fields.items()
-        ]
-        positional = [p for p in own if p.kind is not p.KEYWORD_ONLY]
-        rest = [p for p in own if p.kind is p.KEYWORD_ONLY]
-        verb.__signature__ = signature.replace(parameters=[*positional, *named, *rest])  # type: ignore[attr-defined]
-        lines = [f"        {name}: {field.description}." for name, field in kind.model_fields.items()]
-        verb.__doc__ = "\n".join([(verb.__doc__ or "").rstrip(), "", "    Options:", *lines, "    "])
-        return verb
-
-    return with_options
 
 
 def recipe_text(recipe: Mapping[str, Any], again: str = "whet compress MODEL OUT --recipe recipe.yaml") -> str:

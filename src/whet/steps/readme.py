@@ -21,12 +21,7 @@ from whet.targets import TARGETS, no_file_yet
 
 def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: list[Message]) -> str:
     """The folder's README.md: the original's licence and tags, what was done, and how to load it."""
-    base = ((job.original.whet or {}).get("base_model") or {}).get("name") or job.name
-    tags = list(dict.fromkeys([*_listed(job.card.get("tags")), "whet", "sparse" if job.storage.dense else "quantized"]))
-    front = dict(job.card) | {"base_model": base}
-    if not job.storage.dense:
-        front["base_model_relation"] = "quantized"
-    front["tags"] = tags
+    base, front = front_matter(job, "sparse" if job.storage.dense else "quantized")
     errors = sorted(report.items(), key=lambda item: -item[1]["error"])[:5]
     lines = [
         "---",
@@ -56,6 +51,16 @@ def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: li
         lines += ["", "## Notes", "", *(f"- {note}" for note in more)]
     lines += ["", "`whet.json` holds every choice, the lineage and the SHA-256 of every file.", ""]
     return "\n".join(lines)
+
+
+def front_matter(job: Job, tag: str) -> tuple[str, dict[str, Any]]:
+    """The name of the first original, and a card's front matter: what the original's says, and a tag of the step."""
+    base = ((job.original.whet or {}).get("base_model") or {}).get("name") or job.name
+    front = dict(job.card) | {"base_model": base}
+    if not job.storage.dense:
+        front["base_model_relation"] = "quantized"
+    front["tags"] = list(dict.fromkeys([*_listed(job.card.get("tags")), "whet", tag]))
+    return str(base), front
 
 
 def _what(job: Job, report: Mapping[str, dict[str, Any]]) -> str:
@@ -98,11 +103,11 @@ def _loading(job: Job) -> list[str]:
     if job.alone:
         return lines[:-1]
     if job.storage.dense:
-        lines += ["Whatever loads the original loads it:", *_python(job, "")]
+        lines += ["Whatever loads the original loads it:", *loading(job)]
     elif job.storage.stock:
         lines += [
             "Stock transformers (with `compressed-tensors>=0.18` installed) loads it; whet is not needed:",
-            *_python(job, ""),
+            *loading(job),
         ]
         if job.target == "vllm":
             lines += ["", "vLLM: the format is one its parser accepts; it was not run in vLLM by whet."]
@@ -110,7 +115,7 @@ def _loading(job: Job) -> list[str]:
         lines += [
             f"Why not stock transformers alone: {job.storage.reason}. The folder carries `modeling_whet.py`, "
             "which computes the weights and hands back the stock architecture:",
-            *_python(job, ", trust_remote_code=True"),
+            *loading(job, ", trust_remote_code=True"),
         ]
     if job.repaired:
         lines += [
@@ -149,7 +154,7 @@ def _kept(verified: Mapping[str, Any], before: str) -> str:
     )
 
 
-def _python(job: Job, more: str) -> list[str]:
+def loading(job: Job, more: str = "") -> list[str]:
     """The lines that load it in transformers, with `more` arguments."""
     kind = AUTO[job.anatomy.task]
     return [

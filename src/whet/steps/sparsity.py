@@ -8,7 +8,7 @@ from whet.anatomy import Linear
 from whet.apply.job import Job
 from whet.errors import UsageError
 from whet.grids import parse_scheme
-from whet.prune import Sparsity, find_importance, parse_pattern
+from whet.pruning import Sparsity, find_importance, parse_pattern
 from whet.quantize import Effort, holds_zero
 from whet.steps.options import IMPORTANCE, Quantize
 from whet.steps.original import Original

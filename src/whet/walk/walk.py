@@ -72,6 +72,11 @@ class BlockStep:
         parameters = placed(self.linears, weights, self.module, self.prefix)
         return self.walk.run(self, self.walk.lighter[batch], batch, parameters)
 
+    def forward_original(self, weights: Mapping[str, Tensor], batch: int) -> Tensor:
+        """The same for the original stream's solving batch, of a walk that follows it, before any `target` of it."""
+        parameters = placed(self.linears, weights, self.module, self.prefix)
+        return self.walk.run_original(self, batch, parameters)
+
     def target(self, batch: int) -> Tensor:
         """What the original block gives `[b, L, hidden]` for the original stream's batch; of a walk that follows it on
         the solving ones, after which the verifying ones come."""
@@ -80,9 +85,10 @@ class BlockStep:
 
 
 class Visitor(Protocol):
-    """What is done at each block. Returns the weights the lighter block has, by address; what is left out stays."""
+    """What is done at each block. Returns the weights the lighter block has, by address; what is left out stays. None:
+    the lighter model does not have the block."""
 
-    def visit(self, step: BlockStep) -> Mapping[str, Tensor]: ...
+    def visit(self, step: BlockStep) -> Mapping[str, Tensor] | None: ...
 
 
 @dataclass
@@ -137,6 +143,7 @@ class Walk:
         self._stands = {"original": Stand(), "lighter": Stand()}
         self._stream = self._stands["lighter"]
         self._passed = -1  # the solving batch of the original stream that went through this block last
+        self._ahead: set[int] = set()  # blocks that the original stream went through before their turn
         with self.skeleton.embedding(original):
             self.original = HiddenStates(
                 [self._enter(batch) for batch in (*(solve if follow else ()), *verify)], folder
@@ -149,6 +156,9 @@ class Walk:
         anatomy = self.skeleton.anatomy
         with torch.no_grad():
             for index, linears in enumerate(anatomy.blocks):
+                if index in self._ahead:
+                    self.drift.append(self._drift())
+                    continue
                 if index and index in self.skeleton.starts:
                     self._next_stack(index)
                 module = self.skeleton.load_block(index)
@@ -158,13 +168,14 @@ class Walk:
                     self._follow(step, number)
                 weights = visitor.visit(step)
                 self.advance(step, self.followed - 1)  # those that nobody asked for
-                # into the block itself, which is given back right after
-                for linear in linears:
-                    if linear.address in weights:
-                        step.weight(linear).copy_(weights[linear.address])
-                del weights
-                for batch in range(len(self.lighter)):
-                    self.lighter.update(batch, self.run(step, self.lighter[batch], batch))
+                if weights is not None:
+                    # into the block itself, which is given back right after
+                    for linear in linears:
+                        if linear.address in weights:
+                            step.weight(linear).copy_(weights[linear.address])
+                    del weights
+                    for batch in range(len(self.lighter)):
+                        self.lighter.update(batch, self.run(step, self.lighter[batch], batch))
                 self.drift.append(self._drift())
                 self.skeleton.free_block(index)
 
@@ -203,11 +214,28 @@ class Walk:
                 self._follow(step, number)
                 self._passed = number
 
+    def pass_ahead(self, index: int) -> None:
+        """The original stream goes through block `index` before its turn, the whole of it; the lighter model does not
+        have the block. The blocks before it must have been passed."""
+        module = self.skeleton.load_block(index)
+        anatomy = self.skeleton.anatomy
+        step = BlockStep(index, anatomy.block_prefix(index), module, anatomy.blocks[index], self)
+        with torch.no_grad():
+            for number in range(len(self.original)):
+                self._follow(step, number)
+        self.skeleton.free_block(index)
+        self._ahead.add(index)
+
     def _follow(self, step: BlockStep, number: int) -> None:
         """The batch that the original stream holds as `number` through the block, which is the original's."""
+        self.original.update(number, self.run_original(step, number))
+
+    def run_original(self, step: BlockStep, number: int, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """What the block makes of the batch that the original stream holds as `number`, where it stands now."""
         self._stream = self._stands["original"]
-        self.original.update(number, self.run(step, self.original[number], self._batch(number)))
+        out = self.run(step, self.original[number], self._batch(number), parameters)
         self._stream = self._stands["lighter"]
+        return out
 
     def final(self) -> Iterator[Tensor]:
         """Lighter hidden states of each solving batch after the final norm: what the head reads."""
@@ -217,13 +245,18 @@ class Walk:
                 hidden = norm(self.lighter[batch])
             yield hidden
 
+    def pairs(self, batches: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Original and lighter hidden states after the final norm of batches that both streams have; `batches` are the
+        lighter one's numbers."""
+        norm = self.skeleton.load_norm()
+        for batch in batches:
+            with torch.no_grad():
+                states = norm(self.original[batch + self.followed - self.solving]), norm(self.lighter[batch])
+            yield states
+
     def verified(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Original and lighter hidden states of each verifying batch after the final norm."""
-        norm = self.skeleton.load_norm()
-        for number in range(self.followed, len(self.original)):
-            with torch.no_grad():
-                states = norm(self.original[number]), norm(self.lighter[self._batch(number)])
-            yield states
+        yield from self.pairs([self._batch(number) for number in range(self.followed, len(self.original))])
 
     def _batch(self, number: int) -> int:
         """The batch that the original stream holds as `number`: it may hold the verifying ones alone."""

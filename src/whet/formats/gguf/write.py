@@ -25,10 +25,12 @@ from whet.checkpoint import (
     adapter_file,
     atomic,
     empty_model,
+    gguf_entries,
     load_tokenizer,
     model_config,
     quiet_transformers,
     read_factors,
+    read_map,
 )
 from whet.checkpoint.gguf import GgufFile, read_gguf
 from whet.errors import GateError, UsageError
@@ -167,7 +169,12 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     layout.notes += remarks(config, row, settings, by_name)
     named = fitting_name((known.get("base_model") or {}).get("name") or checkpoint.path.resolve().name, words)
     layout.notes = [*words.notes, *layout.notes]
-    layout.entries = {**_general(layout, known, named), **settings, **words.entries}
+    layout.entries = {
+        **_general(layout, known, named),
+        **gguf_entries(read_map(checkpoint.path)),
+        **settings,
+        **words.entries,
+    }
     if "adapter" in known:
         layout.adapter = _adapter(layout, row, config)
     return layout

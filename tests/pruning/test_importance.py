@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from whet.errors import UsageError
-from whet.prune import IMPORTANCES, WITHIN, find_importance, magnitude, sparsegpt, wanda
+from whet.pruning import IMPORTANCES, WITHIN, find_importance, magnitude, sparsegpt, wanda
 from whet.steps.options import IMPORTANCE
 from whet.steps.options import IMPORTANCES as NAMED
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from whet.prune import IMPORTANCES, Grouped, Sparsity, Unstructured
+from whet.pruning import IMPORTANCES, Grouped, Sparsity, Unstructured
 from whet.quantize import ROUGH, reconstruct
 
 UPDATE = partial(reconstruct, steps=ROUGH)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.prune.importance import find_importance
-from whet.prune.patterns import Pattern
+from whet.pruning.importance import find_importance
+from whet.pruning.patterns import Pattern
 
 # (w [out, in], h [in, in], mask, weights to begin from [out, in]) -> weights under the mask, roughly the best there are
 Update = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

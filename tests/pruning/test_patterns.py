@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whet.errors import UsageError
-from whet.prune import Grouped, Unstructured, parse_groups, parse_pattern, parse_share
+from whet.pruning import Grouped, Unstructured, parse_groups, parse_pattern, parse_share
 
 N_M = [(1, 2), (2, 4), (4, 8), (1, 4), (7, 8)]
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 40))

@@ -1,0 +1,264 @@
+"""Surgery: what a model keeps, and the smaller model of the same family that it becomes.
+
+Units are whole blocks (`layers`), the channels of a feed-forward (`channels`: a row of gate and up, a column of down),
+key and value heads with the query heads that read them (`heads`), and experts with their rows of the router
+(`experts`). Every block keeps as many of each, so what is left is a shape that config.json can say and that any runtime
+of the family loads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.anatomy.model import Anatomy, Linear
+from whet.messages import Message
+
+UNITS = ("layers", "channels", "heads", "experts")
+READERS = {"channels": "down", "heads": "o"}  # role of the linear whose columns are units
+_GIVERS = {"channels": ("gate", "up"), "heads": ("q", "k", "v", "qkv")}  # roles of those whose rows are
+# Entries of config.json with a value for every block, and with numbers of blocks.
+_PER_BLOCK = ("layer_types", "mlp_layer_types", "no_rope_layers")
+_NUMBERS = "mlp_only_layers"
+_INTERVAL = "decoder_sparse_step"  # every so many blocks have experts, but for those numbers
+_QUERIES, _KEYS, _HEAD = "num_attention_heads", "num_key_value_heads", "head_dim"
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_CHOSEN = "num_experts_per_tok"
+
+Places = dict[str, list[tuple[int, Tensor]]]  # by stored name: dimensions, and the numbers along them that stay
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What stays of a model, by the original's numbers, ascending.
+
+    layers: blocks. channels, heads, experts: by block; a block that is not among them keeps all of that unit.
+    """
+
+    layers: tuple[int, ...]
+    channels: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    heads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    experts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON: only what is not whole, of the blocks that stay."""
+        found: dict[str, Any] = {"layers": list(self.layers)}
+        for unit in UNITS[1:]:
+            mine = {str(i): list(numbers) for i, numbers in sorted(getattr(self, unit).items()) if i in self.layers}
+            if mine:
+                found[unit] = mine
+        return found
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a tensor of the smaller model comes from: `stored` in the original, and of its dimensions those that lose
+    something, each with the numbers that stay."""
+
+    stored: str
+    places: tuple[tuple[int, Tensor], ...] = ()
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """What stays of the original's tensor."""
+        for dimension, numbers in self.places:
+            tensor = tensor.index_select(dimension, numbers)
+        return tensor.contiguous()
+
+    def shape(self, before: Sequence[int]) -> tuple[int, ...]:
+        """The shape that stays of `before`."""
+        after = list(before)
+        for dimension, numbers in self.places:
+            after[dimension] = len(numbers)
+        return tuple(after)
+
+
+def unit_counts(parts: Anatomy, config: Mapping[str, Any]) -> dict[str, int | Message]:
+    """How many of each unit every block has (of `layers`, the model), or why none of them can be taken."""
+    family = parts.family
+    if not family.known or family.found:
+        return dict.fromkeys(UNITS, Message("whet has no row for the family {family}", family=parts.model_type))
+    if len(family.stacks) > 1:
+        return dict.fromkeys(UNITS, Message("{family} has two stacks of blocks", family=family.title))
+    found: dict[str, int | Message] = {"layers": len(parts.blocks)}
+    if config.get("scale_attn_by_inverse_layer_idx"):
+        found["layers"] = Message("its attention is scaled by the number of the block")
+    for unit, reader in READERS.items():
+        found[unit] = _count(parts, config, unit, reader)
+    experts = {len({x.held.expert for x in linears if x.held.expert is not None}) for linears in parts.blocks} - {0}
+    found["experts"] = experts.pop() if len(experts) == 1 else Message("its blocks have no experts")
+    return found
+
+
+def _count(parts: Anatomy, config: Mapping[str, Any], unit: str, reader: str) -> int | Message:
+    """How many channels or heads every block has, or why they cannot be taken."""
+    readers = [x for linears in parts.blocks for x in linears if x.role == reader]
+    if len(readers) != len(parts.blocks):
+        return Message("experts stand where others have a feed-forward")
+    widths = {x.shape[1] for x in readers}
+    if len(widths) > 1:
+        return Message("its blocks differ in width")
+    width = widths.pop()
+    if unit == "channels":
+        return width
+    count = config.get(_KEYS) or config.get(_QUERIES)
+    givers = [x for linears in parts.blocks for x in linears if x.role in _GIVERS[unit]]
+    if (
+        _QUERIES not in config
+        or not isinstance(count, int)
+        or count < 1
+        or any(size % count for size in (width, *(x.shape[0] for x in givers)))
+    ):
+        return Message("its config has no width of a head apart from their number")
+    return count
+
+
+def columns(kept: Sequence[int], count: int, width: int) -> Tensor:
+    """Which of `width` rows or columns, alike for each of `count` units, belong to the units `kept`."""
+    size = width // count
+    return (torch.tensor(list(kept), dtype=torch.int64)[:, None] * size + torch.arange(size)).reshape(-1)
+
+
+def zeroed(w: Tensor, kept: Sequence[int], count: int) -> Tensor:
+    """`w [out, in]` of a linear that reads `count` units, with 0 in every column of those that go: what the linear
+    computes without them."""
+    found = torch.zeros_like(w)
+    at = columns(kept, count, w.shape[1])
+    found[:, at] = w[:, at]
+    return found
+
+
+def resized(
+    parts: Anatomy,
+    config: Mapping[str, Any],
+    built: Mapping[str, Any],
+    shapes: Mapping[str, Sequence[int]],
+    kept: Kept,
+) -> tuple[dict[str, Any], dict[str, Cut]]:
+    """config.json of the smaller model, and by name where each of its tensors comes from.
+
+    config: the original's, as stored. built: the same with every default filled in, as transformers does it; what the
+    numbers of blocks decide (which of them attend to a window, which have experts) is written out. shapes: of the
+    original's tensors.
+    """
+    cuts = {name: Cut(name) for name in parts.other_tensors if name != parts.dropped}
+    for index in kept.layers:
+        cuts |= block_cuts(parts, built, shapes, kept, index)
+    return _config(parts, config, built, kept), cuts
+
+
+def block_cuts(
+    parts: Anatomy, built: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], kept: Kept, index: int
+) -> dict[str, Cut]:
+    """By name where each tensor of the original's block `index` comes from, in the smaller model; as for `resized`."""
+    places, names = _block(parts, index, kept, unit_counts(parts, built), shapes)
+    new = kept.layers.index(index)
+    return {_numbered(parts, names[stored], index, new): Cut(stored, tuple(found)) for stored, found in places.items()}
+
+
+def _block(
+    parts: Anatomy,
+    index: int,
+    kept: Kept,
+    counts: Mapping[str, int | Message],
+    shapes: Mapping[str, Sequence[int]],
+) -> tuple[Places, dict[str, str]]:
+    """What stays of the tensors of block `index`, and what each is called then, but for the block's number."""
+    linears = parts.blocks[index]
+    places: Places = {name: [] for name in parts.block_tensors[index]}
+    names = {name: name for name in places}
+    stored = {parts.name(name): name for name in places}
+    for unit, reader in READERS.items():
+        mine, count = getattr(kept, unit).get(index), counts[unit]
+        if mine is None or not isinstance(count, int):
+            continue
+        for linear in (x for x in linears if x.role == reader):
+            places[linear.parameter].append((0 if linear.transposed else 1, columns(mine, count, linear.shape[1])))
+        for parameter in dict.fromkeys(x.parameter for x in linears if x.role in _GIVERS[unit]):
+            together = sorted((x for x in linears if x.parameter == parameter), key=_start)
+            numbers = torch.cat([_rows(x, unit, mine, count) + _start(x) for x in together])
+            places[parameter].append((1 if together[0].transposed else 0, numbers))
+            bias = stored.get(f"{together[0].held.parameter.removesuffix('.weight')}.bias")
+            if bias is not None:
+                places[bias].append((0, numbers))
+    if index in kept.experts:
+        count = _cut_experts(parts, index, kept.experts[index], places, names)
+        for module in parts.family.kept:
+            for name in (n for n in places if parts.name(n).startswith(f"{parts.block_prefix(index)}{module}.")):
+                if shapes[name][0] == count:
+                    places[name].append((0, torch.tensor(kept.experts[index], dtype=torch.int64)))
+    return places, names
+
+
+def _start(linear: Linear) -> int:
+    """The first row of a linear in its tensor."""
+    return linear.rows[0] if linear.rows else 0
+
+
+def _rows(linear: Linear, unit: str, kept: Sequence[int], count: int) -> Tensor:
+    """Which rows of a linear stay; one of another unit, in the same tensor, keeps all."""
+    whole = linear.role not in _GIVERS[unit]
+    return torch.arange(linear.shape[0]) if whole else columns(kept, count, linear.shape[0])
+
+
+def _cut_experts(parts: Anatomy, index: int, kept: Sequence[int], places: Places, names: dict[str, str]) -> int:
+    """Experts that go leave `places`; those that stay are numbered anew in stacks or `names`. Returns how many there
+    were."""
+    numbers = torch.tensor(list(kept), dtype=torch.int64)
+    count = 0
+    for linear in parts.blocks[index]:
+        expert = linear.held.expert
+        if expert is None:
+            continue
+        count = max(count, expert + 1)
+        if linear.expert is not None:  # files stack them too
+            places[linear.parameter] = [(0, numbers)]
+        elif expert in kept:
+            new = f".{list(kept).index(expert)}."
+            names[linear.parameter] = re.sub(rf"\.{expert}\.(?!.*\.{expert}\.)", new, linear.parameter)
+        else:
+            places.pop(linear.parameter, None)
+    return count
+
+
+def _numbered(parts: Anatomy, name: str, index: int, new: int) -> str:
+    """The stored name of a block's tensor once the block has another number."""
+    stack = parts.block_prefix(index).removesuffix(f".{index}.").rpartition(".")[2]
+    return re.sub(rf"(^|\.){re.escape(stack)}\.{index}\.", rf"\g<1>{stack}.{new}.", name, count=1)
+
+
+def _config(parts: Anatomy, config: Mapping[str, Any], built: Mapping[str, Any], kept: Kept) -> dict[str, Any]:
+    """config.json with the numbers of what stays."""
+    family, before = parts.family, len(parts.blocks)
+    made = dict(config) | {family.count[0]: len(kept.layers)}
+    if len(kept.layers) < before:
+        for entry in _PER_BLOCK:
+            values = built.get(entry)
+            if isinstance(values, list) and len(values) == before:
+                made[entry] = [values[index] for index in kept.layers]
+        if built.get(_INTERVAL):
+            dense = [not any(x.held.expert is not None for x in parts.blocks[index]) for index in kept.layers]
+            made |= {_INTERVAL: 1, _NUMBERS: [new for new, whole in enumerate(dense) if whole]}
+    first = kept.layers[0]
+    if first in kept.channels:
+        made[family.width] = len(kept.channels[first])
+    if first in kept.heads:
+        number, keys = len(kept.heads[first]), built.get(_KEYS) or built[_QUERIES]
+        reader = next(x for x in parts.blocks[first] if x.role == READERS["heads"])
+        made |= {_QUERIES: built[_QUERIES] // keys * number, _HEAD: reader.shape[1] // built[_QUERIES]}
+        if built.get(_KEYS) or _KEYS in config:
+            made[_KEYS] = number
+    if kept.experts:
+        number = len(next(iter(kept.experts.values())))
+        made |= {entry: number for entry in _EXPERTS if entry in config or entry in built}
+    return made
+
+
+def fewest_experts(built: Mapping[str, Any]) -> int:
+    """How many experts every block needs: as many as a token is sent to."""
+    chosen = built.get(_CHOSEN)
+    return chosen if isinstance(chosen, int) and chosen > 0 else 1

@@ -1,0 +1,243 @@
+"""The step `prune`: a dense folder in, a smaller dense folder of the same family out.
+
+Blocks, channels, heads or experts go altogether, so the shapes get smaller and everything that loads the original loads
+what is left. The order: which shape (tried, where several remove the same share), which units of each block, weights
+that stay fitted to what the original computes, then the folder and the proof that it computes the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet.anatomy import UNITS, fewest_experts, unit_counts
+from whet.apply.job import Job, compute_type, model_name
+from whet.apply.run import Run
+from whet.engines.torch import resolve_device
+from whet.errors import UsageError
+from whet.events import OnEvent, Part, Way
+from whet.messages import Message
+from whet.paths import check_out
+from whet.pruning import Removal, parse_importance, parse_share, parse_units
+from whet.pruning.removal import BLIND, PREDICTS_NOTHING, parse_names
+from whet.steps.course import reading
+from whet.steps.driver import announce, examined, job_of, planned, request_of, step_recipe
+from whet.steps.material import Material, about_text, read_material, with_text
+from whet.steps.options import Prune
+from whet.steps.original import Original, about_original, open_original
+from whet.steps.prune_shapes import built, needs_of, offered_shapes
+from whet.steps.pruned import carried_out
+from whet.steps.request import Request, with_texts
+from whet.steps.vocabulary import cut_vocabulary, resume_vocabulary
+from whet.targets import Storage, find_target
+
+# Experts of a block below which, and the share of them above which, taking some is known to cost much.
+_FEW, _MANY = 64, Fraction(1, 4)
+
+
+def prune(
+    model: str | Path, out: str | Path, asked: Prune, *, seed: int, device: str, dry_run: bool, on_event: OnEvent
+) -> dict[str, Any]:
+    """Write a smaller copy of `model` into the folder `out`; returns what `whet.prune` does."""
+    check(asked)
+    if asked.of_tokens:
+        return _cut_tokens(model, out, asked, seed, dry_run, on_event)
+    check_out(out, model)
+    run = Run(out)
+    on_event = run.telling(on_event)
+    job = decide_prune(model, asked, seed=seed, device=device)
+    run.check_free(job.checkpoint.path)
+    needs = needs_of(job)
+    announce(run, needs, on_event)
+    if dry_run:
+        return planned(run, job, needs)
+    way = _way(job, needs, on_event)
+    job = with_text(examined(job, way), way)
+    recipe = step_recipe(model, job, Prune, asked)
+    with run.opened(request_of(job, recipe), job.solve, job.verify) as began:
+        return carried_out(run, job, began, way)
+
+
+def _cut_tokens(
+    model: str | Path, out: str | Path, asked: Prune, seed: int, dry_run: bool, on_event: OnEvent
+) -> dict[str, Any]:
+    """The same where tokens go."""
+    top = {} if Path(model).is_absolute() else {"model": str(model)}
+    options = Prune.model_construct(**asked.model_dump(include=set(Prune.model_fields))).document()
+    return cut_vocabulary(
+        model,
+        out,
+        vocab=asked.vocab,
+        keep_languages=parse_names(asked.keep_languages or ""),
+        min_count=asked.min_count,
+        eval_text=asked.eval_text,
+        field=asked.field,
+        skip_bad=asked.skip_bad,
+        recipe={"version": 1, **top, "seed": seed, "steps": [{"prune": options}]},
+        dry_run=dry_run,
+        on_event=on_event,
+    )
+
+
+def run(request: Request) -> dict[str, Any]:
+    """The step of a recipe: as `prune`, on the recipe's text where the step names none."""
+    options = request.options.model_dump()
+    return prune(
+        request.source,
+        request.out,
+        Prune.of("prune", **(options if request.options.of_tokens else with_texts(options, request.texts))),
+        seed=request.seed,
+        device=request.device,
+        dry_run=request.dry_run,
+        on_event=request.on_event,
+    )
+
+
+def check(options: Prune) -> None:
+    """Raises UsageError for units, importances and a share that are not known or do not go together."""
+    options.check()
+    if options.remove is None:
+        return
+    parse_share(options.remove, "row")
+    units = parse_units(options.units, UNITS)
+    parse_importance(options.importance, units)
+
+
+def halved(options: Prune, original: Path) -> Prune | None:
+    """Half the share. Of tokens there is no half."""
+    if options.remove is None:
+        return None
+    return options.model_copy(update={"remove": float(parse_share(options.remove, "row").share / 2)})
+
+
+def resume_prune(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+    """Go on with a stopped run, from what it began with."""
+    if request.get("unit") == "vocabulary":
+        return resume_vocabulary(run, request, on_event)
+    job = job_of(run, request, Prune, decide_prune)
+    way = _way(job, needs_of(job), run.telling(on_event))
+    job = examined(job, way)
+    with run.opened(request_of(job, request["recipe"]), job.solve, job.verify) as began:
+        return carried_out(run, job, began, way)
+
+
+def _way(job: Job, needs: Mapping[str, Any], on_event: OnEvent) -> Way:
+    stages = needs["stages"]
+    return Way(on_event, [reading(job.checkpoint), *(Part(name, seconds) for name, seconds in stages.items())])
+
+
+def decide_prune(
+    model: str | Path,
+    asked: Prune,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    material: Material | None = None,
+    compute: torch.dtype | None = None,
+) -> Job:
+    """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`. Raises UsageError for what cannot
+    be taken, with what can."""
+    place = resolve_device(device)
+    opened = open_original(model, find_target("transformers"))
+    notes: list[Message] = []
+    removal = _removal(asked, opened, notes)
+    given = material
+    if material is None:
+        instead = f"--importance {BLIND} --no-repair --units channels"
+        material = read_material(
+            asked, opened.checkpoint, opened.parts, seed, needed=not removal.blind, instead=instead
+        )
+    notes += about_original(opened, asked.window, material)
+    if given is None:
+        notes += about_text(asked, material, opened.parts, solved=removal.repair)
+    job = Job(
+        checkpoint=opened.checkpoint,
+        anatomy=opened.parts,
+        name=model_name(opened.checkpoint.path.resolve()),
+        grids={},
+        storage=Storage("dense", dequantize=False, reason=""),
+        target="transformers",
+        dtype=opened.dtype,
+        compute=compute or compute_type(opened.dtype, place),
+        device=place,
+        solver="nearest",
+        seed=seed,
+        solve=material.solve,
+        verify=material.verify,
+        to_write=material.to_write,
+        text=material.about,
+        notes=tuple(notes),
+        card=opened.card,
+        step="prune",
+        removal=removal,
+    )
+    _check_experts(job)
+    return job
+
+
+def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
+    """What is to go. Raises UsageError for units that the model does not have."""
+    parts, config = opened.parts, opened.checkpoint.config
+    if (opened.checkpoint.whet or {}).get("masks"):
+        raise UsageError(
+            "{folder} has masks, and which weights they are of would be lost. Prune first, then make masks.",
+            folder=opened.checkpoint.path,
+        )
+    counts = unit_counts(parts, config)
+    possible = [unit for unit in UNITS if isinstance(counts[unit], int)]
+    units = parse_units(asked.units, possible)
+    if asked.units is not None and (missing := [unit for unit in units if unit not in possible]):
+        raise UsageError(
+            "{folder}: no {units} can be taken: {why}. What can: {possible}.",
+            folder=opened.checkpoint.path,
+            units=missing[0],
+            why=counts[missing[0]],
+            possible=", ".join(possible) or Message("nothing"),
+        )
+    if not possible:
+        raise UsageError(
+            "{folder}: nothing can be taken: {why}. Families with a row: docs/families.md.",
+            folder=opened.checkpoint.path,
+            why=counts["layers"],
+        )
+    if asked.units is None and "experts" in possible:
+        units = ("experts",)  # where the weights are; blocks and heads are what all of them need
+    importance = parse_importance(asked.importance, units)
+    if parts.task != "causal" and importance.get("layers", PREDICTS_NOTHING) != PREDICTS_NOTHING:
+        if importance["layers"] in (asked.importance or ""):
+            raise UsageError(
+                "Importance {name} looks at how the next token is predicted, and {folder} predicts none. Give "
+                "--importance {instead}.",
+                name=importance["layers"],
+                folder=opened.checkpoint.path,
+                instead=PREDICTS_NOTHING,
+            )
+        importance["layers"] = PREDICTS_NOTHING
+    share, experts = parse_share(asked.remove or 0, "row").share, counts["experts"]
+    if "experts" in units and isinstance(experts, int) and experts < _FEW and share > _MANY:
+        notes.append(
+            Message(
+                "of {experts} experts a block more than {most:.0%} go: models of fewer than {few} are known to lose "
+                "much by that",
+                experts=experts,
+                most=float(_MANY),
+                few=_FEW,
+            )
+        )
+    return Removal(share, units, importance, asked.repair)
+
+
+def _check_experts(job: Job) -> None:
+    """Raises UsageError where fewer experts would stay than every token is sent to."""
+    least, fewest = min(one.experts for one in offered_shapes(job)), fewest_experts(built(job))
+    if 0 < least < fewest:
+        raise UsageError(
+            "{folder}: {left} experts would stay, and every token is sent to {fewest}. Remove less.",
+            folder=job.checkpoint.path,
+            left=least,
+            fewest=fewest,
+        )

@@ -1,0 +1,209 @@
+"""Which shape a model is pruned to, and which blocks and experts stay: found by trying."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.anatomy import Kept, block_cuts, unit_counts
+from whet.apply.cut import Cutter, Cutting
+from whet.apply.depth import blocks_to_take
+from whet.apply.experts import Routing
+from whet.apply.job import BATCH_TOKENS, Job
+from whet.checkpoint import write_json
+from whet.events import OnEvent, Stage
+from whet.measure.divergence import score_tokens
+from whet.pruning import Amounts
+from whet.steps.prune_shapes import (
+    DEPTH_TOKENS,
+    TRIAL_TOKENS,
+    TRIALS,
+    built,
+    example,
+    numbers,
+    offered_shapes,
+    weights_of,
+)
+from whet.text import batches
+from whet.walk import Walk
+
+SHAPE = "shape.json"
+
+
+class Trials:
+    """Tries shapes of a job's model, in the folder of its run."""
+
+    def __init__(self, job: Job, folder: Path, tell: OnEvent) -> None:
+        assert job.removal is not None
+        self.job, self.folder, self.tell, self.removal = job, folder, tell, job.removal
+        self.parts, self.checkpoint, self.built = job.anatomy, job.checkpoint, built(job)
+        self.counts = unit_counts(self.parts, self.built)
+        self.solve = batches(job.solve, BATCH_TOKENS) or [torch.arange(16)[None] % job.anatomy.embedding.shape[0]]
+        self.judge = batches(job.verify, BATCH_TOKENS)
+        self.table = self.checkpoint.read(self.parts.embedding.parameter)
+
+    def shape(self) -> dict[str, Any]:
+        """Which blocks stay, how many of the other units, which experts, and what was tried to find out."""
+        file = self.folder / SHAPE
+        if not file.is_file():
+            write_json(file, self._found())
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    def _found(self) -> dict[str, Any]:
+        weights = weights_of(self.job)
+        offered = offered_shapes(self.job)
+        experts = self._experts(offered)
+        deepest = max(weights.whole.layers - one.layers for one in offered)
+        gone = self._order(deepest) if deepest else []
+        tried: dict[Amounts, float | None] = {}
+        if len(offered) == 1 or self.job.anatomy.task != "causal" or not self.judge:
+            tried[offered[0]] = None
+        else:
+            self._climb(offered, gone, experts, tried)
+        best = min(tried, key=lambda one: tried[one] or 0.0)
+        left = self._left(gone, best)
+        return {
+            "amounts": asdict(best),
+            "layers": list(left),
+            "order": gone,
+            "experts": {str(index): list(routed[best.experts]) for index, routed in experts.items()},
+            "removed": self._removed(left, best, weights.total),
+            "trials": [{**asdict(one), "kl": kl} for one, kl in tried.items() if kl is not None],
+        }
+
+    def _removed(self, left: Sequence[int], amounts: Amounts, total: int) -> float:
+        """The share of the blocks' parameters that goes, exactly."""
+        like = example(self.job, amounts)
+        every = range(len(self.parts.blocks))
+
+        def alike(unit: str) -> dict[int, tuple[int, ...]]:
+            mine = next(iter(getattr(like, unit).values()), None)
+            return {} if mine is None else dict.fromkeys(every, mine)
+
+        kept = Kept(tuple(left), alike("channels"), alike("heads"), alike("experts"))
+        sizes = self.checkpoint.shapes
+        return 1 - sum(numbers(block_cuts(self.parts, self.built, sizes, kept, index), sizes) for index in left) / total
+
+    def _order(self, count: int) -> list[int]:
+        some = first_of_all([*self.judge, *self.solve], DEPTH_TOKENS)
+        importance = self.removal.importance["layers"]
+        return blocks_to_take(
+            importance, self.checkpoint, self.parts, some, count, self.job.device, self.folder, self.tell
+        )
+
+    def _experts(self, offered: Sequence[Amounts]) -> dict[int, dict[int, tuple[int, ...]]]:
+        """By block and number of experts, which stay."""
+        numbers = {one.experts for one in offered}
+        if "experts" not in self.removal.units:
+            return {}
+        routing = Routing()
+        table = self.table
+        walk = Walk(self.checkpoint, self.parts, self.solve, [], table, table, self.job.device, self.folder)
+        walk.go(routing)
+        importance = self.removal.importance["experts"]
+        return {
+            index: {number: routed.best(importance, number) for number in numbers}
+            for index, routed in routing.blocks.items()
+        }
+
+    def _climb(
+        self, offered: Sequence[Amounts], gone: Sequence[int], experts: Any, tried: dict[Amounts, float | None]
+    ) -> None:
+        """Try shapes: the one with the most blocks and heads, then those next to the best so far, while that helps."""
+        stage = Stage(self.tell, "shape", min(TRIALS, len(offered)))
+        solve, judge = first_of_all(self.solve, TRIAL_TOKENS), first_of_all(self.judge, TRIAL_TOKENS // 4)
+        found: dict[Amounts, float] = {}
+        waiting = [offered[0]]
+        while waiting and len(found) < TRIALS:
+            one = waiting.pop(0)
+            cutter = Cutter(self.cutting(self._left(gone, one), one, experts), len(solve))
+            found[one] = agreement_at_end(self.walked(cutter, solve, judge), judge, len(solve), self.job)["kl"]
+            stage.step()
+            best = min(found, key=lambda tried_one: found[tried_one])
+            waiting = [other for other in beside(best, offered) if other not in found]
+        stage.reach(stage.of)
+        tried |= found
+
+    def _left(self, gone: Sequence[int], amounts: Amounts) -> tuple[int, ...]:
+        """The blocks that stay."""
+        whole = len(self.parts.blocks)
+        return tuple(sorted(set(range(whole)) - set(gone[: whole - amounts.layers])))
+
+    def cutting(self, layers: Sequence[int], amounts: Amounts, experts: Mapping[int, Any]) -> Cutting:
+        """What goes where `layers` and `amounts` stay. experts: by block and number of experts those that do."""
+        fewer = {
+            unit: (number, count)
+            for unit, number in (("channels", amounts.channels), ("heads", amounts.heads))
+            if isinstance(count := self.counts[unit], int) and number < count
+        }
+        return Cutting(
+            tuple(layers),
+            fewer,
+            self.removal.importance,
+            self.removal.repair,
+            self.job.dtype,
+            {index: tuple(routed[amounts.experts]) for index, routed in experts.items()},
+        )
+
+    def walked(self, cutter: Cutter, solve: Sequence[Tensor], judge: Sequence[Tensor]) -> Walk:
+        """A walk at its end, in which every block was cut; its batches are those of `solve`, then those of `judge`."""
+        walk = Walk(
+            self.checkpoint,
+            self.parts,
+            [*solve, *judge],
+            [],
+            self.table,
+            self.table,
+            self.job.device,
+            self.folder,
+            follow=True,
+        )
+        walk.go(cutter)
+        return walk
+
+
+def first_of_all(found: Sequence[Tensor], tokens: int) -> list[Tensor]:
+    """As many batches as hold `tokens`, at least one."""
+    taken: list[Tensor] = []
+    for batch in found:
+        if taken and sum(one.numel() for one in taken) + batch.numel() > tokens:
+            break
+        taken.append(batch)
+    return taken
+
+
+def beside(one: Amounts, offered: Sequence[Amounts]) -> list[Amounts]:
+    """The shapes next to one: with the next number of heads, either way, or of blocks."""
+    heads = sorted({other.heads for other in offered if other.layers == one.layers})
+    at = heads.index(one.heads)
+    beside = [(one.layers, number) for number in (*heads[max(0, at - 1) : at], *heads[at + 1 : at + 2])]
+    beside += [(layers, one.heads) for layers in (one.layers - 1, one.layers + 1)]
+    by_place = {(other.layers, other.heads): other for other in offered}
+    return [by_place[place] for place in beside if place in by_place]
+
+
+def agreement_at_end(walk: Walk, judge: Sequence[Tensor], first: int, job: Job) -> dict[str, float]:
+    """`_agreement` on the batches from number `first` on, at the end of a walk."""
+    head = job.checkpoint.read((job.anatomy.head or job.anatomy.embedding).parameter).to(job.device).float()
+    return agreement(walk, judge, walk.pairs(range(first, first + len(judge))), head)
+
+
+def agreement(
+    walk: Walk, judge: Sequence[Tensor], pairs: Iterable[tuple[Tensor, Tensor]], head: Tensor
+) -> dict[str, float]:
+    """`kl` (original ‖ smaller, nats a token) and `top1`, the share of positions with the same first choice."""
+    total = same = 0.0
+    count = 0
+    for batch, (before, after) in zip(judge, pairs, strict=True):
+        for row in range(len(batch)):
+            first, second = (walk.skeleton.next_logits(one[row], head) for one in (before, after))
+            kl, agree, _, _ = score_tokens(first, second, batch[row, 1:][None])
+            total, same, count = total + kl.double().sum().item(), same + agree.sum().item(), count + kl.numel()
+    return {"kl": total / count, "top1": same / count}

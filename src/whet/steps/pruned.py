@@ -1,0 +1,235 @@
+"""Pruning carried out: the shape chosen, blocks cut and written one by one, and the folder finished and proved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.anatomy import Cut, Kept, anatomy, block_cuts, columns, resized
+from whet.anatomy.surgery import READERS
+from whet.apply.cut import Cutter, Cutting, Done
+from whet.apply.job import Job
+from whet.apply.run import Run
+from whet.checkpoint import (
+    MANIFEST,
+    NAMED,
+    Checkpoint,
+    copy_beside,
+    hashed_files,
+    read_header,
+    read_tensor,
+    size_on_disk,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+from whet.errors import UsageError
+from whet.events import Stage, Way, note_event
+from whet.messages import Message, to_json
+from whet.pruning import Amounts
+from whet.steps.lineage import next_manifest
+from whet.steps.options import RECIPE, recipe_text
+from whet.steps.prune_card import prune_card
+from whet.steps.prune_proof import prove_pruned
+from whet.steps.prune_shapes import weights_of
+from whet.steps.prune_trials import Trials, agreement, agreement_at_end
+from whet.walk import Journal, Untouched, Walk
+
+
+def carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way) -> dict[str, Any]:
+    """See a run through that is begun or gone on with."""
+    started = time.monotonic()
+    for note in job.notes:
+        way(note_event(note))
+    work = _Work(run, job, way)
+    shape = work.trials.shape()
+    kept, ended = work.cut(shape)
+    result = work.finished(shape, kept, ended, began)
+    run.close()
+    return {**result, "seconds": {"this call": time.monotonic() - started}}
+
+
+class _Work:
+    """A run of the step, from the shape to the finished folder."""
+
+    def __init__(self, run: Run, job: Job, way: Way) -> None:
+        assert job.removal is not None
+        self.run, self.job, self.way, self.removal = run, job, way, job.removal
+        self.parts, self.checkpoint = job.anatomy, job.checkpoint
+        self.trials = Trials(job, run.folder, way)
+        self.built, self.counts = self.trials.built, self.trials.counts
+        self.journal = Journal(run.folder)
+
+    def cut(self, shape: Mapping[str, Any]) -> tuple[Kept, Walk]:
+        """Cut and write every block, then the rest; returns what stays and the walk at its end."""
+        amounts = Amounts(**shape["amounts"])
+        experts = {int(index): {amounts.experts: tuple(mine)} for index, mine in shape["experts"].items()}
+        cutting = self.trials.cutting(shape["layers"], amounts, experts)
+        stage = Stage(self.way, "prune", len(shape["layers"]))
+
+        def write(index: int, done: Done) -> None:
+            self._write(cutting, index, done)
+            stage.step(unit=f"block {index}")
+
+        cutter = Cutter(cutting, len(self.trials.solve), lambda index: self._earlier(cutting, index), write)
+        walk = self.trials.walked(cutter, self.trials.solve, self.trials.judge)
+        self._rest(len(cutting.layers))
+        return cutter.chosen(), walk
+
+    def _file(self, number: int, of: int) -> Path:
+        return self.run.out / f"model-{number + 1:05d}-of-{of:05d}.safetensors"
+
+    def _write(self, cutting: Cutting, index: int, done: Done) -> None:
+        """Write a block as it is without what goes."""
+        kept = Kept(
+            cutting.layers,
+            **{unit: {index: mine} for unit, mine in done.kept.items()},
+            experts={index: cutting.experts[index]} if index in cutting.experts else {},
+        )
+        cuts = block_cuts(self.parts, self.built, self.checkpoint.shapes, kept, index)
+        changed = {x.parameter: x for x in self.parts.blocks[index] if x.address in done.weights}
+        tensors = {}
+        for name, cut in cuts.items():
+            tensor = self.checkpoint.read(cut.stored)
+            if cut.stored in changed:
+                linear = changed[cut.stored]
+                linear.view(tensor).copy_(done.weights[linear.address])
+                _finite(linear.address, tensor)
+            tensors[name] = cut.of(tensor)
+        file = self._file(cutting.layers.index(index), len(cutting.layers) + 1)
+        write_tensors(file, tensors)
+        told = {unit: list(mine) for unit, mine in done.kept.items()}
+        self.journal.record(_unit(index), file, kept=told, ridges=dict(done.ridges))
+
+    def _earlier(self, cutting: Cutting, index: int) -> Done | None:
+        """A block that an earlier run wrote, read back."""
+        entry = self.journal.finished(_unit(index), self.run.out)
+        if entry is None:
+            return None
+        kept = {unit: tuple(mine) for unit, mine in entry["kept"].items()}
+        stored = read_header(self.run.out / entry["file"])
+        weights = {}
+        made = Kept(cutting.layers, **{unit: {index: mine} for unit, mine in kept.items()})
+        names = {cut.stored: name for name, cut in self._cuts(made, index).items()}
+        for linear in self.parts.blocks[index]:
+            unit = next((unit for unit, role in READERS.items() if role == linear.role), None)
+            if unit is None or not (unit in kept or self.removal.repair):
+                continue
+            own = read_tensor(stored[names[linear.parameter]]).float()
+            own = own.t() if linear.transposed else own
+            w = torch.zeros(linear.shape)
+            count = self.counts[unit]
+            mine = kept.get(unit)
+            at = torch.arange(linear.shape[1]) if mine is None else columns(mine, int(count), linear.shape[1])  # type: ignore[arg-type]
+            w[:, at] = own
+            weights[linear.address] = w.to(self.job.device)
+        return Done(kept, weights, entry["ridges"])
+
+    def _cuts(self, kept: Kept, index: int) -> dict[str, Cut]:
+        return block_cuts(self.parts, self.built, self.checkpoint.shapes, kept, index)
+
+    def _rest(self, blocks: int) -> None:
+        file = self._file(blocks, blocks + 1)
+        if self.journal.finished("rest", self.run.out) is None:
+            names = [name for name in self.parts.other_tensors if name != self.parts.dropped]
+            write_tensors(file, {name: self.checkpoint.read(name) for name in names})
+            self.journal.record("rest", file)
+
+    def finished(self, shape: Mapping[str, Any], kept: Kept, ended: Walk, began: Mapping[str, Any]) -> dict[str, Any]:
+        """Index, config, the original's other files, proof, card and manifest."""
+        job, out = self.job, self.run.out
+        count = len(kept.layers) + 1
+        headers = {self._file(number, count).name: read_header(self._file(number, count)) for number in range(count)}
+        mapping = {name: file for file, header in headers.items() for name in header}
+        total = sum(info.nbytes for header in headers.values() for info in header.values())
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))}
+        write_json(out / "model.safetensors.index.json", index)
+        config, _ = resized(self.parts, self.checkpoint.config, self.built, self.checkpoint.shapes, kept)
+        write_json(out / "config.json", {key: value for key, value in config.items() if key != NAMED})
+        copy_beside(job.original.path, out, began["files"])
+        first = (self.trials.solve[0], ended.lighter[0])
+        found: dict[str, Any] = {}
+        if self.trials.judge and self.parts.task == "causal" and not kept.experts:
+            found |= agreement_at_end(ended, self.trials.judge, len(self.trials.solve), job)
+        found["check"] = prove_pruned(out, job, ended.skeleton, *first, exact=not kept.experts)
+        if self.trials.judge and self.parts.task == "causal" and kept.experts:
+            found |= self._measured(out)
+        notes = [*job.notes, *_notes(job, shape)]
+        for note in notes[len(job.notes) :]:
+            self.way(note_event(note))
+        write_bytes(out / RECIPE, recipe_text(began["recipe"], "whet run recipe.yaml").encode())
+        write_bytes(out / "README.md", prune_card(job, shape, found, notes, asdict(weights_of(job).whole)).encode())
+        manifest = next_manifest(
+            job.original,
+            {**job.record(), "removed": shape["removed"], "amounts": shape["amounts"]},
+            name=job.name,
+            sha256=job.sha256,
+            container="dense",
+            target=job.target,
+            kept=kept.record(),
+            verify={key: found[key] for key in ("kl", "top1") if key in found},
+            notes=to_json(notes),
+            files=hashed_files(out),
+        )
+        write_json(out / MANIFEST, manifest.document())
+        Stage(self.way, "finish", 1).step()
+        return {
+            "out": str(out),
+            **job.choices(),
+            "removed": shape["removed"],
+            "amounts": shape["amounts"],
+            "kept": kept.record(),
+            "trials": shape["trials"],
+            "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
+            "loads_in": "transformers",
+            **found,
+            "notes": notes,
+        }
+
+    def _measured(self, out: Path) -> dict[str, float]:
+        """As `agreement_at_end`, of the folder that was written."""
+        written, trials = Checkpoint(out), self.trials
+        parts = anatomy(written.config, written.shapes, str(out), self.parts.family)
+        table = written.read(parts.embedding.parameter)
+        walks = [
+            Walk(self.checkpoint, self.parts, trials.judge, [], trials.table, trials.table, self.job.device),
+            Walk(written, parts, trials.judge, [], table, table, self.job.device),
+        ]
+        for walk in walks:
+            walk.go(Untouched())
+        head = self.checkpoint.read((self.parts.head or self.parts.embedding).parameter).to(self.job.device).float()
+        return agreement(walks[0], trials.judge, zip(*(walk.final() for walk in walks), strict=True), head)
+
+
+def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:
+    assert job.removal is not None
+    notes = []
+    if abs(shape["removed"] - float(job.removal.share)) > 0.02:
+        notes.append(
+            Message(
+                "{removed:.1%} of the blocks' parameters went, not {share:.1%}: whole units come no nearer",
+                removed=shape["removed"],
+                share=float(job.removal.share),
+            )
+        )
+    return notes
+
+
+def _finite(address: str, tensor: Tensor) -> None:
+    if not torch.isfinite(tensor).all():
+        raise UsageError(
+            "{linear}: weights that make up for others exceed what {dtype} holds. Convert the original to bfloat16 or "
+            "float32 first.",
+            linear=address,
+            dtype=tensor.dtype,
+        )
+
+
+def _unit(index: int) -> str:
+    return f"block {index}"
