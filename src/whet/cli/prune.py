@@ -9,7 +9,7 @@ import typer
 import whet
 from whet.cli.compress import made, plan
 from whet.cli.console import Console
-from whet.cli.options import Debug, Json, Model, Out, takes
+from whet.cli.options import Debug, Json, Model, Out, Trust, takes, trusted
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.steps.options import SAMPLES
 from whet.steps.verbs import PruneVerb
@@ -25,12 +25,14 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; write nothing.")
     ] = False,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
     **options: Any,
 ) -> int:
     """Write a smaller copy of MODEL to OUT, without some blocks, channels, heads, experts or tokens."""
     folder = resolve(model)
+    trusted(folder, trust_remote_code)
     check_material(options["text"])
     if options["text"] is None and is_starter(folder):
         options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
