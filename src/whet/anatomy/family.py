@@ -124,7 +124,8 @@ class Family:
     transformers calls otherwise. width: the config entry with the channels of a feed-forward.
     Of a text model inside a larger one (`whet.anatomy.inner`): leads: what names of its modules begin with by itself,
     and in the larger model. entries: those of its own config. naming: what the larger model calls a stored tensor, in
-    place of `renames`.
+    place of `renames`. left_out: entries that its own class has in the logits and the larger model has not, with values
+    that change nothing.
     """
 
     architectures: tuple[str, ...]
@@ -161,6 +162,7 @@ class Family:
     leads: tuple[str, str] | None = None
     entries: Mapping[str, Any] = field(default_factory=dict, hash=False)
     naming: Callable[[str], str] | None = field(default=None, compare=False)
+    left_out: Mapping[str, float | None] = field(default_factory=dict, hash=False)
 
     @property
     def counted(self) -> bool:

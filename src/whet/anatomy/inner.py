@@ -18,6 +18,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from whet.anatomy.family import Family, moved
+from whet.anatomy.logits import left_out
 from whet.errors import UsageError
 from whet.messages import Message, with_and
 
@@ -53,10 +54,13 @@ def text_entries(model: Any) -> dict[str, Any] | None:
 
 def within(row: Family, model: Any, entries: Mapping[str, Any] | None = None) -> Family | None:
     """The family `row` of the text model in `model`, which is on the meta device, with the names it has there; None
-    where its embedding is another. entries: as `text_entries` gives them; of a model without the head of its family,
+    where its embedding is another, or its logits are neither the row's nor plain. entries: as `text_entries` gives them; of a model without the head of its family,
     which is its text model, none."""
     leads = _leads(row.embedding, name_of(model, model.get_input_embeddings()))
     if leads is None:
+        return None
+    plain = left_out(row, model) if entries is not None else {}
+    if plain is None:
         return None
 
     def there(name: str) -> str:
@@ -75,8 +79,9 @@ def within(row: Family, model: Any, entries: Mapping[str, Any] | None = None) ->
         naming=naming(model),
         leads=leads,
         entries=entries or {},
-        softcap="" if entries is None else row.softcap,
-        logit_scale=None if entries is None else row.logit_scale,
+        softcap="" if entries is None or row.softcap in plain else row.softcap,
+        logit_scale=None if entries is None or plain else row.logit_scale,
+        left_out=plain,
         writes=(),
         still=row.still or (_LEFT if entries is None else _ENTERED),
     )

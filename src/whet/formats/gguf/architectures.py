@@ -95,7 +95,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2_vl_text": Architecture(MODEL_ARCH.QWEN2VL, of.three_axes, square=True),
     "qwen2_5_vl_text": Architecture(MODEL_ARCH.QWEN2VL, of.three_axes, square=True),
     "qwen3_vl_text": Architecture(
-        MODEL_ARCH.QWEN3VL, of.three_axes, unbiased=("attention_bias",), beside=of.deep_images
+        MODEL_ARCH.QWEN3VL, of.interleaved_axes, unbiased=("attention_bias",), beside=of.deep_images
     ),
     "qwen3_moe": Architecture(MODEL_ARCH.QWEN3MOE, of.qwen3_moe),
     "gemma2": Architecture(

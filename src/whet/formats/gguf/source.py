@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,11 +34,13 @@ class Stored:
 @dataclass(frozen=True)
 class TextModel:
     """What a file holds of a folder: the text model's `config`, and what it calls a stored tensor by itself (`own`),
-    None for one of a tower around it. larger: the config of the model around it, if it is inside one."""
+    None for one of a tower around it. larger: the config of the model around it, if it is inside one. left_out: what
+    that config says of logits and transformers does not do, by entry."""
 
     config: Any
     own: Callable[[str], str | None]
     larger: Any | None = None
+    left_out: Mapping[str, Any] = field(default_factory=dict)
 
 
 def text_model(checkpoint: Checkpoint) -> TextModel:
@@ -48,7 +50,10 @@ def text_model(checkpoint: Checkpoint) -> TextModel:
         return TextModel(config, lambda stored: stored)
     inner = config.get_text_config()
     inner.tie_word_embeddings = family.ties
-    return TextModel(inner, lambda stored: family.own_name(family.module_name(stored)), config)
+    said = {entry: getattr(inner, entry) for entry in family.left_out}
+    for entry, neutral in family.left_out.items():
+        setattr(inner, entry, neutral)
+    return TextModel(inner, lambda stored: family.own_name(family.module_name(stored)), config, said)
 
 
 class Source:

@@ -173,6 +173,15 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     layout = Layout(row.name, {}, tensors, source)
     layout.notes += remarks(config, row, settings, by_name)
     layout.notes += [_TEXT_ALONE] if text.larger is not None else []
+    layout.notes += [
+        Message(
+            "transformers leaves {entry} ({value}) out of this model's logits, and so does the .gguf: the likeliest "
+            "token is the same, but in a file made by a converter that goes by the config the odds differ",
+            entry=entry,
+            value=value,
+        )
+        for entry, value in text.left_out.items()
+    ]
     named = fitting_name((known.get("base_model") or {}).get("name") or checkpoint.path.resolve().name, words)
     layout.notes = [*words.notes, *layout.notes]
     layout.entries = {
