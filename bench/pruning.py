@@ -4,8 +4,8 @@ The first table has every rule at every share as it was published (weights that 
 repair: channels, then blocks, then whet's own choice among shapes (channels, heads and blocks together). Ratios are to
 the best published rule of that share. The second asks the embedded model's questions of whet's choice and of that rule.
 
-Text that is calibrated on differs from draw to draw; what measures does not. Errors are over windows, of the mean over
-draws. Without ``--model`` it is the embedded model and its own text.
+Text that is calibrated on differs from draw to draw; what measures does not. Errors are over documents (or
+windows), of the mean over draws. Without ``--model`` it is the embedded model and its own text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import whet
-from evaluation import clustered_error, cut, table, window_scores
+from evaluation import cut, table, window_scores
 from whet import starter
 from whet.checkpoint import load_model
 from whet.cli.starter import calibration
@@ -47,19 +47,23 @@ OWN = {"OBS, channels": ("channels", "obs"), "whet's choice": (None, None)}
 
 @dataclass
 class Measured:
-    """KL by window, the mean over draws, in nats a token; the share that went, and seconds a draw."""
+    """KL by document or window, the mean over draws, in nats a token, and tokens of each; the share that went, and
+    seconds a draw."""
 
     kl: np.ndarray
+    sizes: np.ndarray
     removed: float
     seconds: float
     amounts: dict[str, int]
 
     @property
     def mean(self) -> float:
-        return float(self.kl.mean())
+        return float(np.average(self.kl, weights=self.sizes))
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} ± {clustered_error(self.kl):.4f}"
+        share, count = self.sizes / self.sizes.sum(), len(self.sizes)
+        error = float(np.sqrt(np.sum((share * (self.kl - self.mean)) ** 2) * count / (count - 1)))
+        return f"{self.mean:.4f} ± {error:.4f}"
 
 
 class Bench:
@@ -72,10 +76,11 @@ class Bench:
         tokenizer = AutoTokenizer.from_pretrained(self.model)
         if args.model is None:
             texts = starter.held_out(args.seed, args.held_out)
-            ids = torch.tensor([i for text in texts for i in (*tokenizer(text).input_ids, tokenizer.eos_token_id)])
+            self.windows = [torch.tensor([tokenizer(text).input_ids[:WINDOW]]) for text in texts]
         else:
             ids = torch.tensor(tokenizer(Path(args.held_out_text).read_text(encoding="utf-8")).input_ids)
-        self.windows = cut(ids, WINDOW)[: args.held_out]
+            self.windows = list(cut(ids, WINDOW)[: args.held_out].split(1))
+        self.sizes = np.array([one.shape[1] - 1 for one in self.windows])
 
     def text(self, draw: int) -> dict[str, Any]:
         """What a draw calibrates on."""
@@ -96,8 +101,9 @@ class Bench:
             started = time.perf_counter()
             made = self.prune(draw, share, units, importance, repair)
             seconds += (time.perf_counter() - started) / self.args.draws
-            by_draw.append(window_scores(self.original, load_model(self.folder, torch.float32), self.windows)["kl"])
-        found = Measured(np.mean(by_draw, axis=0), made["removed"], seconds, made["amounts"])
+            model = load_model(self.folder, torch.float32)
+            by_draw.append([window_scores(self.original, model, one)["kl"][0] for one in self.windows])
+        found = Measured(np.mean(by_draw, axis=0), self.sizes, made["removed"], seconds, made["amounts"])
         print(f"measured: {share}, {name}, {'repair' if repair else 'no repair'}: {found} {found.amounts}", flush=True)
         return found
 
@@ -124,7 +130,7 @@ def main() -> None:
                 [share, rule, removed, str(raw), ratios[0], str(repaired), ratios[1], f"{repaired.seconds:.0f}"]
             )
     head = ["asked", "rule", "went", "KL as published", "ratio", "KL with repair", "ratio", "seconds"]
-    print(f"\n{args.draws} draws, {len(bench.windows)} windows of {WINDOW}\n\n{table(head, rows)}")
+    print(f"\n{args.draws} draws, {len(bench.windows)} texts of up to {WINDOW} tokens\n\n{table(head, rows)}")
     if args.model is None and args.questions:
         print(f"\n{skills(bench, args, best)}")
 

@@ -22,6 +22,7 @@ from whet.pruning.least_squares import Regression, refitted
 from whet.walk import BlockStep
 from whet.walk.skeleton import hooked
 
+_TINY = 1e-12
 _ADDS = 1e-3  # of what a linear gives, how much may not arrive on the stream before it counts as not added to it
 
 
@@ -162,6 +163,9 @@ class _Before:
             if self.repair and scale:
                 aim = step.walk.original[batch] if last else self._original(silent, reader, batch)
                 missing = ((aim - without) / scale).reshape(-1, len(w))
+                # blocks read the stream through a norm, so what counts of a token is its share of the stream's length
+                length = aim.reshape(-1, len(w)).square().mean(1, keepdim=True).clamp_min(_TINY).rsqrt()
+                x, missing = x * length, missing * length
             else:
                 missing = x @ w.t()
             h.addmm_(x.t(), x)

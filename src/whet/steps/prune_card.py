@@ -24,7 +24,7 @@ def prune_card(
     what = ", ".join(f"{number} of {whole[unit]} {_UNITS[unit]}" for unit, number in amounts.items())
     used = {unit: job.removal.importance.get(unit, "") for unit in amounts}
     chosen = ", ".join(dict.fromkeys(f"`{name}`" for name in used.values()))
-    moved = "Weights that stay were fitted anew to make up for it." if job.removal.repair else "Weights were not moved."
+    moved = "Weights that stay were fitted anew to make up for it." if shape["repair"] else "Weights were not moved."
     lines = [
         "---",
         yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip(),

@@ -62,21 +62,24 @@ class Trials:
         experts = self._experts(offered)
         deepest = max(weights.whole.layers - one.layers for one in offered)
         gone = self._order(deepest) if deepest else []
-        tried: dict[Amounts, float | None] = {}
-        if len(offered) == 1 or self.job.anatomy.task != "causal" or not self.judge:
-            tried[offered[0]] = None
-        else:
-            self._climb(offered, gone, experts, tried)
-        best = min(tried, key=lambda one: tried[one] or 0.0)
+        judged = self.job.anatomy.task == "causal" and bool(self.judge) and "experts" not in self.removal.units
+        tried = self._climb(offered, gone, experts) if judged and len(offered) > 1 else {}
+        best = min(tried, key=lambda one: tried[one]) if tried else offered[0]
         left = self._left(gone, best)
-        return {
+        found = {
             "amounts": asdict(best),
             "layers": list(left),
             "order": gone,
             "experts": {str(index): list(routed[best.experts]) for index, routed in experts.items()},
             "removed": self._removed(left, best, weights.total),
-            "trials": [{**asdict(one), "kl": kl} for one, kl in tried.items() if kl is not None],
+            "trials": [{**asdict(one), "kl": kl} for one, kl in tried.items()],
+            "repair": self.removal.repair,
         }
+        if judged and self.removal.repair:
+            fitted = tried[best] if best in tried else self._trial(best, gone, experts)
+            plain = self._trial(best, gone, experts, repair=False)
+            found |= {"repair": fitted <= plain, "kl": {"repair": fitted, "no repair": plain}}
+        return found
 
     def _removed(self, left: Sequence[int], amounts: Amounts, total: int) -> float:
         """The share of the blocks' parameters that goes, exactly."""
@@ -113,31 +116,36 @@ class Trials:
             for index, routed in routing.blocks.items()
         }
 
-    def _climb(
-        self, offered: Sequence[Amounts], gone: Sequence[int], experts: Any, tried: dict[Amounts, float | None]
-    ) -> None:
+    def _climb(self, offered: Sequence[Amounts], gone: Sequence[int], experts: Any) -> dict[Amounts, float]:
         """Try shapes: the one with the most blocks and heads, then those next to the best so far, while that helps."""
         stage = Stage(self.tell, "shape", min(TRIALS, len(offered)))
-        solve, judge = first_of_all(self.solve, TRIAL_TOKENS), first_of_all(self.judge, TRIAL_TOKENS // 4)
         found: dict[Amounts, float] = {}
         waiting = [offered[0]]
         while waiting and len(found) < TRIALS:
             one = waiting.pop(0)
-            cutter = Cutter(self.cutting(self._left(gone, one), one, experts), len(solve))
-            found[one] = agreement_at_end(self.walked(cutter, solve, judge), judge, len(solve), self.job)["kl"]
+            found[one] = self._trial(one, gone, experts)
             stage.step()
-            best = min(found, key=lambda tried_one: found[tried_one])
+            best = min(found, key=lambda tried: found[tried])
             waiting = [other for other in beside(best, offered) if other not in found]
         stage.reach(stage.of)
-        tried |= found
+        return found
+
+    def _trial(self, one: Amounts, gone: Sequence[int], experts: Any, repair: bool | None = None) -> float:
+        """KL to the original of a model of that shape, on some of the verifying text."""
+        solve, judge = first_of_all(self.solve, TRIAL_TOKENS), first_of_all(self.judge, TRIAL_TOKENS // 4)
+        cutter = Cutter(self.cutting(self._left(gone, one), one, experts, repair), len(solve))
+        return agreement_at_end(self.walked(cutter, solve, judge), judge, len(solve), self.job)["kl"]
 
     def _left(self, gone: Sequence[int], amounts: Amounts) -> tuple[int, ...]:
         """The blocks that stay."""
         whole = len(self.parts.blocks)
         return tuple(sorted(set(range(whole)) - set(gone[: whole - amounts.layers])))
 
-    def cutting(self, layers: Sequence[int], amounts: Amounts, experts: Mapping[int, Any]) -> Cutting:
-        """What goes where `layers` and `amounts` stay. experts: by block and number of experts those that do."""
+    def cutting(
+        self, layers: Sequence[int], amounts: Amounts, experts: Mapping[int, Any], repair: bool | None = None
+    ) -> Cutting:
+        """What goes where `layers` and `amounts` stay. experts: by block and number of experts those that do. repair:
+        None, as was asked."""
         fewer = {
             unit: (number, count)
             for unit, number in (("channels", amounts.channels), ("heads", amounts.heads))
@@ -147,7 +155,7 @@ class Trials:
             tuple(layers),
             fewer,
             self.removal.importance,
-            self.removal.repair,
+            self.removal.repair if repair is None else repair,
             self.job.dtype,
             {index: tuple(routed[amounts.experts]) for index, routed in experts.items()},
         )

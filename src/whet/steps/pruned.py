@@ -59,8 +59,7 @@ class _Work:
     """A run of the step, from the shape to the finished folder."""
 
     def __init__(self, run: Run, job: Job, way: Way) -> None:
-        assert job.removal is not None
-        self.run, self.job, self.way, self.removal = run, job, way, job.removal
+        self.run, self.job, self.way = run, job, way
         self.parts, self.checkpoint = job.anatomy, job.checkpoint
         self.trials = Trials(job, run.folder, way)
         self.built, self.counts = self.trials.built, self.trials.counts
@@ -70,7 +69,7 @@ class _Work:
         """Cut and write every block, then the rest; returns what stays and the walk at its end."""
         amounts = Amounts(**shape["amounts"])
         experts = {int(index): {amounts.experts: tuple(mine)} for index, mine in shape["experts"].items()}
-        cutting = self.trials.cutting(shape["layers"], amounts, experts)
+        cutting = self.trials.cutting(shape["layers"], amounts, experts, shape["repair"])
         stage = Stage(self.way, "prune", len(shape["layers"]))
 
         def write(index: int, done: Done) -> None:
@@ -119,7 +118,7 @@ class _Work:
         names = {cut.stored: name for name, cut in self._cuts(made, index).items()}
         for linear in self.parts.blocks[index]:
             unit = next((unit for unit, role in READERS.items() if role == linear.role), None)
-            if unit is None or not (unit in kept or self.removal.repair):
+            if unit is None or not (unit in kept or cutting.repair):
                 continue
             own = read_tensor(stored[names[linear.parameter]]).float()
             own = own.t() if linear.transposed else own
@@ -186,6 +185,7 @@ class _Work:
             "amounts": shape["amounts"],
             "kept": kept.record(),
             "trials": shape["trials"],
+            "repaired": shape["repair"],
             "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
             "loads_in": "transformers",
             **found,
@@ -216,6 +216,16 @@ def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:
                 "{removed:.1%} of the blocks' parameters went, not {share:.1%}: whole units come no nearer",
                 removed=shape["removed"],
                 share=float(job.removal.share),
+            )
+        )
+    if shape["repair"] != job.removal.repair:
+        fitted, plain = shape["kl"]["repair"], shape["kl"]["no repair"]
+        notes.append(
+            Message(
+                "weights stay as they were: fitting them to what goes lost more on the verifying text ({fitted:.4g} "
+                "against {plain:.4g} nats a token). More text (--samples) may help.",
+                fitted=fitted,
+                plain=plain,
             )
         )
     return notes
