@@ -128,6 +128,16 @@ PHRASES: dict[str, tuple[str, str]] = {
     # compress
     "nothing": ("Nothing was run. Comparing would take:", "아무것도 실행하지 않았습니다. 비교에 필요한 것:"),
     "made": ("Made {out}", "{out}을(를) 만들었습니다"),
+    "pruned": (
+        "{share} of the blocks' parameters went. What stays: {what}.",
+        "블록 매개변수의 {share}를 덜어냈습니다. 남은 것: {what}.",
+    ),
+    "unit.layers": ("{count} blocks", "블록 {count}개"),
+    "unit.channels": ("{count} channels a block", "블록마다 채널 {count}개"),
+    "unit.heads": ("{count} key and value heads a block", "블록마다 키·값 헤드 {count}개"),
+    "unit.experts": ("{count} experts a block", "블록마다 전문가 {count}개"),
+    "tokens.kept": ("{count} of {of} tokens stay.", "토큰 {of}개 중 {count}개가 남습니다."),
+    "lengths": ("How many tokens texts become", "텍스트의 토큰 수"),
     "planned": ("Nothing was written. The run would take:", "아무것도 만들지 않았습니다. 실행에 필요한 것:"),
     "tensors": ("Size", "크기"),
     "sum": ("all tensors", "텐서 전체"),

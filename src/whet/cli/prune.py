@@ -10,7 +10,9 @@ import whet
 from whet.cli.compress import made, plan
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, Out, Trust, takes, trusted
+from whet.cli.phrases import say, sentence
 from whet.cli.starter import calibration, check_material, is_starter, resolve
+from whet.cli.tables import Sheet, by_part, needs
 from whet.steps.options import SAMPLES
 from whet.steps.verbs import PruneVerb
 
@@ -34,10 +36,42 @@ def run(
     folder = resolve(model)
     trusted(folder, trust_remote_code)
     check_material(options["text"])
-    if options["text"] is None and is_starter(folder):
+    tokens = options["remove"] is None
+    if options["text"] is None and is_starter(folder) and not tokens:
         options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
     with Console(as_json, resume=out) as console:
         result = whet.prune(folder, out, **options, dry_run=dry_run, on_event=console.on_event)
-        plan(console, result) if dry_run else made(console, result, folder)
+        if tokens:
+            _fewer_tokens(console, result)
+        elif dry_run:
+            plan(console, result)
+        else:
+            console.show(say("pruned", share=f"{100 * result['removed']:.1f} %", what=_what(result)))
+            made(console, result, folder)
         console.result(result)
     return 0
+
+
+def _what(result: dict[str, Any]) -> str:
+    """How many of each unit stay."""
+    kept = {"layers": len(result["kept"]["layers"])}
+    kept |= {unit: len(next(iter(result["kept"][unit].values()))) for unit in result["kept"] if unit != "layers"}
+    return ", ".join(say(f"unit.{unit}", count=count) for unit, count in kept.items())
+
+
+def _fewer_tokens(console: Console, result: dict[str, Any]) -> None:
+    """What a cut of the vocabulary saves, and how much longer texts become."""
+    original, lighter = result["sizes"]["original"], result["sizes"]["lighter"]
+    console.show(say("planned") if result.get("dry_run") else say("made", out=result["out"]))
+    console.show(by_part(original, lighter, "size").rich())
+    tokens = result["tokens"]
+    console.show(say("tokens.kept", count=tokens["lighter"], of=tokens["original"]))
+    lengths = Sheet(say("lengths"), ["", say("original"), say("lighter"), say("ratio")])
+    lengths.rows = [
+        [one["of"], str(one["before"]), str(one["after"]), f"{one['ratio']:.3f}"] for one in result["lengths"]
+    ]
+    console.show(lengths.rich())
+    if result.get("dry_run"):
+        console.show(needs(result).rich())
+        for note in result["notes"]:
+            console.show(f"{say('note')}: {sentence(note)}")
