@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from whet.cli import phrases, tables
+from whet.measure.classes import TASKS
 from wording import each
 
 
@@ -80,7 +81,7 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
     told |= {f"run.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
     told |= {f"verify.{what}" for what in ("file", "state", "listed", "found", "pass", "fail")}
     told |= {f"verify.{state}" for state in ("missing", "outside", "size", "changed", "unlisted")}
-    told |= {f"answers.{what}" for what in ("texts", "tokens")}
+    told |= {f"answers.{what}" for what in (*TASKS.values(), "tokens")}
     told |= {f"status.{state}" for state in ("running", "stopped", "finished")}
     outcomes = ("kept", "skipped", "stopped", "undecided", "not reached", "stopped run", "waiting", "running")
     told |= {f"outcome.{outcome}" for outcome in outcomes}

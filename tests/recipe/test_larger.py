@@ -12,7 +12,8 @@ import transformers
 
 import models
 from larger_models import IMAGE, MODELS, image_inputs, make
-from whet.anatomy import anatomy, auto_class, task_in
+from whet.anatomy import FAMILIES, anatomy, auto_class, task_in
+from whet.anatomy.logits import left_out
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.checkpoint.verify import verify
 from whet.engines.opening import generate
@@ -42,6 +43,7 @@ WRITTEN = {
     "paligemma": ({"scheme": "int4-g32"}, False),
     "voxtral": ({"scheme": "int4-g32", "solver": "nearest"}, True),
     "llama4": ({"scheme": "int4-g32", "solver": "nearest"}, False),
+    "aya_vision": ({"scheme": "int4-g32", "solver": "nearest"}, True),
 }
 
 
@@ -145,6 +147,54 @@ def test_a_gguf_holds_the_text_model(tmp_path: Path, family: str) -> None:
     found = export(original, out=tmp_path / "model.gguf")
     assert found["check"]["kl"] < 1e-4
     assert any("mmproj" in str(note) for note in found["notes"])
+
+
+GRANITE = {"model_type": "granite", "logits_scaling": 4.0, "embedding_multiplier": 3.0}
+PERIODS = {"num_hidden_layers": 4, "layer_types": [*["sliding_attention"] * 3, "full_attention"]}
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "entry"),
+    [
+        ("aya_vision", PERIODS, "logit_scale"),
+        ("cohere2_vision", PERIODS, "logit_scale"),
+        ("llava_next", GRANITE, "logits_scaling"),
+    ],
+)
+def test_a_gguf_leaves_out_of_logits_what_the_larger_model_does(
+    tmp_path: Path, family: str, more: dict[str, Any], entry: str
+) -> None:
+    original = make(tmp_path / "original", family, scale=2.0, **more)
+    checkpoint = Checkpoint(original)
+    parts = anatomy(checkpoint.config, checkpoint.shapes)
+    assert parts.family.left_out == {entry: 1.0} and parts.family.logit_scale is None
+    found = export(original, out=tmp_path / "model.gguf")
+    assert found["check"]["kl"] < 1e-5
+    assert any(f"transformers leaves {entry}" in str(note) for note in found["notes"])
+
+
+def test_a_bound_that_the_larger_model_keeps_stays() -> None:
+    settings = MODELS["paligemma"] | {"text_config": MODELS["paligemma"]["text_config"] | {"model_type": "gemma2"}}
+    config = transformers.AutoConfig.for_model("paligemma", **settings)
+    with torch.device("meta"):
+        model = transformers.PaliGemmaForConditionalGeneration(config)
+    assert config.text_config.final_logit_softcapping
+    assert left_out(FAMILIES["gemma2"], model) == {}
+
+
+@pytest.mark.parametrize("section", [[2, 3, 3], [24, 20, 20]])
+def test_frequencies_beyond_the_sections_turn_with_a_text(tmp_path: Path, section: list[int]) -> None:
+    rope = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": section, "rope_theta": 5e6}
+    more = {"head_dim": 2 * sum(section), "rope_parameters": rope | ({"rope_theta": 1e4} if section[0] == 2 else {})}
+    original = make(tmp_path / "original", "qwen3_vl", scale=2.0, **more)
+    assert export(original, out=tmp_path / "model.gguf")["check"]["kl"] < 1e-5
+
+
+def test_frequencies_that_images_turn_otherwise_are_refused(tmp_path: Path) -> None:
+    rope = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [4, 2, 2], "rope_theta": 1e4}
+    original = make(tmp_path / "original", "qwen3_vl", rope_parameters=rope)
+    with pytest.raises(UsageError, match="its frequency 7 of 8 is turned by time"):
+        export(original, out=tmp_path / "model.gguf")
 
 
 def test_a_rotation_is_refused_as_images_enter_beside_the_embedding(tmp_path: Path) -> None:

@@ -54,8 +54,10 @@ def text_entries(model: Any) -> dict[str, Any] | None:
 
 def within(row: Family, model: Any, entries: Mapping[str, Any] | None = None) -> Family | None:
     """The family `row` of the text model in `model`, which is on the meta device, with the names it has there; None
-    where its embedding is another, or its logits are neither the row's nor plain. entries: as `text_entries` gives them; of a model without the head of its family,
-    which is its text model, none."""
+    where its embedding is another, or its logits are neither the row's nor plain.
+
+    entries: as `text_entries` gives them; of a model without the head of its family, which is its text model, none.
+    """
     leads = _leads(row.embedding, name_of(model, model.get_input_embeddings()))
     if leads is None:
         return None

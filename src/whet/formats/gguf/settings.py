@@ -46,9 +46,9 @@ def interleaved_axes(config: Any) -> Settings:
     """Positions of three axes whose frequencies alternate: i belongs to time, height or width as i mod 3 is 0, 1 or 2.
 
     llama.cpp takes three times a section's length as a bound on i, and turns what lies beyond by a fourth position,
-    which is 0 in a text; transformers turns it by time. In Qwen3-VL that is 61 and 62 of 64, in a tiny random model 6 of
-    8 made KL 0.0002 nats. So sections are as long as the frequencies go, which is exact in texts. In images those of
-    the last that belong to height or width there and to time here must hardly turn (4e-7 radians in Qwen3-VL).
+    which is 0 in a text; transformers turns it by time. In Qwen3-VL that is 61 and 62 of 64; in a tiny random model it
+    was 6 of 8, and made KL 0.0002 nats. So sections are as long as the frequencies go, which is exact in texts. Those
+    that height or width then turn in images, in place of time, must hardly turn (4e-7 radians a position in Qwen3-VL).
     """
     rope, count = config.rope_parameters, head_dim(config) // 2
     beyond = [i for i in range(count) if i % 3 and i >= 3 * rope["mrope_section"][i % 3]]
