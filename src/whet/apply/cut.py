@@ -29,7 +29,8 @@ _ADDS = 1e-3  # of what a linear gives, how much may not arrive on the stream be
 class Cutting:
     """What goes. layers: the blocks that stay. amounts: by unit (`channels`, `heads`) how many stay and how many there
     are. experts: by block those that stay. importance: by unit, by what it is chosen. repair: whether what
-    stays makes up for what goes. dtype: the type that weights are stored in."""
+    stays makes up for what goes. dtype: the type that weights are stored in. orders: by unit and block in what order
+    they stay, the first ones, where that was found before."""
 
     layers: tuple[int, ...]
     amounts: Mapping[str, tuple[int, int]]
@@ -37,6 +38,7 @@ class Cutting:
     repair: bool
     dtype: torch.dtype
     experts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    orders: Mapping[str, Mapping[int, Sequence[int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,22 @@ class Cutter:
         before = _Before(step, self.cutting)
         for unit in ("heads", "channels"):
             readers = [x for x in step.linears if x.role == READERS[unit]]
-            if not readers or (unit not in self.cutting.amounts and not self.cutting.repair):
+            order = self.cutting.orders.get(unit, {}).get(step.index)
+            if not readers or not (unit in self.cutting.amounts or order is not None or self.cutting.repair):
                 continue
             (reader,) = readers
+            if order is not None and not self.cutting.repair:
+                kept[unit] = self._first(unit, order)
+                weights[reader.address] = zeroed(step.weight(reader), kept[unit], len(order))
+                continue
             solve, judge = before.regressions(reader, weights, self.solving)
             w = step.weight(reader).clone()
             keep, count = self.cutting.amounts.get(unit, (1, 1))
             mine = list(range(count))
-            if keep < count:
+            if order is not None:
+                mine = list(self._first(unit, order))
+                kept[unit], count = tuple(mine), len(order)
+            elif keep < count:
                 mine = best_units(self.cutting.importance[unit], w, solve.h, count, keep)
                 kept[unit] = tuple(mine)
             if self.cutting.repair:
@@ -105,6 +115,11 @@ class Cutter:
             # what is written is what the blocks behind are given
             weights[reader.address] = weights[reader.address].to(self.cutting.dtype).float()
         return Done(kept, weights, ridges)
+
+    def _first(self, unit: str, order: Sequence[int]) -> tuple[int, ...]:
+        """As many as stay of units in their order."""
+        keep, _ = self.cutting.amounts.get(unit, (len(order), len(order)))
+        return tuple(order[:keep])
 
 
 class _Before:
