@@ -93,19 +93,18 @@ class Cutter:
             if not readers or not (unit in self.cutting.amounts or order is not None or self.cutting.repair):
                 continue
             (reader,) = readers
-            if order is not None and not self.cutting.repair:
-                kept[unit] = self._first(unit, order)
-                weights[reader.address] = zeroed(step.weight(reader), kept[unit], len(order))
+            w = step.weight(reader).clone()
+            whole = 1 if order is None else len(order)
+            keep, count = self.cutting.amounts.get(unit, (whole, whole))
+            if order is not None and not self.cutting.repair:  # nothing has to be known of its inputs
+                kept[unit] = tuple(order[:keep])
+                weights[reader.address] = zeroed(w, kept[unit], count)
                 continue
             solve, judge = before.regressions(reader, weights, self.solving)
-            w = step.weight(reader).clone()
-            keep, count = self.cutting.amounts.get(unit, (1, 1))
-            mine = list(range(count))
-            if order is not None:
-                mine = list(self._first(unit, order))
-                kept[unit], count = tuple(mine), len(order)
-            elif keep < count:
+            mine = list(order or range(count))[:keep]
+            if order is None and keep < count:
                 mine = best_units(self.cutting.importance[unit], w, solve.h, count, keep)
+            if order is not None or keep < count:
                 kept[unit] = tuple(mine)
             if self.cutting.repair:
                 at = columns(mine, count, w.shape[1]).to(w.device)
@@ -115,11 +114,6 @@ class Cutter:
             # what is written is what the blocks behind are given
             weights[reader.address] = weights[reader.address].to(self.cutting.dtype).float()
         return Done(kept, weights, ridges)
-
-    def _first(self, unit: str, order: Sequence[int]) -> tuple[int, ...]:
-        """As many as stay of units in their order."""
-        keep, _ = self.cutting.amounts.get(unit, (len(order), len(order)))
-        return tuple(order[:keep])
 
 
 class _Before:

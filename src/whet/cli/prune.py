@@ -10,7 +10,10 @@ import whet
 from whet.cli.compress import made, plan
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, Out, takes
+from whet.cli.phrases import say
 from whet.cli.starter import calibration, check_material, is_starter, resolve
+from whet.cli.tables import elastic
+from whet.report.numbers import written_size
 from whet.steps.options import SAMPLES
 from whet.steps.verbs import PruneVerb
 
@@ -37,5 +40,10 @@ def run(
     with Console(as_json, resume=out) as console:
         result = whet.prune(folder, out, **options, dry_run=dry_run, on_event=console.on_event)
         plan(console, result) if dry_run else made(console, result, folder)
+        if "elastic" in result:
+            sizes = result["elastic"]["sizes"]
+            console.show(elastic(sizes).rich())
+            command = f"whet slice {out} smaller --size {written_size(sizes[len(sizes) // 2]['size'])}"
+            console.show(say("elastic.next", command=command))
         console.result(result)
     return 0

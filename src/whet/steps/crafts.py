@@ -11,7 +11,7 @@ from whet.steps.request import Craft
 
 CRAFTS: dict[str, Craft] = {
     "prune": Craft(("dense",), "dense", prune.run, check=prune.check, halved=prune.halved),
-    "slice": Craft(("dense",), "dense", slice.run, check=slice.check),
+    "slice": Craft(("dense",), "dense", slice.run, check=slice.check, after=slice.after),
     "masks": Craft(("dense",), "dense", masks.run, check=masks.check, halved=masks.halved),
     "transform": Craft(("dense",), "dense", transform.run),
     "quantize": Craft(("dense",), "rounded", quantize.run, check=quantize.check, halved=quantize.halved),

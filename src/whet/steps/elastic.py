@@ -24,6 +24,7 @@ from whet.errors import UsageError
 from whet.events import Stage
 from whet.messages import Message
 from whet.pruning import Amounts, shapes
+from whet.report.numbers import written_size
 from whet.steps.prune_shapes import DEPTH_TOKENS, TRIAL_TOKENS, TRIALS, WRITE, fault, memory_of, weights_of
 from whet.steps.prune_trials import Orders, Trials, agreement_at_end, climb, first_of_all
 from whet.steps.rates import multiplications_per_second
@@ -50,7 +51,7 @@ def shapes_by_size(job: Job) -> dict[Fraction, list[Amounts]]:
             "other units.",
             folder=job.checkpoint.path,
             units=", ".join(job.removal.units),
-            sizes=", ".join(f"{float(size):.1%}" for size in job.removal.sizes),
+            sizes=", ".join(written_size(float(size)) for size in job.removal.sizes),
         )
     return found
 

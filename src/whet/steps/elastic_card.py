@@ -9,22 +9,25 @@ import yaml
 
 from whet.apply.job import Job
 from whet.messages import Message
+from whet.report.numbers import written_size
 from whet.steps.prune_card import UNITS
 from whet.steps.readme import front_matter, loading
+
+ELASTIC = "elastic"
 
 
 def elastic_card(
     job: Job, shape: Mapping[str, Any], found: Mapping[str, Any], notes: Sequence[Message], whole: Mapping[str, int]
 ) -> str:
     """As `prune_card`, of a folder that is sorted and has every unit."""
-    base, _ = front_matter(job, "elastic")
+    base, _ = front_matter(job, ELASTIC)
     sizes = shape["elastic"]["sizes"]
     repaired = job.removal is not None and job.removal.repair
     last = " KL, with repair |" if repaired else ""
     rows = [f"| size | what it has | KL |{last}", "|---:|---|---:|" + ("---:|" if repaired else "")]
     for one in sizes:
         more = f" {one['kl_repaired']:.5f} |" if repaired else ""
-        rows.append(f"| {one['size']:.0%} | {_what(one['amounts'], whole)} | {one['kl']:.5f} |{more}")
+        rows.append(f"| {written_size(one['size'])} | {_what(one['amounts'], whole)} | {one['kl']:.5f} |{more}")
     lines = [
         f"# {base}, elastic by whet",
         "",
@@ -32,15 +35,15 @@ def elastic_card(
         "worth. Smaller models are cut from it in seconds, without text:",
         "",
         "```sh",
-        f"whet slice THIS_FOLDER smaller --size {sizes[len(sizes) // 2]['size']:.0%}",
+        f"whet slice THIS_FOLDER smaller --size {written_size(sizes[len(sizes) // 2]['size'])}",
         "```",
         "",
         *rows,
         "",
         "Sizes are shares of the blocks' parameters; KL is to this model, in nats per token, on text that was kept out "
-        "of calibration." + (" With repair is what `whet prune` makes of the same shape." if repaired else ""),
+        "of calibration." + (" With repair: weights that stay were fitted anew." if repaired else ""),
     ]
-    return _card(job, "elastic", lines, notes)
+    return _card(job, ELASTIC, lines, notes)
 
 
 def slice_card(
@@ -72,9 +75,11 @@ def _what(amounts: Mapping[str, int], whole: Mapping[str, int]) -> str:
 
 def _card(job: Job, tag: str, lines: Sequence[str], notes: Sequence[Message]) -> str:
     """A card of those lines: what the original's says before them, how to load it and the notes after them."""
-    front = yaml.safe_dump(front_matter(job, tag)[1], allow_unicode=True, sort_keys=False).strip()
+    front = front_matter(job, tag)[1]
+    front["tags"] = [one for one in front["tags"] if one == tag or one != ELASTIC]  # what was cut is not
+    before = yaml.safe_dump(front, allow_unicode=True, sort_keys=False).strip()
     after = ["## Loading", "", "Whatever loads the original loads it:", *loading(job)]
     if notes:
         after += ["", "## Notes", "", *(f"- {note}" for note in notes)]
     after += ["", "`whet.json` holds what stayed, by the original's numbers, and the SHA-256 of every file.", ""]
-    return "\n".join(["---", front, "---", *lines, "", *after])
+    return "\n".join(["---", before, "---", *lines, "", *after])

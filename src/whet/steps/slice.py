@@ -17,17 +17,19 @@ from torch import Tensor
 from whet.apply.job import Job, compute_type, model_name
 from whet.apply.run import Run
 from whet.budget import tensor_bytes
+from whet.checkpoint import Checkpoint
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
 from whet.events import OnEvent, Part, Way
 from whet.paths import check_out
-from whet.pruning import Amounts, Removal, parse_size
+from whet.pruning import Amounts, Removal, parse_size, parse_sizes
+from whet.report.numbers import written_size
 from whet.steps.course import reading
 from whet.steps.driver import announce, examined, job_of, planned, request_of, step_recipe
 from whet.steps.elastic import SORTED
 from whet.steps.elastic_card import slice_card
 from whet.steps.material import Material
-from whet.steps.options import Slice
+from whet.steps.options import SIZES, Options, Prune, Slice
 from whet.steps.original import about_original, open_original
 from whet.steps.prune_shapes import WRITE, bytes_after, memory_of, weights_of
 from whet.steps.prune_trials import Trials
@@ -54,7 +56,10 @@ def slice(  # the verb's name; nothing here needs the builtin
 
 
 def run(request: Request) -> dict[str, Any]:
-    """The step of a recipe."""
+    """The step of a recipe. Before the step that sorts the model, it is told what all of it takes."""
+    if request.dry_run and (Checkpoint(request.source).whet or {}).get("elastic") is None:
+        size = Checkpoint(request.source).nbytes
+        return {"memory": size, "disk": size, "seconds": 1 + 4e-9 * size}
     return slice(
         request.source,
         request.out,
@@ -68,6 +73,19 @@ def run(request: Request) -> dict[str, Any]:
 def check(options: Slice) -> None:
     """Raises UsageError for what is no size."""
     parse_size(options.size)
+
+
+def after(options: Slice, before: Options | None, original: Path) -> None:
+    """Raises UsageError unless what is read is elastic, and has the size."""
+    size = parse_size(options.size)
+    if before is None:
+        _found(original, Checkpoint(original).whet, size)
+    elif not (isinstance(before, Prune) and before.elastic):
+        raise UsageError("the step before it leaves nothing sorted. Put a step prune with elastic right before it.")
+    elif size not in (1, *parse_sizes(before.sizes or SIZES)):
+        raise UsageError(
+            "the elastic folder before it has no size {size}. Name it in its sizes.", size=written_size(float(size))
+        )
 
 
 def resume_slice(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
@@ -96,8 +114,7 @@ def decide_slice(
     place = resolve_device(device)
     opened = open_original(model, find_target("transformers"))
     size = parse_size(asked.size)
-    smaller = _found(opened.checkpoint.path, opened.checkpoint.whet, size)
-    units = () if smaller is None else tuple(("layers", *SORTED))
+    _found(opened.checkpoint.path, opened.checkpoint.whet, size)
     return Job(
         checkpoint=opened.checkpoint,
         anatomy=opened.parts,
@@ -113,7 +130,7 @@ def decide_slice(
         notes=tuple(about_original(opened, 0, Material())),
         card=opened.card,
         step="slice",
-        removal=Removal(1 - size, units, {}, repair=False),
+        removal=Removal(1 - size, ("layers", *SORTED), {}, repair=False),
     )
 
 
@@ -133,12 +150,12 @@ def _found(folder: Path, manifest: Mapping[str, Any] | None, size: Fraction) -> 
     if float(size) not in by_size:
         near = min(by_size, key=lambda one: abs(one - size))
         raise UsageError(
-            "{folder} has no shape of {size:.4g} %. The nearest is {near:.4g} %; it has {sizes}. For others make it "
-            "anew with `--elastic --sizes`.",
+            "{folder} has no shape of {size}. The nearest is {near}; it has {sizes}. For others make it anew with "
+            "`--elastic --sizes`.",
             folder=folder,
-            size=100 * float(size),
-            near=100 * near,
-            sizes=", ".join(f"{100 * one:.4g} %" for one in (1.0, *by_size)),
+            size=written_size(float(size)),
+            near=written_size(near),
+            sizes=", ".join(map(written_size, (1.0, *by_size))),
         )
     return by_size[float(size)]
 
