@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from whet.recipe.prune import prune
     from whet.recipe.resume import resume, status
     from whet.recipe.runner import run
+    from whet.recipe.slice import slice
 
 __version__ = "0.1.0"
 # Where each verb is; the rooms it needs load when it is first used.
@@ -40,6 +41,7 @@ _VERBS = {
     "prune": "whet.recipe.prune",
     "resume": "whet.recipe.resume",
     "run": "whet.recipe.runner",
+    "slice": "whet.recipe.slice",
     "status": "whet.recipe.resume",
     "trust_remote_code": "whet.checkpoint.code",
     "verify": "whet.checkpoint.verify",
@@ -56,6 +58,7 @@ __all__ = [
     "prune",
     "resume",
     "run",
+    "slice",
     "status",
     "trust_remote_code",
     "verify",

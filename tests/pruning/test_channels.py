@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from whet.pruning.channels import CHANNEL_IMPORTANCES, SCORES, best_units
+from whet.pruning.channels import CHANNEL_IMPORTANCES, SCORES, best_units, ordered_units
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -53,6 +53,15 @@ def test_many_channels_that_go_together_lose_about_as_much_as_one_by_one():
     slow = [unit for unit in range(192)]
     assert len(kept) == 96 and kept == sorted(set(kept)) and set(kept) <= set(slow)
     assert refit_loss(w, h, kept) < min(refit_loss(w, h, best_units(name, w, h, 192, 96)) for name in SCORES)
+
+
+@pytest.mark.parametrize("name", CHANNEL_IMPORTANCES)
+def test_the_first_units_of_the_order_are_the_best_however_many(name):
+    w, h = problem(8, 192, 2000)
+    for count in (192, 12):
+        order = ordered_units(name, w, h, count)
+        for keep in range(1, count, 1 if count == 12 else 17):
+            assert sorted(order[:keep]) == best_units(name, w, h, count, keep)
 
 
 def test_scores_are_what_their_papers_say():

@@ -30,7 +30,8 @@ _ADDS = 1e-3  # of what a linear gives, how much may not arrive on the stream be
 class Cutting:
     """What goes. layers: the blocks that stay. amounts: by unit (`channels`, `heads`) how many stay and how many there
     are. experts: by block those that stay. importance: by unit, by what it is chosen. repair: whether what
-    stays makes up for what goes. dtype: the type that weights are stored in."""
+    stays makes up for what goes. dtype: the type that weights are stored in. orders: by unit and block in what order
+    they stay, the first ones, where that was found before."""
 
     layers: tuple[int, ...]
     amounts: Mapping[str, tuple[int, int]]
@@ -38,6 +39,7 @@ class Cutting:
     repair: bool
     dtype: torch.dtype
     experts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    orders: Mapping[str, Mapping[int, Sequence[int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,22 @@ class Cutter:
         before = _Before(step, self.cutting)
         for unit in ("heads", "channels"):
             readers = [x for x in step.linears if x.role == READERS[unit]]
-            if not readers or (unit not in self.cutting.amounts and not self.cutting.repair):
+            order = self.cutting.orders.get(unit, {}).get(step.index)
+            if not readers or not (unit in self.cutting.amounts or order is not None or self.cutting.repair):
                 continue
             (reader,) = readers
-            solve, judge = before.regressions(reader, weights, self.solving)
             w = step.weight(reader).clone()
-            keep, count = self.cutting.amounts.get(unit, (1, 1))
-            mine = list(range(count))
-            if keep < count:
+            whole = 1 if order is None else len(order)
+            keep, count = self.cutting.amounts.get(unit, (whole, whole))
+            if order is not None and not self.cutting.repair:  # nothing has to be known of its inputs
+                kept[unit] = tuple(order[:keep])
+                weights[reader.address] = zeroed(w, kept[unit], count)
+                continue
+            solve, judge = before.regressions(reader, weights, self.solving)
+            mine = list(order or range(count))[:keep]
+            if order is None and keep < count:
                 mine = best_units(self.cutting.importance[unit], w, solve.h, count, keep)
+            if order is not None or keep < count:
                 kept[unit] = tuple(mine)
             if self.cutting.repair:
                 at = columns(mine, count, w.shape[1]).to(w.device)

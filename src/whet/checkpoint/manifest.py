@@ -50,6 +50,42 @@ class _Reading(BaseModel):
     convert: bool = False
 
 
+class _Amounts(BaseModel):
+    """How many of each unit a model has: blocks, and of every block the others."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    layers: int = Field(ge=1)
+    channels: int = Field(ge=0)
+    heads: int = Field(ge=0)
+    experts: int = Field(ge=0)
+
+
+class _Smaller(BaseModel):
+    """A smaller model that can be cut from a sorted one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    size: float = Field(gt=0, lt=1)
+    share: float = Field(gt=0, lt=1)
+    amounts: _Amounts
+    layers: list[Annotated[int, Field(ge=0)]]
+    kl: float
+    top1: float
+    kl_repaired: float | None
+    trials: list[dict[str, float]]
+
+
+class _Elastic(BaseModel):
+    """What a sorted model is sorted by, and the smaller models in it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    order: list[int]
+    sorted: dict[str, str]
+    sizes: list[_Smaller] = Field(min_length=1)
+
+
 class _Listed(BaseModel):
     """Size and SHA-256 of a file that was written; neither of one that may differ."""
 
@@ -80,9 +116,9 @@ class Manifest(BaseModel):
 
     linears: by address the grid and its parameters, and what rounding lost. masks: by address of linears that have one,
     how it was chosen and the share of weights that is 0; what they lost, where nothing was rounded. kept: what stays of
-    a pruned model, by the numbers of the one it was made of. reading: how
-    tensors are read where it is not each by its address and name. lineage: a record a step, the oldest first. files:
-    bytes and SHA-256 by name.
+    a pruned model, by the numbers of the one it was made of. elastic: of a sorted one, the smaller models that can be
+    cut from it. reading: how tensors are read where it is not each by its address and name. lineage: a record a step,
+    the oldest first. files: bytes and SHA-256 by name.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -95,6 +131,7 @@ class Manifest(BaseModel):
     linears: Annotated[dict[str, dict[str, Any]], AfterValidator(checked_table)] = Field(default_factory=dict)
     masks: dict[str, dict[str, Any]] | None = None
     kept: dict[str, Any] | None = None
+    elastic: Annotated[dict[str, Any], _as(_Elastic)] | None = None
     reading: Annotated[dict[str, Any], _as(_Reading)] | None = None
     transforms: dict[str, dict[str, Any]] | None = None
     adapter: dict[str, Any] | None = None
@@ -108,7 +145,7 @@ class Manifest(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """As it is written; what does not apply is left out."""
-        absent = ("masks", "kept", "reading", "transforms", "adapter", "gguf")
+        absent = ("masks", "kept", "elastic", "reading", "transforms", "adapter", "gguf")
         return {k: v for k, v in self.model_dump().items() if not (k in absent and v is None)}
 
 

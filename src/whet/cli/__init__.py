@@ -30,6 +30,7 @@ from whet.cli import (
     resume,
     run,
     schema,
+    slice,
     status,
     verify,
 )
@@ -65,7 +66,7 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, prune, masks, run, status, export, compare, verify, generate, resume, schema,
+    demo, inspect, plan, compress, prune, slice, masks, run, status, export, compare, verify, generate, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

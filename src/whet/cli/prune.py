@@ -12,7 +12,8 @@ from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, Out, Trust, takes, trusted
 from whet.cli.phrases import say, sentence
 from whet.cli.starter import calibration, check_material, is_starter, resolve
-from whet.cli.tables import Sheet, by_part, needs
+from whet.cli.tables import Sheet, by_part, elastic, needs
+from whet.report.numbers import written_size
 from whet.steps.options import SAMPLES
 from whet.steps.verbs import PruneVerb
 
@@ -36,7 +37,7 @@ def run(
     folder = resolve(model)
     trusted(folder, trust_remote_code)
     check_material(options["text"])
-    tokens = options["remove"] is None
+    tokens = options["vocab"] is not None or options["keep_languages"] is not None
     if options["text"] is None and is_starter(folder) and not tokens:
         options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
     with Console(as_json, resume=out) as console:
@@ -45,6 +46,9 @@ def run(
             _fewer_tokens(console, result)
         elif dry_run:
             plan(console, result)
+        elif "elastic" in result:
+            made(console, result, folder)
+            _sizes(console, result, out)
         else:
             console.show(say("pruned", share=f"{100 * result['removed']:.1f} %", what=_what(result)))
             made(console, result, folder)
@@ -52,11 +56,19 @@ def run(
     return 0
 
 
+def _sizes(console: Console, result: dict[str, Any], out: Any) -> None:
+    """The sizes that an elastic folder can be cut to, what each loses, and what to type."""
+    sizes = result["elastic"]["sizes"]
+    console.show(elastic(sizes).rich())
+    command = f"whet slice {out} smaller --size {written_size(sizes[len(sizes) // 2]['size'])}"
+    console.show(say("elastic.next", command=command))
+
+
 def _what(result: dict[str, Any]) -> str:
     """How many of each unit stay."""
     kept = {"layers": len(result["kept"]["layers"])}
     kept |= {unit: len(next(iter(result["kept"][unit].values()))) for unit in result["kept"] if unit != "layers"}
-    return ", ".join(say(f"unit.{unit}", count=count) for unit, count in kept.items())
+    return ", ".join(say(f"stays.{unit}", count=count) for unit, count in kept.items())
 
 
 def _fewer_tokens(console: Console, result: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from whet.cli.phrases import duration, say, size
-from whet.report.numbers import with_error
+from whet.report.numbers import figure, with_error, written_size
 
 PARTS = ("weights", "linears", "embedding", "head", "other", "adapter", "tokenizer")
 
@@ -65,6 +65,19 @@ def needs(result: dict[str, Any]) -> Sheet:
         [say("memory"), size(result["memory"])],
         [say("disk"), size(result["disk"])],
     ]
+    return sheet
+
+
+def elastic(sizes: Sequence[dict[str, Any]]) -> Sheet:
+    """The models that can be cut from an elastic folder, and what each loses."""
+    units = [unit for unit in ("layers", "channels", "heads") if any(one["amounts"][unit] for one in sizes)]
+    repaired = any(one["kl_repaired"] is not None for one in sizes)
+    headings = [say(f"elastic.{name}") for name in ("size", *units)] + [say("kl")]
+    sheet = Sheet(say("elastic.title"), [*headings, *([say("elastic.kl_repaired")] if repaired else [])])
+    for one in sizes:
+        kls = [one["kl"], *([one["kl_repaired"]] if repaired else [])]
+        cells = [written_size(one["size"]), *(str(one["amounts"][unit]) for unit in units)]
+        sheet.rows.append([*cells, *map(figure, kls)])
     return sheet
 
 

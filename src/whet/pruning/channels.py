@@ -58,13 +58,23 @@ def best_units(importance: str, w: Tensor, h: Tensor, count: int, keep: int) -> 
     if keep >= count:
         return list(range(count))
     if importance == OBS:
-        return obs(w, h, count, keep)
-    order = SCORES[importance](w, h, count).double().argsort(descending=True, stable=True)
-    return sorted(order[:keep].tolist())
+        return sorted(set(range(count)) - set(obs(w, h, count, keep)))
+    return sorted(_by_score(importance, w, h, count)[:keep])
+
+
+def ordered_units(importance: str, w: Tensor, h: Tensor, count: int) -> list[int]:
+    """All `count` units of `w [out, in]`, those that are worth most first: however many are kept, the first of them are
+    `best_units`."""
+    return obs(w, h, count, 0)[::-1] if importance == OBS else _by_score(importance, w, h, count)
+
+
+def _by_score(importance: str, w: Tensor, h: Tensor, count: int) -> list[int]:
+    return SCORES[importance](w, h, count).double().argsort(descending=True, stable=True).tolist()
 
 
 def obs(w: Tensor, h: Tensor, count: int, keep: int) -> list[int]:
-    """Units that stay where those of the least loss go one after another, and the others make up for each.
+    """Units in the order in which they are taken until `keep` are left: one after another that of the least loss, and
+    those that stay make up for each. However many are to be left, the first ones taken are the same.
 
     The loss of unit u is tr(w_u [P_uu]⁻¹ w_uᵀ) with P = (h + λ)⁻¹, once all others have made up for it; then w and P
     are those without it (optimal brain surgeon: Hassibi & Stork 1992; for structures Kurtic et al. 2023, ZipLM, arXiv
@@ -75,18 +85,20 @@ def obs(w: Tensor, h: Tensor, count: int, keep: int) -> list[int]:
     # the loss needs the inner products of columns alone, which are no wider than the inputs
     alive = torch.ones(count, dtype=torch.bool, device=w.device)
     w = w.clone()
-    while (left := int(alive.sum())) > keep:
+    taken: list[int] = []
+    while (left := count - len(taken)) > keep:
         loss = _losses(w, p, size)
         loss[~alive] = torch.inf
         number = 1 if size > 1 else min(left - keep, _TOGETHER, max(1, left // _SHARE))
         gone = loss.argsort(stable=True)[:number]
         alive[gone] = False
+        taken += gone.tolist()
         at = (gone[:, None] * size + torch.arange(size, device=w.device)).reshape(-1)
         moved = torch.linalg.solve(p[at][:, at], p[at])
         w -= w[:, at] @ moved
         p -= p[:, at] @ moved
         p[at, at] = 1.0  # never asked for again, and invertible
-    return alive.nonzero()[:, 0].tolist()
+    return taken
 
 
 def _losses(w: Tensor, p: Tensor, size: int) -> Tensor:

@@ -18,7 +18,7 @@ from whet.errors import UsageError
 
 WITHIN = ("row", "matrix")
 STAGES = 8
-_SHARE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(%?)")
+SHARE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(%?)")
 _GROUPS = re.compile(r"([0-9]+)\s*:\s*([0-9]+)")
 
 
@@ -110,7 +110,7 @@ def parse_share(text: str | float, within: str) -> Unstructured:
             within=within,
             known=" or a ".join(WITHIN),
         )
-    match = _SHARE.fullmatch(str(text).strip())
+    match = SHARE.fullmatch(str(text).strip())
     share = None if match is None else Fraction(match[1]) / (100 if match[2] else 1)
     if share is None or not 0 < share < 1:
         raise UsageError(

@@ -26,17 +26,19 @@ PREDICTS_NOTHING = "influence"  # of blocks of a model that does not say what co
 @dataclass(frozen=True)
 class Removal:
     """share: of the blocks' parameters that goes. units: what may go. importance: by unit, by what it is chosen.
-    repair: whether weights that stay make up for what goes."""
+    repair: whether weights that stay make up for what goes. sizes: shares that are to stay of models that are cut
+    later; where there are any, nothing goes now."""
 
     share: Fraction
     units: tuple[str, ...]
     importance: Mapping[str, str]
     repair: bool
+    sizes: tuple[Fraction, ...] = ()
 
     @property
     def blind(self) -> bool:
         """Whether no text is looked at."""
-        return not self.repair and all(self.importance[unit] == BLIND for unit in self.units)
+        return not self.sizes and not self.repair and all(self.importance[unit] == BLIND for unit in self.units)
 
     def record(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -45,6 +47,7 @@ class Removal:
             "units": list(self.units),
             "importance": dict(self.importance),
             "repair": self.repair,
+            **({"sizes": [float(size) for size in self.sizes]} if self.sizes else {}),
         }
 
 

@@ -17,6 +17,7 @@ def planned(recipe: Recipe, original: Path, source: str) -> tuple[list[Planned],
     """The steps to try, and the options of the report. Raises UsageError naming the step, why, and what to do."""
     state: str = "dense"
     exported: str = ""
+    before: Options | None = None
     steps: list[Planned] = []
     report: Compare | None = None
     for index, step in enumerate(recipe.steps):
@@ -47,6 +48,11 @@ def planned(recipe: Recipe, original: Path, source: str) -> tuple[list[Planned],
         exported = exported if craft.gives is not None else where
         state = craft.gives or state
         steps.append(_planned(index + 1, step, original, where))
+        try:
+            craft.after(steps[-1].options, before, original)
+        except UsageError as error:
+            raise UsageError("{where}: {error}", where=where, error=error.message) from error
+        before = steps[-1].options if craft.gives is not None else before
     if not any(CRAFTS[step.craft].gives for step in steps):
         raise UsageError("{source} has no step that changes the model. Add one, such as quantize.", source=source)
     return steps, report

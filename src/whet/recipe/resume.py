@@ -16,9 +16,16 @@ from whet.steps.alone import leave_file
 from whet.steps.masks import resume_masks
 from whet.steps.prune import resume_prune
 from whet.steps.quantize import resume_quantize
+from whet.steps.slice import resume_slice
 from whet.walk import is_locked
 
-_RESUMES = {"recipe": resume_run, "quantize": resume_quantize, "masks": resume_masks, "prune": resume_prune}
+_RESUMES = {
+    "recipe": resume_run,
+    "quantize": resume_quantize,
+    "masks": resume_masks,
+    "prune": resume_prune,
+    "slice": resume_slice,
+}
 
 
 @verb

@@ -71,3 +71,8 @@ def bits_of(scheme: str) -> int | None:
     """The bits of a weight in a scheme's name: 4 in `int4-g64`, `W4A16`, `Q4_K_M`; None where it names none."""
     found = re.search(r"\d+", scheme)
     return int(found[0]) if found and 1 <= int(found[0]) <= 16 else None
+
+
+def written_size(size: float) -> str:
+    """A share as whole per cent where it is that: `60%`, `62.5%`."""
+    return f"{100 * size:.6g}%"

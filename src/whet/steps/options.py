@@ -26,6 +26,7 @@ SOLVERS = "fast, good, best, nearest, gptq, gptaq, block, tuned"
 SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4, MXFP4, nf4, Q8_0, Q6_K, Q5_K_M, Q4_K_M"
 DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
+SIZES = "90%, 80%, 70%, 60%, 50%"  # of the smaller models in an elastic folder
 UNITS = "layers, channels, heads, experts"
 CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency"
 FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
@@ -126,13 +127,6 @@ class Solver(Options):
     solver: Annotated[str | None, Shown(default="good", among=SOLVERS)] = Field(
         default=None, description="fast, good or best; or by name: nearest (needs no text), gptq, gptaq, block, tuned"
     )
-
-
-class Machine(Options):
-    """What a verb runs with, whatever it does."""
-
-    seed: int = Field(default=0, ge=0, description="Random seed")
-    device: Annotated[str, Shown(among=DEVICES)] = Field(default="auto", description="auto, cpu or cuda")
 
 
 class Method(Solver):
@@ -286,19 +280,27 @@ class Masks(Text):
 
 
 class Prune(Text):
-    """Take blocks, channels, heads or experts out altogether, or tokens: the model gets smaller, and stays of its
-    family."""
+    """Take blocks, channels, heads or experts out altogether, or tokens; the model stays of its family."""
 
     remove: Annotated[str | float | None, Shown(among="12.5%, 25%, 37.5%")] = Field(
         default=None, description="The share of the blocks' parameters to take: 25%, or 0.25"
     )
     units: Annotated[str | None, Shown(default="all that the model has; of experts those alone", among=UNITS)] = Field(
-        default=None, description=f"With remove: what may go, with commas between: {UNITS}; shapes are tried"
+        default=None, description=f"With remove or elastic: what may go, with commas between: {UNITS}; shapes are tried"
     )
     importance: Annotated[str | None, Shown(default="obs, divergence or reap", among=CHOSEN_BY)] = Field(
-        default=None, description=f"With remove: by what units are chosen, one for some or for all: {CHOSEN_BY}"
+        default=None,
+        description=f"With remove or elastic: by what units are chosen, one for some or for all: {CHOSEN_BY}",
     )
-    repair: bool = Field(default=True, description="With remove: fit the weights that stay to make up for what goes")
+    repair: bool = Field(
+        default=True, description="Fit the weights that stay to make up for what goes; with elastic, only measure that"
+    )
+    elastic: bool = Field(
+        default=False, description="Take nothing: sort the model by what is worth most, so that whet slice can cut it"
+    )
+    sizes: Annotated[str | None, Shown(default=SIZES, among=SIZES)] = Field(
+        default=None, description="With elastic: sizes to find shapes for, in shares of the blocks' parameters: 80%,60%"
+    )
     vocab: Source | None = Field(
         default=None, description="Take tokens instead: those stay that occur in this text, a file or a folder"
     )
@@ -315,16 +317,26 @@ class Prune(Text):
 
     def check(self) -> None:
         """Raises UsageError unless it says what goes in one way."""
-        if (self.remove is not None) == self.of_tokens:
+        if (self.remove is not None) + self.of_tokens + self.elastic != 1:
             raise UsageError(
-                "Say what goes: remove (a share of the blocks' parameters, 25%) or vocab and keep_languages (tokens). "
-                "Each is a step of its own, so give one, and the other for what that makes."
+                "Say what goes: remove (a share of the blocks' parameters, 25%), vocab and keep_languages (tokens), or "
+                "elastic (nothing yet). Each is a step of its own, so give one, and another for what that makes."
             )
+        if self.sizes is not None and not self.elastic:
+            raise UsageError("sizes goes with elastic, which finds the smaller models in a folder. Leave it out.")
         given = [name for name in ("units", "importance", "text") if getattr(self, name) is not None]
         if self.of_tokens and given:
             raise UsageError(
                 "{given} goes with remove: tokens are chosen by vocab and keep_languages. Leave it out.", given=given[0]
             )
+
+
+class Slice(Options):
+    """Cut a smaller model from an elastic folder, without text and without moving a weight."""
+
+    size: Annotated[str | float, Shown(among=SIZES)] = Field(
+        description="The share of the blocks' parameters that stays, one of the folder's sizes: 60%, or 0.6"
+    )
 
 
 class Transform(Text, Target):
@@ -363,6 +375,7 @@ class Compare(Options):
 # Every step of a recipe by its name, and its options. What each does is in `whet.steps.crafts`.
 STEPS: dict[str, type[Options]] = {
     "prune": Prune,
+    "slice": Slice,
     "masks": Masks,
     "transform": Transform,
     "quantize": Quantize,

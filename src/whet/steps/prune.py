@@ -22,12 +22,14 @@ from whet.errors import UsageError
 from whet.events import OnEvent, Part, Way
 from whet.messages import Message
 from whet.paths import check_out
-from whet.pruning import Removal, parse_importance, parse_share, parse_units
+from whet.pruning import Removal, parse_importance, parse_share, parse_sizes, parse_units
 from whet.pruning.removal import BLIND, PREDICTS_NOTHING, parse_names
 from whet.steps.course import reading
 from whet.steps.driver import announce, examined, job_of, planned, request_of, step_recipe
+from whet.steps.elastic import SORTED, Elastic, elastic_needs
+from whet.steps.elastic_card import elastic_card
 from whet.steps.material import Material, about_text, read_material, with_text
-from whet.steps.options import Prune
+from whet.steps.options import SIZES, Prune
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.prune_shapes import built, needs_of, offered_shapes
 from whet.steps.pruned import carried_out
@@ -51,15 +53,26 @@ def prune(
     on_event = run.telling(on_event)
     job = decide_prune(model, asked, seed=seed, device=device)
     run.check_free(job.checkpoint.path)
-    needs = needs_of(job)
+    needs = _needs(job)
     announce(run, needs, on_event)
     if dry_run:
         return planned(run, job, needs)
     way = _way(job, needs, on_event)
     job = with_text(examined(job, way), way)
+    _check_verifying(job)
     recipe = step_recipe(model, job, Prune, asked)
     with run.opened(request_of(job, recipe), job.solve, job.verify) as began:
-        return carried_out(run, job, began, way)
+        return _carried_out(run, job, began, way)
+
+
+def _needs(job: Job) -> dict[str, Any]:
+    return elastic_needs(job) if job.removal is not None and job.removal.sizes else needs_of(job)
+
+
+def _carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way) -> dict[str, Any]:
+    if job.removal is not None and job.removal.sizes:
+        return carried_out(run, job, began, way, Elastic, elastic_card)
+    return carried_out(run, job, began, way)
 
 
 def _cut_tokens(
@@ -100,15 +113,17 @@ def run(request: Request) -> dict[str, Any]:
 def check(options: Prune) -> None:
     """Raises UsageError for units, importances and a share that are not known or do not go together."""
     options.check()
-    if options.remove is None:
+    if options.of_tokens:
         return
-    parse_share(options.remove, "row")
+    if options.remove is not None:
+        parse_share(options.remove, "row")
+    parse_sizes(options.sizes or SIZES)
     units = parse_units(options.units, UNITS)
     parse_importance(options.importance, units)
 
 
 def halved(options: Prune, original: Path) -> Prune | None:
-    """Half the share. Of tokens there is no half."""
+    """Half the share. Of tokens there is no half, nor of nothing."""
     if options.remove is None:
         return None
     return options.model_copy(update={"remove": float(parse_share(options.remove, "row").share / 2)})
@@ -119,10 +134,10 @@ def resume_prune(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dic
     if request.get("unit") == "vocabulary":
         return resume_vocabulary(run, request, on_event)
     job = job_of(run, request, Prune, decide_prune)
-    way = _way(job, needs_of(job), run.telling(on_event))
+    way = _way(job, _needs(job), run.telling(on_event))
     job = examined(job, way)
     with run.opened(request_of(job, request["recipe"]), job.solve, job.verify) as began:
-        return carried_out(run, job, began, way)
+        return _carried_out(run, job, began, way)
 
 
 def _way(job: Job, needs: Mapping[str, Any], on_event: OnEvent) -> Way:
@@ -176,6 +191,7 @@ def decide_prune(
         removal=removal,
     )
     _check_experts(job)
+    _check_verifying(job)
     return job
 
 
@@ -189,6 +205,10 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
         )
     counts = unit_counts(parts, config)
     possible = [unit for unit in UNITS if isinstance(counts[unit], int)]
+    if asked.elastic:
+        possible = [unit for unit in possible if unit == "layers" or unit in SORTED]
+        counts["experts"] = Message("experts are not sorted")
+        _check_predicts(opened)
     units = parse_units(asked.units, possible)
     if asked.units is not None and (missing := [unit for unit in units if unit not in possible]):
         raise UsageError(
@@ -217,6 +237,8 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
                 instead=PREDICTS_NOTHING,
             )
         importance["layers"] = PREDICTS_NOTHING
+    if asked.elastic:
+        return Removal(Fraction(0), units, importance, asked.repair, parse_sizes(asked.sizes or SIZES))
     share, experts = parse_share(asked.remove or 0, "row").share, counts["experts"]
     if "experts" in units and isinstance(experts, int) and experts < _FEW and share > _MANY:
         notes.append(
@@ -231,8 +253,27 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
     return Removal(share, units, importance, asked.repair)
 
 
+def _check_predicts(opened: Original) -> None:
+    """Raises UsageError of a model whose predictions cannot be compared."""
+    if opened.parts.task != "causal":
+        raise UsageError(
+            "{folder} predicts no next token, by which shapes are compared. Give --remove instead of --elastic.",
+            folder=opened.checkpoint.path,
+        )
+
+
+def _check_verifying(job: Job) -> None:
+    """Raises UsageError where shapes are to be compared and there is no text for it."""
+    if job.removal is not None and job.removal.sizes and not job.verify and not job.to_write:
+        raise UsageError(
+            "No text was left for verifying, by which shapes are compared. Give more text, or --eval FILE."
+        )
+
+
 def _check_experts(job: Job) -> None:
     """Raises UsageError where fewer experts would stay than every token is sent to."""
+    if job.removal is not None and job.removal.sizes:
+        return
     least, fewest = min(one.experts for one in offered_shapes(job)), fewest_experts(built(job))
     if 0 < least < fewest:
         raise UsageError(

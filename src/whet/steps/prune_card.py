@@ -11,7 +11,7 @@ from whet.apply.job import Job
 from whet.messages import Message
 from whet.steps.readme import front_matter, loading
 
-_UNITS = {"layers": "blocks", "channels": "channels", "heads": "key and value heads", "experts": "experts"}
+UNITS = {"layers": "blocks", "channels": "channels", "heads": "key and value heads", "experts": "experts"}
 
 
 def prune_card(
@@ -21,7 +21,7 @@ def prune_card(
     assert job.removal is not None
     base, front = front_matter(job, "pruned")
     amounts = {unit: number for unit, number in shape["amounts"].items() if number < whole[unit]}
-    what = ", ".join(f"{number} of {whole[unit]} {_UNITS[unit]}" for unit, number in amounts.items())
+    what = ", ".join(f"{number} of {whole[unit]} {UNITS[unit]}" for unit, number in amounts.items())
     used = {unit: job.removal.importance.get(unit, "") for unit in amounts}
     chosen = ", ".join(dict.fromkeys(f"`{name}`" for name in used.values()))
     moved = "Weights that stay were fitted anew to make up for it." if shape["repair"] else "Weights were not moved."

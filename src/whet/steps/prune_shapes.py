@@ -20,7 +20,7 @@ TRIALS = 8  # shapes that are tried at the most
 DEPTH_TOKENS = 8192  # on which every candidate for going is measured
 TRIAL_TOKENS = 32768  # that a shape is tried on
 _BASE_MEMORY = 700 * 2**20
-_WRITE = 2e-8  # seconds a weight that is written
+WRITE = 2e-8  # seconds a weight that is written
 
 
 def built(job: Job) -> dict[str, Any]:
@@ -56,15 +56,9 @@ def needs_of(job: Job) -> dict[str, Any]:
     parts, checkpoint, weights = job.anatomy, job.checkpoint, weights_of(job)
     before = tensor_bytes(parts, checkpoint.stored, {})
     offered = offered_shapes(job)
-    after = _bytes_after(job, offered[0], before)
-    block = max(weights.block)
+    after = bytes_after(job, offered[0], before)
     tokens = job.tokens + sum(map(len, job.verify))
-    hidden = 4 * parts.embedding.shape[1] * 2 * tokens
-    streams = 4 * parts.embedding.shape[1] * min(tokens, DEPTH_TOKENS) * (weights.whole.layers + 2)
     widest = parts.widest
-    activations = 4 * BATCH_TOKENS * 4 * max(x.shape[0] for x in parts.linears())
-    memory = _BASE_MEMORY + 10 * block + 24 * widest**2 + 8 * widest * parts.embedding.shape[1] + activations
-    memory += max(hidden, streams if "layers" in job.removal.units else 0)
     rate = multiplications_per_second()
     walk = 2 * weights.total / rate
     deepest = max((weights.whole.layers - one.layers for one in offered), default=0)
@@ -73,15 +67,32 @@ def needs_of(job: Job) -> dict[str, Any]:
         stages["depth"] = walk * min(tokens, DEPTH_TOKENS) * deepest * weights.whole.layers / 2
     if len(offered) > 1:
         stages["shape"] = 4 * walk * min(tokens, TRIAL_TOKENS) * min(len(offered), TRIALS)
-    stages["prune"] = 6 * walk * tokens + _WRITE * weights.total + 12 * widest**3 * weights.whole.layers / rate
+    stages["prune"] = 6 * walk * tokens + WRITE * weights.total + 12 * widest**3 * weights.whole.layers / rate
     stages["finish"] = 0.5 + 4e-9 * before["total"]
     return {
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
-        "memory": int(memory),
-        "disk": int(after["total"] * 1.02) + 2**20 + hidden,
+        "memory": memory_of(job),
+        "disk": int(after["total"] * 1.02) + 2**20 + _hidden(job),
         "seconds": sum(stages.values()),
         "stages": stages,
     }
+
+
+def memory_of(job: Job) -> int:
+    """Bytes of memory that a run takes."""
+    assert job.removal is not None
+    parts, weights = job.anatomy, weights_of(job)
+    widest, width = parts.widest, parts.embedding.shape[1]
+    tokens = min(job.tokens + sum(map(len, job.verify)), DEPTH_TOKENS)
+    streams = 4 * width * tokens * (weights.whole.layers + 2)
+    activations = 4 * BATCH_TOKENS * 4 * max(x.shape[0] for x in parts.linears())
+    memory = _BASE_MEMORY + 10 * max(weights.block) + 24 * widest**2 + 8 * widest * width + activations
+    return memory + max(_hidden(job), streams if "layers" in job.removal.units else 0)
+
+
+def _hidden(job: Job) -> int:
+    """Bytes of both streams."""
+    return 4 * job.anatomy.embedding.shape[1] * 2 * (job.tokens + sum(map(len, job.verify)))
 
 
 def offered_shapes(job: Job) -> list[Amounts]:
@@ -103,7 +114,7 @@ def offered_shapes(job: Job) -> list[Amounts]:
             if near is None
             else Message("The nearest share that can go: {share:.1%}. Give it, or other units.", share=float(near)),
         )
-    faults = {one: why for one in found if (why := _fault(job, one)) is not None}
+    faults = {one: why for one in found if (why := fault(job, one)) is not None}
     if len(faults) == len(found):
         raise UsageError(
             "{folder}: transformers builds no model with fewer {units}: {why}. Give other units.",
@@ -114,7 +125,7 @@ def offered_shapes(job: Job) -> list[Amounts]:
     return [one for one in found if one not in faults]
 
 
-def _fault(job: Job, amounts: Amounts) -> Message | None:
+def fault(job: Job, amounts: Amounts) -> Message | None:
     """Why transformers does not build a model of that shape, if it does not."""
     checkpoint, parts = job.checkpoint, job.anatomy
     config, cuts = resized(parts, checkpoint.config, built(job), checkpoint.shapes, example(job, amounts))
@@ -146,7 +157,7 @@ def example(job: Job, amounts: Amounts) -> Kept:
     return Kept(tuple(range(amounts.layers)), first("channels"), first("heads"), first("experts"))
 
 
-def _bytes_after(job: Job, amounts: Amounts, before: Mapping[str, int]) -> dict[str, int]:
+def bytes_after(job: Job, amounts: Amounts, before: Mapping[str, int]) -> dict[str, int]:
     """Bytes by part of a model of that shape."""
     parts, checkpoint = job.anatomy, job.checkpoint
     _, cuts = resized(parts, checkpoint.config, built(job), checkpoint.shapes, example(job, amounts))
@@ -162,4 +173,5 @@ def _bytes_after(job: Job, amounts: Amounts, before: Mapping[str, int]) -> dict[
 
 
 def numbers(cuts: Mapping[str, Cut], sizes: Mapping[str, Sequence[int]]) -> int:
+    """How many parameters a block has once it was cut. sizes: shapes of the original's tensors."""
     return sum(math.prod(cut.shape(sizes[cut.stored])) for cut in cuts.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from whet.text import batches
 from whet.walk import Walk
 
 SHAPE = "shape.json"
+Orders = Mapping[str, Mapping[int, Sequence[int]]]
 
 
 class Trials:
@@ -65,13 +66,13 @@ class Trials:
         judged = self.job.anatomy.task == "causal" and bool(self.judge) and "experts" not in self.removal.units
         tried = self._climb(offered, gone, experts) if judged and len(offered) > 1 else {}
         best = min(tried, key=lambda one: tried[one]) if tried else offered[0]
-        left = self._left(gone, best)
+        left = self.left(gone, best)
         found = {
             "amounts": asdict(best),
             "layers": list(left),
             "order": gone,
             "experts": {str(index): list(routed[best.experts]) for index, routed in experts.items()},
-            "removed": self._removed(left, best, weights.total),
+            "removed": self.removed(left, best, weights.total),
             "trials": [{**asdict(one), "kl": kl} for one, kl in tried.items()],
             "repair": self.removal.repair,
         }
@@ -81,7 +82,7 @@ class Trials:
             found |= {"repair": fitted <= plain, "kl": {"repair": fitted, "no repair": plain}}
         return found
 
-    def _removed(self, left: Sequence[int], amounts: Amounts, total: int) -> float:
+    def removed(self, left: Sequence[int], amounts: Amounts, total: int) -> float:
         """The share of the blocks' parameters that goes, exactly."""
         like = example(self.job, amounts)
         every = range(len(self.parts.blocks))
@@ -119,33 +120,41 @@ class Trials:
     def _climb(self, offered: Sequence[Amounts], gone: Sequence[int], experts: Any) -> dict[Amounts, float]:
         """Try shapes: the one with the most blocks and heads, then those next to the best so far, while that helps."""
         stage = Stage(self.tell, "shape", min(TRIALS, len(offered)))
-        found: dict[Amounts, float] = {}
-        waiting = [offered[0]]
-        while waiting and len(found) < TRIALS:
-            one = waiting.pop(0)
-            found[one] = self._trial(one, gone, experts)
+
+        def loss(one: Amounts) -> float:
+            kl = self._trial(one, gone, experts)
             stage.step()
-            best = min(found, key=lambda tried: found[tried])
-            waiting = [other for other in beside(best, offered) if other not in found]
+            return kl
+
+        found = climb(offered, loss)
         stage.reach(stage.of)
         return found
 
     def _trial(self, one: Amounts, gone: Sequence[int], experts: Any, repair: bool | None = None) -> float:
         """KL to the original of a model of that shape, on some of the verifying text."""
         solve, judge = first_of_all(self.solve, TRIAL_TOKENS), first_of_all(self.judge, TRIAL_TOKENS // 4)
-        cutter = Cutter(self.cutting(self._left(gone, one), one, experts, repair), len(solve))
+        cutter = Cutter(self.cutting(self.left(gone, one), one, experts, {}, repair), len(solve))
         return agreement_at_end(self.walked(cutter, solve, judge), judge, len(solve), self.job)["kl"]
 
-    def _left(self, gone: Sequence[int], amounts: Amounts) -> tuple[int, ...]:
+    def left(self, gone: Sequence[int], amounts: Amounts) -> tuple[int, ...]:
         """The blocks that stay."""
         whole = len(self.parts.blocks)
         return tuple(sorted(set(range(whole)) - set(gone[: whole - amounts.layers])))
 
+    def proving(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Batches that the pass which writes the folder calibrates on, and those that it is measured on."""
+        return self.solve, self.judge
+
     def cutting(
-        self, layers: Sequence[int], amounts: Amounts, experts: Mapping[int, Any], repair: bool | None = None
+        self,
+        layers: Sequence[int],
+        amounts: Amounts,
+        experts: Mapping[int, Any],
+        orders: Orders,
+        repair: bool | None = None,
     ) -> Cutting:
-        """What goes where `layers` and `amounts` stay. experts: by block and number of experts those that do. repair:
-        None, as was asked."""
+        """What goes where `layers` and `amounts` stay. experts: by block and number of experts those that do. orders:
+        by unit and block, where it was found before which come first. repair: None, as was asked."""
         fewer = {
             unit: (number, count)
             for unit, number in (("channels", amounts.channels), ("heads", amounts.heads))
@@ -158,6 +167,7 @@ class Trials:
             self.removal.repair if repair is None else repair,
             self.job.dtype,
             {index: tuple(routed[amounts.experts]) for index, routed in experts.items()},
+            orders,
         )
 
     def walked(self, cutter: Cutter, solve: Sequence[Tensor], judge: Sequence[Tensor]) -> Walk:
@@ -185,6 +195,18 @@ def first_of_all(found: Sequence[Tensor], tokens: int) -> list[Tensor]:
             break
         taken.append(batch)
     return taken
+
+
+def climb(offered: Sequence[Amounts], loss: Callable[[Amounts], float]) -> dict[Amounts, float]:
+    """What shapes lose: of the first of them, then of those next to the best so far, while that helps."""
+    found: dict[Amounts, float] = {}
+    waiting = [offered[0]]
+    while waiting and len(found) < TRIALS:
+        one = waiting.pop(0)
+        found[one] = loss(one)
+        best = min(found, key=lambda tried: found[tried])
+        waiting = [other for other in beside(best, offered) if other not in found]
+    return found
 
 
 def beside(one: Amounts, offered: Sequence[Amounts]) -> list[Amounts]:

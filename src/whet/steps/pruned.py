@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,22 @@ from whet.steps.prune_shapes import weights_of
 from whet.steps.prune_trials import Trials, agreement, agreement_at_end
 from whet.walk import Journal, Untouched, Walk
 
+Card = Callable[[Job, Mapping[str, Any], Mapping[str, Any], Sequence[Message], Mapping[str, int]], str]
 
-def carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way) -> dict[str, Any]:
-    """See a run through that is begun or gone on with."""
+
+def carried_out(
+    run: Run,
+    job: Job,
+    began: Mapping[str, Any],
+    way: Way,
+    trials: type[Trials] = Trials,
+    card: Card = prune_card,
+) -> dict[str, Any]:
+    """See a run through that is begun or gone on with. trials: what finds the shape. card: what writes README.md."""
     started = time.monotonic()
     for note in job.notes:
         way(note_event(note))
-    work = _Work(run, job, way)
+    work = _Work(run, job, way, trials, card)
     shape = work.trials.shape()
     kept, ended = work.cut(shape)
     result = work.finished(shape, kept, ended, began)
@@ -58,10 +67,11 @@ def carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way) -> dict[
 class _Work:
     """A run of the step, from the shape to the finished folder."""
 
-    def __init__(self, run: Run, job: Job, way: Way) -> None:
+    def __init__(self, run: Run, job: Job, way: Way, trials: type[Trials], card: Card) -> None:
         self.run, self.job, self.way = run, job, way
         self.parts, self.checkpoint = job.anatomy, job.checkpoint
-        self.trials = Trials(job, run.folder, way)
+        self.trials, self.card = trials(job, run.folder, way), card
+        self.solve, self.judge = self.trials.proving()
         self.built, self.counts = self.trials.built, self.trials.counts
         self.journal = Journal(run.folder)
 
@@ -69,15 +79,16 @@ class _Work:
         """Cut and write every block, then the rest; returns what stays and the walk at its end."""
         amounts = Amounts(**shape["amounts"])
         experts = {int(index): {amounts.experts: tuple(mine)} for index, mine in shape["experts"].items()}
-        cutting = self.trials.cutting(shape["layers"], amounts, experts, shape["repair"])
+        orders = {unit: {int(i): mine for i, mine in found.items()} for unit, found in shape.get("orders", {}).items()}
+        cutting = self.trials.cutting(shape["layers"], amounts, experts, orders, shape.get("repair"))
         stage = Stage(self.way, "prune", len(shape["layers"]))
 
         def write(index: int, done: Done) -> None:
             self._write(cutting, index, done)
             stage.step(unit=f"block {index}")
 
-        cutter = Cutter(cutting, len(self.trials.solve), lambda index: self._earlier(cutting, index), write)
-        walk = self.trials.walked(cutter, self.trials.solve, self.trials.judge)
+        cutter = Cutter(cutting, len(self.solve), lambda index: self._earlier(cutting, index), write)
+        walk = self.trials.walked(cutter, self.solve, self.judge)
         self._rest(len(cutting.layers))
         return cutter.chosen(), walk
 
@@ -152,18 +163,18 @@ class _Work:
         config, _ = resized(self.parts, self.checkpoint.config, self.built, self.checkpoint.shapes, kept)
         write_json(out / "config.json", {key: value for key, value in config.items() if key != NAMED})
         copy_beside(job.original.path, out, began["files"])
-        first = (self.trials.solve[0], ended.lighter[0])
-        found: dict[str, Any] = {}
-        if self.trials.judge and self.parts.task == "causal" and not kept.experts:
-            found |= agreement_at_end(ended, self.trials.judge, len(self.trials.solve), job)
+        first = (self.solve[0], ended.lighter[0])
+        found: dict[str, Any] = dict(shape.get("verified", {}))
+        if self.judge and self.parts.task == "causal" and not kept.experts:
+            found |= agreement_at_end(ended, self.judge, len(self.solve), job)
         found["check"] = prove_pruned(out, job, ended.skeleton, *first, exact=not kept.experts)
-        if self.trials.judge and self.parts.task == "causal" and kept.experts:
+        if self.judge and self.parts.task == "causal" and kept.experts:
             found |= self._measured(out)
         notes = [*job.notes, *_notes(job, shape)]
         for note in notes[len(job.notes) :]:
             self.way(note_event(note))
         write_bytes(out / RECIPE, recipe_text(began["recipe"], "whet run recipe.yaml").encode())
-        write_bytes(out / "README.md", prune_card(job, shape, found, notes, asdict(weights_of(job).whole)).encode())
+        write_bytes(out / "README.md", self.card(job, shape, found, notes, asdict(weights_of(job).whole)).encode())
         manifest = next_manifest(
             job.original,
             {**job.record(), "removed": shape["removed"], "amounts": shape["amounts"]},
@@ -172,6 +183,7 @@ class _Work:
             container="dense",
             target=job.target,
             kept=kept.record(),
+            elastic=shape.get("elastic"),
             verify={key: found[key] for key in ("kl", "top1") if key in found},
             notes=to_json(notes),
             files=hashed_files(out),
@@ -185,7 +197,8 @@ class _Work:
             "amounts": shape["amounts"],
             "kept": kept.record(),
             "trials": shape["trials"],
-            "repaired": shape["repair"],
+            **({"repaired": shape["repair"]} if "repair" in shape else {}),
+            **({"elastic": shape["elastic"]} if "elastic" in shape else {}),
             "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
             "loads_in": "transformers",
             **found,
@@ -218,7 +231,7 @@ def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:
                 share=float(job.removal.share),
             )
         )
-    if shape["repair"] != job.removal.repair:
+    if shape.get("repair", job.removal.repair) != job.removal.repair:
         fitted, plain = shape["kl"]["repair"], shape["kl"]["no repair"]
         notes.append(
             Message(

@@ -47,14 +47,16 @@ class Craft:
 
     reads: the states of a folder that it takes. gives: the state it leaves the model in; None where it writes no model
     (a file, a measurement). run: does it, and returns what a person wants to know, as plain JSON. check: raises
-    UsageError for options that cannot be, without a model. halved: options that go half the way from the original
-    folder, None where they have no such way.
+    UsageError for options that cannot be, without a model. after: raises it for options that cannot follow those of the
+    last step that changed the model (None: the original folder is read). halved: options that go half the way from the
+    original folder, None where they have no such way.
     """
 
     reads: tuple[State, ...]
     gives: State | None
     run: Callable[[Request], dict[str, Any]]
     check: Callable[[Any], None] = lambda options: None
+    after: Callable[[Any, Options | None, Path], None] = lambda options, before, original: None
     halved: Callable[[Any, Path], Options | None] = lambda options, original: None
 
 

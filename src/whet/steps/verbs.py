@@ -4,11 +4,36 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from whet.steps.options import Budget, Machine, Masks, Options, Prune, Quantize, Solver, Source, Target, Text
+from whet.steps.options import (
+    DEVICES,
+    Budget,
+    Masks,
+    Options,
+    Prune,
+    Quantize,
+    Shown,
+    Slice,
+    Solver,
+    Source,
+    Target,
+    Text,
+)
+
+
+class Device(Options):
+    """Where a verb computes."""
+
+    device: Annotated[str, Shown(among=DEVICES)] = Field(default="auto", description="auto, cpu or cuda")
+
+
+class Machine(Device):
+    """What a verb runs with, whatever it does."""
+
+    seed: int = Field(default=0, ge=0, description="Random seed")
 
 
 class MasksVerb(Machine, Masks):
@@ -17,6 +42,10 @@ class MasksVerb(Machine, Masks):
 
 class PruneVerb(Machine, Prune):
     """Options of `prune`."""
+
+
+class SliceVerb(Device, Slice):
+    """Options of `slice`."""
 
 
 class Compress(Machine, Quantize):
