@@ -70,9 +70,10 @@ def needs(result: dict[str, Any]) -> Sheet:
 
 def elastic(sizes: Sequence[dict[str, Any]]) -> Sheet:
     """The models that can be cut from an elastic folder, and what each loses."""
-    units = [unit for unit in ("layers", "channels", "heads") if any(one["amounts"][unit] for one in sizes)]
+    named = {"layers": say("elastic.layers"), "channels": say("elastic.channels"), "heads": say("elastic.heads")}
+    units = [unit for unit in named if any(one["amounts"][unit] for one in sizes)]
     repaired = any(one["kl_repaired"] is not None for one in sizes)
-    headings = [say(f"elastic.{name}") for name in ("size", *units)] + [say("kl")]
+    headings = [say("elastic.size"), *(named[unit] for unit in units), say("kl")]
     sheet = Sheet(say("elastic.title"), [*headings, *([say("elastic.kl_repaired")] if repaired else [])])
     for one in sizes:
         kls = [one["kl"], *([one["kl_repaired"]] if repaired else [])]

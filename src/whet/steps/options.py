@@ -298,7 +298,7 @@ class Prune(Text):
     elastic: bool = Field(
         default=False, description="Take nothing: sort the model by what is worth most, so that whet slice can cut it"
     )
-    sizes: Annotated[str | None, Shown(default=SIZES, among=SIZES)] = Field(
+    sizes: Annotated[str | None, Shown(default="90% to 50%, in steps of 10%", among=SIZES)] = Field(
         default=None, description="With elastic: sizes to find shapes for, in shares of the blocks' parameters: 80%,60%"
     )
     vocab: Source | None = Field(

@@ -168,7 +168,7 @@ def decide_prune(
         )
     notes += about_original(opened, asked.window, material)
     if given is None:
-        notes += about_text(asked, material, opened.parts, solved=removal.repair)
+        notes += about_text(asked, material, opened.parts, solved=removal.repair or bool(removal.sizes))
     job = Job(
         checkpoint=opened.checkpoint,
         anatomy=opened.parts,
