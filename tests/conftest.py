@@ -29,6 +29,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _CACHES = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 os.environ.setdefault("HF_HOME", os.path.join(_CACHES, "huggingface"))
 os.environ["XDG_CACHE_HOME"] = os.path.join(tempfile.gettempdir(), "whet-tests", str(os.getpid()))
+# transformers copies a folder's Python files there by the folder's name, which processes side by side have in common.
+os.environ["HF_MODULES_CACHE"] = os.path.join(os.environ["XDG_CACHE_HOME"], "modules")
 
 NO_SKIP = os.environ.get("WHET_NO_SKIP", "") not in ("", "0")
 

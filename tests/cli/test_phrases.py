@@ -78,6 +78,7 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
     told = {f"stage.{stage}" for stage in STAGES} | {f"size.{part}" for part in tables.PARTS}
     told |= {f"unit.{unit}" for unit in ("embedding", "head", "rest", "block", "block forward", "block backward")}
     told |= {f"stays.{unit}" for unit in UNITS}
+    told |= {f"elastic.{column}" for column in ("size", *UNITS)}
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
     told |= {f"loads.{container}" for container in ("transformers", "modelling file", "dense", "gguf")}
     told |= {f"run.{verdict}" for verdict in ("pass", "fail", "inconclusive")}

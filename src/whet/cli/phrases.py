@@ -131,7 +131,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "made": ("Made {out}", "{out}을(를) 만들었습니다"),
     "pruned": (
         "{share} of the blocks' parameters went. What stays: {what}.",
-        "블록 매개변수의 {share}를 덜어냈습니다. 남은 것: {what}.",
+        "블록 파라미터의 {share}를 덜어냈습니다. 남은 것: {what}.",
     ),
     "stays.layers": ("{count} blocks", "블록 {count}개"),
     "stays.channels": ("{count} channels a block", "블록마다 채널 {count}개"),
