@@ -54,12 +54,6 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def modules(tmp_path, monkeypatch):
-    """transformers keeps copies of modelling files; here in a folder that goes away."""
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-
-
 @pytest.fixture(scope="module", params=some(CASES, 3))
 def made(request, tmp_path_factory):
     """A case, its original, its folder with a repair of rank 5, and what `compress` told before and after."""

@@ -8,7 +8,6 @@ import math
 
 import pytest
 import torch
-import transformers
 import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -57,12 +56,6 @@ SMALL_FLOATS = {
     "NF4": ({"scheme": "nf4"}, torch.bfloat16, "whet", False),
     "NF4, float32, tables too": ({"scheme": "nf4-g32", "embed": "nf4"}, torch.float32, "whet", False),
 }
-
-
-@pytest.fixture(autouse=True)
-def modules(tmp_path, monkeypatch):
-    """transformers keeps copies of modelling files; here in a folder that goes away."""
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
 
 
 def stock(folder, container, **more):

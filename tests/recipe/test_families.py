@@ -109,12 +109,6 @@ def test_every_family_is_in_the_matrix():
     assert {case.family for case in CASES.values()} == set(FAMILIES)
 
 
-@pytest.fixture(autouse=True)
-def modules(tmp_path, monkeypatch):
-    """transformers keeps copies of modelling files; here in a folder that goes away."""
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-
-
 def build(folder, case: Case, **more: Any):
     settings = {"tied": case.tied, "dtype": case.dtype, "architecture": AUTO[case.task], **case.more, **more}
     tied = settings.pop("tie_word_embeddings", settings.pop("tied"))

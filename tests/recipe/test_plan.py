@@ -8,7 +8,6 @@ import random
 
 import pytest
 import torch
-import transformers
 from compressed_tensors.quantization import QuantizationConfig
 from transformers import AutoModelForCausalLM
 
@@ -118,12 +117,6 @@ CASES = {
         ("whet", False),
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def modules(tmp_path, monkeypatch):
-    """transformers keeps copies of modelling files; here in a folder that goes away."""
-    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
 
 
 def plan(original, first, second, among=None, target="transformers", **more):

@@ -65,16 +65,6 @@ def hashes(folder):
     return {name: hashlib.sha256(data).hexdigest() for name, data in models.contents(folder).items()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def modules(tmp_path_factory):
-    """transformers keeps copies of modelling files; here in a folder that goes away."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules") / "modules")
-        )
-        yield
-
-
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
     root = tmp_path_factory.mktemp("originals")
