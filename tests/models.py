@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, PreTrainedTokenizerFast
+
+from whet import anatomy as rows
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 VOCABULARY = 264
@@ -167,6 +171,19 @@ def make(
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     (folder / "LICENSE").write_text("the licence of the tiny model\n")
     return folder
+
+
+@contextlib.contextmanager
+def without_rows(families: Iterable[str]) -> Iterator[None]:
+    """Families that have a row by now are found as if they had none."""
+    before = dict(rows.FAMILIES)
+    for name in families:
+        rows.FAMILIES.pop(name, None)
+    try:
+        yield
+    finally:
+        rows.FAMILIES.clear()
+        rows.FAMILIES.update(before)  # in their order
 
 
 def relist(folder: Path, name: str) -> None:

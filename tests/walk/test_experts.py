@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 import models
 import tiny_families
 import whet
-from whet.anatomy import FAMILIES, anatomy
+from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint, load_model
 from whet.errors import UsageError
 from whet.steps.original import open_original
@@ -33,13 +33,8 @@ cases = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def without_rows():
-    """Families that have a row by now are found as if they had none."""
-    before = dict(FAMILIES)
-    for name in CASES:
-        FAMILIES.pop(name, None)
-    yield
-    FAMILIES.clear()
-    FAMILIES.update(before)  # in their order
+    with models.without_rows(CASES):
+        yield
 
 
 def opened(folder):

@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import models
 import tiny_families
 import whet
-from whet.anatomy import FAMILIES
 from whet.checkpoint import Checkpoint, load_model
 from whet.errors import UsageError
 from whet.steps.original import open_original
@@ -42,13 +41,8 @@ families = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def without_rows():
-    """Families that have a row by now are found as if they had none: their blocks differ as those of others do."""
-    before = dict(FAMILIES)
-    for name in FOUND:
-        FAMILIES.pop(name, None)
-    yield
-    FAMILIES.clear()
-    FAMILIES.update(before)  # in their order
+    with models.without_rows(FOUND):
+        yield
 
 
 def make(folder, family, **more):

@@ -148,8 +148,9 @@ def resized(
     original's tensors.
     """
     cuts = {name: Cut(name) for name in parts.other_tensors if name != parts.dropped}
+    counts = unit_counts(parts, built)
     for index in kept.layers:
-        cuts |= block_cuts(parts, built, shapes, kept, index)
+        cuts |= _cuts(parts, counts, shapes, kept, index)
     return _config(parts, config, built, kept), cuts
 
 
@@ -157,7 +158,17 @@ def block_cuts(
     parts: Anatomy, built: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], kept: Kept, index: int
 ) -> dict[str, Cut]:
     """By name where each tensor of the original's block `index` comes from, in the smaller model; as for `resized`."""
-    places, names = _block(parts, index, kept, unit_counts(parts, built), shapes)
+    return _cuts(parts, unit_counts(parts, built), shapes, kept, index)
+
+
+def _cuts(
+    parts: Anatomy,
+    counts: Mapping[str, int | Message],
+    shapes: Mapping[str, Sequence[int]],
+    kept: Kept,
+    index: int,
+) -> dict[str, Cut]:
+    places, names = _block(parts, index, kept, counts, shapes)
     new = kept.layers.index(index)
     return {_numbered(parts, names[stored], index, new): Cut(stored, tuple(found)) for stored, found in places.items()}
 

@@ -51,6 +51,11 @@ def budget_course(job: Job, budget: Budget, items: Sequence[Item]) -> list[Part]
     return [reading(job.checkpoint), *_before(times), scoring(job, items), *rounds, _end()]
 
 
+def estimated_course(job: Job, stages: Mapping[str, float]) -> list[Part]:
+    """The stages of a run whose seconds are estimated one by one, after the original is read."""
+    return [reading(job.checkpoint), *(Part(name, seconds) for name, seconds in stages.items())]
+
+
 def reading(checkpoint: Checkpoint) -> Part:
     """Reading the original whole."""
     return Part("read", _READING * checkpoint.nbytes)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from whet import __version__
-from whet.apply.job import Job
+from whet.apply.job import Job, compute_type, model_name
 from whet.apply.overflow import refuse_overflow
 from whet.apply.passes import solve_through, without_text
 from whet.apply.run import Run
@@ -34,7 +34,9 @@ from whet.steps.estimate import check_room
 from whet.steps.finish import finish
 from whet.steps.material import Material
 from whet.steps.options import Options
+from whet.steps.original import Original
 from whet.strict import checked
+from whet.targets import Storage
 from whet.transforms.judge import with_transform
 
 Decide = Callable[..., Job]
@@ -70,6 +72,32 @@ def weights_checked(job: Job, on_event: OnEvent) -> Job:
     count = len(job.checkpoint.stored)
     note = Message("all {count} tensors were read: no weight is NaN or infinite", count=count)
     return dataclasses.replace(job, notes=(*job.notes, note))
+
+
+def dense_job(
+    opened: Original, step: str, place: str, seed: int, material: Material, compute: torch.dtype | None, **what: Any
+) -> Job:
+    """The job of a step that leaves the model dense, for transformers. place: the device. compute: as for `decide`.
+    what: the job's other fields, each in place of what is usual in such a step."""
+    usual: dict[str, Any] = {"grids": {}, "solver": "nearest"}
+    return Job(
+        checkpoint=opened.checkpoint,
+        anatomy=opened.parts,
+        name=model_name(opened.checkpoint.path.resolve()),
+        storage=Storage("dense", dequantize=False, reason=""),
+        target="transformers",
+        dtype=opened.dtype,
+        compute=compute or compute_type(opened.dtype, place),
+        device=place,
+        seed=seed,
+        solve=material.solve,
+        verify=material.verify,
+        to_write=material.to_write,
+        text=material.about,
+        card=opened.card,
+        step=step,
+        **usual | what,
+    )
 
 
 def step_recipe(model: str | Path, job: Job, kind: type[Options], asked: Options, **decided: Any) -> dict[str, Any]:

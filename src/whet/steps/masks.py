@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from whet.apply.job import Job, compute_type, model_name
+from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
@@ -22,14 +22,14 @@ from whet.messages import Message
 from whet.paths import check_out
 from whet.pruning import WITHIN, Sparsity, find_importance, parse_groups, parse_share
 from whet.steps.course import course
-from whet.steps.driver import announce, carry_out, examined, job_of, planned, step_recipe
+from whet.steps.driver import announce, carry_out, dense_job, examined, job_of, planned, step_recipe
 from whet.steps.estimate import estimate
 from whet.steps.material import Material, about_text, read_material, with_text
 from whet.steps.options import Masks
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.request import Request, with_texts
 from whet.steps.sparsity import BLIND, check_importance, check_sparsity, masks_before
-from whet.targets import Storage, find_target
+from whet.targets import find_target
 
 _STORED = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -121,25 +121,16 @@ def decide_masks(
     notes += about_original(opened, asked.window, material)
     if given is None:
         notes += about_text(asked, material, opened.parts, solved=asked.update)
-    job = Job(
-        checkpoint=opened.checkpoint,
-        anatomy=opened.parts,
-        name=model_name(opened.checkpoint.path.resolve()),
+    job = dense_job(
+        opened,
+        "masks",
+        place,
+        seed,
+        material,
+        compute,
         grids=_grids(opened),
-        storage=Storage("dense", dequantize=False, reason=""),
-        target="transformers",
-        dtype=opened.dtype,
-        compute=compute or compute_type(opened.dtype, place),
-        device=place,
         solver="gptq" if asked.update else "nearest",
-        seed=seed,
-        solve=material.solve,
-        verify=material.verify,
-        to_write=material.to_write,
-        text=material.about,
         notes=tuple(notes),
-        card=opened.card,
-        step="masks",
         sparsity=rule,
     )
     check_sparsity(job)

@@ -15,17 +15,17 @@ from typing import Any
 import torch
 
 from whet.anatomy import UNITS, fewest_experts, unit_counts
-from whet.apply.job import Job, compute_type, model_name
+from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
-from whet.events import OnEvent, Part, Way
+from whet.events import OnEvent, Way
 from whet.messages import Message
 from whet.paths import check_out
 from whet.pruning import Removal, parse_importance, parse_share, parse_sizes, parse_units
 from whet.pruning.removal import BLIND, PREDICTS_NOTHING, parse_names
-from whet.steps.course import reading
-from whet.steps.driver import announce, examined, job_of, planned, request_of, step_recipe
+from whet.steps.course import estimated_course
+from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
 from whet.steps.elastic import SORTED, Elastic, elastic_needs
 from whet.steps.elastic_card import elastic_card
 from whet.steps.material import Material, about_text, read_material, with_text
@@ -35,7 +35,7 @@ from whet.steps.prune_shapes import built, needs_of, offered_shapes
 from whet.steps.pruned import carried_out
 from whet.steps.request import Request, with_texts
 from whet.steps.vocabulary import cut_vocabulary, resume_vocabulary
-from whet.targets import Storage, find_target
+from whet.targets import find_target
 
 # Experts of a block below which, and the share of them above which, taking some is known to cost much.
 _FEW, _MANY = 64, Fraction(1, 4)
@@ -57,7 +57,7 @@ def prune(
     announce(run, needs, on_event)
     if dry_run:
         return planned(run, job, needs)
-    way = _way(job, needs, on_event)
+    way = Way(on_event, estimated_course(job, needs["stages"]))
     job = with_text(examined(job, way), way)
     _check_verifying(job)
     recipe = step_recipe(model, job, Prune, asked)
@@ -134,15 +134,10 @@ def resume_prune(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dic
     if request.get("unit") == "vocabulary":
         return resume_vocabulary(run, request, on_event)
     job = job_of(run, request, Prune, decide_prune)
-    way = _way(job, _needs(job), run.telling(on_event))
+    way = Way(run.telling(on_event), estimated_course(job, _needs(job)["stages"]))
     job = examined(job, way)
     with run.opened(request_of(job, request["recipe"]), job.solve, job.verify) as began:
         return _carried_out(run, job, began, way)
-
-
-def _way(job: Job, needs: Mapping[str, Any], on_event: OnEvent) -> Way:
-    stages = needs["stages"]
-    return Way(on_event, [reading(job.checkpoint), *(Part(name, seconds) for name, seconds in stages.items())])
 
 
 def decide_prune(
@@ -169,27 +164,7 @@ def decide_prune(
     notes += about_original(opened, asked.window, material)
     if given is None:
         notes += about_text(asked, material, opened.parts, solved=removal.repair or bool(removal.sizes))
-    job = Job(
-        checkpoint=opened.checkpoint,
-        anatomy=opened.parts,
-        name=model_name(opened.checkpoint.path.resolve()),
-        grids={},
-        storage=Storage("dense", dequantize=False, reason=""),
-        target="transformers",
-        dtype=opened.dtype,
-        compute=compute or compute_type(opened.dtype, place),
-        device=place,
-        solver="nearest",
-        seed=seed,
-        solve=material.solve,
-        verify=material.verify,
-        to_write=material.to_write,
-        text=material.about,
-        notes=tuple(notes),
-        card=opened.card,
-        step="prune",
-        removal=removal,
-    )
+    job = dense_job(opened, "prune", place, seed, material, compute, notes=tuple(notes), removal=removal)
     _check_experts(job)
     _check_verifying(job)
     return job

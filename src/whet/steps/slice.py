@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.apply.job import Job, compute_type, model_name
+from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.budget import tensor_bytes
 from whet.checkpoint import Checkpoint
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
-from whet.events import OnEvent, Part, Way
+from whet.events import OnEvent, Way
 from whet.paths import check_out
 from whet.pruning import Amounts, Removal, parse_size, parse_sizes
 from whet.report.numbers import written_size
-from whet.steps.course import reading
-from whet.steps.driver import announce, examined, job_of, planned, request_of, step_recipe
+from whet.steps.course import estimated_course
+from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
 from whet.steps.elastic import SORTED
 from whet.steps.elastic_card import slice_card
 from whet.steps.material import Material
@@ -35,7 +35,7 @@ from whet.steps.prune_shapes import WRITE, bytes_after, memory_of, weights_of
 from whet.steps.prune_trials import Trials
 from whet.steps.pruned import carried_out
 from whet.steps.request import Request
-from whet.targets import Storage, find_target
+from whet.targets import find_target
 
 
 def slice(  # the verb's name; nothing here needs the builtin
@@ -94,8 +94,7 @@ def resume_slice(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dic
 
 
 def _carried_out(run: Run, job: Job, recipe: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
-    stages = slice_needs(job)["stages"]
-    way = Way(on_event, [reading(job.checkpoint), *(Part(name, seconds) for name, seconds in stages.items())])
+    way = Way(on_event, estimated_course(job, slice_needs(job)["stages"]))
     job = examined(job, way)
     with run.opened(request_of(job, recipe)) as began:
         return carried_out(run, job, began, way, Slices, slice_card)
@@ -115,21 +114,14 @@ def decide_slice(
     opened = open_original(model, find_target("transformers"))
     size = parse_size(asked.size)
     _found(opened.checkpoint.path, opened.checkpoint.whet, size)
-    return Job(
-        checkpoint=opened.checkpoint,
-        anatomy=opened.parts,
-        name=model_name(opened.checkpoint.path.resolve()),
-        grids={},
-        storage=Storage("dense", dequantize=False, reason=""),
-        target="transformers",
-        dtype=opened.dtype,
-        compute=compute or compute_type(opened.dtype, place),
-        device=place,
-        solver="nearest",
-        seed=seed,
+    return dense_job(
+        opened,
+        "slice",
+        place,
+        seed,
+        Material(),
+        compute,
         notes=tuple(about_original(opened, 0, Material())),
-        card=opened.card,
-        step="slice",
         removal=Removal(1 - size, ("layers", *SORTED), {}, repair=False),
     )
 
