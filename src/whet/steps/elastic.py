@@ -24,7 +24,7 @@ from whet.events import Stage
 from whet.messages import Message
 from whet.pruning import Amounts, shapes
 from whet.report.numbers import written_size
-from whet.steps.prune_shapes import DEPTH_TOKENS, TRIAL_TOKENS, TRIALS, WRITE, fault, memory_of, weights_of
+from whet.steps.prune_shapes import DEPTH_TOKENS, TRIAL_TOKENS, TRIALS, WRITE, fault, memory_of, weights_of, whole_of
 from whet.steps.prune_trials import Orders, Trials, agreement_at_end, climb, first_of_all
 from whet.steps.rates import multiplications_per_second
 from whet.walk import Walk
@@ -87,7 +87,7 @@ class Elastic(Trials):
     """Sorts the units of a job's model, and finds shapes for its sizes."""
 
     def _found(self) -> dict[str, Any]:
-        whole, by_size = weights_of(self.job).whole, shapes_by_size(self.job)
+        whole, by_size = whole_of(self.job), shapes_by_size(self.job)
         every = [one for offered in by_size.values() for one in offered]
         deepest = max(whole.layers - one.layers for one in every)
         gone = self._order(deepest) if deepest else []

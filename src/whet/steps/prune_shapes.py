@@ -29,12 +29,17 @@ def built(job: Job) -> dict[str, Any]:
     return {**whole, **job.checkpoint.config}
 
 
+def whole_of(job: Job) -> Amounts:
+    """How many units the model has; 0 of a kind that cannot be taken."""
+    counts = {unit: n if isinstance(n, int) else 0 for unit, n in unit_counts(job.anatomy, built(job)).items()}
+    return Amounts(len(job.anatomy.blocks), counts["channels"], counts["heads"], counts["experts"])
+
+
 def weights_of(job: Job) -> Weights:
     """What the units of the model weigh."""
     parts, checkpoint = job.anatomy, job.checkpoint
     config, sizes = built(job), checkpoint.shapes
-    counts = {unit: n if isinstance(n, int) else 0 for unit, n in unit_counts(parts, config).items()}
-    whole = Amounts(len(parts.blocks), counts["channels"], counts["heads"], counts["experts"])
+    whole = whole_of(job)
     every = tuple(range(whole.layers))
     block = [numbers(block_cuts(parts, config, sizes, Kept(every), index), sizes) for index in every]
     last = every[-1]
@@ -148,7 +153,7 @@ def fault(job: Job, amounts: Amounts) -> Message | None:
 
 def example(job: Job, amounts: Amounts) -> Kept:
     """A model of that shape: the first of every unit."""
-    whole = weights_of(job).whole
+    whole = whole_of(job)
 
     def first(unit: str) -> dict[int, tuple[int, ...]]:
         fewer = getattr(amounts, unit) < getattr(whole, unit)

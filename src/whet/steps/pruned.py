@@ -37,7 +37,7 @@ from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.prune_card import prune_card
 from whet.steps.prune_proof import prove_pruned
-from whet.steps.prune_shapes import weights_of
+from whet.steps.prune_shapes import whole_of
 from whet.steps.prune_trials import Trials, agreement, agreement_at_end
 from whet.walk import Journal, Untouched, Walk
 
@@ -174,7 +174,7 @@ class _Work:
         for note in notes[len(job.notes) :]:
             self.way(note_event(note))
         write_bytes(out / RECIPE, recipe_text(began["recipe"], "whet run recipe.yaml").encode())
-        write_bytes(out / "README.md", self.card(job, shape, found, notes, asdict(weights_of(job).whole)).encode())
+        write_bytes(out / "README.md", self.card(job, shape, found, notes, asdict(whole_of(job))).encode())
         manifest = next_manifest(
             job.original,
             {**job.record(), "removed": shape["removed"], "amounts": shape["amounts"]},

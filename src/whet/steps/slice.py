@@ -31,7 +31,7 @@ from whet.steps.elastic_card import slice_card
 from whet.steps.material import Material
 from whet.steps.options import SIZES, Options, Prune, Slice
 from whet.steps.original import about_original, open_original
-from whet.steps.prune_shapes import WRITE, bytes_after, memory_of, weights_of
+from whet.steps.prune_shapes import WRITE, bytes_after, memory_of, weights_of, whole_of
 from whet.steps.prune_trials import Trials
 from whet.steps.pruned import carried_out
 from whet.steps.request import Request
@@ -175,7 +175,7 @@ class Slices(Trials):
     """Takes the shape that an elastic folder says."""
 
     def _found(self) -> dict[str, Any]:
-        whole, smaller = weights_of(self.job).whole, _smaller(self.job)
+        whole, smaller = whole_of(self.job), _smaller(self.job)
         amounts = whole if smaller is None else Amounts(**smaller["amounts"])
         layers = list(range(whole.layers)) if smaller is None else smaller["layers"]
         first = {
