@@ -149,6 +149,7 @@ def test_what_comes_after_works(korean, tmp_path, no_process):
 
 
 def test_llama_cpp_reads_the_same_tokens(korean, tmp_path):
+    pytest.importorskip("llama_cpp")
     out, _, _ = korean
     whet.export(out, out=tmp_path / "m.gguf")
     engine, tokenizer = open_gguf(tmp_path / "m.gguf", threads=1), load_tokenizer(out)
@@ -161,6 +162,7 @@ def test_llama_cpp_reads_the_same_tokens(korean, tmp_path):
 
 
 def test_the_file_for_llama_cpp_is_compared_with_the_uncut_original(korean, tmp_path, no_process):
+    pytest.importorskip("llama_cpp")
     out, _, _ = korean
     whet.export(out, out=tmp_path / "m.gguf", kind="bf16")
     assert read_map(tmp_path / "m.gguf") == read_map(out)
@@ -183,6 +185,7 @@ def test_gates_read_what_both_models_read_alike(korean):
 
 @pytest.mark.parametrize("kind", ["pieces", "whole words"])
 def test_llama_cpp_reads_other_kinds_alike(tmp_path, kind):
+    pytest.importorskip("llama_cpp")
     make(tmp_path / "m", kind=kind, shards=False)
     if kind == "whole words":  # of those llama.cpp knows, one that looks words up
         text = json.loads((tmp_path / "m" / "tokenizer.json").read_text())
