@@ -18,6 +18,7 @@ from whet.checkpoint.files import TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
 from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished, without_config, without_weights
 from whet.checkpoint.sane import check_config, with_type
+from whet.checkpoint.scaled import as_weights
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.paths import check_possible, find_folder
@@ -34,8 +35,10 @@ class Checkpoint:
     """A folder with config.json and safetensors shards.
 
     path: the folder. config: config.json as a dict. tensors: name → `TensorInfo`, in the order of the files. repeated:
-    names among them that no file has (`repeat`). Nothing is read but headers until `read` is called. Raises UsageError
-    naming the file for anything missing, cut off, or pointing outside the folder.
+    names among them that no file has (`repeat`). stored_in: `FP8` or `MXFP4`, where an original is stored in those and
+    `config` and `tensors` are of the weights that they stand for (`scaled`); None otherwise. Nothing is read but
+    headers until `read` is called. Raises UsageError naming the file for anything missing, cut off, or pointing outside
+    the folder.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,10 +66,14 @@ class Checkpoint:
                         file=file.name,
                     )
                 self.tensors[name] = info
+        held = self.tensors
+        self.stored_in: str | None = None
+        if self.whet is None and (read := as_weights(self.config, self.tensors)) is not None:
+            self.stored_in, self.config, self.tensors = read
         largest = max((size for info in self.tensors.values() for size in info.shape), default=0)
         check_config(self.path / "config.json", self.config, largest)
         if self._index is not None:
-            gone = [n for n in self._index if n not in self.tensors]
+            gone = [n for n in self._index if n not in held]
             if gone:
                 raise UsageError(
                     "{folder}: the index names {count} tensors that no shard holds (first {name}). The folder is a "

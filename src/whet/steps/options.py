@@ -32,6 +32,7 @@ CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity
 FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
 CHAT = "Records are conversations: apply the model's chat template"
 SKIP_BAD = "Leave out records of the text that cannot be read, and tell how many they were"
+DEQUANTIZE = "Take what an original stored in FP8 or MXFP4 decodes to for its weights"
 SAMPLES = 128  # windows of text, at the most, where no number is asked for
 
 
@@ -78,6 +79,12 @@ class Options(Strict):
             if isinstance(value, str | int | float | dict) and value != {}:
                 found[field.alias or name] = value
         return found
+
+
+class Opening(Options):
+    """How the original is read."""
+
+    dequantize: bool = Field(default=False, description=DEQUANTIZE)
 
 
 class Text(Options):
@@ -179,7 +186,7 @@ EvalText = Annotated[
 ]
 
 
-class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
+class Quantize(Opening, Text, Target, Sparsity, Method, Budget, Schemes):
     """Round the weights. What to do is said by one of scheme, plan, fit, bits and quality."""
 
     WAYS: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -248,7 +255,7 @@ class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
             )
 
 
-class Masks(Text):
+class Masks(Opening, Text):
     """Take weights: they become exactly 0."""
 
     remove: Annotated[str | float | None, Shown(among="50%")] = Field(
@@ -279,7 +286,7 @@ class Masks(Text):
             )
 
 
-class Prune(Text):
+class Prune(Opening, Text):
     """Take blocks, channels, heads or experts out altogether, or tokens; the model stays of its family."""
 
     remove: Annotated[str | float | None, Shown(among="12.5%, 25%, 37.5%")] = Field(
@@ -339,7 +346,7 @@ class Slice(Options):
     )
 
 
-class Transform(Text, Target):
+class Transform(Opening, Text, Target):
     """Fold factors or rotations into the model, exactly, so that rounding to `scheme` loses less. It stays dense."""
 
     kind: str = Field(description=f"What is folded in: {TRANSFORMS}")
@@ -353,7 +360,7 @@ class Transform(Text, Target):
     eval_text: EvalText = None
 
 
-class Export(Options):
+class Export(Opening):
     """Write the model as one file that its runtime reads, and prove that it is the same model."""
 
     to: str = Field(default="gguf", description="The format: gguf")

@@ -12,6 +12,7 @@ from whet.steps.options import (
     DEVICES,
     Budget,
     Masks,
+    Opening,
     Options,
     Prune,
     Quantize,
@@ -52,11 +53,11 @@ class Compress(Machine, Quantize):
     """Options of `compress`."""
 
 
-class Plan(Machine, Text, Target, Solver, Budget):
+class Plan(Machine, Opening, Text, Target, Solver, Budget):
     """Options of `plan`."""
 
 
-class Inspect(Machine, Target, Text):
+class Inspect(Machine, Target, Opening, Text):
     """Options of `inspect`."""
 
     skills: Source | None = Field(
