@@ -135,7 +135,7 @@ def _copied(opened: Original) -> Message:
     """A note on the tensors that no table names. Of a larger model the parts around its text model are named."""
     parts = opened.parts
     if not parts.family.leads:
-        return Message("copied unchanged, as no table names them: {names}", names=", ".join(parts.unnamed))
+        return Message("copied unchanged, as no table names them: {names}", names=first_of(parts.unnamed, 6))
     beside = [name for name in parts.unnamed if parts.family.own_name(parts.name(name)) is None]
     modules = sorted({".".join(parts.name(name).split(".")[:2]) for name in beside})
     return Message(
