@@ -23,7 +23,7 @@ LLAMA_3 = {
 _LATENT_YARN = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}
 # Of families with experts and the like, whose sizes are those of `tiny_families`.
 ROUTED = {
-    "olmoe": ("olmoe", {"num_key_value_heads": 4}),
+    "olmoe": ("olmoe", {}),
     "gpt_oss": ("gpt_oss", {"rope_parameters": {**YARN, "truncate": True}}),
     "deepseek_v2": ("deepseek_v2", {"num_hidden_layers": 2}),
     "deepseek_v3": ("deepseek_v3", {"num_hidden_layers": 2}),
@@ -32,18 +32,15 @@ ROUTED = {
         {"rope_parameters": _LATENT_YARN, "n_group": 2, "topk_group": 1, "n_routed_experts": 8},
     ),
     "glm4_moe": ("glm4_moe", {"num_hidden_layers": 2}),
-    "dots1": ("dots1", {"num_key_value_heads": 4}),
-    "granitemoe": ("granitemoe", {"attention_multiplier": 0.25, "num_hidden_layers": 2}),
+    "dots1": ("dots1", {}),
+    "granitemoe": ("granitemoe", {"num_hidden_layers": 2}),
     "ernie4_5_moe": ("ernie4_5_moe", {"num_hidden_layers": 2}),
     "hunyuan_v1_moe": ("hunyuan_v1_moe", {"num_hidden_layers": 2}),
-    "minimax_m2": (
-        "minimax_m2",
-        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
-    ),
+    "minimax_m2": ("minimax_m2", {}),
     "lfm2": ("lfm2", {}),
     "lfm2_moe": ("lfm2_moe", {}),
     "qwen3_next": ("qwen3_next", {}),
-    "llama4": ("llama4_text", {"num_hidden_layers": 4, "num_experts_per_tok": 1}),
+    "llama4": ("llama4_text", {}),
     "gemma": ("gemma", {"num_hidden_layers": 2}),
     "phi": ("phi", {"num_hidden_layers": 2}),
     "olmo": ("olmo", {"num_hidden_layers": 2}),

@@ -5,7 +5,7 @@ from whet.anatomy.family import AUTO, HEADLESS, Family, LinearName, architecture
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy, family_of
-from whet.anatomy.stored import conversion
+from whet.anatomy.stored import conversion, turned
 from whet.anatomy.surgery import UNITS, Cut, Kept, block_cuts, columns, fewest_experts, resized, unit_counts, zeroed
 from whet.anatomy.unknown import (
     kinds_of,
@@ -57,6 +57,7 @@ __all__ = [
     "stream",
     "task_in",
     "task_of",
+    "turned",
     "unit_counts",
     "why_not_packed",
     "zeroed",

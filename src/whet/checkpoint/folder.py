@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from whet.checkpoint.adapter import CONFIG
 from whet.checkpoint.beside import refuse_links
-from whet.checkpoint.files import TensorInfo, read_header, read_tensor
+from whet.checkpoint.files import Computed, TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
 from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished, without_config, without_weights
 from whet.checkpoint.sane import check_config, with_type
@@ -110,6 +110,13 @@ class Checkpoint:
         `examine` tells of it, stay as they are."""
         self.tensors[name] = self.tensors[other]
         self.repeated.add(name)
+
+    def turn(self, names: Iterable[str]) -> None:
+        """From here on the last two dimensions of these tensors are the other way round. In memory alone too."""
+        for name in names:
+            info = self.tensors[name]
+            shape = (*info.shape[:-2], *info.shape[:-3:-1])
+            self.tensors[name] = Computed(info.file, info.dtype, shape, info.start, info.end, (info,), _turned)
 
     @property
     def stored(self) -> dict[str, TensorInfo]:
@@ -231,6 +238,10 @@ class Checkpoint:
                 name=name,
             )
         return file
+
+
+def _turned(value: Tensor) -> Tensor:
+    return value.transpose(-1, -2).contiguous()
 
 
 def read_whet(folder: Path) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, family_of
+from whet.anatomy import turned as turned_in
 from whet.checkpoint import (
     Checkpoint,
     about_left_out,
@@ -59,6 +60,9 @@ def open_original(model: str | Path, target: Target, dequantize: bool = False, *
     parted = turned and _part(checkpoint)
     parts, unfound = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path)), None
     if not parts.family.known:
+        if names := turned_in(empty_model(checkpoint, torch.float32), checkpoint.shapes):
+            checkpoint.turn(names)
+            parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
         found = look(checkpoint, parts)
         if isinstance(found, Family):
             parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path), found)

@@ -89,8 +89,8 @@ REFUSED = {
         {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "norm_topk_prob": True},
         "norm_topk_prob is true",
     ),
-    "keys of fewer heads": ("olmoe", {}, "several of its heads share a key"),
-    "two experts a token": ("llama4_text", {"num_hidden_layers": 4}, "llama.cpp takes one expert a token here"),
+    "keys of fewer heads": ("olmoe", {"num_key_value_heads": 2}, "several of its heads share a key"),
+    "two experts a token": ("llama4_text", {"num_experts_per_tok": 2}, "llama.cpp takes one expert a token here"),
     "the best of a group": (
         "deepseek_v2",
         {"topk_method": "group_limited_greedy", "n_group": 2},

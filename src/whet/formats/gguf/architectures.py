@@ -168,7 +168,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "llama4_text": Architecture(MODEL_ARCH.LLAMA4, routed.llama4, turned_experts=True, factors=("llama3",)),
     "gemma": Architecture(
-        MODEL_ARCH.GEMMA, of.rotary, activations=("gelu_pytorch_tanh",), shifted=True, always_tied=True
+        MODEL_ARCH.GEMMA,
+        of.rotary,
+        activations=("gelu_pytorch_tanh",),
+        shifted=True,
+        always_tied=True,
+        beside=routed.no_prefix,
     ),
     "qwen3_vl_moe_text": Architecture(MODEL_ARCH.QWEN3VLMOE, routed.qwen3_vl_moe, beside=of.deep_images),
     "phi": Architecture(MODEL_ARCH.PHI2, of.phi, activations=_GELU, square=True),

@@ -62,7 +62,7 @@ def place(source: Source, row: Architecture, text: TextModel, kind: str | None) 
         own = None if name.endswith(_IGNORED) else text.own(name)
         if own is None or is_ahead(own, config.num_hidden_layers):
             continue
-        for stack, number, one, rows in _experts(own, name, stored, row, source):
+        for stack, number, one, rows in _experts(own, name, stored, row, source, config.hidden_size):
             if stack not in experts:
                 placed.append(Placed(stack, "", ()))
                 orders[stack] = rows
@@ -130,7 +130,7 @@ def _placed(
 
 
 def _experts(
-    own: str, name: str, stored: Stored, row: Architecture, source: Source
+    own: str, name: str, stored: Stored, row: Architecture, source: Source, width: int
 ) -> list[tuple[str, int, str, Tensor | None]]:
     """The experts in a tensor: the stack that each belongs to, its number, its name in `source`, and its rows there."""
     found = expert_of(own, row)
@@ -141,7 +141,7 @@ def _experts(
     for number in numbers:
         one, shape = name, stored.shape
         if found.number is None:
-            turned = row.turned_experts and len(stored.shape) == 3
+            turned = len(stored.shape) == 3 and (row.turned_experts or _is_turned(found.parts, stored.shape, width))
 
             def view(value: Tensor, number: int = number, turned: bool = turned) -> Tensor:
                 return value[number].t() if turned else value[number]
@@ -152,6 +152,11 @@ def _experts(
             stack = f"blk.{found.block}.ffn_{part}_exps.{found.suffix}"
             placed.append((stack, number, one, rows_of(rows, shape[0])))
     return placed
+
+
+def _is_turned(parts: Sequence[tuple[str, str]], shape: tuple[int, ...], width: int) -> bool:
+    """Whether experts are stored `[in, out]`, by the width of hidden states; where that does not tell, they are not."""
+    return shape[1] != width if parts[0][0] == "down" else shape[2] != width
 
 
 def _is_copy(placed: Sequence[Placed], source: Source, config: Any) -> bool:

@@ -14,6 +14,7 @@ from whet.formats.gguf import settings as of
 from whet.formats.gguf.settings import Settings
 from whet.messages import Message
 
+_CHUNK = 8192  # tokens of Llama 4 that attend to each other
 _SOFTMAX, _SIGMOID = 1, 2  # what llama.cpp makes of a router's outputs
 
 
@@ -186,6 +187,8 @@ def llama4(config: Any) -> Settings:
     if list(config.moe_layers) != list(range(step - 1, config.num_hidden_layers, step)):
         raise UsageError("its blocks with experts do not alternate as llama.cpp expects")
     of.check_head(config)
+    if config.attention_chunk_size != _CHUNK:
+        raise UsageError("its chunks of attention are not of {size} tokens, as llama.cpp expects", size=_CHUNK)
     if config.num_experts_per_tok != 1 or config.use_qk_norm == (config.num_local_experts == 128):
         raise UsageError("llama.cpp takes one expert a token here, and norms of queries and keys unless there are 128")
     return of.rotary(config) | {
@@ -194,8 +197,14 @@ def llama4(config: Any) -> Settings:
         "expert_used_count": config.num_experts_per_tok,
         "expert_feed_forward_length": config.intermediate_size,
         "interleave_moe_layer_step": step,
-        "attention.chunk_size": config.attention_chunk_size,
     }
+
+
+def no_prefix(larger: Any) -> Settings:
+    """Raises UsageError for PaliGemma, whose prompts attend in both directions."""
+    if "paligemma" in str(larger.model_type):
+        raise UsageError("its prompts attend in both directions")
+    return {}
 
 
 def qwen3_next(config: Any) -> Settings:
