@@ -21,6 +21,7 @@ from whet.cli import (
     compare,
     compress,
     demo,
+    distill,
     export,
     generate,
     inspect,
@@ -66,7 +67,8 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, prune, slice, masks, run, status, export, compare, verify, generate, resume, schema,
+    demo, inspect, plan, compress, prune, slice, masks, distill, run, status, export, compare, verify, generate, resume,
+    schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 
