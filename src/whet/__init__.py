@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from whet.formats.export import export
     from whet.measure.compare import compare
     from whet.recipe.compress import compress
+    from whet.recipe.curate import curate
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
     from whet.recipe.plan import plan
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 _VERBS = {
     "compare": "whet.measure.compare",
     "compress": "whet.recipe.compress",
+    "curate": "whet.recipe.curate",
     "export": "whet.formats.export",
     "generate": "whet.engines.opening",
     "inspect": "whet.recipe.inspect",
@@ -50,6 +52,7 @@ __all__ = [
     "__version__",
     "compare",
     "compress",
+    "curate",
     "export",
     "generate",
     "inspect",

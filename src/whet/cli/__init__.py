@@ -20,6 +20,7 @@ import whet
 from whet.cli import (
     compare,
     compress,
+    curate,
     demo,
     export,
     generate,
@@ -66,7 +67,7 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, prune, slice, masks, run, status, export, compare, verify, generate, resume, schema,
+    demo, inspect, plan, compress, prune, slice, masks, curate, run, status, export, compare, verify, generate, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 
