@@ -18,7 +18,7 @@ def facts_of(found: Curated, evaluation: Evaluation) -> dict[str, Any]:
     """Everything that is counted, as JSON holds it."""
     store = found.store
     staying = store.staying
-    languages = []
+    languages: list[dict[str, Any]] = []
     for language, number in store.languages.items():
         read, kept = store.language == number, store.language[staying] == number
         languages.append(
@@ -72,8 +72,8 @@ def card(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         "",
         "# Curated text",
         "",
-        f"{kept['documents']:,} of {read['documents']:,} documents ({kept['letters']:,} of {read['letters']:,} letters), "
-        "curated with `whet curate`. `curation.json` has the settings and the hashes of all files, `removed.json` the "
+        f"{kept['documents']:,} of {read['documents']:,} documents ({kept['letters']:,} of {read['letters']:,} letters), curated "
+        "with `whet curate`. `curation.json` has the settings and the hashes of all files, `removed.json` the "
         "digest of every document that was removed, with the reason. No text is shown here.",
         "",
         "## What came in",
@@ -100,26 +100,25 @@ def card(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             [[name, *facts["lengths"][name]] for name in ("read", "kept")],
         ),
     ]
-    if facts["evaluation"]:
+    checked = facts["evaluation"]
+    if checked:
         parts += [
             "## Texts of evaluation",
             "",
             *_table(
                 ["checked against", "texts", "too short to tell", "documents removed"],
-                [
-                    [o["source"], o["texts"], o["too short to tell"], o["documents removed"]]
-                    for o in facts["evaluation"]
-                ],
+                [[o["source"], o["texts"], o["too short to tell"], o["documents removed"]] for o in checked],
             ),
             f"{facts['touching']:,} more documents share a run of 13 words (26 letters) with such a text and little "
             "else. They stay.",
             "",
         ]
     parts += ["## Personal data", "", *_private(facts, bool(settings["redact"]))]
-    if facts["fixed"]["documents"]:
+    fixed = facts["fixed"]
+    if fixed["documents"]:
         parts += [
-            f"{facts['fixed']['documents']:,} documents were listed by hand to be kept; {facts['fixed']['leaking']:,} of "
-            "them were removed all the same, since they leak.",
+            f"{fixed['documents']:,} documents were listed by hand to be kept; {fixed['leaking']:,} of them were removed "
+            "all the same, since they leak.",
             "",
         ]
     if settings["hard"] is not None:
@@ -142,11 +141,9 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else html.escape(str(value), quote=False).replace("|", "\\|").replace("\n", " ")
-    )
+    if isinstance(value, int):
+        return f"{value:,}"
+    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")
 
 
 def _lengths(sizes: np.ndarray) -> list[int]:

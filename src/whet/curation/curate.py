@@ -1,7 +1,7 @@
 """Curation: documents in, those that stay out, in one pass over what is given and a few over what is left.
 
-While documents are read: personal data masked, the language told, leaks found. Then copies, near duplicates, the band of
-perplexity, quotas, weights. What was removed for which reason is counted; no report shows a text.
+While documents are read: personal data masked, the language told, leaks found. Then copies, near duplicates, the band
+of perplexity, quotas, weights. What was removed for which reason is counted; no report shows a text.
 """
 
 from __future__ import annotations

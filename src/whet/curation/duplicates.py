@@ -1,5 +1,5 @@
-"""Near duplicates: pairs that share bands of a MinHash signature (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of
-Massive Datasets, §3.4), each verified by the Jaccard similarity of the texts' shingles themselves.
+"""Near duplicates: pairs that share bands of a MinHash signature (Broder 1997; Leskovec, Rajaraman and Ullman, Mining
+of Massive Datasets, §3.4), each verified by the Jaccard similarity of the texts' shingles themselves.
 
 A signature has 24 bands of 6 values. Two texts of similarity 0.8 share one with probability 0.9993, two of 0.5 with
 0.31; what is verified costs time and nothing else. Memory is a band at a time, 16 bytes a text; signatures lie on disk.

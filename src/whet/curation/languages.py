@@ -3,8 +3,8 @@
 py3langid is the lightest that passes: 4.6 MB and numpy alone (lingua has 96 MB), 0.2 ms a text. The commonest words of
 each language, tried first, needed nothing and left half of short Danish, Catalan and Croatian texts open. Between two
 languages it decides by a difference of log-likelihoods: of 5,479 English texts of the embedded model's generator, some
-of them sums alone, the largest in favour of another language is 2.8; of texts of 25 other languages in Latin script, two
-sentences each, 99 in 100 have more than 10 (most over 100). So 10 it is, and what is under it is left as it is.
+of them sums alone, the largest in favour of another language is 2.8; of texts of 23 other languages in Latin script,
+two sentences each, 99 in 100 have more than 10 (most over 100). So 10 it is, and what is under it is left as it is.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Judges:
             shared_tokenizer(original, lighter)
         self.original = open_engine(original, device)
         self.lighter = None if lighter is None else open_engine(lighter, device)
-        for engine in filter(None, (self.original, self.lighter)):
+        for engine in [self.original] if self.lighter is None else [self.original, self.lighter]:
             if engine.task != "causal":
                 raise UsageError(
                     "{folder} does not go on with a text, so it has no perplexity of it. Give a model that does.",

@@ -93,10 +93,8 @@ class Evaluation:
             return 0
         mine = np.isin(found[0], index.hashes)
         totals, shared = np.unique(found[1], return_counts=True), np.unique(found[1][mine], return_counts=True)
-        of = dict(zip(totals[0].tolist(), totals[1].tolist(), strict=True))
-        return sum(
-            count >= _needed(of[text], length) for text, count in zip(*(one.tolist() for one in shared), strict=True)
-        )
+        of = totals[1][np.searchsorted(totals[0], shared[0])]
+        return int((shared[1] >= _needed(of, length)).sum())
 
     def _judge(
         self,
@@ -110,7 +108,7 @@ class Evaluation:
         source: NDArray[np.int64],
         touches: NDArray[np.bool_],
     ) -> None:
-        """Marks documents that leak, or touch, by their runs that are found: those of `index` from `first` to `last`."""
+        """Mark documents that leak, or touch, by their runs that are found: of `index` from `first` to `last`."""
         count = last - first
         place = np.repeat(first, count) + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         triples = np.unique(

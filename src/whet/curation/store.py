@@ -26,6 +26,7 @@ REASONS = (
     "perplexity too high",
     "quota",
 )
+_AT_ONCE = 1 << 20  # letters
 WHY = {reason: number for number, reason in enumerate(REASONS)}
 
 
@@ -69,7 +70,7 @@ class Store:
         first, size = 0, 0
         for place, number in enumerate(numbers, 1):
             size += self._sizes[number]
-            if size >= letters or place == len(numbers):
+            if size >= _AT_ONCE or place == len(numbers):
                 some = numbers[first:place]
                 yield some, [self.text(one) for one in some]
                 first, size = place, 0
@@ -106,7 +107,8 @@ class Store:
     @property
     def bytes(self) -> NDArray[np.int64]:
         """UTF-8 bytes of each document."""
-        return np.diff(np.frombuffer(self._ends, np.int64))
+        ends = np.frombuffer(self._ends, np.int64)
+        return ends[1:] - ends[:-1]
 
     @property
     def fixed(self) -> NDArray[np.bool_]:

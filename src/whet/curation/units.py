@@ -4,8 +4,8 @@ A unit is a run of letters and digits; of Hangul, Han, kana, Thai and the like e
 Korean spaced in another way is the same; a sign of mathematics or money is one too, since `3 + 4` is not `3 - 4`. Case,
 width (NFKC), white space and other marks do not count.
 
-Everything is done with arrays over the letters of a batch of texts: the hash of units i … i + n is the difference of two
-sums of a polynomial modulo 2^64, whatever n.
+Everything is done with arrays over the letters of a batch of texts: the hash of units i … i + n is the difference of
+two sums of a polynomial modulo 2^64, whatever n.
 """
 
 from __future__ import annotations

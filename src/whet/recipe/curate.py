@@ -67,7 +67,7 @@ def curate(
     notes: list[Message] = []
     judges = None if asked.model is None else Judges(asked.model, asked.lighter, asked.device)
     tokenizer = None if judges is None else getattr(judges.original, "tokenizer", None)
-    how = {"chat": asked.chat, "tokenizer": tokenizer, "skip_bad": asked.skip_bad}
+    how: dict[str, Any] = {"chat": asked.chat, "tokenizer": tokenizer, "skip_bad": asked.skip_bad}
     fixed = [] if asked.keep is None else [asked.keep]
     streams = [
         Stream(one, asked.field, **how) if isinstance(one, (str, Path)) else list(one) for one in (*fixed, *sources)
@@ -112,7 +112,8 @@ def _wanted(asked: Curate) -> Wanted:
         raise UsageError("--lighter needs the model it was made from: give --model ORIGINAL.")
     if asked.lighter is None and (asked.hard is not None or asked.hard_weight is not None):
         raise UsageError(
-            "--hard and --hard-weight are about where a lighter model differs: give --lighter FOLDER, or leave them out."
+            "--hard and --hard-weight are about where a lighter model differs: give --lighter FOLDER, or leave them "
+            "out."
         )
     if asked.model is not None and band is None and asked.lighter is None and not asked.chat:
         raise UsageError("--model is read for --perplexity, --lighter or --chat. Give one of them, or leave it out.")
@@ -198,8 +199,8 @@ def _evaluation(avoid: Sequence[Any], gate: Sequence[Any]) -> Evaluation:
     shared = apart[1].overlaps(apart[0])
     if shared:
         raise UsageError(
-            "{count} texts of --gate are in those of --avoid too, so that what gates would have seen what reports. Take "
-            "them out of one.",
+            "{count} texts of --gate are in those of --avoid too, so that what gates would have seen what reports. "
+            "Take them out of one.",
             count=shared,
         )
     return every

@@ -98,7 +98,8 @@ class Stream:
         tokenizer: PreTrainedTokenizerBase | None = None,
         skip_bad: bool = False,
     ) -> None:
-        self.source, self.notes = source, ()
+        self.source = source
+        self.notes: tuple[Message, ...] = ()
         self._how = (field, chat, skip_bad, tokenizer)
         path = Path(source)
         self.files = _listed(path) if path.exists() else []
