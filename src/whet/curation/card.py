@@ -72,9 +72,9 @@ def card(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         "",
         "# Curated text",
         "",
-        f"{kept['documents']:,} of {read['documents']:,} documents ({kept['letters']:,} of {read['letters']:,} letters), curated "
-        "with `whet curate`. `curation.json` has the settings and the hashes of all files, `removed.json` the "
-        "digest of every document that was removed, with the reason. No text is shown here.",
+        f"{kept['documents']:,} of {read['documents']:,} documents, {kept['letters']:,} of {read['letters']:,} letters, "
+        "curated with `whet curate`. `curation.json` has the settings and the hashes of all files, `removed.json` for "
+        "every document that was removed its digest and the reason. No text is shown here.",
         "",
         "## What came in",
         "",
@@ -117,8 +117,8 @@ def card(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     fixed = facts["fixed"]
     if fixed["documents"]:
         parts += [
-            f"{fixed['documents']:,} documents were listed by hand to be kept; {fixed['leaking']:,} of them were removed "
-            "all the same, since they leak.",
+            f"{fixed['documents']:,} documents were listed by hand to be kept; {fixed['leaking']:,} of them leak and "
+            "were removed all the same.",
             "",
         ]
     if settings["hard"] is not None:

@@ -44,7 +44,7 @@ def parse_quota(told: str) -> dict[str, float]:
         raise UsageError(
             "--quota {told!r}: the shares add up to {sum:.4g} %, not to 100 %.",
             told=told,
-            sum=100 * sum(found.values()),,
+            sum=100 * sum(found.values()),
         )
     return found
 

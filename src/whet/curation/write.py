@@ -2,7 +2,7 @@
 
     text-00001-of-00002.jsonl   {"text", "source", "language", "weight"} a line
     README.md                   the data card
-    removed.json                for each document that does not stay: its digest, where it was, why
+    removed.json                for each document that does not stay: digest, file, its number in that, reason
     curation.json               settings, inputs and files with their hashes; there last
 
 It is made beside its place and renamed into it when it is whole.
@@ -17,8 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from whet import __version__
 from whet.checkpoint import disk_errors, sha256, sync_folder, write_bytes, write_json
@@ -132,12 +130,17 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 def _write_removed(found: Curated, file: Path) -> None:
     store, files = found.store, list(found.store.files)
+    seen = [0] * len(files)
     with file.open("w", encoding="utf-8") as out:
         between = "[\n"
-        for number in np.flatnonzero(store.why).tolist():
+        for number, source in enumerate(store.sources.tolist()):
+            seen[source] += 1
+            if not store.why[number]:
+                continue
             told = {
                 "digest": store.digest(number),
-                "source": files[store.sources[number]],
+                "source": files[source],
+                "document": seen[source],
                 "reason": REASONS[store.why[number]],
             }
             if number in found.like and told["reason"] == "near duplicate":
