@@ -5,7 +5,7 @@ document, none of which holds a question of evaluation. Planted among them, in s
 
     copies           a clean document again, in other case and spacing
     near duplicates  a clean document with some words of 1 % replaced, Jaccard similarity of shingles 0.8 or more
-    leaks            a clean document with a question or a held-out text of the embedded model in the middle
+    leaks            a clean document with a question and its answer, or a held-out text, of the embedded model in it
     wrong language   text in one of ten other languages, sentences drawn and put together
 
 A fault is found where its document is removed for its own reason; a clean document is lost where it does not stay.
@@ -155,7 +155,7 @@ def corpus(count: int, seed: int = 0) -> list[tuple[str, str]]:
     document comes after it."""
     rng = Random(f"curation {seed}")
     documents = [("clean", clean(rng, rng.choice(list(KINDS)))) for _ in range(count)]
-    secrets = [one["prompt"] for one in starter.skills("report") if "choices" not in one]
+    secrets = [f"{one['prompt']} {one['answer']}" for one in starter.skills("report") if "choices" not in one]
     secrets += [one["choices"][one["label"]].strip() for one in starter.skills("verify") if "choices" in one]
     secrets += [text.strip() for text in starter.held_out(0, 500)]
     planted: dict[int, list[tuple[str, str]]] = {}

@@ -72,8 +72,8 @@ def card(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         "",
         "# Curated text",
         "",
-        f"{kept['documents']:,} of {read['documents']:,} documents, {kept['letters']:,} of {read['letters']:,} letters, "
-        "curated with `whet curate`. `curation.json` has the settings and the hashes of all files, `removed.json` for "
+        f"{kept['documents']:,} of {read['documents']:,} documents ({kept['letters']:,} of {read['letters']:,} letters)"
+        " were kept by `whet curate`. `curation.json` has the settings and the hashes of all files, `removed.json` for "
         "every document that was removed its digest and the reason. No text is shown here.",
         "",
         "## What came in",

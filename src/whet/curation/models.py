@@ -86,11 +86,14 @@ def outside(store: Store, likely: NDArray[np.float32], band: tuple[float, float]
 
 
 def hardest(store: Store, apart: NDArray[np.float32], share: float) -> NDArray[np.int64]:
-    """That share of the documents of each language that stay, those where the models are farthest apart."""
+    """That share of the documents of each language that stay, those where the models are farthest apart; none where
+    they say the same."""
     found = [np.empty(0, np.int64)]
     staying = store.staying[np.isfinite(apart[store.staying])]
     for language in store.languages.values():
         mine = staying[store.language[staying] == language]
+        most = round(share * len(mine))
+        mine = mine[apart[mine] > 0]
         order = mine[np.lexsort((mine, -apart[mine]))]
-        found.append(order[: round(share * len(order))])
+        found.append(order[:most])
     return np.sort(np.concatenate(found))
