@@ -184,7 +184,7 @@ def test_nothing_is_written_over_and_a_stopped_run_leaves_nothing(
         ({"gate": ["nowhere.jsonl"]}, "no such file"),
         ({"language": "ko"}, "Did you mean languages"),
         ({"min_length": 10**6}, "Nothing is left of 5 documents: 5 too short"),
-        ({"languages": "ja"}, "Nothing is left of 5 documents: 5 language"),
+        ({"languages": "ja"}, "Nothing is left of 5 documents: 5 in another language"),
         ({"quota": "ko=50%,ja=50%"}, "No text in ja is left"),
     ],
 )

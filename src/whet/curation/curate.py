@@ -29,6 +29,17 @@ from whet.messages import Message, listed
 
 READ, NEAR, MODELS, WRITE = "reading documents", "near duplicates", "documents", "writing documents"
 _AT_ONCE = 1 << 20  # letters of documents that are looked at together
+_TOLD = {
+    "exact duplicate": Message("copies of others"),
+    "language": Message("in another language"),
+    "too short": Message("too short"),
+    "too long": Message("too long"),
+    "leak": Message("with text of evaluation"),
+    "near duplicate": Message("much like others"),
+    "perplexity too low": Message("of too low a perplexity"),
+    "perplexity too high": Message("of too high a perplexity"),
+    "quota": Message("over the quota"),
+}
 _BLIND = Message(
     "languages that share a script, as those in Latin letters do, are not told apart without py3langid: "
     'pip install "whet[curate]"'
@@ -215,7 +226,7 @@ def _must_leave(store: Store) -> None:
     raise UsageError(
         "Nothing is left of {count} documents: {reasons}. Ask for less.",
         count=len(store),
-        reasons=listed([Message("{count} {reason}", count=count, reason=reason) for reason, count in removed(store)]),
+        reasons=listed([Message("{count} {why}", count=count, why=_TOLD[reason]) for reason, count in removed(store)]),
     )
 
 
