@@ -5,7 +5,8 @@ document, none of which holds a question of evaluation. Planted among them, in s
 
     copies           a clean document again, in other case and spacing
     near duplicates  a clean document with some words of 1 % replaced, Jaccard similarity of shingles 0.8 or more
-    leaks            a clean document with a question and its answer, or a held-out text, of the embedded model in it
+    leaks            a clean document with a question and its answer, or a held-out text, of the embedded model in it;
+                     of 5 words (10 letters of Korean) or more, as less is not looked for
     wrong language   text in one of ten other languages, sentences drawn and put together
 
 A fault is found where its document is removed for its own reason; a clean document is lost where it does not stay.
@@ -22,9 +23,12 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+import numpy as np
+
 import whet
 from whet import starter
 from whet.curation.duplicates import SHINGLE, SIMILAR, jaccard
+from whet.curation.overlap import FEWEST_LETTERS, FEWEST_WORDS
 from whet.curation.units import shingles, units_of
 
 KEPT = "kept"
@@ -158,6 +162,9 @@ def corpus(count: int, seed: int = 0) -> list[tuple[str, str]]:
     secrets = [f"{one['prompt']} {one['answer']}" for one in starter.skills("report") if "choices" not in one]
     secrets += [one["choices"][one["label"]].strip() for one in starter.skills("verify") if "choices" in one]
     secrets += [text.strip() for text in starter.held_out(0, 500)]
+    units = units_of(secrets)
+    fewest = np.where(units.wide, FEWEST_LETTERS, FEWEST_WORDS)
+    secrets = [secret for secret, enough in zip(secrets, units.counts >= fewest, strict=True) if enough]
     planted: dict[int, list[tuple[str, str]]] = {}
     for _ in range(max(1, count // 50)):
         for kind in FAULTS:

@@ -47,6 +47,11 @@ def test_a_short_text_leaks_as_a_whole_alone() -> None:
     assert leaks([[asked.format("Rosa")]], [asked.format("Minho"), "So. " + asked.format("Rosa")]) == [False, True]
 
 
+def test_a_short_text_is_not_found_within_words() -> None:
+    king = "왕이 큰 농장에서 춤을 추었다."
+    assert leaks([[king]], [f"여{king}", f"그때 {king}"]) == [False, True]
+
+
 def test_what_is_too_short_is_counted_and_any_wording_counts() -> None:
     evaluation = Evaluation()
     evaluation.add("test", [["Why?"], ["2 + 2"], ["Story:", "The wolf is faster than the rabbit."], [""]])

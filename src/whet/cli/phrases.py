@@ -11,10 +11,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from whet.cli.curate_phrases import CURATE
 from whet.korean import with_particles
 from whet.messages import Message, in_language
 
 PHRASES: dict[str, tuple[str, str]] = {
+    **CURATE,
     # general
     "error": ("error", "오류"),
     "warning": ("warning", "경고"),
@@ -74,10 +76,6 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stage.memory": ("measuring memory", "메모리 측정하는 중"),
     "stage.verify files": ("reading files", "파일 읽는 중"),
     "stage.tasks": ("running tasks", "과제 실행하는 중"),
-    "stage.reading documents": ("reading documents", "문서 읽는 중"),
-    "stage.near duplicates": ("looking for near duplicates", "비슷한 문서 찾는 중"),
-    "stage.documents": ("reading documents with the model", "모델로 문서 읽는 중"),
-    "stage.writing documents": ("writing documents", "문서 쓰는 중"),
     "unit.embedding": ("embedding", "임베딩"),
     "unit.head": ("head", "출력층"),
     "unit.rest": ("rest", "나머지"),
@@ -88,29 +86,6 @@ PHRASES: dict[str, tuple[str, str]] = {
         "this takes about {time}, {memory} of memory, {disk} of disk",
         "약 {time}, 메모리 {memory}, 디스크 {disk} 필요",
     ),
-    # curate
-    "curate.documents": ("Documents", "문서"),
-    "curate.count": ("count", "개수"),
-    "curate.read": ("read", "읽음"),
-    "curate.kept": ("kept", "남음"),
-    "curate.exact duplicate": ("removed: exact duplicate", "제외: 완전히 같음"),
-    "curate.language": ("removed: language", "제외: 다른 언어"),
-    "curate.too short": ("removed: too short", "제외: 너무 짧음"),
-    "curate.too long": ("removed: too long", "제외: 너무 긺"),
-    "curate.leak": ("removed: holds text of evaluation", "제외: 평가 텍스트 포함"),
-    "curate.near duplicate": ("removed: near duplicate", "제외: 거의 같음"),
-    "curate.perplexity too low": ("removed: perplexity too low", "제외: 퍼플렉시티가 너무 낮음"),
-    "curate.perplexity too high": ("removed: perplexity too high", "제외: 퍼플렉시티가 너무 높음"),
-    "curate.quota": ("removed: over the quota", "제외: 할당 초과"),
-    "curate.languages": ("Languages", "언어"),
-    "curate.spoken": ("language", "언어"),
-    "curate.share": ("share of bytes", "바이트 비율"),
-    "curate.masked": ("Personal data, masked", "개인정보, 가림"),
-    "curate.private": ("Personal data, not masked (--redact masks it)", "개인정보, 가리지 않음(--redact로 가림)"),
-    "curate.EMAIL": ("e-mail addresses", "이메일 주소"),
-    "curate.PHONE": ("phone numbers", "전화번호"),
-    "curate.RESIDENT_NUMBER": ("resident registration numbers", "주민등록번호"),
-    "curate.CARD": ("card numbers", "카드 번호"),
     # run and status
     "run.steps": ("Steps", "단계"),
     "run.step": ("step", "단계"),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from whet.curation.duplicates import BANDS, near_duplicates, signatures
 from whet.curation.languages import UNKNOWN, Languages
-from whet.curation.models import Judges, hardest, outside
+from whet.curation.models import MODELS, Judges, hardest, outside
 from whet.curation.overlap import Evaluation
 from whet.curation.private import redacted
 from whet.curation.quotas import over_quota
@@ -27,7 +27,7 @@ from whet.errors import UsageError
 from whet.events import OnEvent, Part, Stage, Way, note_event
 from whet.messages import Message, listed
 
-READ, NEAR, MODELS, WRITE = "reading documents", "near duplicates", "documents", "writing documents"
+READ, NEAR, WRITE = "reading documents", "near duplicates", "writing documents"
 _AT_ONCE = 1 << 20  # letters of documents that are looked at together
 _TOLD = {
     "exact duplicate": Message("copies of others"),

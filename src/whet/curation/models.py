@@ -17,11 +17,11 @@ from whet.measure.divergence import divergence
 from whet.measure.likelihood import surprise
 from whet.measure.sides import shared_tokenizer
 
+MODELS = "documents"  # the stage
 WINDOW = 512  # tokens of a document that are read, from its begin
 _LETTERS = 8  # that a token has at most, about
 _STEP = 16  # lengths are multiples of it where they are more, so that documents are read together
 _LEAST = 8  # tokens of a document of which anything is told
-_PART = "documents"
 
 
 class Judges:
@@ -45,7 +45,7 @@ class Judges:
         a token, [documents]; not a number of what is shorter than 8 tokens, and of the KL without a lighter model."""
         likely, apart = (np.full(len(store), np.nan, np.float32) for _ in range(2))
         numbers = store.staying
-        stage = Stage(on_event, _PART, max(1, len(numbers)))
+        stage = Stage(on_event, MODELS, max(1, len(numbers)))
         done = 0
         for some, texts in store.texts(numbers):
             found = [(number, self._window(text)) for number, text in zip(some.tolist(), texts, strict=True)]

@@ -3,7 +3,8 @@
 Shared runs of 13 words, or of 26 letters of a script without spaces (a Korean word with its particle is two to three),
 as of GPT-3 (arXiv 2005.14165, appendix C) and those after it. One shared run alone proves little where texts follow a
 pattern: a document leaks that shares half of the runs of an evaluation text, half of its own, or 50. A text of up to
-two runs, as most questions are, leaks as a whole. Of less than 5 words, or 10 letters, nothing can be told.
+two runs, as most questions are, leaks as a whole. Short ones begin and end where words do, or the king would be found in
+the queen (왕, 여왕). Of less than 5 words, or 10 letters, nothing can be told.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Evaluation:
         documents = len(units.wide)
         source, touches = np.full(documents, -1, np.int64), np.zeros(documents, bool)
         for length, index in self._indices.items():
-            hashes, document = runs(units, length)
+            hashes, document = runs(units, length, whole=length < LETTERS)
             first = np.searchsorted(index.hashes, hashes)
             hit = index.hashes[np.minimum(first, len(index.hashes) - 1)] == hashes
             if not hit.any():
@@ -155,7 +156,7 @@ class Evaluation:
         """The runs of that length of these texts."""
         if not mine.any():
             return
-        hashes, text = runs(units, length)
+        hashes, text = runs(units, length, whole=length < LETTERS)
         kept = mine[text]
         pairs = np.unique(np.stack((text[kept], hashes[kept].view(np.int64))), axis=1)
         names, inverse, counts = np.unique(pairs[0], return_inverse=True, return_counts=True)

@@ -11,7 +11,7 @@ two sums of a polynomial modulo 2^64, whatever n.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -24,17 +24,19 @@ Places = NDArray[np.int64]
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _WORD, _ALONE = 1, 2
+_AT_ONCE = 1 << 20  # letters
 # Scripts whose letters are units by themselves.
 _UNSPACED = ("HANGUL", "CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 _OPERATORS = "-*/%^"  # that Unicode counts as marks
 
 
 class Units(NamedTuple):
-    """Units of some texts: `hashes` [u]; those of text i are `first[i]` … `first[i + 1]`; `wide` [texts], whether most
-    are single letters."""
+    """Units of some texts: `hashes` [u]; those of text i are `first[i]` … `first[i + 1]`; `begins` [u], whether a word
+    begins with one; `wide` [texts], whether most are single letters."""
 
     hashes: Hashes
     first: Places
+    begins: NDArray[np.bool_]
     wide: NDArray[np.bool_]
 
     @property
@@ -49,34 +51,70 @@ def normal(text: str) -> str:
 
 
 def units_of(texts: Sequence[str]) -> Units:
-    """The units of each text, in order."""
+    """The units of each text, in order. A million letters are taken at a time, of a longer text a piece."""
+    pieces = [(place, piece) for place, text in enumerate(texts) for piece in _pieces(text)]
+    found: list[tuple[Hashes, NDArray[np.bool_]]] = []
+    counts, single = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+    first, size = 0, 0
+    for number, (_, piece) in enumerate(pieces, 1):
+        size += len(piece)
+        if size >= _AT_ONCE or number == len(pieces):
+            some = pieces[first:number]
+            hashes, begins, of_each, alone = _hashed([text for _, text in some])
+            owners = [place for place, _ in some]
+            np.add.at(counts, owners, of_each)
+            np.add.at(single, owners, alone)
+            found.append((hashes, begins))
+            first, size = number, 0
+    whole = np.concatenate([np.empty(0, np.uint64), *(one for one, _ in found)])
+    begin = np.concatenate([np.empty(0, bool), *(one for _, one in found)])
+    return Units(whole, np.concatenate(([0], np.cumsum(counts))), begin, 2 * single > counts)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text, cut between words where it is long."""
+    start = 0
+    while len(text) - start > _AT_ONCE:
+        space = text.rfind(" ", start + _AT_ONCE // 2, start + _AT_ONCE)
+        end = space if space > 0 else start + _AT_ONCE
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _hashed(texts: Sequence[str]) -> tuple[Hashes, NDArray[np.bool_], Places, Places]:
+    """The units of texts one after another, which begin a word, how many each text has, and how many of these are
+    single letters."""
     normals = [unicodedata.normalize("NFKC", text).casefold() for text in texts]
     ends = np.cumsum([0, *(len(text) + 1 for text in normals)])
-    codes = np.frombuffer(
-        "".join(f"{text}\n" for text in normals).encode("utf-32-le", "surrogatepass"), dtype=np.uint32
-    )
+    letters = "".join(f"{text}\n" for text in normals)
+    codes = np.frombuffer(letters.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     kinds = _kinds()[codes]
-    word = kinds == _WORD
-    alone = kinds == _ALONE
-    begins = alone | (word & ~np.concatenate(([False], word[:-1])))
-    starts = np.flatnonzero(begins)
+    word, alone = kinds == _WORD, kinds == _ALONE
+    starts = np.flatnonzero(alone | (word & ~np.concatenate(([False], word[:-1]))))
     # a word ends where the next letter is none of a word; the line end behind each text is none
     stops = np.flatnonzero(alone | (word & ~np.concatenate((word[1:], [False])))) + 1
     sums = _sums(_mixed(codes.astype(np.uint64)))
     hashes = _mixed((sums[stops] - sums[starts]) * _powers(_INVERSE, len(codes) + 1)[starts])
     first = np.searchsorted(starts, ends).astype(np.int64)
-    letters = np.concatenate(([0], np.cumsum(_letters()[codes[starts]] & alone[starts])))
-    single = letters[first[1:]] - letters[first[:-1]]
-    return Units(hashes, first, 2 * single > np.diff(first))
+    letter = _letters()[codes]
+    single = np.concatenate(([0], np.cumsum(letter[starts])))
+    begins = ~np.concatenate(([False], (word | letter)[:-1]))[starts]
+    return hashes, begins, np.diff(first), np.diff(single[first])
 
 
-def runs(units: Units, length: int) -> tuple[Hashes, Places]:
-    """Hashes of every `length` successive units of a text, and the text of each: two arrays of one length."""
+def runs(units: Units, length: int, whole: bool = False) -> tuple[Hashes, Places]:
+    """Hashes of every `length` successive units of a text, and the text of each: two arrays of one length. whole: of
+    those that begin and end as words do."""
     text = np.repeat(np.arange(len(units.first) - 1), units.counts)
     count = len(text) - length + 1
     if count <= 0:
         return np.empty(0, np.uint64), np.empty(0, np.int64)
     inside = np.flatnonzero(text[:count] == text[length - 1 :])
+    if whole:
+        edges = np.concatenate((units.begins, [True]))
+        edges[units.first] = True
+        inside = inside[edges[inside] & edges[inside + length]]
     sums = _sums(units.hashes)
     found = (sums[inside + length] - sums[inside]) * _powers(_INVERSE, len(text) + 1)[inside]
     return _mixed(found + np.uint64(length)), text[inside]
