@@ -3,8 +3,8 @@
 Shared runs of 13 words, or of 26 letters of a script without spaces (a Korean word with its particle is two to three),
 as of GPT-3 (arXiv 2005.14165, appendix C) and those after it. One shared run alone proves little where texts follow a
 pattern: a document leaks that shares half of the runs of an evaluation text, half of its own, or 50. A text of up to
-two runs, as most questions are, leaks as a whole. Short ones begin and end where words do, or the king would be found in
-the queen (왕, 여왕). Of less than 5 words, or 10 letters, nothing can be told.
+two runs, as most questions are, leaks as a whole. Short ones begin and end where words do, or the king would be found
+in the queen (왕, 여왕). Of less than 5 words, or 10 letters, nothing can be told.
 """
 
 from __future__ import annotations
