@@ -193,19 +193,22 @@ def test_what_is_wrong_is_named_and_leaves_nothing(options: dict[str, Any], said
         folder = Path(place)
         file = written(folder, [f"이야기: {i}명의 아이가 강가에서 놀았다." + "가" * i for i in range(1, 6)])
         with pytest.raises(UsageError, match=said):
-            whet.curate(file, folder / "out", **options)
+            whet.curate(file, folder / "new" / "out", **options)
         assert [one.name for one in folder.iterdir()] == [file.name]
 
 
 def test_wrong_texts_and_places_are_named(tmp_path: Path) -> None:
     file = written(tmp_path, clean(3))
     empty = written(tmp_path, [" "], "empty.jsonl")
+    fieldless = tmp_path / "fieldless.csv"
+    fieldless.write_text("a,b\n1,2\n")
     shared = tmp_path / "gate.txt"
     shared.write_text("What gates must never be what reports in the end, or nothing is told by it.", encoding="utf-8")
     shutil.copy(shared, tmp_path / "report.txt")
     for given, out, more, said in (
         (tmp_path / "nowhere.txt", "out", {}, "no such file"),
         (empty, "out", {}, "no text in it"),
+        ([file, fieldless], "out", {}, "no field text"),
         ([], "out", {}, "no text to curate"),
         (file, "text.jsonl", {}, "is a file"),
         (tmp_path, "inside", {}, "is inside"),

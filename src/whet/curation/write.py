@@ -10,6 +10,7 @@ It is made beside its place and renamed into it when it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -54,6 +55,7 @@ def workplace(out: Path) -> Iterator[Path]:
     place = Path(os.path.realpath(out))
     work = place.with_name(f".{place.name}.curating")
     lock = work / _LOCK
+    missing = [folder for folder in work.parents if not folder.exists()]
     with disk_errors(work):
         lock.mkdir(parents=True, exist_ok=True)
     with locked(lock):
@@ -66,6 +68,9 @@ def workplace(out: Path) -> Iterator[Path]:
             yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
+            for folder in missing:
+                with contextlib.suppress(OSError):  # what was made in it is there
+                    folder.rmdir()
 
 
 def write(

@@ -73,6 +73,8 @@ def curate(
         Stream(one, asked.field, **how) if isinstance(one, (str, Path)) else list(one) for one in (*fixed, *sources)
     ]
     inputs = [_input(one, fixed=place < len(fixed)) for place, one in enumerate(streams)]
+    for stream in streams:
+        next(iter(stream), None)  # a wrong field is told now, and not when others have been read
     _check_disk(Path(out), sum(one.bytes for one in inputs))
     evaluation = _evaluation(avoid, gate)
     settings = _settings(asked, wanted)
