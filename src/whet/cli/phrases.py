@@ -11,10 +11,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from whet.cli.curate_phrases import CURATE
 from whet.korean import with_particles
 from whet.messages import Message, in_language
 
 PHRASES: dict[str, tuple[str, str]] = {
+    **CURATE,
     # general
     "error": ("error", "오류"),
     "warning": ("warning", "경고"),
