@@ -105,7 +105,7 @@ def main() -> None:
     asked = parser.parse_args()
     print(f"{asked.runs} runs each; 2 % errors, 10 % of requests compared, agreement must be {RULES.agreement:g}\n")
     print(
-        "| the lighter model | stopped | its requests until then (median, 95 %) | above 10 % | reached 100 % | s a run |"
+        "| the lighter model | stopped | its requests before (median, 95 %) | above 10 % | reached 100 % | s a run |"
     )
     print("|---|---|---|---|---|---|")
     for case in CASES:

@@ -1,4 +1,4 @@
-"""Laws of the roll-out: only a proof grows it, a failure ends it, people are not overridden, and nothing unknown serves.
+"""Laws of the roll-out: only a proof grows it, a failure ends it, people are not overridden, the unknown does not serve.
 `bench/rollout.py` has the rates over 10,000 runs; here are few of them."""
 
 from __future__ import annotations

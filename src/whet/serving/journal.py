@@ -46,7 +46,8 @@ class Journal:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
             db.execute("PRAGMA synchronous = FULL")
             db.execute(
-                "CREATE TABLE IF NOT EXISTS states (number INTEGER PRIMARY KEY, at REAL, event TEXT, state TEXT, hash TEXT)"
+                "CREATE TABLE IF NOT EXISTS states "
+                "(number INTEGER PRIMARY KEY, at REAL, event TEXT, state TEXT, hash TEXT)"
             )
             db.execute("BEGIN EXCLUSIVE")
             db.execute("COMMIT")

@@ -22,6 +22,7 @@ Verdict = Literal["pass", "fail", "inconclusive", "insufficient"]
 ACTIONS = ("hold", "promote", "abort", "resume")
 STEPS = (5.0, 10.0, 25.0, 50.0, 100.0)
 _PARTS = {"errors": 0.7, "agreement": 0.2, "feedback": 0.1}  # of the allowed error of the verdict `fail`
+_NOTHING = Message("")
 _PROVEN = 1 / 0.05  # wealth at which something counts as proven
 
 
@@ -71,7 +72,7 @@ class State:
     salt: str
     stage: int = 0
     status: Status = "running"
-    reason: Message = Message("")
+    reason: Message = _NOTHING
     since: float = 0.0  # seconds since 1970, for people only
 
     def weight(self, steps: tuple[float, ...]) -> float:
@@ -158,6 +159,12 @@ class Controller:
     draw: Callable[[], float]
     sample: float = 0.1
     state: State = field(init=False)
+    whole: Tests = field(init=False)  # evidence of the whole roll-out
+    step: Step = field(init=False)
+    proof: Below = field(init=False)  # bets that agreement is above what would be a failure
+    mean: tuple[int, float] = field(init=False)  # comparisons, and the sum of their agreement
+    breaker: Breaker = field(init=False)
+    burn: Burn = field(init=False)
 
     def __post_init__(self) -> None:
         fresh = State(self.pair, self.salt, since=self.wall())
@@ -208,8 +215,8 @@ class Controller:
             self._stop_if_failing()
 
     def compared(self, agreement: float) -> None:
-        """A request was compared. agreement: the share of the original's tokens that the lighter model chooses too,
-        less the share that the original chooses itself, plus one: 1 for a model that is the original."""
+        """A request was compared. agreement: at what share of the places of the original's answer both models choose
+        the same token."""
         agreement = min(max(agreement, 0.0), 1.0)
         self.step.pairs += 1
         self.whole.agreement.add(agreement)
