@@ -1,5 +1,5 @@
-"""Laws of the roll-out: only a proof grows it, a failure ends it, people are not overridden, the unknown does not serve.
-`bench/rollout.py` has the rates over 10,000 runs; here are few of them."""
+"""Laws of the roll-out: only a proof grows it, a failure ends it, people are not overridden, what is
+unknown does not serve. `bench/rollout.py` has the rates over 10,000 runs; here are few of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import statistics
 from dataclasses import replace
 
 import pytest
-import rollout as bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rollout as bench
 from whet.errors import MachineError, UsageError
 from whet.serving.evidence import Below, Worse, level
 from whet.serving.faults import IN_A_ROW

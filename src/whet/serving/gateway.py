@@ -191,8 +191,8 @@ class Gateway:
             self.metrics.count("whet_failovers_total")
         for share in served.shares:
             self.metrics.count("whet_tokens_total", share.end - share.start, side=share.side)
-        if not ended and not served.faults:
-            self.metrics.count("whet_requests_total", side=side, outcome="client gone")
+        if not ended and not served.faults:  # refused, or the client is gone
+            self.metrics.count("whet_requests_total", side=side, outcome="not ended")
             return
         loop = loops(served.job.sent)
         outcome = "fault" if ours else "loop" if loop else "ok"

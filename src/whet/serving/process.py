@@ -51,6 +51,7 @@ class ProcessEngine:
         self.starts = 0
         self.start_seconds = 0.0
         self.context: int | None = None
+        self.tokens: str | None = None  # a hash of the tokenizer's vocabulary
 
     @property
     def ready(self) -> bool:
@@ -101,7 +102,7 @@ class ProcessEngine:
             await self._end()
             why = Message.read(line.get("refused", "it ended or did not answer while it was opened"))
             raise UsageError("{model} cannot be served: {why}", model=self.name, why=why)
-        self.context = line.get("context")
+        self.context, self.tokens = line.get("context"), line.get("tokens")
         self.start_seconds = time.monotonic() - began
         self.starts += 1
         self._up.set()

@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 import secrets
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from whet.checkpoint.gguf import is_gguf, model_file
 from whet.errors import MachineError, UsageError
 from whet.serving.gateway import Gateway
 from whet.serving.jobs import Engine
 from whet.serving.journal import Journal
 from whet.serving.keys import Keys, admin_key, hashed, must_be_guarded, read_keys
+from whet.serving.patience import patient_for
 from whet.serving.process import Opened, ProcessEngine
 from whet.serving.remote import UrlEngine
 from whet.serving.rollout import Controller, Rules
@@ -73,17 +73,31 @@ def serve(asked: Serving, tell: Callable[[str, dict[str, Any]], None]) -> None:
         )
     asked.state.mkdir(parents=True, exist_ok=True)
     journal = Journal(asked.state / "rollout.sqlite")
+    before = signal.signal(signal.SIGTERM, _end)  # uvicorn sends it to us again when answers have been ended
     try:
         asyncio.run(_serve(asked, users, journal, tell))
+    except _Ended:
+        pass
     finally:
+        signal.signal(signal.SIGTERM, before)
         journal.close()
         (asked.state / ADDRESS).unlink(missing_ok=True)
+
+
+class _Ended(KeyboardInterrupt):
+    """SIGTERM came. It ends an event loop as Ctrl-C does."""
+
+
+def _end(number: int, frame: Any) -> None:
+    raise _Ended
 
 
 async def _serve(asked: Serving, users: dict[str, bytes], journal: Journal, tell: Callable[..., None]) -> None:
     pair = Pair(*(_side(asked, name) for name in ("original", "lighter")), asked.limits)
     try:
         await asyncio.gather(pair.original.engine.start(), pair.lighter.engine.start())
+        if _tokens(pair.original) != _tokens(pair.lighter):
+            await asyncio.to_thread(_must_share_tokens, asked.original, asked.lighter)
         controller = Controller(
             asked.rules,
             journal,
@@ -107,7 +121,7 @@ async def _run(asked: Serving, gateway: Gateway, tell: Callable[..., None]) -> N
         gateway.app(),
         host=asked.host,
         port=asked.port,
-        http=_patient_for(asked.limits.header),
+        http=patient_for(asked.limits.header),
         ws="none",
         log_level="critical",
         access_log=False,
@@ -155,38 +169,6 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _patient_for(seconds: float) -> type[H11Protocol]:
-    """The HTTP protocol, which hangs up where the header of a request takes longer to come."""
-
-    class Protocol(H11Protocol):
-        _timer: Any = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._expect()
-
-        def data_received(self, data: bytes) -> None:
-            if self._timer is None and (self.cycle is None or self.cycle.response_complete):
-                self._expect()
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._forget()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._forget()
-            super().connection_lost(exc)
-
-        def _expect(self) -> None:
-            self._timer = self.loop.call_later(seconds, self.transport.close)
-
-        def _forget(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = None
-
-    return Protocol
-
-
 def _must_be_a_pair(original: str, lighter: str) -> None:
     if is_url(original) != is_url(lighter):
         raise UsageError(
@@ -197,15 +179,34 @@ def _must_be_a_pair(original: str, lighter: str) -> None:
         )
 
 
+def _tokens(side: Side) -> str | None:
+    return getattr(side.engine, "tokens", None)
+
+
+def _must_share_tokens(original: str, lighter: str) -> None:
+    """Raises UsageError where a token's number is not the same to both; rows that a .gguf lacks do not count."""
+    # torch and transformers, which the gateway does without otherwise
+    from whet.checkpoint import rows_between
+    from whet.checkpoint.gguf import model_file
+    from whet.measure.sides import shared_tokenizer
+
+    if rows_between(original, lighter) is not None:
+        raise UsageError(
+            "{lighter} has fewer tokens than {original}, so its answers cannot be gone on with token by token. Serve "
+            "one whose vocabulary is whole.",
+            lighter=lighter,
+            original=original,
+        )
+    shared_tokenizer(model_file(original), model_file(lighter))
+
+
 def _side(asked: Serving, name: str) -> Side:
     model = asked.original if name == "original" else asked.lighter
     engine: Engine
     if is_url(model):
         engine = UrlEngine(model)
     else:
-        path = str(model_file(model))
-        device = "cpu" if is_gguf(path) else asked.device
-        engine = ProcessEngine(Opened(path, device, asked.dtype, asked.threads, asked.slots, asked.most))
+        engine = ProcessEngine(Opened(model, asked.device, asked.dtype, asked.threads, asked.slots, asked.most))
     return Side(name, engine, asked.slots, asked.limits.waiting)
 
 

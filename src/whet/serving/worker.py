@@ -6,6 +6,7 @@ It ends when its input does. Nothing else is written to its output: file descrip
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import queue
@@ -116,7 +117,8 @@ class Worker:
             yield
         except UsageError as error:
             self._end(job)
-            self.say({"id": job, "wrong": str(error)})
+            # where the model lies is nothing that clients are told
+            self.say({"id": job, "wrong": str(error).replace(str(self.engine.folder), "the model")})
         except Exception as error:
             self._end(job)
             self.say({"id": job, "fault": "died", "details": f"{type(error).__name__}: {error}"[:300]})
@@ -223,18 +225,22 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     asked = json.loads(sys.argv[1])
+    from whet.checkpoint.gguf import is_gguf, model_file
     from whet.engines.opening import open_engine
     from whet.engines.stepping import stepper
     from whet.errors import WhetError
     from whet.messages import to_json
 
     try:
-        engine = open_engine(asked["model"], asked["device"], asked["dtype"], asked["threads"])
+        model = model_file(asked["model"])
+        device = "cpu" if is_gguf(model) else asked["device"]
+        engine = open_engine(model, device, asked["dtype"], asked["threads"])
         worker = Worker(engine, stepper(engine, asked["slots"], asked["most"]), out)
     except (WhetError, OSError, RuntimeError) as error:
         message = error.message if isinstance(error, WhetError) else f"{type(error).__name__}: {error}"
         out.write(json.dumps({"refused": to_json(message)}) + "\n")
         out.flush()
         return
-    worker.say({"ready": True, "context": worker.stepper.context, "vocabulary": engine.vocabulary})
+    tokens = hashlib.sha256(repr(sorted(engine.tokenizer.get_vocab().items())).encode()).hexdigest()
+    worker.say({"ready": True, "context": worker.stepper.context, "tokens": tokens})
     serve(worker, sys.stdin)
