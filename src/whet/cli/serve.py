@@ -77,7 +77,7 @@ def run(
         if keys is not None:
             check_file(keys, Message("keys"))
         if trust_remote_code and not is_url(folder):
-            trusted(folder, trust_remote_code)
+            trusted(Path(folder), trust_remote_code)
 
         def tell(event: str, values: dict[str, Any]) -> None:
             console.show(*_lines(event, values, state))

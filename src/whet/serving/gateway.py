@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -70,7 +70,7 @@ class Gateway:
         return Guard(app, self.keys, self.metrics)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, app: Starlette) -> AsyncGenerator[None, None]:
         self.quality.start()
         self._ticker = asyncio.create_task(self._tick())
         try:
@@ -143,9 +143,9 @@ class Gateway:
         return JSONResponse(frame.whole(choices), headers={"x-whet-served-by": wire.served_by(choices)})
 
     async def _stream(
-        self, frame: Wire, choices: list[Choice], wanted: Wanted, first: bytes, parts: AsyncIterator[bytes]
-    ) -> AsyncIterator[bytes]:
-        async with contextlib.aclosing(parts):  # type: ignore[type-var]
+        self, frame: Wire, choices: list[Choice], wanted: Wanted, first: bytes, parts: AsyncGenerator[bytes, None]
+    ) -> AsyncGenerator[bytes, None]:
+        async with contextlib.aclosing(parts):
             yield first
             try:
                 async for part in parts:
@@ -157,7 +157,7 @@ class Gateway:
             yield frame.usage_event(choices)
         yield wire.DONE
 
-    async def _events(self, frame: Wire, choice: Choice, wanted: Wanted, lighter: bool) -> AsyncIterator[bytes]:
+    async def _events(self, frame: Wire, choice: Choice, wanted: Wanted, lighter: bool) -> AsyncGenerator[bytes, None]:
         """The events of one answer; what it was is kept in `choice`."""
         served, stops = choice.served, Stops(wanted.stop)
         ended = False

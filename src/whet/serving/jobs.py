@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -76,7 +76,7 @@ class Engine(Protocol):
     async def stop(self) -> None:
         """End it."""
 
-    def ask(self, job: Job) -> AsyncIterator[Piece]:
+    def ask(self, job: Job) -> AsyncGenerator[Piece, None]:
         """The pieces of an answer that go on after `job.sent`. Closing the iterator cancels it. Raises Fault or
         AskedWrongly."""
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -153,10 +153,11 @@ class ProcessEngine:
             process.stdin.write(json.dumps(line).encode() + b"\n")
             await process.stdin.drain()
         except (OSError, RuntimeError) as error:
+            self._up.clear()  # until `_keep` has noticed and started it again
             raise Fault("died", str(error)) from error
 
     @contextlib.asynccontextmanager
-    async def _asked(self, line: dict[str, Any]) -> AsyncIterator[asyncio.Queue[dict[str, Any]]]:
+    async def _asked(self, line: dict[str, Any]) -> AsyncGenerator[asyncio.Queue[dict[str, Any]], None]:
         name = str(next(self._numbers))
         told = self._jobs[name] = asyncio.Queue()
         ended = False
@@ -170,7 +171,7 @@ class ProcessEngine:
                 with contextlib.suppress(Fault, asyncio.CancelledError):
                     await asyncio.shield(self._send({"op": "cancel", "id": name}))
 
-    async def ask(self, job: Job) -> AsyncIterator[Piece]:
+    async def ask(self, job: Job) -> AsyncGenerator[Piece, None]:
         line = {
             "op": "ask",
             "prompt": job.prompt if job.prompt_ids is None else job.prompt_ids,

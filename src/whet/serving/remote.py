@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
@@ -108,7 +108,7 @@ class UrlEngine:
             body["logprobs"] = job.top
         return "completions", body
 
-    async def ask(self, job: Job) -> AsyncIterator[Piece]:
+    async def ask(self, job: Job) -> AsyncGenerator[Piece, None]:
         if job.text and not isinstance(job.prompt, str) and not job.chat:
             raise Fault("refused", "a prompt of token ids cannot be gone on with by text")
         path, body = self._asked(job)
@@ -149,7 +149,8 @@ def _piece(choice: dict[str, Any]) -> Piece:
     if not isinstance(text, str | None):
         raise TypeError("the text of a choice is no text")
     end = choice.get("finish_reason")
-    name, logprob, top = "", None, ()
+    name, logprob = "", None
+    top: tuple[tuple[str, float], ...] = ()
     if (told := choice.get("logprobs")) and told.get("content"):
         first = told["content"][0]
         name, logprob = str(first["token"]), float(first["logprob"])

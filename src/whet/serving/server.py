@@ -93,7 +93,7 @@ def _end(number: int, frame: Any) -> None:
 
 
 async def _serve(asked: Serving, users: dict[str, bytes], journal: Journal, tell: Callable[..., None]) -> None:
-    pair = Pair(*(_side(asked, name) for name in ("original", "lighter")), asked.limits)
+    pair = Pair(_side(asked, "original"), _side(asked, "lighter"), asked.limits)
     try:
         await asyncio.gather(pair.original.engine.start(), pair.lighter.engine.start())
         if _tokens(pair.original) != _tokens(pair.lighter):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from whet.serving.jobs import Engine, Fault, Job, Piece
@@ -56,7 +56,7 @@ class Side:
         self.free = asyncio.Semaphore(self.slots)
 
     @contextlib.asynccontextmanager
-    async def slot(self, *, must: bool = False) -> AsyncIterator[None]:
+    async def slot(self, *, must: bool = False) -> AsyncGenerator[None, None]:
         """A place among those that are answered at once. Raises Busy where too many wait for one, unless it `must` be:
         an answer that has begun is not refused any more."""
         if self.queued >= self.waiting and not must:
@@ -135,7 +135,7 @@ class Pair:
     lighter: Side
     limits: Limits
 
-    async def answer(self, served: Served, lighter: bool) -> AsyncIterator[Piece]:
+    async def answer(self, served: Served, lighter: bool) -> AsyncGenerator[Piece, None]:
         """The pieces of an answer, which the lighter side begins if it is to and can. Raises Busy, AskedWrongly, and
         GaveUp where the original cannot go on either."""
         until = time.monotonic() + self.limits.total
@@ -160,11 +160,11 @@ class Pair:
                         break
         raise GaveUp(served.faults[-1][1])
 
-    def only_lighter(self, served: Served) -> AsyncIterator[Piece]:
+    def only_lighter(self, served: Served) -> AsyncGenerator[Piece, None]:
         """What the lighter side alone answers. Raises Fault."""
         return self._from(self.lighter, served, time.monotonic() + self.limits.total)
 
-    async def _from(self, side: Side, served: Served, until: float) -> AsyncIterator[Piece]:
+    async def _from(self, side: Side, served: Served, until: float) -> AsyncGenerator[Piece, None]:
         """The pieces that one side gives, each in its time."""
         if not side.engine.ready:
             raise Fault("died")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,18 +14,18 @@ T = TypeVar("T")
 _AHEAD = 64  # parts that may wait for the client
 
 
-async def merged(streams: Sequence[AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
+async def merged(streams: Sequence[AsyncGenerator[bytes, None]]) -> AsyncGenerator[bytes, None]:
     """The parts of all streams as they come. The first error of any ends all; closing this closes them."""
     if len(streams) == 1:
-        async with contextlib.aclosing(streams[0]) as parts:  # type: ignore[type-var]
+        async with contextlib.aclosing(streams[0]) as parts:
             async for part in parts:
                 yield part
         return
     came: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_AHEAD)
 
-    async def carry(stream: AsyncIterator[bytes]) -> None:
+    async def carry(stream: AsyncGenerator[bytes, None]) -> None:
         try:
-            async with contextlib.aclosing(stream) as parts:  # type: ignore[type-var]
+            async with contextlib.aclosing(stream) as parts:
                 async for part in parts:
                     await came.put(part)
             await came.put(None)
@@ -36,13 +36,13 @@ async def merged(streams: Sequence[AsyncIterator[bytes]]) -> AsyncIterator[bytes
     try:
         left = len(tasks)
         while left:
-            part = await came.get()
-            if isinstance(part, BaseException):
-                raise part
-            if part is None:
+            said = await came.get()
+            if isinstance(said, BaseException):
+                raise said
+            if said is None:
                 left -= 1
             else:
-                yield part
+                yield said
     finally:
         for task in tasks:
             task.cancel()
@@ -75,7 +75,7 @@ class EventStream(Response):
     parts: closed however the response ends, the client gone included.
     """
 
-    def __init__(self, parts: AsyncIterator[bytes], headers: Mapping[str, str], ping: float) -> None:
+    def __init__(self, parts: AsyncGenerator[bytes, None], headers: Mapping[str, str], ping: float) -> None:
         super().__init__(headers=headers, media_type="text/event-stream")
         del self.headers["content-length"]
         self.parts, self.ping = parts, ping
@@ -95,7 +95,7 @@ class EventStream(Response):
 
     async def _write(self, send: Any) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with contextlib.aclosing(self.parts) as parts:  # type: ignore[type-var]
+        async with contextlib.aclosing(self.parts) as parts:
             waiting = asyncio.ensure_future(anext(parts, None))
             try:
                 while True:
