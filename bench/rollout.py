@@ -104,9 +104,7 @@ def main() -> None:
     parser.add_argument("--case", help="only cases whose name holds this")
     asked = parser.parse_args()
     print(f"{asked.runs} runs each; 2 % errors, 10 % of requests compared, agreement must be {RULES.agreement:g}\n")
-    print(
-        "| the lighter model | stopped | its requests before (median, 95 %) | above 10 % | reached 100 % | s a run |"
-    )
+    print("| the lighter model | stopped | its requests before (median, 95 %) | above 10 % | reached 100 % | s a run |")
     print("|---|---|---|---|---|---|")
     for case in CASES:
         if asked.case and asked.case not in case.name:

@@ -49,9 +49,13 @@ class Stub:
                 words.add(token)
             whole = answer_to(bytes(ids), line["seed"])
             self.open[line["id"]] = {
-                "words": words, "at": len(line["sent"]), "begun": len(line["sent"]) and len(line["sent"]) + 1, "answer": whole[: line["tokens"]],
-                "fault": self.fault(bytes(ids)), "end": "length" if line["tokens"] < len(whole) else "stop",
-            }  # fmt: skip
+                "words": words,
+                "at": len(line["sent"]),
+                "begun": len(line["sent"]) and len(line["sent"]) + 1,
+                "answer": whole[: line["tokens"]],
+                "fault": self.fault(bytes(ids)),
+                "end": "length" if line["tokens"] < len(whole) else "stop",
+            }
 
     def fault(self, prompt: bytes) -> tuple[str, int]:
         words = prompt.decode(errors="replace").split()

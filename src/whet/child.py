@@ -47,8 +47,8 @@ def start_script(script: Path) -> subprocess.Popen[str]:
 
 
 def environment() -> dict[str, str]:
-    """The variables of this process. An empty entry of PYTHONPATH, as `PYTHONPATH=$PYTHONPATH:more` makes it, would be the
-    current folder."""
+    """The variables of this process. An empty entry of PYTHONPATH, as `PYTHONPATH=$PYTHONPATH:more` makes it, would be
+    the current folder."""
     found = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     if "PYTHONPATH" in found:
         found["PYTHONPATH"] = os.pathsep.join(entry for entry in found["PYTHONPATH"].split(os.pathsep) if entry)

@@ -76,7 +76,7 @@ def _asked(action: str, state: Path) -> dict[str, Any]:
             error=str(error) or type(error).__name__,
         ) from error
     if "refused" in found:
-        raise UsageError(Message.read(found["refused"]))
+        raise UsageError("The server refuses: {why}", why=Message.read(found["refused"]))
     if answer.status_code != 200 or "status" not in found:
         raise UsageError("The server at {url} refuses ({code}): it is another one.", url=url, code=answer.status_code)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,13 +10,20 @@ import typer
 
 from whet.cli.completion import among
 from whet.cli.console import Console
-from whet.cli.options import Debug, Device, Json, Model, Trust, trusted
+from whet.cli.options import Debug, Device, Json, Model, Trust
 from whet.cli.phrases import duration, percent, sentence
 from whet.cli.starter import resolve
 from whet.errors import MachineError, UsageError
 from whet.messages import Message
 from whet.paths import check_file, check_model
 
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="float32, bfloat16 or float16 to compute in; without it the one the folder names.",
+        autocompletion=among("float32, bfloat16, float16"),
+    ),
+]
 EXAMPLE = "Example: whet serve MODEL lighter --port 8000"
 
 
@@ -49,13 +57,7 @@ def run(
     max_tokens: Annotated[int, typer.Option(help="Tokens that an answer may have at most.", min=1)] = 4096,
     context: Annotated[int, typer.Option(help="Tokens that a prompt with its answer may have at most.", min=8)] = 8192,
     device: Device = "auto",
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16 or float16 to compute in; without it the one the folder names.",
-            autocompletion=among("float32, bfloat16, float16"),
-        ),
-    ] = None,
+    dtype: Dtype = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the processor for each model.", min=1)] = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
@@ -76,8 +78,6 @@ def run(
             check_model(lighter)
         if keys is not None:
             check_file(keys, Message("keys"))
-        if trust_remote_code and not is_url(folder):
-            trusted(Path(folder), trust_remote_code)
 
         def tell(event: str, values: dict[str, Any]) -> None:
             console.show(*_lines(event, values, state))
@@ -101,6 +101,7 @@ def run(
                 device=device,
                 dtype=dtype,
                 threads=threads,
+                trust_remote_code=trust_remote_code,
             ),
             tell,
         )
@@ -134,7 +135,7 @@ def _lines(event: str, values: dict[str, Any], state: Path) -> list[str]:
     told = [
         Message("Serving {model} at {url}/v1", model=values["model"], url=values["url"]),
         Message("The lighter model serves {share} of the users.", share=percent(values["weight"] / 100)),
-        Message("See how it goes: whet rollout status --state {state}", state=state),
+        Message("See how it goes: {command}", command=f"whet rollout status --state {shlex.quote(str(state))}"),
     ]
     if values["seconds"] is not None:
         told.append(Message("If the original ends, it is back after about {time}.", time=duration(values["seconds"])))

@@ -24,7 +24,8 @@ _PAUSES = 0.2, 30.0  # seconds before it is started again: at first, and after m
 
 @dataclass(frozen=True)
 class Opened:
-    """How a model is opened. most: tokens of a prompt with its answer; slots: answers at once."""
+    """How a model is opened. most: tokens of a prompt with its answer; slots: answers at once. trusted:
+    the folder whose Python code may build models."""
 
     model: str
     device: str = "auto"
@@ -32,6 +33,7 @@ class Opened:
     threads: int | None = None
     slots: int = 4
     most: int = 8192
+    trusted: str | None = None
 
 
 class ProcessEngine:
@@ -100,7 +102,8 @@ class ProcessEngine:
             await self._end()
         if "ready" not in line:
             await self._end()
-            why = Message.read(line.get("refused", "it ended or did not answer while it was opened"))
+            ended = Message("it ended or did not answer while it was opened")
+            why = Message.read(line["refused"]) if "refused" in line else ended
             raise UsageError("{model} cannot be served: {why}", model=self.name, why=why)
         self.context, self.tokens = line.get("context"), line.get("tokens")
         self.start_seconds = time.monotonic() - began

@@ -51,6 +51,7 @@ class Serving:
     device: str = "auto"
     dtype: str | None = None
     threads: int | None = None
+    trust_remote_code: bool = False  # of the original's folder
 
 
 def is_url(model: str) -> bool:
@@ -203,10 +204,13 @@ def _must_share_tokens(original: str, lighter: str) -> None:
 def _side(asked: Serving, name: str) -> Side:
     model = asked.original if name == "original" else asked.lighter
     engine: Engine
+    trusted = asked.original if asked.trust_remote_code else None
     if is_url(model):
         engine = UrlEngine(model)
     else:
-        engine = ProcessEngine(Opened(model, asked.device, asked.dtype, asked.threads, asked.slots, asked.most))
+        engine = ProcessEngine(
+            Opened(model, asked.device, asked.dtype, asked.threads, asked.slots, asked.most, trusted)
+        )
     return Side(name, engine, asked.slots, asked.limits.waiting)
 
 

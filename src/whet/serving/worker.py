@@ -225,6 +225,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     asked = json.loads(sys.argv[1])
+    from whet.checkpoint.code import trust_remote_code
     from whet.checkpoint.gguf import is_gguf, model_file
     from whet.engines.opening import open_engine
     from whet.engines.stepping import stepper
@@ -232,6 +233,8 @@ def main() -> None:
     from whet.messages import to_json
 
     try:
+        if asked["trusted"] is not None:
+            trust_remote_code(asked["trusted"])
         model = model_file(asked["model"])
         device = "cpu" if is_gguf(model) else asked["device"]
         engine = open_engine(model, device, asked["dtype"], asked["threads"])
