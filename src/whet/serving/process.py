@@ -8,7 +8,7 @@ import json
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -36,6 +36,14 @@ class Opened:
     trusted: str | None = None
 
 
+@dataclass
+class _Told:
+    """What the process says of one job, and whether that was all."""
+
+    said: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
+    ended: bool = False
+
+
 class ProcessEngine:
     """Implements `jobs.Engine` with `worker` in a child, or with another command that speaks as it does."""
 
@@ -45,7 +53,7 @@ class ProcessEngine:
         self._command = list(command or python_command(WORKER, about))
         self._patience = patience
         self._process: Process | None = None
-        self._jobs: dict[str, asyncio.Queue[dict[str, Any]]] = {}
+        self._jobs: dict[str, _Told] = {}
         self._numbers = count(1)
         self._up = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -126,11 +134,11 @@ class ProcessEngine:
             began = time.monotonic()
             while line := await self._line():
                 if (told := self._jobs.get(str(line.get("id")))) is not None:
-                    told.put_nowait(line)
+                    told.said.put_nowait(line)
             self._up.clear()
             await self._end()
             for told in self._jobs.values():
-                told.put_nowait({"fault": "died"})
+                told.said.put_nowait({"fault": "died"})
             if time.monotonic() - began > 60:
                 pause = _PAUSES[0]
             while not self._stopped:
@@ -160,17 +168,15 @@ class ProcessEngine:
             raise Fault("died", str(error)) from error
 
     @contextlib.asynccontextmanager
-    async def _asked(self, line: dict[str, Any]) -> AsyncGenerator[asyncio.Queue[dict[str, Any]], None]:
+    async def _asked(self, line: dict[str, Any]) -> AsyncGenerator[_Told, None]:
         name = str(next(self._numbers))
-        told = self._jobs[name] = asyncio.Queue()
-        ended = False
+        told = self._jobs[name] = _Told()
         try:
             await self._send({**line, "id": name})
             yield told
-            ended = True
         finally:
             del self._jobs[name]
-            if not ended and self.ready:
+            if not told.ended and self.ready:
                 with contextlib.suppress(Fault, asyncio.CancelledError):
                     await asyncio.shield(self._send({"op": "cancel", "id": name}))
 
@@ -188,19 +194,21 @@ class ProcessEngine:
         }
         async with self._asked(line) as told:
             while True:
-                said = await told.get()
+                said = await told.said.get()
                 if "prompt" in said:
                     job.prompt_ids = said["prompt"]
                     job.prompt_tokens = len(said["prompt"])
                     continue
+                told.ended = "token" not in said
                 piece = _piece(said)
                 yield piece
-                if piece.end is not None:
+                if told.ended:
                     return
 
     async def score(self, ids: list[int], start: int) -> Scored | None:
         async with self._asked({"op": "score", "ids": ids, "start": start}) as told:
-            said = await told.get()
+            said = await told.said.get()
+            told.ended = True
             _must_be_well(said)
             return Scored(said["chosen"], said["logprobs"])
 
