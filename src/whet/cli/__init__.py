@@ -30,8 +30,10 @@ from whet.cli import (
     plan,
     prune,
     resume,
+    rollout,
     run,
     schema,
+    serve,
     slice,
     status,
     verify,
@@ -69,7 +71,7 @@ def _options(
 
 for _verb in (
     demo, inspect, plan, compress, prune, slice, masks, distill, curate, run, status, export, compare, verify, generate,
-    resume, schema,
+    serve, rollout, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 
