@@ -3,6 +3,7 @@
 from whet.anatomy.families import FAMILIES, auto_class, task_in
 from whet.anatomy.family import AUTO, HEADLESS, Family, LinearName, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
+from whet.anatomy.layers import MODULE, config_of, entries, per_layer, why_alike
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy, family_of
 from whet.anatomy.stored import conversion
@@ -24,6 +25,7 @@ __all__ = [
     "AUTO",
     "FAMILIES",
     "HEADLESS",
+    "MODULE",
     "UNITS",
     "Anatomy",
     "Cut",
@@ -40,7 +42,9 @@ __all__ = [
     "auto_class",
     "block_cuts",
     "columns",
+    "config_of",
     "conversion",
+    "entries",
     "family_of",
     "fewest_experts",
     "fold_groups",
@@ -49,6 +53,7 @@ __all__ = [
     "linear_paths",
     "needs_code",
     "own_code",
+    "per_layer",
     "plain_name",
     "quantized_by",
     "resized",
@@ -58,6 +63,7 @@ __all__ = [
     "task_in",
     "task_of",
     "unit_counts",
+    "why_alike",
     "why_not_packed",
     "zeroed",
 ]

@@ -21,6 +21,7 @@ from whet.anatomy import (
     family_of,
     layer_counts,
     needs_code,
+    per_layer,
     quantized_by,
     stock_config,
 )
@@ -29,6 +30,7 @@ from whet.checkpoint.beside import inside, refuse_links
 from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint
 from whet.checkpoint.growth import check_growth
+from whet.checkpoint.modeling_per_layer import reshape
 from whet.checkpoint.modeling_whet import converted, fill
 from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished
 from whet.checkpoint.sane import with_type
@@ -98,7 +100,9 @@ def empty_model(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
     config = model_config(checkpoint)
     try:
         with torch.device("meta"):
-            return model_class(checkpoint).from_config(config, dtype=dtype, trust_remote_code=False)
+            model = model_class(checkpoint).from_config(config, dtype=dtype, trust_remote_code=False)
+            reshape(model, per_layer(checkpoint.config))
+            return model  # type: ignore[no-any-return]
     except Exception as error:  # an assertion, a division by a number of heads that is 0
         raise _unusable(checkpoint, error) from error
 
@@ -111,6 +115,7 @@ def differing_shape(
     config. (Experts that files hold one by one have no name there.)"""
     with torch.device("meta"):
         model = model_class(checkpoint).from_config(stock_config(dict(config)), trust_remote_code=False)
+        reshape(model, per_layer(config))
     every = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     return next(((n, every[n]) for n, shape in shapes.items() if n in every and every[n] != tuple(shape)), None)
 
@@ -125,6 +130,8 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     checkpoint = Checkpoint(folder)
     config = model_config(checkpoint)
     dtype = dtype or config.dtype or checkpoint.dtype
+    if checkpoint.dense and per_layer(checkpoint.config):
+        return load_lighter(checkpoint, {}, dtype, device)
     if checkpoint.dense:
         return _load_dense(checkpoint, config, dtype).eval().to(device)  # type: ignore[arg-type]
     if checkpoint.whet is None:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Kept, block_cuts, unit_counts
+from whet.apply.agreement import agreement
 from whet.apply.cut import Cutter, Cutting
 from whet.apply.depth import blocks_to_take
 from whet.apply.experts import Routing
 from whet.apply.job import BATCH_TOKENS, Job
 from whet.checkpoint import write_json
 from whet.events import OnEvent, Stage
-from whet.measure.divergence import score_tokens
 from whet.pruning import Amounts
 from whet.steps.prune_shapes import (
     DEPTH_TOKENS,
@@ -220,20 +220,14 @@ def beside(one: Amounts, offered: Sequence[Amounts]) -> list[Amounts]:
 
 
 def agreement_at_end(walk: Walk, judge: Sequence[Tensor], first: int, job: Job) -> dict[str, float]:
-    """`_agreement` on the batches from number `first` on, at the end of a walk."""
-    head = job.checkpoint.read((job.anatomy.head or job.anatomy.embedding).parameter).to(job.device).float()
-    return agreement(walk, judge, walk.pairs(range(first, first + len(judge))), head)
+    """`kl` and `top1` on the batches from number `first` on, at the end of a walk."""
+    return kl_and_top1(walk, judge, walk.pairs(range(first, first + len(judge))), job)
 
 
-def agreement(
-    walk: Walk, judge: Sequence[Tensor], pairs: Iterable[tuple[Tensor, Tensor]], head: Tensor
+def kl_and_top1(
+    walk: Walk, judge: Sequence[Tensor], pairs: Iterable[tuple[Tensor, Tensor]], job: Job
 ) -> dict[str, float]:
-    """`kl` (original ‖ smaller, nats a token) and `top1`, the share of positions with the same first choice."""
-    total = same = 0.0
-    count = 0
-    for batch, (before, after) in zip(judge, pairs, strict=True):
-        for row in range(len(batch)):
-            first, second = (walk.skeleton.next_logits(one[row], head) for one in (before, after))
-            kl, agree, _, _ = score_tokens(first, second, batch[row, 1:][None])
-            total, same, count = total + kl.double().sum().item(), same + agree.sum().item(), count + kl.numel()
-    return {"kl": total / count, "top1": same / count}
+    """Both of `pairs` of what the heads read, of the original and of the smaller model."""
+    head = job.checkpoint.read((job.anatomy.head or job.anatomy.embedding).parameter).to(job.device).float()
+    found = agreement(walk.skeleton, judge, pairs, head, head)
+    return {"kl": found.kl, "top1": found.top1}

@@ -38,7 +38,7 @@ from whet.steps.options import RECIPE, recipe_text
 from whet.steps.prune_card import prune_card
 from whet.steps.prune_proof import prove_pruned
 from whet.steps.prune_shapes import whole_of
-from whet.steps.prune_trials import Trials, agreement, agreement_at_end
+from whet.steps.prune_trials import Trials, agreement_at_end, kl_and_top1
 from whet.walk import Journal, Untouched, Walk
 
 Card = Callable[[Job, Mapping[str, Any], Mapping[str, Any], Sequence[Message], Mapping[str, int]], str]
@@ -216,8 +216,7 @@ class _Work:
         ]
         for walk in walks:
             walk.go(Untouched())
-        head = self.checkpoint.read((self.parts.head or self.parts.embedding).parameter).to(self.job.device).float()
-        return agreement(walks[0], trials.judge, zip(*(walk.final() for walk in walks), strict=True), head)
+        return kl_and_top1(walks[0], trials.judge, zip(*(walk.final() for walk in walks), strict=True), self.job)
 
 
 def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:
