@@ -36,11 +36,11 @@ def blocks_to_take(
         return _least_influence(omissions, count, on_event)
     rounds = Stage(on_event, "depth", count * len(parts.blocks))
     head = checkpoint.read((parts.head or parts.embedding).parameter).to(device).float()
-    original = finals(omissions.go((), ())[BASE], len(batches))
+    original = finals(omissions.go((), {})[BASE], len(batches))
     gone: list[int] = []
     while len(gone) < count:
         left = [index for index in range(len(parts.blocks)) if index not in gone]
-        ends = omissions.go(gone, left, rounds.step)
+        ends = omissions.go(gone, {index: index for index in left}, rounds.step)
         losses = {}
         for index in left:
             pairs = zip(original, finals(ends[index], len(batches)), strict=True)

@@ -8,14 +8,14 @@ every block, and the blocks that stay when others go in turn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
 
-from whet.apply.cut import Cutter, Cutting
+from whet.apply.cut import Cutter
 from whet.apply.job import Job
 from whet.apply.sort import Sorter
 from whet.budget import tensor_bytes
@@ -154,21 +154,10 @@ class Elastic(Trials):
     ) -> dict[str, float]:
         """`kl` and `top1` of a shape, with what is left as it was or fitted anew."""
         fewer = {unit: mine for unit, mine in orders.items() if getattr(amounts, unit) < self.counts[unit]}
-        cutting = self.cutting(left, amounts, {}, fewer, repair)
+        cutting = self.cutting(left, self.alike(amounts), repair, orders=fewer)
         solve = first_of_all(self.solve, TRIAL_TOKENS) if repair else []
         walk = self.walked(Cutter(cutting, len(solve)), solve, judge)
         return agreement_at_end(walk, judge, len(solve), self.job)
-
-    def cutting(
-        self,
-        layers: Sequence[int],
-        amounts: Amounts,
-        experts: Mapping[int, Any],
-        orders: Orders,
-        repair: bool | None = None,
-    ) -> Cutting:
-        """As of `Trials`, with every weight left as it was unless `repair` says otherwise."""
-        return super().cutting(layers, amounts, experts, orders, bool(repair))
 
     def proving(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """One batch to prove the sorted model by: nothing is calibrated any more, and it loses nothing."""

@@ -133,7 +133,9 @@ class Trials:
     def _trial(self, one: Amounts, gone: Sequence[int], experts: Any, repair: bool | None = None) -> float:
         """KL to the original of a model of that shape, on some of the verifying text."""
         solve, judge = first_of_all(self.solve, TRIAL_TOKENS), first_of_all(self.judge, TRIAL_TOKENS // 4)
-        cutter = Cutter(self.cutting(self.left(gone, one), one, experts, {}, repair), len(solve))
+        mine = {index: tuple(routed[one.experts]) for index, routed in experts.items()}
+        repair = self.removal.repair if repair is None else repair
+        cutter = Cutter(self.cutting(self.left(gone, one), self.alike(one), repair, mine), len(solve))
         return agreement_at_end(self.walked(cutter, solve, judge), judge, len(solve), self.job)["kl"]
 
     def left(self, gone: Sequence[int], amounts: Amounts) -> tuple[int, ...]:
@@ -145,30 +147,35 @@ class Trials:
         """Batches that the pass which writes the folder calibrates on, and those that it is measured on."""
         return self.solve, self.judge
 
-    def cutting(
-        self,
-        layers: Sequence[int],
-        amounts: Amounts,
-        experts: Mapping[int, Any],
-        orders: Orders,
-        repair: bool | None = None,
-    ) -> Cutting:
-        """What goes where `layers` and `amounts` stay. experts: by block and number of experts those that do. orders:
-        by unit and block, where it was found before which come first. repair: None, as was asked."""
-        fewer = {
-            unit: (number, count)
+    def planned(self, shape: Mapping[str, Any]) -> Cutting:
+        """What goes by a shape that was found (`shape`)."""
+        amounts = Amounts(**shape["amounts"])
+        experts = {int(index): tuple(mine) for index, mine in shape["experts"].items()}
+        orders = {unit: {int(i): mine for i, mine in found.items()} for unit, found in shape.get("orders", {}).items()}
+        return self.cutting(shape["layers"], self.alike(amounts), shape.get("repair", False), experts, orders)
+
+    def alike(self, amounts: Amounts) -> dict[str, dict[int, int]]:
+        """By unit and block how many stay, where every block keeps as many, and fewer than it had."""
+        every = range(len(self.parts.blocks))
+        return {
+            unit: dict.fromkeys(every, number)
             for unit, number in (("channels", amounts.channels), ("heads", amounts.heads))
             if isinstance(count := self.counts[unit], int) and number < count
         }
-        return Cutting(
-            tuple(layers),
-            fewer,
-            self.removal.importance,
-            self.removal.repair if repair is None else repair,
-            self.job.dtype,
-            {index: tuple(routed[amounts.experts]) for index, routed in experts.items()},
-            orders,
-        )
+
+    def cutting(
+        self,
+        layers: Sequence[int],
+        amounts: Mapping[str, Mapping[int, int]],
+        repair: bool,
+        experts: Mapping[int, tuple[int, ...]] | None = None,
+        orders: Orders | None = None,
+    ) -> Cutting:
+        """What goes where `layers` and `amounts` stay. experts: by block those that do. orders: by unit and block,
+        where it was found before which come first."""
+        counts = {unit: count for unit, count in self.counts.items() if isinstance(count, int)}
+        importance, dtype = self.removal.importance, self.job.dtype
+        return Cutting(tuple(layers), counts, amounts, importance, repair, dtype, experts or {}, orders or {})
 
     def walked(self, cutter: Cutter, solve: Sequence[Tensor], judge: Sequence[Tensor]) -> Walk:
         """A walk at its end, in which every block was cut; its batches are those of `solve`, then those of `judge`."""

@@ -32,7 +32,6 @@ from whet.checkpoint import (
 from whet.errors import UsageError
 from whet.events import Stage, Way, note_event
 from whet.messages import Message, to_json
-from whet.pruning import Amounts
 from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.prune_card import prune_card
@@ -77,10 +76,7 @@ class _Work:
 
     def cut(self, shape: Mapping[str, Any]) -> tuple[Kept, Walk]:
         """Cut and write every block, then the rest; returns what stays and the walk at its end."""
-        amounts = Amounts(**shape["amounts"])
-        experts = {int(index): {amounts.experts: tuple(mine)} for index, mine in shape["experts"].items()}
-        orders = {unit: {int(i): mine for i, mine in found.items()} for unit, found in shape.get("orders", {}).items()}
-        cutting = self.trials.cutting(shape["layers"], amounts, experts, orders, shape.get("repair"))
+        cutting = self.trials.planned(shape)
         stage = Stage(self.way, "prune", len(shape["layers"]))
 
         def write(index: int, done: Done) -> None:
@@ -131,13 +127,12 @@ class _Work:
             unit = next((unit for unit, role in READERS.items() if role == linear.role), None)
             if unit is None or not (unit in kept or cutting.repair):
                 continue
-            own = read_tensor(stored[names[linear.parameter]]).float()
-            own = own.t() if linear.transposed else own
             w = torch.zeros(linear.shape)
-            count = self.counts[unit]
-            mine = kept.get(unit)
-            at = torch.arange(linear.shape[1]) if mine is None else columns(mine, int(count), linear.shape[1])  # type: ignore[arg-type]
-            w[:, at] = own
+            if linear.parameter in names:
+                own = read_tensor(stored[names[linear.parameter]]).float()
+                count, mine = self.counts[unit], kept.get(unit)
+                at = torch.arange(linear.shape[1]) if mine is None else columns(mine, int(count), linear.shape[1])  # type: ignore[arg-type]
+                w[:, at] = own.t() if linear.transposed else own
             weights[linear.address] = w.to(self.job.device)
         return Done(kept, weights, entry["ridges"])
 
