@@ -3,7 +3,7 @@
 from whet.anatomy.families import FAMILIES, auto_class, task_in
 from whet.anatomy.family import AUTO, HEADLESS, Family, LinearName, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
-from whet.anatomy.layers import MODULE, config_of, entries, per_layer, why_alike
+from whet.anatomy.layers import BLOCK_CONFIGS, MODULE, config_of, entries, per_layer, why_alike
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy, family_of
 from whet.anatomy.stored import conversion
@@ -23,6 +23,7 @@ from whet.anatomy.unknown import (
 
 __all__ = [
     "AUTO",
+    "BLOCK_CONFIGS",
     "FAMILIES",
     "HEADLESS",
     "MODULE",

@@ -175,6 +175,18 @@ def _load_dense(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> PreT
     return model  # type: ignore[no-any-return]
 
 
+def load_as_others(checkpoint: Checkpoint, dtype: torch.dtype | None, device: str) -> PreTrainedModel:
+    """A model as transformers loads it without whet. Where its blocks differ in shape that runs the Python file in the
+    folder, so this is for a folder that whet wrote just now. dtype: None takes the one config.json names."""
+    given = {} if dtype is None else {"dtype": dtype}
+    trusted = bool(per_layer(checkpoint.config))
+    with quiet_transformers():
+        model = model_class(checkpoint).from_pretrained(
+            checkpoint.path, local_files_only=True, trust_remote_code=trusted, **given
+        )
+    return model.eval().to(device)  # type: ignore[no-any-return]
+
+
 def attach_adapter(model: PreTrainedModel, folder: Path, device: str) -> None:
     """Have `model`, which was loaded from a lighter folder, give what the adapter in it adds too."""
     attach(model, read_factors(adapter_file(folder)), device)

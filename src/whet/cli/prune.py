@@ -66,9 +66,16 @@ def _sizes(console: Console, result: dict[str, Any], out: Any) -> None:
 
 def _what(result: dict[str, Any]) -> str:
     """How many of each unit stay."""
-    kept = {"layers": len(result["kept"]["layers"])}
-    kept |= {unit: len(next(iter(result["kept"][unit].values()))) for unit in result["kept"] if unit != "layers"}
-    return ", ".join(say(f"stays.{unit}", count=count) for unit, count in kept.items())
+    told = [say("stays.layers", count=len(result["kept"]["layers"]))]
+    for unit, by_block in result["kept"].items():
+        if unit == "layers":
+            continue
+        counts = sorted({len(mine) for mine in by_block.values()} - {0})
+        if counts:
+            told.append(say(f"stays.{unit}", count="–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))))
+        if gone := sum(not mine for mine in by_block.values()):
+            told.append(say(f"gone.{unit}", count=gone))
+    return ", ".join(told)
 
 
 def _fewer_tokens(console: Console, result: dict[str, Any]) -> None:

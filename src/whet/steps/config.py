@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from whet.anatomy import Piece, auto_class, own_code
+from whet.anatomy import MODULE, Piece, auto_class, own_code, per_layer
 from whet.apply.job import Job
 from whet.apply.shards import Shards
-from whet.checkpoint import NAMED, atomic, empty_model, read_header, write_json
+from whet.checkpoint import NAMED, atomic, empty_model, modeling_per_layer, read_header, write_bytes, write_json
 from whet.formats import linear_table, quantization_config, reading, whet_config
 
 
@@ -33,7 +34,7 @@ def write_config(out: Path, job: Job) -> None:
         with atomic(out / "config.json") as temporary:
             shutil.copyfile(job.original.path / "config.json", temporary)
         return
-    keeps = own_code(job.checkpoint.config)
+    keeps = own_code(job.checkpoint.config) or per_layer(job.checkpoint.config)
     left = (NAMED,) if job.storage.dense else (NAMED, *(() if keeps else ("auto_map",)), "_name_or_path")
     config = {k: v for k, v in job.checkpoint.config.items() if k not in left}
     if job.storage.dense:
@@ -47,9 +48,16 @@ def write_config(out: Path, job: Job) -> None:
             job.storage.dequantize,
         )
     else:
-        config |= whet_config(job.anatomy, job.grids, auto_class(config), job.storage.decode)
+        made = whet_config(job.anatomy, job.grids, auto_class(config), job.storage.decode)
+        config |= {key: value for key, value in made.items() if key != "auto_map" or not per_layer(config)}
     config.setdefault("dtype", str(job.dtype).removeprefix("torch."))
     write_json(out / "config.json", config)
+
+
+def write_modelling_file(out: Path, config: Mapping[str, Any]) -> None:
+    """The file by which transformers builds a model of `config`, where its blocks differ in shape."""
+    if per_layer(config):
+        write_bytes(out / f"{MODULE}.py", Path(modeling_per_layer.__file__).read_bytes())
 
 
 def read_how(job: Job) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Anatomy, own_code
+from whet.anatomy import Anatomy, own_code, per_layer
 from whet.apply.job import Job, compute_type, model_name, scale_dtype
 from whet.budget import check_plan, read_plan, tables
 from whet.checkpoint import Checkpoint
@@ -226,6 +226,14 @@ def _check_code(checkpoint: Checkpoint, stored: Storage, target: Target) -> None
             "{folder} is built by Python code of its own, beside which whet's modelling file cannot stand, and without "
             "that transformers does not load it: {why}. Give a scheme that it loads, such as W4A16, and leave out "
             "--for.",
+            folder=checkpoint.path,
+            why=stored.reason or Message("--for {target} asks for it", target=target.name),
+        )
+    if per_layer(checkpoint.config) and (target.unwritten or stored.container == "whet"):
+        raise UsageError(
+            "{folder} has blocks that differ in shape (--shapes free), and a modelling file for them, beside which "
+            "whet's own cannot stand: {why}. Give a scheme that transformers loads, such as W4A16, and leave out "
+            "--for, or give --for llama.cpp.",
             folder=checkpoint.path,
             why=stored.reason or Message("--for {target} asks for it", target=target.name),
         )

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from whet.apply.cut import Cutter
 from whet.apply.job import Job
-from whet.apply.sort import Sorter
 from whet.budget import tensor_bytes
 from whet.errors import UsageError
 from whet.events import Stage
@@ -27,7 +26,6 @@ from whet.report.numbers import written_size
 from whet.steps.prune_shapes import DEPTH_TOKENS, TRIAL_TOKENS, TRIALS, WRITE, fault, memory_of, weights_of, whole_of
 from whet.steps.prune_trials import Orders, Trials, agreement_at_end, climb, first_of_all
 from whet.steps.rates import multiplications_per_second
-from whet.walk import Walk
 
 SORTED = ("channels", "heads")
 
@@ -92,7 +90,7 @@ class Elastic(Trials):
         deepest = max(whole.layers - one.layers for one in every)
         gone = self._order(deepest) if deepest else []
         fewer = [unit for unit in SORTED if any(getattr(one, unit) < getattr(whole, unit) for one in every)]
-        orders = self._sorted(fewer)
+        orders = self.sorted_units(fewer)
         tries = sum(min(TRIALS, len(offered)) for offered in by_size.values())
         stage = Stage(self.tell, "shape", tries + len(by_size))
         sizes = []
@@ -112,17 +110,6 @@ class Elastic(Trials):
                 "sizes": sizes,
             },
         }
-
-    def _sorted(self, units: Sequence[str]) -> dict[str, dict[int, list[int]]]:
-        """By unit and block all of them, those that are worth most first."""
-        if not units:
-            return {}
-        stage = Stage(self.tell, "sort", len(self.parts.blocks))
-        counts = {unit: count for unit in units if isinstance(count := self.counts[unit], int)}
-        sorter = Sorter(counts, self.removal.importance, stage.step)
-        walk = Walk(self.checkpoint, self.parts, self.solve, [], self.table, self.table, self.job.device, self.folder)
-        walk.go(sorter)
-        return sorter.orders
 
     def _smaller(
         self, size: Fraction, offered: Sequence[Amounts], gone: Sequence[int], orders: Orders, stage: Stage

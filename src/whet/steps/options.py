@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
 
-from whet.errors import UsageError
+from whet.errors import UsageError, did_you_mean
 from whet.messages import Message, with_and
 from whet.strict import Strict, checked
 
@@ -27,7 +27,8 @@ SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4,
 DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
 SIZES = "90%, 80%, 70%, 60%, 50%"  # of the smaller models in an elastic folder
-UNITS = "layers, channels, heads, experts"
+UNITS = "layers, channels, heads, attention, ffn, experts"
+SHAPES = "uniform, free"
 CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency"
 FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
 CHAT = "Records are conversations: apply the model's chat template"
@@ -295,6 +296,11 @@ class Prune(Text):
     repair: bool = Field(
         default=True, description="Fit the weights that stay to make up for what goes; with elastic, only measure that"
     )
+    shapes: Annotated[str | None, Shown(default="uniform", among=SHAPES)] = Field(
+        default=None,
+        description="With remove: free takes of every block what costs least, attention and ffn whole too; the folder "
+        "then has a modelling file (trust_remote_code)",
+    )
     elastic: bool = Field(
         default=False, description="Take nothing: sort the model by what is worth most, so that whet slice can cut it"
     )
@@ -315,6 +321,11 @@ class Prune(Text):
         """Whether tokens go."""
         return self.vocab is not None or self.keep_languages is not None
 
+    @property
+    def free(self) -> bool:
+        """Whether blocks may differ in shape."""
+        return self.shapes == "free"
+
     def check(self) -> None:
         """Raises UsageError unless it says what goes in one way."""
         if (self.remove is not None) + self.of_tokens + self.elastic != 1:
@@ -324,6 +335,15 @@ class Prune(Text):
             )
         if self.sizes is not None and not self.elastic:
             raise UsageError("sizes goes with elastic, which finds the smaller models in a folder. Leave it out.")
+        if self.shapes is not None and self.shapes not in SHAPES.split(", "):
+            raise UsageError(
+                "Shapes {name!r} are not known.{near} Shapes: {known}.",
+                name=self.shapes,
+                near=did_you_mean(self.shapes, SHAPES.split(", ")),
+                known=SHAPES,
+            )
+        if self.free and self.remove is None:
+            raise UsageError("shapes goes with remove, which says how much is to go. Leave it out.")
         given = [name for name in ("units", "importance", "text") if getattr(self, name) is not None]
         if self.of_tokens and given:
             raise UsageError(

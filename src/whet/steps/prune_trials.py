@@ -17,6 +17,7 @@ from whet.apply.cut import Cutter, Cutting
 from whet.apply.depth import blocks_to_take
 from whet.apply.experts import Routing
 from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.sort import Sorter
 from whet.checkpoint import write_json
 from whet.events import OnEvent, Stage
 from whet.pruning import Amounts
@@ -27,7 +28,6 @@ from whet.steps.prune_shapes import (
     built,
     example,
     numbers,
-    offered_shapes,
     weights_of,
 )
 from whet.text import batches
@@ -59,7 +59,7 @@ class Trials:
 
     def _found(self) -> dict[str, Any]:
         weights = weights_of(self.job)
-        offered = offered_shapes(self.job)
+        offered = self.removal.offered
         experts = self._experts(offered)
         deepest = max(weights.whole.layers - one.layers for one in offered)
         gone = self._order(deepest) if deepest else []
@@ -147,6 +147,22 @@ class Trials:
         """Batches that the pass which writes the folder calibrates on, and those that it is measured on."""
         return self.solve, self.judge
 
+    @property
+    def numbered(self) -> dict[str, int]:
+        """How many every block has of the units that can be taken."""
+        return {unit: count for unit, count in self.counts.items() if isinstance(count, int)}
+
+    def sorted_units(self, units: Sequence[str]) -> dict[str, dict[int, list[int]]]:
+        """By unit and block all of them, those that are worth most first."""
+        if not units:
+            return {}
+        stage = Stage(self.tell, "sort", len(self.parts.blocks))
+        counts = {unit: self.numbered[unit] for unit in units}
+        sorter = Sorter(counts, self.removal.importance, stage.step)
+        walk = Walk(self.checkpoint, self.parts, self.solve, [], self.table, self.table, self.job.device, self.folder)
+        walk.go(sorter)
+        return sorter.orders
+
     def planned(self, shape: Mapping[str, Any]) -> Cutting:
         """What goes by a shape that was found (`shape`)."""
         amounts = Amounts(**shape["amounts"])
@@ -173,9 +189,8 @@ class Trials:
     ) -> Cutting:
         """What goes where `layers` and `amounts` stay. experts: by block those that do. orders: by unit and block,
         where it was found before which come first."""
-        counts = {unit: count for unit, count in self.counts.items() if isinstance(count, int)}
         importance, dtype = self.removal.importance, self.job.dtype
-        return Cutting(tuple(layers), counts, amounts, importance, repair, dtype, experts or {}, orders or {})
+        return Cutting(tuple(layers), self.numbered, amounts, importance, repair, dtype, experts or {}, orders or {})
 
     def walked(self, cutter: Cutter, solve: Sequence[Tensor], judge: Sequence[Tensor]) -> Walk:
         """A walk at its end, in which every block was cut; its batches are those of `solve`, then those of `judge`."""

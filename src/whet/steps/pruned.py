@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Cut, Kept, anatomy, block_cuts, columns, resized
+from whet.anatomy import BLOCK_CONFIGS, Cut, Kept, anatomy, block_cuts, columns, per_layer, resized
 from whet.anatomy.surgery import READERS
 from whet.apply.cut import Cutter, Cutting, Done
 from whet.apply.job import Job
@@ -31,7 +31,9 @@ from whet.checkpoint import (
 )
 from whet.errors import UsageError
 from whet.events import Stage, Way, note_event
+from whet.formats.decilm import with_block_configs
 from whet.messages import Message, to_json
+from whet.steps.config import write_modelling_file
 from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.prune_card import prune_card
@@ -156,7 +158,9 @@ class _Work:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))}
         write_json(out / "model.safetensors.index.json", index)
         config, _ = resized(self.parts, self.checkpoint.config, self.built, self.checkpoint.shapes, kept)
-        write_json(out / "config.json", {key: value for key, value in config.items() if key != NAMED})
+        config = with_block_configs({key: value for key, value in config.items() if key != NAMED})
+        write_json(out / "config.json", config)
+        write_modelling_file(out, config)
         copy_beside(job.original.path, out, began["files"])
         first = (self.solve[0], ended.lighter[0])
         found: dict[str, Any] = dict(shape.get("verified", {}))
@@ -169,7 +173,8 @@ class _Work:
         for note in notes[len(job.notes) :]:
             self.way(note_event(note))
         write_bytes(out / RECIPE, recipe_text(began["recipe"], "whet run recipe.yaml").encode())
-        write_bytes(out / "README.md", self.card(job, shape, found, notes, asdict(whole_of(job))).encode())
+        told = {**shape, "unlike": bool(per_layer(config)), "block_configs": BLOCK_CONFIGS in config}
+        write_bytes(out / "README.md", self.card(job, told, found, notes, asdict(whole_of(job))).encode())
         manifest = next_manifest(
             job.original,
             {**job.record(), "removed": shape["removed"], "amounts": shape["amounts"]},
@@ -195,7 +200,7 @@ class _Work:
             **({"repaired": shape["repair"]} if "repair" in shape else {}),
             **({"elastic": shape["elastic"]} if "elastic" in shape else {}),
             "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
-            "loads_in": "transformers",
+            "loads_in": "modelling file" if per_layer(config) else "transformers",
             **found,
             "notes": notes,
         }
