@@ -1,7 +1,7 @@
 """What blocks that differ in shape lose beside uniform ones: KL a token on other text, and what every skill keeps.
 
 For every share: whet's choice of a uniform shape, and `--shapes free`, both as they are without and with repair; then
-sub-blocks alone (`--units attention,ffn`), of which a share of 22.2 % is about a quarter of the embedded model's twelve.
+sub-blocks alone (`--units attention,ffn`), of which 22.2 % is about a quarter of the embedded model's twelve.
 It is the embedded model, and text and measure are those of `bench/pruning.py`.
 """
 
@@ -61,7 +61,9 @@ def measured(bench: Bench, share: str, repair: bool, **options: Any) -> tuple[Me
 def told(made: dict[str, Any]) -> str:
     """How many channels and heads every block has, 0 where the sub-block is gone; only of what blocks lost."""
     kept = made["kept"]
-    lost = {unit: {int(i): len(mine) for i, mine in kept[unit].items()} for unit in ("channels", "heads") if unit in kept}
+    lost = {
+        unit: {int(i): len(mine) for i, mine in kept[unit].items()} for unit in ("channels", "heads") if unit in kept
+    }
     parts = [f"{unit} {' '.join(str(of.get(i, 'all')) for i in kept['layers'])}" for unit, of in lost.items()]
     return ", ".join([f"{len(kept['layers'])} blocks", *parts])
 

@@ -281,7 +281,7 @@ def _config(parts: Anatomy, config: Mapping[str, Any], built: Mapping[str, Any],
         reader = next(x for x in parts.blocks[first] if x.role == READERS["heads"])
         made[_HEAD] = reader.shape[1] // built[_QUERIES]
     if not all(alike.values()):
-        return _unlike(parts, made, built, numbers, alike["heads"])
+        return _unlike(parts, made, built, numbers)
     if first in kept.channels:
         made[family.width] = numbers["channels"][0]
     if first in kept.heads:
@@ -299,18 +299,19 @@ def _heads(config: Mapping[str, Any], built: Mapping[str, Any], number: int) -> 
 
 
 def _unlike(
-    parts: Anatomy, made: dict[str, Any], built: Mapping[str, Any], numbers: Mapping[str, list[int]], heads: bool
+    parts: Anatomy, made: dict[str, Any], built: Mapping[str, Any], numbers: Mapping[str, list[int]]
 ) -> dict[str, Any]:
-    """config.json where blocks differ: by unit the `numbers` that each keeps. heads: whether those are alike."""
+    """config.json where blocks differ: by unit the `numbers` that each keeps."""
     width = parts.family.width
     layers: dict[int, dict[str, Any]] = {}
+    heads = {number for number in numbers["heads"] if number}
     for index, (channels, keys) in enumerate(zip(numbers["channels"], numbers["heads"], strict=True)):
         own = {} if not channels else {width: channels}
-        own |= {} if heads or not keys else _heads(made, built, keys)
+        own |= {} if len(heads) == 1 or not keys else _heads(made, built, keys)
         skipped = [SKIPPED[unit] for unit, count in (("heads", keys), ("channels", channels)) if not count]
         layers[index] = own | ({SKIP: skipped} if skipped else {})
-    if heads:
-        made |= _heads(made, built, numbers["heads"][0])
+    if len(heads) == 1:
+        made |= _heads(made, built, *heads)
     architecture = architecture_of(made) or parts.family.architectures[0]
     # the stock class, which knows nothing of blocks that differ, must find no tensor of its shape
     return entries({**made, width: _NO_WIDTH}, architecture, layers)

@@ -7,12 +7,13 @@ A block is an attention, of which heads go, and a feed-forward, of which channel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 ROUNDS = 8  # in how many the share is taken, about
 _LEAST = 4  # of channels and heads the fourth part stays, at the least, where the sub-block does
 _MOST_ROUNDS = 10 * ROUNDS
+_FINER = 3  # channels that go together: as many as have a round's parameters, and as many fewer
 
 Amounts = tuple[int, int]  # channels, and key and value heads, of a block
 
@@ -75,27 +76,38 @@ class Allocation:
             if left <= finest / 2:
                 return
             quota = left / max(1, ROUNDS - number)
-            moves = [move for move in self.moves(quota / 2) if move.freed <= left + finest / 2]
+            offered = dict.fromkeys([*self.moves(quota), *self.moves(quota / _FINER)])
+            moves = [move for move in offered if move.freed <= left + finest / 2]
             if not moves:
                 return
             before, after = losses(self.amounts, moves)
-            order = sorted(range(len(moves)), key=lambda i: ((after[i] - before) / moves[i].freed, i))
-            self._apply([moves[i] for i in order], quota, left + finest / 2)
+            self._apply(
+                {move: lost - before for move, lost in zip(moves, after, strict=True)}, quota, left + finest / 2
+            )
             self.rounds.append(Round(self.gone / self.total, before))
             on_round(min(1.0, self.gone / goal))
 
-    def _apply(self, moves: Sequence[Move], quota: float, most: float) -> None:
-        """Carry out the first of `moves`, one of each block, until `quota` parameters went, and never more than
-        `most`."""
-        taken, touched = 0, set()
-        for move in moves:
-            if taken >= quota:
+    def _apply(self, costs: Mapping[Move, float], quota: float, most: float) -> None:
+        """Carry out moves, one of a block at the most, until `quota` parameters went, and never more than `most`: each
+        time what costs least for every parameter more that it frees, of a block that lost something already too."""
+        chosen: dict[int, Move] = {}
+
+        def more(move: Move) -> tuple[float, int]:
+            """What a move costs and frees beside what its block lost already."""
+            before = chosen.get(move.index)
+            return (
+                (costs[move], move.freed)
+                if before is None
+                else (costs[move] - costs[before], move.freed - before.freed)
+            )
+
+        while (taken := sum(move.freed for move in chosen.values())) < quota:
+            possible = [move for move in costs if 0 < more(move)[1] <= most - taken and self._may(move)]
+            if not possible:
                 return
-            if move.index in touched or taken + move.freed > most or not self._may(move):
-                continue
-            self.amounts[move.index] = move.amounts
-            taken += move.freed
-            touched.add(move.index)
+            best = min(possible, key=lambda move: more(move)[0] / more(move)[1])
+            chosen[best.index] = best
+            self.amounts[best.index] = best.amounts
 
     @property
     def finest(self) -> int:

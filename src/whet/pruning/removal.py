@@ -84,6 +84,18 @@ def parse_units(text: str | None, known: Sequence[str]) -> tuple[str, ...]:
     return tuple(unit for unit in BY_UNIT if unit in asked)
 
 
+def parse_shapes(text: str | None) -> bool:
+    """Whether blocks may differ in shape, by the name of what is asked for. Raises UsageError with a did-you-mean."""
+    if text is not None and text not in SHAPES:
+        raise UsageError(
+            "Shapes {name!r} are not known.{near} Shapes: {known}.",
+            name=text,
+            near=did_you_mean(text, SHAPES),
+            known=", ".join(SHAPES),
+        )
+    return text == FREE
+
+
 def parse_importance(text: str | None, units: Sequence[str]) -> dict[str, str]:
     """By unit what `text` (`wanda` or `wanda,influence`) says of it, else what is usual. Raises UsageError for a name
     that is not known, or that scores none of `units`."""

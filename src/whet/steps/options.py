@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
 
-from whet.errors import UsageError, did_you_mean
+from whet.errors import UsageError
 from whet.messages import Message, with_and
 from whet.strict import Strict, checked
 
@@ -321,11 +321,6 @@ class Prune(Text):
         """Whether tokens go."""
         return self.vocab is not None or self.keep_languages is not None
 
-    @property
-    def free(self) -> bool:
-        """Whether blocks may differ in shape."""
-        return self.shapes == "free"
-
     def check(self) -> None:
         """Raises UsageError unless it says what goes in one way."""
         if (self.remove is not None) + self.of_tokens + self.elastic != 1:
@@ -335,15 +330,6 @@ class Prune(Text):
             )
         if self.sizes is not None and not self.elastic:
             raise UsageError("sizes goes with elastic, which finds the smaller models in a folder. Leave it out.")
-        if self.shapes is not None and self.shapes not in SHAPES.split(", "):
-            raise UsageError(
-                "Shapes {name!r} are not known.{near} Shapes: {known}.",
-                name=self.shapes,
-                near=did_you_mean(self.shapes, SHAPES.split(", ")),
-                known=SHAPES,
-            )
-        if self.free and self.remove is None:
-            raise UsageError("shapes goes with remove, which says how much is to go. Leave it out.")
         given = [name for name in ("units", "importance", "text") if getattr(self, name) is not None]
         if self.of_tokens and given:
             raise UsageError(

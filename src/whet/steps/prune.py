@@ -24,7 +24,7 @@ from whet.events import OnEvent, Way
 from whet.messages import Message
 from whet.paths import check_out
 from whet.pruning import BY_UNIT, Removal, parse_importance, parse_share, parse_sizes, parse_units
-from whet.pruning.removal import BLIND, LAYER_IMPORTANCES, PREDICTS_NOTHING, SUB_BLOCKS, parse_names
+from whet.pruning.removal import BLIND, LAYER_IMPORTANCES, PREDICTS_NOTHING, SUB_BLOCKS, parse_names, parse_shapes
 from whet.steps.course import estimated_course
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
 from whet.steps.elastic import SORTED, Elastic, elastic_needs
@@ -118,13 +118,16 @@ def run(request: Request) -> dict[str, Any]:
 def check(options: Prune) -> None:
     """Raises UsageError for units, importances and a share that are not known or do not go together."""
     options.check()
+    free = parse_shapes(options.shapes)
+    if options.shapes is not None and options.remove is None:
+        raise UsageError("shapes goes with remove, which says how much is to go. Leave it out.")
     if options.of_tokens:
         return
     if options.remove is not None:
         parse_share(options.remove, "row")
     parse_sizes(options.sizes or SIZES)
-    units = parse_units(options.units, tuple(BY_UNIT) if options.free else UNITS)
-    if (whole := [unit for unit in SUB_BLOCKS if unit in units]) and not options.free:
+    units = parse_units(options.units, tuple(BY_UNIT) if free else UNITS)
+    if (whole := [unit for unit in SUB_BLOCKS if unit in units]) and not free:
         raise UsageError(
             "{unit} goes from some blocks and not from others, which no stock config can say. Give --shapes free with "
             "it, or --units layers, with which whole blocks go.",
@@ -191,7 +194,7 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
         )
     counts = unit_counts(parts, config)
     possible = [unit for unit in UNITS if isinstance(counts[unit], int)]
-    if asked.free:
+    if parse_shapes(asked.shapes):
         return _free_removal(asked, opened, notes)
     if asked.elastic:
         possible = [unit for unit in possible if unit == "layers" or unit in SORTED]
