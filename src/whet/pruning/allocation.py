@@ -81,27 +81,25 @@ class Allocation:
             if not moves:
                 return
             before, after = losses(self.amounts, moves)
-            self._apply(
-                {move: lost - before for move, lost in zip(moves, after, strict=True)}, quota, left + finest / 2
-            )
+            costs = {move: lost - before for move, lost in zip(moves, after, strict=True)}
+            self._apply(costs, quota - finest / 2, left + finest / 2)
             self.rounds.append(Round(self.gone / self.total, before))
             on_round(min(1.0, self.gone / goal))
 
     def _apply(self, costs: Mapping[Move, float], quota: float, most: float) -> None:
-        """Carry out moves, one of a block at the most, until `quota` parameters went, and never more than `most`: each
-        time what costs least for every parameter more that it frees, of a block that lost something already too."""
+        """Carry out moves, one of a block at the most and one at the least, until `quota` parameters went, and never
+        more than `most`: each time what costs least for every parameter more that it frees, of a block that lost
+        something already too."""
         chosen: dict[int, Move] = {}
 
         def more(move: Move) -> tuple[float, int]:
             """What a move costs and frees beside what its block lost already."""
             before = chosen.get(move.index)
-            return (
-                (costs[move], move.freed)
-                if before is None
-                else (costs[move] - costs[before], move.freed - before.freed)
-            )
+            if before is None:
+                return costs[move], move.freed
+            return costs[move] - costs[before], move.freed - before.freed
 
-        while (taken := sum(move.freed for move in chosen.values())) < quota:
+        while (taken := sum(move.freed for move in chosen.values())) < quota or not chosen:
             possible = [move for move in costs if 0 < more(move)[1] <= most - taken and self._may(move)]
             if not possible:
                 return
@@ -138,7 +136,7 @@ class Allocation:
         for index, mine in enumerate(self.amounts):
             before = self.size(index, mine)
             channel = self.size(index, self.whole[index]) - self.size(index, self._narrower(index))
-            step = self.step * max(1, int(about / max(1, channel)))
+            step = self.step * max(1, round(about / max(1, channel)))
             for amounts in self._ways(index, mine, step):
                 move = Move(index, amounts, before - self.size(index, amounts))
                 if self._may(move):
