@@ -22,7 +22,7 @@ from whet.recipe.compress import compress
 from whet.recipe.prune import prune
 from whet.recipe.resume import resume
 from whet.steps import pruned
-from whet.steps.config import write_modelling_file
+from whet.steps.config import modelling_files
 
 TEXT = {"text": models.documents(40, 20), "samples": 8, "window": 20}
 TOKENS = torch.randint(2, 264, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -72,7 +72,8 @@ def cut(original, kept, out):
     out.mkdir()
     write_tensors(out / "model.safetensors", {n: one.of(checkpoint.read(one.stored)) for n, one in cuts.items()})
     write_json(out / "config.json", config)
-    write_modelling_file(out, config)
+    for name, code in modelling_files(config).items():
+        (out / name).write_bytes(code)
     return out
 
 

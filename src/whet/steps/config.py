@@ -12,7 +12,7 @@ import torch
 from whet.anatomy import MODULE, Piece, auto_class, own_code, per_layer
 from whet.apply.job import Job
 from whet.apply.shards import Shards
-from whet.checkpoint import NAMED, atomic, empty_model, modeling_per_layer, read_header, write_bytes, write_json
+from whet.checkpoint import NAMED, atomic, empty_model, modeling_per_layer, read_header, write_json
 from whet.formats import linear_table, quantization_config, reading, whet_config
 
 
@@ -54,10 +54,9 @@ def write_config(out: Path, job: Job) -> None:
     write_json(out / "config.json", config)
 
 
-def write_modelling_file(out: Path, config: Mapping[str, Any]) -> None:
+def modelling_files(config: Mapping[str, Any]) -> dict[str, bytes]:
     """The file by which transformers builds a model of `config`, where its blocks differ in shape."""
-    if per_layer(config):
-        write_bytes(out / f"{MODULE}.py", Path(modeling_per_layer.__file__).read_bytes())
+    return {f"{MODULE}.py": Path(modeling_per_layer.__file__).read_bytes()} if per_layer(config) else {}
 
 
 def read_how(job: Job) -> dict[str, Any]:

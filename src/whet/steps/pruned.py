@@ -33,7 +33,7 @@ from whet.errors import UsageError
 from whet.events import Stage, Way, note_event
 from whet.formats.decilm import with_block_configs
 from whet.messages import Message, to_json
-from whet.steps.config import write_modelling_file
+from whet.steps.config import modelling_files
 from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.prune_card import prune_card
@@ -160,7 +160,8 @@ class _Work:
         config, _ = resized(self.parts, self.checkpoint.config, self.built, self.checkpoint.shapes, kept)
         config = with_block_configs({key: value for key, value in config.items() if key != NAMED})
         write_json(out / "config.json", config)
-        write_modelling_file(out, config)
+        for name, code in modelling_files(config).items():
+            write_bytes(out / name, code)
         copy_beside(job.original.path, out, began["files"])
         first = (self.solve[0], ended.lighter[0])
         found: dict[str, Any] = dict(shape.get("verified", {}))
