@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from whet.anatomy import UNITS
+from whet.anatomy.layers import SUB_BLOCKS
 from whet.cli import phrases, tables
 from whet.curation.curate import NEAR, READ, WRITE
 from whet.curation.models import MODELS
@@ -81,7 +82,7 @@ SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in CLI.parent.rglob
 def test_every_phrase_is_said_somewhere(key: str) -> None:
     told = {f"stage.{stage}" for stage in STAGES} | {f"size.{part}" for part in tables.PARTS}
     told |= {f"unit.{unit}" for unit in ("embedding", "head", "rest", "block", "block forward", "block backward")}
-    told |= {f"stays.{unit}" for unit in UNITS}
+    told |= {f"stays.{unit}" for unit in UNITS} | {f"gone.{unit}" for unit in SUB_BLOCKS}
     told |= {f"elastic.{column}" for column in ("size", *UNITS)}
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
     told |= {f"loads.{container}" for container in ("transformers", "modelling file", "dense", "gguf")}

@@ -36,7 +36,8 @@ SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4,
 DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
 SIZES = "90%, 80%, 70%, 60%, 50%"  # of the smaller models in an elastic folder
-UNITS = "layers, channels, heads, experts"
+UNITS = "layers, channels, heads, attention, ffn, experts"
+SHAPES = "uniform, free"
 CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency"
 
 
@@ -227,6 +228,11 @@ class Prune(Opening, Text):
     )
     repair: bool = Field(
         default=True, description="Fit the weights that stay to make up for what goes; with elastic, only measure that"
+    )
+    shapes: Annotated[str | None, Shown(default="uniform", among=SHAPES)] = Field(
+        default=None,
+        description="With remove: free takes of every block what costs least, attention and ffn whole too; the folder "
+        "then has a modelling file (trust_remote_code)",
     )
     elastic: bool = Field(
         default=False, description="Take nothing: sort the model by what is worth most, so that whet slice can cut it"
