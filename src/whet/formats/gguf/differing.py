@@ -1,4 +1,4 @@
-"""Blocks that differ in shape, as llama.cpp reads them: numbers a block, and feed-forwards of zeros where there is none."""
+"""Blocks that differ in shape, as llama.cpp reads them: numbers a block, zeros where a block has no feed-forward."""
 
 from __future__ import annotations
 
