@@ -181,15 +181,15 @@ def corpus(count: int, seed: int = 0) -> list[tuple[str, str]]:
 
 
 def measure(count: int, seed: int, folder: Path) -> dict[str, object]:
-    """Curate a corpus; how many of each kind do not stay, for which reasons, and the seconds it took."""
+    """Curate a corpus; how many of each kind do not stay, for which reasons, and the processor seconds it took."""
     documents = corpus(count, seed)
     source = folder / "corpus.jsonl"
     with source.open("w", encoding="utf-8") as file:
         for place, (_, text) in enumerate(documents):
             file.write(json.dumps({"text": text, "place": place}, ensure_ascii=False) + "\n")
-    started = time.monotonic()
+    started = time.process_time()
     whet.curate(source, folder / "curated", languages="en,ko", seed=seed)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     reasons = {
         one["document"] - 1: one["reason"]
         for one in json.loads((folder / "curated" / "removed.json").read_text(encoding="utf-8"))
@@ -219,7 +219,7 @@ def main() -> None:
     for kind, reasons in found["table"].items():
         told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
         print(f"| {kind} | {reasons.total():,} | {shares[kind]:.2%} | {told} |")
-    print(f"\n{found['letters'] / 1e6:.1f} million letters in {found['seconds']:.1f} s")
+    print(f"\n{found['letters'] / 1e6:.1f} million letters in {found['seconds']:.1f} processor seconds")
     if asked.out:
         asked.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
