@@ -12,6 +12,7 @@ from typing import Any
 from whet.anatomy.families import FAMILIES
 from whet.anatomy.family import HEADLESS, Family, LinearName, architecture_of, task_of
 from whet.anatomy.inner import LIKE, naming, text_entries, within
+from whet.anatomy.layers import gone
 from whet.anatomy.model import Anatomy, Linear, View
 from whet.anatomy.unknown import built, described, needs_code, quantized_by
 from whet.errors import UsageError, did_you_mean
@@ -47,7 +48,7 @@ def anatomy(
         else:
             other.append(stored)
     prefixes = _prefixes(family, counts, found, config, source)
-    blocks = [_block(family, prefix, where) for prefix in prefixes]
+    blocks = [_block(family, prefix, where, gone(entries, index)) for index, prefix in enumerate(prefixes)]
     embedding = where.table(family.embedding, "embedding", "tokens")
     width = blocks[0][0].shape[1] if family.counted else 0
     if family.counted and embedding.shape[1] != width:
@@ -276,9 +277,9 @@ class _Stored:
         return found
 
 
-def _block(family: Family, prefix: str, where: _Stored) -> list[Linear]:
-    """The linears of the block whose module is `prefix`."""
-    names = list(family.linears)
+def _block(family: Family, prefix: str, where: _Stored, without: tuple[str, ...]) -> list[Linear]:
+    """The linears of the block whose module is `prefix`. without: modules of it that it does not have."""
+    names = [name for name in family.linears if name.path.partition(".")[0] not in without]
     if family.alternatives:
         # without a row, a block may have no linear at all, which is the last kind then
         otherwise = family.alternatives[0] if family.counted else ()

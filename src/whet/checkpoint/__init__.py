@@ -1,5 +1,6 @@
 """Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
 
+from whet.checkpoint import modeling_per_layer
 from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_config, adapter_tensors, read_factors
 from whet.checkpoint.beside import about_left_out, copied_files, copy_beside, inside
 from whet.checkpoint.card import read_card
@@ -26,6 +27,7 @@ from whet.checkpoint.loading import (
     context_length,
     differing_shape,
     empty_model,
+    load_as_others,
     load_lighter,
     load_model,
     load_tokenizer,
@@ -84,11 +86,13 @@ __all__ = [
     "hashed_files",
     "inside",
     "is_alone",
+    "load_as_others",
     "load_lighter",
     "load_model",
     "load_tokenizer",
     "model_class",
     "model_config",
+    "modeling_per_layer",
     "move_into",
     "quiet_transformers",
     "read_card",

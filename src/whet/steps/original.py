@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, family_of
+from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, family_of, own_code, per_layer
 from whet.anatomy import turned as turned_in
 from whet.checkpoint import (
     Checkpoint,
@@ -27,7 +27,7 @@ from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message, first_of
 from whet.steps.material import Material
-from whet.targets import Target, check_family
+from whet.targets import Storage, Target, check_family
 from whet.walk.look import look
 
 _FEW = 0.02  # of the weights in blocks: routers, convolutions and the like
@@ -271,3 +271,25 @@ def _unstacked(
             )
     left = {name: shape for name, shape in expected.items() if name not in sizes}
     return left | {linear.parameter: linear.shape for linear in moved}
+
+
+def check_code(checkpoint: Checkpoint, stored: Storage, target: Target, folder: bool) -> None:
+    """Raises UsageError where a model that Python code of its own builds, or that of blocks that differ, would need
+    whet's modelling file. folder: whether one is left beside a .gguf."""
+    if own_code(checkpoint.config) and not stored.stock and not stored.dense:
+        raise UsageError(
+            "{folder} is built by Python code of its own, beside which whet's modelling file cannot stand, and without "
+            "that transformers does not load it: {why}. Give a scheme that it loads, such as W4A16, and leave out "
+            "--for.",
+            folder=checkpoint.path,
+            why=stored.reason or Message("--for {target} asks for it", target=target.name),
+        )
+    own = stored.container == "whet" and (folder or not stored.blocks)
+    if per_layer(checkpoint.config) and (own or target.unwritten):
+        raise UsageError(
+            "{folder} has blocks that differ in shape (--shapes free), and a modelling file for them, beside which "
+            "whet's own cannot stand: {why}. Give a scheme that transformers loads, such as W4A16, and leave out "
+            "--for, or give --for llama.cpp without --folder.",
+            folder=checkpoint.path,
+            why=stored.reason or Message("--for {target} asks for it", target=target.name),
+        )

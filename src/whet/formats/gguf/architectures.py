@@ -17,7 +17,7 @@ from gguf.constants import MODEL_ARCH, MODEL_ARCH_NAMES
 from torch import Tensor
 
 from whet.errors import UsageError
-from whet.formats.gguf import routed
+from whet.formats.gguf import differing, routed
 from whet.formats.gguf import settings as of
 from whet.formats.gguf.settings import Settings, head_dim, kv_heads, window_of
 from whet.messages import Message
@@ -73,6 +73,11 @@ def halves(config: Any, tensor: str, rows: int) -> Tensor | None:
     """q and k, whose halves transformers rotates."""
     heads = {"attn_q": config.num_attention_heads, "attn_k": kv_heads(config)}.get(tensor)
     return None if heads is None else interleaved(rows, heads)
+
+
+def halves_of_each(config: Any, tensor: str, rows: int) -> Tensor | None:
+    """The same where blocks have several numbers of heads."""
+    return interleaved(rows, rows // head_dim(config)) if tensor in ("attn_q", "attn_k") else None
 
 
 def by_head(config: Any, tensor: str, rows: int) -> Tensor | None:
@@ -186,9 +191,28 @@ ARCHITECTURES: dict[str, Architecture] = {
     "glm": Architecture(MODEL_ARCH.CHATGLM, of.rotary),
 }
 
+# What models are whose blocks differ in shape. (`llama` has one width of a feed-forward for all blocks.)
+_DECI = Architecture(MODEL_ARCH.DECI, of.rotary, order=halves_of_each, factors=("llama3",))
+UNLIKE = {"llama": _DECI, "mistral": _DECI}
 
-def find_architecture(config: Any, source: str) -> Architecture:
-    """The row of a transformers config. Raises UsageError, naming `source`, for a family that has none."""
+
+def _unlike(config: Any, source: str) -> Architecture:
+    """The row of a model whose blocks differ. Raises UsageError, naming `source`, for a family that has none."""
+    family = str(config.model_type)
+    if family not in UNLIKE:
+        raise UsageError(
+            "{source} has blocks that differ in shape, and llama.cpp knows no such {family}: it does of {known}. Use "
+            "transformers, or prune without --shapes free.",
+            source=source,
+            family=family,
+            known=", ".join(UNLIKE),
+        )
+    return UNLIKE[family]
+
+
+def find_architecture(config: Any, source: str, layers: Mapping[int, Any] | None = None) -> Architecture:
+    """The row of a transformers config, of which blocks may differ by the entries that are their own (`layers`). Raises
+    UsageError, naming `source`, for a family that has none."""
     family = str(config.model_type)
     row = ARCHITECTURES.get(family)
     if row is None:
@@ -210,14 +234,18 @@ def find_architecture(config: Any, source: str) -> Architecture:
         raise _not(source, row, "{entry} is true, and llama.cpp does not read those biases", entry=biases[0])
     if row.always_tied and not config.tie_word_embeddings:
         raise _not(source, row, "its head is a tensor of its own, and llama.cpp reads the embedding instead")
-    return row
+    return _unlike(config, source) if layers else row
 
 
 def settings_of(
-    config: Any, row: Architecture, source: str, larger: Any | None = None
+    config: Any,
+    row: Architecture,
+    source: str,
+    larger: Any | None = None,
+    layers: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> tuple[Settings, dict[str, Tensor]]:
     """The file's settings with the architecture's prefix, and tensors that are computed from the config. larger: the
-    config of the model that the text model is inside of."""
+    config of the model that the text model is inside of. layers: by block the entries that are its own."""
     try:
         found = row.settings(config)
         if row.beside is not None and larger is not None:
@@ -227,6 +255,8 @@ def settings_of(
             rope = row.yarn(config, rope)
     except UsageError as error:
         raise _not(source, row, "{why}", why=error.message) from error
+    if layers:
+        found, tensors = found | differing.by_block(config, layers), tensors | differing.of_zeros(config, layers)
     return {f"{row.name}.{key}": value for key, value in (found | rope).items()}, tensors
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import family_of
+from whet.anatomy import family_of, per_layer
 from whet.checkpoint import Checkpoint, model_config
 from whet.checkpoint.modeling_whet import codes_of, decode, parts_of, unpack
 from whet.checkpoint.table import check_stored
@@ -35,19 +35,20 @@ class Stored:
 class TextModel:
     """What a file holds of a folder: the text model's `config`, and what it calls a stored tensor by itself (`own`),
     None for one of a tower around it. larger: the config of the model around it, if it is inside one. left_out: what
-    that config says of logits and transformers does not do, by entry."""
+    that config says of logits and transformers does not do, by entry. layers: by block the entries of its own."""
 
     config: Any
     own: Callable[[str], str | None]
     larger: Any | None = None
     left_out: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def text_model(checkpoint: Checkpoint) -> TextModel:
     """The text model of `checkpoint`, which is all of it unless it is inside a larger one."""
     config, family = model_config(checkpoint), family_of(checkpoint.config, checkpoint.tensors)
     if family is None or not family.entries:
-        return TextModel(config, lambda stored: stored)
+        return TextModel(config, lambda stored: stored, layers=per_layer(checkpoint.config))
     inner = config.get_text_config()
     inner.tie_word_embeddings = family.ties
     said = {entry: getattr(inner, entry) for entry in family.left_out}

@@ -122,8 +122,8 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     empty_model(checkpoint, torch.float32)  # what no model can be built of has no file either
     text = text_model(checkpoint)
     config = text.config
-    row = find_architecture(config, where)
-    settings, computed = settings_of(config, row, where, text.larger)
+    row = find_architecture(config, where, text.layers)
+    settings, computed = settings_of(config, row, where, text.larger, text.layers)
     source = Source(checkpoint, linears)
     tensors = place(source, row, text, kind)
     tensors += [Placed(name, "F32", tuple(value.shape), value=value) for name, value in computed.items()]
