@@ -6,7 +6,7 @@ from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.layers import BLOCK_CONFIGS, MODULE, config_of, entries, per_layer, why_alike
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy, family_of
-from whet.anatomy.stored import conversion
+from whet.anatomy.stored import conversion, turned
 from whet.anatomy.surgery import UNITS, Cut, Kept, block_cuts, columns, fewest_experts, resized, unit_counts, zeroed
 from whet.anatomy.unknown import (
     kinds_of,
@@ -63,6 +63,7 @@ __all__ = [
     "stream",
     "task_in",
     "task_of",
+    "turned",
     "unit_counts",
     "why_alike",
     "why_not_packed",

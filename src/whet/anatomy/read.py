@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -39,9 +40,10 @@ def anatomy(
     found: dict[str, list[str]] = {}
     other: list[str] = []
     pattern = re.compile("(" + "|".join(re.escape(stack) for stack in family.stacks) + r")\.(\d+)\.")
+    end = _end(entries, counts)
     for stored, name in names.items():
         match = pattern.match(name)
-        if match and not name.endswith(family.computed):
+        if match and int(match[2]) < end and not name.endswith(family.computed):
             found.setdefault(match.group(), []).append(stored)
         else:
             other.append(stored)
@@ -147,6 +149,13 @@ def _counts(family: Family, config: Mapping[str, Any], source: str) -> list[Any]
             )
         counts.append(count)
     return counts
+
+
+def _end(config: Mapping[str, Any], counts: list[Any]) -> float:
+    """The number of the first block that belongs to no stack: of those that say a token more than the next one, which
+    DeepSeek V3 and GLM-4.5 have in their files and transformers does not build."""
+    more = config.get("num_nextn_predict_layers")
+    return counts[0] if isinstance(more, int) and more > 0 and isinstance(counts[0], int) else math.inf
 
 
 def _stored_as(names: Mapping[str, str], source: str) -> dict[str, str]:

@@ -86,7 +86,7 @@ def described(model: Any, stored: Collection[str] = (), entries: Mapping[str, An
     head = model.get_output_embeddings()
     more: dict[str, Any] = {}
     if entries is not None:
-        more = {"entries": entries, "leads": (place, place), "naming": naming(model)}
+        more = {"entries": entries, "leads": ("model", place), "naming": naming(model)}
     return Family(
         (type(model).__name__,),
         (),

@@ -47,6 +47,7 @@ from whet.checkpoint.manifest import (
 )
 from whet.checkpoint.no_model import REQUEST, RUN, refuse_unfinished
 from whet.checkpoint.rows import Rows, size_with, write_rows
+from whet.checkpoint.scaled import refuse_scaled
 from whet.checkpoint.verify import check_files
 from whet.checkpoint.vocab_map import VOCAB_MAP, VocabMap, gguf_entries, read_map, rows_between
 
@@ -100,6 +101,7 @@ __all__ = [
     "read_manifest",
     "read_map",
     "read_tensor",
+    "refuse_scaled",
     "refuse_unfinished",
     "replace",
     "rows_between",

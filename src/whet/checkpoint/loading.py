@@ -153,12 +153,17 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
 
 def _load_dense(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> PreTrainedModel:
     """What transformers makes of a folder. Raises UsageError where it would make up weights that no file holds."""
+    kind, decoded = model_class(checkpoint), None
+    if checkpoint.stored_in is not None:
+        kind = type(empty_model(checkpoint, dtype))
+        decoded = {name: checkpoint.read(name) for name in checkpoint.tensors}
     try:
         with quiet_transformers():
-            model, found = model_class(checkpoint).from_pretrained(
-                checkpoint.path,
+            model, found = kind.from_pretrained(
+                checkpoint.path if decoded is None else None,
                 config=config,
                 dtype=dtype,
+                state_dict=decoded,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -310,7 +315,7 @@ def size_on_disk(folder: str | Path) -> dict[str, int]:
     family = family_of(checkpoint.config, checkpoint.tensors)
     parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
     for name, info in checkpoint.tensors.items():
-        parts[_part_of(name, family)] += info.nbytes
+        parts[_part_of(name, family)] += info.on_disk
     files = {info.file for info in checkpoint.tensors.values()}
     if checkpoint.whet is not None and "adapter" in checkpoint.whet:
         files.add(adapter_file(checkpoint.path))

@@ -30,13 +30,16 @@ def write_index(out: Path, shards: Shards, stem: str) -> None:
 
 
 def write_config(out: Path, job: Job) -> None:
-    if job.storage.dense and NAMED not in job.original.config:
+    decoded = job.original.stored_in is not None
+    if job.storage.dense and NAMED not in job.original.config and not decoded:
         with atomic(out / "config.json") as temporary:
             shutil.copyfile(job.original.path / "config.json", temporary)
         return
     keeps = own_code(job.checkpoint.config) or per_layer(job.checkpoint.config)
     left = (NAMED,) if job.storage.dense else (NAMED, *(() if keeps else ("auto_map",)), "_name_or_path")
     config = {k: v for k, v in job.checkpoint.config.items() if k not in left}
+    if decoded:
+        config.setdefault("dtype", str(job.dtype).removeprefix("torch."))
     if job.storage.dense:
         write_json(out / "config.json", config)
         return

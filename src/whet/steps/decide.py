@@ -81,7 +81,7 @@ def decide(
         )
     method = _method(asked)
     place = resolve_device(device)
-    opened = open_original(model, method.target, turned=find_transform(asked.transform).stream)
+    opened = open_original(model, method.target, asked.dequantize, turned=find_transform(asked.transform).stream)
     parts, checkpoint = opened.parts, opened.checkpoint
     notes = no_file_yet(method.target)
     if not parts.family.known:

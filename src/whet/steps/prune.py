@@ -166,7 +166,7 @@ def decide_prune(
     """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`. Raises UsageError for what cannot
     be taken, with what can."""
     place = resolve_device(device)
-    opened = open_original(model, find_target("transformers"))
+    opened = open_original(model, find_target("transformers"), asked.dequantize)
     notes: list[Message] = []
     removal = _removal(asked, opened, notes)
     given = material

@@ -67,6 +67,8 @@ class Source:
     def __init__(self, checkpoint: Checkpoint, linears: Mapping[str, Mapping[str, Any]]) -> None:
         self.checkpoint, self.linears = checkpoint, linears
         self.tensors: dict[str, Stored] = {}
+        self._views: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {}
+        self._last: tuple[str, Tensor] | None = None
         lost: dict[str, list[str]] = {}
         check_stored(checkpoint, linears)
         for name, info in checkpoint.tensors.items():
@@ -95,10 +97,27 @@ class Source:
                 lost=listed(told, "; "),
             )
 
+    def view(self, name: str, of: str, change: Callable[[Tensor], Tensor]) -> str:
+        """Make what `change` makes of the tensor `of`, not a coded one, a tensor called `name`, which is returned."""
+        stored = self.tensors[of]
+        shape = tuple(change(torch.empty(stored.shape, device="meta")).shape)
+        self.tensors[name] = Stored(stored.type, shape, coded=False)
+        self._views[name] = of, change
+        return name
+
+    def read(self, name: str) -> Tensor:
+        """A tensor that is not coded, in its stored type."""
+        if name not in self._views:
+            return self.checkpoint.read(name)
+        of, change = self._views[name]
+        if self._last is None or self._last[0] != of:  # experts of a stack are asked for one after the other
+            self._last = of, self.checkpoint.read(of)
+        return change(self._last[1])
+
     def values(self, name: str) -> Tensor:
         """One tensor as float32, by the one definition of its weights."""
         if not self.tensors[name].coded:
-            return self.checkpoint.read(name).float()
+            return self.read(name).float()
         address = name.removesuffix(".weight")
         entry = {**self.linears[address], "decode": "float32"}
         parts = {part: self.checkpoint.read(f"{address}.{part}") for part in parts_of(entry)}
@@ -108,7 +127,7 @@ class Source:
         """One tensor as bytes of `kind`, uint8 `[..., bytes of a row]`; a coded one has its own kind only."""
         stored = self.tensors[name]
         if not stored.coded:
-            return float_rows(self.checkpoint.read(name), kind, name)
+            return float_rows(self.read(name).contiguous(), kind, name)
         address = name.removesuffix(".weight")
         entry = self.linears[address]
         codes = codes_of(self.checkpoint.read(f"{address}.weight_packed"), dict(entry), stored.shape[1])
