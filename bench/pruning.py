@@ -1,8 +1,9 @@
 """What pruning loses: KL a token on other text, by rule, share and repair; and what every skill keeps.
 
 The first table has every rule at every share as it was published (weights that stay are not moved) and with whet's
-repair: channels, then blocks, then whet's own choice among shapes (channels, heads and blocks together). Ratios are to
-the best published rule of that share. The second asks the embedded model's questions of whet's choice and of that rule.
+repair: channels, then blocks, then whet's own: the hidden width, and its choice among shapes (channels, heads and
+blocks together). Ratios are to the best published rule of that share (with ``--rules``, of those that are measured).
+The second asks the embedded model's questions of whet's choice and of that rule.
 
 Text that is calibrated on differs from draw to draw; what measures does not. Errors are over documents (or
 windows), of the mean over draws. Without ``--model`` it is the embedded model and its own text.
@@ -42,7 +43,12 @@ PUBLISHED = {
     "perplexity (BlockPruner)": ("layers", "perplexity"),
     "divergence (FinerCut)": ("layers", "divergence"),
 }
-OWN = {"OBS, channels": ("channels", "obs"), "whet's choice": (None, None)}
+OWN = {
+    "OBS, channels": ("channels", "obs"),
+    "hidden width (one rotation)": ("hidden", "pca"),
+    "all units, hidden too": ("layers,channels,heads,hidden", None),
+    "whet's choice": (None, None),
+}
 
 
 @dataclass
@@ -115,13 +121,13 @@ def main() -> None:
     rows: list[list[str]] = []
     best: dict[str, tuple[str | None, str | None]] = {}
     for share in args.shares:
-        rules = {**PUBLISHED, **OWN}
+        rules = {name: rule for name, rule in {**PUBLISHED, **OWN}.items() if not args.rules or name in args.rules}
         found = {
             name: [bench.measure(name, share, *rule, repair) for repair in (False, True)]
             for name, rule in rules.items()
         }
-        name = min(PUBLISHED, key=lambda rule: found[rule][0].mean)
-        best[share] = PUBLISHED[name]
+        name = min([rule for rule in PUBLISHED if rule in found] or found, key=lambda rule: found[rule][0].mean)
+        best[share] = rules[name]
         least = found[name][0].mean
         for rule, (raw, repaired) in found.items():
             removed = f"{raw.removed:.1%}"
@@ -160,6 +166,7 @@ def skills(bench: Bench, args: argparse.Namespace, best: dict[str, tuple[str | N
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shares", nargs="+", default=["16.7%", "33.3%"])
+    parser.add_argument("--rules", nargs="+", choices=[*PUBLISHED, *OWN], help="some of them; without it all")
     parser.add_argument("--model", help="a folder; without it the embedded model")
     parser.add_argument("--text", help="of --model: a file that is calibrated on")
     parser.add_argument("--held-out-text", help="of --model: a file that is measured on")

@@ -4,6 +4,8 @@ from whet.anatomy.families import FAMILIES, auto_class, task_in
 from whet.anatomy.family import AUTO, HEADLESS, Family, LinearName, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
+from whet.anatomy.narrow import factor as narrow_factor
+from whet.anatomy.narrow import narrowed_rest
 from whet.anatomy.read import anatomy, family_of
 from whet.anatomy.stored import conversion
 from whet.anatomy.surgery import UNITS, Cut, Kept, block_cuts, columns, fewest_experts, resized, unit_counts, zeroed
@@ -47,6 +49,8 @@ __all__ = [
     "kinds_of",
     "layer_counts",
     "linear_paths",
+    "narrow_factor",
+    "narrowed_rest",
     "needs_code",
     "own_code",
     "plain_name",

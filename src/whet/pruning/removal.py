@@ -18,7 +18,9 @@ BY_UNIT: dict[str, tuple[str, ...]] = {
     "channels": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS)),
     "heads": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS)),
     "experts": EXPERT_IMPORTANCES,
+    "hidden": ("pca",),
 }
+OFFERED = ("layers", "channels", "heads", "experts")  # where nothing is said; the others only when they are named
 BLIND = "magnitude"  # which needs no text
 PREDICTS_NOTHING = "influence"  # of blocks of a model that does not say what comes next
 

@@ -9,7 +9,6 @@ every block, and the blocks that stay when others go in turn.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
@@ -100,7 +99,7 @@ class Elastic(Trials):
             sizes.append(self._smaller(size, offered, gone, orders, stage))
             stage.reach(sum(min(TRIALS, len(by_size[done])) + 1 for done in list(by_size)[: len(sizes)]))
         return {
-            "amounts": asdict(whole),
+            "amounts": whole.record(),
             "layers": list(range(whole.layers)),
             "experts": {},
             "removed": 0.0,
@@ -142,11 +141,11 @@ class Elastic(Trials):
         return {
             "size": float(size),
             "share": 1 - self.removed(left, best, weights_of(self.job).total),
-            "amounts": asdict(best),
+            "amounts": best.record(),
             "layers": list(left),
             **self._measured(left, best, orders, self.judge),
             "kl_repaired": repaired,
-            "trials": [{**asdict(one), "kl": kl} for one, kl in tried.items()],
+            "trials": [{**one.record(), "kl": kl} for one, kl in tried.items()],
         }
 
     def _measured(
@@ -156,8 +155,9 @@ class Elastic(Trials):
         fewer = {unit: mine for unit, mine in orders.items() if getattr(amounts, unit) < self.counts[unit]}
         cutting = self.cutting(left, amounts, {}, fewer, repair)
         solve = first_of_all(self.solve, TRIAL_TOKENS) if repair else []
-        walk = self.walked(Cutter(cutting, len(solve)), solve, judge)
-        return agreement_at_end(walk, judge, len(solve), self.job)
+        cutter = Cutter(cutting, len(solve))
+        walk = self.walked(cutter, solve, judge)
+        return agreement_at_end(walk, judge, len(solve), *self.heads(walk, cutter, len(solve)))
 
     def cutting(
         self,

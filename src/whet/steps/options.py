@@ -27,8 +27,8 @@ SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4,
 DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
 SIZES = "90%, 80%, 70%, 60%, 50%"  # of the smaller models in an elastic folder
-UNITS = "layers, channels, heads, experts"
-CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency"
+UNITS = "layers, channels, heads, experts, hidden"
+CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency, pca"
 FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
 CHAT = "Records are conversations: apply the model's chat template"
 SKIP_BAD = "Leave out records of the text that cannot be read, and tell how many they were"
@@ -280,12 +280,14 @@ class Masks(Text):
 
 
 class Prune(Text):
-    """Take blocks, channels, heads or experts out altogether, or tokens; the model stays of its family."""
+    """Take blocks, channels, heads, experts or width out altogether, or tokens; the model stays of its family."""
 
     remove: Annotated[str | float | None, Shown(among="12.5%, 25%, 37.5%")] = Field(
         default=None, description="The share of the blocks' parameters to take: 25%, or 0.25"
     )
-    units: Annotated[str | None, Shown(default="all that the model has; of experts those alone", among=UNITS)] = Field(
+    units: Annotated[
+        str | None, Shown(default="all that the model has but hidden; of experts those alone", among=UNITS)
+    ] = Field(
         default=None, description=f"With remove or elastic: what may go, with commas between: {UNITS}; shapes are tried"
     )
     importance: Annotated[str | None, Shown(default="obs, divergence or reap", among=CHOSEN_BY)] = Field(

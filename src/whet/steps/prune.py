@@ -23,7 +23,7 @@ from whet.events import OnEvent, Way
 from whet.messages import Message
 from whet.paths import check_out
 from whet.pruning import Removal, parse_importance, parse_share, parse_sizes, parse_units
-from whet.pruning.removal import BLIND, PREDICTS_NOTHING, parse_names
+from whet.pruning.removal import BLIND, OFFERED, PREDICTS_NOTHING, parse_names
 from whet.steps.course import estimated_course
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
 from whet.steps.elastic import SORTED, Elastic, elastic_needs
@@ -182,9 +182,9 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
     possible = [unit for unit in UNITS if isinstance(counts[unit], int)]
     if asked.elastic:
         possible = [unit for unit in possible if unit == "layers" or unit in SORTED]
-        counts["experts"] = Message("experts are not sorted")
+        counts |= {"experts": Message("experts are not sorted"), "hidden": Message("a turned stream is not sorted")}
         _check_predicts(opened)
-    units = parse_units(asked.units, possible)
+    units = parse_units(asked.units, [unit for unit in possible if unit in OFFERED])
     if asked.units is not None and (missing := [unit for unit in units if unit not in possible]):
         raise UsageError(
             "{folder}: no {units} can be taken: {why}. What can: {possible}.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from whet.apply.cut import Cutter, Cutting
 from whet.apply.depth import blocks_to_take
 from whet.apply.experts import Routing
 from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.narrow import Narrow, fitted_head
 from whet.checkpoint import write_json
 from whet.events import OnEvent, Stage
 from whet.measure.divergence import score_tokens
@@ -30,6 +30,7 @@ from whet.steps.prune_shapes import (
     offered_shapes,
     weights_of,
 )
+from whet.steps.prune_turned import head_of, turned
 from whet.text import batches
 from whet.walk import Walk
 
@@ -48,6 +49,9 @@ class Trials:
         self.solve = batches(job.solve, BATCH_TOKENS) or [torch.arange(16)[None] % job.anatomy.embedding.shape[0]]
         self.judge = batches(job.verify, BATCH_TOKENS)
         self.table = self.checkpoint.read(self.parts.embedding.parameter)
+        self.turned: Job | None = None
+        if "hidden" in self.removal.units:
+            self.turned = turned(job, folder, self.solve, tell)
 
     def shape(self) -> dict[str, Any]:
         """Which blocks stay, how many of the other units, which experts, and what was tried to find out."""
@@ -68,12 +72,12 @@ class Trials:
         best = min(tried, key=lambda one: tried[one]) if tried else offered[0]
         left = self.left(gone, best)
         found = {
-            "amounts": asdict(best),
+            "amounts": best.record(),
             "layers": list(left),
             "order": gone,
             "experts": {str(index): list(routed[best.experts]) for index, routed in experts.items()},
             "removed": self.removed(left, best, weights.total),
-            "trials": [{**asdict(one), "kl": kl} for one, kl in tried.items()],
+            "trials": [{**one.record(), "kl": kl} for one, kl in tried.items()],
             "repair": self.removal.repair,
         }
         if judged and self.removal.repair:
@@ -91,7 +95,7 @@ class Trials:
             mine = next(iter(getattr(like, unit).values()), None)
             return {} if mine is None else dict.fromkeys(every, mine)
 
-        kept = Kept(tuple(left), alike("channels"), alike("heads"), alike("experts"))
+        kept = Kept(tuple(left), alike("channels"), alike("heads"), alike("experts"), like.hidden)
         sizes = self.checkpoint.shapes
         return 1 - sum(numbers(block_cuts(self.parts, self.built, sizes, kept, index), sizes) for index in left) / total
 
@@ -134,7 +138,23 @@ class Trials:
         """KL to the original of a model of that shape, on some of the verifying text."""
         solve, judge = first_of_all(self.solve, TRIAL_TOKENS), first_of_all(self.judge, TRIAL_TOKENS // 4)
         cutter = Cutter(self.cutting(self.left(gone, one), one, experts, {}, repair), len(solve))
-        return agreement_at_end(self.walked(cutter, solve, judge), judge, len(solve), self.job)["kl"]
+        walk = self.walked(cutter, solve, judge)
+        return agreement_at_end(walk, judge, len(solve), *self.heads(walk, cutter, len(solve)))["kl"]
+
+    def job_of(self, cutting: Cutting) -> Job:
+        """The job, about the model that `cutting` is of."""
+        if cutting.narrow is None:
+            return self.job
+        assert self.turned is not None
+        return self.turned
+
+    def heads(self, walk: Walk, cutter: Cutter, solving: int) -> tuple[Tensor, Tensor]:
+        """What gives logits of the original's final states, and of the smaller model's, at the end of a walk."""
+        narrow = cutter.cutting.narrow
+        head = head_of(self.job_of(cutter.cutting)).to(self.job.device).float()
+        if narrow is None:
+            return head, head
+        return head, fitted_head(walk, narrow, solving, head) if cutter.cutting.repair else narrow.read(head)
 
     def left(self, gone: Sequence[int], amounts: Amounts) -> tuple[int, ...]:
         """The blocks that stay."""
@@ -160,6 +180,9 @@ class Trials:
             for unit, number in (("channels", amounts.channels), ("heads", amounts.heads))
             if isinstance(count := self.counts[unit], int) and number < count
         }
+        narrow = None
+        if 0 < amounts.hidden < (width := self.parts.embedding.shape[1]):
+            narrow = Narrow(amounts.hidden, width, self.job.dtype)
         return Cutting(
             tuple(layers),
             fewer,
@@ -168,21 +191,19 @@ class Trials:
             self.job.dtype,
             {index: tuple(routed[amounts.experts]) for index, routed in experts.items()},
             orders,
+            narrow,
         )
 
     def walked(self, cutter: Cutter, solve: Sequence[Tensor], judge: Sequence[Tensor]) -> Walk:
         """A walk at its end, in which every block was cut; its batches are those of `solve`, then those of `judge`."""
-        walk = Walk(
-            self.checkpoint,
-            self.parts,
-            [*solve, *judge],
-            [],
-            self.table,
-            self.table,
-            self.job.device,
-            self.folder,
-            follow=True,
-        )
+        narrow = cutter.cutting.narrow
+        job = self.job_of(cutter.cutting)
+        table = lighter = self.table
+        if narrow is not None:
+            table = job.checkpoint.read(job.anatomy.embedding.parameter)
+            lighter = narrow.table(table)
+        batches = [*solve, *judge]
+        walk = Walk(job.checkpoint, job.anatomy, batches, [], table, lighter, self.job.device, self.folder, follow=True)
         walk.go(cutter)
         return walk
 
@@ -210,30 +231,39 @@ def climb(offered: Sequence[Amounts], loss: Callable[[Amounts], float]) -> dict[
 
 
 def beside(one: Amounts, offered: Sequence[Amounts]) -> list[Amounts]:
-    """The shapes next to one: with the next number of heads, either way, or of blocks."""
-    heads = sorted({other.heads for other in offered if other.layers == one.layers})
-    at = heads.index(one.heads)
-    beside = [(one.layers, number) for number in (*heads[max(0, at - 1) : at], *heads[at + 1 : at + 2])]
-    beside += [(layers, one.heads) for layers in (one.layers - 1, one.layers + 1)]
-    by_place = {(other.layers, other.heads): other for other in offered}
+    """The shapes next to one: with the next number of heads, either way, of blocks, or of the stream's directions."""
+    heads = sorted({other.heads for other in offered if other.layers == one.layers and other.hidden == one.hidden})
+    beside = [(one.layers, number, one.hidden) for number in _around(heads, one.heads)]
+    beside += [(layers, one.heads, one.hidden) for layers in (one.layers - 1, one.layers + 1)]
+    hidden = sorted({other.hidden for other in offered if other.layers == one.layers and other.heads == one.heads})
+    beside += [(one.layers, one.heads, number) for number in _around(hidden, one.hidden)]
+    by_place = {(other.layers, other.heads, other.hidden): other for other in offered}
     return [by_place[place] for place in beside if place in by_place]
 
 
-def agreement_at_end(walk: Walk, judge: Sequence[Tensor], first: int, job: Job) -> dict[str, float]:
-    """`_agreement` on the batches from number `first` on, at the end of a walk."""
-    head = job.checkpoint.read((job.anatomy.head or job.anatomy.embedding).parameter).to(job.device).float()
-    return agreement(walk, judge, walk.pairs(range(first, first + len(judge))), head)
+def _around(numbers: Sequence[int], one: int) -> list[int]:
+    at = numbers.index(one)
+    return [*numbers[max(0, at - 1) : at], *numbers[at + 1 : at + 2]]
+
+
+def agreement_at_end(
+    walk: Walk, judge: Sequence[Tensor], first: int, head: Tensor, lighter: Tensor
+) -> dict[str, float]:
+    """`agreement` on the batches from number `first` on, at the end of a walk."""
+    return agreement(walk, judge, walk.pairs(range(first, first + len(judge))), head, lighter)
 
 
 def agreement(
-    walk: Walk, judge: Sequence[Tensor], pairs: Iterable[tuple[Tensor, Tensor]], head: Tensor
+    walk: Walk, judge: Sequence[Tensor], pairs: Iterable[tuple[Tensor, Tensor]], head: Tensor, lighter: Tensor
 ) -> dict[str, float]:
-    """`kl` (original ‖ smaller, nats a token) and `top1`, the share of positions with the same first choice."""
+    """`kl` (original ‖ smaller, nats a token) and `top1`, the share of positions with the same first choice. head,
+    lighter: the tables of both that give logits of final states."""
     total = same = 0.0
     count = 0
     for batch, (before, after) in zip(judge, pairs, strict=True):
         for row in range(len(batch)):
-            first, second = (walk.skeleton.next_logits(one[row], head) for one in (before, after))
+            first = walk.skeleton.next_logits(before[row], head)
+            second = walk.skeleton.next_logits(after[row], lighter)
             kl, agree, _, _ = score_tokens(first, second, batch[row, 1:][None])
             total, same, count = total + kl.double().sum().item(), same + agree.sum().item(), count + kl.numel()
     return {"kl": total / count, "top1": same / count}
