@@ -134,7 +134,7 @@ def test_a_block_that_does_nothing_goes_first_and_repair_halves_the_loss(tmp_pat
         model.model.layers[1].self_attn.o_proj.weight.zero_()
         model.model.layers[1].mlp.down_proj.weight.zero_()
     model.save_pretrained(original)
-    for importance in ("divergence", "influence"):
+    for importance in ("divergence", "influence", "evolution"):
         out = tmp_path / importance
         made = prune(original, out, units="layers", remove=1 / 3, importance=importance, repair=False, **TEXT)
         assert made["kept"]["layers"] == [0, 2] and made["kl"] < 1e-9
@@ -178,6 +178,19 @@ def test_of_16_bits_what_is_written_is_what_was_computed(tmp_path, tied):
     assert Checkpoint(tmp_path / "out").dtype == Checkpoint(original).dtype
     assert made["check"]["before against after"] < 1e-4
     assert any("the head is stored apart" in str(note) for note in made["notes"]) == tied
+
+
+def test_channels_and_heads_are_chosen_by_gradients(tmp_path, originals):
+    made = prune(originals("llama"), tmp_path / "out", units="channels,heads", importance="taylor", remove=0.3, **TEXT)
+    stock(tmp_path / "out")
+    assert all(
+        list(kept) == sorted(kept) for unit in made["kept"].values() if isinstance(unit, dict) for kept in unit.values()
+    )
+    with pytest.raises(UsageError, match="follows gradients"):
+        bert = originals("bert", architecture="AutoModelForMaskedLM")
+        prune(bert, tmp_path / "no", units="channels", importance="taylor", remove=0.2, **TEXT)
+    made = prune(originals("llama"), tmp_path / "sorted", elastic=True, importance="taylor", sizes="80%", **TEXT)
+    assert made["elastic"]["sorted"]["channels"] == "taylor"
 
 
 def test_shapes_are_tried_and_the_best_is_taken(tmp_path, originals):

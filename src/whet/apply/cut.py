@@ -114,12 +114,13 @@ class Cutter:
                 continue
             if order is not None and not self.cutting.repair:  # nothing has to be known of its inputs
                 kept[unit] = tuple(order[:keep])
-                weights[reader.address] = zeroed(w, kept[unit], count)
+                w = zeroed(w, kept[unit], count)
+                weights[reader.address] = w if narrow is None else narrow.added(w)
                 continue
             solve, judge = before.regressions(reader, weights, self.solving)
             mine = list(order or range(count))[:keep]
             if order is None and keep < count:
-                mine = best_units(self.cutting.importance[unit], w, solve.h, count, keep)
+                mine = best_units(self.cutting.importance[unit], w, solve.h, count, keep, self.cutting.repair)
             if order is not None or keep < count:
                 kept[unit] = tuple(mine)
             if self.cutting.repair:

@@ -8,10 +8,14 @@ from pathlib import Path
 from torch import Tensor
 
 from whet.anatomy import Anatomy
+from whet.apply.evolution import GENERATIONS, refined
 from whet.checkpoint import Checkpoint
 from whet.events import OnEvent, Stage
 from whet.measure.divergence import score_tokens
 from whet.walk.omit import BASE, Omissions
+
+EVOLUTION = "evolution"
+_PART = 4  # of so many batches one is what most of the offspring are judged on
 
 
 def blocks_to_take(
@@ -23,13 +27,15 @@ def blocks_to_take(
     device: str,
     folder: Path | None,
     on_event: OnEvent,
+    seed: int = 0,
 ) -> list[int]:
     """`count` blocks in the order in which they are taken.
 
     `divergence`: one after another, each time the one without which the model's predictions differ least from the
     original's (KL; FinerCut, Zhang et al. 2024, arXiv 2405.18218, for whole blocks). `perplexity`: without which the
     text is predicted best (BlockPruner, Zhong et al. 2024, arXiv 2406.10594). `influence`: all at once, those whose
-    output is most like their input, by cosine (ShortGPT, Men et al. 2024, arXiv 2403.03853).
+    output is most like their input, by cosine (ShortGPT, Men et al. 2024, arXiv 2403.03853). `evolution`: those of
+    `divergence`, refined by swaps (`whet.apply.evolution`), with `seed`.
     """
     omissions = Omissions(checkpoint, parts, batches, device, folder)
     if importance == "influence":
@@ -47,7 +53,17 @@ def blocks_to_take(
             losses[index] = _loss(omissions, batches, original, states, head, importance)
         gone.append(min(left, key=lambda index: losses[index]))
         rounds.reach(len(gone) * len(parts.blocks))
-    return gone
+    if importance != EVOLUTION:
+        return gone
+    part = Omissions(checkpoint, parts, batches[: max(1, len(batches) // _PART)], device, folder)
+    stage = Stage(on_event, "depth", GENERATIONS)
+
+    def loss(one: frozenset[int], whole: bool) -> float:
+        some = omissions if whole else part
+        states = _finals(some.go(sorted(one), ())[BASE], len(some.batches))
+        return _loss(some, some.batches, original[: len(some.batches)], states, head, "divergence")
+
+    return refined(gone, len(parts.blocks), loss, seed, stage.step)
 
 
 def _finals(end: Callable[[int], Tensor], count: int) -> list[Tensor]:
@@ -68,7 +84,7 @@ def _loss(
         for row in range(len(batch)):
             first, second = (omissions.skeleton.next_logits(one[row], head) for one in (before, after))
             kl, _, _, surprise = score_tokens(first, second, batch[row, 1:][None])
-            each = kl if importance == "divergence" else surprise
+            each = surprise if importance == "perplexity" else kl
             total, count = total + each.double().sum().item(), count + each.numel()
     return total / count
 

@@ -137,6 +137,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stays.channels": ("{count} channels a block", "블록마다 채널 {count}개"),
     "stays.heads": ("{count} key and value heads a block", "블록마다 키·값 헤드 {count}개"),
     "stays.experts": ("{count} experts a block", "블록마다 전문가 {count}개"),
+    "stays.hidden": ("{count} directions of the residual stream", "잔차 스트림의 방향 {count}개"),
     "tokens.kept": ("{count} of {of} tokens stay.", "토큰 {of}개 중 {count}개가 남습니다."),
     "lengths": ("How many tokens texts become", "텍스트의 토큰 수"),
     "planned": ("Nothing was written. The run would take:", "아무것도 만들지 않았습니다. 실행에 필요한 것:"),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
-from whet.cli.compress import made, plan
+from whet.cli.compress import ITEMS, made, plan
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, Out, Trust, takes, trusted
 from whet.cli.phrases import say, sentence
@@ -36,10 +36,14 @@ def run(
     """Write a smaller copy of MODEL to OUT, without some blocks, channels, heads, experts or tokens."""
     folder = resolve(model)
     trusted(folder, trust_remote_code)
-    check_material(options["text"])
+    check_material(options["text"], options["skills"])
     tokens = options["vocab"] is not None or options["keep_languages"] is not None
     if options["text"] is None and is_starter(folder) and not tokens:
         options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
+        if options["protect"] is not None and options["skills"] is None:
+            from whet import starter
+
+            options["skills"] = starter.skills("verify", ITEMS, options["seed"])
     with Console(as_json, resume=out) as console:
         result = whet.prune(folder, out, **options, dry_run=dry_run, on_event=console.on_event)
         if tokens:
@@ -66,9 +70,9 @@ def _sizes(console: Console, result: dict[str, Any], out: Any) -> None:
 
 def _what(result: dict[str, Any]) -> str:
     """How many of each unit stay."""
-    kept = {"layers": len(result["kept"]["layers"])}
-    kept |= {unit: len(next(iter(result["kept"][unit].values()))) for unit in result["kept"] if unit != "layers"}
-    return ", ".join(say(f"stays.{unit}", count=count) for unit, count in kept.items())
+    amounts = {"layers": result["amounts"]["layers"]}
+    amounts |= {unit: result["amounts"][unit] for unit in result["kept"]}
+    return ", ".join(say(f"stays.{unit}", count=count) for unit, count in amounts.items())
 
 
 def _fewer_tokens(console: Console, result: dict[str, Any]) -> None:

@@ -11,12 +11,13 @@ from whet.errors import UsageError, did_you_mean
 from whet.pruning.channels import CHANNEL_IMPORTANCES, OBS
 from whet.pruning.experts import EXPERT_IMPORTANCES
 
-LAYER_IMPORTANCES = ("divergence", "perplexity", "influence")
+LAYER_IMPORTANCES = ("divergence", "perplexity", "influence", "evolution")
+TAYLOR = "taylor"  # which takes a walk in reverse
 # By unit, what can score it; the first is taken where nothing is said.
 BY_UNIT: dict[str, tuple[str, ...]] = {
     "layers": LAYER_IMPORTANCES,
-    "channels": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS)),
-    "heads": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS)),
+    "channels": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS), TAYLOR),
+    "heads": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS), TAYLOR),
     "experts": EXPERT_IMPORTANCES,
     "hidden": ("pca",),
 }

@@ -114,14 +114,16 @@ class Elastic(Trials):
 
     def _sorted(self, units: Sequence[str]) -> dict[str, dict[int, list[int]]]:
         """By unit and block all of them, those that are worth most first."""
+        by_gradients = {unit: dict(found) for unit, found in self.taylor().items() if unit in units}
+        units = [unit for unit in units if unit not in by_gradients]
         if not units:
-            return {}
+            return by_gradients  # type: ignore[return-value]
         stage = Stage(self.tell, "sort", len(self.parts.blocks))
         counts = {unit: count for unit in units if isinstance(count := self.counts[unit], int)}
         sorter = Sorter(counts, self.removal.importance, stage.step)
         walk = Walk(self.checkpoint, self.parts, self.solve, [], self.table, self.table, self.job.device, self.folder)
         walk.go(sorter)
-        return sorter.orders
+        return {**sorter.orders, **by_gradients}  # type: ignore[dict-item]
 
     def _smaller(
         self, size: Fraction, offered: Sequence[Amounts], gone: Sequence[int], orders: Orders, stage: Stage

@@ -23,7 +23,7 @@ from whet.events import OnEvent, Way
 from whet.messages import Message
 from whet.paths import check_out
 from whet.pruning import Removal, parse_importance, parse_share, parse_sizes, parse_units
-from whet.pruning.removal import BLIND, OFFERED, PREDICTS_NOTHING, parse_names
+from whet.pruning.removal import BLIND, OFFERED, PREDICTS_NOTHING, TAYLOR, parse_names
 from whet.steps.course import estimated_course
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
 from whet.steps.elastic import SORTED, Elastic, elastic_needs
@@ -31,11 +31,13 @@ from whet.steps.elastic_card import elastic_card
 from whet.steps.material import Material, about_text, read_material, with_text
 from whet.steps.options import SIZES, Prune
 from whet.steps.original import Original, about_original, open_original
+from whet.steps.protect import about_protected, protected
 from whet.steps.prune_shapes import built, needs_of, offered_shapes
 from whet.steps.pruned import carried_out
 from whet.steps.request import Request, with_texts
 from whet.steps.vocabulary import cut_vocabulary, resume_vocabulary
 from whet.targets import find_target
+from whet.walk import not_followed
 
 # Experts of a block below which, and the share of them above which, taking some is known to cost much.
 _FEW, _MANY = 64, Fraction(1, 4)
@@ -161,7 +163,9 @@ def decide_prune(
         material = read_material(
             asked, opened.checkpoint, opened.parts, seed, needed=not removal.blind, instead=instead
         )
-    notes += about_original(opened, asked.window, material)
+    if given is None and asked.protect is not None:
+        material = protected(material, parse_names(asked.protect), asked.skills, opened.checkpoint, seed)
+    notes += about_original(opened, asked.window, material) + about_protected(material)
     if given is None:
         notes += about_text(asked, material, opened.parts, solved=removal.repair or bool(removal.sizes))
     job = dense_job(opened, "prune", place, seed, material, compute, notes=tuple(notes), removal=removal)
@@ -212,6 +216,13 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
                 instead=PREDICTS_NOTHING,
             )
         importance["layers"] = PREDICTS_NOTHING
+    if TAYLOR in importance.values() and (why := not_followed(parts)) is not None:
+        raise UsageError(
+            "Importance {name} follows gradients, which {folder} does not allow: {why}. Give another.",
+            name=TAYLOR,
+            folder=opened.checkpoint.path,
+            why=why,
+        )
     if asked.elastic:
         return Removal(Fraction(0), units, importance, asked.repair, parse_sizes(asked.sizes or SIZES))
     share, experts = parse_share(asked.remove or 0, "row").share, counts["experts"]

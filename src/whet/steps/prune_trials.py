@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Kept, block_cuts, unit_counts
+from whet.anatomy.surgery import READERS
 from whet.apply.cut import Cutter, Cutting
 from whet.apply.depth import blocks_to_take
 from whet.apply.experts import Routing
 from whet.apply.job import BATCH_TOKENS, Job
 from whet.apply.narrow import Narrow, fitted_head
+from whet.apply.taylor import Taylor
 from whet.checkpoint import write_json
 from whet.events import OnEvent, Stage
 from whet.measure.divergence import score_tokens
 from whet.pruning import Amounts
+from whet.pruning.removal import TAYLOR
 from whet.steps.prune_shapes import (
     DEPTH_TOKENS,
     TRIAL_TOKENS,
@@ -32,9 +35,10 @@ from whet.steps.prune_shapes import (
 )
 from whet.steps.prune_turned import head_of, turned
 from whet.text import batches
-from whet.walk import Walk
+from whet.walk import GradientWalk, Sample, Walk
 
-SHAPE = "shape.json"
+SHAPE, ORDERS = "shape.json", "taylor.json"
+GRADIENT_TOKENS = 8192  # that gradients are summed on
 Orders = Mapping[str, Mapping[int, Sequence[int]]]
 
 
@@ -103,7 +107,15 @@ class Trials:
         some = first_of_all([*self.judge, *self.solve], DEPTH_TOKENS)
         importance = self.removal.importance["layers"]
         return blocks_to_take(
-            importance, self.checkpoint, self.parts, some, count, self.job.device, self.folder, self.tell
+            importance,
+            self.checkpoint,
+            self.parts,
+            some,
+            count,
+            self.job.device,
+            self.folder,
+            self.tell,
+            int(self.job.seed),
         )
 
     def _experts(self, offered: Sequence[Amounts]) -> dict[int, dict[int, tuple[int, ...]]]:
@@ -180,6 +192,7 @@ class Trials:
             for unit, number in (("channels", amounts.channels), ("heads", amounts.heads))
             if isinstance(count := self.counts[unit], int) and number < count
         }
+        orders = orders or self._by_gradients(fewer)
         narrow = None
         if 0 < amounts.hidden < (width := self.parts.embedding.shape[1]):
             narrow = Narrow(amounts.hidden, width, self.job.dtype)
@@ -193,6 +206,31 @@ class Trials:
             orders,
             narrow,
         )
+
+    def _by_gradients(self, fewer: Mapping[str, tuple[int, int]]) -> Orders:
+        """The units that stay first, of those whose importance is by gradients."""
+        return {
+            unit: {i: [*sorted(mine[: fewer[unit][0]]), *mine[fewer[unit][0] :]] for i, mine in found.items()}
+            for unit, found in self.taylor().items()
+            if unit in fewer
+        }
+
+    def taylor(self) -> Orders:
+        """By unit and block all of them, those that are worth most by gradients first, of units chosen so."""
+        units = [unit for unit in READERS if self.removal.importance.get(unit) == TAYLOR and unit in self.removal.units]
+        if not units:
+            return {}
+        file = self.folder / ORDERS
+        if not file.is_file():
+            some = first_of_all(self.solve, GRADIENT_TOKENS)
+            visitor = Taylor({unit: count for unit in units if isinstance(count := self.counts[unit], int)})
+            walk = GradientWalk(
+                self.checkpoint, self.parts, self.job.device, folder=self.folder, seed=int(self.job.seed)
+            )
+            walk.go([Sample.of_text(batch) for batch in some], visitor, walk.stage(1, self.tell))
+            write_json(file, visitor.orders())
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {unit: {int(index): mine for index, mine in by_block.items()} for unit, by_block in found.items()}
 
     def walked(self, cutter: Cutter, solve: Sequence[Tensor], judge: Sequence[Tensor]) -> Walk:
         """A walk at its end, in which every block was cut; its batches are those of `solve`, then those of `judge`."""
