@@ -58,6 +58,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stage.verify": ("verifying on text", "텍스트로 검증하는 중"),
     "stage.marginal": ("measuring what each part loses", "부분별 손실 측정하는 중"),
     "stage.depth": ("choosing blocks", "뺄 블록을 고르는 중"),
+    "stage.turn": ("finding the stream's directions", "잔차 스트림의 방향 찾는 중"),
     "stage.shape": ("trying shapes", "모양을 시험하는 중"),
     "stage.sort": ("sorting channels and heads", "채널과 헤드를 중요도순으로 정렬하는 중"),
     "stage.prune": ("pruning", "가지치기하는 중"),

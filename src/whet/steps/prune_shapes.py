@@ -14,11 +14,13 @@ from whet.checkpoint import differing_shape, model_config
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.pruning import Amounts, Weights, shapes
+from whet.pruning.removal import TAYLOR
 from whet.steps.rates import multiplications_per_second
 
 TRIALS = 8  # shapes that are tried at the most
 DEPTH_TOKENS = 8192  # on which every candidate for going is measured
 TRIAL_TOKENS = 32768  # that a shape is tried on
+GRADIENT_TOKENS = 8192  # that gradients are summed on
 _BASE_MEMORY = 700 * 2**20
 WRITE = 2e-8  # seconds a weight that is written
 
@@ -74,6 +76,8 @@ def needs_of(job: Job) -> dict[str, Any]:
         stages["depth"] = walk * min(tokens, DEPTH_TOKENS) * deepest * weights.whole.layers / 2
     if len(offered) > 1:
         stages["shape"] = 4 * walk * min(tokens, TRIAL_TOKENS) * min(len(offered), TRIALS)
+    if TAYLOR in job.removal.importance.values():
+        stages["score"] = 3 * walk * min(tokens, GRADIENT_TOKENS)
     if "hidden" in job.removal.units:
         stages["turn"] = walk * tokens
     stages["prune"] = 6 * walk * tokens + WRITE * weights.total + 12 * widest**3 * weights.whole.layers / rate

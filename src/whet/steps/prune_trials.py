@@ -25,6 +25,7 @@ from whet.pruning import Amounts
 from whet.pruning.removal import TAYLOR
 from whet.steps.prune_shapes import (
     DEPTH_TOKENS,
+    GRADIENT_TOKENS,
     TRIAL_TOKENS,
     TRIALS,
     built,
@@ -38,7 +39,6 @@ from whet.text import batches
 from whet.walk import GradientWalk, Sample, Walk
 
 SHAPE, ORDERS = "shape.json", "taylor.json"
-GRADIENT_TOKENS = 8192  # that gradients are summed on
 Orders = Mapping[str, Mapping[int, Sequence[int]]]
 
 
