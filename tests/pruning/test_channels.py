@@ -88,17 +88,3 @@ def test_no_set_of_the_size_is_much_better_than_the_one_obs_finds():
     w, h = problem(4, 8)
     best = min(refit_loss(w, h, list(kept)) for kept in itertools.combinations(range(8), 5))
     assert refit_loss(w, h, best_units("obs", w, h, 8, 5)) <= 1.5 * best
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_obs_of_weights_that_are_not_moved_takes_what_loses_least_together(size):
-    w, h = problem()
-    count, gone = 12 // size, []
-    for keep in range(count - 1, 0, -1):
-
-        def loss(unit):
-            at = [c for u in (*gone, unit) for c in range(u * size, (u + 1) * size)]
-            return float((w[:, at].double() @ h[at][:, at].double() * w[:, at].double()).sum())
-
-        gone.append(min((unit for unit in range(count) if unit not in gone), key=loss))
-        assert best_units("obs", w, h, count, keep, moved=False) == sorted(set(range(count)) - set(gone))

@@ -120,7 +120,7 @@ class Cutter:
             solve, judge = before.regressions(reader, weights, self.solving)
             mine = list(order or range(count))[:keep]
             if order is None and keep < count:
-                mine = best_units(self.cutting.importance[unit], w, solve.h, count, keep, self.cutting.repair)
+                mine = best_units(self.cutting.importance[unit], w, solve.h, count, keep)
             if order is not None or keep < count:
                 kept[unit] = tuple(mine)
             if self.cutting.repair:
