@@ -1,8 +1,9 @@
 """What pruning loses: KL a token on other text, by rule, share and repair; and what every skill keeps.
 
 The first table has every rule at every share as it was published (weights that stay are not moved) and with whet's
-repair: channels, then blocks, then whet's own choice among shapes (channels, heads and blocks together). Ratios are to
-the best published rule of that share. The second asks the embedded model's questions of whet's choice and of that rule.
+repair: channels, then blocks, then whet's own: the hidden width, and its choice among shapes (channels, heads and
+blocks together). Ratios are to the best published rule of that share (with ``--rules``, of those that are measured).
+The second asks the embedded model's questions of whet's choice and of that rule.
 
 Text that is calibrated on differs from draw to draw; what measures does not. Errors are over documents (or
 windows), of the mean over draws. Without ``--model`` it is the embedded model and its own text.
@@ -29,6 +30,7 @@ import whet
 from evaluation import cut, table, window_scores
 from whet import starter
 from whet.checkpoint import load_model
+from whet.cli.compress import ITEMS
 from whet.cli.starter import calibration
 
 WINDOW = 256
@@ -42,7 +44,12 @@ PUBLISHED = {
     "perplexity (BlockPruner)": ("layers", "perplexity"),
     "divergence (FinerCut)": ("layers", "divergence"),
 }
-OWN = {"OBS, channels": ("channels", "obs"), "whet's choice": (None, None)}
+OWN = {
+    "OBS, channels": ("channels", "obs"),
+    "hidden width (one rotation)": ("hidden", "pca"),
+    "all units, hidden too": ("layers,channels,heads,hidden", None),
+    "whet's choice": (None, None),
+}
 
 
 @dataclass
@@ -88,10 +95,20 @@ class Bench:
         text = calibration(samples, draw) if self.args.model is None else self.args.text
         return {"text": text, "samples": samples, "window": WINDOW, "seed": draw, "device": "cpu"}
 
-    def prune(self, draw: int, share: str, units: str | None, importance: str | None, repair: bool) -> dict[str, Any]:
-        """One pruned folder."""
+    def prune(
+        self,
+        draw: int,
+        share: str,
+        units: str | None,
+        importance: str | None,
+        repair: bool,
+        protect: str | None = None,
+    ) -> dict[str, Any]:
+        """One pruned folder. protect: skills of the embedded model's questions that decide, or languages."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        asked = {"remove": share, "units": units, "importance": importance, "repair": repair}
+        asked: dict[str, Any] = {"remove": share, "units": units, "importance": importance, "repair": repair}
+        if protect is not None:
+            asked |= {"protect": protect, "skills": starter.skills("verify", ITEMS, draw)}
         return whet.prune(self.model, self.folder, **asked, **self.text(draw))
 
     def measure(self, name: str, share: str, units: str | None, importance: str | None, repair: bool) -> Measured:
@@ -115,13 +132,13 @@ def main() -> None:
     rows: list[list[str]] = []
     best: dict[str, tuple[str | None, str | None]] = {}
     for share in args.shares:
-        rules = {**PUBLISHED, **OWN}
+        rules = {name: rule for name, rule in {**PUBLISHED, **OWN}.items() if not args.rules or name in args.rules}
         found = {
             name: [bench.measure(name, share, *rule, repair) for repair in (False, True)]
             for name, rule in rules.items()
         }
-        name = min(PUBLISHED, key=lambda rule: found[rule][0].mean)
-        best[share] = PUBLISHED[name]
+        name = min([rule for rule in PUBLISHED if rule in found] or found, key=lambda rule: found[rule][0].mean)
+        best[share] = rules[name]
         least = found[name][0].mean
         for rule, (raw, repaired) in found.items():
             removed = f"{raw.removed:.1%}"
@@ -136,16 +153,21 @@ def main() -> None:
 
 
 def skills(bench: Bench, args: argparse.Namespace, best: dict[str, tuple[str | None, str | None]]) -> str:
-    """What every skill keeps, of whet's choice with repair and of the best published rule without."""
+    """What every skill keeps, of whet's choice with repair and of the best published rule without; or of channels, with
+    skills protected and without."""
     asked = starter.skills("report", args.questions, args.seed)
     text = starter.held_out(args.seed, args.held_out)
     rows = []
     for share in args.shares:
-        for name, rule, repair in (
-            ("best published", best[share], False),
-            ("whet's choice", OWN["whet's choice"], True),
-        ):
-            bench.prune(args.seed, share, *rule, repair)
+        contenders = [
+            ("best published", best[share], False, None),
+            ("whet's choice", OWN["whet's choice"], True, None),
+        ]
+        if args.protect is not None:
+            rule = OWN["OBS, channels"]
+            contenders = [("channels", rule, True, None), (f"{args.protect} protected", rule, True, args.protect)]
+        for name, rule, repair, protect in contenders:
+            bench.prune(args.seed, share, *rule, repair, protect)
             found = whet.compare(
                 bench.model, bench.folder, text=text, skills=asked, windows=64, window=WINDOW, device="cpu", speed=False
             )
@@ -160,6 +182,7 @@ def skills(bench: Bench, args: argparse.Namespace, best: dict[str, tuple[str | N
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shares", nargs="+", default=["16.7%", "33.3%"])
+    parser.add_argument("--rules", nargs="+", choices=[*PUBLISHED, *OWN], help="some of them; without it all")
     parser.add_argument("--model", help="a folder; without it the embedded model")
     parser.add_argument("--text", help="of --model: a file that is calibrated on")
     parser.add_argument("--held-out-text", help="of --model: a file that is measured on")
@@ -167,6 +190,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=128, help="windows to calibrate on")
     parser.add_argument("--held-out", type=int, default=150, help="documents, or windows, to measure on")
     parser.add_argument("--questions", type=int, default=200, help="a skill; 0 asks none")
+    parser.add_argument("--protect", help="compare skills with these protected and without, in place of the rules")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", default="bench-out/pruning")

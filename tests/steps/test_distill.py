@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -12,7 +11,7 @@ import torch
 
 import models
 from covering import some
-from killing import Ticks, counted, killed
+from killing import Ticks, counted, hashes, killed
 from whet import compress, distill, masks, prune, resume, run
 from whet.checkpoint import Checkpoint, load_model, load_tokenizer
 from whet.errors import UsageError
@@ -122,10 +121,6 @@ def test_tokens_at_once_change_nothing_but_memory(tmp_path, pair):
 
 
 # -- stopped and gone on with ---------------------------------------------------------------------------------------
-
-
-def hashes(folder):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
 def work(pair, out):

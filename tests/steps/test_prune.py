@@ -31,7 +31,7 @@ DOCUMENTS = models.documents(40, 20)
 TEXT = {"text": DOCUMENTS, "samples": 8, "window": 20}
 TOKENS = torch.randint(2, 264, (2, 24), generator=torch.Generator().manual_seed(0))
 CAUSAL = [name for name, row in FAMILIES.items() if task_in({"model_type": name}) == "causal"]
-SHARES = {"layers": 1 / 3, "channels": 0.2, "heads": 0.15, "experts": 0.2}
+SHARES = {"layers": 1 / 3, "channels": 0.2, "heads": 0.15, "experts": 0.2, "hidden": 0.5}
 # What cannot be taken, by family and unit, and a word of why.
 NO_HEADS = ("olmo2", "olmo3", "stablelm", "falcon", "gpt2", "gpt_neox", "opt")
 SPARSE = ("mixtral", "qwen2_moe", "qwen3_moe")
@@ -54,6 +54,8 @@ def refused(family, unit):
         return family not in SPARSE
     if unit == "channels":
         return family in SPARSE
+    if unit == "hidden":
+        return FAMILIES[family].still is not None or family in SPARSE
     return unit == "heads" and family in NO_HEADS
 
 
@@ -84,8 +86,11 @@ def test_a_family_without_some_of_a_unit_loads_in_stock_transformers(tmp_path, o
     numbers = [sum(p.numel() for p in one.parameters()) for one in (before, model)]
     assert numbers[1] < numbers[0]
     assert made["check"]["loaded"] == "whole" and made["kl"] >= 0
-    blocks = sum(p.numel() for name, p in before.named_parameters() if ".layers." in name or ".h." in name)
-    assert (numbers[0] - numbers[1]) / blocks == pytest.approx(made["removed"], abs=1e-6)
+    blocks = [
+        sum(p.numel() for name, p in one.named_parameters() if ".layers." in name or ".h." in name)
+        for one in (before, model)
+    ]
+    assert 1 - blocks[1] / blocks[0] == pytest.approx(made["removed"], abs=1e-6)
     with torch.no_grad():
         logits, cached = outputs(model, TOKENS), cached_outputs(model, TOKENS)
     assert torch.isfinite(logits).all() and torch.allclose(cached[:, -1], logits[:, -1], atol=1e-4)
@@ -128,7 +133,7 @@ def test_a_block_that_does_nothing_goes_first_and_repair_halves_the_loss(tmp_pat
         model.model.layers[1].self_attn.o_proj.weight.zero_()
         model.model.layers[1].mlp.down_proj.weight.zero_()
     model.save_pretrained(original)
-    for importance in ("divergence", "influence"):
+    for importance in ("divergence", "influence", "evolution"):
         out = tmp_path / importance
         made = prune(original, out, units="layers", remove=1 / 3, importance=importance, repair=False, **TEXT)
         assert made["kept"]["layers"] == [0, 2] and made["kl"] < 1e-9
@@ -137,6 +142,54 @@ def test_a_block_that_does_nothing_goes_first_and_repair_halves_the_loss(tmp_pat
         for repair in (True, False)
     }
     assert lost[True] < 0.5 * lost[False]
+
+
+def test_a_stream_in_a_subspace_gets_narrower_and_nothing_changes(tmp_path):
+    """What blocks and embedding write has half the directions; another basis and weights of norms hide it. The stored
+    type has 16 bits, and the head is tied."""
+    original = models.make(tmp_path / "m", "qwen3", blocks=2)
+    model = AutoModelForCausalLM.from_pretrained(original)
+    width = model.config.hidden_size
+    basis = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(0)))[0][:, : width // 2]
+    with torch.no_grad():
+        for name, w in model.named_parameters():
+            if "norm" in name:
+                w.mul_(torch.rand(w.shape, generator=torch.Generator().manual_seed(1)) + 0.5)
+            elif "embed" in name:
+                w.copy_(w @ basis @ basis.T)
+            elif "o_proj" in name or "down_proj" in name:
+                w.copy_(basis @ basis.T @ w)
+    model.save_pretrained(original)
+    for repair in (True, False):
+        made = prune(original, tmp_path / f"r{repair}", units="hidden", remove=0.5, repair=repair, **TEXT)
+        assert made["amounts"]["hidden"] == width // 2 == made["kept"]["hidden"]
+        assert made["kl"] < 1e-6
+        with torch.no_grad():
+            before, after = outputs(model, TOKENS), outputs(stock(tmp_path / f"r{repair}"), TOKENS)
+        assert torch.allclose(before, after, atol=2e-3)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_of_16_bits_what_is_written_is_what_was_computed(tmp_path, tied):
+    original = models.make(tmp_path / "m", "llama", blocks=2, dtype=torch.bfloat16, tied=tied)
+    made = prune(original, tmp_path / "out", units="channels,hidden", remove=0.6, **TEXT)
+    assert made["amounts"]["hidden"] < Checkpoint(original).config["hidden_size"]
+    assert Checkpoint(tmp_path / "out").dtype == Checkpoint(original).dtype
+    assert made["check"]["before against after"] < 1e-4
+    assert any("the head is stored apart" in str(note) for note in made["notes"]) == tied
+
+
+def test_channels_and_heads_are_chosen_by_gradients(tmp_path, originals):
+    made = prune(originals("llama"), tmp_path / "out", units="channels,heads", importance="taylor", remove=0.3, **TEXT)
+    stock(tmp_path / "out")
+    assert all(
+        list(kept) == sorted(kept) for unit in made["kept"].values() if isinstance(unit, dict) for kept in unit.values()
+    )
+    with pytest.raises(UsageError, match="follows gradients"):
+        bert = originals("bert", architecture="AutoModelForMaskedLM")
+        prune(bert, tmp_path / "no", units="channels", importance="taylor", remove=0.2, **TEXT)
+    made = prune(originals("llama"), tmp_path / "sorted", elastic=True, importance="taylor", sizes="80%", **TEXT)
+    assert made["elastic"]["sorted"]["channels"] == "taylor"
 
 
 def test_shapes_are_tried_and_the_best_is_taken(tmp_path, originals):
@@ -161,8 +214,9 @@ def test_without_text_the_largest_weights_stay_as_they_are(tmp_path, originals):
 # -- what comes after it --------------------------------------------------------------------------------------------
 
 
-def test_the_next_step_quantizes_it_and_the_lineage_has_both(tmp_path, originals):
-    prune(originals("llama"), tmp_path / "pruned", remove=0.3, **TEXT)
+@pytest.mark.parametrize("units", [None, "channels,hidden"])
+def test_the_next_step_quantizes_it_and_the_lineage_has_both(tmp_path, originals, units):
+    prune(originals("llama"), tmp_path / "pruned", units=units, remove=0.3 if units is None else 0.6, **TEXT)
     compress(tmp_path / "pruned", tmp_path / "out", scheme="Q8_0", target="llama.cpp", folder=True, **TEXT)
     manifest = json.loads((tmp_path / "out" / "whet.json").read_text())
     assert [entry["step"] for entry in manifest["lineage"]] == ["prune", "quantize"]
@@ -171,7 +225,7 @@ def test_the_next_step_quantizes_it_and_the_lineage_has_both(tmp_path, originals
     assert "pruned by whet" in about and "from_pretrained" in about
 
 
-@pytest.mark.parametrize("unit", ["layers", "channels", "heads"])
+@pytest.mark.parametrize("unit", ["layers", "channels", "heads", "hidden"])
 def test_llama_cpp_runs_it(tmp_path, originals, unit):
     pytest.importorskip("llama_cpp")
     from whet.engines.llamacpp import open_gguf
@@ -228,27 +282,32 @@ def test_in_a_recipe_a_gate_halves_it(tmp_path, originals):
 # -- stopped and gone on with ---------------------------------------------------------------------------------------
 
 
-def work(original, out):
-    prune(original, out, remove=0.35, **TEXT)
+def work(original, out, units):
+    prune(original, out, remove=0.55, units=units, **TEXT)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(originals, tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    moments = counted(lambda: work(originals("phi3"), out))
-    return hashes(out), moments
+    @functools.cache
+    def made(units):
+        out = tmp_path_factory.mktemp("undisturbed") / "out"
+        moments = counted(lambda: work(originals("phi3"), out, units))
+        return hashes(out), moments
+
+    return made
 
 
 @pytest.mark.parametrize("part", some(range(8), 2))
-def test_killed_and_resumed_the_bytes_are_the_same(tmp_path, originals, undisturbed, part):
-    expected, count = undisturbed
+@pytest.mark.parametrize("units", ["layers,channels,heads", "channels,hidden"])
+def test_killed_and_resumed_the_bytes_are_the_same(tmp_path, originals, undisturbed, units, part):
+    expected, count = undisturbed(units)
     at = int(count * (part + random.Random(part).random()) / 8) + 1
     out = tmp_path / "out"
-    killed(lambda: work(originals("phi3"), out), lambda: Ticks(at))
+    killed(lambda: work(originals("phi3"), out, units), lambda: Ticks(at))
     if (out / ".whet" / "request.json").exists():
         resume(out)
     elif not (out / "whet.json").exists():
-        work(originals("phi3"), out)
+        work(originals("phi3"), out, units)
     assert hashes(out) == expected
 
 
@@ -263,7 +322,8 @@ REFUSED = [
     ({"units": ","}, ["units is empty"]),
     ({"importance": "wandaa"}, ["wandaa", "Did you mean wanda?"]),
     ({"units": "layers", "importance": "wanda"}, ["wanda", "channels, heads", "divergence"]),
-    ({"units": "experts"}, ["no experts", "What can: layers, channels, heads"]),
+    ({"units": "hidden", "remove": "10%"}, ["The nearest share that can go"]),
+    ({"units": "experts"}, ["no experts", "What can: layers, channels, heads, hidden"]),
     ({"units": "heads", "remove": "60%"}, ["60.0%", "The nearest share that can go"]),
     ({"units": "layers", "remove": "4%"}, ["4.0%", "The nearest share that can go"]),
 ]

@@ -5,6 +5,8 @@ from whet.anatomy.family import AUTO, HEADLESS, Family, LinearName, architecture
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
 from whet.anatomy.layers import BLOCK_CONFIGS, MODULE, config_of, entries, per_layer, why_alike
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
+from whet.anatomy.narrow import factor as narrow_factor
+from whet.anatomy.narrow import narrowed_rest
 from whet.anatomy.read import anatomy, family_of
 from whet.anatomy.stored import conversion, turned
 from whet.anatomy.surgery import UNITS, Cut, Kept, block_cuts, columns, fewest_experts, resized, unit_counts, zeroed
@@ -52,6 +54,8 @@ __all__ = [
     "kinds_of",
     "layer_counts",
     "linear_paths",
+    "narrow_factor",
+    "narrowed_rest",
     "needs_code",
     "own_code",
     "per_layer",

@@ -4,7 +4,9 @@ Units are whole blocks (`layers`), the channels of a feed-forward (`channels`: a
 key and value heads with the query heads that read them (`heads`), and experts with their rows of the router
 (`experts`). Where every block keeps as many of each, what is left is a shape that config.json can say and that any
 runtime of the family loads. Where they do not, as where a block loses a whole sub-block (all of its heads, which is its
-attention, or all of its channels, its feed-forward), config.json has entries for each block (`anatomy.layers`).
+attention, or all of its channels, its feed-forward), config.json has entries for each block (`anatomy.layers`). Of a
+model whose residual stream is turned (`whet.transforms.turned`) the stream gets narrower too (`hidden`): its first
+directions stay (`whet.anatomy.narrow`).
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from torch import Tensor
 from whet.anatomy.family import architecture_of
 from whet.anatomy.layers import SKIP, SKIPPED, SUB_BLOCKS, entries, per_layer
 from whet.anatomy.model import Anatomy, Linear
+from whet.anatomy.narrow import WIDTH, narrowed_block, narrowed_rest, why_not_narrowed
 from whet.messages import Message
 
-UNITS = ("layers", "channels", "heads", "experts")
+UNITS = ("layers", "channels", "heads", "experts", "hidden")
+HIDDEN = "hidden"  # which is no unit of a block
 PARTS = {"attention": "heads", "ffn": "channels"}  # sub-blocks, and the unit of which they are all
 READERS = {"channels": "down", "heads": "o"}  # role of the linear whose columns are units
-_GIVERS = {"channels": ("gate", "up"), "heads": ("q", "k", "v", "qkv")}  # roles of those whose rows are
+GIVERS = {"channels": ("gate", "up"), "heads": ("q", "k", "v", "qkv")}  # roles of those whose rows are
 # Entries of config.json with a value for every block, and with numbers of blocks.
 _PER_BLOCK = ("layer_types", "mlp_layer_types", "no_rope_layers")
 _NUMBERS = "mlp_only_layers"
@@ -34,6 +38,7 @@ _QUERIES, _KEYS, _HEAD = "num_attention_heads", "num_key_value_heads", "head_dim
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _CHOSEN = "num_experts_per_tok"
 _NO_WIDTH = 1  # of a feed-forward, which none has
+_TIED = "tie_word_embeddings"
 
 Places = dict[str, list[tuple[int, Tensor]]]  # by stored name: dimensions, and the numbers along them that stay
 
@@ -43,22 +48,24 @@ class Kept:
     """What stays of a model, by the original's numbers, ascending.
 
     layers: blocks. channels, heads, experts: by block; a block that is not among them keeps all of that unit, and one
-    without any channel or head loses the sub-block.
+    without any channel or head loses the sub-block. hidden: how many directions of a turned residual stream, the first
+    ones; None: it is not turned, and stays.
     """
 
     layers: tuple[int, ...]
     channels: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     heads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     experts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    hidden: int | None = None
 
     def record(self) -> dict[str, Any]:
         """As JSON: only what is not whole, of the blocks that stay."""
         found: dict[str, Any] = {"layers": list(self.layers)}
-        for unit in UNITS[1:]:
+        for unit in ("channels", "heads", "experts"):
             mine = {str(i): list(numbers) for i, numbers in sorted(getattr(self, unit).items()) if i in self.layers}
             if mine:
                 found[unit] = mine
-        return found
+        return found if self.hidden is None else found | {HIDDEN: self.hidden}
 
     def numbers(self, unit: str, whole: int) -> list[int]:
         """How many of a unit, of which there were `whole`, each block keeps."""
@@ -69,16 +76,26 @@ class Kept:
 @dataclass(frozen=True)
 class Cut:
     """Where a tensor of the smaller model comes from: `stored` in the original, and of its dimensions those that lose
-    something, each with the numbers that stay."""
+    something, each with the numbers that stay; and a factor of all of it."""
 
     stored: str
     places: tuple[tuple[int, Tensor], ...] = ()
+    factor: float = 1.0
 
     def of(self, tensor: Tensor) -> Tensor:
         """What stays of the original's tensor."""
         for dimension, numbers in self.places:
             tensor = tensor.index_select(dimension, numbers)
-        return tensor.contiguous()
+        return tensor.contiguous() if self.factor == 1.0 else tensor.contiguous() * self.factor
+
+    def back(self, tensor: Tensor, shape: Sequence[int]) -> Tensor:
+        """A tensor of the original's `shape`, float32, of which `tensor` is what stays; what went is 0."""
+        found = tensor.float() / self.factor
+        for dimension, numbers in reversed(self.places):
+            wider = list(found.shape)
+            wider[dimension] = shape[dimension]
+            found = found.new_zeros(wider).index_copy_(dimension, numbers, found)
+        return found
 
     def shape(self, before: Sequence[int]) -> tuple[int, ...]:
         """The shape that stays of `before`."""
@@ -106,6 +123,7 @@ def unit_counts(parts: Anatomy, config: Mapping[str, Any]) -> dict[str, int | Me
         found[unit] = _count(parts, config, unit, reader)
     experts = {len({x.held.expert for x in linears if x.held.expert is not None}) for linears in parts.blocks} - {0}
     found["experts"] = experts.pop() if len(experts) == 1 else Message("its blocks have no experts")
+    found[HIDDEN] = why_not_narrowed(parts, config) or parts.embedding.shape[1]
     return found
 
 
@@ -121,7 +139,7 @@ def _count(parts: Anatomy, config: Mapping[str, Any], unit: str, reader: str) ->
     if unit == "channels":
         return width
     count = config.get(_KEYS) or config.get(_QUERIES)
-    givers = [x for linears in parts.blocks for x in linears if x.role in _GIVERS[unit]]
+    givers = [x for linears in parts.blocks for x in linears if x.role in GIVERS[unit]]
     if (
         _QUERIES not in config
         or not isinstance(count, int)
@@ -161,6 +179,8 @@ def resized(
     original's tensors.
     """
     cuts = {name: Cut(name) for name in parts.other_tensors if name != parts.dropped}
+    if kept.hidden is not None:
+        cuts |= {name: Cut(name, *found) for name, found in narrowed_rest(parts, kept.hidden).items()}
     counts = unit_counts(parts, built)
     for index in kept.layers:
         cuts |= _cuts(parts, counts, shapes, kept, index)
@@ -183,7 +203,12 @@ def _cuts(
 ) -> dict[str, Cut]:
     places, names = _block(parts, index, kept, counts, shapes)
     new = kept.layers.index(index)
-    return {_numbered(parts, names[stored], index, new): Cut(stored, tuple(found)) for stored, found in places.items()}
+    narrowed = {} if kept.hidden is None else narrowed_block(parts, index, kept.hidden)
+    cuts = {}
+    for stored, found in places.items():
+        more, factor = narrowed.get(stored, ((), 1.0))
+        cuts[_numbered(parts, names[stored], index, new)] = Cut(stored, (*found, *more), factor)
+    return cuts
 
 
 def _block(
@@ -208,7 +233,7 @@ def _block(
             continue
         for linear in (x for x in linears if x.role == reader):
             places[linear.parameter].append((0 if linear.transposed else 1, columns(mine, count, linear.shape[1])))
-        for parameter in dict.fromkeys(x.parameter for x in linears if x.role in _GIVERS[unit]):
+        for parameter in dict.fromkeys(x.parameter for x in linears if x.role in GIVERS[unit]):
             together = sorted((x for x in linears if x.parameter == parameter), key=_start)
             numbers = torch.cat([_rows(x, unit, mine, count) + _start(x) for x in together])
             places[parameter].append((1 if together[0].transposed else 0, numbers))
@@ -231,7 +256,7 @@ def _start(linear: Linear) -> int:
 
 def _rows(linear: Linear, unit: str, kept: Sequence[int], count: int) -> Tensor:
     """Which rows of a linear stay; one of another unit, in the same tensor, keeps all."""
-    whole = linear.role not in _GIVERS[unit]
+    whole = linear.role not in GIVERS[unit]
     return torch.arange(linear.shape[0]) if whole else columns(kept, count, linear.shape[0])
 
 
@@ -277,9 +302,11 @@ def _config(parts: Anatomy, config: Mapping[str, Any], built: Mapping[str, Any],
     numbers = {unit: kept.numbers(unit, counts[unit]) for unit in READERS if unit in counts}
     alike = {unit: len(set(mine)) == 1 and mine[0] > 0 for unit, mine in numbers.items()}
     first = kept.layers[0]
-    if kept.heads:
+    if kept.heads or kept.hidden is not None:
         reader = next(x for x in parts.blocks[first] if x.role == READERS["heads"])
         made[_HEAD] = reader.shape[1] // built[_QUERIES]
+    if kept.hidden is not None:
+        made |= {WIDTH: kept.hidden, _TIED: False}
     if not all(alike.values()):
         return _unlike(parts, made, built, numbers)
     if first in kept.channels:

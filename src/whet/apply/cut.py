@@ -8,19 +8,18 @@ them lost, whole blocks among it.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from whet.anatomy import Kept, Linear, columns, zeroed
-from whet.anatomy.surgery import READERS
+from whet.anatomy.surgery import GIVERS, READERS
+from whet.apply.narrow import Narrow, Readers, heard
 from whet.pruning.channels import best_units
 from whet.pruning.least_squares import Regression, refitted
 from whet.walk import BlockStep
-from whet.walk.skeleton import hooked
 
 _TINY = 1e-12
 _ADDS = 1e-3  # of what a linear gives, how much may not arrive on the stream before it counts as not added to it
@@ -32,7 +31,7 @@ class Cutting:
     by unit and block how many stay, of blocks that lose some; with 0 the sub-block goes. experts: by block those that
     stay. importance: by unit, by what it is chosen. repair: whether what stays makes up for what goes. dtype: the type
     that weights are stored in. orders: by unit and block in what order they stay, the first ones, where that was found
-    before."""
+    before. narrow: what stays of the residual stream, where it is turned."""
 
     layers: tuple[int, ...]
     counts: Mapping[str, int]
@@ -42,6 +41,7 @@ class Cutting:
     dtype: torch.dtype
     experts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     orders: Mapping[str, Mapping[int, Sequence[int]]] = field(default_factory=dict)
+    narrow: Narrow | None = None
 
     def amount(self, unit: str, index: int) -> int | None:
         """How many of a unit stay in a block; None: all of them."""
@@ -74,7 +74,9 @@ class Cutter:
 
     def chosen(self) -> Kept:
         """What stays, once every block was visited."""
-        return Kept(self.cutting.layers, self.kept["channels"], self.kept["heads"], self.cutting.experts)
+        narrow = self.cutting.narrow
+        hidden = None if narrow is None else narrow.kept
+        return Kept(self.cutting.layers, self.kept["channels"], self.kept["heads"], self.cutting.experts, hidden)
 
     def visit(self, step: BlockStep) -> Mapping[str, Tensor] | None:
         """Cuts a block."""
@@ -93,20 +95,33 @@ class Cutter:
         kept: dict[str, tuple[int, ...]] = {}
         weights: dict[str, Tensor] = {}
         ridges: dict[str, float | None] = {}
-        before = _Before(step, self.cutting)
+        before, narrow = _Before(step, self.cutting), self.cutting.narrow
+        stream = None if narrow is None else Readers(step, narrow, self.solving, self.cutting.repair)
         for unit in ("heads", "channels"):
+            if stream is not None:
+                fitted, moved = stream.fit(GIVERS[unit], weights)
+                weights |= fitted
+                ridges |= moved
             readers = [x for x in step.linears if x.role == READERS[unit]]
             order = self.cutting.orders.get(unit, {}).get(step.index)
             amount = self.cutting.amount(unit, step.index)
-            if not readers or not (amount is not None or order is not None or self.cutting.repair):
+            if not readers or not (
+                amount is not None or order is not None or self.cutting.repair or narrow is not None
+            ):
                 continue
             (reader,) = readers
             w = step.weight(reader).clone()
+            if narrow is not None:
+                w[narrow.kept :] = 0
             count = 1 if amount is None and order is None else self.cutting.counts[unit]
             keep = count if amount is None else amount
+            if narrow is not None and keep == count and not self.cutting.repair:
+                weights[reader.address] = narrow.added(w)
+                continue
             if keep == 0 or (order is not None and not self.cutting.repair):  # nothing has to be known of its inputs
                 kept[unit] = tuple(order or ())[:keep]
-                weights[reader.address] = zeroed(w, kept[unit], count)
+                w = zeroed(w, kept[unit], count)
+                weights[reader.address] = w if narrow is None else narrow.added(w)
                 continue
             last = unit == "channels" or self.cutting.amount("channels", step.index) == 0
             solve, judge = before.regressions(reader, weights, self.solving, last)
@@ -121,7 +136,8 @@ class Cutter:
             else:
                 weights[reader.address] = zeroed(w, mine, count)
             # what is written is what the blocks behind are given
-            weights[reader.address] = weights[reader.address].to(self.cutting.dtype).float()
+            w = weights[reader.address]
+            weights[reader.address] = w.to(self.cutting.dtype).float() if narrow is None else narrow.added(w)
         return Done(kept, weights, ridges)
 
 
@@ -131,6 +147,7 @@ class _Before:
 
     def __init__(self, step: BlockStep, cutting: Cutting) -> None:
         self.step, self.repair, self.layers = step, cutting.repair, cutting.layers
+        self.stays = None if cutting.narrow is None else cutting.narrow.kept
         self.followed = False
 
     def regressions(
@@ -146,7 +163,7 @@ class _Before:
         found = []
         for batches in (range(solving), range(solving, count)):
             found.append(self._moments(reader, weights, batches, last) if len(batches) else None)
-        if not last:
+        if not last and self.stays is None:  # of a narrower stream, what reads it next is fitted to the original's
             self._follow(count)
         assert found[0] is not None
         return found[0], found[1]
@@ -172,14 +189,16 @@ class _Before:
         c = torch.zeros(w.shape, device=w.device)
         power, tokens, scale = 0.0, 0, None
         for batch in batches:
-            with _heard(step, reader) as heard:
+            with heard(step, reader) as inputs:
                 without = step.forward(inside, batch)
-            x = heard[0]
+            x = inputs[0]
             if self.repair and scale is None:
                 scale = self._scale(reader, inside, batch, without, x, w)
             if self.repair and scale:
                 aim = step.walk.original[batch] if last else self._original(silent, reader, batch)
                 missing = ((aim - without) / scale).reshape(-1, len(w))
+                if self.stays is not None:
+                    missing[:, self.stays :] = 0
                 # blocks read the stream through a norm, so what counts of a token is its share of the stream's length
                 length = aim.reshape(-1, len(w)).square().mean(1, keepdim=True).clamp_min(_TINY).rsqrt()
                 x, missing = x * length, missing * length
@@ -211,16 +230,3 @@ class _Before:
         scale = (added * given).sum().item() / power if power else 0.0
         off = (added - scale * given).square().sum().item()
         return scale if scale and off <= _ADDS**2 * added.square().sum().item() else 0.0
-
-
-@contextlib.contextmanager
-def _heard(step: BlockStep, reader: Linear) -> Iterator[list[Tensor]]:
-    """Inputs `[tokens, in]` of a linear, float32, of the forward that runs inside."""
-    heard: list[Tensor] = []
-
-    def hook(_module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
-        heard.append(args[0].reshape(-1, args[0].shape[-1]).float())
-
-    name = reader.held.parameter.removeprefix(step.prefix).rpartition(".")[0]
-    with hooked([step.module.get_submodule(name).register_forward_pre_hook(hook)]):
-        yield heard

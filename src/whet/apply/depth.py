@@ -9,9 +9,13 @@ from torch import Tensor
 
 from whet.anatomy import Anatomy
 from whet.apply.agreement import agreement
+from whet.apply.evolution import GENERATIONS, refined
 from whet.checkpoint import Checkpoint
 from whet.events import OnEvent, Stage
 from whet.walk.omit import BASE, Omissions
+
+EVOLUTION = "evolution"
+_PART = 4  # of so many batches one is what most of the offspring are judged on
 
 
 def blocks_to_take(
@@ -23,13 +27,15 @@ def blocks_to_take(
     device: str,
     folder: Path | None,
     on_event: OnEvent,
+    seed: int = 0,
 ) -> list[int]:
     """`count` blocks in the order in which they are taken.
 
     `divergence`: one after another, each time the one without which the model's predictions differ least from the
     original's (KL; FinerCut, Zhang et al. 2024, arXiv 2405.18218, for whole blocks). `perplexity`: without which the
     text is predicted best (BlockPruner, Zhong et al. 2024, arXiv 2406.10594). `influence`: all at once, those whose
-    output is most like their input, by cosine (ShortGPT, Men et al. 2024, arXiv 2403.03853).
+    output is most like their input, by cosine (ShortGPT, Men et al. 2024, arXiv 2403.03853). `evolution`: those of
+    `divergence`, refined by swaps (`whet.apply.evolution`), with `seed`.
     """
     omissions = Omissions(checkpoint, parts, batches, device, folder)
     if importance == "influence":
@@ -48,7 +54,18 @@ def blocks_to_take(
             losses[index] = found.kl if importance == "divergence" else found.surprise
         gone.append(min(left, key=lambda index: losses[index]))
         rounds.reach(len(gone) * len(parts.blocks))
-    return gone
+    if importance != EVOLUTION:
+        return gone
+    part = Omissions(checkpoint, parts, batches[: max(1, len(batches) // _PART)], device, folder)
+    stage = Stage(on_event, "depth", GENERATIONS)
+
+    def loss(one: frozenset[int], whole: bool) -> float:
+        some = omissions if whole else part
+        states = finals(some.go(sorted(one), {})[BASE], len(some.batches))
+        pairs = zip(original[: len(some.batches)], states, strict=True)
+        return agreement(some.skeleton, some.batches, pairs, head, head).kl
+
+    return refined(gone, len(parts.blocks), loss, seed, stage.step)
 
 
 def finals(end: Callable[[int], Tensor], count: int) -> list[Tensor]:

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 import whet
-from whet.cli.compress import made, plan
+from whet.cli.compress import ITEMS, made, plan
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, Out, Trust, takes
 from whet.cli.phrases import say, sentence
-from whet.cli.starter import prepared
+from whet.cli.starter import is_starter, prepared
 from whet.cli.tables import Sheet, by_part, elastic, needs
 from whet.report.numbers import written_size
 from whet.steps.verbs import PruneVerb
@@ -35,6 +35,10 @@ def run(
     """Write a smaller copy of MODEL to OUT, without some blocks, channels, heads, experts or tokens."""
     tokens = options["vocab"] is not None or options["keep_languages"] is not None
     folder = prepared(model, trust_remote_code, options, reads=not tokens)
+    if is_starter(folder) and options["protect"] is not None and options["skills"] is None and not tokens:
+        from whet import starter
+
+        options["skills"] = starter.skills("verify", ITEMS, options["seed"])
     with Console(as_json, resume=out) as console:
         result = whet.prune(folder, out, **options, dry_run=dry_run, on_event=console.on_event)
         if tokens:
@@ -64,6 +68,9 @@ def _what(result: dict[str, Any]) -> str:
     told = [say("stays.layers", count=len(result["kept"]["layers"]))]
     for unit, by_block in result["kept"].items():
         if unit == "layers":
+            continue
+        if unit == "hidden":
+            told.append(say("stays.hidden", count=by_block))
             continue
         counts = sorted({len(mine) for mine in by_block.values()} - {0})
         if counts:

@@ -12,16 +12,19 @@ from whet.pruning.amounts import Amounts
 from whet.pruning.channels import CHANNEL_IMPORTANCES, OBS
 from whet.pruning.experts import EXPERT_IMPORTANCES
 
-LAYER_IMPORTANCES = ("divergence", "perplexity", "influence")
+LAYER_IMPORTANCES = ("divergence", "perplexity", "influence", "evolution")
+TAYLOR = "taylor"  # which takes a walk in reverse
 # By unit, what can score it; the first is taken where nothing is said.
 BY_UNIT: dict[str, tuple[str, ...]] = {
     "layers": LAYER_IMPORTANCES,
-    "channels": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS)),
-    "heads": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS)),
+    "channels": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS), TAYLOR),
+    "heads": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS), TAYLOR),
     "attention": LAYER_IMPORTANCES[:1],
     "ffn": LAYER_IMPORTANCES[:1],
     "experts": EXPERT_IMPORTANCES,
+    "hidden": ("pca",),
 }
+OFFERED = ("layers", "channels", "heads", "experts")  # where nothing is said; the others only when they are named
 SUB_BLOCKS = ("attention", "ffn")  # which blocks lose one by one
 UNIFORM, FREE = SHAPES = ("uniform", "free")  # whether all blocks keep as much, or each what it is worth
 BLIND = "magnitude"  # which needs no text

@@ -9,7 +9,6 @@ every block, and the blocks that stay when others go in turn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
@@ -24,7 +23,7 @@ from whet.messages import Message
 from whet.pruning import Amounts, shapes
 from whet.report.numbers import written_size
 from whet.steps.prune_shapes import DEPTH_TOKENS, TRIAL_TOKENS, TRIALS, WRITE, fault, memory_of, weights_of, whole_of
-from whet.steps.prune_trials import Orders, Trials, agreement_at_end, climb, first_of_all
+from whet.steps.prune_trials import Orders, Trials, climb, first_of_all
 from whet.steps.rates import multiplications_per_second
 
 SORTED = ("channels", "heads")
@@ -98,7 +97,7 @@ class Elastic(Trials):
             sizes.append(self._smaller(size, offered, gone, orders, stage))
             stage.reach(sum(min(TRIALS, len(by_size[done])) + 1 for done in list(by_size)[: len(sizes)]))
         return {
-            "amounts": asdict(whole),
+            "amounts": whole.record(),
             "layers": list(range(whole.layers)),
             "experts": {},
             "removed": 0.0,
@@ -129,11 +128,11 @@ class Elastic(Trials):
         return {
             "size": float(size),
             "share": 1 - self.removed(left, best, weights_of(self.job).total),
-            "amounts": asdict(best),
+            "amounts": best.record(),
             "layers": list(left),
             **self._measured(left, best, orders, self.judge),
             "kl_repaired": repaired,
-            "trials": [{**asdict(one), "kl": kl} for one, kl in tried.items()],
+            "trials": [{**one.record(), "kl": kl} for one, kl in tried.items()],
         }
 
     def _measured(
@@ -143,8 +142,7 @@ class Elastic(Trials):
         fewer = {unit: mine for unit, mine in orders.items() if getattr(amounts, unit) < self.counts[unit]}
         cutting = self.cutting(left, self.alike(amounts), repair, orders=fewer)
         solve = first_of_all(self.solve, TRIAL_TOKENS) if repair else []
-        walk = self.walked(Cutter(cutting, len(solve)), solve, judge)
-        return agreement_at_end(walk, judge, len(solve), self.job)
+        return self.loss_of(Cutter(cutting, len(solve)), solve, judge)
 
     def proving(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """One batch to prove the sorted model by: nothing is calibrated any more, and it loses nothing."""

@@ -16,7 +16,7 @@ from whet.errors import UsageError
 from whet.events import Stage
 from whet.pruning.allocation import ROUNDS, Allocation, Amounts, by_unit, layers_left
 from whet.steps.prune_shapes import TRIAL_TOKENS, WRITE, built, memory_of, numbers, weights_of
-from whet.steps.prune_trials import Trials, agreement_at_end, first_of_all
+from whet.steps.prune_trials import Trials, first_of_all
 from whet.steps.rates import multiplications_per_second
 
 SWEEP_TOKENS = 2048  # on which every move is measured
@@ -138,4 +138,4 @@ class Free(Trials):
         """KL to the original on some of the verifying text."""
         solve, judge = first_of_all(self.solve, TRIAL_TOKENS), first_of_all(self.judge, TRIAL_TOKENS // 4)
         cutter = Cutter(self.planned({**shape, "repair": repair}), len(solve))
-        return agreement_at_end(self.walked(cutter, solve, judge), judge, len(solve), self.job)["kl"]
+        return self.loss_of(cutter, solve, judge)["kl"]

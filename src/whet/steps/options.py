@@ -36,9 +36,10 @@ SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4,
 DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
 SIZES = "90%, 80%, 70%, 60%, 50%"  # of the smaller models in an elastic folder
-UNITS = "layers, channels, heads, attention, ffn, experts"
+UNITS = "layers, channels, heads, attention, ffn, experts, hidden"
 SHAPES = "uniform, free"
-CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency"
+CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, taylor, divergence, perplexity, influence, evolution, reap, "
+CHOSEN_BY += "frequency, pca"
 
 
 class Budget(Options):
@@ -214,12 +215,12 @@ class Masks(Opening, Text):
 
 
 class Prune(Opening, Text):
-    """Take blocks, channels, heads or experts out altogether, or tokens; the model stays of its family."""
+    """Take blocks, channels, heads, experts or width out altogether, or tokens; the model stays of its family."""
 
     remove: Annotated[str | float | None, Shown(among="12.5%, 25%, 37.5%")] = Field(
         default=None, description="The share of the blocks' parameters to take: 25%, or 0.25"
     )
-    units: Annotated[str | None, Shown(default="all that the model has; of experts those alone", among=UNITS)] = Field(
+    units: Annotated[str | None, Shown(default="all but hidden; of experts those alone", among=UNITS)] = Field(
         default=None, description=f"With remove or elastic: what may go, with commas between: {UNITS}; shapes are tried"
     )
     importance: Annotated[str | None, Shown(default="obs, divergence or reap", among=CHOSEN_BY)] = Field(
@@ -240,6 +241,10 @@ class Prune(Opening, Text):
     sizes: Annotated[str | None, Shown(default="90% to 50%, in steps of 10%", among=SIZES)] = Field(
         default=None, description="With elastic: sizes to find shapes for, in shares of the blocks' parameters: 80%,60%"
     )
+    protect: str | None = Field(
+        default=None, description="Skills of the questions, and languages, that count as much as all other text"
+    )
+    skills: Source | None = Field(default=None, description="With protect: a .jsonl file of questions with answers")
     vocab: Source | None = Field(
         default=None, description="Take tokens instead: those stay that occur in this text, a file or a folder"
     )
@@ -263,7 +268,9 @@ class Prune(Opening, Text):
             )
         if self.sizes is not None and not self.elastic:
             raise UsageError("sizes goes with elastic, which finds the smaller models in a folder. Leave it out.")
-        given = [name for name in ("units", "importance", "text") if getattr(self, name) is not None]
+        if self.skills is not None and self.protect is None:
+            raise UsageError("skills are the questions of what protect names. Give it too, or leave them out.")
+        given = [name for name in ("units", "importance", "text", "protect") if getattr(self, name) is not None]
         if self.of_tokens and given:
             raise UsageError(
                 "{given} goes with remove: tokens are chosen by vocab and keep_languages. Leave it out.", given=given[0]

@@ -24,7 +24,16 @@ from whet.events import OnEvent, Way
 from whet.messages import Message
 from whet.paths import check_out
 from whet.pruning import BY_UNIT, Removal, parse_importance, parse_share, parse_sizes, parse_units
-from whet.pruning.removal import BLIND, LAYER_IMPORTANCES, PREDICTS_NOTHING, SUB_BLOCKS, parse_names, parse_shapes
+from whet.pruning.removal import (
+    BLIND,
+    LAYER_IMPORTANCES,
+    OFFERED,
+    PREDICTS_NOTHING,
+    SUB_BLOCKS,
+    TAYLOR,
+    parse_names,
+    parse_shapes,
+)
 from whet.steps.course import estimated_course
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
 from whet.steps.elastic import SORTED, Elastic, elastic_needs
@@ -33,12 +42,14 @@ from whet.steps.free import Free, check_free, free_needs
 from whet.steps.material import Material, about_text, read_material, with_text
 from whet.steps.options import SIZES, Prune
 from whet.steps.original import Original, about_original, open_original
+from whet.steps.protect import about_protected, protected
 from whet.steps.prune_shapes import built, needs_of, offered_shapes
 from whet.steps.prune_trials import Trials
 from whet.steps.pruned import carried_out
 from whet.steps.request import Request, with_texts
 from whet.steps.vocabulary import cut_vocabulary, resume_vocabulary
 from whet.targets import find_target
+from whet.walk import not_followed
 
 # Experts of a block below which, and the share of them above which, taking some is known to cost much.
 _FEW, _MANY = 64, Fraction(1, 4)
@@ -175,7 +186,9 @@ def decide_prune(
         material = read_material(
             asked, opened.checkpoint, opened.parts, seed, needed=not removal.blind, instead=instead
         )
-    notes += about_original(opened, asked.window, material)
+    if given is None and asked.protect is not None:
+        material = protected(material, parse_names(asked.protect), asked.skills, opened.checkpoint, seed)
+    notes += about_original(opened, asked.window, material) + about_protected(material)
     if given is None:
         notes += about_text(asked, material, opened.parts, solved=removal.repair or bool(removal.sizes))
     job = dense_job(opened, "prune", place, seed, material, compute, notes=tuple(notes), removal=removal)
@@ -198,9 +211,9 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
         return _free_removal(asked, opened, notes)
     if asked.elastic:
         possible = [unit for unit in possible if unit == "layers" or unit in SORTED]
-        counts["experts"] = Message("experts are not sorted")
+        counts |= {"experts": Message("experts are not sorted"), "hidden": Message("a turned stream is not sorted")}
         _check_predicts(opened)
-    units = parse_units(asked.units, possible)
+    units = parse_units(asked.units, [unit for unit in possible if unit in OFFERED])
     if asked.units is not None and (missing := [unit for unit in units if unit not in possible]):
         raise UsageError(
             "{folder}: no {units} can be taken: {why}. What can: {possible}.",
@@ -228,6 +241,7 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
                 instead=PREDICTS_NOTHING,
             )
         importance["layers"] = PREDICTS_NOTHING
+    _check_gradients(importance, opened)
     if asked.elastic:
         return Removal(Fraction(0), units, importance, asked.repair, parse_sizes(asked.sizes or SIZES))
     share, experts = parse_share(asked.remove or 0, "row").share, counts["experts"]
@@ -248,15 +262,20 @@ def _free_removal(asked: Prune, opened: Original, notes: list[Message]) -> Remov
     """The same where blocks may differ in shape. Raises UsageError for families that they may not of."""
     folder, parts = opened.checkpoint.path, opened.parts
     counts = unit_counts(parts, opened.checkpoint.config)
-    whys = (*(counts[unit] for unit in UNITS if unit != "experts"), why_alike(parts))
+    whys = (*(counts[unit] for unit in OFFERED if unit != "experts"), why_alike(parts))
     if (why := next((x for x in whys if isinstance(x, Message)), None)) is not None:
         raise UsageError(
             "{folder} cannot have blocks that differ in shape: {why}. Leave out --shapes free.", folder=folder, why=why
         )
-    possible = [unit for unit in BY_UNIT if unit != "experts"]
+    possible = [unit for unit in BY_UNIT if unit not in ("experts", "hidden")]
     units = parse_units(asked.units, possible)
     if "experts" in units:
         raise UsageError("{folder}: no experts can be taken: {why}.", folder=folder, why=counts["experts"])
+    if "hidden" in units:
+        raise UsageError(
+            "The residual stream is as wide in every block, so hidden does not go with --shapes free. Leave one of the "
+            "two out."
+        )
     importance = parse_importance(asked.importance, units)
     if importance.get("layers", LAYER_IMPORTANCES[0]) != LAYER_IMPORTANCES[0]:
         raise UsageError(
@@ -265,6 +284,7 @@ def _free_removal(asked: Prune, opened: Original, notes: list[Message]) -> Remov
             usual=LAYER_IMPORTANCES[0],
             name=importance["layers"],
         )
+    _check_gradients(importance, opened)
     notes.append(
         Message(
             "where blocks come to differ in shape, transformers loads the folder by the modelling file in it, with "
@@ -272,6 +292,17 @@ def _free_removal(asked: Prune, opened: Original, notes: list[Message]) -> Remov
         )
     )
     return Removal(parse_share(asked.remove or 0, "row").share, units, importance, asked.repair, free=True)
+
+
+def _check_gradients(importance: Mapping[str, str], opened: Original) -> None:
+    """Raises UsageError where units are to be chosen by gradients that cannot be followed."""
+    if TAYLOR in importance.values() and (why := not_followed(opened.parts)) is not None:
+        raise UsageError(
+            "Importance {name} follows gradients, which {folder} does not allow: {why}. Give another.",
+            name=TAYLOR,
+            folder=opened.checkpoint.path,
+            why=why,
+        )
 
 
 def _check_predicts(opened: Original) -> None:

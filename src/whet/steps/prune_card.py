@@ -11,7 +11,13 @@ from whet.apply.job import Job
 from whet.messages import Message
 from whet.steps.readme import front_matter, loading
 
-UNITS = {"layers": "blocks", "channels": "channels", "heads": "key and value heads", "experts": "experts"}
+UNITS = {
+    "layers": "blocks",
+    "channels": "channels",
+    "heads": "key and value heads",
+    "experts": "experts",
+    "hidden": "directions of the residual stream",
+}
 
 
 _AS_BEFORE = "Whatever loads the original loads it:"

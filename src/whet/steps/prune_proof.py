@@ -22,19 +22,19 @@ _TOLERANCE = 1e-4
 
 
 def prove_pruned(
-    out: Path, job: Job, skeleton: Skeleton, tokens: Tensor, hidden: Tensor, exact: bool
+    out: Path, job: Job, skeleton: Skeleton, tokens: Tensor, hidden: Tensor, head: Tensor | None, exact: bool
 ) -> dict[str, Any]:
     """Load the folder `out` and raise GateError unless it computes what was computed before.
 
     hidden: what the last block gave for `tokens [b, L]` with zeros in place of what went `[b, L, hidden]`, of the
-    model of `skeleton`. exact: whether that is what is left; of experts it is not, as others take a token that went to
-    those that are gone. Models under 1 GiB are loaded whole by transformers, and their cached generation is compared
-    with uncached; larger ones block by block.
+    model of `skeleton`, and `head` the table that gives logits of them, in a causal one. exact: whether that is what is
+    left; of experts it is not, as others take a token that went to those that are gone. Models under 1 GiB are loaded
+    whole by transformers, and their cached generation is compared with uncached; larger ones block by block.
     """
     written = Checkpoint(out)
     row, tokens = hidden[:1], tokens[:1]
     result: dict[str, Any] = {}
-    before = _logits(skeleton, job, tokens, row)
+    before = _logits(skeleton, tokens, row, head)
     if written.nbytes * 4 // written.dtype.itemsize > PROVED:
         after = _streamed(written, job, tokens)
         result["loaded"] = "block by block"
@@ -69,13 +69,12 @@ def agree(out: Path, what: str, gap: float, logits: Tensor) -> None:
         )
 
 
-def _logits(skeleton: Skeleton, job: Job, tokens: Tensor, hidden: Tensor) -> Tensor:
+def _logits(skeleton: Skeleton, tokens: Tensor, hidden: Tensor, head: Tensor | None) -> Tensor:
     """What the model makes of hidden states after its last block."""
     with torch.no_grad():
         states = skeleton.load_norm()(hidden)
-        if job.anatomy.task != "causal":
+        if head is None:
             return skeleton.outputs(tokens, states).float()
-        head = job.checkpoint.read((job.anatomy.head or job.anatomy.embedding).parameter)
         return skeleton.cap(states @ head.to(states.device).float().t())
 
 

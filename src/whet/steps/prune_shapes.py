@@ -14,11 +14,13 @@ from whet.checkpoint import differing_shape, model_config
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.pruning import Amounts, Weights, shapes
+from whet.pruning.removal import TAYLOR
 from whet.steps.rates import multiplications_per_second
 
 TRIALS = 8  # shapes that are tried at the most
 DEPTH_TOKENS = 8192  # on which every candidate for going is measured
 TRIAL_TOKENS = 32768  # that a shape is tried on
+GRADIENT_TOKENS = 8192  # that gradients are summed on
 _BASE_MEMORY = 700 * 2**20
 WRITE = 2e-8  # seconds a weight that is written
 
@@ -32,7 +34,8 @@ def built(job: Job) -> dict[str, Any]:
 def whole_of(job: Job) -> Amounts:
     """How many units the model has; 0 of a kind that cannot be taken."""
     counts = {unit: n if isinstance(n, int) else 0 for unit, n in unit_counts(job.anatomy, built(job)).items()}
-    return Amounts(len(job.anatomy.blocks), counts["channels"], counts["heads"], counts["experts"])
+    hidden = counts["hidden"] if job.removal is not None and "hidden" in job.removal.units else 0
+    return Amounts(len(job.anatomy.blocks), counts["channels"], counts["heads"], counts["experts"], hidden)
 
 
 def weights_of(job: Job) -> Weights:
@@ -47,7 +50,8 @@ def weights_of(job: Job) -> Weights:
     def alone(unit: str, count: int) -> int:
         if count < 2:
             return 0
-        less = Kept(every, **{unit: {last: tuple(range(count - 1))}})
+        fewer: dict[str, Any] = {unit: {last: tuple(range(count - 1))}}
+        less = Kept(every, **fewer)
         return block[last] - numbers(block_cuts(parts, config, sizes, less, last), sizes)
 
     sparse = sum(any(x.held.expert is not None for x in linears) for linears in parts.blocks)
@@ -72,6 +76,10 @@ def needs_of(job: Job) -> dict[str, Any]:
         stages["depth"] = walk * min(tokens, DEPTH_TOKENS) * deepest * weights.whole.layers / 2
     if len(offered) > 1:
         stages["shape"] = 4 * walk * min(tokens, TRIAL_TOKENS) * min(len(offered), TRIALS)
+    if TAYLOR in job.removal.importance.values():
+        stages["score"] = 3 * walk * min(tokens, GRADIENT_TOKENS)
+    if "hidden" in job.removal.units:
+        stages["turn"] = walk * tokens
     stages["prune"] = 6 * walk * tokens + WRITE * weights.total + 12 * widest**3 * weights.whole.layers / rate
     stages["finish"] = 0.5 + 4e-9 * before["total"]
     return {
@@ -159,13 +167,15 @@ def example(job: Job, amounts: Amounts) -> Kept:
         fewer = getattr(amounts, unit) < getattr(whole, unit)
         return {index: tuple(range(getattr(amounts, unit))) for index in range(amounts.layers)} if fewer else {}
 
-    return Kept(tuple(range(amounts.layers)), first("channels"), first("heads"), first("experts"))
+    hidden = amounts.hidden if amounts.hidden < whole.hidden else None
+    return Kept(tuple(range(amounts.layers)), first("channels"), first("heads"), first("experts"), hidden)
 
 
 def bytes_after(job: Job, amounts: Amounts, before: Mapping[str, int]) -> dict[str, int]:
     """Bytes by part of a model of that shape."""
     parts, checkpoint = job.anatomy, job.checkpoint
-    _, cuts = resized(parts, checkpoint.config, built(job), checkpoint.shapes, example(job, amounts))
+    kept = example(job, amounts)
+    _, cuts = resized(parts, checkpoint.config, built(job), checkpoint.shapes, kept)
     every = {x.parameter for x in parts.linears()}
     found = {**before, "linears": 0, "other": 0}
     tables = {x.parameter for x in (parts.embedding, parts.head) if x is not None}
@@ -174,6 +184,10 @@ def bytes_after(job: Job, amounts: Amounts, before: Mapping[str, int]) -> dict[s
             info = checkpoint.tensors[cut.stored]
             part = "linears" if cut.stored in every else "other"
             found[part] += math.prod(cut.shape(info.shape)) * info.dtype.itemsize
+    if kept.hidden is not None:
+        embedding = parts.embedding
+        size = embedding.shape[0] * kept.hidden * checkpoint.tensors[embedding.parameter].dtype.itemsize
+        found |= {"embedding": size, "head": size}  # each a tensor of its own
     return {**found, "total": sum(size for part, size in found.items() if part != "total")}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,22 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Kept, block_cuts, unit_counts
+from whet.anatomy.surgery import READERS
 from whet.apply.agreement import agreement
 from whet.apply.cut import Cutter, Cutting
 from whet.apply.depth import blocks_to_take
 from whet.apply.experts import Routing
 from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.narrow import Narrow, fitted_head
 from whet.apply.sort import Sorter
+from whet.apply.taylor import Taylor
 from whet.checkpoint import write_json
 from whet.events import OnEvent, Stage
 from whet.pruning import Amounts
+from whet.pruning.removal import TAYLOR
 from whet.steps.prune_shapes import (
     DEPTH_TOKENS,
+    GRADIENT_TOKENS,
     TRIAL_TOKENS,
     TRIALS,
     built,
@@ -30,10 +34,11 @@ from whet.steps.prune_shapes import (
     numbers,
     weights_of,
 )
+from whet.steps.prune_turned import head_of, turned
 from whet.text import batches
-from whet.walk import Walk
+from whet.walk import GradientWalk, Sample, Walk
 
-SHAPE = "shape.json"
+SHAPE, ORDERS = "shape.json", "taylor.json"
 Orders = Mapping[str, Mapping[int, Sequence[int]]]
 
 
@@ -48,6 +53,9 @@ class Trials:
         self.solve = batches(job.solve, BATCH_TOKENS) or [torch.arange(16)[None] % job.anatomy.embedding.shape[0]]
         self.judge = batches(job.verify, BATCH_TOKENS)
         self.table = self.checkpoint.read(self.parts.embedding.parameter)
+        self.turned: Job | None = None
+        if "hidden" in self.removal.units:
+            self.turned = turned(job, folder, self.solve, tell)
 
     def shape(self) -> dict[str, Any]:
         """Which blocks stay, how many of the other units, which experts, and what was tried to find out."""
@@ -68,12 +76,12 @@ class Trials:
         best = min(tried, key=lambda one: tried[one]) if tried else offered[0]
         left = self.left(gone, best)
         found = {
-            "amounts": asdict(best),
+            "amounts": best.record(),
             "layers": list(left),
             "order": gone,
             "experts": {str(index): list(routed[best.experts]) for index, routed in experts.items()},
             "removed": self.removed(left, best, weights.total),
-            "trials": [{**asdict(one), "kl": kl} for one, kl in tried.items()],
+            "trials": [{**one.record(), "kl": kl} for one, kl in tried.items()],
             "repair": self.removal.repair,
         }
         if judged and self.removal.repair:
@@ -91,7 +99,7 @@ class Trials:
             mine = next(iter(getattr(like, unit).values()), None)
             return {} if mine is None else dict.fromkeys(every, mine)
 
-        kept = Kept(tuple(left), alike("channels"), alike("heads"), alike("experts"))
+        kept = Kept(tuple(left), alike("channels"), alike("heads"), alike("experts"), like.hidden)
         sizes = self.checkpoint.shapes
         return 1 - sum(numbers(block_cuts(self.parts, self.built, sizes, kept, index), sizes) for index in left) / total
 
@@ -99,7 +107,15 @@ class Trials:
         some = first_of_all([*self.judge, *self.solve], DEPTH_TOKENS)
         importance = self.removal.importance["layers"]
         return blocks_to_take(
-            importance, self.checkpoint, self.parts, some, count, self.job.device, self.folder, self.tell
+            importance,
+            self.checkpoint,
+            self.parts,
+            some,
+            count,
+            self.job.device,
+            self.folder,
+            self.tell,
+            int(self.job.seed),
         )
 
     def _experts(self, offered: Sequence[Amounts]) -> dict[int, dict[int, tuple[int, ...]]]:
@@ -135,8 +151,28 @@ class Trials:
         solve, judge = first_of_all(self.solve, TRIAL_TOKENS), first_of_all(self.judge, TRIAL_TOKENS // 4)
         mine = {index: tuple(routed[one.experts]) for index, routed in experts.items()}
         repair = self.removal.repair if repair is None else repair
-        cutter = Cutter(self.cutting(self.left(gone, one), self.alike(one), repair, mine), len(solve))
-        return agreement_at_end(self.walked(cutter, solve, judge), judge, len(solve), self.job)["kl"]
+        cutting = self.cutting(self.left(gone, one), self.alike(one), repair, mine, hidden=one.hidden)
+        return self.loss_of(Cutter(cutting, len(solve)), solve, judge)["kl"]
+
+    def loss_of(self, cutter: Cutter, solve: Sequence[Tensor], judge: Sequence[Tensor]) -> dict[str, float]:
+        """`kl` and `top1` on `judge` of what a cutter leaves, calibrated on `solve`."""
+        walk = self.walked(cutter, solve, judge)
+        return agreement_at_end(walk, judge, len(solve), *self.heads(walk, cutter, len(solve)))
+
+    def job_of(self, cutting: Cutting) -> Job:
+        """The job, about the model that `cutting` is of."""
+        if cutting.narrow is None:
+            return self.job
+        assert self.turned is not None
+        return self.turned
+
+    def heads(self, walk: Walk, cutter: Cutter, solving: int) -> tuple[Tensor, Tensor]:
+        """What gives logits of the original's final states, and of the smaller model's, at the end of a walk."""
+        narrow = cutter.cutting.narrow
+        head = head_of(self.job_of(cutter.cutting)).to(self.job.device).float()
+        if narrow is None:
+            return head, head
+        return head, fitted_head(walk, narrow, solving, head) if cutter.cutting.repair else narrow.read(head)
 
     def left(self, gone: Sequence[int], amounts: Amounts) -> tuple[int, ...]:
         """The blocks that stay."""
@@ -154,21 +190,23 @@ class Trials:
 
     def sorted_units(self, units: Sequence[str]) -> dict[str, dict[int, list[int]]]:
         """By unit and block all of them, those that are worth most first."""
-        if not units:
-            return {}
+        by_gradients = {unit: dict(found) for unit, found in self.taylor().items() if unit in units}
+        if not (units := [unit for unit in units if unit not in by_gradients]):
+            return by_gradients
         stage = Stage(self.tell, "sort", len(self.parts.blocks))
         counts = {unit: self.numbered[unit] for unit in units}
         sorter = Sorter(counts, self.removal.importance, stage.step)
         walk = Walk(self.checkpoint, self.parts, self.solve, [], self.table, self.table, self.job.device, self.folder)
         walk.go(sorter)
-        return sorter.orders
+        return sorter.orders | by_gradients
 
     def planned(self, shape: Mapping[str, Any]) -> Cutting:
         """What goes by a shape that was found (`shape`)."""
         amounts = Amounts(**shape["amounts"])
         experts = {int(index): tuple(mine) for index, mine in shape["experts"].items()}
         orders = {unit: {int(i): mine for i, mine in found.items()} for unit, found in shape.get("orders", {}).items()}
-        return self.cutting(shape["layers"], self.alike(amounts), shape.get("repair", False), experts, orders)
+        repair = shape.get("repair", False)
+        return self.cutting(shape["layers"], self.alike(amounts), repair, experts, orders, amounts.hidden)
 
     def alike(self, amounts: Amounts) -> dict[str, dict[int, int]]:
         """By unit and block how many stay, where every block keeps as many, and fewer than it had."""
@@ -186,25 +224,53 @@ class Trials:
         repair: bool,
         experts: Mapping[int, tuple[int, ...]] | None = None,
         orders: Orders | None = None,
+        hidden: int = 0,
     ) -> Cutting:
         """What goes where `layers` and `amounts` stay. experts: by block those that do. orders: by unit and block,
-        where it was found before which come first."""
+        where it was found before which come first. hidden: directions of the stream that stay; 0: it is not turned."""
         importance, dtype = self.removal.importance, self.job.dtype
-        return Cutting(tuple(layers), self.numbered, amounts, importance, repair, dtype, experts or {}, orders or {})
+        orders = orders or self._by_gradients(amounts)
+        width = self.parts.embedding.shape[1]
+        narrow = Narrow(hidden, width, dtype) if 0 < hidden < width else None
+        mine = experts or {}
+        return Cutting(tuple(layers), self.numbered, amounts, importance, repair, dtype, mine, orders, narrow)
+
+    def _by_gradients(self, amounts: Mapping[str, Mapping[int, int]]) -> Orders:
+        """The units that stay first, in ascending order, of those whose importance is by gradients."""
+        found: dict[str, dict[int, list[int]]] = {}
+        for unit, by_block in self.taylor().items():
+            stays = amounts.get(unit, {})
+            ordered = {index: by_block[index] for index in stays}
+            found[unit] = {i: [*sorted(mine[: stays[i]]), *mine[stays[i] :]] for i, mine in ordered.items()}
+        return {unit: mine for unit, mine in found.items() if mine}
+
+    def taylor(self) -> dict[str, dict[int, list[int]]]:
+        """By unit and block all of them, those that are worth most by gradients first, of units chosen so."""
+        units = [unit for unit in READERS if self.removal.importance.get(unit) == TAYLOR and unit in self.removal.units]
+        if not units:
+            return {}
+        file = self.folder / ORDERS
+        if not file.is_file():
+            some = first_of_all(self.solve, GRADIENT_TOKENS)
+            visitor = Taylor({unit: self.numbered[unit] for unit in units})
+            walk = GradientWalk(
+                self.checkpoint, self.parts, self.job.device, folder=self.folder, seed=int(self.job.seed)
+            )
+            walk.go([Sample.of_text(batch) for batch in some], visitor, walk.stage(1, self.tell))
+            write_json(file, visitor.orders())
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {unit: {int(index): mine for index, mine in by_block.items()} for unit, by_block in found.items()}
 
     def walked(self, cutter: Cutter, solve: Sequence[Tensor], judge: Sequence[Tensor]) -> Walk:
         """A walk at its end, in which every block was cut; its batches are those of `solve`, then those of `judge`."""
-        walk = Walk(
-            self.checkpoint,
-            self.parts,
-            [*solve, *judge],
-            [],
-            self.table,
-            self.table,
-            self.job.device,
-            self.folder,
-            follow=True,
-        )
+        narrow = cutter.cutting.narrow
+        job = self.job_of(cutter.cutting)
+        table = lighter = self.table
+        if narrow is not None:
+            table = job.checkpoint.read(job.anatomy.embedding.parameter)
+            lighter = narrow.table(table)
+        batches = [*solve, *judge]
+        walk = Walk(job.checkpoint, job.anatomy, batches, [], table, lighter, self.job.device, self.folder, follow=True)
         walk.go(cutter)
         return walk
 
@@ -232,24 +298,32 @@ def climb(offered: Sequence[Amounts], loss: Callable[[Amounts], float]) -> dict[
 
 
 def beside(one: Amounts, offered: Sequence[Amounts]) -> list[Amounts]:
-    """The shapes next to one: with the next number of heads, either way, or of blocks."""
-    heads = sorted({other.heads for other in offered if other.layers == one.layers})
-    at = heads.index(one.heads)
-    beside = [(one.layers, number) for number in (*heads[max(0, at - 1) : at], *heads[at + 1 : at + 2])]
-    beside += [(layers, one.heads) for layers in (one.layers - 1, one.layers + 1)]
-    by_place = {(other.layers, other.heads): other for other in offered}
+    """The shapes next to one: with the next number of heads, either way, of blocks, or of the stream's directions."""
+    heads = sorted({other.heads for other in offered if other.layers == one.layers and other.hidden == one.hidden})
+    beside = [(one.layers, number, one.hidden) for number in _around(heads, one.heads)]
+    beside += [(layers, one.heads, one.hidden) for layers in (one.layers - 1, one.layers + 1)]
+    hidden = sorted({other.hidden for other in offered if other.layers == one.layers and other.heads == one.heads})
+    beside += [(one.layers, one.heads, number) for number in _around(hidden, one.hidden)]
+    by_place = {(other.layers, other.heads, other.hidden): other for other in offered}
     return [by_place[place] for place in beside if place in by_place]
 
 
-def agreement_at_end(walk: Walk, judge: Sequence[Tensor], first: int, job: Job) -> dict[str, float]:
-    """`kl` and `top1` on the batches from number `first` on, at the end of a walk."""
-    return kl_and_top1(walk, judge, walk.pairs(range(first, first + len(judge))), job)
+def _around(numbers: Sequence[int], one: int) -> list[int]:
+    at = numbers.index(one)
+    return [*numbers[max(0, at - 1) : at], *numbers[at + 1 : at + 2]]
+
+
+def agreement_at_end(
+    walk: Walk, judge: Sequence[Tensor], first: int, head: Tensor, lighter: Tensor
+) -> dict[str, float]:
+    """`kl_and_top1` on the batches from number `first` on, at the end of a walk."""
+    return kl_and_top1(walk, judge, walk.pairs(range(first, first + len(judge))), head, lighter)
 
 
 def kl_and_top1(
-    walk: Walk, judge: Sequence[Tensor], pairs: Iterable[tuple[Tensor, Tensor]], job: Job
+    walk: Walk, judge: Sequence[Tensor], pairs: Iterable[tuple[Tensor, Tensor]], head: Tensor, lighter: Tensor
 ) -> dict[str, float]:
-    """Both of `pairs` of what the heads read, of the original and of the smaller model."""
-    head = job.checkpoint.read((job.anatomy.head or job.anatomy.embedding).parameter).to(job.device).float()
-    found = agreement(walk.skeleton, judge, pairs, head, head)
+    """Both of `pairs` of what the heads read, of the original and of the smaller model. head, lighter: the tables of
+    both that give logits."""
+    found = agreement(walk.skeleton, judge, pairs, head, lighter)
     return {"kl": found.kl, "top1": found.top1}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from whet.anatomy import BLOCK_CONFIGS, Cut, Kept, anatomy, block_cuts, columns, per_layer, resized
+from whet.anatomy import BLOCK_CONFIGS, Cut, Kept, anatomy, block_cuts, narrowed_rest, per_layer, resized
 from whet.anatomy.surgery import READERS
 from whet.apply.cut import Cutter, Cutting, Done
 from whet.apply.job import Job
@@ -79,6 +78,8 @@ class _Work:
     def cut(self, shape: Mapping[str, Any]) -> tuple[Kept, Walk]:
         """Cut and write every block, then the rest; returns what stays and the walk at its end."""
         cutting = self.trials.planned(shape)
+        model = self.trials.job_of(cutting)
+        self.parts, self.checkpoint = model.anatomy, model.checkpoint
         stage = Stage(self.way, "prune", len(shape["layers"]))
 
         def write(index: int, done: Done) -> None:
@@ -87,7 +88,9 @@ class _Work:
 
         cutter = Cutter(cutting, len(self.solve), lambda index: self._earlier(cutting, index), write)
         walk = self.trials.walked(cutter, self.solve, self.judge)
-        self._rest(len(cutting.layers))
+        if self.parts.task == "causal":
+            self.heads = self.trials.heads(walk, cutter, len(self.solve))
+        self._rest(cutting)
         return cutter.chosen(), walk
 
     def _file(self, number: int, of: int) -> Path:
@@ -99,17 +102,17 @@ class _Work:
             cutting.layers,
             **{unit: {index: mine} for unit, mine in done.kept.items()},
             experts={index: cutting.experts[index]} if index in cutting.experts else {},
+            hidden=_directions(cutting),
         )
         cuts = block_cuts(self.parts, self.built, self.checkpoint.shapes, kept, index)
-        changed = {x.parameter: x for x in self.parts.blocks[index] if x.address in done.weights}
+        changed = [x for x in self.parts.blocks[index] if x.address in done.weights]
         tensors = {}
         for name, cut in cuts.items():
             tensor = self.checkpoint.read(cut.stored)
-            if cut.stored in changed:
-                linear = changed[cut.stored]
+            for linear in (x for x in changed if x.parameter == cut.stored):
                 linear.view(tensor).copy_(done.weights[linear.address])
                 _finite(linear.address, tensor)
-            tensors[name] = cut.of(tensor)
+            tensors[name] = cut.of(tensor).to(self.checkpoint.tensors[cut.stored].dtype)
         file = self._file(cutting.layers.index(index), len(cutting.layers) + 1)
         write_tensors(file, tensors)
         told = {unit: list(mine) for unit, mine in done.kept.items()}
@@ -123,29 +126,35 @@ class _Work:
         kept = {unit: tuple(mine) for unit, mine in entry["kept"].items()}
         stored = read_header(self.run.out / entry["file"])
         weights = {}
-        made = Kept(cutting.layers, **{unit: {index: mine} for unit, mine in kept.items()})
-        names = {cut.stored: name for name, cut in self._cuts(made, index).items()}
+        made = Kept(cutting.layers, **{unit: {index: mine} for unit, mine in kept.items()}, hidden=_directions(cutting))
+        cuts = {cut.stored: (name, cut) for name, cut in self._cuts(made, index).items()}
         for linear in self.parts.blocks[index]:
             unit = next((unit for unit, role in READERS.items() if role == linear.role), None)
-            if unit is None or not (unit in kept or cutting.repair):
+            if cutting.narrow is None and (unit is None or not (unit in kept or cutting.repair)):
                 continue
-            w = torch.zeros(linear.shape)
-            if linear.parameter in names:
-                own = read_tensor(stored[names[linear.parameter]]).float()
-                count, mine = self.counts[unit], kept.get(unit)
-                at = torch.arange(linear.shape[1]) if mine is None else columns(mine, int(count), linear.shape[1])  # type: ignore[arg-type]
-                w[:, at] = own.t() if linear.transposed else own
-            weights[linear.address] = w.to(self.job.device)
+            if linear.parameter not in cuts:  # its sub-block is gone
+                weights[linear.address] = torch.zeros(linear.shape, device=self.job.device)
+                continue
+            name, cut = cuts[linear.parameter]
+            whole = cut.back(read_tensor(stored[name]), self.checkpoint.shapes[linear.parameter])
+            weights[linear.address] = linear.view(whole).to(self.job.device)
         return Done(kept, weights, entry["ridges"])
 
     def _cuts(self, kept: Kept, index: int) -> dict[str, Cut]:
         return block_cuts(self.parts, self.built, self.checkpoint.shapes, kept, index)
 
-    def _rest(self, blocks: int) -> None:
+    def _rest(self, cutting: Cutting) -> None:
+        blocks, narrow = len(cutting.layers), cutting.narrow
         file = self._file(blocks, blocks + 1)
         if self.journal.finished("rest", self.run.out) is None:
             names = [name for name in self.parts.other_tensors if name != self.parts.dropped]
-            write_tensors(file, {name: self.checkpoint.read(name) for name in names})
+            tensors = {name: self.checkpoint.read(name) for name in names}
+            if narrow is not None:
+                assert self.parts.head is not None
+                tensors[self.parts.head.parameter] = self.heads[1].cpu()
+                for name, found in narrowed_rest(self.parts, narrow.kept).items():
+                    tensors[name] = Cut(name, *found).of(tensors[name]).to(self.checkpoint.tensors[name].dtype)
+            write_tensors(file, tensors)
             self.journal.record("rest", file)
 
     def finished(self, shape: Mapping[str, Any], kept: Kept, ended: Walk, began: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,8 +175,9 @@ class _Work:
         first = (self.solve[0], ended.lighter[0])
         found: dict[str, Any] = dict(shape.get("verified", {}))
         if self.judge and self.parts.task == "causal" and not kept.experts:
-            found |= agreement_at_end(ended, self.judge, len(self.solve), job)
-        found["check"] = prove_pruned(out, job, ended.skeleton, *first, exact=not kept.experts)
+            found |= agreement_at_end(ended, self.judge, len(self.solve), *self.heads)
+        head = self.heads[1] if self.parts.task == "causal" else None
+        found["check"] = prove_pruned(out, job, ended.skeleton, *first, head, exact=not kept.experts)
         if self.judge and self.parts.task == "causal" and kept.experts:
             found |= self._measured(out)
         notes = [*job.notes, *_notes(job, shape)]
@@ -175,7 +185,7 @@ class _Work:
             self.way(note_event(note))
         write_bytes(out / RECIPE, recipe_text(began["recipe"], "whet run recipe.yaml").encode())
         told = {**shape, "unlike": bool(per_layer(config)), "block_configs": BLOCK_CONFIGS in config}
-        write_bytes(out / "README.md", self.card(job, told, found, notes, asdict(whole_of(job))).encode())
+        write_bytes(out / "README.md", self.card(job, told, found, notes, whole_of(job).record()).encode())
         manifest = next_manifest(
             job.original,
             {**job.record(), "removed": shape["removed"], "amounts": shape["amounts"]},
@@ -217,12 +227,28 @@ class _Work:
         ]
         for walk in walks:
             walk.go(Untouched())
-        return kl_and_top1(walks[0], trials.judge, zip(*(walk.final() for walk in walks), strict=True), self.job)
+        head = self.checkpoint.read((self.parts.head or self.parts.embedding).parameter).to(self.job.device).float()
+        return kl_and_top1(walks[0], trials.judge, zip(*(walk.final() for walk in walks), strict=True), head, head)
+
+
+def _directions(cutting: Cutting) -> int | None:
+    """How many of the residual stream's directions stay, where it is turned."""
+    return None if cutting.narrow is None else cutting.narrow.kept
 
 
 def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:
     assert job.removal is not None
     notes = []
+    if shape["amounts"].get("hidden", 0) not in (0, whole_of(job).hidden) and job.anatomy.tied:
+        embedding = job.anatomy.embedding
+        size = embedding.shape[0] * shape["amounts"]["hidden"] * job.dtype.itemsize
+        notes.append(
+            Message(
+                "the head is stored apart from the embedding, to which config.json ties it, and {takes}: the last "
+                "norm's weights are folded into it",
+                takes=Message("takes {size:,} bytes more", size=size),
+            )
+        )
     if abs(shape["removed"] - float(job.removal.share)) > 0.02:
         notes.append(
             Message(

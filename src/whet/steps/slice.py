@@ -184,7 +184,7 @@ class Slices(Trials):
             if getattr(amounts, unit) < getattr(whole, unit)
         }
         return {
-            "amounts": vars(amounts),
+            "amounts": amounts.record(),
             "layers": layers,
             "experts": {},
             "removed": self.removed(layers, amounts, weights_of(self.job).total),
