@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from whet.formats.export import export
     from whet.measure.compare import compare
     from whet.recipe.compress import compress
+    from whet.recipe.curate import curate
+    from whet.recipe.distill import distill
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
     from whet.recipe.plan import plan
@@ -33,6 +35,8 @@ __version__ = "0.1.0"
 _VERBS = {
     "compare": "whet.measure.compare",
     "compress": "whet.recipe.compress",
+    "curate": "whet.recipe.curate",
+    "distill": "whet.recipe.distill",
     "export": "whet.formats.export",
     "generate": "whet.engines.opening",
     "inspect": "whet.recipe.inspect",
@@ -50,6 +54,8 @@ __all__ = [
     "__version__",
     "compare",
     "compress",
+    "curate",
+    "distill",
     "export",
     "generate",
     "inspect",

@@ -1,5 +1,6 @@
 """Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
 
+from whet.checkpoint import modeling_per_layer
 from whet.checkpoint.adapter import ADAPTER, CONFIG, WEIGHTS, adapter_config, adapter_tensors, read_factors
 from whet.checkpoint.beside import about_left_out, copied_files, copy_beside, inside
 from whet.checkpoint.card import read_card
@@ -26,6 +27,7 @@ from whet.checkpoint.loading import (
     context_length,
     differing_shape,
     empty_model,
+    load_as_others,
     load_lighter,
     load_model,
     load_tokenizer,
@@ -45,6 +47,7 @@ from whet.checkpoint.manifest import (
 )
 from whet.checkpoint.no_model import REQUEST, RUN, refuse_unfinished
 from whet.checkpoint.rows import Rows, size_with, write_rows
+from whet.checkpoint.scaled import refuse_scaled
 from whet.checkpoint.verify import check_files
 from whet.checkpoint.vocab_map import VOCAB_MAP, VocabMap, gguf_entries, read_map, rows_between
 
@@ -83,11 +86,13 @@ __all__ = [
     "hashed_files",
     "inside",
     "is_alone",
+    "load_as_others",
     "load_lighter",
     "load_model",
     "load_tokenizer",
     "model_class",
     "model_config",
+    "modeling_per_layer",
     "move_into",
     "quiet_transformers",
     "read_card",
@@ -96,6 +101,7 @@ __all__ = [
     "read_manifest",
     "read_map",
     "read_tensor",
+    "refuse_scaled",
     "refuse_unfinished",
     "replace",
     "rows_between",

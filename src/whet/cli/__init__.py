@@ -20,7 +20,9 @@ import whet
 from whet.cli import (
     compare,
     compress,
+    curate,
     demo,
+    distill,
     export,
     generate,
     inspect,
@@ -68,8 +70,8 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, prune, slice, masks, run, status, export, compare, verify, generate, serve, rollout,
-    resume, schema,
+    demo, inspect, plan, compress, prune, slice, masks, distill, curate, run, status, export, compare, verify, generate,
+    serve, rollout, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

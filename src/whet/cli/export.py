@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.completion import among, models
 from whet.cli.console import Console
-from whet.cli.options import Debug, Json
+from whet.cli.options import Debug, Dequantize, Json
 from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import resolve
 
@@ -44,13 +44,16 @@ def run(
     text: Annotated[
         str | None, typer.Option(help="Text to check the file on; without it a few built-in sentences.")
     ] = None,
+    dequantize: Dequantize = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Write FOLDER as one file and prove that it is the same model. Nothing is rounded again."""
     model = resolve(folder)
     with Console(as_json) as console:
-        result = whet.export(model, to=to, out=out, kind=kind, text=text, on_event=console.on_event)
+        result = whet.export(
+            model, to=to, out=out, kind=kind, text=text, dequantize=dequantize, on_event=console.on_event
+        )
         console.show(*proved(result), say("wrote", files=result["out"]))
         console.show(say("export.run", command=f'whet generate {result["out"]} "PROMPT"'))
         console.result(result)

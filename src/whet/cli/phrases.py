@@ -11,10 +11,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from whet.cli.curate_phrases import CURATE
 from whet.korean import with_particles
 from whet.messages import Message, in_language
 
 PHRASES: dict[str, tuple[str, str]] = {
+    **CURATE,
     # general
     "error": ("error", "오류"),
     "warning": ("warning", "경고"),
@@ -61,6 +63,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stage.shape": ("trying shapes", "모양을 시험하는 중"),
     "stage.sort": ("sorting channels and heads", "채널과 헤드를 중요도순으로 정렬하는 중"),
     "stage.prune": ("pruning", "가지치기하는 중"),
+    "stage.train": ("training", "학습하는 중"),
     "stage.cut": ("cutting tokens", "토큰을 줄이는 중"),
     "stage.prove": ("proving", "검증하는 중"),
     "stage.finish": ("finishing and proving", "마무리하고 검증하는 중"),
@@ -133,10 +136,16 @@ PHRASES: dict[str, tuple[str, str]] = {
         "{share} of the blocks' parameters went. What stays: {what}.",
         "블록 파라미터의 {share}를 덜어냈습니다. 남은 것: {what}.",
     ),
+    "distilled": (
+        "Trained for {steps} steps. KL to the teacher on held-out text: {before} before, {after} now.",
+        "{steps}단계 학습했습니다. 학습에 쓰지 않은 텍스트에서 교사 모델과의 KL: 전 {before}, 지금 {after}.",
+    ),
     "stays.layers": ("{count} blocks", "블록 {count}개"),
     "stays.channels": ("{count} channels a block", "블록마다 채널 {count}개"),
     "stays.heads": ("{count} key and value heads a block", "블록마다 키·값 헤드 {count}개"),
     "stays.experts": ("{count} experts a block", "블록마다 전문가 {count}개"),
+    "gone.channels": ("{count} of them without feed-forward", "그중 {count}개는 FFN 없음"),
+    "gone.heads": ("{count} of them without attention", "그중 {count}개는 어텐션 없음"),
     "tokens.kept": ("{count} of {of} tokens stay.", "토큰 {of}개 중 {count}개가 남습니다."),
     "lengths": ("How many tokens texts become", "텍스트의 토큰 수"),
     "planned": ("Nothing was written. The run would take:", "아무것도 만들지 않았습니다. 실행에 필요한 것:"),

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from gguf.constants import GGMLQuantizationType
 
-from whet.checkpoint import check_files, disk_errors, load_tokenizer, replace
+from whet.checkpoint import Checkpoint, check_files, disk_errors, load_tokenizer, refuse_scaled, replace
 from whet.checkpoint.gguf import ADAPTER_KEY, ADAPTER_SUFFIX, GgufFile
 from whet.errors import GateError, MachineError, UsageError, did_you_mean, verb
 from whet.events import OnEvent, ignore, note_event
@@ -41,13 +41,15 @@ def export(
     out: str | Path | None = None,
     kind: str | None = None,
     text: str | Path | Sequence[str] | None = None,
+    dequantize: bool = False,
     on_event: OnEvent = ignore,
 ) -> dict[str, Any]:
     """Write `folder`, original or lighter, as one file, and prove that it is the same model.
 
     to: the format, `gguf`. out: the file; `<folder's name>.gguf` here unless given. kind: of an original, the type of
     its matrices: `f32`, `f16` or `bf16` (the stored one unless given); a lighter folder has its types already. text:
-    what the file is checked on, as `compress` takes it; a few built-in sentences unless given.
+    what the file is checked on, as `compress` takes it; a few built-in sentences unless given. dequantize: an original
+    that is stored in FP8 or MXFP4 is written as what it decodes to.
 
     Returns a JSON-able dict: `out`, `types` (how many matrices have each), `bytes` (`planned` and `tensors`, of tensor
     data, and `file`), `adapter` (its `file` beside `out`, where the folder has one), `check`, `notes`, `seconds`.
@@ -67,6 +69,7 @@ def export(
     target = Path(out) if out is not None else Path(f"{name}.gguf")
     _must_be_new(target)
     check_output(target, path)
+    refuse_scaled(path, Checkpoint(path).stored_in, dequantize)
     check_files(path, on_event)
     layout = plan_gguf(path, kind.upper() if kind else None)
     _must_be_free(target, layout)

@@ -33,7 +33,7 @@ from whet.errors import UsageError, WhetError
 from whet.events import OnEvent, ignore
 from whet.starter import SKILLS, Document, mixed, skills
 from whet.starter.curriculum import PLAIN, STEPS, stage_of
-from whet.train import Schedule, train
+from whet.train import Schedule, Settings, train
 
 SPECIAL = ["<s>", "</s>", "<pad>"]
 VOCABULARY = 4096
@@ -263,9 +263,9 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
 def _steps_for(minutes: float, tokenizer: PreTrainedTokenizerFast, size: Size) -> int:
     """How many steps fit into `minutes` here, by timing a few on a model that is thrown away."""
     model, batch = make_model(0, size), batches(tokenizer, 0)
-    settings: dict[str, Any] = {"muon": True, "autocast": True}
-    train(model, batch, Schedule(PEAK, 4), **settings)
-    return max(200, int(minutes * 60 / (train(model, batch, Schedule(PEAK, 8), **settings)["seconds"] / 8)))
+    settings = Settings(muon=True, autocast=True)
+    train(model, batch, Schedule(PEAK, 4), settings=settings)
+    return max(200, int(minutes * 60 / (train(model, batch, Schedule(PEAK, 8), settings=settings)["seconds"] / 8)))
 
 
 def make(
@@ -315,10 +315,8 @@ def make(
             model,
             batches(tokenizer, 0, steps),
             Schedule(PEAK, steps, decay=DECAY),
+            settings=Settings(muon=True, autocast=True, adam_share=lambda step: stage_of(step, steps).adam_share),
             folder=work,
-            muon=True,
-            adam_share=lambda step: stage_of(step, steps).adam_share,
-            autocast=True,
             save_seconds=60.0,
             on_event=on_event,
         )
@@ -349,7 +347,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "up to 6 GB for activations",
                 flush=True,
             )
-        elif event["done"] % 20 == 0:
+        elif event["event"] == "progress" and event["done"] % 20 == 0:
             print(
                 f"step {event['done']} of {event['of']}  loss {event['loss']:.3f}  "
                 f"{event['seconds_left'] / 60:.1f} min left",

@@ -4,16 +4,25 @@ from these models. (Importing it is light: no torch.)"""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic import Field
 
 from whet.errors import UsageError
-from whet.messages import Message, with_and
-from whet.strict import Strict, checked
+from whet.messages import with_and
+from whet.steps.distill_options import Distill as Distill
+from whet.steps.option_kinds import CHAT as CHAT
+from whet.steps.option_kinds import DEQUANTIZE as DEQUANTIZE
+from whet.steps.option_kinds import FIELD as FIELD
+from whet.steps.option_kinds import SAMPLES as SAMPLES
+from whet.steps.option_kinds import SKIP_BAD as SKIP_BAD
+from whet.steps.option_kinds import EvalText as EvalText
+from whet.steps.option_kinds import Opening as Opening
+from whet.steps.option_kinds import Options as Options
+from whet.steps.option_kinds import Shown as Shown
+from whet.steps.option_kinds import Source as Source
+from whet.steps.option_kinds import Text as Text
 
 RECIPE = "recipe.yaml"
 TARGET = "transformers"  # where none is asked for
@@ -27,78 +36,9 @@ SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4,
 DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
 SIZES = "90%, 80%, 70%, 60%, 50%"  # of the smaller models in an elastic folder
-UNITS = "layers, channels, heads, experts"
+UNITS = "layers, channels, heads, attention, ffn, experts"
+SHAPES = "uniform, free"
 CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency"
-FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
-CHAT = "Records are conversations: apply the model's chat template"
-SKIP_BAD = "Leave out records of the text that cannot be read, and tell how many they were"
-SAMPLES = 128  # windows of text, at the most, where no number is asked for
-
-
-@dataclass(frozen=True)
-class Shown:
-    """How the command line shows an option: what stands for its value, and its default where that is not `None`.
-
-    among: the values, or the usual ones, that a shell completes, with commas between.
-    """
-
-    metavar: str | None = None
-    default: str | None = None
-    among: str = ""
-
-
-def _named_in_a_document(value: Any, info: ValidationInfo) -> Any:
-    """In a recipe what is a file in Python too is a file or a name, never the thing itself."""
-    if isinstance(info.context, dict) and info.context.get("document") and not isinstance(value, str):
-        raise ValueError(Message("it must be a string, the name of a file or of a data set"))
-    return value
-
-
-# A path or name; from Python also what such a file holds.
-Source = Annotated[Any, AfterValidator(_named_in_a_document), WithJsonSchema({"type": "string"})]
-
-
-class Options(Strict):
-    """Options of a step or verb."""
-
-    @classmethod
-    def of(cls, verb: str, **options: Any) -> Self:
-        """From Python arguments. Raises UsageError that names the argument, and the nearest known one."""
-        return checked(cls, options, verb, by_name=True)
-
-    def document(self) -> dict[str, Any]:
-        """As a recipe spells it; what was no file (text, questions) is left out, and a plan that was none is named."""
-        found = {}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if isinstance(value, Path):
-                value = str(value)
-            if name == "plan" and isinstance(value, Mapping):
-                value = "plan.json"
-            if isinstance(value, str | int | float | dict) and value != {}:
-                found[field.alias or name] = value
-        return found
-
-
-class Text(Options):
-    """The text a step calibrates on."""
-
-    text: Source | None = Field(
-        default=None,
-        description="A .txt, .jsonl, .json, .csv, .tsv or .parquet file, a folder of them, or a data set on the hub",
-    )
-    field: str = Field(default="text", description=FIELD)
-    chat: bool = Field(default=False, description=CHAT)
-    skip_bad: bool = Field(default=False, description=SKIP_BAD)
-    samples: Annotated[int | None, Shown(default="128, or fewer where more do not help")] = Field(
-        default=None, ge=1, description="Windows of text to calibrate on"
-    )
-    window: int = Field(default=2048, ge=8, description="Tokens in a window of text")
-
-    @property
-    def most_samples(self) -> int:
-        """Windows to calibrate on, at the most."""
-        return SAMPLES if self.samples is None else self.samples
 
 
 class Budget(Options):
@@ -173,13 +113,7 @@ class Sparsity(Options):
     )
 
 
-EvalText = Annotated[
-    Source | None,
-    Field(alias="eval", description="Text to verify on; without it a tenth of the text is kept for that"),
-]
-
-
-class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
+class Quantize(Opening, Text, Target, Sparsity, Method, Budget, Schemes):
     """Round the weights. What to do is said by one of scheme, plan, fit, bits and quality."""
 
     WAYS: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -248,7 +182,7 @@ class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
             )
 
 
-class Masks(Text):
+class Masks(Opening, Text):
     """Take weights: they become exactly 0."""
 
     remove: Annotated[str | float | None, Shown(among="50%")] = Field(
@@ -279,7 +213,7 @@ class Masks(Text):
             )
 
 
-class Prune(Text):
+class Prune(Opening, Text):
     """Take blocks, channels, heads or experts out altogether, or tokens; the model stays of its family."""
 
     remove: Annotated[str | float | None, Shown(among="12.5%, 25%, 37.5%")] = Field(
@@ -294,6 +228,11 @@ class Prune(Text):
     )
     repair: bool = Field(
         default=True, description="Fit the weights that stay to make up for what goes; with elastic, only measure that"
+    )
+    shapes: Annotated[str | None, Shown(default="uniform", among=SHAPES)] = Field(
+        default=None,
+        description="With remove: free takes of every block what costs least, attention and ffn whole too; the folder "
+        "then has a modelling file (trust_remote_code)",
     )
     elastic: bool = Field(
         default=False, description="Take nothing: sort the model by what is worth most, so that whet slice can cut it"
@@ -339,7 +278,7 @@ class Slice(Options):
     )
 
 
-class Transform(Text, Target):
+class Transform(Opening, Text, Target):
     """Fold factors or rotations into the model, exactly, so that rounding to `scheme` loses less. It stays dense."""
 
     kind: str = Field(description=f"What is folded in: {TRANSFORMS}")
@@ -353,7 +292,7 @@ class Transform(Text, Target):
     eval_text: EvalText = None
 
 
-class Export(Options):
+class Export(Opening):
     """Write the model as one file that its runtime reads, and prove that it is the same model."""
 
     to: str = Field(default="gguf", description="The format: gguf")
@@ -377,6 +316,7 @@ STEPS: dict[str, type[Options]] = {
     "prune": Prune,
     "slice": Slice,
     "masks": Masks,
+    "distill": Distill,
     "transform": Transform,
     "quantize": Quantize,
     "export": Export,

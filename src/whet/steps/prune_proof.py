@@ -10,7 +10,7 @@ from torch import Tensor
 
 from whet.anatomy import anatomy
 from whet.apply.job import Job
-from whet.checkpoint import Checkpoint, load_model
+from whet.checkpoint import Checkpoint, load_as_others
 from whet.engines.torch import cached_outputs, outputs
 from whet.errors import GateError
 from whet.steps.proof import PROVED
@@ -39,25 +39,26 @@ def prove_pruned(
         after = _streamed(written, job, tokens)
         result["loaded"] = "block by block"
     else:
-        model = load_model(out, torch.float32, job.device)
+        model = load_as_others(written, torch.float32, job.device)
         with torch.no_grad():
             after = outputs(model, tokens).float()
             result["loaded"] = "whole"
             cached = cached_outputs(model, tokens) if job.anatomy.task == "causal" else None
         if cached is not None:
             gap = (cached[:, -1].float() - after[:, -1]).abs().max().item()
-            _agree(out, "generation with a cache and without", gap, after)
+            agree(out, "generation with a cache and without", gap, after)
             result["cached against uncached"] = gap
     if not torch.isfinite(after).all():
         raise GateError("{out}: the smaller model computes values that are not finite on its own text.", out=out)
     if exact:
         gap = (after.cpu() - before.cpu()).abs().max().item()
-        _agree(out, "what was written and what was computed", gap, before)
+        agree(out, "what was written and what was computed", gap, before)
         result["before against after"] = gap
     return result
 
 
-def _agree(out: Path, what: str, gap: float, logits: Tensor) -> None:
+def agree(out: Path, what: str, gap: float, logits: Tensor) -> None:
+    """Raises GateError where two ways to compute `logits` are further apart than their rounding."""
     if not gap <= _TOLERANCE * max(1.0, logits.abs().max().item()):  # not a number is no agreement either
         raise GateError(
             "{out}: {what} differ by {gap:.3g} in the logits. This is a defect of whet, or the family does something "

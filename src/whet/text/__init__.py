@@ -5,7 +5,7 @@ Everything here is a pure function of its arguments; the same seed gives the sam
 
 from whet.text.chat import ChatTemplate
 from whet.text.places import Amount
-from whet.text.readers import Found, fingerprint, read_text
+from whet.text.readers import Found, Stream, fingerprint, read_text
 from whet.text.splits import split
 from whet.text.windows import Window, batch_indices, batches, encode, located_windows, windows
 
@@ -13,6 +13,7 @@ __all__ = [
     "Amount",
     "ChatTemplate",
     "Found",
+    "Stream",
     "Window",
     "batch_indices",
     "batches",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from whet.train.loop import Schedule, needed_bytes, token_loss, train
+from whet.train.groups import make_optimizers, roles_of, trained
+from whet.train.loop import Batch, Loss, Settings, needed_bytes, token_loss, train
 from whet.train.muon import Muon
+from whet.train.rows import PackedRows
+from whet.train.schedule import Schedule
 from whet.train.steps import (
     JUDGES,
     PIECE,
@@ -23,18 +26,25 @@ __all__ = [
     "JUDGES",
     "PIECE",
     "STEP_TOKENS",
+    "Batch",
     "Judge",
+    "Loss",
     "Muon",
+    "PackedRows",
     "Schedule",
+    "Settings",
     "adam",
     "descend",
     "in_pieces",
+    "make_optimizers",
     "needed_bytes",
     "noise",
+    "roles_of",
     "steps_of",
     "surely",
     "take_step",
     "token_loss",
     "train",
+    "trained",
     "usual_steps",
 ]

@@ -1,8 +1,9 @@
-"""The training loop: a model, a function from step to batch, a schedule, a folder to resume from.
+"""The training loop: a model, a function from step to batches, a loss, a schedule, a folder to resume from.
 
-Batches are asked for by step number, so a resumed run sees exactly the batches it would have seen, and its weights end
-bit for bit where an undisturbed run's end (same machine kind, same thread count). Weights, gradients and optimiser
-state are in the model's type (fp32 for training from nothing); with `autocast` the matrix products run in bfloat16.
+Batches are asked for by step number, and what is drawn at random in a step (dropout) by its number too, so a resumed
+run sees exactly what it would have seen, and its weights end bit for bit where an undisturbed run's end (same machine
+kind, same thread count). Weights, gradients and optimiser state are in the model's type (fp32 for training from
+nothing); with `autocast` the matrix products run in bfloat16.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
-import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +21,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from whet.errors import MachineError, UsageError
-from whet.events import OnEvent, ignore
-from whet.train.muon import Muon
-from whet.train.steps import descend
+from whet.errors import UsageError
+from whet.events import OnEvent, ignore, note_event
+from whet.messages import Message
+from whet.train.groups import make_optimizers, roles_by_shape, roles_of, set_rates, trained
+from whet.train.ranks import Alone, Losing, Together
+from whet.train.schedule import Schedule
+from whet.train.state import BEST_FILE, GOOD_FILE, START_FILE, STATE_FILE, Kept, Metrics, put_back, weights
+from whet.train.steps import Judge, noise
 
 Batch = dict[str, Tensor]
-STATE_FILE = "training-state.pt"
+Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+_VERSION = 2  # of the files that are kept
+_REWINDS = 4  # times that a run goes back, each at half the rate
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Learning rate over a run: linear warm-up to `peak`, then `cosine` down to `floor * peak`, or `wsd`: steady, then
-    linear down over the last `decay` share of the steps."""
+class Settings:
+    """How the weights are moved.
 
-    peak: float
-    steps: int
-    warmup: int = 100
-    kind: str = "wsd"
-    decay: float = 0.4
-    floor: float = 0.0
+    muon: matrices of the blocks are trained by Muon, the rest by AdamW. adam_share: AdamW's rate at a step as a share
+    of the schedule's. shares: of the rate, by role (`whet.train.groups`). weight_decay: decoupled; none on vectors.
+    clip: gradients are scaled down to this norm. autocast: bfloat16 matrix products. checkpointing: blocks are computed
+    again in the backward pass, which holds the inputs of one block at a time (a third more time). seed: of dropout.
+    """
 
-    def __call__(self, step: int) -> float:
-        """Learning rate of `step` (0 is the first)."""
-        if step < self.warmup:
-            return self.peak * (step + 1) / self.warmup
-        if self.kind == "cosine":
-            along = (step - self.warmup) / max(1, self.steps - self.warmup)
-            share = 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
-        elif self.kind == "wsd":
-            share = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
-        else:
-            raise UsageError("schedule kind {kind!r} is not known. Use cosine or wsd.", kind=self.kind)
-        return self.peak * (self.floor + (1 - self.floor) * share)
+    muon: bool = False
+    adam_share: Callable[[int], float] | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    autocast: bool = False
+    checkpointing: bool = False
+    seed: int = 0
 
 
-def token_loss(model: Any, batch: Batch) -> Tensor:
-    """Weighted mean cross-entropy of the next token, for causal models of transformers.
+def token_loss(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the next token for causal models of transformers: its weighted sum, and the sum of the weights.
 
     `batch`: `input_ids [rows, tokens + 1]` and `weights [rows, tokens]`, the weight of each predicted token. The head,
     a quarter of a small model's work, only runs where the weight is not 0.
@@ -67,34 +67,83 @@ def token_loss(model: Any, batch: Batch) -> Tensor:
     counted = weights > 0
     logits = model.get_output_embeddings()(hidden[counted])
     losses = F.cross_entropy(logits.float(), ids[:, 1:][counted], reduction="none")
-    return (losses * weights[counted]).sum() / weights.sum()
+    return (losses * weights[counted]).sum(), weights.sum()
 
 
 def needed_bytes(model: nn.Module) -> int:
-    """Memory that lasts through training: weights, gradients and two states a weight (activations come on top)."""
-    return sum(param.numel() * param.element_size() * 4 for param in model.parameters() if param.requires_grad)
+    """Memory that lasts through training: weights, and for those that are trained a gradient and two states
+    (activations come on top)."""
+    every = sum(param.numel() * param.element_size() for param in model.parameters())
+    return every + 3 * sum(param.numel() * param.element_size() for param in trained(model).values())
 
 
-def _optimizers(model: nn.Module, muon: bool, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for embedding, head and vectors."""
-    trained = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
-    inside = [param for name, param in trained if param.ndim == 2 and "embed" not in name and "lm_head" not in name]
-    chosen = {id(param) for param in inside} if muon else set()
-    rest = [param for _, param in trained if id(param) not in chosen]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            [
-                {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
-                {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-            ],
-            lr=0.0,
-            betas=(0.9, 0.98),
-            eps=1e-10,
-        )
-    ]
-    if chosen:
-        optimizers.append(Muon(inside, weight_decay=weight_decay))
-    return optimizers
+def train(
+    model: nn.Module,
+    batches: Callable[[int], Batch | Sequence[Batch]],
+    schedule: Schedule,
+    *,
+    loss: Loss = token_loss,
+    settings: Settings = Settings(),
+    roles: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    accelerator: Any | None = None,
+    judge: Callable[[nn.Module], Tensor] | None = None,
+    judge_every: int = 100,
+    good_every: int = 200,
+    save_seconds: float = 180.0,
+    stop_after: int | None = None,
+    on_event: OnEvent = ignore,
+) -> dict[str, Any]:
+    """Trains the parameters of `model` that ask for a gradient, in place, for `schedule.steps` steps.
+
+    Args:
+        model: in its training type, already on its device.
+        batches: the batch of a step, or several whose gradients are added up; a function of the step alone.
+        schedule: learning rate; `schedule.steps` is the length of the run.
+        loss: of `(model, batch)` the sum of the losses and what it is the sum over, scalars. A step goes by the sum of
+            all its batches over the count of all.
+        roles: of the parameters, for `settings.muon` and `settings.shares`; read off the model's anatomy where needed.
+        folder: where states and metrics are saved (`whet.train.state`); if it holds a state, the run goes on from it.
+        accelerator: an `accelerate.Accelerator`, where several processes train together. Each has the whole model and
+            takes its share of a step's batches; they end as one process that takes all. The first of them writes and
+            tells.
+        judge: held-out losses of the model, one for each piece of text, `[n]`. The model ends as it was where their sum
+            was least, if that is better than at the start by more than its standard error, and else as it started.
+        judge_every: steps after which it is asked, and after the last.
+        good_every: steps after which a state is kept to go back to where a loss or a gradient is not finite. The run
+            goes on from there at half the rate, four times at most.
+        save_seconds: after which the state is saved.
+        stop_after: ends the call early after this many of the run's steps, state saved; for runs in pieces.
+        on_event: told the memory needed (`plan`), then `progress` with loss and time left.
+
+    Returns `{steps, loss, seconds, rewinds}`, and with a judge and all steps done `held_out`: `start`, `best`, `error`
+    (the standard error of what was gained), `step`, `helped`.
+
+    Raises:
+        UsageError: the loss is not finite, rate lowered or not; the saved state belongs to another model or schedule.
+        MachineError: a state cannot be written.
+    """
+    ranks = Alone() if accelerator is None else Together(accelerator)
+    run = _Run(model, batches, schedule, loss, settings, roles, folder, ranks, on_event)
+    run.judged_by(judge, judge_every)
+    with _prepared(model, settings):
+        run.go(min(schedule.steps, stop_after or schedule.steps), good_every, save_seconds)
+    return run.result()
+
+
+@contextlib.contextmanager
+def _prepared(model: Any, settings: Settings) -> Iterator[None]:
+    """The model as it trains; afterwards as it is used."""
+    _keep_freed_memory()
+    if settings.checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    try:
+        model.train()
+        yield
+    finally:
+        model.eval()
+        if settings.checkpointing:
+            model.activation_checkpointing_disable()
 
 
 def _keep_freed_memory() -> None:
@@ -109,154 +158,204 @@ def _keep_freed_memory() -> None:
         mallopt(-2, 1 << 28)  # M_TOP_PAD
 
 
-def _save(path: Path, state: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    try:
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise MachineError(
-            "{path}: the training state cannot be written ({error}). Free some disk space or choose another folder, "
-            "then resume.",
-            path=path,
-            error=error.strerror,
-        ) from error
+class _Run:
+    """A training under way."""
 
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Callable[[int], Batch | Sequence[Batch]],
+        schedule: Schedule,
+        loss: Loss,
+        settings: Settings,
+        roles: Mapping[str, str] | None,
+        folder: Path | None,
+        ranks: Alone,
+        on_event: OnEvent,
+    ) -> None:
+        self.model, self.batches, self.schedule, self.ranks = model, batches, schedule, ranks
+        self.settings, self.on_event = settings, on_event if ranks.first else ignore
+        self.losing = ranks.wrapped(Losing(model, loss))
+        if roles is None:
+            roles = roles_of(model) if settings.muon or settings.shares else roles_by_shape(model)
+        made = settings
+        self.optimizers = make_optimizers(model, roles, made.shares, made.muon, made.weight_decay)
+        about = "weights, gradients and optimiser state in bytes; activations come on top"
+        self.on_event({"event": "plan", "steps": schedule.steps, "memory": needed_bytes(model), "note": about})
+        shapes = [(name, tuple(param.shape)) for name, param in trained(model).items()]
+        plain = (made.muon, dict(made.shares), made.weight_decay, made.clip, made.autocast, made.seed)
+        self.kept = Kept(folder, repr((_VERSION, schedule, plain, shapes)), ranks)
+        self.metrics = Metrics(folder if ranks.first else None)
+        self.done, self.before, self.lowered, self.rewinds, self.good = 0, 0.0, 1.0, 0, 0
+        self.value = math.nan
+        self.judge: Judge[int] | None = None
+        self.device = next(model.parameters()).device
+        self.started = time.monotonic()
+        if (state := self.kept.read(STATE_FILE)) is not None:
+            self._take_up(state)
+        else:
+            self.kept.write(START_FILE, {"weights": weights(model)})
+        self.metrics.go_on(self.done)
+        self.first = self.done
 
-@dataclass(frozen=True)
-class _Kept:
-    """What is kept of a training in `folder` (nowhere if None), to go on from; `fingerprint` tells whose it is."""
+    def judged_by(self, losses: Callable[[nn.Module], Tensor] | None, every: int) -> None:
+        """Have the best kept."""
+        if losses is None:
+            return
+        steps = self.schedule.steps
+        state = self.kept.read(STATE_FILE)
 
-    folder: Path | None
-    fingerprint: str
-    model: nn.Module
-    optimizers: list[torch.optim.Optimizer]
+        def look() -> Tensor:
+            self.model.eval()
+            with torch.no_grad():
+                found = losses(self.model).double().cpu()
+            self.model.train()
+            self.metrics.write(step=self.done, held_out=found.mean().item(), error=noise(found))
+            return found
 
-    def taken_up(self) -> tuple[int, float]:
-        """Take up what is there; the steps that were taken, and the seconds they took."""
-        if self.folder is None:
-            return 0, 0.0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / STATE_FILE
-        if not file.exists():
-            return 0, 0.0
-        state = torch.load(file, weights_only=True)
-        if state["fingerprint"] != self.fingerprint:
-            raise UsageError(
-                "{file} was saved by training with another model, schedule or settings. Use another folder, or delete "
-                "it to start again.",
-                file=file,
-            )
-        self.model.load_state_dict(state["model"])
+        def best() -> int:
+            self.kept.write(BEST_FILE, {"weights": weights(self.model)})
+            return self.done
+
+        first = None if state is None else state["judged"]["first"]
+        self.judge = Judge(look, best, 0, {*range(every, steps, every), steps}, first)
+        if state is not None:
+            self.judge.found, self.judge.best = state["judged"]["found"], state["judged"]["best"]
+
+    def go(self, last: int, good_every: int, save_seconds: float) -> None:
+        """Take the steps up to `last`."""
+        saved = time.monotonic()
+        while self.done < last:
+            if not self._step(self.batches(self.done)):
+                self._rewind()
+                continue
+            if self.judge is not None:
+                self.judge.look(self.done)
+            if self.done % good_every == 0 and self.done < self.schedule.steps:
+                self.good = self.done
+                self.kept.write(GOOD_FILE, self._state())
+                self.kept.also(GOOD_FILE, STATE_FILE)
+                saved = time.monotonic()
+            elif self.done == last or self.ranks.any(time.monotonic() - saved > save_seconds):
+                self.kept.write(STATE_FILE, self._state())
+                saved = time.monotonic()
+        if self.judge is not None and self.done == self.schedule.steps:
+            helped = self.judge.helped and self.judge.best
+            kept = self.kept.read(BEST_FILE if helped else START_FILE)
+            assert kept is not None
+            put_back(self.model, kept["weights"])
+
+    def result(self) -> dict[str, Any]:
+        """What `train` returns."""
+        found = {"steps": self.done, "loss": self.value, "seconds": self._seconds(), "rewinds": self.rewinds}
+        if self.judge is None or self.done < self.schedule.steps:
+            return found
+        first, best = self.judge.first, self.judge.found
+        held_out = {"start": first.mean().item(), "best": best.mean().item(), "error": noise(first - best)}
+        return {**found, "held_out": {**held_out, "step": self.judge.best, "helped": self.judge.helped}}
+
+    def _step(self, given: Batch | Sequence[Batch]) -> bool:
+        """Take one step; False, with the weights as they were, where something of it is not finite."""
+        some = [given] if isinstance(given, dict) else list(given)
+        rate = self.schedule(self.done) * self.lowered
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.settings.seed + self.done)
+            self.value, norm = self._gradients(self.ranks.mine(some))
+        finite = math.isfinite(self.value) and math.isfinite(norm)
+        if finite:
+            share = self.settings.adam_share
+            set_rates(self.optimizers, rate, 1.0 if share is None else share(self.done))
+            for optimizer in self.optimizers:
+                optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        if not finite:
+            return False
+        self.done += 1
+        tokens = sum(batch["input_ids"].numel() for batch in some if "input_ids" in batch)
+        taken = {"loss": self.value, "tokens": tokens}
+        self.metrics.write(step=self.done, **taken, rate=rate, norm=norm, seconds=self._seconds())
+        left = (time.monotonic() - self.started) / (self.done - self.first) * (self.schedule.steps - self.done)
+        whole = {"done": self.done, "of": self.schedule.steps, "whole": self.done / self.schedule.steps}
+        self.on_event({"event": "progress", "stage": "train", **whole, **taken, "seconds_left": left})
+        return True
+
+    def _gradients(self, some: Sequence[Batch]) -> tuple[float, float]:
+        """Leave the gradients of a step in the parameters; the loss, and their norm before they are clipped."""
+        total, count, by = 0.0, 0.0, 1.0
+        for number, given in enumerate(some):
+            batch = {name: tensor.to(self.device) for name, tensor in given.items()}
+            last = number == len(some) - 1
+            with contextlib.nullcontext() if last else self.ranks.apart(self.losing):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.autocast):
+                    found, mine = self.losing(batch)
+                count += float(mine)
+                if number == 0:  # so that gradients are of the size they end with
+                    by = self.ranks.sum(float(mine))[0] / self.ranks.count or 1.0
+                result = found / by
+                total += float(result.detach())
+                if not math.isfinite(total) and self.ranks.count == 1:  # others wait for this one's gradients
+                    return total, math.nan
+                result.backward()  # type: ignore[no-untyped-call]
+        total, count = self.ranks.sum(total, count)
+        if count == 0:
+            raise UsageError("step {step}: no token of its text counts. Give other text.", step=self.done)
+        params = list(trained(self.model).values())
+        if count != (averaged := by * self.ranks.count):
+            for param in params:
+                if param.grad is not None:
+                    param.grad.mul_(averaged / count)
+        return total * by / count, float(torch.nn.utils.clip_grad_norm_(params, self.settings.clip))
+
+    def _seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def _state(self) -> dict[str, Any]:
+        """All that a run goes on from."""
+        found = {"step": self.done, "seconds": self._seconds(), "lowered": self.lowered, "rewinds": self.rewinds}
+        judged: dict[str, Any] = {}
+        if self.judge is not None:
+            judged = {"first": self.judge.first, "found": self.judge.found, "best": self.judge.best}
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        return {**found, "good": self.good, "weights": weights(self.model), "judged": judged, "optimizers": optimizers}
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        put_back(self.model, state["weights"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        return state["step"], state["seconds"]
+        self.done, self.before, self.good = state["step"], state["seconds"], state["good"]
+        self.lowered, self.rewinds = state["lowered"], state["rewinds"]
 
-    def save(self, step: int, seconds: float) -> None:
-        """Keep the state after so many steps."""
-        if self.folder is not None:
-            state = {"fingerprint": self.fingerprint, "model": self.model.state_dict(), "step": step}
-            state |= {"seconds": seconds, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
-            _save(self.folder / STATE_FILE, state)
-
-
-def _update(optimizers: Sequence[torch.optim.Optimizer], rate: float, adam_share: float) -> None:
-    """A step by the gradients as they are, which are let go then; adam_share: of the rate, for AdamW."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * (1.0 if isinstance(optimizer, Muon) else adam_share)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-
-def _finite(loss: float, step: int, schedule: Schedule) -> float:
-    """`loss` of a step. Raises UsageError where it is no number."""
-    if not math.isfinite(loss):
-        raise UsageError(
-            "the loss of step {step} is {loss}, so training stops before the weights are ruined. Lower the "
-            "learning rate (peak {peak:g}) and start again.",
-            step=step,
-            loss=loss,
-            peak=schedule.peak,
+    def _rewind(self) -> None:
+        """Go back to the last good state, at half the rate. Raises UsageError where that cannot help."""
+        if self.done == self.good or self.rewinds == _REWINDS:
+            raise UsageError(
+                "the loss of step {step} is {loss}, so training stops before the weights are ruined. Lower the "
+                "learning rate (peak {peak:g}) and start again.",
+                step=self.done,
+                loss=self.value,
+                peak=self.schedule.peak,
+            )
+        lowered, rewinds, failed = self.lowered / 2, self.rewinds + 1, self.done
+        seconds = self._seconds()
+        if (state := self.kept.read(GOOD_FILE) if self.good else None) is not None:
+            self._take_up(state)
+        else:
+            start = self.kept.read(START_FILE)
+            assert start is not None
+            put_back(self.model, start["weights"])
+            for optimizer in self.optimizers:
+                optimizer.state.clear()
+            self.done = 0
+        self.lowered, self.rewinds, self.before = lowered, rewinds, seconds
+        self.started, self.first = time.monotonic(), self.done
+        self.metrics.write(step=self.done, rewound_from=failed, lowered=lowered)
+        self.kept.write(STATE_FILE, self._state())
+        message = Message(
+            "the loss or its gradient was not finite after {failed} steps: training goes on from step {step}, at "
+            "{share:.0%} of the learning rate",
+            failed=failed,
+            step=self.done,
+            share=lowered,
         )
-    return loss
-
-
-def train(
-    model: nn.Module,
-    batches: Callable[[int], Batch],
-    schedule: Schedule,
-    *,
-    folder: Path | None = None,
-    loss: Callable[[nn.Module, Batch], Tensor] = token_loss,
-    muon: bool = False,
-    adam_share: Callable[[int], float] = lambda step: 1.0,
-    weight_decay: float = 0.01,
-    clip: float = 1.0,
-    autocast: bool = False,
-    save_seconds: float = 180.0,
-    stop_after: int | None = None,
-    on_event: OnEvent = ignore,
-) -> dict[str, Any]:
-    """Trains `model` in place for `schedule.steps` steps and returns `{steps, loss, seconds}`.
-
-    Args:
-        model: in its training type, already on its device.
-        batches: the batch of a step, a function of the step alone.
-        schedule: learning rate; `schedule.steps` is the length of the run.
-        folder: where the state is saved (atomically, every `save_seconds`); if it holds one, the run goes on from it.
-        loss: scalar of `(model, batch)`.
-        muon: matrices inside the blocks are trained by Muon, the rest by AdamW.
-        adam_share: AdamW's learning rate at a step as a share of the schedule's.
-        weight_decay: decoupled; none on vectors.
-        clip: gradients are scaled down to this norm.
-        autocast: bfloat16 matrix products.
-        stop_after: ends the call early after this many of the run's steps, state saved; for runs in pieces.
-        on_event: told the memory needed (`plan`), then `progress` with loss and time left.
-
-    Raises:
-        UsageError: the loss is not finite; the saved state belongs to another model or schedule.
-        MachineError: the state cannot be written.
-    """
-    _keep_freed_memory()
-    optimizers = _optimizers(model, muon, weight_decay)
-    about = "weights, gradients and optimiser state in bytes; activations come on top"
-    on_event({"event": "plan", "steps": schedule.steps, "memory": needed_bytes(model), "note": about})
-    shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
-    kept = _Kept(folder, repr((schedule, muon, weight_decay, clip, autocast, shapes)), model, optimizers)
-    first, before = kept.taken_up()
-    started = saved_at = time.monotonic()
-
-    def elapsed() -> float:
-        return time.monotonic() - started
-
-    model.train()
-    device, value = next(model.parameters()).device, math.nan
-    last = min(schedule.steps, stop_after or schedule.steps)
-
-    def step(number: int, given: Batch) -> None:
-        nonlocal value, saved_at
-        batch = {name: tensor.to(device) for name, tensor in given.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            result = loss(model, batch)
-        value = _finite(result.item(), number, schedule)
-        result.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-        _update(optimizers, schedule(number), adam_share(number))
-        done = number + 1
-        left = elapsed() / (done - first) * (schedule.steps - done)
-        progress = {"event": "progress", "stage": "train", "done": done, "of": schedule.steps, "loss": value}
-        on_event({**progress, "tokens": batch["input_ids"].numel(), "seconds_left": left})
-        if time.monotonic() - saved_at > save_seconds and done < last:
-            kept.save(done, before + elapsed())
-            saved_at = time.monotonic()
-
-    descend(map(batches, range(first, last)), step, first=first)
-    if first < last:
-        kept.save(last, before + elapsed())
-    model.eval()
-    return {"steps": last, "loss": value, "seconds": before + elapsed()}
+        self.on_event(note_event(message))

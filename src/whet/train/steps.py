@@ -61,14 +61,19 @@ class Judge(Generic[State]):
     """What tells how good an iterate is, and keeps the best.
 
     losses: what is lost on each piece of text now, `[n]` float64. state: what there is to keep of the iterate now; of
-    the start it is `start`. looks: after how many steps it looks.
+    the start it is `start`. looks: after how many steps it looks. first: what the start loses, where that is known.
     """
 
     def __init__(
-        self, losses: Callable[[], Tensor], state: Callable[[], State], start: State, looks: Collection[int]
+        self,
+        losses: Callable[[], Tensor],
+        state: Callable[[], State],
+        start: State,
+        looks: Collection[int],
+        first: Tensor | None = None,
     ) -> None:
         self.losses, self.state, self.start, self.looks = losses, state, start, looks
-        self.best, self.first = start, losses()
+        self.best, self.first = start, losses() if first is None else first
         self.found = self.first
 
     def look(self, steps: int) -> None:
