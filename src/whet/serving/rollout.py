@@ -296,7 +296,7 @@ class Controller:
 
     def report(self) -> dict[str, Any]:
         """Everything that `whet rollout status` tells, as plain values and messages."""
-        judgement, errors = self.judge(), self.whole.errors
+        judgement, seen, last = self.judge(), self.whole.errors.seen, self.whole.errors.open
         count, total = self.mean
         return {
             "status": self.state.status,
@@ -315,8 +315,8 @@ class Controller:
             "agreement": total / count if count else None,
             "pairs": count,
             "requests": {
-                "lighter": {"count": errors.seen.lighter + errors.open.lighter, "errors": errors.seen.lighter_bad},
-                "original": {"count": errors.seen.original + errors.open.original, "errors": errors.seen.original_bad},
+                "lighter": {"count": seen.lighter + last.lighter, "errors": seen.lighter_bad + last.lighter_bad},
+                "original": {"count": seen.original + last.original, "errors": seen.original_bad + last.original_bad},
             },
         }
 
