@@ -104,8 +104,9 @@ def _end(number: int, frame: Any) -> None:
 def _listening(host: str, port: int) -> socket.socket:
     """A socket of this address. Raises MachineError before the models are opened, which takes long."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind)
+        # with the protocol named, asyncio sends small parts at once and does not wait 40 ms for more
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(address)
