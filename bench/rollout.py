@@ -101,6 +101,7 @@ def simulate(case: Case, seed: int, rules: Rules = RULES) -> Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0, help="of the first run; each takes the next")
     parser.add_argument("--case", help="only cases whose name holds this")
     asked = parser.parse_args()
     print(f"{asked.runs} runs each; 2 % errors, 10 % of requests compared, agreement must be {RULES.agreement:g}\n")
@@ -110,7 +111,7 @@ def main() -> None:
         if asked.case and asked.case not in case.name:
             continue
         started = time.perf_counter()
-        runs = [simulate(case, seed) for seed in range(asked.runs)]
+        runs = [simulate(case, seed) for seed in range(asked.seed, asked.seed + asked.runs)]
         seconds = (time.perf_counter() - started) / asked.runs
         until = sorted(run.requests for run in runs if run.stopped)
         told = f"{statistics.median(until):.0f}, {until[int(0.95 * len(until))]}" if until else "-"

@@ -67,7 +67,7 @@ class Engine:
     async def wait(self, seconds: float) -> bool:
         return self.ready
 
-    def give_up(self) -> None:
+    def give_up(self, seconds: float) -> None:
         self.given_up += 1
 
     async def ask(self, job: Job) -> AsyncIterator[Piece]:

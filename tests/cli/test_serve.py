@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,8 +55,15 @@ def test_what_is_wrong_is_said_first(command: Callable, folder: Path, tmp_path: 
         assert ended.code == 2 and said in ended.err
 
 
+def test_a_port_that_is_taken_is_said_before_a_model_is_opened(command: Callable, folder: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = command("serve", folder, folder, "--port", port, "--state", tmp_path / "state")
+    assert ended.code == 3 and str(port) in ended.err and not (tmp_path / "state").exists()
+
+
 def test_a_url_that_does_not_answer_is_named(command: Callable, tmp_path: Path) -> None:
-    ended = command("serve", "http://127.0.0.1:9", "http://127.0.0.1:9/v1", "--state", tmp_path)
+    ended = command("serve", "http://127.0.0.1:9", "http://127.0.0.1:9/v1", "--port", 0, "--state", tmp_path)
     assert ended.code == 2 and "http://127.0.0.1:9" in ended.err and "OpenAI-compatible" in ended.err
 
 

@@ -210,7 +210,10 @@ def test_what_cannot_be_stored_is_not_raised_but_lowered() -> None:
     assert made.weight == 5
     for _ in range(IN_A_ROW):
         made.served(True, hard=True)
-    assert made.weight == 0
+    assert made.weight == 0 and store.state.weight(QUICK.steps) == 5
+    store.full = False
+    made.tick()
+    assert store.state.status == "failed"
 
 
 def test_bets_seldom_win_where_the_hypothesis_is_true() -> None:

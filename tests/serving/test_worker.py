@@ -37,7 +37,7 @@ def written(engine, jobs: list[dict], slots: int = 3) -> list[list[dict]]:
     while worker.waiting or worker.open:
         worker.turn()
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
-    return [[line for line in lines if line["id"] == str(number)] for number in range(len(jobs))]
+    return [[line for line in lines if line.get("id") == str(number)] for number in range(len(jobs))]
 
 
 def tokens(lines: list[dict]) -> list[int]:
@@ -63,6 +63,24 @@ def test_an_answer_gone_on_with_at_any_token_is_the_one_it_would_have_been(engin
             assert sent + text(rest) == text(lines), at
             assert rest[-1]["end"] == lines[-1]["end"]
             sent += lines[1 + at].get("text", "")
+
+
+def test_a_prompt_read_in_parts_is_the_same_prompt_and_keeps_nobody_waiting(engine, monkeypatch) -> None:
+    jobs = [{"prompt": "ab"}, {"prompt": "the for cd ab the for cd ab the for cd ab"}]
+    whole = [tokens(lines) for lines in written(engine, jobs)]
+    monkeypatch.setattr("whet.serving.worker._AT_ONCE", 5)
+    assert [tokens(lines) for lines in written(engine, jobs)] == whole
+    out = io.StringIO()
+    worker = Worker(engine, stepper(engine, 2, 96), out)
+    for number, job in enumerate(jobs):
+        told = {"chat": False, "sent": [], "tokens": 4, "temperature": 0.0, "top_p": 1.0, "seed": 5, "top": None}
+        worker.take({"op": "ask", "id": str(number), **told, **job})
+    while worker.waiting or worker.open:
+        worker.turn()
+    said = [json.loads(line) for line in out.getvalue().splitlines()]
+    ends = [place for place, line in enumerate(said) if "end" in line]
+    parts = [place for place, line in enumerate(said) if "reading" in line]
+    assert len(parts) >= 7 and ends[0] < parts[-1]  # the short one is done before the long one is read
 
 
 def test_words_never_end_in_half_a_letter_until_the_answer_does(engine) -> None:

@@ -24,8 +24,8 @@ class Stepper(Protocol):
     slots: int
     context: int
 
-    def begin(self, slot: int, ids: Sequence[int]) -> Tensor:
-        """Read `ids` into an empty slot; logits [vocabulary] of what comes next."""
+    def read(self, slot: int, ids: Sequence[int]) -> Tensor:
+        """Add `ids` to a slot; logits [vocabulary] of what comes next."""
 
     def step(self, fed: Sequence[tuple[int, int]]) -> list[Tensor]:
         """Add a token to each of these slots; the logits after each."""
@@ -62,7 +62,7 @@ class TorchStepper:
         logits, self._caches[slot] = self.engine.advance(batch, self._caches.get(slot))
         return logits[0]
 
-    def begin(self, slot: int, ids: Sequence[int]) -> Tensor:
+    def read(self, slot: int, ids: Sequence[int]) -> Tensor:
         return self._fed(slot, ids)
 
     def step(self, fed: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -83,9 +83,11 @@ class LlamaStepper:
         engine.open_slots(slots + 1, context)
         self._lengths = [0] * (slots + 1)
 
-    def begin(self, slot: int, ids: Sequence[int]) -> Tensor:
-        self._lengths[slot] = len(ids)
-        return self.engine.run_slots([(slot, at, token, at + 1 == len(ids)) for at, token in enumerate(ids)])[0]
+    def read(self, slot: int, ids: Sequence[int]) -> Tensor:
+        start = self._lengths[slot]
+        self._lengths[slot] += len(ids)
+        last = self._lengths[slot] - 1
+        return self.engine.run_slots([(slot, at, token, at == last) for at, token in enumerate(ids, start)])[0]
 
     def step(self, fed: Sequence[tuple[int, int]]) -> list[Tensor]:
         told = []
@@ -95,6 +97,7 @@ class LlamaStepper:
         return list(self.engine.run_slots(told))
 
     def end(self, slot: int) -> None:
+        self._lengths[slot] = 0
         self.engine.empty_slot(slot)
 
     def score(self, ids: Sequence[int], start: int) -> Tensor:

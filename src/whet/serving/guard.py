@@ -35,7 +35,8 @@ class Guard:
     def _refused(self, path: str, headers: Headers) -> Response | None:
         if path in _OPEN:
             return None
-        key = headers.get("authorization", "").removeprefix("Bearer ").strip()
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        key = key.strip() if scheme.lower() == "bearer" else ""
         admin = self.keys.is_admin(key)
         if path.startswith("/admin") and not admin:
             return _unknown("This needs the admin's key.")

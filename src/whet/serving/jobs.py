@@ -86,5 +86,6 @@ class Engine(Protocol):
     async def wait(self, seconds: float) -> bool:
         """Whether it is ready, after at most so many seconds."""
 
-    def give_up(self) -> None:
-        """It hangs: end it and start it anew, where it is ours."""
+    def give_up(self, seconds: float) -> None:
+        """A job of its waited too long: if it has said nothing at all for so many seconds, it hangs, and is ended and
+        started anew, where it is ours."""

@@ -59,6 +59,7 @@ class ProcessEngine:
         self._keeper: asyncio.Task[None] | None = None
         self._stopped = False
         self.starts = 0
+        self._heard = 0.0  # when it last said anything
         self.start_seconds = 0.0
         self.context: int | None = None
         self.tokens: str | None = None  # a hash of the tokenizer's vocabulary
@@ -88,7 +89,9 @@ class ProcessEngine:
             await asyncio.wait_for(self._up.wait(), seconds)
         return self.ready
 
-    def give_up(self) -> None:
+    def give_up(self, seconds: float) -> None:
+        if time.monotonic() - self._heard < seconds:
+            return
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
@@ -116,6 +119,7 @@ class ProcessEngine:
         self.context, self.tokens = line.get("context"), line.get("tokens")
         self.start_seconds = time.monotonic() - began
         self.starts += 1
+        self._heard = time.monotonic()
         self._up.set()
 
     async def _line(self) -> dict[str, Any]:
@@ -133,6 +137,7 @@ class ProcessEngine:
         while not self._stopped:
             began = time.monotonic()
             while line := await self._line():
+                self._heard = time.monotonic()
                 if (told := self._jobs.get(str(line.get("id")))) is not None:
                     told.said.put_nowait(line)
             self._up.clear()

@@ -79,7 +79,7 @@ class UrlEngine:
             await asyncio.wait_for(self._up.wait(), seconds)
         return self.ready
 
-    def give_up(self) -> None:
+    def give_up(self, seconds: float) -> None:
         """It is not ours to end."""
 
     def _asked(self, job: Job) -> tuple[str, dict[str, Any]]:

@@ -159,6 +159,7 @@ class Controller:
     draw: Callable[[], float]
     sample: float = 0.1
     state: State = field(init=False)
+    unsaved: str = ""  # the event whose state could not be stored
     whole: Tests = field(init=False)  # evidence of the whole roll-out
     step: Step = field(init=False)
     proof: Below = field(init=False)  # bets that agreement is above what would be a failure
@@ -258,6 +259,9 @@ class Controller:
 
     def tick(self) -> Judgement:
         """Judge, and grow by a step if the verdict is `pass` and nobody holds it. To be called every few seconds."""
+        if self.unsaved:
+            self.store.save(self.state, self.unsaved)
+            self.unsaved = ""
         self._stop_if_failing()
         judgement = self.judge()
         if judgement.verdict == "pass" and self.state.status == "running" and self.state.stage < len(self.rules.steps):
@@ -292,7 +296,7 @@ class Controller:
 
     def report(self) -> dict[str, Any]:
         """Everything that `whet rollout status` tells, as plain values and messages."""
-        judgement, errors = self.judge(), self.whole.errors
+        judgement, seen, last = self.judge(), self.whole.errors.seen, self.whole.errors.open
         count, total = self.mean
         return {
             "status": self.state.status,
@@ -311,8 +315,8 @@ class Controller:
             "agreement": total / count if count else None,
             "pairs": count,
             "requests": {
-                "lighter": {"count": errors.seen.lighter + errors.open.lighter, "errors": errors.seen.lighter_bad},
-                "original": {"count": errors.seen.original + errors.open.original, "errors": errors.seen.original_bad},
+                "lighter": {"count": seen.lighter + last.lighter, "errors": seen.lighter_bad + last.lighter_bad},
+                "original": {"count": seen.original + last.original, "errors": seen.original_bad + last.original_bad},
             },
         }
 
@@ -354,9 +358,11 @@ class Controller:
         begins = state.stage != self.state.stage or self.state.status in ("failed", "aborted", "unknown")
         try:
             self.store.save(state, event)
+            self.unsaved = ""
         except OSError:
             if not lower:
                 raise
+            self.unsaved = event  # `tick` tries again: after a restart it must not serve
         fresh = begins and state.stage == 0
         self.state = state
         if fresh:

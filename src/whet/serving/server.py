@@ -9,6 +9,7 @@ import json
 import random
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,11 +73,18 @@ def serve(asked: Serving, tell: Callable[[str, dict[str, Any]], None]) -> None:
             "0, up to 1.",
             sample=asked.sample,
         )
+    with _listening(asked.host, asked.port) as listening:
+        _serve_at(asked, users, listening, tell)
+
+
+def _serve_at(
+    asked: Serving, users: dict[str, bytes], listening: socket.socket, tell: Callable[[str, dict[str, Any]], None]
+) -> None:
     asked.state.mkdir(parents=True, exist_ok=True)
     journal = Journal(asked.state / "rollout.sqlite")
     before = signal.signal(signal.SIGTERM, _end)  # uvicorn sends it to us again when answers have been ended
     try:
-        asyncio.run(_serve(asked, users, journal, tell))
+        asyncio.run(_serve(asked, users, journal, listening, tell))
     except _Ended:
         pass
     finally:
@@ -93,7 +101,32 @@ def _end(number: int, frame: Any) -> None:
     raise _Ended
 
 
-async def _serve(asked: Serving, users: dict[str, bytes], journal: Journal, tell: Callable[..., None]) -> None:
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket of this address. Raises MachineError before the models are opened, which takes long."""
+    try:
+        # with the protocol named, asyncio sends small parts at once and does not wait 40 ms for more
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+        except OSError:
+            made.close()
+            raise
+    except OSError as error:
+        raise MachineError(
+            "Port {port} of {host} is not free, or may not be used. Name another one with --port.", port=port, host=host
+        ) from error
+    return made
+
+
+async def _serve(
+    asked: Serving,
+    users: dict[str, bytes],
+    journal: Journal,
+    listening: socket.socket,
+    tell: Callable[..., None],
+) -> None:
     pair = Pair(_side(asked, "original"), _side(asked, "lighter"), asked.limits)
     try:
         await asyncio.gather(pair.original.engine.start(), pair.lighter.engine.start())
@@ -112,16 +145,14 @@ async def _serve(asked: Serving, users: dict[str, bytes], journal: Journal, tell
         admin = admin_key(asked.state)
         name = asked.name or Path(asked.original).name or asked.original
         gateway = Gateway(name, pair, controller, Keys(hashed(admin), users), journal.history)
-        await _run(asked, gateway, tell)
+        await _run(asked, gateway, listening, tell)
     finally:
         await asyncio.gather(pair.original.engine.stop(), pair.lighter.engine.stop(), return_exceptions=True)
 
 
-async def _run(asked: Serving, gateway: Gateway, tell: Callable[..., None]) -> None:
+async def _run(asked: Serving, gateway: Gateway, listening: socket.socket, tell: Callable[..., None]) -> None:
     config = uvicorn.Config(
         gateway.app(),
-        host=asked.host,
-        port=asked.port,
         http=patient_for(asked.limits.header),
         ws="none",
         log_level="critical",
@@ -138,7 +169,7 @@ async def _run(asked: Serving, gateway: Gateway, tell: Callable[..., None]) -> N
     async def announce() -> None:
         while not server.started:
             await asyncio.sleep(0.02)
-        port = server.servers[0].sockets[0].getsockname()[1]
+        port = listening.getsockname()[1]
         host = "127.0.0.1" if asked.host in ("0.0.0.0", "::") else asked.host
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         (asked.state / ADDRESS).write_text(json.dumps({"url": url}), encoding="utf-8")
@@ -147,13 +178,7 @@ async def _run(asked: Serving, gateway: Gateway, tell: Callable[..., None]) -> N
 
     announced = asyncio.create_task(announce())
     try:
-        await server.serve()
-    except SystemExit as error:  # uvicorn's way to say that the port is taken
-        raise MachineError(
-            "Port {port} of {host} is not free, or may not be used. Name another one with --port.",
-            port=asked.port,
-            host=asked.host,
-        ) from error
+        await server.serve(sockets=[listening])
     finally:
         announced.cancel()
         with contextlib.suppress(asyncio.CancelledError):

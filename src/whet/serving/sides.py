@@ -56,14 +56,16 @@ class Side:
         self.free = asyncio.Semaphore(self.slots)
 
     @contextlib.asynccontextmanager
-    async def slot(self, *, must: bool = False) -> AsyncGenerator[None, None]:
-        """A place among those that are answered at once. Raises Busy where too many wait for one, unless it `must` be:
-        an answer that has begun is not refused any more."""
+    async def slot(self, seconds: float, *, must: bool = False) -> AsyncGenerator[None, None]:
+        """A place among those that are answered at once. Raises Busy where none is free in so many seconds, or too many
+        wait for one, unless it `must` be: an answer that has begun is not refused any more."""
         if self.queued >= self.waiting and not must:
             raise Busy(max(1, round(self.seconds * self.queued / self.slots)))
         self.queued += 1
         try:
-            await self.free.acquire()
+            await asyncio.wait_for(self.free.acquire(), max(seconds, 0.0))
+        except TimeoutError:
+            raise Busy(max(1, round(self.seconds))) from None
         finally:
             self.queued -= 1
         began = time.monotonic()
@@ -169,7 +171,10 @@ class Pair:
         if not side.engine.ready:
             raise Fault("died")
         job = served.job
-        async with side.slot(must=bool(served.faults)), contextlib.aclosing(side.engine.ask(job)) as pieces:
+        async with (
+            side.slot(until - time.monotonic(), must=bool(served.faults)),
+            contextlib.aclosing(side.engine.ask(job)) as pieces,
+        ):
             seconds = self.limits.first_token
             while True:
                 left = until - time.monotonic()
@@ -180,7 +185,7 @@ class Pair:
                 except TimeoutError:
                     if left <= seconds:
                         raise Fault("out of time") from None
-                    side.engine.give_up()
+                    side.engine.give_up(0.9 * min(seconds, self.limits.between_tokens))
                     raise Fault("hung") from None
                 served.add(side.name, piece)
                 yield piece

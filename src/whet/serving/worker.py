@@ -19,6 +19,7 @@ from typing import Any, TextIO
 # How a message names the job, for every kind: {"id": ...}.
 Line = dict[str, Any]
 _BEFORE = 6  # tokens of the prompt that the first token of an answer is decoded with
+_AT_ONCE = 256  # tokens of a prompt that are read before others get their next token
 _UNFINISHED = 8  # tokens that may wait for the rest of a letter; the longest letter has four bytes
 
 
@@ -56,7 +57,8 @@ class Writing:
 
     def __init__(self, told: Line, slot: int, prompt: list[int], most: int, words: Words) -> None:
         self.told, self.slot, self.most, self.words = told, slot, most, words
-        self.prompt, self.made = prompt, list(told["sent"])
+        self.made = list(told["sent"])
+        self.unread = [*prompt, *self.made]
 
 
 class Worker:
@@ -93,18 +95,33 @@ class Worker:
                 if told["op"] == "score":
                     self._score(told)
                 else:
-                    self._begin(told, free.pop(0))
-        fed = [(sequence.slot, sequence.made[-1]) for sequence in self.open.values()]
-        if not fed:
-            return
+                    self._begin(told, free[0])
+                    free = free[1:] if told["id"] in self.open else free
+        writing = [sequence for sequence in self.open.values() if not sequence.unread]
+        for sequence in [sequence for sequence in self.open.values() if sequence.unread]:
+            with self._told(sequence.told["id"]):
+                self._read(sequence)
+        if writing:
+            self._write(writing)
+
+    def _read(self, sequence: Writing) -> None:
+        """Read a part of a prompt, so that others need not wait for all of it; and say so, as a sign of life."""
+        part, sequence.unread = sequence.unread[:_AT_ONCE], sequence.unread[_AT_ONCE:]
+        logits = self.stepper.read(sequence.slot, part)
+        if sequence.unread:
+            self.say({"reading": len(sequence.unread)})
+        else:
+            self._next(sequence, logits)
+
+    def _write(self, writing: list[Writing]) -> None:
         try:
-            logits = self.stepper.step(fed)
+            logits = self.stepper.step([(sequence.slot, sequence.made[-1]) for sequence in writing])
         except Exception as error:
-            self.say(*({"id": job, "fault": "died", "details": str(error)[:300]} for job in self.open))
-            for job in list(self.open):
-                self._end(job)
+            for sequence in writing:
+                self._end(sequence.told["id"])
+                self.say({"id": sequence.told["id"], "fault": "died", "details": str(error)[:300]})
             return
-        for sequence, row in zip(list(self.open.values()), logits, strict=True):
+        for sequence, row in zip(writing, logits, strict=True):
             with self._told(sequence.told["id"]):
                 self._next(sequence, row)
 
@@ -148,8 +165,7 @@ class Worker:
         if len(told["sent"]) >= most:  # whoever wrote it so far did not get to say that this was the end
             self.say({"id": told["id"], "end": "length", "text": words.rest()})
             return
-        sequence = self.open[told["id"]] = Writing(told, slot, prompt, most, words)
-        self._next(sequence, self.stepper.begin(slot, [*prompt, *told["sent"]]))
+        self.open[told["id"]] = Writing(told, slot, prompt, most, words)
 
     def _next(self, sequence: Writing, logits: Any) -> None:
         """Draw a token and send it; the end, if it is one."""
