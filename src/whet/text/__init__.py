@@ -5,13 +5,14 @@ Everything here is a pure function of its arguments; the same seed gives the sam
 
 from whet.text.chat import ChatTemplate
 from whet.text.places import Amount
-from whet.text.readers import Found, fingerprint, read_text
+from whet.text.readers import Conversation, Found, fingerprint, read_text
 from whet.text.splits import split
 from whet.text.windows import Window, batch_indices, batches, encode, located_windows, windows
 
 __all__ = [
     "Amount",
     "ChatTemplate",
+    "Conversation",
     "Found",
     "Window",
     "batch_indices",
