@@ -16,13 +16,13 @@ SRC = Path(__file__).parents[1] / "src" / "whet"
 # fmt: off
 ROOMS = [
     "korean", "messages", "foreign", "errors", "events", "strict", "paths", "child", "peers", "anatomy", "checkpoint",
-    "text", "grids", "targets", "walk", "train", "engines", "measure", "quantize", "pruning", "distill", "budget",
-    "scores", "formats", "report", "apply", "transforms", "steps", "recipe", "starter", "cli",
+    "text", "grids", "targets", "walk", "train", "engines", "measure", "quantize", "pruning", "distill", "adapt",
+    "budget", "scores", "formats", "report", "apply", "transforms", "steps", "recipe", "starter", "cli",
 ]
 # fmt: on
 PRINTS = {"cli", "starter"}  # `python -m whet.starter.make` is a command line of its own
 LINES = {"a file": 400, "a function": 80}
-MOVES = {"grids", "checkpoint", "walk", "train", "engines", "apply", "transforms", "scores", "steps", "measure"}
+MOVES = {"grids", "checkpoint", "walk", "train", "engines", "adapt", "apply", "transforms", "scores", "steps", "measure"}
 
 
 @functools.cache

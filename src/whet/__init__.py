@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from whet.recipe.resume import resume, status
     from whet.recipe.runner import run
     from whet.recipe.slice import slice
+    from whet.recipe.tune import tune
 
 __version__ = "0.1.0"
 # Where each verb is; the rooms it needs load when it is first used.
@@ -43,6 +44,7 @@ _VERBS = {
     "run": "whet.recipe.runner",
     "slice": "whet.recipe.slice",
     "status": "whet.recipe.resume",
+    "tune": "whet.recipe.tune",
     "trust_remote_code": "whet.checkpoint.code",
     "verify": "whet.checkpoint.verify",
 }
@@ -61,6 +63,7 @@ __all__ = [
     "slice",
     "status",
     "trust_remote_code",
+    "tune",
     "verify",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from whet.adapt.kinds import FULL, FULL_RATE, KINDS, Kind, find_kind, kind_names
+from whet.adapt.lost import rounding_lost
 from whet.adapt.merge import group_sums, stacked
 from whet.adapt.parametrize import Parametrization, installed, shares_of
 from whet.adapt.targets import adapted_modules, check_rank, parse_targets
@@ -20,6 +21,7 @@ __all__ = [
     "installed",
     "kind_names",
     "parse_targets",
+    "rounding_lost",
     "shares_of",
     "stacked",
 ]

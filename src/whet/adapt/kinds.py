@@ -37,26 +37,30 @@ def _leading(w: Tensor, rank: int, draws: torch.Generator) -> tuple[Tensor, Tens
 class Kind:
     """A kind of adapter.
 
-    start: what it begins as. scale: of alpha and rank. alpha: over the rank, where none is named. rate: peak learning
+    start: what it begins as. alpha: over the rank, where none is named. rate: peak learning
     rate. sized: rows have trained lengths (DoRA). shared: modules of one role have one A (ShareLoRA). grouped: A is the
     same for all columns of a group of the base's grid, so that it merges into its zeros (QA-LoRA). inside: the start is
-    a part of the base.
+    a part of the base. rooted: scaled over the root of the rank.
     """
 
     name: str
     start: Start = _usual
-    scale: Callable[[float, int], float] = lambda alpha, rank: alpha / rank
     alpha: float = 2.0
     rate: float = 1e-3
     sized: bool = False
     shared: bool = False
     grouped: bool = False
     inside: bool = False
+    rooted: bool = False
+
+    def scale(self, alpha: float, rank: int) -> float:
+        """What B A is multiplied by."""
+        return alpha / (math.sqrt(rank) if self.rooted else rank)
 
 
 KINDS: dict[str, Kind] = {
     "lora": Kind("lora"),
-    "rslora": Kind("rslora", scale=lambda alpha, rank: alpha / math.sqrt(rank), alpha=1.0),
+    "rslora": Kind("rslora", rooted=True, alpha=0.5),
     "dora": Kind("dora", sized=True),
     "pissa": Kind("pissa", start=_leading, alpha=1.0, inside=True),
     "sharelora": Kind("sharelora", shared=True),

@@ -17,6 +17,7 @@ from whet.steps.masks import resume_masks
 from whet.steps.prune import resume_prune
 from whet.steps.quantize import resume_quantize
 from whet.steps.slice import resume_slice
+from whet.steps.tune import resume_tune
 from whet.walk import is_locked
 
 _RESUMES = {
@@ -25,6 +26,7 @@ _RESUMES = {
     "masks": resume_masks,
     "prune": resume_prune,
     "slice": resume_slice,
+    "tune": resume_tune,
 }
 
 

@@ -12,6 +12,7 @@ from whet.steps.options import (
     DEVICES,
     Budget,
     Masks,
+    Merge,
     Options,
     Prune,
     Quantize,
@@ -21,6 +22,7 @@ from whet.steps.options import (
     Source,
     Target,
     Text,
+    Tune,
 )
 
 
@@ -46,6 +48,14 @@ class PruneVerb(Machine, Prune):
 
 class SliceVerb(Device, Slice):
     """Options of `slice`."""
+
+
+class TuneVerb(Machine, Tune):
+    """Options of `tune`."""
+
+
+class MergeVerb(Machine, Merge):
+    """Options of `merge`."""
 
 
 class Compress(Machine, Quantize):

@@ -114,6 +114,31 @@ class Conversation(str):
     replies: tuple[tuple[int, int], ...] = ()
 
 
+def written_out(template: ChatTemplate, turns: Any, place: Where, replies: bool = False) -> str:
+    """A conversation as its template writes it, with where its replies are if they are wanted: each from where the
+    template begins a reply to where the next turn begins. Raises UsageError where what comes before a reply depends
+    on it."""
+    text = template.render(turns, place)
+    if not replies:
+        return text
+    found = []
+    for number, turn in enumerate(turns):
+        if turn["role"] != "assistant":
+            continue
+        before = template.render(turns[:number], place, reply_next=True) if number else ""
+        after = template.render(turns[: number + 1], place)
+        if not (after.startswith(before) and text.startswith(after)):
+            raise UsageError(
+                "{where}: the chat template writes turns otherwise once a reply follows, so what is prompt and what is "
+                "reply cannot be told apart. Train on all of it with --no-mask.",
+                where=in_words(place),
+            )
+        found.append((len(before), len(after)))
+    told = Conversation(text)
+    told.replies = tuple(found)
+    return told
+
+
 @dataclass
 class _Reader:
     """How records become documents, and what happened on the way. replies: conversations know where these are."""
@@ -135,36 +160,13 @@ class _Reader:
                 if not isinstance(record, dict):
                     raise record()
                 if written:
-                    yield self._written(turns_of(record, form, place), place)
+                    yield written_out(self.template, turns_of(record, form, place), place, self.replies)
                 else:
                     yield text_of(record, form, place)
             except UsageError as error:
                 if not self.skip_bad:
                     raise
                 self.skipped, self.first = self.skipped + 1, self.first or error
-
-    def _written(self, turns: Any, place: Where) -> str:
-        """A conversation, with where its replies are if they are wanted: each from where the template begins a reply
-        to where the next turn begins. Raises UsageError where what comes before a reply depends on it."""
-        text = self.template.render(turns, place)
-        if not self.replies:
-            return text
-        found = []
-        for number, turn in enumerate(turns):
-            if turn["role"] != "assistant":
-                continue
-            before = self.template.render(turns[:number], place, reply_next=True) if number else ""
-            after = self.template.render(turns[: number + 1], place)
-            if not (after.startswith(before) and text.startswith(after)):
-                raise UsageError(
-                    "{where}: the chat template writes turns otherwise once a reply follows, so what is prompt and "
-                    "what is reply cannot be told apart. Train on all of it with --no-mask.",
-                    where=in_words(place),
-                )
-            found.append((len(before), len(after)))
-        told = Conversation(text)
-        told.replies = tuple(found)
-        return told
 
     def _form(self, source: str, first: Sequence[Record]) -> tuple[Form, bool]:
         """How the records hold text, and whether the chat template writes it."""
