@@ -22,7 +22,11 @@ ROOMS = [
 # fmt: on
 PRINTS = {"cli", "starter"}  # `python -m whet.starter.make` is a command line of its own
 LINES = {"a file": 400, "a function": 80}
-MOVES = {"grids", "checkpoint", "walk", "train", "engines", "adapt", "apply", "transforms", "scores", "steps", "measure"}
+# fmt: off
+MOVES = {
+    "grids", "checkpoint", "walk", "train", "engines", "adapt", "apply", "transforms", "scores", "steps", "measure",
+}
+# fmt: on
 
 
 @functools.cache

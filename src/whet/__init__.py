@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from whet.recipe.compress import compress
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
+    from whet.recipe.merge import merge
     from whet.recipe.plan import plan
     from whet.recipe.prune import prune
     from whet.recipe.resume import resume, status
@@ -38,6 +39,7 @@ _VERBS = {
     "generate": "whet.engines.opening",
     "inspect": "whet.recipe.inspect",
     "masks": "whet.recipe.masks",
+    "merge": "whet.recipe.merge",
     "plan": "whet.recipe.plan",
     "prune": "whet.recipe.prune",
     "resume": "whet.recipe.resume",
@@ -56,6 +58,7 @@ __all__ = [
     "generate",
     "inspect",
     "masks",
+    "merge",
     "plan",
     "prune",
     "resume",

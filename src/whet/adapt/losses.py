@@ -44,7 +44,7 @@ class NextToken:
 
     @torch.no_grad()
     def losses(self, batch: Batch) -> Tensor:
-        """What every position loses `[rows, positions]`, float32, whatever its weight; of the last one it means nothing."""
+        """What every position loses `[rows, positions]`, float32, whatever its weight."""
         ids = batch["input_ids"]
         hidden = self.halves.states(ids).last_hidden_state.flatten(0, 1)
         pieces = zip(hidden.split(self.rows), _following(batch).flatten().split(self.rows), strict=True)

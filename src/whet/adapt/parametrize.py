@@ -39,15 +39,17 @@ class Parametrization(nn.Module):
         super().__init__()
         self.a, self.b, self.scale, self.columns, self.group = a, nn.Parameter(b), scale, columns, group
         self.magnitude = None if magnitude is None else nn.Parameter(magnitude)
-        for name, value in zip(("b0", "a0"), taken or (None, None), strict=True):
+        none = (b[:, :0], b.new_zeros(0, columns))
+        for name, value in zip(("b0", "a0"), taken or none, strict=True):
             self.register_buffer(name, value, persistent=False)
 
     def factors(self) -> Factors:
         """What it makes of the weight now; gradients reach its parameters."""
         a = self.a if self.group == 1 else self.a.repeat_interleave(self.group, 1)[:, : self.columns]
-        if self.b0 is None:
+        b0, a0 = self.get_buffer("b0"), self.get_buffer("a0")
+        if not len(a0):
             return Factors(self.b, a, self.scale, self.magnitude)
-        return Factors(torch.cat([self.b, -self.b0], 1), torch.cat([a, self.a0]), self.scale)
+        return Factors(torch.cat([self.b, -b0], 1), torch.cat([a, a0]), self.scale)
 
     def weight(self, w: Tensor) -> Tensor:
         """The weight `[out, in]` of a module whose own is `w`."""

@@ -25,7 +25,7 @@ def adapted_modules(parts: Anatomy, targets: Sequence[str], folder: str) -> list
     Raises UsageError for a role that the model does not have, and where there is no such module: of experts that are
     stacked into one parameter there is none.
     """
-    modules = parts.modules({linear.address for linear in parts.linears()})
+    modules = parts.modules({linear.address: True for linear in parts.linears()})
     roles = list(dict.fromkeys(linear.role for module in modules for linear in module.linears))
     wanted = roles if list(targets) == [ALL] else list(targets)
     for name in wanted:

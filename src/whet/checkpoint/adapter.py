@@ -200,7 +200,7 @@ def read_factors(file: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Module -> (B `[out, r]`, A `[r, in]`) of a file of adapters that are taken as they are, in their stored type."""
     found = _read(file)
     if any(magnitude is not None for _, _, magnitude in found.values()):
-        raise UsageError("{file} holds other tensors than pairs of matrices. Download the folder again.", file=file)
+        raise UsageError("{file} holds magnitudes, and this adapter has none. Download the folder again.", file=file)
     return {name: (b, a) for name, (b, a, _) in found.items()}
 
 
@@ -208,7 +208,7 @@ def _read(file: Path) -> dict[str, tuple[Tensor, Tensor, Tensor | None]]:
     """Module -> (B `[out, r]`, A `[r, in]`, magnitudes `[out]` or None) of a file, in their stored type."""
     stored = read_header(file)
     found: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
-    known = 0
+    known: set[str] = set()
     for name in stored:
         module = name.removeprefix(_PREFIX).removesuffix(_A)
         if name != f"{_PREFIX}{module}{_A}":
@@ -227,10 +227,15 @@ def _read(file: Path) -> dict[str, tuple[Tensor, Tensor, Tensor | None]]:
                 file=file,
                 module=module,
             )
-        known += 2 if size is None else 3
+        known |= {name, f"{_PREFIX}{module}{_B}", *([] if size is None else [f"{_PREFIX}{module}{_MAGNITUDE}"])}
         found[module] = (read_tensor(other), read_tensor(stored[name]), None if size is None else read_tensor(size))
-    if known != len(stored):
-        raise UsageError("{file} holds other tensors than pairs of matrices. Download the folder again.", file=file)
+    if more := sorted(stored.keys() - known):
+        raise UsageError(
+            "{file} holds other tensors than pairs of matrices and magnitudes: {name}. Save it without them "
+            "(save_embedding_layers=False of PEFT), or download the folder again.",
+            file=file,
+            name=more[0],
+        )
     return found
 
 
@@ -246,7 +251,7 @@ def attach(model: nn.Module, factors: Mapping[str, Factors], device: str) -> Non
 
 
 def check_shape(name: str, one: Factors, shape: tuple[int, ...] | None) -> None:
-    """Raises UsageError unless the module `name` has a weight of a shape that the factors are for; None: it has none."""
+    """Raises UsageError unless the weight of the module `name` (None: it has none) is of a shape that factors fit."""
     if shape is None:
         raise UsageError(
             "The adapter names {name}, which the model does not have. Download the folder again.", name=name

@@ -25,6 +25,7 @@ from whet.cli import (
     generate,
     inspect,
     masks,
+    merge,
     plan,
     prune,
     resume,
@@ -32,6 +33,7 @@ from whet.cli import (
     schema,
     slice,
     status,
+    tune,
     verify,
 )
 from whet.cli.console import escaped
@@ -66,7 +68,7 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, prune, slice, masks, run, status, export, compare, verify, generate, resume, schema,
+    demo, inspect, plan, compress, prune, slice, masks, tune, merge, run, status, export, compare, verify, generate, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from whet.cli.phrases_trained import TRAINED
 from whet.korean import with_particles
 from whet.messages import Message, in_language
 
@@ -57,6 +58,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stage.tune": ("tuning scales", "스케일 조율하는 중"),
     "stage.verify": ("verifying on text", "텍스트로 검증하는 중"),
     "stage.marginal": ("measuring what each part loses", "부분별 손실 측정하는 중"),
+    "stage.train": ("training", "학습하는 중"),
     "stage.depth": ("choosing blocks", "뺄 블록을 고르는 중"),
     "stage.shape": ("trying shapes", "모양을 시험하는 중"),
     "stage.sort": ("sorting channels and heads", "채널과 헤드를 중요도순으로 정렬하는 중"),
@@ -133,6 +135,7 @@ PHRASES: dict[str, tuple[str, str]] = {
         "{share} of the blocks' parameters went. What stays: {what}.",
         "블록 파라미터의 {share}를 덜어냈습니다. 남은 것: {what}.",
     ),
+    **TRAINED,
     "stays.layers": ("{count} blocks", "블록 {count}개"),
     "stays.channels": ("{count} channels a block", "블록마다 채널 {count}개"),
     "stays.heads": ("{count} key and value heads a block", "블록마다 키·값 헤드 {count}개"),

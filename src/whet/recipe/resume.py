@@ -14,6 +14,7 @@ from whet.events import OnEvent, ignore
 from whet.recipe.runner import resume_run
 from whet.steps.alone import leave_file
 from whet.steps.masks import resume_masks
+from whet.steps.merge import resume_merge
 from whet.steps.prune import resume_prune
 from whet.steps.quantize import resume_quantize
 from whet.steps.slice import resume_slice
@@ -24,6 +25,7 @@ _RESUMES = {
     "recipe": resume_run,
     "quantize": resume_quantize,
     "masks": resume_masks,
+    "merge": resume_merge,
     "prune": resume_prune,
     "slice": resume_slice,
     "tune": resume_tune,

@@ -168,9 +168,7 @@ def _check(checkpoint: Checkpoint, parts: Anatomy, factors: Mapping[str, Factors
 
 
 @torch.no_grad()
-def _proved(
-    out: Path, checkpoint: Checkpoint, merged: Merged, adapter: Mapping[str, Factors] | None
-) -> dict[str, Any]:
+def _proved(out: Path, checkpoint: Checkpoint, merged: Merged, adapter: Mapping[str, Factors] | None) -> dict[str, Any]:
     """How far the written folder is from what it was made of, in logits; raises GateError where that is not finite."""
     if checkpoint.nbytes > PROVED:
         return {"loaded": "not run: the model is too large to load beside this run"}

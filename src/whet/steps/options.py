@@ -4,16 +4,24 @@ from these models. (Importing it is light: no torch.)"""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic import Field
 
-from whet.errors import UsageError, did_you_mean
-from whet.messages import Message, with_and
-from whet.strict import Strict, checked
+from whet.errors import UsageError
+from whet.messages import with_and
+from whet.steps.option_kinds import CHAT as CHAT
+from whet.steps.option_kinds import FIELD as FIELD
+from whet.steps.option_kinds import SAMPLES as SAMPLES
+from whet.steps.option_kinds import SKIP_BAD as SKIP_BAD
+from whet.steps.option_kinds import EvalText as EvalText
+from whet.steps.option_kinds import Options as Options
+from whet.steps.option_kinds import Shown as Shown
+from whet.steps.option_kinds import Source as Source
+from whet.steps.option_kinds import Text as Text
+from whet.steps.tune_options import Merge as Merge
+from whet.steps.tune_options import Tune as Tune
 
 RECIPE = "recipe.yaml"
 TARGET = "transformers"  # where none is asked for
@@ -29,80 +37,6 @@ IMPORTANCE = "sparsegpt"  # where none is asked for
 SIZES = "90%, 80%, 70%, 60%, 50%"  # of the smaller models in an elastic folder
 UNITS = "layers, channels, heads, experts"
 CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency"
-ADAPTERS = "lora, rslora, dora, pissa, sharelora, qalora, full"
-RANK = 16  # of an adapter where none is asked for
-LEARNT = 4096  # windows of text to learn, at the most, where no number is asked for
-HOWS = "exact, beside, round, dense"
-FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
-CHAT = "Records are conversations: apply the model's chat template"
-SKIP_BAD = "Leave out records of the text that cannot be read, and tell how many they were"
-SAMPLES = 128  # windows of text, at the most, where no number is asked for
-
-
-@dataclass(frozen=True)
-class Shown:
-    """How the command line shows an option: what stands for its value, and its default where that is not `None`.
-
-    among: the values, or the usual ones, that a shell completes, with commas between.
-    """
-
-    metavar: str | None = None
-    default: str | None = None
-    among: str = ""
-
-
-def _named_in_a_document(value: Any, info: ValidationInfo) -> Any:
-    """In a recipe what is a file in Python too is a file or a name, never the thing itself."""
-    if isinstance(info.context, dict) and info.context.get("document") and not isinstance(value, str):
-        raise ValueError(Message("it must be a string, the name of a file or of a data set"))
-    return value
-
-
-# A path or name; from Python also what such a file holds.
-Source = Annotated[Any, AfterValidator(_named_in_a_document), WithJsonSchema({"type": "string"})]
-
-
-class Options(Strict):
-    """Options of a step or verb."""
-
-    @classmethod
-    def of(cls, verb: str, **options: Any) -> Self:
-        """From Python arguments. Raises UsageError that names the argument, and the nearest known one."""
-        return checked(cls, options, verb, by_name=True)
-
-    def document(self) -> dict[str, Any]:
-        """As a recipe spells it; what was no file (text, questions) is left out, and a plan that was none is named."""
-        found = {}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if isinstance(value, Path):
-                value = str(value)
-            if name == "plan" and isinstance(value, Mapping):
-                value = "plan.json"
-            if isinstance(value, str | int | float | dict) and value != {}:
-                found[field.alias or name] = value
-        return found
-
-
-class Text(Options):
-    """The text a step calibrates on."""
-
-    text: Source | None = Field(
-        default=None,
-        description="A .txt, .jsonl, .json, .csv, .tsv or .parquet file, a folder of them, or a data set on the hub",
-    )
-    field: str = Field(default="text", description=FIELD)
-    chat: bool = Field(default=False, description=CHAT)
-    skip_bad: bool = Field(default=False, description=SKIP_BAD)
-    samples: Annotated[int | None, Shown(default="128, or fewer where more do not help")] = Field(
-        default=None, ge=1, description="Windows of text to calibrate on"
-    )
-    window: int = Field(default=2048, ge=8, description="Tokens in a window of text")
-
-    @property
-    def most_samples(self) -> int:
-        """Windows to calibrate on, at the most."""
-        return SAMPLES if self.samples is None else self.samples
 
 
 class Budget(Options):
@@ -175,12 +109,6 @@ class Sparsity(Options):
     importance: Annotated[str | None, Shown(default=IMPORTANCE, among=IMPORTANCES)] = Field(
         default=None, description=f"By what those are chosen: {IMPORTANCES}"
     )
-
-
-EvalText = Annotated[
-    Source | None,
-    Field(alias="eval", description="Text to verify on; without it a tenth of the text is kept for that"),
-]
 
 
 class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
@@ -355,114 +283,6 @@ class Transform(Text, Target):
         default=None, description="The solver that a later step rounds with, which auto judges by"
     )
     eval_text: EvalText = None
-
-
-class Tune(Text):
-    """Train the model on text: by an adapter beside its linears, or all of it."""
-
-    adapter: Annotated[str, Shown(among=ADAPTERS)] = Field(
-        default="lora", description=f"What is trained: {ADAPTERS} (every parameter)"
-    )
-    rank: Annotated[int | None, Shown(default=str(RANK))] = Field(
-        default=None, ge=1, strict=True, description="The rank of the adapter"
-    )
-    lora: Annotated[int | None, Shown(metavar="RANK")] = Field(
-        default=None, ge=1, strict=True, description="The same as adapter lora with this rank"
-    )
-    alpha: Annotated[float | None, Shown(default="twice the rank, or what the kind takes")] = Field(
-        default=None, gt=0, description="What the adapter is scaled by, over its rank"
-    )
-    targets: Annotated[str, Shown(among="all, q, k, v, o, gate, up, down")] = Field(
-        default="all", description="Roles of the linears that get an adapter, with commas between: q,v; or all"
-    )
-    teacher: Source | None = Field(
-        default=None, description="The folder of a model whose predictions are learnt, instead of the text's next token"
-    )
-    original: Source | None = Field(
-        default=None, description="Of a quantized MODEL, the original: the adapter begins as what rounding lost"
-    )
-    mask: bool = Field(default=True, description="Of conversations learn the replies alone")
-    steps: Annotated[int | None, Shown(default="three times through the text, at most 1000")] = Field(
-        default=None, ge=1, strict=True, description="Train for so many steps"
-    )
-    minutes: float | None = Field(default=None, gt=0, description="Train for about so long on this machine")
-    batch: int = Field(default=2048, ge=1, description="Tokens of a step")
-    learning_rate: Annotated[float | None, Shown(default="0.001, of full 0.0001")] = Field(
-        default=None, gt=0, description="The highest learning rate"
-    )
-    samples: Annotated[int | None, Shown(default=f"{LEARNT}, or what the text holds")] = Field(
-        default=None, ge=1, description="Windows of text to train on"
-    )
-    window: int = Field(default=512, ge=8, description="Tokens in a window of text")
-    checkpointing: bool = Field(
-        default=False, description="Compute blocks again on the way back: less memory, a third more time"
-    )
-    merge: bool = Field(default=False, description="Write the whole model with the adapter merged into it")
-    eval_text: EvalText = None
-
-    @property
-    def most_samples(self) -> int:
-        """Windows to train on, at the most."""
-        return LEARNT if self.samples is None else self.samples
-
-    @property
-    def size(self) -> int:
-        """The rank."""
-        return self.lora or self.rank or RANK
-
-    def check(self) -> None:
-        """Raises UsageError for options that do not go together."""
-        if self.lora is not None and (self.rank is not None or self.adapter != "lora"):
-            raise UsageError(
-                "lora {lora} says both what is trained and its rank. Leave {other} out, or give adapter and rank.",
-                lora=self.lora,
-                other="adapter" if self.adapter != "lora" else "rank",
-            )
-        if self.steps is not None and self.minutes is not None:
-            raise UsageError(
-                "{ways} were given, and each alone says how long to train. Give one.",
-                ways=with_and(["steps", "minutes"]),
-            )
-        given = [n for n in ("rank", "alpha", "original") if self.adapter == "full" and getattr(self, n) is not None]
-        given += ["targets"] * (self.adapter == "full" and self.targets != "all")
-        if given:
-            raise UsageError("{given} is of adapters, and full trains every parameter. Leave it out.", given=given[0])
-        if self.original is not None and self.adapter in ("pissa", "sharelora", "qalora"):
-            raise UsageError(
-                "original says what the adapter begins as, and so does {adapter}. Leave one out.", adapter=self.adapter
-            )
-
-
-class Merge(Options):
-    """Make an adapter a part of the model it is for."""
-
-    how: Annotated[str | None, Shown(default="exact where that can be, else beside", among=HOWS)] = Field(
-        default=None,
-        description="Into a quantized model: exact (into the zeros of its codes), beside (as a part of the folder), "
-        "round (weights rounded again) or dense (weights that are not quantized)",
-    )
-    undo: bool = Field(default=False, description="Take an adapter out again that was merged exactly into codes")
-    solver: Annotated[str | None, Shown(default="good with text, else nearest", among=SOLVERS)] = Field(
-        default=None, description="With round: how hard it is tried"
-    )
-    text: Source | None = Field(default=None, description="With round: the text to calibrate and to verify on")
-    field: str = Field(default="text", description=FIELD)
-    chat: bool = Field(default=False, description=CHAT)
-
-    def check(self) -> None:
-        """Raises UsageError for options that do not go together."""
-        if self.how is not None and self.how not in HOWS.split(", "):
-            raise UsageError(
-                "how {how} is not known.{near} Ways: {known}.",
-                how=self.how,
-                near=did_you_mean(self.how, HOWS.split(", ")),
-                known=HOWS,
-            )
-        if self.undo and self.how not in (None, "exact"):
-            raise UsageError("undo takes out what was merged exactly. Leave how out.")
-        given = [name for name in ("solver", "text") if getattr(self, name) is not None]
-        if given and self.how != "round":
-            raise UsageError("{given} goes with --how round. Leave it out, or give that.", given=given[0])
 
 
 class Export(Options):

@@ -166,8 +166,8 @@ def _notes(plan: Tuning, held: Mapping[str, Any]) -> list[Message]:
         return []
     return [
         Message(
-            "nothing was gained on the held-out text by more than its standard error, so what was written is the start: "
-            "give more text or steps, or another learning rate"
+            "nothing was gained on the held-out text by more than its standard error, so what was written is the "
+            "start: give more text or steps, or another learning rate"
         )
     ]
 

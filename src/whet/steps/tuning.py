@@ -117,9 +117,13 @@ class Tuning:
             "model_sha256": self.digest,
         }
 
+    def options(self) -> Tune:
+        """Those of the step alone."""
+        return Tune.model_construct(**self.asked.model_dump(include=set(Tune.model_fields)))
+
     def recipe(self) -> dict[str, Any]:
         """What does the same again."""
-        options = Tune.model_construct(**self.asked.model_dump(include=set(Tune.model_fields))).document()
+        options = self.options().document()
         options.pop("minutes", None)
         top = {} if Path(self.base).is_absolute() else {"model": self.base}
         return {"version": 1, **top, "seed": self.seed, "steps": [{STEP: options | {"steps": self.steps}}]}
@@ -135,7 +139,7 @@ class Tuning:
             "step": STEP,
             "model": str(self.checkpoint.path.resolve()),
             "base": self.base,
-            "asked": self.asked.document() | {"alias": False},
+            "asked": self.options().document(),
             "record": record,
             "recipe": self.recipe(),
             "notes": to_json(list(self.notes)),
