@@ -77,7 +77,9 @@ def test_what_cannot_be_added_to_codes_is_kept_beside_them_and_said(rounded, tmp
     expected = logits(rounded, tmp_path / "adapter")
     merged = whet.merge(rounded, tmp_path / "adapter", tmp_path / "merged", device="cpu")
     assert merged["how"] == "beside"
-    assert any("kept beside the codes" in str(note) and "differs within groups" in str(note) for note in merged["notes"])
+    assert any(
+        "kept beside the codes" in str(note) and "differs within groups" in str(note) for note in merged["notes"]
+    )
     assert (logits(tmp_path / "merged") - expected).abs().max() < 1e-4
     again = whet.tune(tmp_path / "merged", tmp_path / "second", adapter="rslora", **FEW)
     assert again["held_out"]["start"] == pytest.approx(result_after(tmp_path / "adapter"), abs=1e-4)

@@ -1,14 +1,15 @@
 """The step `tune`: replies alone of conversations, a teacher, starts from what rounding lost, and runs that stop."""
 
 import json
+
 import pytest
 import torch
-from killing import die, killed
 from transformers import AutoTokenizer
 
 import models
 import whet
 import whet.train.loop as loop
+from killing import die, killed
 from whet.checkpoint import Checkpoint, load_model, load_tokenizer, read_adapter
 from whet.engines.torch import outputs
 from whet.errors import UsageError
@@ -18,7 +19,10 @@ from whet.steps.tune_text import Batches, batch_of, in_batches, judge_of, read_l
 TEXT = models.documents(60, 60, seed=3)
 TOKENS = torch.arange(24)[None] % models.VOCABULARY
 FEW = {"text": TEXT, "steps": 4, "batch": 256, "window": 64, "device": "cpu", "learning_rate": 3e-3}
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +112,7 @@ def test_the_held_out_loss_is_that_of_a_token(base):
 
 def test_codes_are_untouched_and_the_start_is_what_rounding_lost(base, rounded, tmp_path):
     before = models.contents(rounded)
-    result = whet.tune(
-        rounded, tmp_path / "near", rank=8, original=base, teacher=base, **FEW | {"learning_rate": 1e-4}
-    )
+    result = whet.tune(rounded, tmp_path / "near", rank=8, original=base, teacher=base, **FEW | {"learning_rate": 1e-4})
     plain = whet.tune(rounded, tmp_path / "plain", rank=8, teacher=base, **FEW | {"learning_rate": 1e-4})
     assert models.contents(rounded) == before
     assert result["held_out"]["start"] < 0.8 * plain["held_out"]["start"]
@@ -129,7 +131,7 @@ def test_full_trains_every_parameter_and_writes_a_model(base, tmp_path):
 _STEP = loop._Run._step
 
 
-def _seventh(run, given):
+def _eighth(run, given):
     """A step of training; the eighth is not survived."""
     if run.done == 7:
         die()
@@ -139,7 +141,7 @@ def _seventh(run, given):
 def test_a_killed_run_goes_on_to_the_same_weights(base, tmp_path, monkeypatch):
     asked = {**FEW, "steps": 12, "lora": 4}
     whet.tune(base, tmp_path / "whole", **asked)
-    killed(lambda: whet.tune(base, tmp_path / "out", **asked), lambda: monkeypatch.setattr(loop._Run, "_step", _seventh))
+    killed(lambda: whet.tune(base, tmp_path / "out", **asked), lambda: monkeypatch.setattr(loop._Run, "_step", _eighth))
     assert whet.status(tmp_path / "out")["state"] == "stopped"
     whet.resume(tmp_path / "out")
     one, other = (read_adapter(tmp_path / name).factors for name in ("whole", "out"))

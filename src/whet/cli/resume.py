@@ -7,8 +7,8 @@ from pathlib import Path
 import whet
 from whet.cli.compress import made
 from whet.cli.console import Console
-from whet.cli.options import Debug, Json, Trust, Unfinished, trusted
 from whet.cli.merge import merged
+from whet.cli.options import Debug, Json, Trust, Unfinished, trusted
 from whet.cli.run import EXIT_CODES, report
 from whet.cli.tune import tuned
 

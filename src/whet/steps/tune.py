@@ -127,7 +127,14 @@ def _carry_out(run: Run, plan: Tuning, on_event: OnEvent) -> dict[str, Any]:
 
 def _choices(plan: Tuning) -> dict[str, Any]:
     kind = {} if plan.kind is None else {"rank": plan.rank, "alpha": plan.alpha, "modules": len(plan.modules)}
-    return {"adapter": plan.asked.adapter, **kind, "steps": plan.steps, "learning_rate": plan.rate, "merge": plan.whole, "taught": plan.asked.teacher is not None}
+    return {
+        "adapter": plan.asked.adapter,
+        **kind,
+        "taught": plan.asked.teacher is not None,
+        "steps": plan.steps,
+        "learning_rate": plan.rate,
+        "merge": plan.whole,
+    }
 
 
 class _Work:
