@@ -16,7 +16,7 @@ SRC = Path(__file__).parents[1] / "src" / "whet"
 # fmt: off
 ROOMS = [
     "korean", "messages", "foreign", "errors", "events", "strict", "paths", "child", "peers", "anatomy", "checkpoint",
-    "text", "grids", "targets", "walk", "train", "engines", "measure", "quantize", "pruning", "distill", "adapt",
+    "text", "grids", "targets", "walk", "train", "engines", "measure", "quantize", "pruning", "distillation", "adapt",
     "budget", "scores", "formats", "report", "apply", "transforms", "steps", "recipe", "starter", "cli",
 ]
 # fmt: on

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from whet.formats.export import export
     from whet.measure.compare import compare
     from whet.recipe.compress import compress
+    from whet.recipe.distill import distill
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
     from whet.recipe.merge import merge
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 _VERBS = {
     "compare": "whet.measure.compare",
     "compress": "whet.recipe.compress",
+    "distill": "whet.recipe.distill",
     "export": "whet.formats.export",
     "generate": "whet.engines.opening",
     "inspect": "whet.recipe.inspect",
@@ -54,6 +56,7 @@ __all__ = [
     "__version__",
     "compare",
     "compress",
+    "distill",
     "export",
     "generate",
     "inspect",

@@ -11,6 +11,7 @@ import pytest
 from whet.anatomy import UNITS
 from whet.cli import phrases, tables
 from whet.measure.classes import TASKS
+from whet.steps.tune_options import HOWS
 from wording import each
 
 
@@ -79,6 +80,7 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
     told |= {f"unit.{unit}" for unit in ("embedding", "head", "rest", "block", "block forward", "block backward")}
     told |= {f"stays.{unit}" for unit in UNITS}
     told |= {f"elastic.{column}" for column in ("size", *UNITS)}
+    told |= {f"merged.{how}" for how in ("weights", *HOWS.split(", "))}
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
     told |= {f"loads.{container}" for container in ("transformers", "modelling file", "dense", "gguf")}
     told |= {f"run.{verdict}" for verdict in ("pass", "fail", "inconclusive")}

@@ -1,4 +1,4 @@
-"""The loss of the next token, for the training loop: logits of a few positions at a time, as `whet.distill.logits`."""
+"""The loss of the next token, for the training loop: logits of a few positions at a time, as `whet.distillation.logits`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from whet.distill import Halves
+from whet.distillation import Halves
 from whet.train import Batch
 
 _AT_ONCE = 1 << 26  # bytes of one table of logits in float32, at most

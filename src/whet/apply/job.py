@@ -15,6 +15,7 @@ from torch import Tensor
 from whet.anatomy import Anatomy, Linear, Module, Piece
 from whet.budget import adapted, plan_hash
 from whet.checkpoint import Checkpoint
+from whet.distillation import Distillation
 from whet.grids import Grid
 from whet.messages import Message
 from whet.pruning import Removal, Sparsity
@@ -44,6 +45,7 @@ class Job:
     of solving; 0 does not.
     card: what the front matter of the original's README.md hands on (`read_card`).
     step: which step's work it is. sparsity: which weights are 0, where any are by rule. removal: what goes altogether.
+    distillation: from whom it learns, and how.
     folder: whether the folder that a .gguf was made in stays beside it.
     """
 
@@ -79,6 +81,7 @@ class Job:
     sparsity: Sparsity | None = None
     folder: bool = False
     removal: Removal | None = None
+    distillation: Distillation | None = None
 
     @property
     def alone(self) -> bool:
@@ -164,11 +167,13 @@ class Job:
         rule: dict[str, Any] = {} if self.sparsity is None else {"sparsity": self.sparsity.record()}
         if self.removal is not None:
             rule["removal"] = self.removal.record()
+        if self.distillation is not None:
+            rule["distillation"] = self.distillation.record()
         if self.folder:
             rule["folder"] = True
         rounding: dict[str, Any] = (
             {}
-            if self.removal is not None
+            if self.removal is not None or self.distillation is not None
             else {
                 "scheme": self.scheme,
                 "embed": self.embed,

@@ -21,6 +21,7 @@ from whet.cli import (
     compare,
     compress,
     demo,
+    distill,
     export,
     generate,
     inspect,
@@ -68,8 +69,8 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, prune, slice, masks, tune, merge, run, status, export, compare, verify, generate,
-    resume, schema,
+    demo, inspect, plan, compress, prune, slice, masks, distill, tune, merge, run, status, export, compare, verify,
+    generate, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

@@ -58,11 +58,11 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stage.tune": ("tuning scales", "스케일 조율하는 중"),
     "stage.verify": ("verifying on text", "텍스트로 검증하는 중"),
     "stage.marginal": ("measuring what each part loses", "부분별 손실 측정하는 중"),
-    "stage.train": ("training", "학습하는 중"),
     "stage.depth": ("choosing blocks", "뺄 블록을 고르는 중"),
     "stage.shape": ("trying shapes", "모양을 시험하는 중"),
     "stage.sort": ("sorting channels and heads", "채널과 헤드를 중요도순으로 정렬하는 중"),
     "stage.prune": ("pruning", "가지치기하는 중"),
+    "stage.train": ("training", "학습하는 중"),
     "stage.cut": ("cutting tokens", "토큰을 줄이는 중"),
     "stage.prove": ("proving", "검증하는 중"),
     "stage.finish": ("finishing and proving", "마무리하고 검증하는 중"),
@@ -134,6 +134,10 @@ PHRASES: dict[str, tuple[str, str]] = {
     "pruned": (
         "{share} of the blocks' parameters went. What stays: {what}.",
         "블록 파라미터의 {share}를 덜어냈습니다. 남은 것: {what}.",
+    ),
+    "distilled": (
+        "Trained for {steps} steps. KL to the teacher on held-out text: {before} before, {after} now.",
+        "{steps}단계 학습했습니다. 학습에 쓰지 않은 텍스트에서 교사 모델과의 KL: 전 {before}, 지금 {after}.",
     ),
     **TRAINED,
     "stays.layers": ("{count} blocks", "블록 {count}개"),

@@ -13,6 +13,7 @@ from whet.errors import UsageError, verb
 from whet.events import OnEvent, ignore
 from whet.recipe.runner import resume_run
 from whet.steps.alone import leave_file
+from whet.steps.distill import resume_distill
 from whet.steps.masks import resume_masks
 from whet.steps.merge import resume_merge
 from whet.steps.prune import resume_prune
@@ -28,6 +29,7 @@ _RESUMES = {
     "merge": resume_merge,
     "prune": resume_prune,
     "slice": resume_slice,
+    "distill": resume_distill,
     "tune": resume_tune,
 }
 

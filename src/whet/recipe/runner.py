@@ -162,7 +162,7 @@ class _Runner:
 
     def _step(self, source: Path, made: Path, options: Options, tell: OnEvent, dry_run: bool = False) -> Request:
         texts = Texts(self.divided.solve, self.divided.gate, self.divided.items["solve"])
-        return Request(source, made, options, texts, self.recipe.seed, self.device, tell, dry_run)
+        return Request(source, made, options, texts, self.recipe.seed, self.device, tell, dry_run, self.original)
 
     def _gate(self, gate: Mapping[str, float], source: str) -> Any:
         skills = list(dict.fromkeys(item.skill for item in self.divided.items["gate"]))

@@ -30,18 +30,21 @@ from whet.engines.torch import open_model
 from whet.errors import UsageError
 from whet.events import OnEvent, note_event
 from whet.messages import Message
-from whet.steps.options import Masks, Prune, Quantize
+from whet.steps.options import Distill, Masks, Prune, Quantize
 from whet.text.calibration import read_windows, verify_count
 
 # Tokens to solve on, at least so many and for each column of the widest input. A model of a million parameters and
 # inputs of up to 352 columns lost as much on 3 and 2 bits with 8,192 tokens as with 131,072.
 _HELPFUL, _A_COLUMN = 1 << 16, 64
+_TAUGHT = 1 << 18  # tokens that a teacher writes where there is no text; a student sees them several times
 _GREEDY = 4
 _SHORTEST = 8
 # Share of a window that is a piece of the text, from which what is written beside it starts. KL of the model above
 # with a quarter 0.129, with a sixteenth 0.137.
 _PIECE = 0.25
 _ROUNDS = 16  # times that more is written where texts end early
+
+Calibrated = Quantize | Masks | Prune | Distill
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Material:
 
 
 def read_material(
-    asked: Quantize | Masks | Prune, checkpoint: Checkpoint, parts: Anatomy, seed: int, *, needed: bool, instead: str
+    asked: Calibrated, checkpoint: Checkpoint, parts: Anatomy, seed: int, *, needed: bool, instead: str
 ) -> Material:
     """The windows of the text. Without any, nothing, or where some is `needed` as much as the original is to write.
 
@@ -111,8 +114,10 @@ def _check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor,
         )
 
 
-def _helpful(asked: Quantize | Masks | Prune, parts: Anatomy) -> int:
+def _helpful(asked: Calibrated, parts: Anatomy) -> int:
     """Tokens beyond which more do not help, unless a number of windows was asked for."""
+    if isinstance(asked, Distill) and asked.samples is None:
+        return _TAUGHT if asked.text is None else sys.maxsize
     return max(_HELPFUL, _A_COLUMN * parts.widest) if asked.samples is None else sys.maxsize
 
 
@@ -127,7 +132,7 @@ def _first(windows: Sequence[Tensor], tokens: int) -> list[Tensor]:
     return taken
 
 
-def about_text(asked: Quantize | Masks | Prune, material: Material, parts: Anatomy, *, solved: bool) -> list[Message]:
+def about_text(asked: Calibrated, material: Material, parts: Anatomy, *, solved: bool) -> list[Message]:
     """Notes on text that is too little. solved: whether second moments of it are solved with."""
     notes = list(material.notes)
     seen = sum(map(len, material.solve)) + material.synthetic
@@ -145,19 +150,22 @@ def about_text(asked: Quantize | Masks | Prune, material: Material, parts: Anato
     return notes
 
 
-def with_text(job: Job, on_event: OnEvent) -> Job:
-    """`job` with the text that the model is still to write: beside what was given, or all of it and what verifies."""
+def with_text(job: Job, on_event: OnEvent, writer: Checkpoint | None = None) -> Job:
+    """`job` with the text that the model is still to write: beside what was given, or all of it and what verifies.
+
+    writer: who writes it, where that is not the model that is worked on.
+    """
     if not job.to_write:
         return job
-    about = dict(job.text or {})
+    about, writer = dict(job.text or {}), writer or job.checkpoint
     if job.solve:
-        written = continued(job.checkpoint, job.solve, job.to_write, job.seed, job.device, on_event)
+        written = continued(writer, job.solve, job.to_write, job.seed, job.device, on_event)
         solve, verify = [*job.solve, *written], job.verify
         about["written"] = {"windows": len(written), "tokens": sum(map(len, written))}
     else:
         samples = job.to_write // about["window"]
         count = samples + verify_count(samples)
-        own = self_written(job.checkpoint, count, about["window"], job.seed, job.device, on_event)
+        own = self_written(writer, count, about["window"], job.seed, job.device, on_event)
         solve, verify = own[:samples], own[samples:]
     return dataclasses.replace(job, solve=solve, verify=verify, to_write=0, text=about)
 

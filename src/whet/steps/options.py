@@ -11,6 +11,7 @@ from pydantic import Field
 
 from whet.errors import UsageError
 from whet.messages import with_and
+from whet.steps.distill_options import Distill as Distill
 from whet.steps.option_kinds import CHAT as CHAT
 from whet.steps.option_kinds import FIELD as FIELD
 from whet.steps.option_kinds import SAMPLES as SAMPLES
@@ -309,6 +310,7 @@ STEPS: dict[str, type[Options]] = {
     "prune": Prune,
     "slice": Slice,
     "masks": Masks,
+    "distill": Distill,
     "tune": Tune,
     "transform": Transform,
     "quantize": Quantize,

@@ -46,18 +46,19 @@ def prove_pruned(
             cached = cached_outputs(model, tokens) if job.anatomy.task == "causal" else None
         if cached is not None:
             gap = (cached[:, -1].float() - after[:, -1]).abs().max().item()
-            _agree(out, "generation with a cache and without", gap, after)
+            agree(out, "generation with a cache and without", gap, after)
             result["cached against uncached"] = gap
     if not torch.isfinite(after).all():
         raise GateError("{out}: the smaller model computes values that are not finite on its own text.", out=out)
     if exact:
         gap = (after.cpu() - before.cpu()).abs().max().item()
-        _agree(out, "what was written and what was computed", gap, before)
+        agree(out, "what was written and what was computed", gap, before)
         result["before against after"] = gap
     return result
 
 
-def _agree(out: Path, what: str, gap: float, logits: Tensor) -> None:
+def agree(out: Path, what: str, gap: float, logits: Tensor) -> None:
+    """Raises GateError where two ways to compute `logits` are further apart than their rounding."""
     if not gap <= _TOLERANCE * max(1.0, logits.abs().max().item()):  # not a number is no agreement either
         raise GateError(
             "{out}: {what} differ by {gap:.3g} in the logits. This is a defect of whet, or the family does something "

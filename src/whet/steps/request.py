@@ -29,6 +29,7 @@ class Request:
     """One step to be done: `source` is read, `out` written, or gone on with where a stopped run lies there.
 
     dry_run: check everything that can be checked and return `memory`, `disk` (bytes) and `seconds`, writing nothing.
+    original: the folder that the recipe began with.
     """
 
     source: Path
@@ -39,6 +40,7 @@ class Request:
     device: str
     on_event: OnEvent
     dry_run: bool = False
+    original: Path | None = None
 
 
 @dataclass(frozen=True)

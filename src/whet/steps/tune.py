@@ -18,7 +18,7 @@ from whet.adapt import Parametrization, find_kind, installed, parse_targets, rou
 from whet.adapt.losses import NextToken
 from whet.apply.run import Run
 from whet.checkpoint import Checkpoint, check_files, load_model
-from whet.distill import Objective, Teaching
+from whet.distillation import Objective, Teaching
 from whet.errors import UsageError
 from whet.events import Event, OnEvent, Part, Stage, Way, note_event
 from whet.messages import Message

@@ -11,6 +11,7 @@ from pydantic import Field
 from whet.steps.options import (
     DEVICES,
     Budget,
+    Distill,
     Masks,
     Merge,
     Options,
@@ -44,6 +45,10 @@ class MasksVerb(Machine, Masks):
 
 class PruneVerb(Machine, Prune):
     """Options of `prune`."""
+
+
+class DistillVerb(Machine, Distill):
+    """Options of `distill`."""
 
 
 class SliceVerb(Device, Slice):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from whet.train.groups import make_optimizers, roles_of, trained
 from whet.train.loop import Batch, Loss, Settings, needed_bytes, token_loss, train
 from whet.train.muon import Muon
+from whet.train.rows import PackedRows
 from whet.train.schedule import Schedule
 from whet.train.steps import (
     JUDGES,
@@ -29,6 +30,7 @@ __all__ = [
     "Judge",
     "Loss",
     "Muon",
+    "PackedRows",
     "Schedule",
     "Settings",
     "adam",

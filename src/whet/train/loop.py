@@ -25,6 +25,7 @@ from whet.errors import UsageError
 from whet.events import OnEvent, ignore, note_event
 from whet.messages import Message
 from whet.train.groups import make_optimizers, roles_by_shape, roles_of, set_rates, trained
+from whet.train.ranks import Alone, Losing, Together
 from whet.train.schedule import Schedule
 from whet.train.state import BEST_FILE, GOOD_FILE, START_FILE, STATE_FILE, Kept, Metrics, put_back, weights
 from whet.train.steps import Judge, noise
@@ -85,6 +86,7 @@ def train(
     settings: Settings = Settings(),
     roles: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    accelerator: Any | None = None,
     judge: Callable[[nn.Module], Tensor] | None = None,
     judge_every: int = 100,
     good_every: int = 200,
@@ -102,6 +104,9 @@ def train(
             all its batches over the count of all.
         roles: of the parameters, for `settings.muon` and `settings.shares`; read off the model's anatomy where needed.
         folder: where states and metrics are saved (`whet.train.state`); if it holds a state, the run goes on from it.
+        accelerator: an `accelerate.Accelerator`, where several processes train together. Each has the whole model and
+            takes its share of a step's batches; they end as one process that takes all. The first of them writes and
+            tells.
         judge: held-out losses of the model, one for each piece of text, `[n]`. The model ends as it was where their sum
             was least, if that is better than at the start by more than its standard error, and else as it started.
         judge_every: steps after which it is asked, and after the last.
@@ -118,7 +123,8 @@ def train(
         UsageError: the loss is not finite, rate lowered or not; the saved state belongs to another model or schedule.
         MachineError: a state cannot be written.
     """
-    run = _Run(model, batches, schedule, loss, settings, roles, folder, on_event)
+    ranks = Alone() if accelerator is None else Together(accelerator)
+    run = _Run(model, batches, schedule, loss, settings, roles, folder, ranks, on_event)
     run.judged_by(judge, judge_every)
     with _prepared(model, settings):
         run.go(min(schedule.steps, stop_after or schedule.steps), good_every, save_seconds)
@@ -164,20 +170,22 @@ class _Run:
         settings: Settings,
         roles: Mapping[str, str] | None,
         folder: Path | None,
+        ranks: Alone,
         on_event: OnEvent,
     ) -> None:
-        self.model, self.batches, self.schedule, self.loss = model, batches, schedule, loss
-        self.settings, self.on_event = settings, on_event
+        self.model, self.batches, self.schedule, self.ranks = model, batches, schedule, ranks
+        self.settings, self.on_event = settings, on_event if ranks.first else ignore
+        self.losing = ranks.wrapped(Losing(model, loss))
         if roles is None:
             roles = roles_of(model) if settings.muon or settings.shares else roles_by_shape(model)
         made = settings
         self.optimizers = make_optimizers(model, roles, made.shares, made.muon, made.weight_decay)
         about = "weights, gradients and optimiser state in bytes; activations come on top"
-        on_event({"event": "plan", "steps": schedule.steps, "memory": needed_bytes(model), "note": about})
+        self.on_event({"event": "plan", "steps": schedule.steps, "memory": needed_bytes(model), "note": about})
         shapes = [(name, tuple(param.shape)) for name, param in trained(model).items()]
         plain = (made.muon, dict(made.shares), made.weight_decay, made.clip, made.autocast, made.seed)
-        self.kept = Kept(folder, repr((_VERSION, schedule, plain, shapes)))
-        self.metrics = Metrics(folder)
+        self.kept = Kept(folder, repr((_VERSION, schedule, plain, shapes)), ranks)
+        self.metrics = Metrics(folder if ranks.first else None)
         self.done, self.before, self.lowered, self.rewinds, self.good = 0, 0.0, 1.0, 0, 0
         self.value = math.nan
         self.judge: Judge[int] | None = None
@@ -228,7 +236,7 @@ class _Run:
                 self.kept.write(GOOD_FILE, self._state())
                 self.kept.also(GOOD_FILE, STATE_FILE)
                 saved = time.monotonic()
-            elif self.done == last or time.monotonic() - saved > save_seconds:
+            elif self.done == last or self.ranks.any(time.monotonic() - saved > save_seconds):
                 self.kept.write(STATE_FILE, self._state())
                 saved = time.monotonic()
         if self.judge is not None and self.done == self.schedule.steps:
@@ -252,7 +260,7 @@ class _Run:
         rate = self.schedule(self.done) * self.lowered
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.settings.seed + self.done)
-            self.value, norm = self._gradients(some)
+            self.value, norm = self._gradients(self.ranks.mine(some))
         finite = math.isfinite(self.value) and math.isfinite(norm)
         if finite:
             share = self.settings.adam_share
@@ -277,22 +285,26 @@ class _Run:
         total, count, by = 0.0, 0.0, 1.0
         for number, given in enumerate(some):
             batch = {name: tensor.to(self.device) for name, tensor in given.items()}
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.autocast):
-                found, mine = self.loss(self.model, batch)
-            count += float(mine)
-            by = float(mine) or 1.0 if number == 0 else by  # so that gradients are of the size they end with
-            result = found / by
-            total += float(result.detach())
-            if not math.isfinite(total):
-                return total, math.nan
-            result.backward()  # type: ignore[no-untyped-call]
+            last = number == len(some) - 1
+            with contextlib.nullcontext() if last else self.ranks.apart(self.losing):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.autocast):
+                    found, mine = self.losing(batch)
+                count += float(mine)
+                if number == 0:  # so that gradients are of the size they end with
+                    by = self.ranks.sum(float(mine))[0] / self.ranks.count or 1.0
+                result = found / by
+                total += float(result.detach())
+                if not math.isfinite(total) and self.ranks.count == 1:  # others wait for this one's gradients
+                    return total, math.nan
+                result.backward()  # type: ignore[no-untyped-call]
+        total, count = self.ranks.sum(total, count)
         if count == 0:
             raise UsageError("step {step}: no token of its text counts. Give other text.", step=self.done)
         params = list(trained(self.model).values())
-        if count != by:
+        if count != (averaged := by * self.ranks.count):
             for param in params:
                 if param.grad is not None:
-                    param.grad.mul_(by / count)
+                    param.grad.mul_(averaged / count)
         return total * by / count, float(torch.nn.utils.clip_grad_norm_(params, self.settings.clip))
 
     def _seconds(self) -> float:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from whet.errors import MachineError, UsageError
 from whet.train.groups import trained
+from whet.train.ranks import Alone
 
 STATE_FILE, GOOD_FILE, START_FILE, BEST_FILE = (f"training-{name}.pt" for name in ("state", "good", "start", "best"))
 METRICS_FILE = "metrics.jsonl"
@@ -32,10 +33,10 @@ METRICS_FILE = "metrics.jsonl"
 
 class Kept:
     """States of one run, by the names of their files; in memory where there is no folder. fingerprint: whose they
-    are."""
+    are. Of several processes the first writes."""
 
-    def __init__(self, folder: Path | None, fingerprint: str) -> None:
-        self.folder, self.fingerprint = folder, fingerprint
+    def __init__(self, folder: Path | None, fingerprint: str, ranks: Alone) -> None:
+        self.folder, self.fingerprint, self.ranks = folder, fingerprint, ranks
         self._held: dict[str, dict[str, Any]] = {}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -46,12 +47,14 @@ class Kept:
         if self.folder is None:
             self._held[name] = copy.deepcopy(whole)
             return
-        with _said(self.folder / name) as part:
-            with part.open("wb") as file:
-                torch.save(whole, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.folder / name)
+        if self.ranks.first:
+            with _said(self.folder / name) as part:
+                with part.open("wb") as file:
+                    torch.save(whole, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(self.folder / name)
+        self.ranks.wait()
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A state, None where there is none. Raises UsageError for one of another run."""
@@ -74,13 +77,15 @@ class Kept:
         if self.folder is None:
             self._held[other] = self._held[name]
             return
-        with _said(self.folder / other) as part:
-            part.unlink(missing_ok=True)
-            try:
-                os.link(self.folder / name, part)
-            except OSError:  # a file system without links
-                shutil.copyfile(self.folder / name, part)
-            part.replace(self.folder / other)
+        if self.ranks.first:
+            with _said(self.folder / other) as part:
+                part.unlink(missing_ok=True)
+                try:
+                    os.link(self.folder / name, part)
+                except OSError:  # a file system without links
+                    shutil.copyfile(self.folder / name, part)
+                part.replace(self.folder / other)
+        self.ranks.wait()
 
 
 class _said:

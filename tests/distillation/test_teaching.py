@@ -8,7 +8,7 @@ import torch
 import models
 from covering import some
 from whet.checkpoint import load_model
-from whet.distill import Halves, Objective, Teaching
+from whet.distillation import Halves, Objective, Teaching
 from whet.train import Schedule, Settings, train
 
 FAMILIES = ["llama", "gemma2", "granite", "cohere2", "gpt2", "phi3", "falcon", "mixtral", "qwen3", "gpt_neox"]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from whet.distill.divergences import DIVERGENCES, forward_kl
-from whet.distill.halves import Halves, Heard
-from whet.distill.logits import AT_ONCE, log_chances, prediction_loss
-from whet.distill.relations import relation_heads, relation_loss
-from whet.distill.states import Projections, layer_map, state_loss
+from whet.distillation.divergences import DIVERGENCES, forward_kl
+from whet.distillation.halves import Halves, Heard
+from whet.distillation.logits import AT_ONCE, log_chances, prediction_loss
+from whet.distillation.relations import relation_heads, relation_loss
+from whet.distillation.states import Projections, layer_map, state_loss
 from whet.errors import UsageError
 from whet.train import Batch
 
@@ -35,6 +36,29 @@ class Objective:
         """As plain JSON."""
         usual = DIVERGENCES[self.loss].mix
         return asdict(self) | {"mix": usual if self.mix is None else self.mix}
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What a student is taught by whom, and for how long. teacher, name, sha256: its folder, what it is called, and its
+    hash once it was read whole. steps of about `batch` tokens, `at_once` of them together, at a learning rate of `rate`
+    at the most, which falls as `schedule` says. checkpointing: as in `whet.train.Settings`."""
+
+    objective: Objective
+    teacher: Path
+    name: str
+    steps: int
+    batch: int
+    at_once: int
+    rate: float
+    schedule: str
+    checkpointing: bool
+    sha256: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As plain JSON."""
+        told = asdict(self) | {"objective": self.objective.record(), "teacher": self.name}
+        return {key: value for key, value in told.items() if key != "name"}
 
 
 class Teaching:

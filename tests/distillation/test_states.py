@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from whet.distill import Projections, layer_map, relation_heads, relation_loss, state_loss
+from whet.distillation import Projections, layer_map, relation_heads, relation_loss, state_loss
 
 
 def test_layers_are_mapped_to_their_own_or_spread_evenly_and_the_last_to_the_last():

@@ -47,10 +47,15 @@ class Projections(nn.Module):
     """
 
     def __init__(
-        self, pairs: int, student: int, teacher: int, kept: Sequence[int] | None = None, device: object = None
+        self,
+        pairs: int,
+        student: int,
+        teacher: int,
+        kept: Sequence[int] | None = None,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
-        start = torch.zeros(teacher, student, device=device)  # type: ignore[arg-type]
+        start = torch.zeros(teacher, student, device=device)
         at = torch.tensor(list(range(min(student, teacher))) if kept is None else list(kept))
         start[at, torch.arange(len(at))] = 1.0
         count = 0 if student == teacher else pairs

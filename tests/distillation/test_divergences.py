@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from whet.distill import DIVERGENCES, log_chances, prediction_loss
+from whet.distillation import DIVERGENCES, log_chances, prediction_loss
 
 VOCABULARY, TOKENS, HIDDEN = 23, 11, 7
 

@@ -1,0 +1,27 @@
+"""Distillation: how far a student is from its teacher, in predictions, hidden states and attention."""
+
+from __future__ import annotations
+
+from whet.distillation.divergences import DIVERGENCES, Divergence
+from whet.distillation.halves import Halves
+from whet.distillation.logits import Head, log_chances, prediction_loss
+from whet.distillation.relations import relation_heads, relation_loss
+from whet.distillation.states import Projections, layer_map, state_loss
+from whet.distillation.teaching import Distillation, Objective, Teaching
+
+__all__ = [
+    "DIVERGENCES",
+    "Distillation",
+    "Divergence",
+    "Halves",
+    "Head",
+    "Objective",
+    "Projections",
+    "Teaching",
+    "layer_map",
+    "log_chances",
+    "prediction_loss",
+    "relation_heads",
+    "relation_loss",
+    "state_loss",
+]

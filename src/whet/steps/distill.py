@@ -1,0 +1,233 @@
+"""The step `distill`: a dense model in, the same model trained to predict what its original predicts out.
+
+The order: what to learn, from whom and for how long; the text, which the teacher writes where there is none; the
+training, which keeps the best by text that it does not train on; then the folder, with every tensor under the name and
+in the type that it had, and the proof that it computes what was trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet.apply.job import Job, model_name
+from whet.apply.run import Run
+from whet.checkpoint import Checkpoint, check_files, load_tokenizer
+from whet.distillation import DIVERGENCES, Distillation, Objective
+from whet.engines.torch import resolve_device
+from whet.errors import UsageError, did_you_mean
+from whet.events import OnEvent, Stage, Way
+from whet.messages import Message
+from whet.paths import check_out
+from whet.steps.course import estimated_course
+from whet.steps.distill_options import SCHEDULES, TRAINED_TOKENS
+from whet.steps.distilled import MOST_STEPS, carried_out, needs_of, timed_steps
+from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
+from whet.steps.material import Material, about_text, read_material, with_text
+from whet.steps.options import Distill
+from whet.steps.original import Original, about_original, open_original
+from whet.steps.request import Request, with_texts
+from whet.targets import find_target
+
+# AdamW's rate goes with one over the width (Yang et al. 2022, arXiv 2203.03466), from one that was tried on the
+# embedded model: see docs/distillation.md.
+_RATE, _WIDTH = 1e-3, 256
+
+
+def distill(
+    model: str | Path,
+    out: str | Path,
+    asked: Distill,
+    *,
+    seed: int,
+    device: str,
+    dry_run: bool,
+    on_event: OnEvent,
+    alike: bool = False,
+) -> dict[str, Any]:
+    """Train a copy of `model` in the folder `out`; returns what `whet.distill` does. alike: whether it may be its own
+    teacher, as where a recipe is tried before its steps are done."""
+    check(asked)
+    check_out(out, model)
+    run = Run(out)
+    on_event = run.telling(on_event)
+    job = decide_distill(model, asked, seed=seed, device=device)
+    if not alike and job.checkpoint.path.resolve() == taught(job).teacher.resolve():
+        raise UsageError(
+            "{folder} is both the student and the teacher, so there is nothing to learn. Name the original as teacher.",
+            folder=job.checkpoint.path,
+        )
+    run.check_free(job.checkpoint.path)
+    needs = needs_of(job, asked.minutes)
+    announce(run, needs, on_event)
+    if dry_run:
+        return planned(run, job, needs)
+    way = Way(on_event, estimated_course(job, needs["stages"]))
+    job = _read_whole(job, way)
+    job = with_text(job, way, Checkpoint(taught(job).teacher))
+    if asked.minutes is not None:
+        steps = _steps_begun(run) or timed_steps(job, asked.minutes)
+        job = dataclasses.replace(job, distillation=dataclasses.replace(taught(job), steps=steps))
+    return _carried_out(run, job, _recipe(model, job, asked), way)
+
+
+def run(request: Request) -> dict[str, Any]:
+    """The step of a recipe: as `distill`, from the recipe's original and on its text where the step names none."""
+    options = with_texts(request.options.model_dump(), request.texts)
+    if options["teacher"] is None:
+        options["teacher"] = request.original
+    return distill(
+        request.source,
+        request.out,
+        Distill.of("distill", **options),
+        seed=request.seed,
+        device=request.device,
+        dry_run=request.dry_run,
+        on_event=request.on_event,
+        alike=request.dry_run,
+    )
+
+
+def check(options: Distill) -> None:
+    """Raises UsageError for a loss or schedule that is not known, and for options that do not go together."""
+    options.check()
+    if options.loss not in DIVERGENCES:
+        raise UsageError(
+            "loss {name!r} is not known.{near} Losses: {known}.",
+            name=options.loss,
+            near=did_you_mean(options.loss, DIVERGENCES),
+            known=", ".join(DIVERGENCES),
+        )
+    if options.mix is not None and DIVERGENCES[options.loss].mix is None:
+        raise UsageError(
+            "loss {name} has no parameter, so mix would do nothing. Leave mix out, or take one of {others}.",
+            name=options.loss,
+            others=", ".join(name for name, one in DIVERGENCES.items() if one.mix is not None),
+        )
+    known = SCHEDULES.split(", ")
+    if options.schedule not in known:
+        raise UsageError(
+            "schedule {name!r} is not known.{near} Schedules: {known}.",
+            name=options.schedule,
+            near=did_you_mean(options.schedule, known),
+            known=SCHEDULES,
+        )
+
+
+def resume_distill(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+    """Go on with a stopped run, from what it began with."""
+    job = job_of(run, request, Distill, decide_distill)
+    way = Way(run.telling(on_event), estimated_course(job, needs_of(job)["stages"]))
+    return _carried_out(run, _read_whole(job, way), request["recipe"], way)
+
+
+def taught(job: Job) -> Distillation:
+    """What a job's model is taught."""
+    assert job.distillation is not None
+    return job.distillation
+
+
+def decide_distill(
+    model: str | Path,
+    asked: Distill,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    material: Material | None = None,
+    compute: torch.dtype | None = None,
+) -> Job:
+    """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`. Raises UsageError for what cannot
+    be taught, with what can."""
+    place = resolve_device(device)
+    if asked.teacher is None:
+        raise UsageError("No teacher was given. Name the original that {model} was made from: --teacher.", model=model)
+    student, teacher = (open_original(one, find_target("transformers")) for one in (model, asked.teacher))
+    _check_pair(student, teacher)
+    given = material
+    if material is None:
+        material = read_material(asked, teacher.checkpoint, teacher.parts, seed, needed=True, instead="--text")
+    notes = about_original(student, asked.window, material)
+    if given is None:
+        notes += about_text(asked, material, teacher.parts, solved=False)
+        if asked.text is not None and asked.synthetic:
+            material = dataclasses.replace(material, to_write=asked.synthetic, synthetic=asked.synthetic)
+    width = student.parts.embedding.shape[1]
+    distillation = Distillation(
+        Objective(asked.loss, asked.mix, asked.temperature, asked.hidden, asked.relations),
+        teacher.checkpoint.path,
+        model_name(teacher.checkpoint.path.resolve()),
+        steps=asked.steps or min(MOST_STEPS, -(-(asked.tokens or TRAINED_TOKENS) // asked.batch)),
+        batch=asked.batch,
+        at_once=asked.at_once or asked.batch,
+        rate=asked.rate or _RATE * _WIDTH / width,
+        schedule=asked.schedule,
+        checkpointing=asked.checkpointing,
+    )
+    return dense_job(student, "distill", place, seed, material, compute, notes=tuple(notes), distillation=distillation)
+
+
+def _check_pair(student: Original, teacher: Original) -> None:
+    """Raises UsageError unless both predict the next of the same tokens."""
+    for one in (student, teacher):
+        if one.parts.task != "causal":
+            raise UsageError(
+                "{folder} predicts no next token, which is what a student learns here.", folder=one.checkpoint.path
+            )
+    if (student.checkpoint.whet or {}).get("masks"):
+        raise UsageError(
+            "{folder} has masks, and training would fill them again. Train first, then make masks.",
+            folder=student.checkpoint.path,
+        )
+    vocabularies = [load_tokenizer(one.checkpoint.path).get_vocab() for one in (student, teacher)]
+    if vocabularies[0] != vocabularies[1]:
+        raise UsageError(
+            "{student} and {teacher} have different tokenizers ({few} and {many} tokens), so what they predict cannot "
+            "be compared. Train before tokens are taken (whet prune --vocab), or give another teacher.",
+            student=student.checkpoint.path,
+            teacher=teacher.checkpoint.path,
+            few=len(vocabularies[0]),
+            many=len(vocabularies[1]),
+        )
+
+
+def _read_whole(job: Job, way: OnEvent) -> Job:
+    """`job` once both models were read whole and found finite; with a note where the teacher is not the original."""
+    job = examined(job, way)
+    teacher = Checkpoint(taught(job).teacher)
+    check_files(teacher.path, way)
+    stage = Stage(way, "read", len(teacher.stored))
+    digest = teacher.examine(lambda _: stage.step())
+    first = ((job.checkpoint.whet or {}).get("base_model") or {}).get("sha256")
+    notes = job.notes
+    if first is not None and first != digest:
+        note = Message(
+            "the teacher {teacher} is not the original that {student} was made from",
+            teacher=taught(job).name,
+            student=job.name,
+        )
+        notes = (*notes, *([] if note in notes else [note]))
+    return dataclasses.replace(job, notes=notes, distillation=dataclasses.replace(taught(job), sha256=digest))
+
+
+def _steps_begun(run: Run) -> int | None:
+    """Steps of the run that was stopped, which were timed when it began."""
+    if not run.begun:
+        return None
+    request = run.request()
+    (step,) = request["recipe"].get("steps", [{}])
+    return step.get("distill", {}).get("steps")
+
+
+def _recipe(model: str | Path, job: Job, asked: Distill) -> dict[str, Any]:
+    one = taught(job)
+    decided = {"steps": one.steps, "minutes": None, "tokens": None, "rate": one.rate, "at_once": one.at_once}
+    return step_recipe(model, job, Distill, asked, **decided, teacher=str(asked.teacher))
+
+
+def _carried_out(run: Run, job: Job, recipe: Mapping[str, Any], way: Way) -> dict[str, Any]:
+    with run.opened(request_of(job, recipe), job.solve, job.verify) as began:
+        return carried_out(run, job, began, way)

@@ -1,0 +1,378 @@
+"""Distillation carried out: trained, written under the names it had, proved."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whet.apply.job import Job
+from whet.apply.run import Run
+from whet.budget import tensor_bytes
+from whet.checkpoint import (
+    MANIFEST,
+    copy_beside,
+    hashed_files,
+    load_model,
+    load_tokenizer,
+    size_on_disk,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+from whet.distillation import Distillation, Teaching
+from whet.engines.torch import cached_outputs, outputs
+from whet.errors import GateError, UsageError
+from whet.events import Event, OnEvent, Stage, Way, note_event
+from whet.messages import Message, to_json
+from whet.steps.config import write_config
+from whet.steps.distill_card import distill_card
+from whet.steps.lineage import next_manifest
+from whet.steps.options import RECIPE, recipe_text
+from whet.steps.prune_proof import agree
+from whet.steps.rates import multiplications_per_second
+from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, noise, train
+
+MOST_STEPS = 10**6
+_TIMED = 3  # steps that are timed, after one that is not
+_PLAIN = 512  # tokens of a window, up to which a table of attention is small
+_LOOKS = 10  # times that held-out text is looked at
+_JUDGED = 4096  # tokens of it together
+_WARM_UP, _MOST_WARM_UP = 0.05, 100  # of the steps
+# What Python, torch and transformers take, and activations of a block that are kept for the way back: about so many
+# numbers for each channel of the stream and of its feed-forward.
+_BASE_MEMORY, _OF_STREAM, _OF_INNER = 700 * 2**20, 16, 4
+_AT_HEAD = 6 * 2**26  # tables of logits of some rows, on both sides
+_WRITING = 8.0  # multiplications and additions a weight that a token takes which is written one by one
+# Products are not all that a training step does; of the embedded model's they are half.
+_BESIDE = 2.0
+
+
+def needs_of(job: Job, minutes: float | None = None) -> dict[str, Any]:
+    """What a run takes: `bytes`, `memory`, `disk`, `seconds` (rough, unless `minutes` says it) and its `stages`."""
+    one, parts = _of(job), job.anatomy
+    before = tensor_bytes(parts, job.checkpoint.stored, {})
+    own = sum(math.prod(shape) for shape in job.checkpoint.shapes.values())
+    theirs = sum(file.stat().st_size for file in one.teacher.glob("*.safetensors"))
+    width, inner = parts.embedding.shape[1], max(linear.shape[0] for linear in parts.linears())
+    a_block = 4 * one.at_once * (_OF_STREAM * width + _OF_INNER * inner)
+    kept = 4 * one.at_once * width * len(parts.blocks) if one.checkpointing else a_block * (len(parts.blocks) - 1)
+    memory = _BASE_MEMORY + 16 * own + theirs * 4 // max(2, job.dtype.itemsize) + a_block + kept + _AT_HEAD
+    rate = multiplications_per_second()
+    tokens = one.steps * one.batch
+    again = 8.0 if one.checkpointing else 6.0
+    stages = {}
+    if job.to_write:
+        stages["write"] = _WRITING * theirs / 2 * job.to_write / rate
+    trained = _BESIDE * tokens * (again * own + theirs) / rate
+    stages["train"] = trained if minutes is None else 60 * minutes
+    stages["finish"] = 0.5 + 1e-8 * before["total"]
+    return {
+        "bytes": {"before": before, "after": before, "ratio": 1.0},
+        "memory": int(memory),
+        # the state to go on from, the last good one, the start and the best, all in float32
+        "disk": int(before["total"] * 1.02) + 4 * 8 * own + 2**20,
+        "seconds": sum(stages.values()),
+        "stages": stages,
+    }
+
+
+def timed_steps(job: Job, minutes: float) -> int:
+    """Steps that fit into so many minutes here, by taking a few on a model that is thrown away."""
+    lesson = _Lesson(job)
+    lesson.train(1, None, None)
+    seconds = lesson.train(_TIMED, None, None)["seconds"] / _TIMED
+    started = time.monotonic()
+    lesson.losses()
+    looking = (_LOOKS + 1) * (time.monotonic() - started)
+    return max(1, min(MOST_STEPS, int((60 * minutes - looking) / seconds)))
+
+
+def carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way) -> dict[str, Any]:
+    """See a run through that is begun or gone on with."""
+    started = time.monotonic()
+    for note in job.notes:
+        way(note_event(note))
+    lesson = _Lesson(job)
+    trained = lesson.train(_of(job).steps, run, way)
+    result = _finished(run, job, lesson, trained, began, way)
+    run.close()
+    return {**result, "seconds": {"this call": time.monotonic() - started, "training": trained["seconds"]}}
+
+
+def _of(job: Job) -> Distillation:
+    assert job.distillation is not None
+    return job.distillation
+
+
+class _Lesson:
+    """A student and its teacher in memory."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.of = job, _of(job)
+        self.student = load_model(job.checkpoint.path, torch.float32, job.device)
+        teacher = load_model(self.of.teacher, job.compute, job.device)
+        teacher.requires_grad_(False)
+        if self.short:
+            for model in (self.student, teacher):
+                model.set_attn_implementation("eager")
+        self.autocast = job.compute != torch.float32
+        with self._computing():
+            self.teaching = Teaching(teacher, self.student, self.of.objective, _kept(job))
+        end = load_tokenizer(job.checkpoint.path).eos_token_id
+        self.rows = PackedRows(job.solve, self.of.batch, job.seed, end)
+        self.held_out = list(_padded(job.verify))
+        self.taught: list[Tensor] = []
+
+    @property
+    def short(self) -> bool:
+        """Whether attention is computed plainly: on processors SDPA's backward is slow, a seventh of a step here."""
+        return self.job.device == "cpu" and max(map(len, self.job.solve)) <= _PLAIN
+
+    def train(self, steps: int, run: Run | None, tell: OnEvent | None) -> dict[str, Any]:
+        """Train for so many steps, in the folder of `run` if there is one; returns what `whet.train.train` does."""
+        of = self.of
+        warmup = min(_MOST_WARM_UP, math.ceil(_WARM_UP * steps))
+        return train(
+            self.teaching.trained(),
+            self._batches,
+            Schedule(of.rate, steps, warmup, of.schedule, decay=0.5),
+            loss=self._loss,
+            settings=Settings(autocast=self.autocast, checkpointing=of.checkpointing, seed=self.job.seed),
+            folder=None if run is None else run.folder / "training",
+            judge=(lambda _: self.losses()) if run is not None and self.held_out else None,
+            judge_every=max(1, steps // _LOOKS),
+            good_every=max(1, steps // _LOOKS),
+            on_event=(lambda event: None) if tell is None else _without_plan(tell),
+        )
+
+    @torch.no_grad()
+    def losses(self) -> Tensor:
+        """KL to the teacher on the held-out text, nats a token, of each piece of PIECE tokens `[n]`."""
+        found = []
+        with self._computing():
+            self.taught = self.taught or [self.teaching.taught(batch) for batch in self._held_out()]
+            for batch, states in zip(self._held_out(), self.taught, strict=True):
+                each = self.teaching.divergences(batch, states).cpu()
+                found.append(each[batch["weights"].cpu() > 0])
+        every = torch.cat(found)
+        whole = len(every) // PIECE * PIECE
+        return every[:whole].view(-1, PIECE).double().mean(-1) if whole else every.double().mean()[None]
+
+    def agreement(self, other: Any = None) -> dict[str, float]:
+        """`kl` and its `kl_error`, nats a token, and `top1` on the held-out text; of the model `other` in place of the
+        student."""
+        lesson = self if other is None else self._of_another(other)
+        pieces = lesson.losses()
+        return {"kl": pieces.mean().item(), "kl_error": noise(pieces), "top1": lesson._top1()}
+
+    def _of_another(self, model: Any) -> _Lesson:
+        other = _Lesson.__new__(_Lesson)
+        other.__dict__ |= self.__dict__
+        with self._computing():
+            other.teaching = Teaching(self.teaching.teacher.model, model, dataclasses.replace(self.of.objective))
+        other.student = model
+        return other
+
+    @torch.no_grad()
+    def _top1(self) -> float:
+        right, count = 0, 0
+        with self._computing():
+            for batch in self._held_out():
+                counted = batch["weights"] > 0
+                picks = []
+                for halves in (self.teaching.teacher, self.teaching.student):
+                    states = halves.states(batch["input_ids"]).last_hidden_state[counted]
+                    wide = [halves.logits(part)[:, : self.teaching.vocabulary].argmax(-1) for part in states.split(256)]
+                    picks.append(torch.cat(wide))
+                right += int((picks[0] == picks[1]).sum())
+                count += len(picks[0])
+        return right / max(1, count)
+
+    def _computing(self) -> Any:
+        kind = torch.device(self.job.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.autocast)
+
+    def _held_out(self) -> Iterator[Batch]:
+        for batch in self.held_out:
+            yield {name: tensor.to(self.job.device) for name, tensor in batch.items()}
+
+    def _batches(self, step: int) -> Sequence[Batch]:
+        batch = self.rows(step)
+        rows = max(1, self.of.at_once // batch["input_ids"].shape[1])
+        return [
+            {name: tensor[start : start + rows] for name, tensor in batch.items()}
+            for start in range(0, len(batch["input_ids"]), rows)
+        ]
+
+    def _loss(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.teaching(model, batch)
+
+
+def _without_plan(tell: OnEvent) -> OnEvent:
+    """Without the loop's own plan, which the step's says more of."""
+
+    def filtered(event: Event) -> None:
+        if event["event"] != "plan":
+            tell(event)
+
+    return filtered
+
+
+def _kept(job: Job) -> list[int] | None:
+    """Numbers in the teacher of the student's blocks, where it was pruned from it directly."""
+    manifest = job.checkpoint.whet or {}
+    steps = [record.get("step") for record in manifest.get("lineage", ()) if record.get("removal") is not None]
+    layers = (manifest.get("kept") or {}).get("layers")
+    return layers if len(steps) == 1 and layers and len(layers) == len(job.anatomy.blocks) else None
+
+
+def _padded(windows: Sequence[Tensor]) -> Iterator[Batch]:
+    """Windows in batches of about the same length."""
+    ordered = sorted(windows, key=len, reverse=True)
+    while ordered:
+        count = max(1, _JUDGED // len(ordered[0]))
+        some, ordered = ordered[:count], ordered[count:]
+        ids = torch.zeros(len(some), len(some[0]), dtype=torch.int64)
+        weights = torch.zeros(ids.shape)
+        for number, window in enumerate(some):
+            ids[number, : len(window)], weights[number, : len(window)] = window, 1.0
+        yield {"input_ids": ids, "weights": weights}
+
+
+def _finished(
+    run: Run, job: Job, lesson: _Lesson, trained: Mapping[str, Any], began: Mapping[str, Any], way: Way
+) -> dict[str, Any]:
+    """Weights, the student's other files, proof, card and manifest. Every part may be repeated."""
+    out = run.out
+    stage = Stage(way, "finish", 2)
+    _write(run, job, lesson.student)
+    write_config(out, job)
+    copy_beside(job.original.path, out, began["files"])
+    stage.step()
+    check = _prove(run, job, lesson.student)
+    written = load_model(out, job.compute, job.device)
+    found: dict[str, Any] = lesson.agreement(written) if lesson.held_out else {}
+    notes = [*job.notes, *_notes(trained)]
+    for note in notes[len(job.notes) :]:
+        way(note_event(note))
+    told = {key: trained[key] for key in ("steps", "rewinds", "held_out") if key in trained}
+    write_bytes(out / RECIPE, recipe_text(_portable(began["recipe"]), "whet run recipe.yaml MODEL OUT").encode())
+    write_bytes(out / "README.md", distill_card(job, told, found, notes).encode())
+    manifest = next_manifest(
+        job.original,
+        {**job.record(), "training": told},
+        name=job.name,
+        sha256=job.sha256,
+        container="dense",
+        target=job.target,
+        kept=(job.checkpoint.whet or {}).get("kept"),
+        verify={key: found[key] for key in ("kl", "top1") if key in found},
+        notes=to_json(notes),
+        files=hashed_files(out),
+    )
+    write_json(out / MANIFEST, manifest.document())
+    stage.step()
+    return {
+        "out": str(out),
+        **job.choices(),
+        "distillation": _of(job).record(),
+        "training": told,
+        "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
+        "loads_in": "transformers",
+        **found,
+        "check": check,
+        "notes": notes,
+    }
+
+
+def _portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without the place of the teacher on this machine; a recipe's step has its original for teacher."""
+    (step,) = recipe["steps"]
+    options = dict(step["distill"])
+    if Path(options["teacher"]).is_absolute():
+        del options["teacher"]
+    return {**recipe, "steps": [{"distill": options}]}
+
+
+def _notes(trained: Mapping[str, Any]) -> list[Message]:
+    held_out = trained.get("held_out")
+    if held_out is None or held_out["helped"]:
+        return []
+    return [
+        Message(
+            "training did not help: KL on held-out text was {start:.4g} before and {best:.4g} at best, which chance "
+            "may be. The weights are as they were. Give more text, more steps or another learning rate (--rate).",
+            start=held_out["start"],
+            best=held_out["best"],
+        )
+    ]
+
+
+@torch.no_grad()
+def _write(run: Run, job: Job, student: Any) -> None:
+    """Write every tensor of the student's folder, with the weights as they were trained, into files of the same names;
+    `student` has them as they were written from then on."""
+    parts, stored = job.anatomy, job.checkpoint.stored
+    params = dict(student.named_parameters(remove_duplicate=False))
+    moved = {linear.parameter: linear for linear in parts.linears() if linear.address in parts.moved()}
+    files: dict[str, dict[str, Tensor]] = {}
+    for name, info in stored.items():
+        if name == parts.dropped:
+            continue
+        if name in moved:
+            source: Callable[[], Tensor] | None = _view(moved[name], params)
+        else:
+            param = params.get(parts.name(name))
+            source = None if param is None else param.detach
+        if source is None or not info.dtype.is_floating_point:
+            files.setdefault(info.file.name, {})[name] = job.checkpoint.read(name)
+            continue
+        tensor = source().to(info.dtype)
+        if not torch.isfinite(tensor).all():
+            raise UsageError(
+                "{name}: trained weights exceed what {dtype} holds. Convert the model to bfloat16 or float32 first.",
+                name=name,
+                dtype=info.dtype,
+            )
+        source().copy_(tensor)
+        files.setdefault(info.file.name, {})[name] = tensor.cpu().contiguous()
+    for file, tensors in files.items():
+        write_tensors(run.out / file, tensors)
+    if len(files) > 1:
+        mapping = {name: file for file, tensors in files.items() for name in tensors}
+        total = sum(tensor.nbytes for tensors in files.values() for tensor in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))}
+        write_json(run.out / "model.safetensors.index.json", index)
+
+
+def _view(linear: Any, params: Mapping[str, Tensor]) -> Callable[[], Tensor]:
+    def of() -> Tensor:
+        held: Tensor = linear.held.of(params[linear.held.parameter].detach())
+        return held.t() if linear.transposed else held
+
+    return of
+
+
+@torch.no_grad()
+def _prove(run: Run, job: Job, student: Any) -> dict[str, Any]:
+    """Load the folder and raise GateError unless it computes what was trained, with a cache and without."""
+    tokens = job.solve[0][None, :64].to(job.device)
+    before = outputs(student, tokens).float()
+    if not torch.isfinite(before).all():
+        raise GateError("{out}: the trained model computes values that are not finite on its own text.", out=run.out)
+    loaded = load_model(run.out, torch.float32, job.device)
+    after = outputs(loaded, tokens).float()
+    result: dict[str, Any] = {"loaded": "whole", "before against after": (after - before).abs().max().item()}
+    agree(run.out, "what was written and what was trained", result["before against after"], before)
+    cached = cached_outputs(loaded, tokens)
+    if cached is not None:
+        result["cached against uncached"] = (cached[:, -1].float() - after[:, -1]).abs().max().item()
+        agree(run.out, "generation with a cache and without", result["cached against uncached"], after)
+    return result
