@@ -94,7 +94,11 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
 
 
 # Stages named by a literal, and those that are put together.
-STAGES = {*re.findall(r'\bStage\([^,"]+, "([^"]+)"', SOURCE), *re.findall(r'stage\(\d, on_event, "([^"]+)"', SOURCE)}
+STAGES = {
+    *re.findall(r'\bStage\([^,"]+, "([^"]+)"', SOURCE),
+    *re.findall(r'stage\(\d, on_event, "([^"]+)"', SOURCE),
+    *re.findall(r'"stage": "([^"]+)"', SOURCE),
+}
 STAGES |= {"skills", "skills, original", "skills, lighter", "judge", "score"}
 
 

@@ -1,4 +1,4 @@
-"""The loss of the next token, for the training loop: logits of a few positions at a time, as `whet.distillation.logits`."""
+"""The loss of the next token, for the training loop: logits of a few positions at a time, never of a whole batch."""
 
 from __future__ import annotations
 

@@ -254,6 +254,8 @@ def solved_again(
     digest: str | None,
     asked: Merge,
     way: Way,
+    seed: int,
+    device: str,
 ) -> dict[str, Any]:
     """Base and adapter as weights, rounded to the schemes that the base has, and measured beside those weights."""
     dense, made = run.folder / "dense", run.folder / "rounded"
@@ -273,7 +275,7 @@ def solved_again(
         chat=asked.chat,
         target=target,
     )
-    result = quantize(dense, made, options, seed=0, device="cpu", dry_run=False, on_event=way.part("finish"))
+    result = quantize(dense, made, options, seed=seed, device=device, dry_run=False, on_event=way.part("finish"))
     for file in made.iterdir():
         if file.name != run.folder.name:
             file.replace(run.out / file.name)
