@@ -241,7 +241,9 @@ def _made(run: Run, plan: Merging, files: Mapping[str, str], way: Way) -> dict[s
     elif plan.how == "dense":
         told = to_dense(run.out, plan.checkpoint, factors, record, notes, files, plan.digest)
     elif plan.how == "round":
-        told = solved_again(run, plan.checkpoint, factors, record, notes, files, plan.digest, plan.asked, way, plan.seed, plan.device)
+        told = solved_again(
+            run, plan.checkpoint, factors, record, notes, files, plan.digest, plan.asked, way, plan.seed, plan.device
+        )
     else:
         told = write_merged(
             run.out,

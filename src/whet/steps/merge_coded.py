@@ -226,7 +226,7 @@ def to_dense(
             made = rows + (own[name][0].float() @ own[name][1].float() if name in own else 0)
             rows.copy_(factors[name].weight(made) if name in factors else made)
     model.config.dtype = checkpoint.dtype
-    model.to(dtype=checkpoint.dtype).save_pretrained(out)
+    model.to(dtype=checkpoint.dtype).save_pretrained(out)  # type: ignore[call-arg]
     copy_beside(checkpoint.path, out, {name: digest for name, digest in files.items() if name != "modeling_whet.py"})
     (out / "README.md").write_text(merge_card(checkpoint, None, " Nothing of it is quantized."), encoding="utf-8")
     before = checkpoint.whet or {}

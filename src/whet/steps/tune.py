@@ -47,7 +47,7 @@ def tune(
     run = Run(out)
     on_event = run.telling(on_event)
     # what minutes are in steps was measured when the run began
-    steps = run.request()["record"]["steps"] if run.begun and asked.minutes is not None and not dry_run else None
+    steps = run.request()["record"].get("steps") if run.begun and asked.minutes is not None and not dry_run else None
     plan = decide_tune(model, asked, seed=seed, device=device, steps=steps)
     run.check_free(plan.checkpoint.path)
     announce(run, plan.needs(), on_event)
