@@ -7,6 +7,7 @@ import torch
 
 import models
 import whet
+from killing import Ticks, killed
 from whet.checkpoint import Checkpoint, attach, load_model, read_adapter
 from whet.engines.torch import outputs
 from whet.errors import UsageError
@@ -125,3 +126,13 @@ def test_rounding_to_the_stored_type_is_told_and_others_refused(rounded, tmp_pat
         whet.merge(base, base, tmp_path / "out", device="cpu")
     with pytest.raises(UsageError, match=r"holds an adapter for .*whet merge"):
         Checkpoint(tmp_path / "adapter")
+
+
+def test_a_killed_merge_begins_again(tmp_path):
+    base = models.make(tmp_path / "base", "llama")
+    whet.tune(base, tmp_path / "adapter", adapter="lora", **FEW)
+    whet.merge(base, tmp_path / "adapter", tmp_path / "whole", device="cpu")
+    killed(lambda: whet.merge(base, tmp_path / "adapter", tmp_path / "out", device="cpu"), lambda: Ticks(12))
+    assert whet.status(tmp_path / "out")["state"] == "stopped"
+    assert whet.resume(tmp_path / "out")["how"] == "weights"
+    assert models.contents(tmp_path / "out") == models.contents(tmp_path / "whole")

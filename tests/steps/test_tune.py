@@ -10,6 +10,7 @@ import models
 import whet
 import whet.train.loop as loop
 from killing import die, killed
+from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint, load_model, load_tokenizer, read_adapter
 from whet.engines.torch import outputs
 from whet.errors import UsageError
@@ -189,3 +190,18 @@ def test_it_is_a_step_of_a_recipe(base, tmp_path):
     lineage = json.loads((tmp_path / "out" / "whet.json").read_text(encoding="utf-8"))["lineage"]
     assert [one["step"] for one in lineage] == ["tune", "quantize"]
     assert load_tokenizer(tmp_path / "out") is not None
+
+
+def test_of_stacked_experts_a_note_says_that_they_stay(tmp_path):
+    base = models.make(tmp_path / "base", "mixtral")
+    result = whet.tune(base, tmp_path / "out", rank=2, **FEW)
+    assert any("experts are stacked" in str(note) for note in result["notes"])
+    assert {name.rpartition(".")[2] for name in read_adapter(tmp_path / "out").factors} >= {"q_proj", "o_proj"}
+    role = next(linear.role for linear in parts_of(base).linears() if linear.held.expert is not None)
+    with pytest.raises(UsageError, match=f"{role} is of experts"):
+        whet.tune(base, tmp_path / "other", rank=2, targets=role, **FEW)
+
+
+def parts_of(folder):
+    found = Checkpoint(folder)
+    return anatomy(found.config, found.shapes)
