@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 OUT ?= demo
+LIGHTER ?= $(OUT)/lighter
 STARTER_OUT ?= runs/starter
 # Neighbours share what is slow to make, so they stay with one worker; who is done takes tests from the other's end.
 PYTEST := -n 2 --dist worksteal
@@ -15,13 +16,17 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint format bench starter llamacpp runtimes readme messages
+.PHONY: help demo serve test test-all lint format bench starter llamacpp runtimes readme messages
 
 help:  ## What there is to type
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.core  ## Compress the embedded model and show what it kept (writes demo/)
 	$(BIN)/whet demo $(OUT)
+
+serve: $(VENV)/.serve  ## Serve the embedded model and its lighter, 5 % of the users first (makes demo/lighter if it is not there)
+	@test -f $(LIGHTER)/whet.json || $(BIN)/whet compress starter $(LIGHTER) --scheme W8A16
+	$(BIN)/whet serve starter $(LIGHTER) $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests, big matrices pairwise (a few minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST) $(ARGS)
@@ -63,6 +68,10 @@ runtimes: $(VENV)/.runtimes  ## Install ONNX Runtime and OpenVINO, which tests r
 $(VENV)/.runtimes: $(VENV)/.core
 	$(PIP) --editable '.[runtimes]'
 	@$(BIN)/python -m pip --disable-pip-version-check uninstall --quiet --yes openvino-telemetry  # OpenVINO runs without
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.core
+	$(PIP) --editable '.[serve]'
 	@touch $@
 
 # torch alone first: what comes after then finds it there and pulls no other build of it.

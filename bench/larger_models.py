@@ -234,8 +234,9 @@ MODELS: dict[str, dict[str, Any]] = {
             intermediate_size_mlp=96,
             num_local_experts=2,
             num_experts_per_tok=1,
-            attention_chunk_size=32,
-            no_rope_layers=[1, 0],
+            attention_chunk_size=8192,
+            num_hidden_layers=4,
+            no_rope_layers=[1, 1, 1, 0],
         ),
         "vision_config": {
             "hidden_size": 32,

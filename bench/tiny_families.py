@@ -73,6 +73,13 @@ OWN: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 96,
         "n_shared_experts": 1,
+        "num_key_value_heads": 4,
+    },
+    "olmoe": {"num_key_value_heads": 4},
+    "granitemoe": {"attention_multiplier": 0.25},
+    "llama4_text": {"num_hidden_layers": 4, "num_experts_per_tok": 1},
+    "minimax_m2": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
     },
     "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 3},
     "gemma2": {"query_pre_attn_scalar": 16},

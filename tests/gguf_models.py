@@ -6,6 +6,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import models
+import tiny_families
 
 GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16}
 EXPERTS = {"num_experts_per_tok": 2, "num_hidden_layers": 2}
@@ -18,6 +19,36 @@ LLAMA_3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
+}
+_LATENT_YARN = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}
+# Of families with experts and the like, whose sizes are those of `tiny_families`.
+ROUTED = {
+    "olmoe": ("olmoe", {}),
+    "gpt_oss": ("gpt_oss", {"rope_parameters": {**YARN, "truncate": True}}),
+    "deepseek_v2": ("deepseek_v2", {"num_hidden_layers": 2}),
+    "deepseek_v3": ("deepseek_v3", {"num_hidden_layers": 2}),
+    "deepseek_v3, groups and yarn": (
+        "deepseek_v3",
+        {"rope_parameters": _LATENT_YARN, "n_group": 2, "topk_group": 1, "n_routed_experts": 8},
+    ),
+    "glm4_moe": ("glm4_moe", {"num_hidden_layers": 2}),
+    "dots1": ("dots1", {}),
+    "granitemoe": ("granitemoe", {"num_hidden_layers": 2}),
+    "ernie4_5_moe": ("ernie4_5_moe", {"num_hidden_layers": 2}),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", {"num_hidden_layers": 2}),
+    "minimax_m2": ("minimax_m2", {}),
+    "lfm2": ("lfm2", {}),
+    "lfm2_moe": ("lfm2_moe", {}),
+    "qwen3_next": ("qwen3_next", {}),
+    "llama4": ("llama4_text", {}),
+    "gemma": ("gemma", {"num_hidden_layers": 2}),
+    "phi": ("phi", {"num_hidden_layers": 2}),
+    "olmo": ("olmo", {"num_hidden_layers": 2}),
+    "olmo, clipped": ("olmo", {"num_hidden_layers": 2, "clip_qkv": 0.5}),
+    "cohere": ("cohere", {"num_hidden_layers": 2}),
+    "arcee": ("arcee", {"num_hidden_layers": 2}),
+    "nemotron": ("nemotron", {"num_hidden_layers": 2}),
+    "glm": ("glm", {"num_hidden_layers": 2}),
 }
 # A family and what is special about one of its models; widths as in `models`.
 CASES = {
@@ -106,18 +137,25 @@ CASES = {
     ),
     "mixtral": ("mixtral", {**EXPERTS, "num_local_experts": 4}),
     "qwen3_moe": ("qwen3_moe", {**EXPERTS, "num_experts": 4, "moe_intermediate_size": 64, "norm_topk_prob": True}),
+    **ROUTED,
 }
 
 
 def make(folder, family, more, dtype=torch.float32):
     """A tiny random model, norms and biases random too, with a tokenizer."""
     torch.manual_seed(0)
+    if family in {name for name, _ in ROUTED.values()}:
+        return _saved(tiny_families.config(family, **more), folder, dtype)
     settings = models.config("llama").to_dict() if family != "gpt2" else {"vocab_size": models.VOCABULARY}
     keep = (
         *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
         *("num_key_value_heads", "max_position_embeddings", "bos_token_id", "eos_token_id", "initializer_range"),
     )
     config = AutoConfig.for_model(family, **{**{k: settings[k] for k in keep if k in settings}, **more})
+    return _saved(config, folder, dtype)
+
+
+def _saved(config, folder, dtype):
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+
+
+def hashes(folder):
+    """SHA-256 of every file of a folder, by name."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
 def die():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from whet.formats.export import export
     from whet.measure.compare import compare
     from whet.recipe.compress import compress
+    from whet.recipe.curate import curate
     from whet.recipe.distill import distill
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _VERBS = {
     "compare": "whet.measure.compare",
     "compress": "whet.recipe.compress",
+    "curate": "whet.recipe.curate",
     "distill": "whet.recipe.distill",
     "export": "whet.formats.export",
     "generate": "whet.engines.opening",
@@ -56,6 +58,7 @@ __all__ = [
     "__version__",
     "compare",
     "compress",
+    "curate",
     "distill",
     "export",
     "generate",

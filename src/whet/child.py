@@ -21,10 +21,15 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
     Threads that wait do not spin, unless OMP_WAIT_POLICY says otherwise.
     """
+    command = python_command(code, *arguments)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True)
+
+
+def python_command(code: str, *arguments: str) -> list[str]:
+    """What to start, with the variables of `environment`, for `code` to run with `arguments` as `sys.argv[1:]`."""
     # whet itself may have been found in the current folder: it is looked for there last
     home = str(Path(whet.__file__).resolve().parents[1])
-    command = [sys.executable, "-P", "-c", _BEGIN + code, home, *arguments]
-    return subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    return [sys.executable, "-P", "-c", _BEGIN + code, home, *arguments]
 
 
 def start_script(script: Path) -> subprocess.Popen[str]:
@@ -32,7 +37,7 @@ def start_script(script: Path) -> subprocess.Popen[str]:
     dropped; it ends when its input does."""
     return subprocess.Popen(
         [sys.executable, "-P", str(script)],
-        env=_environment(),
+        env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -41,9 +46,9 @@ def start_script(script: Path) -> subprocess.Popen[str]:
     )
 
 
-def _environment() -> dict[str, str]:
-    """That of this process. An empty entry of PYTHONPATH, as `PYTHONPATH=$PYTHONPATH:more` makes it, would be the
-    current folder."""
+def environment() -> dict[str, str]:
+    """The variables of this process. An empty entry of PYTHONPATH, as `PYTHONPATH=$PYTHONPATH:more` makes it, would be
+    the current folder."""
     found = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     if "PYTHONPATH" in found:
         found["PYTHONPATH"] = os.pathsep.join(entry for entry in found["PYTHONPATH"].split(os.pathsep) if entry)

@@ -59,7 +59,7 @@ def test_a_block_that_goes_is_made_up_for_where_the_one_before_can(tmp_path, fam
     checkpoint = Checkpoint(folder)
     ends = {}
     for repair in (True, False):
-        cutting = Cutting((0, 2), {}, {}, repair, torch.float32)
+        cutting = Cutting((0, 2), {}, {}, {}, repair, torch.float32)
         walk = walked(folder, Cutter(cutting, 2))
         original, lighter = next(walk.pairs([0]))
         ends[repair] = (lighter - original).square().mean().item()

@@ -14,6 +14,7 @@ WRONG = [
     ["compress", "starter", "out", "--recipe", "nowhere.yaml"],
     ["masks", "nowhere", "out", "--remove", "50%"],
     ["masks", "starter", "out", "--text", "nowhere.txt"],
+    ["curate", "nowhere.txt", "out"],
     ["compare", "starter", "nowhere"],
     ["plan", "nowhere", "plan.json", "--bits", "4"],
     ["inspect", "starter", "--text", "nowhere.txt"],

@@ -20,7 +20,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
-TESTED = ("test", "lint", "parquet", "llamacpp", "runtimes")  # extras that continuous integration installs
+TESTED = (
+    "test",
+    "lint",
+    "parquet",
+    "curate",
+    "llamacpp",
+    "runtimes",
+    "serve",
+)  # that continuous integration installs
 
 
 def canonical(name: str) -> str:
@@ -103,7 +111,9 @@ PACKAGES = {"yaml": "pyyaml"}
 WITH_TRANSFORMERS = {"huggingface-hub", "tqdm"}
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("src", ["parquet", "hub", "tasks"]), ("tests", ["test"])])
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("src", ["parquet", "hub", "tasks", "curate", "serve"]), ("tests", ["test"])]
+)
 def test_every_package_that_is_imported_is_asked_for(folder: str, extras: list[str]) -> None:
     wanted = [*PROJECT["dependencies"], *(name for extra in extras for name in PROJECT["optional-dependencies"][extra])]
     named = {canonical(re.match(r"[A-Za-z0-9_.-]+", name)[0]) for name in wanted} | WITH_TRANSFORMERS  # type: ignore[index]

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from whet.anatomy import UNITS
+from whet.anatomy.layers import SUB_BLOCKS
 from whet.cli import phrases, tables
+from whet.curation.curate import NEAR, READ, WRITE
+from whet.curation.models import MODELS
+from whet.curation.private import KINDS
+from whet.curation.store import REASONS
 from whet.measure.classes import TASKS
 from whet.steps.tune_options import HOWS
 from wording import each
@@ -78,7 +83,7 @@ SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in CLI.parent.rglob
 def test_every_phrase_is_said_somewhere(key: str) -> None:
     told = {f"stage.{stage}" for stage in STAGES} | {f"size.{part}" for part in tables.PARTS}
     told |= {f"unit.{unit}" for unit in ("embedding", "head", "rest", "block", "block forward", "block backward")}
-    told |= {f"stays.{unit}" for unit in UNITS}
+    told |= {f"stays.{unit}" for unit in UNITS} | {f"gone.{unit}" for unit in SUB_BLOCKS}
     told |= {f"elastic.{column}" for column in ("size", *UNITS)}
     told |= {f"merged.{how}" for how in ("weights", *HOWS.split(", "))}
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
@@ -87,6 +92,9 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
     told |= {f"verify.{what}" for what in ("file", "state", "listed", "found", "pass", "fail")}
     told |= {f"verify.{state}" for state in ("missing", "outside", "size", "changed", "unlisted")}
     told |= {f"answers.{what}" for what in (*TASKS.values(), "tokens")}
+    told |= {f"curate.{word}" for word in (*REASONS, *KINDS)} | {
+        f"stage.{name}" for name in (READ, NEAR, MODELS, WRITE)
+    }
     told |= {f"status.{state}" for state in ("running", "stopped", "finished")}
     outcomes = ("kept", "skipped", "stopped", "undecided", "not reached", "stopped run", "waiting", "running")
     told |= {f"outcome.{outcome}" for outcome in outcomes}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import models
 from larger_models import IMAGE, MODELS, image_inputs, make
@@ -139,7 +141,7 @@ def test_verbs_read_its_text(tmp_path: Path, written: tuple[str, Path, Path]) ->
         assert len(told["blocks"]) == 2
 
 
-@pytest.mark.parametrize("family", ["gemma3", "llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["gemma3", "llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "lfm2_vl", "llama4"])
 def test_a_gguf_holds_the_text_model(tmp_path: Path, family: str) -> None:
     kinds = [*["sliding_attention"] * 5, "full_attention"]
     more = {"num_hidden_layers": 6, "layer_types": kinds} if family == "gemma3" else {}
@@ -204,6 +206,31 @@ def test_a_rotation_is_refused_as_images_enter_beside_the_embedding(tmp_path: Pa
     original = make(tmp_path / "original", "llava")
     with pytest.raises(UsageError, match="images enter the residual stream"):
         compress(original, tmp_path / "lighter", scheme="int4-g32", transform="quarot", **TEXT)
+
+
+def test_experts_that_files_hold_the_other_way_round(tmp_path: Path) -> None:
+    """Qwen3-VL's, as they were published: `[experts, in, out]`, which transformers swaps when it loads them."""
+    one = make(tmp_path / "one", "qwen3_vl_moe", moe_intermediate_size=48)
+    other = tmp_path / "other"
+    shutil.copytree(one, other)
+    stored = load_file(one / "model.safetensors")
+    swapped = {n: v.transpose(1, 2).contiguous() if ".experts." in n else v for n, v in stored.items()}
+    save_file(swapped, other / "model.safetensors", {"format": "pt"})
+    logits = []
+    for original in (one, other):
+        lighter = original.with_name(f"{original.name}-lighter")
+        made = compress(original, lighter, scheme="int4-g16", solver="gptq", target="whet", **TEXT)
+        assert made["solver"] == "gptq"
+        logits.append(load_model(lighter, torch.float32)(TOKENS).logits)
+    assert torch.equal(*logits)
+    pytest.importorskip("llama_cpp")
+    for original in (one, other):
+        assert export(original, out=original.with_suffix(".gguf"), kind="F32")["check"]["kl"] < 1e-4
+
+
+def test_prompts_that_attend_both_ways_have_no_gguf(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="its prompts attend in both directions"):
+        export(make(tmp_path / "original", "paligemma"), out=tmp_path / "model.gguf")
 
 
 def test_an_image_token_is_in_the_vocabulary() -> None:

@@ -178,7 +178,7 @@ def test_the_resolved_recipe_asks_for_the_same_again(tmp_path, monkeypatch):
     asked = Compress.of("compress", **arguments, window=64, samples=5)
     made = recipe_of("model", asked, decide("model", asked, seed=4))
     again = recipe_arguments(yaml.safe_load(recipe_text(made)))
-    rest = {"samples": 5, "window": 64, "seed": 4, "synthetic": 0, "folder": False}
+    rest = {"samples": 5, "window": 64, "seed": 4, "synthetic": 0, "folder": False, "dequantize": False}
     assert again == {"model": "model", **arguments, **rest}
 
 

@@ -14,7 +14,7 @@ import models
 from covering import some
 from killing import Ticks, counted, killed
 from whet import compress, distill, masks, prune, resume, run
-from whet.checkpoint import Checkpoint, load_model
+from whet.checkpoint import Checkpoint, load_model, load_tokenizer
 from whet.errors import UsageError
 
 DOCUMENTS = models.documents(120, 30)
@@ -41,7 +41,7 @@ def pair(tmp_path_factory):
 
 def kl(original, other):
     """Of all predictions on text that was not trained on."""
-    ids = torch.tensor([[3 + ord(c) % 200 for c in text[:40]] for text in models.documents(8, 30, seed=9)])
+    ids = torch.tensor([load_tokenizer(original)(text)["input_ids"][:24] for text in models.documents(20, 30, seed=9)])
     with torch.no_grad():
         p, q = (load_model(folder, torch.float32)(ids).logits.log_softmax(-1) for folder in (original, other))
     return (p.exp() * (p - q)).sum(-1).mean().item()

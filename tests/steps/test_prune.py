@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import random
 
@@ -14,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import models
 from covering import some
-from killing import Ticks, counted, killed
+from killing import Ticks, counted, hashes, killed
 from whet import starter
 from whet.anatomy import AUTO, FAMILIES, anatomy, task_in
 from whet.checkpoint import Checkpoint
@@ -227,10 +226,6 @@ def test_in_a_recipe_a_gate_halves_it(tmp_path, originals):
 
 
 # -- stopped and gone on with ---------------------------------------------------------------------------------------
-
-
-def hashes(folder):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
 def work(original, out):

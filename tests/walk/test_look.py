@@ -190,3 +190,21 @@ def test_a_head_of_its_own_is_kept_where_the_family_ties(tmp_path, family):
     assert "lm_head.weight" in Checkpoint(tmp_path / "out").shapes
     held = whet.compare(folder, tmp_path / "out", text=TEXT, window=32, speed=False)["divergence"]["kl"]["mean"]
     assert made["kl"] < 0.01 and held < 0.01
+
+
+def test_blocks_that_say_a_token_more_are_copied(tmp_path):
+    """DeepSeek V3 and GLM-4.5 have one in their files after the last, which transformers does not build."""
+    folder = tiny_families.make(tmp_path / "m", "deepseek_v3")
+    stored = load_file(folder / "model.safetensors")
+    ahead = {n.replace("layers.1.", "layers.3."): v + 0 for n, v in stored.items() if n.startswith("model.layers.1.")}
+    ahead["model.layers.3.eh_proj.weight"] = torch.ones(64, 128)
+    save_file(stored | ahead, folder / "model.safetensors", {"format": "pt"})
+    models.edit_config(folder, num_nextn_predict_layers=1)
+    about = opened(folder)
+    assert about.unfound is None and len(about.parts.blocks) == 3 and set(ahead) == set(about.parts.unnamed)
+    asked = {"scheme": "int4s-g32", "solver": "gptq", "text": TEXT, "samples": 8, "window": 32}
+    made = whet.compress(folder, tmp_path / "out", **asked)
+    assert any("copied unchanged" in note and "model.layers.3." in note for note in map(str, made["notes"]))
+    written = Checkpoint(tmp_path / "out")
+    assert all(torch.equal(written.read(name), value) for name, value in ahead.items())
+    assert load_model(tmp_path / "out")(TOKENS).logits.isfinite().all()

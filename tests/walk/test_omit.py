@@ -17,7 +17,7 @@ def test_every_candidate_is_the_model_without_that_block(tmp_path):
     folder = models.make(tmp_path / "m", "llama", blocks=4)
     checkpoint = Checkpoint(folder)
     omissions = Omissions(checkpoint, anatomy(checkpoint.config, checkpoint.shapes), [TOKENS[:1], TOKENS], "cpu")
-    ends = omissions.go([1], [0, 2, 3])
+    ends = omissions.go([1], {0: 0, 2: 2, 3: 3})
     assert set(ends) == {BASE, 0, 2, 3}
     for candidate, end in ends.items():
         model = AutoModelForCausalLM.from_pretrained(folder)

@@ -3,9 +3,10 @@
 from whet.anatomy.families import FAMILIES, auto_class, task_in
 from whet.anatomy.family import AUTO, HEADLESS, Family, LinearName, architecture_of, task_of
 from whet.anatomy.folds import Group, Unfolded, fold_groups, stream
+from whet.anatomy.layers import BLOCK_CONFIGS, MODULE, config_of, entries, per_layer, why_alike
 from whet.anatomy.model import Anatomy, Linear, Module, Piece
 from whet.anatomy.read import anatomy, family_of
-from whet.anatomy.stored import conversion
+from whet.anatomy.stored import conversion, turned
 from whet.anatomy.surgery import UNITS, Cut, Kept, block_cuts, columns, fewest_experts, resized, unit_counts, zeroed
 from whet.anatomy.unknown import (
     kinds_of,
@@ -22,8 +23,10 @@ from whet.anatomy.unknown import (
 
 __all__ = [
     "AUTO",
+    "BLOCK_CONFIGS",
     "FAMILIES",
     "HEADLESS",
+    "MODULE",
     "UNITS",
     "Anatomy",
     "Cut",
@@ -40,7 +43,9 @@ __all__ = [
     "auto_class",
     "block_cuts",
     "columns",
+    "config_of",
     "conversion",
+    "entries",
     "family_of",
     "fewest_experts",
     "fold_groups",
@@ -49,6 +54,7 @@ __all__ = [
     "linear_paths",
     "needs_code",
     "own_code",
+    "per_layer",
     "plain_name",
     "quantized_by",
     "resized",
@@ -57,7 +63,9 @@ __all__ = [
     "stream",
     "task_in",
     "task_of",
+    "turned",
     "unit_counts",
+    "why_alike",
     "why_not_packed",
     "zeroed",
 ]

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from whet.anatomy.family import Fold
+from whet.anatomy.layers import config_of
 from whet.anatomy.model import Anatomy, Linear
 from whet.messages import Message, with_or
 
@@ -77,7 +78,7 @@ def fold_groups(parts: Anatomy, index: int) -> tuple[list[Group], list[Unfolded]
 
 class _Block:
     def __init__(self, parts: Anatomy, index: int) -> None:
-        self.parts, self.config = parts, parts.config
+        self.parts, self.config = parts, config_of(parts.config, index)
         self.linears = parts.blocks[index]
         self.prefix = parts.block_prefix(index)
         self.stored = {parts.name(n).removeprefix(self.prefix): n for n in parts.block_tensors[index]}

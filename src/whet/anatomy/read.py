@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from whet.anatomy.families import FAMILIES
 from whet.anatomy.family import HEADLESS, Family, LinearName, architecture_of, task_of
 from whet.anatomy.inner import LIKE, naming, text_entries, within
+from whet.anatomy.layers import gone
 from whet.anatomy.model import Anatomy, Linear, View
 from whet.anatomy.unknown import built, described, needs_code, quantized_by
 from whet.errors import UsageError, did_you_mean
@@ -38,14 +40,15 @@ def anatomy(
     found: dict[str, list[str]] = {}
     other: list[str] = []
     pattern = re.compile("(" + "|".join(re.escape(stack) for stack in family.stacks) + r")\.(\d+)\.")
+    end = _end(entries, counts)
     for stored, name in names.items():
         match = pattern.match(name)
-        if match and not name.endswith(family.computed):
+        if match and int(match[2]) < end and not name.endswith(family.computed):
             found.setdefault(match.group(), []).append(stored)
         else:
             other.append(stored)
     prefixes = _prefixes(family, counts, found, config, source)
-    blocks = [_block(family, prefix, where) for prefix in prefixes]
+    blocks = [_block(family, prefix, where, gone(entries, index)) for index, prefix in enumerate(prefixes)]
     embedding = where.table(family.embedding, "embedding", "tokens")
     width = blocks[0][0].shape[1] if family.counted else 0
     if family.counted and embedding.shape[1] != width:
@@ -146,6 +149,13 @@ def _counts(family: Family, config: Mapping[str, Any], source: str) -> list[Any]
             )
         counts.append(count)
     return counts
+
+
+def _end(config: Mapping[str, Any], counts: list[Any]) -> float:
+    """The number of the first block that belongs to no stack: of those that say a token more than the next one, which
+    DeepSeek V3 and GLM-4.5 have in their files and transformers does not build."""
+    more = config.get("num_nextn_predict_layers")
+    return counts[0] if isinstance(more, int) and more > 0 and isinstance(counts[0], int) else math.inf
 
 
 def _stored_as(names: Mapping[str, str], source: str) -> dict[str, str]:
@@ -267,9 +277,9 @@ class _Stored:
         return found
 
 
-def _block(family: Family, prefix: str, where: _Stored) -> list[Linear]:
-    """The linears of the block whose module is `prefix`."""
-    names = list(family.linears)
+def _block(family: Family, prefix: str, where: _Stored, without: tuple[str, ...]) -> list[Linear]:
+    """The linears of the block whose module is `prefix`. without: modules of it that it does not have."""
+    names = [name for name in family.linears if name.path.partition(".")[0] not in without]
     if family.alternatives:
         # without a row, a block may have no linear at all, which is the last kind then
         otherwise = family.alternatives[0] if family.counted else ()

@@ -4,7 +4,7 @@ that hold one by one."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,24 @@ def conversion(model: Any, stored: Iterable[str]) -> Conversion:
             found.called[name] = own
     for target, modules in places.items():
         found.experts[target] = tuple(modules[place] for place in sorted(modules))
+    return found
+
+
+def turned(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """The stored tensors, of `shapes`, whose last two dimensions transformers swaps when it loads `model`, as the first
+    files of Qwen3-VL's experts need. Tensors that are stored the other way round it takes as they are."""
+    steps = get_model_conversion_mapping(model)
+    renamings = [step for step in steps if isinstance(step, WeightRenaming)]
+    converters = [step for step in steps if isinstance(step, WeightConverter)]
+    swapping = [one for one in converters if [getattr(step, "check_dims", False) for step in one.operations] == [True]]
+    if not swapping:
+        return []
+    has, found = model.state_dict(), []
+    for name, shape in shapes.items():
+        target, source = rename_source_key(name, renamings, swapping, model.base_model_prefix, has)
+        wanted = tuple(has[target].shape) if source is not None and target in has else shape
+        if shape != wanted and (*shape[:-2], *shape[:-3:-1]) == wanted:
+            found.append(name)
     return found
 
 

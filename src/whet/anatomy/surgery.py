@@ -2,8 +2,9 @@
 
 Units are whole blocks (`layers`), the channels of a feed-forward (`channels`: a row of gate and up, a column of down),
 key and value heads with the query heads that read them (`heads`), and experts with their rows of the router
-(`experts`). Every block keeps as many of each, so what is left is a shape that config.json can say and that any runtime
-of the family loads.
+(`experts`). Where every block keeps as many of each, what is left is a shape that config.json can say and that any
+runtime of the family loads. Where they do not, as where a block loses a whole sub-block (all of its heads, which is its
+attention, or all of its channels, its feed-forward), config.json has entries for each block (`anatomy.layers`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whet.anatomy.family import architecture_of
+from whet.anatomy.layers import SKIP, SKIPPED, SUB_BLOCKS, entries, per_layer
 from whet.anatomy.model import Anatomy, Linear
 from whet.messages import Message
 
 UNITS = ("layers", "channels", "heads", "experts")
+PARTS = {"attention": "heads", "ffn": "channels"}  # sub-blocks, and the unit of which they are all
 READERS = {"channels": "down", "heads": "o"}  # role of the linear whose columns are units
 _GIVERS = {"channels": ("gate", "up"), "heads": ("q", "k", "v", "qkv")}  # roles of those whose rows are
 # Entries of config.json with a value for every block, and with numbers of blocks.
@@ -29,6 +33,7 @@ _INTERVAL = "decoder_sparse_step"  # every so many blocks have experts, but for 
 _QUERIES, _KEYS, _HEAD = "num_attention_heads", "num_key_value_heads", "head_dim"
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _CHOSEN = "num_experts_per_tok"
+_NO_WIDTH = 1  # of a feed-forward, which none has
 
 Places = dict[str, list[tuple[int, Tensor]]]  # by stored name: dimensions, and the numbers along them that stay
 
@@ -37,7 +42,8 @@ Places = dict[str, list[tuple[int, Tensor]]]  # by stored name: dimensions, and 
 class Kept:
     """What stays of a model, by the original's numbers, ascending.
 
-    layers: blocks. channels, heads, experts: by block; a block that is not among them keeps all of that unit.
+    layers: blocks. channels, heads, experts: by block; a block that is not among them keeps all of that unit, and one
+    without any channel or head loses the sub-block.
     """
 
     layers: tuple[int, ...]
@@ -53,6 +59,11 @@ class Kept:
             if mine:
                 found[unit] = mine
         return found
+
+    def numbers(self, unit: str, whole: int) -> list[int]:
+        """How many of a unit, of which there were `whole`, each block keeps."""
+        mine: Mapping[int, tuple[int, ...]] = getattr(self, unit)
+        return [len(mine[index]) if index in mine else whole for index in self.layers]
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,8 @@ class Cut:
 def unit_counts(parts: Anatomy, config: Mapping[str, Any]) -> dict[str, int | Message]:
     """How many of each unit every block has (of `layers`, the model), or why none of them can be taken."""
     family = parts.family
+    if per_layer(config):
+        return dict.fromkeys(UNITS, Message("its blocks differ in shape already"))
     if not family.known or family.found:
         return dict.fromkeys(UNITS, Message("whet has no row for the family {family}", family=parts.model_type))
     if family.entries:
@@ -189,6 +202,10 @@ def _block(
         mine, count = getattr(kept, unit).get(index), counts[unit]
         if mine is None or not isinstance(count, int):
             continue
+        if not mine:
+            modules = tuple(f"{parts.block_prefix(index)}{module}." for module in SUB_BLOCKS[unit])
+            places = {name: found for name, found in places.items() if not parts.name(name).startswith(modules)}
+            continue
         for linear in (x for x in linears if x.role == reader):
             places[linear.parameter].append((0 if linear.transposed else 1, columns(mine, count, linear.shape[1])))
         for parameter in dict.fromkeys(x.parameter for x in linears if x.role in _GIVERS[unit]):
@@ -256,19 +273,48 @@ def _config(parts: Anatomy, config: Mapping[str, Any], built: Mapping[str, Any],
         if built.get(_INTERVAL):
             dense = [not any(x.held.expert is not None for x in parts.blocks[index]) for index in kept.layers]
             made |= {_INTERVAL: 1, _NUMBERS: [new for new, whole in enumerate(dense) if whole]}
+    counts = {unit: count for unit, count in unit_counts(parts, built).items() if isinstance(count, int)}
+    numbers = {unit: kept.numbers(unit, counts[unit]) for unit in READERS if unit in counts}
+    alike = {unit: len(set(mine)) == 1 and mine[0] > 0 for unit, mine in numbers.items()}
     first = kept.layers[0]
-    if first in kept.channels:
-        made[family.width] = len(kept.channels[first])
-    if first in kept.heads:
-        number, keys = len(kept.heads[first]), built.get(_KEYS) or built[_QUERIES]
+    if kept.heads:
         reader = next(x for x in parts.blocks[first] if x.role == READERS["heads"])
-        made |= {_QUERIES: built[_QUERIES] // keys * number, _HEAD: reader.shape[1] // built[_QUERIES]}
-        if built.get(_KEYS) or _KEYS in config:
-            made[_KEYS] = number
+        made[_HEAD] = reader.shape[1] // built[_QUERIES]
+    if not all(alike.values()):
+        return _unlike(parts, made, built, numbers)
+    if first in kept.channels:
+        made[family.width] = numbers["channels"][0]
+    if first in kept.heads:
+        made |= _heads(config, built, numbers["heads"][0])
     if kept.experts:
         number = len(next(iter(kept.experts.values())))
         made |= {entry: number for entry in _EXPERTS if entry in config or entry in built}
     return made
+
+
+def _heads(config: Mapping[str, Any], built: Mapping[str, Any], number: int) -> dict[str, int]:
+    """The entries that say how many heads there are, with `number` of keys and values."""
+    queries = {_QUERIES: built[_QUERIES] // (built.get(_KEYS) or built[_QUERIES]) * number}
+    return {**queries, _KEYS: number} if built.get(_KEYS) or _KEYS in config else queries
+
+
+def _unlike(
+    parts: Anatomy, made: dict[str, Any], built: Mapping[str, Any], numbers: Mapping[str, list[int]]
+) -> dict[str, Any]:
+    """config.json where blocks differ: by unit the `numbers` that each keeps."""
+    width = parts.family.width
+    layers: dict[int, dict[str, Any]] = {}
+    heads = {number for number in numbers["heads"] if number}
+    for index, (channels, keys) in enumerate(zip(numbers["channels"], numbers["heads"], strict=True)):
+        own = {} if not channels else {width: channels}
+        own |= {} if len(heads) == 1 or not keys else _heads(made, built, keys)
+        skipped = [SKIPPED[unit] for unit, count in (("heads", keys), ("channels", channels)) if not count]
+        layers[index] = own | ({SKIP: skipped} if skipped else {})
+    if len(heads) == 1:
+        made |= _heads(made, built, *heads)
+    architecture = architecture_of(made) or parts.family.architectures[0]
+    # the stock class, which knows nothing of blocks that differ, must find no tensor of its shape
+    return entries({**made, width: _NO_WIDTH}, architecture, layers)
 
 
 def fewest_experts(built: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from whet.anatomy.family import Family, LinearName, architecture_of
 from whet.anatomy.inner import naming
+from whet.anatomy.layers import BESIDE, per_layer
 from whet.anatomy.stored import conversion
 from whet.errors import UsageError
 from whet.messages import Message
@@ -85,7 +86,7 @@ def described(model: Any, stored: Collection[str] = (), entries: Mapping[str, An
     head = model.get_output_embeddings()
     more: dict[str, Any] = {}
     if entries is not None:
-        more = {"entries": entries, "leads": (place, place), "naming": naming(model)}
+        more = {"entries": entries, "leads": ("model", place), "naming": naming(model)}
     return Family(
         (type(model).__name__,),
         (),
@@ -159,9 +160,10 @@ def stacks(block: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def stock_config(config: Mapping[str, Any]) -> Any:
-    """The transformers config of the stock architecture that `config` names, without what says how weights are stored
-    and which code is to run. Raises whatever transformers does for entries that it cannot take."""
-    settings = {k: v for k, v in config.items() if k not in ("quantization_config", "auto_map", "whet")}
+    """The transformers config of the stock architecture that `config` names, without what says how weights are stored,
+    which code is to run and where blocks differ. Raises whatever transformers does for entries that it cannot take."""
+    left = ("quantization_config", "auto_map", "whet", *(BESIDE if per_layer(config) else ()))
+    settings = {k: v for k, v in config.items() if k not in left}
     return transformers.AutoConfig.for_model(**with_numbers(settings))
 
 

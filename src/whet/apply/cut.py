@@ -28,18 +28,24 @@ _ADDS = 1e-3  # of what a linear gives, how much may not arrive on the stream be
 
 @dataclass(frozen=True)
 class Cutting:
-    """What goes. layers: the blocks that stay. amounts: by unit (`channels`, `heads`) how many stay and how many there
-    are. experts: by block those that stay. importance: by unit, by what it is chosen. repair: whether what
-    stays makes up for what goes. dtype: the type that weights are stored in. orders: by unit and block in what order
-    they stay, the first ones, where that was found before."""
+    """What goes. layers: the blocks that stay. counts: by unit (`channels`, `heads`) how many every block has. amounts:
+    by unit and block how many stay, of blocks that lose some; with 0 the sub-block goes. experts: by block those that
+    stay. importance: by unit, by what it is chosen. repair: whether what stays makes up for what goes. dtype: the type
+    that weights are stored in. orders: by unit and block in what order they stay, the first ones, where that was found
+    before."""
 
     layers: tuple[int, ...]
-    amounts: Mapping[str, tuple[int, int]]
+    counts: Mapping[str, int]
+    amounts: Mapping[str, Mapping[int, int]]
     importance: Mapping[str, str]
     repair: bool
     dtype: torch.dtype
     experts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     orders: Mapping[str, Mapping[int, Sequence[int]]] = field(default_factory=dict)
+
+    def amount(self, unit: str, index: int) -> int | None:
+        """How many of a unit stay in a block; None: all of them."""
+        return self.amounts.get(unit, {}).get(index)
 
 
 @dataclass(frozen=True)
@@ -91,17 +97,19 @@ class Cutter:
         for unit in ("heads", "channels"):
             readers = [x for x in step.linears if x.role == READERS[unit]]
             order = self.cutting.orders.get(unit, {}).get(step.index)
-            if not readers or not (unit in self.cutting.amounts or order is not None or self.cutting.repair):
+            amount = self.cutting.amount(unit, step.index)
+            if not readers or not (amount is not None or order is not None or self.cutting.repair):
                 continue
             (reader,) = readers
             w = step.weight(reader).clone()
-            whole = 1 if order is None else len(order)
-            keep, count = self.cutting.amounts.get(unit, (whole, whole))
-            if order is not None and not self.cutting.repair:  # nothing has to be known of its inputs
-                kept[unit] = tuple(order[:keep])
+            count = 1 if amount is None and order is None else self.cutting.counts[unit]
+            keep = count if amount is None else amount
+            if keep == 0 or (order is not None and not self.cutting.repair):  # nothing has to be known of its inputs
+                kept[unit] = tuple(order or ())[:keep]
                 weights[reader.address] = zeroed(w, kept[unit], count)
                 continue
-            solve, judge = before.regressions(reader, weights, self.solving)
+            last = unit == "channels" or self.cutting.amount("channels", step.index) == 0
+            solve, judge = before.regressions(reader, weights, self.solving, last)
             mine = list(order or range(count))[:keep]
             if order is None and keep < count:
                 mine = best_units(self.cutting.importance[unit], w, solve.h, count, keep)
@@ -126,12 +134,12 @@ class _Before:
         self.followed = False
 
     def regressions(
-        self, reader: Linear, weights: Mapping[str, Tensor], solving: int
+        self, reader: Linear, weights: Mapping[str, Tensor], solving: int, last: bool
     ) -> tuple[Regression, Regression | None]:
         """Moments of what `reader` reads on the lighter stream, with `weights` (by address) in the block already, and
-        of what it is to give: on the solving batches, and on the others where there are any."""
+        of what it is to give: on the solving batches, and on the others where there are any. last: whether nothing in
+        the block writes after it."""
         count = len(self.step.walk.lighter)
-        last = reader.role == READERS["channels"]
         if last:
             self._follow(count)
             self._pass_gone()

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from whet.anatomy import Anatomy
+from whet.apply.agreement import agreement
 from whet.checkpoint import Checkpoint
 from whet.events import OnEvent, Stage
-from whet.measure.divergence import score_tokens
 from whet.walk.omit import BASE, Omissions
 
 
@@ -36,41 +36,24 @@ def blocks_to_take(
         return _least_influence(omissions, count, on_event)
     rounds = Stage(on_event, "depth", count * len(parts.blocks))
     head = checkpoint.read((parts.head or parts.embedding).parameter).to(device).float()
-    original = _finals(omissions.go((), ())[BASE], len(batches))
+    original = finals(omissions.go((), {})[BASE], len(batches))
     gone: list[int] = []
     while len(gone) < count:
         left = [index for index in range(len(parts.blocks)) if index not in gone]
-        ends = omissions.go(gone, left, rounds.step)
+        ends = omissions.go(gone, {index: index for index in left}, rounds.step)
         losses = {}
         for index in left:
-            states = _finals(ends[index], len(batches))
-            losses[index] = _loss(omissions, batches, original, states, head, importance)
+            pairs = zip(original, finals(ends[index], len(batches)), strict=True)
+            found = agreement(omissions.skeleton, batches, pairs, head, head)
+            losses[index] = found.kl if importance == "divergence" else found.surprise
         gone.append(min(left, key=lambda index: losses[index]))
         rounds.reach(len(gone) * len(parts.blocks))
     return gone
 
 
-def _finals(end: Callable[[int], Tensor], count: int) -> list[Tensor]:
+def finals(end: Callable[[int], Tensor], count: int) -> list[Tensor]:
+    """What the head reads of each of `count` batches."""
     return [end(number) for number in range(count)]
-
-
-def _loss(
-    omissions: Omissions,
-    batches: Sequence[Tensor],
-    original: Sequence[Tensor],
-    states: Sequence[Tensor],
-    head: Tensor,
-    importance: str,
-) -> float:
-    """KL to the original, or the text's own surprise, in nats a token."""
-    total, count = 0.0, 0
-    for batch, before, after in zip(batches, original, states, strict=True):
-        for row in range(len(batch)):
-            first, second = (omissions.skeleton.next_logits(one[row], head) for one in (before, after))
-            kl, _, _, surprise = score_tokens(first, second, batch[row, 1:][None])
-            each = kl if importance == "divergence" else surprise
-            total, count = total + each.double().sum().item(), count + each.numel()
-    return total / count
 
 
 def _least_influence(omissions: Omissions, count: int, on_event: OnEvent) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from whet.apply.agreement import agreement
 from whet.apply.block import BlockRounding
 from whet.apply.curvature import measure_curvature, metric_of
 from whet.apply.job import BATCH_TOKENS, Job
@@ -178,17 +179,8 @@ def _divergence(
     """KL(original ‖ lighter) in nats per token and top-1 agreement on the verifying windows; {} when there are none."""
     if not verify:
         return {}
-    total = agree = 0.0
-    count = 0
-    windows: list[float] = []
     first = original.to(device).float()
     second = first if lighter is None else lighter.to(device)
     stage = Stage(on_event, "verify", len(verify))
-    for batch, (mine, theirs) in zip(verify, walk.verified(), strict=True):
-        for row in range(len(batch)):
-            before, after = walk.skeleton.next_logits(mine[row], first), walk.skeleton.next_logits(theirs[row], second)
-            kl, same, _, _ = score_tokens(before, after, batch[row, 1:][None])
-            total, agree, count = total + kl.double().sum().item(), agree + same.sum().item(), count + kl.numel()
-            windows.append(kl.double().mean().item())
-        stage.step()
-    return {"kl": total / count, "top1": agree / count, "drift": walk.drift, "windows": windows}
+    found = agreement(walk.skeleton, verify, walk.verified(), first, second, stage.step)
+    return {"kl": found.kl, "top1": found.top1, "drift": walk.drift, "windows": found.windows}

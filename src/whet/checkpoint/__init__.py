@@ -1,5 +1,6 @@
 """Model folders: streamed reading, atomic writing, loading originals and lighter models alike."""
 
+from whet.checkpoint import modeling_per_layer
 from whet.checkpoint.adapter import (
     ADAPTER,
     CONFIG,
@@ -41,6 +42,7 @@ from whet.checkpoint.loading import (
     context_length,
     differing_shape,
     empty_model,
+    load_as_others,
     load_lighter,
     load_model,
     load_tokenizer,
@@ -60,6 +62,7 @@ from whet.checkpoint.manifest import (
 )
 from whet.checkpoint.no_model import REQUEST, RUN, refuse_unfinished
 from whet.checkpoint.rows import Rows, size_with, write_rows
+from whet.checkpoint.scaled import refuse_scaled
 from whet.checkpoint.verify import check_files
 from whet.checkpoint.vocab_map import VOCAB_MAP, VocabMap, gguf_entries, read_map, rows_between
 
@@ -104,11 +107,13 @@ __all__ = [
     "inside",
     "is_adapter",
     "is_alone",
+    "load_as_others",
     "load_lighter",
     "load_model",
     "load_tokenizer",
     "model_class",
     "model_config",
+    "modeling_per_layer",
     "move_into",
     "quiet_transformers",
     "read_adapter",
@@ -118,6 +123,7 @@ __all__ = [
     "read_manifest",
     "read_map",
     "read_tensor",
+    "refuse_scaled",
     "refuse_unfinished",
     "replace",
     "rows_between",

@@ -39,7 +39,10 @@ _PAPERS = re.compile(
 _WRITTEN = ("config.json", "README.md", "whet.json")  # anew, for the lighter model
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 # of a folder that whet wrote
-_OWN = ("plan.json", "recipe.yaml", "modeling_whet.py", "scores.json", "report.html", "run.json", "adapter")
+_OWN = (
+    *("plan.json", "recipe.yaml", "modeling_whet.py", "modeling_per_layer.py"),
+    *("scores.json", "report.html", "run.json", "adapter"),
+)
 TEMPLATES = "additional_chat_templates"  # a folder: chat templates beside the one that is used unless another is named
 _MOST = 20  # names in a note
 

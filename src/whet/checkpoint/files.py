@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,29 @@ class TensorInfo:
     def nbytes(self) -> int:
         """Bytes of the tensor's data."""
         return self.end - self.start
+
+    @property
+    def on_disk(self) -> int:
+        """Bytes that it takes in its file."""
+        return self.nbytes
+
+
+@dataclass(frozen=True)
+class Computed(TensorInfo):
+    """A tensor that is computed from stored ones: the `value` of `parts`. It lies where the first of them does."""
+
+    parts: tuple[TensorInfo, ...]
+    value: Callable[..., Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def on_disk(self) -> int:
+        """Bytes of its parts."""
+        return sum(part.nbytes for part in self.parts)
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
@@ -128,6 +151,8 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
 
 def read_tensor(info: TensorInfo) -> Tensor:
     """The tensor's values in memory of its own."""
+    if isinstance(info, Computed):
+        return info.value(*map(read_tensor, info.parts))
     buffer = torch.empty(info.nbytes, dtype=torch.uint8)
     try:
         stream = info.file.open("rb")

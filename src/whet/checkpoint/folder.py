@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from whet.checkpoint.adapter import CONFIG
 from whet.checkpoint.beside import refuse_links
-from whet.checkpoint.files import TensorInfo, read_header, read_tensor
+from whet.checkpoint.files import Computed, TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
 from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished, without_config, without_weights
 from whet.checkpoint.sane import check_config, with_type
+from whet.checkpoint.scaled import as_weights
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.paths import check_possible, find_folder
@@ -34,8 +35,10 @@ class Checkpoint:
     """A folder with config.json and safetensors shards.
 
     path: the folder. config: config.json as a dict. tensors: name → `TensorInfo`, in the order of the files. repeated:
-    names among them that no file has (`repeat`). Nothing is read but headers until `read` is called. Raises UsageError
-    naming the file for anything missing, cut off, or pointing outside the folder.
+    names among them that no file has (`repeat`). stored_in: `FP8` or `MXFP4`, where an original is stored in those and
+    `config` and `tensors` are of the weights that they stand for (`scaled`); None otherwise. Nothing is read but
+    headers until `read` is called. Raises UsageError naming the file for anything missing, cut off, or pointing outside
+    the folder.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,10 +66,14 @@ class Checkpoint:
                         file=file.name,
                     )
                 self.tensors[name] = info
+        held = self.tensors
+        self.stored_in: str | None = None
+        if self.whet is None and (read := as_weights(self.config, self.tensors)) is not None:
+            self.stored_in, self.config, self.tensors = read
         largest = max((size for info in self.tensors.values() for size in info.shape), default=0)
         check_config(self.path / "config.json", self.config, largest)
         if self._index is not None:
-            gone = [n for n in self._index if n not in self.tensors]
+            gone = [n for n in self._index if n not in held]
             if gone:
                 raise UsageError(
                     "{folder}: the index names {count} tensors that no shard holds (first {name}). The folder is a "
@@ -103,6 +110,13 @@ class Checkpoint:
         `examine` tells of it, stay as they are."""
         self.tensors[name] = self.tensors[other]
         self.repeated.add(name)
+
+    def turn(self, names: Iterable[str]) -> None:
+        """From here on the last two dimensions of these tensors are the other way round. In memory alone too."""
+        for name in names:
+            info = self.tensors[name]
+            shape = (*info.shape[:-2], *info.shape[:-3:-1])
+            self.tensors[name] = Computed(info.file, info.dtype, shape, info.start, info.end, (info,), _turned)
 
     @property
     def stored(self) -> dict[str, TensorInfo]:
@@ -224,6 +238,10 @@ class Checkpoint:
                 name=name,
             )
         return file
+
+
+def _turned(value: Tensor) -> Tensor:
+    return value.transpose(-1, -2).contiguous()
 
 
 def read_whet(folder: Path) -> dict[str, Any] | None:

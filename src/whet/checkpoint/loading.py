@@ -21,6 +21,7 @@ from whet.anatomy import (
     family_of,
     layer_counts,
     needs_code,
+    per_layer,
     quantized_by,
     stock_config,
 )
@@ -29,6 +30,7 @@ from whet.checkpoint.beside import inside, refuse_links
 from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint
 from whet.checkpoint.growth import check_growth
+from whet.checkpoint.modeling_per_layer import reshape
 from whet.checkpoint.modeling_whet import converted, fill
 from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished
 from whet.checkpoint.sane import with_type
@@ -98,7 +100,9 @@ def empty_model(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
     config = model_config(checkpoint)
     try:
         with torch.device("meta"):
-            return model_class(checkpoint).from_config(config, dtype=dtype, trust_remote_code=False)
+            model = model_class(checkpoint).from_config(config, dtype=dtype, trust_remote_code=False)
+            reshape(model, per_layer(checkpoint.config))
+            return model  # type: ignore[no-any-return]
     except Exception as error:  # an assertion, a division by a number of heads that is 0
         raise _unusable(checkpoint, error) from error
 
@@ -111,6 +115,7 @@ def differing_shape(
     config. (Experts that files hold one by one have no name there.)"""
     with torch.device("meta"):
         model = model_class(checkpoint).from_config(stock_config(dict(config)), trust_remote_code=False)
+        reshape(model, per_layer(config))
     every = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     return next(((n, every[n]) for n, shape in shapes.items() if n in every and every[n] != tuple(shape)), None)
 
@@ -125,6 +130,8 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
     checkpoint = Checkpoint(folder)
     config = model_config(checkpoint)
     dtype = dtype or config.dtype or checkpoint.dtype
+    if checkpoint.dense and per_layer(checkpoint.config):
+        return load_lighter(checkpoint, {}, dtype, device)
     if checkpoint.dense:
         return _load_dense(checkpoint, config, dtype).eval().to(device)  # type: ignore[arg-type]
     if checkpoint.whet is None:
@@ -146,12 +153,17 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
 
 def _load_dense(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> PreTrainedModel:
     """What transformers makes of a folder. Raises UsageError where it would make up weights that no file holds."""
+    kind, decoded = model_class(checkpoint), None
+    if checkpoint.stored_in is not None:
+        kind = type(empty_model(checkpoint, dtype))
+        decoded = {name: checkpoint.read(name) for name in checkpoint.tensors}
     try:
         with quiet_transformers():
-            model, found = model_class(checkpoint).from_pretrained(
-                checkpoint.path,
+            model, found = kind.from_pretrained(
+                checkpoint.path if decoded is None else None,
                 config=config,
                 dtype=dtype,
+                state_dict=decoded,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -166,6 +178,18 @@ def _load_dense(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> PreT
             names=", ".join(missing[:3]),
         )
     return model  # type: ignore[no-any-return]
+
+
+def load_as_others(checkpoint: Checkpoint, dtype: torch.dtype | None, device: str) -> PreTrainedModel:
+    """A model as transformers loads it without whet. Where its blocks differ in shape that runs the Python file in the
+    folder, so this is for a folder that whet wrote just now. dtype: None takes the one config.json names."""
+    given = {} if dtype is None else {"dtype": dtype}
+    trusted = bool(per_layer(checkpoint.config))
+    with quiet_transformers():
+        model = model_class(checkpoint).from_pretrained(
+            checkpoint.path, local_files_only=True, trust_remote_code=trusted, **given
+        )
+    return model.eval().to(device)  # type: ignore[no-any-return]
 
 
 def attach_adapter(model: PreTrainedModel, folder: Path, device: str) -> None:
@@ -292,7 +316,7 @@ def size_on_disk(folder: str | Path) -> dict[str, int]:
     family = family_of(checkpoint.config, checkpoint.tensors)
     parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
     for name, info in checkpoint.tensors.items():
-        parts[_part_of(name, family)] += info.nbytes
+        parts[_part_of(name, family)] += info.on_disk
     files = {info.file for info in checkpoint.tensors.values()}
     if checkpoint.whet is not None and "adapter" in checkpoint.whet:
         files.add(adapter_file(checkpoint.path))

@@ -20,6 +20,7 @@ import whet
 from whet.cli import (
     compare,
     compress,
+    curate,
     demo,
     distill,
     export,
@@ -30,8 +31,10 @@ from whet.cli import (
     plan,
     prune,
     resume,
+    rollout,
     run,
     schema,
+    serve,
     slice,
     status,
     tune,
@@ -69,8 +72,8 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, prune, slice, masks, distill, tune, merge, run, status, export, compare, verify,
-    generate, resume, schema,
+    demo, inspect, plan, compress, prune, slice, masks, distill, tune, merge, curate, run, status, export, compare,
+    verify, generate, serve, rollout, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

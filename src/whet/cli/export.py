@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.completion import among, models
 from whet.cli.console import Console
-from whet.cli.options import Debug, Json
+from whet.cli.options import Debug, Dequantize, Json
 from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import resolve
 
@@ -47,6 +47,7 @@ def run(
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Of an adapter, its model; without it the one it names.")
     ] = None,
+    dequantize: Dequantize = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -54,7 +55,16 @@ def run(
     model = resolve(folder)
     with Console(as_json) as console:
         place = None if base is None else resolve(base)
-        result = whet.export(model, to=to, out=out, kind=kind, text=text, base=place, on_event=console.on_event)
+        result = whet.export(
+            model,
+            to=to,
+            out=out,
+            kind=kind,
+            text=text,
+            base=place,
+            dequantize=dequantize,
+            on_event=console.on_event,
+        )
         console.show(*proved(result), say("wrote", files=result["out"]))
         beside = f"llama-cli -m MODEL.gguf --lora {result['out']}"
         command = beside if "base" in result else f'whet generate {result["out"]} "PROMPT"'

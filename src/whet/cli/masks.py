@@ -9,9 +9,8 @@ import typer
 import whet
 from whet.cli.compress import made, plan
 from whet.cli.console import Console
-from whet.cli.options import Debug, Json, Model, Out, Trust, takes, trusted
-from whet.cli.starter import calibration, check_material, is_starter, resolve
-from whet.steps.options import SAMPLES
+from whet.cli.options import Debug, Json, Model, Out, Trust, takes
+from whet.cli.starter import prepared
 from whet.steps.verbs import MasksVerb
 
 EXAMPLE = "Example: whet masks MODEL sparse --pattern 2:4 --text corpus.jsonl --field text"
@@ -31,11 +30,7 @@ def run(
     **options: Any,
 ) -> int:
     """Write a copy of MODEL to OUT in which some weights are exactly 0. Interrupted, it goes on with `whet resume`."""
-    folder = resolve(model)
-    trusted(folder, trust_remote_code)
-    check_material(options["text"])
-    if options["text"] is None and is_starter(folder):
-        options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
+    folder = prepared(model, trust_remote_code, options)
     with Console(as_json, resume=out) as console:
         result = whet.masks(folder, out, **options, dry_run=dry_run, on_event=console.on_event)
         plan(console, result) if dry_run else made(console, result, folder)

@@ -11,7 +11,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from whet.cli.completion import among, models
-from whet.steps.options import CHAT, DEVICES, FIELD, SKIP_BAD, Options, Shown
+from whet.steps.options import CHAT, DEQUANTIZE, DEVICES, FIELD, SKIP_BAD, Options, Shown
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -26,6 +26,7 @@ Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=among(DEVICES))]
 Field = Annotated[str, typer.Option(help=f"{FIELD}.")]
 Chat = Annotated[bool, typer.Option("--chat", help=f"{CHAT}.")]
+Dequantize = Annotated[bool, typer.Option("--dequantize", help=f"{DEQUANTIZE}.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help=f"{SKIP_BAD}.")]
 Text = Annotated[
     str | None,

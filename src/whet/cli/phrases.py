@@ -11,11 +11,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from whet.cli.curate_phrases import CURATE
 from whet.cli.phrases_trained import TRAINED
 from whet.korean import with_particles
 from whet.messages import Message, in_language
 
 PHRASES: dict[str, tuple[str, str]] = {
+    **CURATE,
     # general
     "error": ("error", "오류"),
     "warning": ("warning", "경고"),
@@ -144,6 +146,8 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stays.channels": ("{count} channels a block", "블록마다 채널 {count}개"),
     "stays.heads": ("{count} key and value heads a block", "블록마다 키·값 헤드 {count}개"),
     "stays.experts": ("{count} experts a block", "블록마다 전문가 {count}개"),
+    "gone.channels": ("{count} of them without feed-forward", "그중 {count}개는 FFN 없음"),
+    "gone.heads": ("{count} of them without attention", "그중 {count}개는 어텐션 없음"),
     "tokens.kept": ("{count} of {of} tokens stay.", "토큰 {of}개 중 {count}개가 남습니다."),
     "lengths": ("How many tokens texts become", "텍스트의 토큰 수"),
     "planned": ("Nothing was written. The run would take:", "아무것도 만들지 않았습니다. 실행에 필요한 것:"),

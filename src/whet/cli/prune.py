@@ -9,12 +9,11 @@ import typer
 import whet
 from whet.cli.compress import made, plan
 from whet.cli.console import Console
-from whet.cli.options import Debug, Json, Model, Out, Trust, takes, trusted
+from whet.cli.options import Debug, Json, Model, Out, Trust, takes
 from whet.cli.phrases import say, sentence
-from whet.cli.starter import calibration, check_material, is_starter, resolve
+from whet.cli.starter import prepared
 from whet.cli.tables import Sheet, by_part, elastic, needs
 from whet.report.numbers import written_size
-from whet.steps.options import SAMPLES
 from whet.steps.verbs import PruneVerb
 
 EXAMPLE = "Example: whet prune MODEL smaller --remove 25% --text corpus.jsonl --field text"
@@ -34,12 +33,8 @@ def run(
     **options: Any,
 ) -> int:
     """Write a smaller copy of MODEL to OUT, without some blocks, channels, heads, experts or tokens."""
-    folder = resolve(model)
-    trusted(folder, trust_remote_code)
-    check_material(options["text"])
     tokens = options["vocab"] is not None or options["keep_languages"] is not None
-    if options["text"] is None and is_starter(folder) and not tokens:
-        options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
+    folder = prepared(model, trust_remote_code, options, reads=not tokens)
     with Console(as_json, resume=out) as console:
         result = whet.prune(folder, out, **options, dry_run=dry_run, on_event=console.on_event)
         if tokens:
@@ -66,9 +61,16 @@ def _sizes(console: Console, result: dict[str, Any], out: Any) -> None:
 
 def _what(result: dict[str, Any]) -> str:
     """How many of each unit stay."""
-    kept = {"layers": len(result["kept"]["layers"])}
-    kept |= {unit: len(next(iter(result["kept"][unit].values()))) for unit in result["kept"] if unit != "layers"}
-    return ", ".join(say(f"stays.{unit}", count=count) for unit, count in kept.items())
+    told = [say("stays.layers", count=len(result["kept"]["layers"]))]
+    for unit, by_block in result["kept"].items():
+        if unit == "layers":
+            continue
+        counts = sorted({len(mine) for mine in by_block.values()} - {0})
+        if counts:
+            told.append(say(f"stays.{unit}", count="–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))))
+        if gone := sum(not mine for mine in by_block.values()):
+            told.append(say(f"gone.{unit}", count=gone))
+    return ", ".join(told)
 
 
 def _fewer_tokens(console: Console, result: dict[str, Any]) -> None:

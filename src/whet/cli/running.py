@@ -24,8 +24,10 @@ def run_lines(result: dict[str, Any]) -> list[str]:
         return [say("run_it", command=f"vllm serve {shlex.quote(str(out))}")]
     if not (out / "config.json").is_file():
         return []
-    own = result.get("container") != "dense" and result["loads_in"] == "modelling file"
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    own = "per_layer_config" in config or (
+        result.get("container") != "dense" and result["loads_in"] == "modelling file"
+    )
     kind, more = auto_class(config), ", trust_remote_code=True" if own else ""
     return [
         say("load_it"),

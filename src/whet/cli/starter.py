@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from whet.cli.options import trusted
 from whet.messages import Message
 from whet.paths import check_file, check_model, check_text
+from whet.steps.options import SAMPLES
 
 NAME = "starter"
 
@@ -47,3 +50,14 @@ def check_material(text: str | Path | None = None, skills: str | Path | None = N
         check_text(text)
     if skills is not None:
         check_file(skills, Message("skills"))
+
+
+def prepared(model: str | Path, trust: bool, options: dict[str, Any], reads: bool = True) -> Path:
+    """The folder meant by `model`, checked before anything slow is imported. Of the embedded model, `options` are given
+    its own text where they name none. trust: whether its code may run. reads: whether text is read at all."""
+    folder = resolve(model)
+    trusted(folder, trust)
+    check_material(options["text"])
+    if reads and options["text"] is None and is_starter(folder):
+        options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
+    return folder

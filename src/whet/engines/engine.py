@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -44,6 +44,10 @@ class Engine(Protocol):
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         """Token ids of a prompt; with `chat`, of a user's turn with the place for the reply."""
+
+    def encode_chat(self, turns: list[dict[str, Any]]) -> list[int]:
+        """Token ids of a conversation (`role` and `content` of each turn) with the place for the reply. Raises
+        UsageError where the model has no chat template, or it refuses the conversation."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without special tokens."""

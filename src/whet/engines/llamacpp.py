@@ -169,6 +169,12 @@ class LlamaEngine:
         self.tokenizer = Words(self)
         self._template = ChatTemplate(self.tokenizer)
 
+    @property
+    def ends(self) -> set[int]:
+        """Tokens at which a text ends."""
+        count, ends = self.vocabulary, self.native.llama_vocab_is_eog
+        return {token for token in range(count) if ends(self._words, token)}
+
     def __del__(self) -> None:
         if sys.is_finalizing():
             return
@@ -191,10 +197,12 @@ class LlamaEngine:
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         if chat:
-            turn = [{"role": "user", "content": text}]
-            text = self._template.render(turn, self.folder, reply_next=True)
+            return self.encode_chat([{"role": "user", "content": text}])
         row = self.tokenize(text)
         return row if row[:1] == self.before else [*self.before, *row]
+
+    def encode_chat(self, turns: list[dict[str, Any]]) -> list[int]:
+        return self.encode(self._template.render(turns, self.folder, reply_next=True))
 
     def decode(self, ids: Sequence[int]) -> str:
         text = b"".join(self._piece(token) for token in ids).decode(errors="replace")
@@ -281,6 +289,17 @@ class LlamaEngine:
         for i in range(new_tokens):
             token = int(self._run([(0, len(prompt) + i, token, True)]).argmax(-1))
         return Timing(first - started, time.perf_counter() - first, len(prompt), new_tokens)
+
+    def open_slots(self, slots: int, length: int) -> None:
+        """Room for `slots` sequences of `length` tokens, which `run_slots` adds to and `empty_slot` empties."""
+        self._open(slots, length, length + slots)
+
+    def run_slots(self, told: Sequence[tuple[int, int, int, bool]]) -> Tensor:
+        """Logits [n, vocabulary] after those of `told` (slot, position, token, wanted) that are wanted."""
+        return self._run(told)
+
+    def empty_slot(self, slot: int) -> None:
+        self.native.llama_memory_seq_rm(self.native.llama_get_memory(self._context), slot, -1, -1)
 
     # -- native parts ---------------------------------------------------------------------------------------------
 

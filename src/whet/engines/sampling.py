@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -49,3 +50,21 @@ def sample(logits: Tensor, temperature: float, top_p: float, samplers: Sequence[
     kept = ordered * (ordered.cumsum(-1) - ordered < top_p)
     picks = [torch.multinomial(row, 1, generator=g) for row, g in zip(kept, samplers, strict=True)]
     return tokens.gather(-1, torch.stack(picks))[:, 0]
+
+
+def draw(logits: Tensor, temperature: float, top_p: float, seed: int, position: int) -> int:
+    """One token from `logits` [vocabulary], as `sample` weighs them: a function of logits, seed and position alone.
+
+    So an answer can be gone on with anywhere, by another process, and is the one it would have been. The likeliest at
+    temperature 0. position: how many tokens of the answer stand before this one.
+    """
+    if temperature == 0:
+        return int(logits.argmax())
+    shares = torch.softmax(logits.double().cpu() / temperature, dim=-1)
+    ordered, tokens = shares.sort(descending=True, stable=True)
+    kept = ordered * (ordered.cumsum(-1) - ordered < top_p)
+    reached = kept.cumsum(-1)
+    digest = hashlib.blake2b(f"{seed} {position}".encode(), digest_size=7).digest()
+    at = int.from_bytes(digest, "big") / 2**56 * float(reached[-1])
+    place = int(torch.searchsorted(reached, torch.tensor(at, dtype=reached.dtype), right=True))
+    return int(tokens[min(place, int((kept > 0).sum()) - 1)])

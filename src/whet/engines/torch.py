@@ -115,9 +115,11 @@ class TorchEngine:
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         if chat:
-            turn = [{"role": "user", "content": text}]
-            text = self._template.render(turn, self.folder, reply_next=True)
+            return self.encode_chat([{"role": "user", "content": text}])
         return encode([text], self.tokenizer)[0]
+
+    def encode_chat(self, turns: list[dict[str, Any]]) -> list[int]:
+        return encode([self._template.render(turns, self.folder, reply_next=True)], self.tokenizer)[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -216,6 +218,12 @@ class TorchEngine:
             token = logits.argmax(-1)[:, None]
         self._wait()
         return Timing(first - started, time.perf_counter() - first, len(prompt), new_tokens)
+
+    def advance(self, ids: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
+        """Logits [b, vocabulary] after the last of `ids` [b, n], which follow what is in `cache`, and the cache with
+        them. Of a model that continues text. Raises UsageError for tokens that it has no embedding of."""
+        self._must_know(ids)
+        return self._step(ids, cache, {})
 
     def _must_write(self) -> None:
         """Raises UsageError for a model that does not write text."""

@@ -19,7 +19,16 @@ import numpy as np
 import torch
 from gguf.constants import GGMLQuantizationType
 
-from whet.checkpoint import check_files, disk_errors, is_adapter, load_tokenizer, read_adapter, replace
+from whet.checkpoint import (
+    Checkpoint,
+    check_files,
+    disk_errors,
+    is_adapter,
+    load_tokenizer,
+    read_adapter,
+    refuse_scaled,
+    replace,
+)
 from whet.checkpoint.gguf import ADAPTER_KEY, ADAPTER_SUFFIX, GgufFile
 from whet.errors import GateError, MachineError, UsageError, did_you_mean, verb
 from whet.events import OnEvent, ignore, note_event
@@ -42,6 +51,7 @@ def export(
     kind: str | None = None,
     text: str | Path | Sequence[str] | None = None,
     base: str | Path | None = None,
+    dequantize: bool = False,
     on_event: OnEvent = ignore,
 ) -> dict[str, Any]:
     """Write `folder`, original or lighter, as one file, and prove that it is the same model.
@@ -51,6 +61,7 @@ def export(
     what the file is checked on, as `compress` takes it; a few built-in sentences unless given. base: of an adapter's
     folder, its model, the one it names unless given; the file is what llama.cpp loads beside that model, and its
     numbers alone are checked.
+    dequantize: an original that is stored in FP8 or MXFP4 is written as what it decodes to.
 
     Returns a JSON-able dict: `out`, `types` (how many matrices have each), `bytes` (`planned` and `tensors`, of tensor
     data, and `file`), `adapter` (its `file` beside `out`, where the folder has one), `check`, `notes`, `seconds`.
@@ -74,6 +85,7 @@ def export(
         return _export_adapter(path, target, kind, base, started)
     if base is not None:
         raise UsageError("{folder} is a model, and base is of adapters. Leave it out.", folder=path)
+    refuse_scaled(path, Checkpoint(path).stored_in, dequantize)
     check_files(path, on_event)
     layout = plan_gguf(path, kind.upper() if kind else None)
     _must_be_free(target, layout)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from whet.errors import UsageError, did_you_mean
+from whet.pruning.amounts import Amounts
 from whet.pruning.channels import CHANNEL_IMPORTANCES, OBS
 from whet.pruning.experts import EXPERT_IMPORTANCES
 
@@ -17,8 +18,12 @@ BY_UNIT: dict[str, tuple[str, ...]] = {
     "layers": LAYER_IMPORTANCES,
     "channels": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS)),
     "heads": (OBS, *(name for name in CHANNEL_IMPORTANCES if name != OBS)),
+    "attention": LAYER_IMPORTANCES[:1],
+    "ffn": LAYER_IMPORTANCES[:1],
     "experts": EXPERT_IMPORTANCES,
 }
+SUB_BLOCKS = ("attention", "ffn")  # which blocks lose one by one
+UNIFORM, FREE = SHAPES = ("uniform", "free")  # whether all blocks keep as much, or each what it is worth
 BLIND = "magnitude"  # which needs no text
 PREDICTS_NOTHING = "influence"  # of blocks of a model that does not say what comes next
 
@@ -27,18 +32,26 @@ PREDICTS_NOTHING = "influence"  # of blocks of a model that does not say what co
 class Removal:
     """share: of the blocks' parameters that goes. units: what may go. importance: by unit, by what it is chosen.
     repair: whether weights that stay make up for what goes. sizes: shares that are to stay of models that are cut
-    later; where there are any, nothing goes now."""
+    later; where there are any, nothing goes now. free: whether blocks may differ in shape. offered: else the shapes
+    without that share, of which there are models."""
 
     share: Fraction
     units: tuple[str, ...]
     importance: Mapping[str, str]
     repair: bool
     sizes: tuple[Fraction, ...] = ()
+    free: bool = False
+    offered: tuple[Amounts, ...] = ()
 
     @property
     def blind(self) -> bool:
         """Whether no text is looked at."""
-        return not self.sizes and not self.repair and all(self.importance[unit] == BLIND for unit in self.units)
+        return (
+            not self.sizes
+            and not self.free
+            and not self.repair
+            and all(self.importance[unit] == BLIND for unit in self.units)
+        )
 
     def record(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -48,6 +61,7 @@ class Removal:
             "importance": dict(self.importance),
             "repair": self.repair,
             **({"sizes": [float(size) for size in self.sizes]} if self.sizes else {}),
+            **({"shapes": FREE} if self.free else {}),
         }
 
 
@@ -68,6 +82,18 @@ def parse_units(text: str | None, known: Sequence[str]) -> tuple[str, ...]:
     if not asked:
         raise UsageError("units is empty. Give one or more of {known}.", known=", ".join(BY_UNIT))
     return tuple(unit for unit in BY_UNIT if unit in asked)
+
+
+def parse_shapes(text: str | None) -> bool:
+    """Whether blocks may differ in shape, by the name of what is asked for. Raises UsageError with a did-you-mean."""
+    if text is not None and text not in SHAPES:
+        raise UsageError(
+            "Shapes {name!r} are not known.{near} Shapes: {known}.",
+            name=text,
+            near=did_you_mean(text, SHAPES),
+            known=", ".join(SHAPES),
+        )
+    return text == FREE
 
 
 def parse_importance(text: str | None, units: Sequence[str]) -> dict[str, str]:

@@ -54,7 +54,7 @@ def inspect(model: str | Path, *, on_event: OnEvent = ignore, **options: Any) ->
         raise UsageError("Inspecting needs text of the kind the model is used for: give --text FILE.")
     items = read_skills(asked.skills) if asked.skills is not None else []
     text = {name: getattr(asked, name) for name in Text.model_fields}
-    quantize = Quantize.of("inspect", scheme="int8s", target="whet", **text)
+    quantize = Quantize.of("inspect", scheme="int8s", target="whet", dequantize=asked.dequantize, **text)
     job = decide(model, quantize, seed=asked.seed, device=asked.device)
     check_files(job.original.path, on_event)
     own = {linear.address for linear in tables(job.anatomy)}

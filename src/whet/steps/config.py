@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from whet.anatomy import Piece, auto_class, own_code
+from whet.anatomy import MODULE, Piece, auto_class, own_code, per_layer
 from whet.apply.job import Job
 from whet.apply.shards import Shards
-from whet.checkpoint import NAMED, atomic, empty_model, read_header, write_json
+from whet.checkpoint import NAMED, atomic, empty_model, modeling_per_layer, read_header, write_json
 from whet.formats import linear_table, quantization_config, reading, whet_config
 
 
@@ -29,13 +30,16 @@ def write_index(out: Path, shards: Shards, stem: str) -> None:
 
 
 def write_config(out: Path, job: Job) -> None:
-    if job.storage.dense and NAMED not in job.original.config:
+    decoded = job.original.stored_in is not None
+    if job.storage.dense and NAMED not in job.original.config and not decoded:
         with atomic(out / "config.json") as temporary:
             shutil.copyfile(job.original.path / "config.json", temporary)
         return
-    keeps = own_code(job.checkpoint.config)
+    keeps = own_code(job.checkpoint.config) or per_layer(job.checkpoint.config)
     left = (NAMED,) if job.storage.dense else (NAMED, *(() if keeps else ("auto_map",)), "_name_or_path")
     config = {k: v for k, v in job.checkpoint.config.items() if k not in left}
+    if decoded:
+        config.setdefault("dtype", str(job.dtype).removeprefix("torch."))
     if job.storage.dense:
         write_json(out / "config.json", config)
         return
@@ -47,9 +51,15 @@ def write_config(out: Path, job: Job) -> None:
             job.storage.dequantize,
         )
     else:
-        config |= whet_config(job.anatomy, job.grids, auto_class(config), job.storage.decode)
+        made = whet_config(job.anatomy, job.grids, auto_class(config), job.storage.decode)
+        config |= {key: value for key, value in made.items() if key != "auto_map" or not per_layer(config)}
     config.setdefault("dtype", str(job.dtype).removeprefix("torch."))
     write_json(out / "config.json", config)
+
+
+def modelling_files(config: Mapping[str, Any]) -> dict[str, bytes]:
+    """The file by which transformers builds a model of `config`, where its blocks differ in shape."""
+    return {f"{MODULE}.py": Path(modeling_per_layer.__file__).read_bytes()} if per_layer(config) else {}
 
 
 def read_how(job: Job) -> dict[str, Any]:

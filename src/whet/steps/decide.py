@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Anatomy, own_code
+from whet.anatomy import Anatomy
 from whet.apply.job import Job, compute_type, model_name, scale_dtype
 from whet.budget import check_plan, read_plan, tables
 from whet.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ from whet.pruning import Sparsity
 from whet.quantize import SOLVERS, Effort, find_solver, find_transform
 from whet.steps.material import Material, about_text, read_material
 from whet.steps.options import TARGET, Quantize
-from whet.steps.original import Original, about_original, open_original
+from whet.steps.original import Original, about_original, check_code, open_original
 from whet.steps.sparsity import check_sparsity, rule_of
 from whet.targets import (
     TARGETS,
@@ -81,7 +81,7 @@ def decide(
         )
     method = _method(asked)
     place = resolve_device(device)
-    opened = open_original(model, method.target, turned=find_transform(asked.transform).stream)
+    opened = open_original(model, method.target, asked.dequantize, turned=find_transform(asked.transform).stream)
     parts, checkpoint = opened.parts, opened.checkpoint
     notes = no_file_yet(method.target)
     if not parts.family.known:
@@ -204,7 +204,7 @@ def _grids(
     parts, checkpoint, dtype = opened.parts, opened.checkpoint, opened.dtype
     if method.plan is not None:
         found = check_plan(method.plan, parts, checkpoint.tensors, scale_dtype=scale_dtype(dtype))
-        _check_code(checkpoint, found.storage, method.target)
+        check_code(checkpoint, found.storage, method.target, asked.folder)
         return found.grids, found.storage, found.plan, found.notes
     assert method.scheme is not None
     grids = choose_grids(opened, method.scheme, asked.embed)
@@ -215,20 +215,8 @@ def _grids(
     experts = any(linear.held.expert is not None for linear in parts.linears())
     notes += _with_dividing(method.target, grids, shapes, open_groups, alike=experts or asked.repair is not None)
     stored = storage(method.target, grids, shapes, own, tied(method.target, parts), parts, dtype)
-    _check_code(checkpoint, stored, method.target)
+    check_code(checkpoint, stored, method.target, asked.folder)
     return grids, stored, None, notes
-
-
-def _check_code(checkpoint: Checkpoint, stored: Storage, target: Target) -> None:
-    """Raises UsageError where a model that Python code of its own builds would need whet's modelling file."""
-    if own_code(checkpoint.config) and not stored.stock and not stored.dense:
-        raise UsageError(
-            "{folder} is built by Python code of its own, beside which whet's modelling file cannot stand, and without "
-            "that transformers does not load it: {why}. Give a scheme that it loads, such as W4A16, and leave out "
-            "--for.",
-            folder=checkpoint.path,
-            why=stored.reason or Message("--for {target} asks for it", target=target.name),
-        )
 
 
 def _material(

@@ -8,16 +8,15 @@ every block, and the blocks that stay when others go in turn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
 
-from whet.apply.cut import Cutter, Cutting
+from whet.apply.cut import Cutter
 from whet.apply.job import Job
-from whet.apply.sort import Sorter
 from whet.budget import tensor_bytes
 from whet.errors import UsageError
 from whet.events import Stage
@@ -27,7 +26,6 @@ from whet.report.numbers import written_size
 from whet.steps.prune_shapes import DEPTH_TOKENS, TRIAL_TOKENS, TRIALS, WRITE, fault, memory_of, weights_of, whole_of
 from whet.steps.prune_trials import Orders, Trials, agreement_at_end, climb, first_of_all
 from whet.steps.rates import multiplications_per_second
-from whet.walk import Walk
 
 SORTED = ("channels", "heads")
 
@@ -92,7 +90,7 @@ class Elastic(Trials):
         deepest = max(whole.layers - one.layers for one in every)
         gone = self._order(deepest) if deepest else []
         fewer = [unit for unit in SORTED if any(getattr(one, unit) < getattr(whole, unit) for one in every)]
-        orders = self._sorted(fewer)
+        orders = self.sorted_units(fewer)
         tries = sum(min(TRIALS, len(offered)) for offered in by_size.values())
         stage = Stage(self.tell, "shape", tries + len(by_size))
         sizes = []
@@ -112,17 +110,6 @@ class Elastic(Trials):
                 "sizes": sizes,
             },
         }
-
-    def _sorted(self, units: Sequence[str]) -> dict[str, dict[int, list[int]]]:
-        """By unit and block all of them, those that are worth most first."""
-        if not units:
-            return {}
-        stage = Stage(self.tell, "sort", len(self.parts.blocks))
-        counts = {unit: count for unit in units if isinstance(count := self.counts[unit], int)}
-        sorter = Sorter(counts, self.removal.importance, stage.step)
-        walk = Walk(self.checkpoint, self.parts, self.solve, [], self.table, self.table, self.job.device, self.folder)
-        walk.go(sorter)
-        return sorter.orders
 
     def _smaller(
         self, size: Fraction, offered: Sequence[Amounts], gone: Sequence[int], orders: Orders, stage: Stage
@@ -154,21 +141,10 @@ class Elastic(Trials):
     ) -> dict[str, float]:
         """`kl` and `top1` of a shape, with what is left as it was or fitted anew."""
         fewer = {unit: mine for unit, mine in orders.items() if getattr(amounts, unit) < self.counts[unit]}
-        cutting = self.cutting(left, amounts, {}, fewer, repair)
+        cutting = self.cutting(left, self.alike(amounts), repair, orders=fewer)
         solve = first_of_all(self.solve, TRIAL_TOKENS) if repair else []
         walk = self.walked(Cutter(cutting, len(solve)), solve, judge)
         return agreement_at_end(walk, judge, len(solve), self.job)
-
-    def cutting(
-        self,
-        layers: Sequence[int],
-        amounts: Amounts,
-        experts: Mapping[int, Any],
-        orders: Orders,
-        repair: bool | None = None,
-    ) -> Cutting:
-        """As of `Trials`, with every weight left as it was unless `repair` says otherwise."""
-        return super().cutting(layers, amounts, experts, orders, bool(repair))
 
     def proving(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """One batch to prove the sorted model by: nothing is calibrated any more, and it loses nothing."""

@@ -26,4 +26,11 @@ def run(request: Request) -> dict[str, Any]:
     request.out.mkdir(parents=True, exist_ok=True)
     file = request.out / f"model.{options.to}"
     file.unlink(missing_ok=True)  # of an attempt that was killed
-    return export(request.source, to=options.to, out=file, kind=options.kind, on_event=request.on_event)
+    return export(
+        request.source,
+        to=options.to,
+        out=file,
+        kind=options.kind,
+        dequantize=options.dequantize,
+        on_event=request.on_event,
+    )

@@ -31,7 +31,7 @@ from whet.formats import linear_table
 from whet.formats.export import FILE, write_verified
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message, first_of, to_json
-from whet.steps.config import read_how, write_config, write_index
+from whet.steps.config import modelling_files, read_how, write_config, write_index
 from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.proof import prove
@@ -65,6 +65,8 @@ def finish(
     write_bytes(out / RECIPE, recipe_text(recipe, **again).encode())
     if not job.storage.stock:
         write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
+    for name, code in modelling_files(job.checkpoint.config).items():
+        write_bytes(out / name, code)
     stage = Stage(shards.on_event, "finish", 3)
     check = prove(out, job)
     stage.step()

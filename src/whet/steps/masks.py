@@ -99,7 +99,7 @@ def decide_masks(
 ) -> Job:
     """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`."""
     place = resolve_device(device)
-    opened = open_original(model, find_target("transformers"))
+    opened = open_original(model, find_target("transformers"), asked.dequantize)
     rule = _rule(asked, opened)
     notes = []
     if not opened.parts.family.known and asked.text is not None:

@@ -15,6 +15,7 @@ from whet.strict import Strict, checked
 FIELD = "The field of records that holds the text; where there is no field text, the only one that does"
 CHAT = "Records are conversations: apply the model's chat template"
 SKIP_BAD = "Leave out records of the text that cannot be read, and tell how many they were"
+DEQUANTIZE = "Take what an original stored in FP8 or MXFP4 decodes to for its weights"
 SAMPLES = 128  # windows of text, at the most, where no number is asked for
 
 
@@ -61,6 +62,12 @@ class Options(Strict):
             if isinstance(value, str | int | float | dict) and value != {}:
                 found[field.alias or name] = value
         return found
+
+
+class Opening(Options):
+    """How the original is read."""
+
+    dequantize: bool = Field(default=False, description=DEQUANTIZE)
 
 
 class Text(Options):

@@ -13,10 +13,12 @@ from whet.errors import UsageError
 from whet.messages import with_and
 from whet.steps.distill_options import Distill as Distill
 from whet.steps.option_kinds import CHAT as CHAT
+from whet.steps.option_kinds import DEQUANTIZE as DEQUANTIZE
 from whet.steps.option_kinds import FIELD as FIELD
 from whet.steps.option_kinds import SAMPLES as SAMPLES
 from whet.steps.option_kinds import SKIP_BAD as SKIP_BAD
 from whet.steps.option_kinds import EvalText as EvalText
+from whet.steps.option_kinds import Opening as Opening
 from whet.steps.option_kinds import Options as Options
 from whet.steps.option_kinds import Shown as Shown
 from whet.steps.option_kinds import Source as Source
@@ -36,7 +38,8 @@ SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4,
 DEVICES = "auto, cpu, cuda"
 IMPORTANCE = "sparsegpt"  # where none is asked for
 SIZES = "90%, 80%, 70%, 60%, 50%"  # of the smaller models in an elastic folder
-UNITS = "layers, channels, heads, experts"
+UNITS = "layers, channels, heads, attention, ffn, experts"
+SHAPES = "uniform, free"
 CHOSEN_BY = "obs, magnitude, activation, wanda, leverage, divergence, perplexity, influence, reap, frequency"
 
 
@@ -112,7 +115,7 @@ class Sparsity(Options):
     )
 
 
-class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
+class Quantize(Opening, Text, Target, Sparsity, Method, Budget, Schemes):
     """Round the weights. What to do is said by one of scheme, plan, fit, bits and quality."""
 
     WAYS: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -181,7 +184,7 @@ class Quantize(Text, Target, Sparsity, Method, Budget, Schemes):
             )
 
 
-class Masks(Text):
+class Masks(Opening, Text):
     """Take weights: they become exactly 0."""
 
     remove: Annotated[str | float | None, Shown(among="50%")] = Field(
@@ -212,7 +215,7 @@ class Masks(Text):
             )
 
 
-class Prune(Text):
+class Prune(Opening, Text):
     """Take blocks, channels, heads or experts out altogether, or tokens; the model stays of its family."""
 
     remove: Annotated[str | float | None, Shown(among="12.5%, 25%, 37.5%")] = Field(
@@ -227,6 +230,11 @@ class Prune(Text):
     )
     repair: bool = Field(
         default=True, description="Fit the weights that stay to make up for what goes; with elastic, only measure that"
+    )
+    shapes: Annotated[str | None, Shown(default="uniform", among=SHAPES)] = Field(
+        default=None,
+        description="With remove: free takes of every block what costs least, attention and ffn whole too; the folder "
+        "then has a modelling file (trust_remote_code)",
     )
     elastic: bool = Field(
         default=False, description="Take nothing: sort the model by what is worth most, so that whet slice can cut it"
@@ -272,7 +280,7 @@ class Slice(Options):
     )
 
 
-class Transform(Text, Target):
+class Transform(Opening, Text, Target):
     """Fold factors or rotations into the model, exactly, so that rounding to `scheme` loses less. It stays dense."""
 
     kind: str = Field(description=f"What is folded in: {TRANSFORMS}")
@@ -286,7 +294,7 @@ class Transform(Text, Target):
     eval_text: EvalText = None
 
 
-class Export(Options):
+class Export(Opening):
     """Write the model as one file that its runtime reads, and prove that it is the same model."""
 
     to: str = Field(default="gguf", description="The format: gguf")

@@ -11,13 +11,23 @@ from typing import Any
 
 import torch
 
-from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, family_of
-from whet.checkpoint import Checkpoint, about_left_out, empty_model, inside, model_config, read_card, refuse_unfinished
+from whet.anatomy import FAMILIES, Anatomy, Family, anatomy, family_of, own_code, per_layer
+from whet.anatomy import turned as turned_in
+from whet.checkpoint import (
+    Checkpoint,
+    about_left_out,
+    empty_model,
+    inside,
+    model_config,
+    read_card,
+    refuse_scaled,
+    refuse_unfinished,
+)
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
 from whet.messages import Message, first_of
 from whet.steps.material import Material
-from whet.targets import Target, check_family
+from whet.targets import Storage, Target, check_family
 from whet.walk.look import look
 
 _FEW = 0.02  # of the weights in blocks: routers, convolutions and the like
@@ -38,10 +48,11 @@ class Original:
     unfound: Message | None = None
 
 
-def open_original(model: str | Path, target: Target, *, turned: bool = False) -> Original:
-    """The original, for a target that has its family. turned: its residual stream will be, for which the head has to
-    be a tensor of its own."""
+def open_original(model: str | Path, target: Target, dequantize: bool = False, *, turned: bool = False) -> Original:
+    """The original, for a target that has its family. dequantize: one that is stored in few bits is taken as what it
+    decodes to. turned: its residual stream will be, for which the head has to be a tensor of its own."""
     checkpoint = Checkpoint(model)
+    refuse_scaled(checkpoint.path, checkpoint.stored_in, dequantize)
     refuse_unfinished(checkpoint.path)
     about = checkpoint.path / "README.md"
     card = read_card(about) if inside(checkpoint.path, about) else {}
@@ -49,6 +60,9 @@ def open_original(model: str | Path, target: Target, *, turned: bool = False) ->
     parted = turned and _part(checkpoint)
     parts, unfound = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path)), None
     if not parts.family.known:
+        if names := turned_in(empty_model(checkpoint, torch.float32), checkpoint.shapes):
+            checkpoint.turn(names)
+            parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path))
         found = look(checkpoint, parts)
         if isinstance(found, Family):
             parts = anatomy(checkpoint.config, checkpoint.shapes, str(checkpoint.path), found)
@@ -65,6 +79,15 @@ def open_original(model: str | Path, target: Target, *, turned: bool = False) ->
 def about_original(opened: Original, window: int, material: Material) -> list[Message]:
     """Notes on what is unusual of the model. window: tokens in a window of text, as asked for."""
     parts, notes = opened.parts, []
+    if (kind := opened.checkpoint.stored_in) is not None:
+        notes.append(
+            Message(
+                "the original is stored in {kind}: what its weights decode to was taken for it, in {dtype}; what it "
+                "lost before is not in any figure",
+                kind=kind,
+                dtype=str(opened.dtype).removeprefix("torch."),
+            )
+        )
     if opened.untied:
         notes.append(
             Message(
@@ -116,7 +139,7 @@ def _copied(opened: Original) -> Message:
     """A note on the tensors that no table names. Of a larger model the parts around its text model are named."""
     parts = opened.parts
     if not parts.family.leads:
-        return Message("copied unchanged, as no table names them: {names}", names=", ".join(parts.unnamed))
+        return Message("copied unchanged, as no table names them: {names}", names=first_of(parts.unnamed, 6))
     beside = [name for name in parts.unnamed if parts.family.own_name(parts.name(name)) is None]
     modules = sorted({".".join(parts.name(name).split(".")[:2]) for name in beside})
     return Message(
@@ -248,3 +271,25 @@ def _unstacked(
             )
     left = {name: shape for name, shape in expected.items() if name not in sizes}
     return left | {linear.parameter: linear.shape for linear in moved}
+
+
+def check_code(checkpoint: Checkpoint, stored: Storage, target: Target, folder: bool) -> None:
+    """Raises UsageError where a model that Python code of its own builds, or that of blocks that differ, would need
+    whet's modelling file. folder: whether one is left beside a .gguf."""
+    if own_code(checkpoint.config) and not stored.stock and not stored.dense:
+        raise UsageError(
+            "{folder} is built by Python code of its own, beside which whet's modelling file cannot stand, and without "
+            "that transformers does not load it: {why}. Give a scheme that it loads, such as W4A16, and leave out "
+            "--for.",
+            folder=checkpoint.path,
+            why=stored.reason or Message("--for {target} asks for it", target=target.name),
+        )
+    own = stored.container == "whet" and (folder or not stored.blocks)
+    if per_layer(checkpoint.config) and (own or target.unwritten):
+        raise UsageError(
+            "{folder} has blocks that differ in shape (--shapes free), and a modelling file for them, beside which "
+            "whet's own cannot stand: {why}. Give a scheme that transformers loads, such as W4A16, and leave out "
+            "--for, or give --for llama.cpp without --folder.",
+            folder=checkpoint.path,
+            why=stored.reason or Message("--for {target} asks for it", target=target.name),
+        )

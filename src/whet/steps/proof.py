@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from whet.apply.job import Job
-from whet.checkpoint import Checkpoint, attach_adapter, load_lighter, load_model, model_class, quiet_transformers
+from whet.checkpoint import Checkpoint, attach_adapter, load_as_others, load_lighter, load_model, quiet_transformers
 from whet.engines.torch import cached_outputs, outputs
 from whet.errors import GateError
 from whet.formats import reading
@@ -67,8 +67,7 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
         if gap is not None and gap > tolerance:
             result["cached against uncached, original"] = before
         if job.storage.stock:
-            stock = model_class(written).from_pretrained(out, local_files_only=True, trust_remote_code=False)
-            stock = stock.eval().to(job.device)
+            stock = load_as_others(written, None, job.device)
             if job.repaired:
                 attach_adapter(stock, out, job.device)
             theirs = outputs(stock, tokens)

@@ -8,13 +8,14 @@ that stay fitted to what the original computes, then the folder and the proof th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from whet.anatomy import UNITS, fewest_experts, unit_counts
+from whet.anatomy import UNITS, fewest_experts, unit_counts, why_alike
 from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.engines.torch import resolve_device
@@ -22,16 +23,18 @@ from whet.errors import UsageError
 from whet.events import OnEvent, Way
 from whet.messages import Message
 from whet.paths import check_out
-from whet.pruning import Removal, parse_importance, parse_share, parse_sizes, parse_units
-from whet.pruning.removal import BLIND, PREDICTS_NOTHING, parse_names
+from whet.pruning import BY_UNIT, Removal, parse_importance, parse_share, parse_sizes, parse_units
+from whet.pruning.removal import BLIND, LAYER_IMPORTANCES, PREDICTS_NOTHING, SUB_BLOCKS, parse_names, parse_shapes
 from whet.steps.course import estimated_course
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
 from whet.steps.elastic import SORTED, Elastic, elastic_needs
 from whet.steps.elastic_card import elastic_card
+from whet.steps.free import Free, check_free, free_needs
 from whet.steps.material import Material, about_text, read_material, with_text
 from whet.steps.options import SIZES, Prune
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.prune_shapes import built, needs_of, offered_shapes
+from whet.steps.prune_trials import Trials
 from whet.steps.pruned import carried_out
 from whet.steps.request import Request, with_texts
 from whet.steps.vocabulary import cut_vocabulary, resume_vocabulary
@@ -66,13 +69,15 @@ def prune(
 
 
 def _needs(job: Job) -> dict[str, Any]:
-    return elastic_needs(job) if job.removal is not None and job.removal.sizes else needs_of(job)
+    assert job.removal is not None
+    return free_needs(job) if job.removal.free else elastic_needs(job) if job.removal.sizes else needs_of(job)
 
 
 def _carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way) -> dict[str, Any]:
-    if job.removal is not None and job.removal.sizes:
+    assert job.removal is not None
+    if job.removal.sizes:
         return carried_out(run, job, began, way, Elastic, elastic_card)
-    return carried_out(run, job, began, way)
+    return carried_out(run, job, began, way, Free if job.removal.free else Trials)
 
 
 def _cut_tokens(
@@ -113,12 +118,21 @@ def run(request: Request) -> dict[str, Any]:
 def check(options: Prune) -> None:
     """Raises UsageError for units, importances and a share that are not known or do not go together."""
     options.check()
+    free = parse_shapes(options.shapes)
+    if options.shapes is not None and options.remove is None:
+        raise UsageError("shapes goes with remove, which says how much is to go. Leave it out.")
     if options.of_tokens:
         return
     if options.remove is not None:
         parse_share(options.remove, "row")
     parse_sizes(options.sizes or SIZES)
-    units = parse_units(options.units, UNITS)
+    units = parse_units(options.units, tuple(BY_UNIT) if free else UNITS)
+    if (whole := [unit for unit in SUB_BLOCKS if unit in units]) and not free:
+        raise UsageError(
+            "{unit} goes from some blocks and not from others, which no stock config can say. Give --shapes free with "
+            "it, or --units layers, with which whole blocks go.",
+            unit=whole[0],
+        )
     parse_importance(options.importance, units)
 
 
@@ -152,7 +166,7 @@ def decide_prune(
     """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`. Raises UsageError for what cannot
     be taken, with what can."""
     place = resolve_device(device)
-    opened = open_original(model, find_target("transformers"))
+    opened = open_original(model, find_target("transformers"), asked.dequantize)
     notes: list[Message] = []
     removal = _removal(asked, opened, notes)
     given = material
@@ -165,7 +179,7 @@ def decide_prune(
     if given is None:
         notes += about_text(asked, material, opened.parts, solved=removal.repair or bool(removal.sizes))
     job = dense_job(opened, "prune", place, seed, material, compute, notes=tuple(notes), removal=removal)
-    _check_experts(job)
+    job = _with_shapes(job)
     _check_verifying(job)
     return job
 
@@ -180,6 +194,8 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
         )
     counts = unit_counts(parts, config)
     possible = [unit for unit in UNITS if isinstance(counts[unit], int)]
+    if parse_shapes(asked.shapes):
+        return _free_removal(asked, opened, notes)
     if asked.elastic:
         possible = [unit for unit in possible if unit == "layers" or unit in SORTED]
         counts["experts"] = Message("experts are not sorted")
@@ -228,6 +244,36 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
     return Removal(share, units, importance, asked.repair)
 
 
+def _free_removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
+    """The same where blocks may differ in shape. Raises UsageError for families that they may not of."""
+    folder, parts = opened.checkpoint.path, opened.parts
+    counts = unit_counts(parts, opened.checkpoint.config)
+    whys = (*(counts[unit] for unit in UNITS if unit != "experts"), why_alike(parts))
+    if (why := next((x for x in whys if isinstance(x, Message)), None)) is not None:
+        raise UsageError(
+            "{folder} cannot have blocks that differ in shape: {why}. Leave out --shapes free.", folder=folder, why=why
+        )
+    possible = [unit for unit in BY_UNIT if unit != "experts"]
+    units = parse_units(asked.units, possible)
+    if "experts" in units:
+        raise UsageError("{folder}: no experts can be taken: {why}.", folder=folder, why=counts["experts"])
+    importance = parse_importance(asked.importance, units)
+    if importance.get("layers", LAYER_IMPORTANCES[0]) != LAYER_IMPORTANCES[0]:
+        raise UsageError(
+            "With --shapes free blocks are compared with what else may go, by {usual}; {name} does not compare them. "
+            "Leave it out.",
+            usual=LAYER_IMPORTANCES[0],
+            name=importance["layers"],
+        )
+    notes.append(
+        Message(
+            "where blocks come to differ in shape, transformers loads the folder by the modelling file in it, with "
+            "trust_remote_code=True, and refuses it without; whet runs no code of the folder"
+        )
+    )
+    return Removal(parse_share(asked.remove or 0, "row").share, units, importance, asked.repair, free=True)
+
+
 def _check_predicts(opened: Original) -> None:
     """Raises UsageError of a model whose predictions cannot be compared."""
     if opened.parts.task != "causal":
@@ -245,11 +291,17 @@ def _check_verifying(job: Job) -> None:
         )
 
 
-def _check_experts(job: Job) -> None:
-    """Raises UsageError where fewer experts would stay than every token is sent to."""
-    if job.removal is not None and job.removal.sizes:
-        return
-    least, fewest = min(one.experts for one in offered_shapes(job)), fewest_experts(built(job))
+def _with_shapes(job: Job) -> Job:
+    """`job` with the shapes that are offered. Raises UsageError where there is none, or where fewer experts would stay
+    than every token is sent to."""
+    assert job.removal is not None
+    if job.removal.sizes:
+        return job
+    if job.removal.free:
+        check_free(job)
+        return job
+    offered = tuple(offered_shapes(job))
+    least, fewest = min(one.experts for one in offered), fewest_experts(built(job))
     if 0 < least < fewest:
         raise UsageError(
             "{folder}: {left} experts would stay, and every token is sent to {fewest}. Remove less.",
@@ -257,3 +309,4 @@ def _check_experts(job: Job) -> None:
             left=least,
             fewest=fewest,
         )
+    return replace(job, removal=replace(job.removal, offered=offered))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from whet.anatomy import anatomy
 from whet.apply.job import Job
-from whet.checkpoint import Checkpoint, load_model
+from whet.checkpoint import Checkpoint, load_as_others
 from whet.engines.torch import cached_outputs, outputs
 from whet.errors import GateError
 from whet.steps.proof import PROVED
@@ -39,7 +39,7 @@ def prove_pruned(
         after = _streamed(written, job, tokens)
         result["loaded"] = "block by block"
     else:
-        model = load_model(out, torch.float32, job.device)
+        model = load_as_others(written, torch.float32, job.device)
         with torch.no_grad():
             after = outputs(model, tokens).float()
             result["loaded"] = "whole"

@@ -60,7 +60,7 @@ def needs_of(job: Job) -> dict[str, Any]:
     assert job.removal is not None
     parts, checkpoint, weights = job.anatomy, job.checkpoint, weights_of(job)
     before = tensor_bytes(parts, checkpoint.stored, {})
-    offered = offered_shapes(job)
+    offered = job.removal.offered
     after = bytes_after(job, offered[0], before)
     tokens = job.tokens + sum(map(len, job.verify))
     widest = parts.widest

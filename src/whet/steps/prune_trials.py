@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Kept, block_cuts, unit_counts
+from whet.apply.agreement import agreement
 from whet.apply.cut import Cutter, Cutting
 from whet.apply.depth import blocks_to_take
 from whet.apply.experts import Routing
 from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.sort import Sorter
 from whet.checkpoint import write_json
 from whet.events import OnEvent, Stage
-from whet.measure.divergence import score_tokens
 from whet.pruning import Amounts
 from whet.steps.prune_shapes import (
     DEPTH_TOKENS,
@@ -27,7 +28,6 @@ from whet.steps.prune_shapes import (
     built,
     example,
     numbers,
-    offered_shapes,
     weights_of,
 )
 from whet.text import batches
@@ -59,7 +59,7 @@ class Trials:
 
     def _found(self) -> dict[str, Any]:
         weights = weights_of(self.job)
-        offered = offered_shapes(self.job)
+        offered = self.removal.offered
         experts = self._experts(offered)
         deepest = max(weights.whole.layers - one.layers for one in offered)
         gone = self._order(deepest) if deepest else []
@@ -133,7 +133,9 @@ class Trials:
     def _trial(self, one: Amounts, gone: Sequence[int], experts: Any, repair: bool | None = None) -> float:
         """KL to the original of a model of that shape, on some of the verifying text."""
         solve, judge = first_of_all(self.solve, TRIAL_TOKENS), first_of_all(self.judge, TRIAL_TOKENS // 4)
-        cutter = Cutter(self.cutting(self.left(gone, one), one, experts, {}, repair), len(solve))
+        mine = {index: tuple(routed[one.experts]) for index, routed in experts.items()}
+        repair = self.removal.repair if repair is None else repair
+        cutter = Cutter(self.cutting(self.left(gone, one), self.alike(one), repair, mine), len(solve))
         return agreement_at_end(self.walked(cutter, solve, judge), judge, len(solve), self.job)["kl"]
 
     def left(self, gone: Sequence[int], amounts: Amounts) -> tuple[int, ...]:
@@ -145,30 +147,50 @@ class Trials:
         """Batches that the pass which writes the folder calibrates on, and those that it is measured on."""
         return self.solve, self.judge
 
-    def cutting(
-        self,
-        layers: Sequence[int],
-        amounts: Amounts,
-        experts: Mapping[int, Any],
-        orders: Orders,
-        repair: bool | None = None,
-    ) -> Cutting:
-        """What goes where `layers` and `amounts` stay. experts: by block and number of experts those that do. orders:
-        by unit and block, where it was found before which come first. repair: None, as was asked."""
-        fewer = {
-            unit: (number, count)
+    @property
+    def numbered(self) -> dict[str, int]:
+        """How many every block has of the units that can be taken."""
+        return {unit: count for unit, count in self.counts.items() if isinstance(count, int)}
+
+    def sorted_units(self, units: Sequence[str]) -> dict[str, dict[int, list[int]]]:
+        """By unit and block all of them, those that are worth most first."""
+        if not units:
+            return {}
+        stage = Stage(self.tell, "sort", len(self.parts.blocks))
+        counts = {unit: self.numbered[unit] for unit in units}
+        sorter = Sorter(counts, self.removal.importance, stage.step)
+        walk = Walk(self.checkpoint, self.parts, self.solve, [], self.table, self.table, self.job.device, self.folder)
+        walk.go(sorter)
+        return sorter.orders
+
+    def planned(self, shape: Mapping[str, Any]) -> Cutting:
+        """What goes by a shape that was found (`shape`)."""
+        amounts = Amounts(**shape["amounts"])
+        experts = {int(index): tuple(mine) for index, mine in shape["experts"].items()}
+        orders = {unit: {int(i): mine for i, mine in found.items()} for unit, found in shape.get("orders", {}).items()}
+        return self.cutting(shape["layers"], self.alike(amounts), shape.get("repair", False), experts, orders)
+
+    def alike(self, amounts: Amounts) -> dict[str, dict[int, int]]:
+        """By unit and block how many stay, where every block keeps as many, and fewer than it had."""
+        every = range(len(self.parts.blocks))
+        return {
+            unit: dict.fromkeys(every, number)
             for unit, number in (("channels", amounts.channels), ("heads", amounts.heads))
             if isinstance(count := self.counts[unit], int) and number < count
         }
-        return Cutting(
-            tuple(layers),
-            fewer,
-            self.removal.importance,
-            self.removal.repair if repair is None else repair,
-            self.job.dtype,
-            {index: tuple(routed[amounts.experts]) for index, routed in experts.items()},
-            orders,
-        )
+
+    def cutting(
+        self,
+        layers: Sequence[int],
+        amounts: Mapping[str, Mapping[int, int]],
+        repair: bool,
+        experts: Mapping[int, tuple[int, ...]] | None = None,
+        orders: Orders | None = None,
+    ) -> Cutting:
+        """What goes where `layers` and `amounts` stay. experts: by block those that do. orders: by unit and block,
+        where it was found before which come first."""
+        importance, dtype = self.removal.importance, self.job.dtype
+        return Cutting(tuple(layers), self.numbered, amounts, importance, repair, dtype, experts or {}, orders or {})
 
     def walked(self, cutter: Cutter, solve: Sequence[Tensor], judge: Sequence[Tensor]) -> Walk:
         """A walk at its end, in which every block was cut; its batches are those of `solve`, then those of `judge`."""
@@ -220,20 +242,14 @@ def beside(one: Amounts, offered: Sequence[Amounts]) -> list[Amounts]:
 
 
 def agreement_at_end(walk: Walk, judge: Sequence[Tensor], first: int, job: Job) -> dict[str, float]:
-    """`_agreement` on the batches from number `first` on, at the end of a walk."""
-    head = job.checkpoint.read((job.anatomy.head or job.anatomy.embedding).parameter).to(job.device).float()
-    return agreement(walk, judge, walk.pairs(range(first, first + len(judge))), head)
+    """`kl` and `top1` on the batches from number `first` on, at the end of a walk."""
+    return kl_and_top1(walk, judge, walk.pairs(range(first, first + len(judge))), job)
 
 
-def agreement(
-    walk: Walk, judge: Sequence[Tensor], pairs: Iterable[tuple[Tensor, Tensor]], head: Tensor
+def kl_and_top1(
+    walk: Walk, judge: Sequence[Tensor], pairs: Iterable[tuple[Tensor, Tensor]], job: Job
 ) -> dict[str, float]:
-    """`kl` (original ‖ smaller, nats a token) and `top1`, the share of positions with the same first choice."""
-    total = same = 0.0
-    count = 0
-    for batch, (before, after) in zip(judge, pairs, strict=True):
-        for row in range(len(batch)):
-            first, second = (walk.skeleton.next_logits(one[row], head) for one in (before, after))
-            kl, agree, _, _ = score_tokens(first, second, batch[row, 1:][None])
-            total, same, count = total + kl.double().sum().item(), same + agree.sum().item(), count + kl.numel()
-    return {"kl": total / count, "top1": same / count}
+    """Both of `pairs` of what the heads read, of the original and of the smaller model."""
+    head = job.checkpoint.read((job.anatomy.head or job.anatomy.embedding).parameter).to(job.device).float()
+    found = agreement(walk.skeleton, judge, pairs, head, head)
+    return {"kl": found.kl, "top1": found.top1}

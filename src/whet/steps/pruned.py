@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import Cut, Kept, anatomy, block_cuts, columns, resized
+from whet.anatomy import BLOCK_CONFIGS, Cut, Kept, anatomy, block_cuts, columns, per_layer, resized
 from whet.anatomy.surgery import READERS
 from whet.apply.cut import Cutter, Cutting, Done
 from whet.apply.job import Job
@@ -31,14 +31,15 @@ from whet.checkpoint import (
 )
 from whet.errors import UsageError
 from whet.events import Stage, Way, note_event
+from whet.formats.decilm import with_block_configs
 from whet.messages import Message, to_json
-from whet.pruning import Amounts
+from whet.steps.config import modelling_files
 from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.prune_card import prune_card
 from whet.steps.prune_proof import prove_pruned
 from whet.steps.prune_shapes import whole_of
-from whet.steps.prune_trials import Trials, agreement, agreement_at_end
+from whet.steps.prune_trials import Trials, agreement_at_end, kl_and_top1
 from whet.walk import Journal, Untouched, Walk
 
 Card = Callable[[Job, Mapping[str, Any], Mapping[str, Any], Sequence[Message], Mapping[str, int]], str]
@@ -77,10 +78,7 @@ class _Work:
 
     def cut(self, shape: Mapping[str, Any]) -> tuple[Kept, Walk]:
         """Cut and write every block, then the rest; returns what stays and the walk at its end."""
-        amounts = Amounts(**shape["amounts"])
-        experts = {int(index): {amounts.experts: tuple(mine)} for index, mine in shape["experts"].items()}
-        orders = {unit: {int(i): mine for i, mine in found.items()} for unit, found in shape.get("orders", {}).items()}
-        cutting = self.trials.cutting(shape["layers"], amounts, experts, orders, shape.get("repair"))
+        cutting = self.trials.planned(shape)
         stage = Stage(self.way, "prune", len(shape["layers"]))
 
         def write(index: int, done: Done) -> None:
@@ -131,13 +129,12 @@ class _Work:
             unit = next((unit for unit, role in READERS.items() if role == linear.role), None)
             if unit is None or not (unit in kept or cutting.repair):
                 continue
-            own = read_tensor(stored[names[linear.parameter]]).float()
-            own = own.t() if linear.transposed else own
             w = torch.zeros(linear.shape)
-            count = self.counts[unit]
-            mine = kept.get(unit)
-            at = torch.arange(linear.shape[1]) if mine is None else columns(mine, int(count), linear.shape[1])  # type: ignore[arg-type]
-            w[:, at] = own
+            if linear.parameter in names:
+                own = read_tensor(stored[names[linear.parameter]]).float()
+                count, mine = self.counts[unit], kept.get(unit)
+                at = torch.arange(linear.shape[1]) if mine is None else columns(mine, int(count), linear.shape[1])  # type: ignore[arg-type]
+                w[:, at] = own.t() if linear.transposed else own
             weights[linear.address] = w.to(self.job.device)
         return Done(kept, weights, entry["ridges"])
 
@@ -161,7 +158,10 @@ class _Work:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(mapping.items()))}
         write_json(out / "model.safetensors.index.json", index)
         config, _ = resized(self.parts, self.checkpoint.config, self.built, self.checkpoint.shapes, kept)
-        write_json(out / "config.json", {key: value for key, value in config.items() if key != NAMED})
+        config = with_block_configs({key: value for key, value in config.items() if key != NAMED})
+        write_json(out / "config.json", config)
+        for name, code in modelling_files(config).items():
+            write_bytes(out / name, code)
         copy_beside(job.original.path, out, began["files"])
         first = (self.solve[0], ended.lighter[0])
         found: dict[str, Any] = dict(shape.get("verified", {}))
@@ -174,7 +174,8 @@ class _Work:
         for note in notes[len(job.notes) :]:
             self.way(note_event(note))
         write_bytes(out / RECIPE, recipe_text(began["recipe"], "whet run recipe.yaml").encode())
-        write_bytes(out / "README.md", self.card(job, shape, found, notes, asdict(whole_of(job))).encode())
+        told = {**shape, "unlike": bool(per_layer(config)), "block_configs": BLOCK_CONFIGS in config}
+        write_bytes(out / "README.md", self.card(job, told, found, notes, asdict(whole_of(job))).encode())
         manifest = next_manifest(
             job.original,
             {**job.record(), "removed": shape["removed"], "amounts": shape["amounts"]},
@@ -200,7 +201,7 @@ class _Work:
             **({"repaired": shape["repair"]} if "repair" in shape else {}),
             **({"elastic": shape["elastic"]} if "elastic" in shape else {}),
             "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
-            "loads_in": "transformers",
+            "loads_in": "modelling file" if per_layer(config) else "transformers",
             **found,
             "notes": notes,
         }
@@ -216,8 +217,7 @@ class _Work:
         ]
         for walk in walks:
             walk.go(Untouched())
-        head = self.checkpoint.read((self.parts.head or self.parts.embedding).parameter).to(self.job.device).float()
-        return agreement(walks[0], trials.judge, zip(*(walk.final() for walk in walks), strict=True), head)
+        return kl_and_top1(walks[0], trials.judge, zip(*(walk.final() for walk in walks), strict=True), self.job)
 
 
 def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from whet.anatomy import auto_class
+from whet.anatomy import auto_class, per_layer
 from whet.apply.job import Job
 from whet.budget import tables
 from whet.checkpoint import ADAPTER
@@ -107,7 +107,7 @@ def _loading(job: Job) -> list[str]:
     elif job.storage.stock:
         lines += [
             "Stock transformers (with `compressed-tensors>=0.18` installed) loads it; whet is not needed:",
-            *loading(job),
+            *loading(job, ", trust_remote_code=True" if per_layer(job.checkpoint.config) else ""),
         ]
         if job.target == "vllm":
             lines += ["", "vLLM: the format is one its parser accepts; it was not run in vLLM by whet."]

@@ -9,7 +9,17 @@ from typing import Any
 
 from whet.apply.job import Job
 from whet.apply.run import Run
-from whet.checkpoint import MANIFEST, atomic, copy_beside, hashed_files, inside, size_on_disk, write_json
+from whet.checkpoint import (
+    MANIFEST,
+    Checkpoint,
+    atomic,
+    copy_beside,
+    hashed_files,
+    inside,
+    size_on_disk,
+    write_json,
+    write_tensors,
+)
 from whet.events import OnEvent, Stage, Way, note_event
 from whet.messages import to_json
 from whet.paths import check_out
@@ -79,6 +89,9 @@ def _made(run: Run, job: Job, files: Mapping[str, str], on_event: OnEvent) -> di
 def _move(made: Job, out: Path) -> None:
     """Copy the transformed folder's weights, or the original's where nothing was folded in. May be repeated."""
     source = made.checkpoint.path
+    if made.checkpoint.stored_in is not None:
+        _decoded(made.checkpoint, out)
+        return
     named = [source / name for name in ("config.json", "model.safetensors.index.json", "README.md")]
     found = {info.file for info in made.checkpoint.stored.values()} | {p for p in named if p.is_file()}
     for file in sorted(found):
@@ -86,3 +99,16 @@ def _move(made: Job, out: Path) -> None:
             continue
         with atomic(out / file.name) as temporary:
             shutil.copyfile(file, temporary)
+
+
+def _decoded(checkpoint: Checkpoint, out: Path) -> None:
+    """Write what an original that is stored in few bits decodes to."""
+    files: dict[str, list[str]] = {}
+    for name, info in checkpoint.tensors.items():
+        files.setdefault(info.file.name, []).append(name)
+    for file, names in files.items():
+        write_tensors(out / file, {name: checkpoint.read(name) for name in names})
+    if len(files) > 1:
+        mapping = {name: file for file, names in files.items() for name in names}
+        write_json(out / "model.safetensors.index.json", {"metadata": {}, "weight_map": mapping})
+    write_json(out / "config.json", checkpoint.config)

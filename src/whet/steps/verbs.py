@@ -9,11 +9,15 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from whet.steps.options import (
+    CHAT,
     DEVICES,
+    FIELD,
+    SKIP_BAD,
     Budget,
     Distill,
     Masks,
     Merge,
+    Opening,
     Options,
     Prune,
     Quantize,
@@ -67,17 +71,56 @@ class Compress(Machine, Quantize):
     """Options of `compress`."""
 
 
-class Plan(Machine, Text, Target, Solver, Budget):
+class Plan(Machine, Opening, Text, Target, Solver, Budget):
     """Options of `plan`."""
 
 
-class Inspect(Machine, Target, Text):
+class Inspect(Machine, Target, Opening, Text):
     """Options of `inspect`."""
 
     skills: Source | None = Field(
         default=None, description="A .jsonl file of questions: shows which block carries which skill"
     )
     spectra: bool = Field(default=True, description="Also measure how many directions each output uses")
+
+
+class Curate(Machine):
+    """Options of `curate`."""
+
+    field: str = Field(default="text", description=FIELD)
+    chat: bool = Field(default=False, description=CHAT)
+    skip_bad: bool = Field(default=False, description=SKIP_BAD)
+    languages: str | None = Field(
+        default=None, description="Keep documents of these languages alone: codes with commas between, such as en,ko"
+    )
+    quota: Annotated[str | None, Shown(metavar="LANGUAGE=SHARE")] = Field(
+        default=None, description="Shares of languages in what is kept, by bytes: en=60%,ko=40%"
+    )
+    min_length: int | None = Field(default=None, ge=1, description="The fewest letters of a document that is kept")
+    max_length: int | None = Field(default=None, ge=1, description="The most letters of a document that is kept")
+    keep: Source | None = Field(
+        default=None,
+        description="A file of documents listed by hand: they are added, and nothing but a leak takes them",
+    )
+    redact: bool = Field(
+        default=False,
+        description="Mask e-mail addresses, phone numbers, resident registration numbers and card numbers",
+    )
+    model: Source | None = Field(
+        default=None, description="The original's folder: it reads documents for --perplexity and --lighter"
+    )
+    perplexity: Annotated[str | None, Shown(metavar="LOW-HIGH")] = Field(
+        default=None, description="Keep what is between these quantiles of the original's perplexity: 5%-95%"
+    )
+    lighter: Source | None = Field(
+        default=None, description="The lighter model's folder: documents where it differs most from MODEL weigh more"
+    )
+    hard: Annotated[str | None, Shown(default="10%")] = Field(
+        default=None, description="With --lighter: the share of documents that weigh more"
+    )
+    hard_weight: Annotated[float | None, Shown(default="2")] = Field(
+        default=None, gt=0, description="With --lighter: what they weigh; others weigh 1"
+    )
 
 
 V = TypeVar("V", bound=Callable[..., Any])

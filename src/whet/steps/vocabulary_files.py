@@ -25,6 +25,7 @@ from whet.pruning.vocabulary import (
     new_tokenizer,
     with_beyond,
 )
+from whet.steps.config import modelling_files
 from whet.steps.original import Original
 
 TOKENIZER, CONFIG = "tokenizer.json", "config.json"
@@ -95,7 +96,7 @@ def new_files(
     before = read_map(folder)
     numbers = VocabMap(rows, chosen.ids) if before is None else before.then(chosen.ids)
     files[VOCAB_MAP] = (json.dumps(numbers.document(), separators=(",", ":")) + "\n").encode()
-    files |= _index(original, Rows(torch.tensor(chosen.ids), sized))
+    files |= _index(original, Rows(torch.tensor(chosen.ids), sized)) | modelling_files(original.checkpoint.config)
     return files | _old_forms(folder, pieces, Pieces(said, pieces.source), with_beyond(pieces, chosen.new))
 
 

@@ -166,6 +166,13 @@ def plan_cut(
     if min_count < 1:
         raise UsageError("min_count {count}: a token that is needed occurs once or more.", count=min_count)
     scripts = scripts_of(keep_languages) if keep_languages else None
+    if (kind := Checkpoint(source).stored_in) is not None:
+        raise UsageError(
+            "{folder} is stored in {kind}, and tokens are taken out of weights as they are stored. Give the original "
+            "in 16 bits; it is usually named in the model card as base_model.",
+            folder=source,
+            kind=kind,
+        )
     original = open_original(source, find_target("transformers"))
     folder, before = original.checkpoint.path, original.parts.embedding.shape[0]
     tokenizer = load_tokenizer(folder)

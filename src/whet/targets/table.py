@@ -80,6 +80,9 @@ GGUF_FAMILIES = (
     *("exaone4", "smollm3", "olmo2", "olmo3", "granite", "stablelm", "starcoder2", "glm4", "cohere2", "seed_oss"),
     *("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"),
     *("ernie4_5", "hunyuan_v1_dense", "falcon", "gpt_neox", "qwen2_moe"),
+    *("olmoe", "gpt_oss", "deepseek_v2", "deepseek_v3", "glm4_moe", "dots1", "granitemoe", "ernie4_5_moe"),
+    *("hunyuan_v1_moe", "minimax_m2", "lfm2", "lfm2_moe", "qwen3_next", "llama4_text", "qwen3_vl_moe_text"),
+    *("gemma", "phi", "olmo", "cohere", "arcee", "nemotron", "glm"),
 )
 
 # Groups tried where a target takes any: powers of two, which the kernels of others take too (64 of 576, not 96).

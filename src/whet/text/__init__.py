@@ -5,7 +5,7 @@ Everything here is a pure function of its arguments; the same seed gives the sam
 
 from whet.text.chat import ChatTemplate
 from whet.text.places import Amount
-from whet.text.readers import Conversation, Found, fingerprint, read_text, written_out
+from whet.text.readers import Conversation, Found, Stream, fingerprint, read_text, written_out
 from whet.text.splits import split
 from whet.text.windows import Window, batch_indices, batches, encode, located_windows, windows
 
@@ -14,6 +14,7 @@ __all__ = [
     "ChatTemplate",
     "Conversation",
     "Found",
+    "Stream",
     "Window",
     "batch_indices",
     "batches",

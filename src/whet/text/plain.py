@@ -36,6 +36,36 @@ def plain_documents(path: Path, spans: Sequence[Span] | None) -> Iterator[str]:
         raise unreadable(path, error) from error
 
 
+def streamed_documents(path: Path, at_once: int = 1 << 20) -> Iterator[str]:
+    """Documents of a file as `plain_documents` gives them, without holding more of it than one of them."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    text, held, begin, looked = "", "", 0, 0  # the document that is not over begins at `begin` of the text
+    try:
+        with path.open("rb") as file:
+            while data := file.read(at_once):
+                more = held + decoder.decode(data)
+                held = more[len(more.rstrip("\r")) :]  # a line end may go on
+                text += more[: len(more) - len(held)].replace("\r\n", "\n").replace("\r", "\n")
+                solid = len(text.rstrip())  # what is blank up to the end of what was read may go on as well
+                for found in SEPARATOR.finditer(text, looked):
+                    if found.end() >= solid:
+                        break
+                    yield text[begin : found.start()].strip("\n")
+                    begin = found.end()
+                cut = max(0, begin - 1)  # whether a line begins is told by what stands before it
+                looked = max(begin, text.rfind("\n", 0, solid)) - cut
+                text, begin = text[cut:], begin - cut
+            text += (held + decoder.decode(b"", final=True)).replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise not_utf8(path) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    for found in SEPARATOR.finditer(text, begin):
+        yield text[begin : found.start()].strip("\n")
+        begin = found.end()
+    yield text[begin:].strip("\n")
+
+
 def utf8(path: Path) -> str:
     """The file as text with `\\n` line ends, or a UsageError that says at which byte and line it is not UTF-8."""
     try:

@@ -24,7 +24,7 @@ from whet.paths import TEXT_ON_HUB, no_text
 from whet.text.chat import ChatTemplate, template_of
 from whet.text.fields import TEXT, Form, form_of, text_of, told, turns_of
 from whet.text.places import Amount, Span, Where, in_words, places
-from whet.text.plain import plain_documents
+from whet.text.plain import plain_documents, streamed_documents
 from whet.text.records import Record, hub, json_array, json_lines, parquet, parquet_size, table
 
 PLAIN = (".txt", ".md")
@@ -74,7 +74,7 @@ def read_text(
         reader = _Reader(field, chat, skip_bad, template, replies=replies)
         if path.exists():
             found = _files(path, amount, reader)
-        elif TEXT_ON_HUB.fullmatch(str(source)) and path.suffix.lower() not in (*READ, *OTHER, ".json"):
+        elif _is_on_hub(source):
             name = str(source)
             found = list(reader.documents(name, lambda _: hub(name, amount.most))), None
         else:
@@ -83,6 +83,53 @@ def read_text(
     if not documents:
         raise reader.first or _no_text_in(source, found[1])
     return Found(documents, tuple(reader.told(str(source), found[1], amount)), found[1])
+
+
+class Stream:
+    """All documents of a source, one after another, with the file each is from: for what is too large for a list.
+
+    Read as by `read_text`, whole; what was left out, and what a person should know, is in `notes` once all are read.
+    `bytes`: of its files; 0 of a data set of the hub. Raises UsageError for a source without a document.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        field: str = TEXT,
+        *,
+        chat: bool = False,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        skip_bad: bool = False,
+    ) -> None:
+        self.source = source
+        self.notes: tuple[Message, ...] = ()
+        self._how = (field, chat, skip_bad, tokenizer)
+        path = Path(source)
+        self.files = _listed(path) if path.exists() else []
+        self.bytes = sum(_size(file) for file in self.files)
+        if not self.files and not _is_on_hub(source):
+            raise no_text(source)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        field, chat, skip_bad, tokenizer = self._how
+        empty = True
+        with ChatTemplate(tokenizer) as template:
+            reader = _Reader(field, chat, skip_bad, template)
+            name = str(self.source)
+            parts = [(file.name, _file(file, 1, None, reader)) for file in self.files]
+            for file, documents in parts or [(name, reader.documents(name, lambda _: hub(name, 1 << 62)))]:
+                for document in documents:
+                    if document.strip():
+                        empty = False
+                        yield document, file
+        if empty:
+            raise reader.first or _no_text_in(self.source, None)
+        self.notes = tuple(reader.told(str(self.source), None, Amount()))
+
+
+def _is_on_hub(source: str | Path) -> bool:
+    suffix = Path(source).suffix.lower()
+    return bool(TEXT_ON_HUB.fullmatch(str(source))) and suffix not in (*READ, *OTHER, ".json")
 
 
 def _no_text_in(source: str | Path, read: dict[str, int] | None) -> UsageError:
@@ -209,14 +256,8 @@ class _Reader:
 
 def _files(path: Path, amount: Amount, reader: _Reader) -> tuple[list[str], dict[str, int] | None]:
     """Documents of a file or of the files of a folder, and how much of them was read where that was not all."""
-    files = [path]
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READ and p.is_file())
-        if not files:
-            raise UsageError(
-                "{path} is a folder with no {kinds} file in it. Name a text file.", path=path, kinds=", ".join(READ)
-            )
-    sizes = [parquet_size(file) if file.suffix.lower() == ".parquet" else file.stat().st_size for file in files]
+    files = _listed(path)
+    sizes = [_size(file) for file in files]
     found = places(sizes, amount)
     documents: list[str] = []
     for number, file in enumerate(files):
@@ -224,6 +265,24 @@ def _files(path: Path, amount: Amount, reader: _Reader) -> tuple[list[str], dict
         if spans is None or spans:
             documents += _file(file, sizes[number], spans, reader)
     return documents, None if found is None else {"bytes": sum(sizes), "most": amount.most, "piece": amount.piece}
+
+
+def _listed(path: Path) -> list[Path]:
+    """A file, or the files of a folder; beside files of records README.md is about them."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READ and p.is_file())
+    if not files:
+        raise UsageError(
+            "{path} is a folder with no {kinds} file in it. Name a text file.", path=path, kinds=", ".join(READ)
+        )
+    if any(file.suffix.lower() not in PLAIN for file in files):
+        files = [file for file in files if file.name != "README.md"]
+    return files
+
+
+def _size(file: Path) -> int:
+    return parquet_size(file) if file.suffix.lower() == ".parquet" else file.stat().st_size
 
 
 def _file(path: Path, size: int, spans: list[Span] | None, reader: _Reader) -> Iterator[str]:
@@ -251,4 +310,4 @@ def _file(path: Path, size: int, spans: list[Span] | None, reader: _Reader) -> I
             "chat.",
             path=path,
         )
-    return plain_documents(path, spans)
+    return streamed_documents(path) if spans is None else plain_documents(path, spans)

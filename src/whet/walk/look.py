@@ -32,7 +32,7 @@ from whet.anatomy import (
     stacks,
     why_not_packed,
 )
-from whet.checkpoint import Checkpoint
+from whet.checkpoint import Checkpoint, empty_model
 from whet.errors import WhetError
 from whet.messages import Message
 from whet.walk.experts import Seen, expert_names, routers, watched
@@ -79,7 +79,9 @@ class _Look:
         if parts.task == "seq2seq":
             raise _Unfound(Message("it has an encoder and a decoder"))
         named = [name for name in map(parts.name, parts.other_tensors) if parts.family.own_name(name) is not None]
-        modules = {name.rpartition(".")[0] for name in named}
+        # files may hold more than the model has, such as blocks that say a token more
+        modules = {name for name, _ in empty_model(checkpoint, torch.float32).named_modules()}
+        modules &= {name.rpartition(".")[0] for name in named}
         self.beside = tuple(sorted(modules - {parts.family.embedding, parts.family.head}))
         self.table = checkpoint.read(parts.embedding.parameter)
         self.tokens = torch.arange(3, 3 + _TOKENS)[None] % parts.embedding.shape[0]

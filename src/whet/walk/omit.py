@@ -1,27 +1,55 @@
-"""Streams in which one more block is left out, all followed in one pass.
+"""Streams in which one block more is changed or left out, all followed in one pass.
 
-At its own block a stream leaves the one in which nothing more is left out, and goes on through the blocks behind; so a
+At its own block a stream leaves the one in which nothing more is changed, and goes on through the blocks behind; so a
 candidate costs no more than those, and every block is brought in once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from whet.anatomy import Anatomy
+from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
 from whet.walk.hidden import HiddenStates
-from whet.walk.skeleton import Call, Skeleton
+from whet.walk.skeleton import Call, Skeleton, placed
 
-BASE = -1  # the stream in which nothing more is left out
+BASE = -1  # the stream in which nothing more is changed
+
+
+@dataclass(frozen=True)
+class BlockView:
+    """A block with the original's weights, and the stream in which nothing more is changed as it stands before it.
+
+    given: by a batch's number what the block is given, `[b, L, hidden]`. run: what it gives for that, with other
+    weights of its linears by address.
+    """
+
+    index: int
+    prefix: str
+    module: nn.Module
+    linears: list[Linear]
+    batches: int
+    given: Callable[[int], Tensor]
+    run: Callable[[Tensor, int, Mapping[str, Tensor]], Tensor]
+
+
+# The weights of a block's linears, by address, in a candidate's stream (BASE: in the one they all leave); None where
+# that goes on without the block.
+Change = Callable[[BlockView, Hashable], Mapping[str, Tensor] | None]
+
+
+def left_out(view: BlockView, name: Hashable) -> Mapping[str, Tensor] | None:
+    """Candidates that are blocks are left out."""
+    return None if name == view.index else {}
 
 
 class Omissions:
-    """Sends batches (int64 `[b, L]`, no padding) through the blocks of a model without some of them.
+    """Sends batches (int64 `[b, L]`, no padding) through the blocks of a model, without some of them or with others.
 
     Everything is computed in float32. folder: where hidden states are spilled when there are too many.
     """
@@ -45,9 +73,13 @@ class Omissions:
                 self._entered.append(hidden)
 
     def go(
-        self, gone: Sequence[int], candidates: Sequence[int], on_block: Callable[[], None] = lambda: None
-    ) -> Mapping[int, Callable[[int], Tensor]]:
-        """Final hidden states without the blocks `gone`, and besides without each of `candidates`.
+        self,
+        gone: Sequence[int],
+        candidates: Mapping[Hashable, int],
+        on_block: Callable[[], None] = lambda: None,
+        change: Change = left_out,
+    ) -> Mapping[Hashable, Callable[[int], Tensor]]:
+        """Final hidden states without the blocks `gone`, and besides with each of `candidates` at its block.
 
         Returns by candidate (BASE: none) a function from a batch's number to what the head reads, `[b, L, hidden]`.
         """
@@ -57,30 +89,45 @@ class Omissions:
         shapes = [(*batch.shape, width) for _ in names for batch in self.batches]
         states = HiddenStates.empty(shapes, self.folder, skeleton.device)
 
-        def place(name: int, number: int) -> int:
-            return names.index(name) * len(self.batches) + number
-
+        places = {name: number * len(self.batches) for number, name in enumerate(names)}
         for number, hidden in enumerate(self._entered):
-            states.update(place(BASE, number), hidden)
-        left = [BASE]
+            states.update(places[BASE] + number, hidden)
+        left: list[Hashable] = [BASE]
         with torch.no_grad():
             for index in range(len(anatomy.blocks)):
                 if index in gone:
                     continue
-                module = skeleton.load_block(index)
-                if index in candidates:
+                view = self._view(index, states)
+                mine = [name for name, block in candidates.items() if block == index]
+                for name in mine:
+                    weights = change(view, name)
                     for number in range(len(self.batches)):
-                        states.update(place(index, number), states[place(BASE, number)])
+                        given = view.given(number)
+                        states.update(
+                            places[name] + number, given if weights is None else view.run(given, number, weights)
+                        )
+                weights = change(view, BASE)
                 for name in left:
-                    for number, batch in enumerate(self.batches):
-                        call = self._calls[tuple(batch.shape)][index]
-                        at = place(name, number)
-                        states.update(at, skeleton.run(module, states[at], call, torch.float32))
-                left += [index] if index in candidates else []
+                    for number in range(len(self.batches)):
+                        at = places[name] + number
+                        if weights is not None:
+                            states.update(at, view.run(states[at], number, weights))
+                left += mine
                 skeleton.free_block(index)
                 on_block()
             norm = skeleton.load_norm()
-        return {name: _end(norm, states, [place(name, n) for n in range(len(self.batches))]) for name in names}
+        return {name: _end(norm, states, range(at, at + len(self.batches))) for name, at in places.items()}
+
+    def _view(self, index: int, states: HiddenStates) -> BlockView:
+        """Block `index`, brought in. The first of `states` are those of the stream that all others leave."""
+        anatomy, skeleton = self.anatomy, self.skeleton
+        module, prefix, linears = skeleton.load_block(index), anatomy.block_prefix(index), anatomy.blocks[index]
+
+        def run(hidden: Tensor, number: int, weights: Mapping[str, Tensor]) -> Tensor:
+            call = self._calls[tuple(self.batches[number].shape)][index]
+            return skeleton.run(module, hidden, call, torch.float32, placed(linears, weights, module, prefix))
+
+        return BlockView(index, prefix, module, linears, len(self.batches), lambda number: states[number].clone(), run)
 
     def likeness(self, on_block: Callable[[], None] = lambda: None) -> list[float]:
         """How much what each block gives is like what it is given: the cosine of the two, mean over tokens."""

@@ -17,7 +17,7 @@ from whet.checkpoint import Checkpoint, model_config
 from whet.checkpoint.gguf import read_gguf
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf, write_gguf
-from whet.formats.gguf.architectures import EXPERT, EXPERT_PARTS, find_architecture, tensor_name
+from whet.formats.gguf.architectures import expert_of, find_architecture, tensor_name
 from whet.formats.gguf.mixes import mixed_types
 from whet.grids import BLOCKS, MIXES, parse_scheme
 from whet.targets import find_target, stand_in
@@ -75,11 +75,12 @@ def importance(llama_cpp, file):
 
 def of_tensors(types, parts, config):
     """By the names that tensors have in a file, as they fit their rows."""
-    find = tensor_name(find_architecture(config, "m"), len(parts.blocks))
+    row = find_architecture(config, "m")
+    find = tensor_name(row, len(parts.blocks))
     found = {}
     for linear in (*parts.linears(), parts.embedding, *([] if parts.head is None else [parts.head])):
-        expert = EXPERT.fullmatch(f"{linear.address}.weight")
-        name = f"blk.{expert[1]}.ffn_{EXPERT_PARTS[expert[3]]}_exps.weight" if expert else find(linear.parameter)
+        expert = expert_of(f"{linear.address}.weight", row)
+        name = find(linear.parameter) if expert is None else f"blk.{expert.block}.ffn_{expert.parts[0][0]}_exps.weight"
         kind = stand_in(find_target("llama.cpp"), types[linear.address], linear.shape[1])
         assert found.setdefault(name, kind) == kind
     return found

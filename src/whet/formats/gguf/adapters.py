@@ -15,7 +15,8 @@ from whet.checkpoint import Adapter, Checkpoint, Factors, refuse_unfinished
 from whet.errors import UsageError
 from whet.formats.gguf.architectures import Architecture, find_architecture, tensor_name
 from whet.formats.gguf.blocks import FLOAT_TYPES
-from whet.formats.gguf.layout import Layout, Placed, order_of
+from whet.formats.gguf.layout import Layout
+from whet.formats.gguf.placing import Placed, order_of
 from whet.formats.gguf.source import Source, TextModel, text_model
 
 

@@ -17,6 +17,7 @@ from gguf.constants import MODEL_ARCH, MODEL_ARCH_NAMES
 from torch import Tensor
 
 from whet.errors import UsageError
+from whet.formats.gguf import differing, routed
 from whet.formats.gguf import settings as of
 from whet.formats.gguf.settings import Settings, head_dim, kv_heads, window_of
 from whet.messages import Message
@@ -48,6 +49,14 @@ class Architecture:
     unbiased: tuple[str, ...] = ()
     prefix: str = ""
     beside: Callable[[Any], Settings] | None = None
+    renames: tuple[tuple[str, str], ...] = ((r"e_score_correction_bias$", "e_score_correction.bias"),)
+    gate_and_up: tuple[str, str] = ("first", "second")
+    turned_experts: bool = False
+    computed: Callable[[str], Callable[[Tensor], Tensor] | None] | None = None
+    split: Callable[[Any, str, int], dict[str, Tensor] | None] | None = None
+    unshifted: tuple[str, ...] = ()
+    yarn: Callable[[Any, Settings], Settings] | None = None
+    remark: Message | None = None
 
     @property
     def name(self) -> str:
@@ -64,6 +73,11 @@ def halves(config: Any, tensor: str, rows: int) -> Tensor | None:
     """q and k, whose halves transformers rotates."""
     heads = {"attn_q": config.num_attention_heads, "attn_k": kv_heads(config)}.get(tensor)
     return None if heads is None else interleaved(rows, heads)
+
+
+def halves_of_each(config: Any, tensor: str, rows: int) -> Tensor | None:
+    """The same where blocks have several numbers of heads."""
+    return interleaved(rows, rows // head_dim(config)) if tensor in ("attn_q", "attn_k") else None
 
 
 def by_head(config: Any, tensor: str, rows: int) -> Tensor | None:
@@ -123,11 +137,82 @@ ARCHITECTURES: dict[str, Architecture] = {
         MODEL_ARCH.GPTNEOX, of.gpt_neox, activations=_GELU, near=("gelu",), order=by_head, square=True
     ),
     "qwen2_moe": Architecture(MODEL_ARCH.QWEN2MOE, of.qwen2_moe, square=True),
+    "olmoe": Architecture(MODEL_ARCH.OLMOE, routed.olmoe, square=True, unbiased=("attention_bias",)),
+    "gpt_oss": Architecture(
+        MODEL_ARCH.GPT_OSS,
+        routed.gpt_oss,
+        renames=((r"\.sinks$", ".sinks.weight"),),
+        gate_and_up=("even", "odd"),
+        turned_experts=True,
+        remark=routed.NEARLY_YARN,
+    ),
+    "deepseek_v2": Architecture(MODEL_ARCH.DEEPSEEK2, routed.deepseek_v2, yarn=routed.latent_yarn),
+    "deepseek_v3": Architecture(MODEL_ARCH.DEEPSEEK2, routed.deepseek_v3, yarn=routed.latent_yarn),
+    "glm4_moe": Architecture(MODEL_ARCH.GLM4_MOE, routed.glm4_moe),
+    "dots1": Architecture(MODEL_ARCH.DOTS1, routed.dots),
+    "granitemoe": Architecture(MODEL_ARCH.GRANITE_MOE, routed.granite_moe, order=halves),
+    "ernie4_5_moe": Architecture(MODEL_ARCH.ERNIE4_5_MOE, routed.ernie_moe),
+    "hunyuan_v1_moe": Architecture(MODEL_ARCH.HUNYUAN_MOE, routed.hunyuan_moe, unbiased=("attention_bias",)),
+    "minimax_m2": Architecture(MODEL_ARCH.MINIMAXM2, routed.minimax_m2),
+    "lfm2": Architecture(MODEL_ARCH.LFM2, routed.lfm2, activations=("",), computed=routed.short_convolution),
+    "lfm2_moe": Architecture(
+        MODEL_ARCH.LFM2MOE,
+        routed.lfm2_moe,
+        activations=("",),
+        computed=routed.short_convolution,
+        renames=((r"expert_bias$", "expert_bias.bias"),),
+    ),
+    "qwen3_next": Architecture(
+        MODEL_ARCH.QWEN3NEXT,
+        routed.qwen3_next,
+        shifted=True,
+        unshifted=("ssm_norm.weight",),
+        renames=((r"\.dt_bias$", ".dt_proj.bias"),),
+        computed=routed.delta_rule,
+        split=routed.keys_and_gates,
+    ),
+    "llama4_text": Architecture(MODEL_ARCH.LLAMA4, routed.llama4, turned_experts=True, factors=("llama3",)),
+    "gemma": Architecture(
+        MODEL_ARCH.GEMMA,
+        of.rotary,
+        activations=("gelu_pytorch_tanh",),
+        shifted=True,
+        always_tied=True,
+        beside=routed.no_prefix,
+    ),
+    "qwen3_vl_moe_text": Architecture(MODEL_ARCH.QWEN3VLMOE, routed.qwen3_vl_moe, beside=of.deep_images),
+    "phi": Architecture(MODEL_ARCH.PHI2, of.phi, activations=_GELU, square=True),
+    "olmo": Architecture(MODEL_ARCH.OLMO, of.olmo_first, order=halves, square=True),
+    "cohere": Architecture(
+        MODEL_ARCH.COMMAND_R, of.cohere, always_tied=True, square=True, unbiased=("attention_bias",)
+    ),
+    "arcee": Architecture(MODEL_ARCH.ARCEE, of.rotary, activations=("relu2",), order=halves, factors=("llama3",)),
+    "nemotron": Architecture(MODEL_ARCH.NEMOTRON, of.nemotron, activations=("relu2",), shifted=True),
+    "glm": Architecture(MODEL_ARCH.CHATGLM, of.rotary),
 }
 
+# What models are whose blocks differ in shape. (`llama` has one width of a feed-forward for all blocks.)
+_DECI = Architecture(MODEL_ARCH.DECI, of.rotary, order=halves_of_each, factors=("llama3",))
+UNLIKE = {"llama": _DECI, "mistral": _DECI}
 
-def find_architecture(config: Any, source: str) -> Architecture:
-    """The row of a transformers config. Raises UsageError, naming `source`, for a family that has none."""
+
+def _unlike(config: Any, source: str) -> Architecture:
+    """The row of a model whose blocks differ. Raises UsageError, naming `source`, for a family that has none."""
+    family = str(config.model_type)
+    if family not in UNLIKE:
+        raise UsageError(
+            "{source} has blocks that differ in shape, and llama.cpp knows no such {family}: it does of {known}. Use "
+            "transformers, or prune without --shapes free.",
+            source=source,
+            family=family,
+            known=", ".join(UNLIKE),
+        )
+    return UNLIKE[family]
+
+
+def find_architecture(config: Any, source: str, layers: Mapping[int, Any] | None = None) -> Architecture:
+    """The row of a transformers config, of which blocks may differ by the entries that are their own (`layers`). Raises
+    UsageError, naming `source`, for a family that has none."""
     family = str(config.model_type)
     row = ARCHITECTURES.get(family)
     if row is None:
@@ -149,21 +234,29 @@ def find_architecture(config: Any, source: str) -> Architecture:
         raise _not(source, row, "{entry} is true, and llama.cpp does not read those biases", entry=biases[0])
     if row.always_tied and not config.tie_word_embeddings:
         raise _not(source, row, "its head is a tensor of its own, and llama.cpp reads the embedding instead")
-    return row
+    return _unlike(config, source) if layers else row
 
 
 def settings_of(
-    config: Any, row: Architecture, source: str, larger: Any | None = None
+    config: Any,
+    row: Architecture,
+    source: str,
+    larger: Any | None = None,
+    layers: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> tuple[Settings, dict[str, Tensor]]:
     """The file's settings with the architecture's prefix, and tensors that are computed from the config. larger: the
-    config of the model that the text model is inside of."""
+    config of the model that the text model is inside of. layers: by block the entries that are its own."""
     try:
         found = row.settings(config)
         if row.beside is not None and larger is not None:
             found |= row.beside(larger)
         rope, tensors = of.rope_settings(config, row.factors) if "rope.dimension_count" in found else ({}, {})
+        if row.yarn is not None and rope.get("rope.scaling.type") == "yarn":
+            rope = row.yarn(config, rope)
     except UsageError as error:
         raise _not(source, row, "{why}", why=error.message) from error
+    if layers:
+        found, tensors = found | differing.by_block(config, layers), tensors | differing.of_zeros(config, layers)
     return {f"{row.name}.{key}": value for key, value in (found | rope).items()}, tensors
 
 
@@ -172,15 +265,55 @@ def tensor_name(row: Architecture, blocks: int) -> Callable[[str], str | None]:
     names = gguf.get_tensor_name_map(row.arch, blocks)
 
     def find(name: str) -> str | None:
+        for pattern, instead in row.renames:
+            name = re.sub(pattern, instead, name)
         full = name if not row.prefix or name.startswith((row.prefix, "lm_head")) else row.prefix + name
         return names.get_name(full, try_suffixes=(".weight", ".bias"))
 
     return find
 
 
-# An expert's linear in a block: block number, expert number, and which of the three it is.
-EXPERT = re.compile(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(\w+)\.weight")
-EXPERT_PARTS = {"gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "down_proj": "down", "w2": "down"}
+# An expert's linear in a block, or a stack of them: block, expert and which of the three it is.
+_EXPERT = re.compile(
+    r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe|feed_forward)\."
+    r"(?:experts\.(?:(\d+)\.)?(\w+?)|(input_linear|output_linear)(?:\.(\d+))?)(\.weight|_bias)?"
+)
+_EXPERT_PARTS = {"gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "down_proj": "down", "w2": "down"}
+_OF_TWO, _OF_ONE = ("gate_up_proj", "input_linear"), ("down_proj", "output_linear")
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A tensor of experts: their block, which expert (None for all of them, stacked), the `parts` of a feed-forward
+    that it has with which of its rows, and whether it is of weights or of biases (`suffix`)."""
+
+    block: int
+    number: int | None
+    parts: tuple[tuple[str, str], ...]
+    suffix: str
+
+
+def expert_of(own: str, row: Architecture) -> Expert | None:
+    """What transformers' name of a tensor says of experts, None where it says nothing."""
+    match = _EXPERT.fullmatch(own)
+    if match is None:
+        return None
+    leaf, number = match[3] or match[4], match[2] or match[5]
+    if leaf in _OF_TWO:
+        parts: tuple[tuple[str, str], ...] = tuple(zip(("gate", "up"), row.gate_and_up, strict=True))
+    elif leaf in (*_EXPERT_PARTS, *_OF_ONE):
+        parts = ((_EXPERT_PARTS.get(leaf, "down"), "all"),)
+    else:
+        return None
+    suffix = "bias" if match[6] == "_bias" else "weight"
+    return Expert(int(match[1]), None if number is None else int(number), parts, suffix)
+
+
+def rows_of(which: str, count: int) -> Tensor | None:
+    """Numbers of the rows that are the `first` or `second` half of `count`, or the `even` or `odd` ones."""
+    whole = torch.arange(count)
+    rows = {"first": whole[: count // 2], "second": whole[count // 2 :], "even": whole[::2], "odd": whole[1::2]}
+    return rows.get(which)
 
 
 def activation(config: Any) -> str:
@@ -191,7 +324,7 @@ def activation(config: Any) -> str:
 
 def remarks(config: Any, row: Architecture, settings: Settings, tensors: Mapping[str, Any]) -> list[Message]:
     """What a file of the model does otherwise than the model. tensors: the file's, by name."""
-    found: list[Message] = []
+    found = [] if row.remark is None else [row.remark]
     window = 0 if f"{row.name}.attention.sliding_window" in settings else window_of(config)
     if 0 < window < settings[f"{row.name}.context_length"]:
         found.append(

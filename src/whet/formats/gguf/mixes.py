@@ -12,7 +12,7 @@ from typing import Any
 
 from whet.anatomy import Anatomy, Linear
 from whet.budget import tables
-from whet.formats.gguf.architectures import EXPERT, EXPERT_PARTS, find_architecture, tensor_name
+from whet.formats.gguf.architectures import Architecture, expert_of, find_architecture, tensor_name
 from whet.formats.gguf.settings import kv_heads
 from whet.grids import MIXES
 
@@ -37,7 +37,8 @@ def mixed_types(mix: str, parts: Anatomy, config: Any) -> dict[str, str]:
 
     config: the model's, as transformers reads it. Types whose blocks do not divide a row are left to `stand_in`.
     """
-    find = tensor_name(find_architecture(config, str(parts.model_type)), len(parts.blocks))
+    row = find_architecture(config, str(parts.model_type))
+    find = tensor_name(row, len(parts.blocks))
     heads = int(config.num_attention_heads)
     experts = int(getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None) or 0)
     large = (parts.model_type, len(parts.blocks)) == _LARGE and kv_heads(config) != heads
@@ -45,18 +46,18 @@ def mixed_types(mix: str, parts: Anatomy, config: Any) -> dict[str, str]:
     found = {}
     for index, linears in enumerate(parts.blocks):
         for linear in linears:
-            kind = _kind(linear, parts, find)
+            kind = _kind(linear, parts, row, find)
             found[linear.address] = _of_block(mix, kind, index, model)
     for linear in tables(parts):
         found[linear.address] = _of_table(mix, linear, parts.tied)
     return found
 
 
-def _kind(linear: Linear, parts: Anatomy, find: Any) -> str:
+def _kind(linear: Linear, parts: Anatomy, row: Architecture, find: Any) -> str:
     """What llama.cpp calls the tensor that holds it, without block number: `attn_v`, `ffn_down`."""
-    expert = EXPERT.fullmatch(f"{linear.address}.weight")
-    if expert is not None and expert[3] in EXPERT_PARTS:
-        return f"ffn_{EXPERT_PARTS[expert[3]]}"
+    expert = expert_of(f"{linear.address}.weight", row)
+    if expert is not None:
+        return f"ffn_{expert.parts[0][0]}"
     own = parts.family.own_name(parts.name(linear.parameter)) if parts.family.entries else linear.parameter
     name: str | None = find(own) or find(f"{linear.address}.weight")
     return "" if name is None else name.split(".")[2]

@@ -103,7 +103,7 @@ def gemma(every: int) -> Callable[[Any], Settings]:
 
     def settings(config: Any) -> Settings:
         found = rotary(config) | {"attention.sliding_window": config.sliding_window}
-        _check_windows(config, every)
+        check_windows(config, every)
         # llama.cpp takes this by the number of blocks: 46 and 62 are the models of 27 billion
         wide = config.num_hidden_layers in (46, 62)
         expected = config.hidden_size // config.num_attention_heads if wide else head_dim(config)
@@ -145,6 +145,35 @@ def gpt2(config: Any) -> Settings:
     }
 
 
+def phi(config: Any) -> Settings:
+    """Attention and feed-forward in parallel, biases everywhere, part of each head rotated."""
+    if config.qk_layernorm or config.tie_word_embeddings:
+        raise UsageError("llama.cpp reads a head of its own, and no norms of queries and keys, in this family")
+    return _rotated(config) | {"attention.layer_norm_epsilon": float(config.layer_norm_eps)}
+
+
+def olmo_first(config: Any) -> Settings:
+    """Norms without weights."""
+    found = _rotated(config) | {"attention.layer_norm_epsilon": 1e-5}
+    return found if config.clip_qkv is None else found | {"attention.clamp_kqv": float(config.clip_qkv)}
+
+
+def cohere(config: Any) -> Settings:
+    """Attention and feed-forward in parallel, a factor on logits."""
+    if config.use_qk_norm:
+        raise UsageError("its queries and keys go through norms of their own, head by head, which whet does not write")
+    return _rotated(config) | {
+        "attention.layer_norm_epsilon": float(config.layer_norm_eps),
+        "logit_scale": float(config.logit_scale),
+    }
+
+
+def nemotron(config: Any) -> Settings:
+    """LayerNorms with one plus the weight; no gate."""
+    check_head(config)
+    return _rotated(config) | {"attention.layer_norm_epsilon": float(config.norm_eps)}
+
+
 def smollm3(config: Any) -> Settings:
     """Every fourth block has no positions."""
     if [bool(one) for one in config.no_rope_layers] != _but_every(4, config.num_hidden_layers):
@@ -154,10 +183,10 @@ def smollm3(config: Any) -> Settings:
 
 def olmo(config: Any) -> Settings:
     """OLMo 2, and OLMo 3, whose blocks attend within a window but for every fourth."""
-    _check_head(config)
+    check_head(config)
     settings = rotary(config)
     if any(kind == "sliding_attention" for kind in getattr(config, "layer_types", None) or ()):
-        _check_windows(config)
+        check_windows(config)
         thetas = {kind["rope_theta"] for kind in config.rope_parameters.values() if isinstance(kind, dict)}
         if len(thetas) > 1:
             raise UsageError("its rotary frequencies differ from block to block")
@@ -172,13 +201,13 @@ def exaone4(config: Any) -> Settings:
         raise UsageError("llama.cpp gives windows of attention to models of 64 blocks in this family, and to no others")
     if not large:
         return rotary(config)
-    _check_windows(config)
+    check_windows(config)
     return rotary(config) | {"attention.sliding_window": config.sliding_window}
 
 
 def cohere2(config: Any) -> Settings:
     """Attention and feed-forward in parallel; every fourth block attends to everything, without positions."""
-    _check_windows(config)
+    check_windows(config)
     return _rotated(config) | {
         "attention.layer_norm_epsilon": float(config.layer_norm_eps),
         "attention.sliding_window": config.sliding_window,
@@ -200,7 +229,7 @@ def stablelm(config: Any) -> Settings:
     """Norms that take the mean away."""
     if config.qk_layernorm:
         raise UsageError("its queries and keys go through norms of their own, head by head, which whet does not write")
-    _check_head(config)
+    check_head(config)
     return _rotated(config) | {"attention.layer_norm_epsilon": float(config.layer_norm_eps)}
 
 
@@ -247,7 +276,7 @@ def qwen2_moe(config: Any) -> Settings:
     """Experts whose weights are not made to sum to one, and one that every token goes to."""
     if config.norm_topk_prob:
         raise UsageError("norm_topk_prob is true, and llama.cpp never divides the experts' weights by their sum here")
-    _check_head(config)
+    check_head(config)
     lengths = {
         "expert_feed_forward_length": config.moe_intermediate_size,
         "expert_shared_feed_forward_length": config.shared_expert_intermediate_size,
@@ -259,7 +288,7 @@ def _but_every(step: int, blocks: int) -> list[bool]:
     return [(i + 1) % step != 0 for i in range(blocks)]
 
 
-def _check_windows(config: Any, every: int = 4) -> None:
+def check_windows(config: Any, every: int = 4) -> None:
     """Raises UsageError unless all blocks but each `every`-th attend within a window."""
     kinds = [kind == "sliding_attention" for kind in config.layer_types]
     if kinds != _but_every(every, config.num_hidden_layers) or not window_of(config):
@@ -268,7 +297,7 @@ def _check_windows(config: Any, every: int = 4) -> None:
         )
 
 
-def _check_head(config: Any) -> None:
+def check_head(config: Any) -> None:
     """Raises UsageError where the embedding is the head, for families of which llama.cpp reads one of its own."""
     if config.tie_word_embeddings:
         raise UsageError("its head is the embedding, and llama.cpp reads a head of its own in this family")
@@ -332,7 +361,7 @@ def rope_settings(config: Any, factors: tuple[str, ...]) -> tuple[Settings, dict
 
 def _yarn(said: Mapping[str, Any], config: Any) -> Settings:
     """YaRN's frequencies (arXiv:2309.00071), which llama.cpp computes itself; refuses what it computes otherwise."""
-    if not said.get("truncate", True):
+    if not said.get("truncate", True) and config.model_type != "gpt_oss":
         raise UsageError("its YaRN frequencies change between two channels (truncate is false), llama.cpp's at one")
     if (said.get("beta_fast") or 32, said.get("beta_slow") or 1) != (32, 1):
         raise UsageError("its YaRN has beta_fast and beta_slow of its own, llama.cpp takes 32 and 1 in this family")

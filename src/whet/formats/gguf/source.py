@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import family_of
+from whet.anatomy import family_of, per_layer
 from whet.checkpoint import Checkpoint, model_config
 from whet.checkpoint.modeling_whet import codes_of, decode, parts_of, unpack
 from whet.checkpoint.table import check_stored
@@ -35,19 +35,20 @@ class Stored:
 class TextModel:
     """What a file holds of a folder: the text model's `config`, and what it calls a stored tensor by itself (`own`),
     None for one of a tower around it. larger: the config of the model around it, if it is inside one. left_out: what
-    that config says of logits and transformers does not do, by entry."""
+    that config says of logits and transformers does not do, by entry. layers: by block the entries of its own."""
 
     config: Any
     own: Callable[[str], str | None]
     larger: Any | None = None
     left_out: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def text_model(checkpoint: Checkpoint) -> TextModel:
     """The text model of `checkpoint`, which is all of it unless it is inside a larger one."""
     config, family = model_config(checkpoint), family_of(checkpoint.config, checkpoint.tensors)
     if family is None or not family.entries:
-        return TextModel(config, lambda stored: stored)
+        return TextModel(config, lambda stored: stored, layers=per_layer(checkpoint.config))
     inner = config.get_text_config()
     inner.tie_word_embeddings = family.ties
     said = {entry: getattr(inner, entry) for entry in family.left_out}
@@ -66,6 +67,8 @@ class Source:
     def __init__(self, checkpoint: Checkpoint, linears: Mapping[str, Mapping[str, Any]]) -> None:
         self.checkpoint, self.linears = checkpoint, linears
         self.tensors: dict[str, Stored] = {}
+        self._views: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {}
+        self._last: tuple[str, Tensor] | None = None
         lost: dict[str, list[str]] = {}
         check_stored(checkpoint, linears)
         for name, info in checkpoint.tensors.items():
@@ -94,10 +97,27 @@ class Source:
                 lost=listed(told, "; "),
             )
 
+    def view(self, name: str, of: str, change: Callable[[Tensor], Tensor]) -> str:
+        """Make what `change` makes of the tensor `of`, not a coded one, a tensor called `name`, which is returned."""
+        stored = self.tensors[of]
+        shape = tuple(change(torch.empty(stored.shape, device="meta")).shape)
+        self.tensors[name] = Stored(stored.type, shape, coded=False)
+        self._views[name] = of, change
+        return name
+
+    def read(self, name: str) -> Tensor:
+        """A tensor that is not coded, in its stored type."""
+        if name not in self._views:
+            return self.checkpoint.read(name)
+        of, change = self._views[name]
+        if self._last is None or self._last[0] != of:  # experts of a stack are asked for one after the other
+            self._last = of, self.checkpoint.read(of)
+        return change(self._last[1])
+
     def values(self, name: str) -> Tensor:
         """One tensor as float32, by the one definition of its weights."""
         if not self.tensors[name].coded:
-            return self.checkpoint.read(name).float()
+            return self.read(name).float()
         address = name.removesuffix(".weight")
         entry = {**self.linears[address], "decode": "float32"}
         parts = {part: self.checkpoint.read(f"{address}.{part}") for part in parts_of(entry)}
@@ -107,7 +127,7 @@ class Source:
         """One tensor as bytes of `kind`, uint8 `[..., bytes of a row]`; a coded one has its own kind only."""
         stored = self.tensors[name]
         if not stored.coded:
-            return float_rows(self.checkpoint.read(name), kind, name)
+            return float_rows(self.read(name).contiguous(), kind, name)
         address = name.removesuffix(".weight")
         entry = self.linears[address]
         codes = codes_of(self.checkpoint.read(f"{address}.weight_packed"), dict(entry), stored.shape[1])

@@ -33,18 +33,11 @@ from whet.checkpoint import (
 from whet.checkpoint.gguf import GgufFile, read_gguf
 from whet.errors import GateError, UsageError
 from whet.formats.gguf.adapters import place_adapter
-from whet.formats.gguf.architectures import (
-    EXPERT,
-    EXPERT_PARTS,
-    Architecture,
-    find_architecture,
-    remarks,
-    settings_of,
-    tensor_name,
-)
+from whet.formats.gguf.architectures import find_architecture, remarks, settings_of
 from whet.formats.gguf.blocks import FLOAT_BYTES, float_rows, row_bytes
-from whet.formats.gguf.layout import Layout, Placed, order_of
-from whet.formats.gguf.source import Source, TextModel, text_model
+from whet.formats.gguf.layout import Layout
+from whet.formats.gguf.placing import Placed, place
+from whet.formats.gguf.source import Source, text_model
 from whet.formats.gguf.tokenizers import fitting_name, vocabulary
 from whet.messages import Message, to_json
 from whet.strict import parse_json
@@ -55,9 +48,6 @@ _FILE_TYPES = {
     **{"Q2_K": 10, "Q3_K": 11, "Q4_K": 14, "Q5_K": 16, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30},
     **{"TQ1_0": 36, "TQ2_0": 37},
 }
-# Read in float32 by llama.cpp whatever the file says, or too small to be worth less: router and learned positions.
-_PLAIN = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "position_embd.weight")
-_IGNORED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 # Of a model that reads images, a file holds what reads text.
 _TEXT_ALONE = Message(
     "the .gguf holds the text model alone: for images llama.cpp takes a second file of the original's vision tower, "
@@ -94,10 +84,10 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
     empty_model(checkpoint, torch.float32)  # what no model can be built of has no file either
     text = text_model(checkpoint)
     config = text.config
-    row = find_architecture(config, where)
-    settings, computed = settings_of(config, row, where, text.larger)
+    row = find_architecture(config, where, text.layers)
+    settings, computed = settings_of(config, row, where, text.larger, text.layers)
     source = Source(checkpoint, linears)
-    tensors = _place(source, row, text, kind)
+    tensors = place(source, row, text, kind)
     tensors += [Placed(name, "F32", tuple(value.shape), value=value) for name, value in computed.items()]
     by_name = {tensor.name: tensor for tensor in tensors}
     if "token_embd.weight" not in by_name:
@@ -160,86 +150,6 @@ def write_gguf(layout: Layout, path: str | Path) -> GgufFile:
     return written
 
 
-def _place(source: Source, row: Architecture, text: TextModel, kind: str | None) -> list[Placed]:
-    """Every tensor of the text model in the order of the folder; refuses one that has no place."""
-    config = text.config
-    find = tensor_name(row, config.num_hidden_layers)
-    experts: dict[str, dict[int, str]] = {}
-    placed: list[Placed] = []
-    for name, stored in source.tensors.items():
-        if name.endswith(_IGNORED):
-            continue
-        if (own := text.own(name)) is None:
-            continue
-        expert = EXPERT.fullmatch(own)
-        if expert is not None and expert[3] in EXPERT_PARTS:
-            stack = f"blk.{expert[1]}.ffn_{EXPERT_PARTS[expert[3]]}_exps.weight"
-            if stack not in experts:
-                placed.append(Placed(stack, "", ()))
-            experts.setdefault(stack, {})[int(expert[2])] = name
-            continue
-        target = find(own)
-        if target is None:
-            raise UsageError(
-                "{folder}: tensor {tensor} has no place in the architecture {name} of llama.cpp. It cannot be written "
-                "as a .gguf.",
-                folder=source.checkpoint.path,
-                tensor=name,
-                name=row.name,
-            )
-        shape, turned = stored.shape, False
-        if row.transposed and not stored.linear and len(shape) == 2 and target.startswith("blk."):
-            shape, turned = shape[::-1], True
-        wanted = stored.type if stored.coded or len(shape) > 1 else "F32"
-        if not stored.coded and len(shape) > 1:
-            wanted = "F32" if target.endswith(_PLAIN) else kind or stored.type
-        placed.append(
-            Placed(
-                target,
-                wanted,
-                shape,
-                (name,),
-                order_of(row, config, target, shape[0]),
-                1.0 if row.shifted and target.endswith("norm.weight") else 0.0,
-                turned,
-            )
-        )
-    if _is_copy(placed, source, config):
-        placed = [one for one in placed if one.name != "output.weight"]
-    elif row.always_tied and any(one.name == "output.weight" for one in placed):
-        raise UsageError(
-            "{folder}: its head differs from the embedding, and llama.cpp reads the embedding instead in the "
-            "architecture {name}. It cannot be written as a .gguf.",
-            folder=source.checkpoint.path,
-            name=row.name,
-        )
-    return [_stack(one, experts[one.name], source, kind) if one.name in experts else one for one in placed]
-
-
-def _is_copy(placed: Sequence[Placed], source: Source, config: Any) -> bool:
-    """Whether a stored head is the tied embedding once more; where it has other values transformers keeps both."""
-    names = {one.name: one.sources[0] for one in placed if one.name in ("output.weight", "token_embd.weight")}
-    if not config.tie_word_embeddings or len(names) < 2:
-        return False
-    if any(source.tensors[name].coded for name in names.values()):
-        return True
-    return torch.equal(*(source.checkpoint.read(name) for name in names.values()))
-
-
-def _stack(one: Placed, experts: Mapping[int, str], source: Source, kind: str | None) -> Placed:
-    names = tuple(experts[i] for i in sorted(experts))
-    stored = [source.tensors[name] for name in names]
-    types = {s.type if s.coded else kind or s.type for s in stored}
-    if len(types) > 1:
-        raise UsageError(
-            "{tensor}: its experts have several types ({types}), and the file holds them as one tensor of one type. "
-            "Give all experts of a block the same scheme.",
-            tensor=one.name,
-            types=", ".join(sorted(types)),
-        )
-    return Placed(one.name, types.pop(), (len(names), *stored[0].shape), names)
-
-
 def _bytes(tensor: Placed, source: Source) -> Tensor:
     """The data of one tensor, uint8 `[..., bytes of a row]`."""
     if tensor.value is not None:
@@ -247,15 +157,15 @@ def _bytes(tensor: Placed, source: Source) -> Tensor:
     parts = []
     for name in tensor.sources:
         if tensor.add or tensor.transposed:
-            value = source.checkpoint.read(name)
+            value = source.read(name)
             value = value.float() + tensor.add if tensor.add else value.t()
             rows = float_rows(value.contiguous(), tensor.type, name)
         else:
             rows = source.rows(name, tensor.type)
         if tensor.order is not None:
-            rows = rows.reshape(len(tensor.order), -1)[tensor.order]
+            rows = rows.reshape(source.tensors[name].shape[0], -1)[tensor.order]
         parts.append(rows)
-    return torch.stack(parts).contiguous() if len(tensor.shape) == 3 else parts[0].contiguous()
+    return torch.stack(parts).contiguous() if tensor.stacked else parts[0].contiguous()
 
 
 def _general(layout: Layout, known: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from whet.pruning.vocabulary.renumber import (
     new_tokenizer,
     with_beyond,
 )
-from whet.pruning.vocabulary.scripts import LANGUAGES, main_script, scripts_in, scripts_of
+from whet.text.scripts import LANGUAGES, main_script, scripts_in, scripts_of
 
 __all__ = [
     "LANGUAGES",

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.pruning.vocabulary.pieces import Pieces
-from whet.pruning.vocabulary.scripts import scripts_in
+from whet.text.scripts import scripts_in
 
 MULTIPLE = 64  # rows: what divides among devices and fills tiles of a product
 _AT_ONCE = 1 << 20  # letters that are tokenized together

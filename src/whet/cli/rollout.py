@@ -1,0 +1,130 @@
+"""`whet rollout`: how a roll-out goes, and what a person decides about it."""
+
+from __future__ import annotations
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whet.cli.console import Console
+from whet.cli.options import Debug, Json
+from whet.cli.phrases import duration, sentence
+from whet.cli.serve import require
+from whet.cli.tables import Sheet
+from whet.errors import UsageError
+from whet.messages import Message
+
+EXAMPLE = "Example: whet rollout status"
+
+
+class Action(StrEnum):
+    """What can be asked of a roll-out."""
+
+    status = "status"
+    hold = "hold"
+    promote = "promote"
+    abort = "abort"
+    resume = "resume"
+
+
+def run(
+    action: Annotated[
+        Action,
+        typer.Argument(metavar="ACTION", help="status, hold, promote, abort or resume.", show_default=False),
+    ],
+    state: Annotated[Path, typer.Option(help="The folder that `whet serve` was given.")] = Path("whet-serve"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Tell how the roll-out goes, or hold it, promote it by a step, abort it, resume it.
+
+    What is held or aborted is never raised by whet itself; what fails is lowered all the same.
+    """
+    require("rollout")
+    with Console(as_json) as console:
+        report = _asked(action.value, state)
+        _show(console, report)
+        console.result(report)
+    return 0
+
+
+def _asked(action: str, state: Path) -> dict[str, Any]:
+    import httpx
+
+    try:
+        url = json.loads((state / "address.json").read_text(encoding="utf-8"))["url"]
+        key = (state / "admin.key").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UsageError(
+            "No server runs with the folder {state}. Name the folder that whet serve was given: --state FOLDER.",
+            state=state,
+        ) from error
+    path = "/admin/rollout" if action == "status" else f"/admin/rollout/{action}"
+    try:
+        with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+            headers = {"Authorization": f"Bearer {key}"}
+            answer = client.request("GET" if action == "status" else "POST", path, headers=headers)
+            found = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise UsageError(
+            "The server at {url} does not answer ({error}). If it has ended, start it again with whet serve.",
+            url=url,
+            error=str(error) or type(error).__name__,
+        ) from error
+    if "refused" in found:
+        raise UsageError("The server refuses: {why}", why=Message.read(found["refused"]))
+    if answer.status_code != 200 or "status" not in found:
+        raise UsageError("The server at {url} refuses ({code}): it is another one.", url=url, code=answer.status_code)
+    return found
+
+
+_STATUS = {
+    "running": Message("running"),
+    "held": Message("held"),
+    "failed": Message("failed"),
+    "aborted": Message("aborted"),
+    "unknown": Message("unknown"),
+}
+_VERDICT = {
+    "pass": Message("pass"),
+    "fail": Message("fail"),
+    "inconclusive": Message("inconclusive"),
+    "insufficient": Message("insufficient"),
+}
+
+
+def _show(console: Console, report: dict[str, Any]) -> None:
+    steps = ["Shadow", *(f"{step:g} %" for step in report["steps"])]
+    here = steps[report["stage"]]
+    line = " → ".join(f"[{step}]" if step == here else step for step in steps)
+    sheet = Sheet(line, ["", ""], words=True)
+    rows: list[tuple[Message, Any]] = [
+        (Message("state"), sentence(_STATUS[report["status"]])),
+        (Message("users of the lighter model"), f"{report['weight']:g} %"),
+        (Message("verdict"), f"{sentence(_VERDICT[report['verdict']])}: {sentence(report['because'])}"),
+        (Message("this step"), sentence(_step(report["step"]))),
+    ]
+    if report["agreement"] is not None:
+        told = Message("{share:.1%} in {count} comparisons", share=report["agreement"], count=report["pairs"])
+        rows.append((Message("agreement with the original"), sentence(told)))
+    for side, name in (("lighter", Message("lighter model")), ("original", Message("original"))):
+        told = Message("{count} requests, {errors} failed", **report["requests"][side])
+        rows.append((name, sentence(told)))
+    sheet.rows += [[sentence(name), str(value)] for name, value in rows]
+    console.show(sheet.rich())
+    for event in report["history"][-5:]:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at"]))
+        console.show(f"{when}  {event['event']}  {steps[event['stage']]}  {sentence(event['reason'])}".rstrip())
+
+
+def _step(step: dict[str, Any]) -> Message:
+    return Message(
+        "{time}, {requests} requests, {pairs} comparisons",
+        time=duration(step["seconds"]),
+        requests=step["requests"],
+        pairs=step["pairs"],
+    )

@@ -1,0 +1,142 @@
+"""`whet serve`: the lighter model into production, 5 % of the users first."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whet.cli.completion import among
+from whet.cli.console import Console
+from whet.cli.options import Debug, Device, Json, Model, Trust
+from whet.cli.phrases import duration, percent, sentence
+from whet.cli.starter import resolve
+from whet.errors import MachineError, UsageError
+from whet.messages import Message
+from whet.paths import check_file, check_model
+
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="float32, bfloat16 or float16 to compute in; without it the one the folder names.",
+        autocompletion=among("float32, bfloat16, float16"),
+    ),
+]
+EXAMPLE = "Example: whet serve MODEL lighter --port 8000"
+
+
+def run(
+    original: Model,
+    lighter: Annotated[
+        str, typer.Argument(metavar="LIGHTER", help="The folder or .gguf made from it, or a URL.", show_default=False)
+    ],
+    state: Annotated[Path, typer.Option(help="Folder for the state of the roll-out and the admin's key.")] = Path(
+        "whet-serve"
+    ),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine only with --keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
+    name: Annotated[str | None, typer.Option(help="The model's name for clients; MODEL's own without it.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="A file with a name and the SHA-256 of a key on each line.")] = None,
+    steps: Annotated[str, typer.Option(help="Percent of users at each step after Shadow.")] = "5,10,25,50,100",
+    hold: Annotated[float, typer.Option(help="Seconds that a step takes at least.", min=0.0)] = 600.0,
+    requests: Annotated[
+        int, typer.Option(help="Requests of the lighter model that a step takes at least.", min=1)
+    ] = 200,
+    pairs: Annotated[int, typer.Option(help="Comparisons that Shadow takes at least.", min=1)] = 200,
+    min_agreement: Annotated[
+        float, typer.Option(help="Share of the original's tokens that the lighter model must choose too.")
+    ] = 0.85,
+    margin: Annotated[float, typer.Option(help="How far below that is a failure.")] = 0.02,
+    sample: Annotated[float, typer.Option(help="Share of requests that both models answer, after Shadow.")] = 0.1,
+    slots: Annotated[int, typer.Option(help="Answers at once, of each model.", min=1, max=256)] = 4,
+    queue: Annotated[int, typer.Option(help="Requests that may wait for each model; more get 429.", min=1)] = 64,
+    max_tokens: Annotated[int, typer.Option(help="Tokens that an answer may have at most.", min=1)] = 4096,
+    context: Annotated[int, typer.Option(help="Tokens that a prompt with its answer may have at most.", min=8)] = 8192,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the processor for each model.", min=1)] = None,
+    trust_remote_code: Trust = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Serve LIGHTER in MODEL's place: 5 % of users first, then more as it proves itself, or none.
+
+    MODEL and LIGHTER may also be URLs of OpenAI-compatible servers.
+    """
+    require("serve")
+    from whet.serving.rollout import Rules
+    from whet.serving.server import Serving, is_url, serve
+    from whet.serving.sides import Limits
+
+    with Console(as_json) as console:
+        folder = original if is_url(original) else str(resolve(original))
+        if not is_url(lighter):
+            check_model(lighter)
+        if keys is not None:
+            check_file(keys, Message("keys"))
+
+        def tell(event: str, values: dict[str, Any]) -> None:
+            console.show(*_lines(event, values, state))
+            console.result({"event": event, **values})
+
+        console.line(sentence(Message("Opening both models.")))
+        serve(
+            Serving(
+                folder,
+                lighter,
+                state,
+                host=host,
+                port=port,
+                name=name,
+                keys=keys,
+                rules=Rules(_steps(steps), hold, requests, pairs, min_agreement, margin),
+                limits=Limits(waiting=queue, tokens=max_tokens),
+                sample=sample,
+                slots=slots,
+                most=context,
+                device=device,
+                dtype=dtype,
+                threads=threads,
+                trust_remote_code=trust_remote_code,
+            ),
+            tell,
+        )
+    return 0
+
+
+def require(verb: str) -> None:
+    """Raises MachineError where the extra is not installed."""
+    try:
+        import httpx  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MachineError(
+            "whet {verb} needs packages that are not installed ({error}). Install them: pip install 'whet[serve]'",
+            verb=verb,
+            error=error,
+        ) from error
+
+
+def _steps(said: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in said.split(","))
+    except ValueError as error:
+        raise UsageError(
+            "Steps {steps} are not numbers with commas between. Say 5,10,25,50,100.", steps=said
+        ) from error
+
+
+def _lines(event: str, values: dict[str, Any], state: Path) -> list[str]:
+    told = [
+        Message("Serving {model} at {url}/v1", model=values["model"], url=values["url"]),
+        Message("The lighter model serves {share} of the users.", share=percent(values["weight"] / 100)),
+        Message("See how it goes: {command}", command=f"whet rollout status --state {shlex.quote(str(state))}"),
+    ]
+    if values["seconds"] is not None:
+        told.append(Message("If the original ends, it is back after about {time}.", time=duration(values["seconds"])))
+    return [sentence(line) for line in told]

@@ -1,0 +1,1 @@
+"""Curation of text: duplicates, languages, quality, leaks, personal data, hard cases."""

@@ -1,0 +1,117 @@
+"""Live quality: a sample of requests is answered by both sides, in the background, and told to the roll-out.
+
+The original's answer is scored under both models, word for word given (teacher-forced): the share of places at which
+both would choose the same token, and how much less likely its tokens are to the lighter model, which is an estimate of
+the KL divergence in nats a token where answers are drawn at temperature 1. Servers behind a URL tell no such scores;
+of them both answer at temperature 0 and the words are compared. Texts are kept in memory until they are compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+from collections import deque
+from dataclasses import replace
+
+from whet.serving.jobs import AskedWrongly, Fault, Job
+from whet.serving.metrics import Metrics
+from whet.serving.rollout import Controller
+from whet.serving.sides import Busy, GaveUp, Pair, Served
+
+_WAITING = 64  # requests to be compared; more are let go
+_SECONDS = 300.0  # that one comparison may take
+
+
+class Quality:
+    """Compares one request after the other."""
+
+    def __init__(self, pair: Pair, controller: Controller, metrics: Metrics) -> None:
+        self.pair, self.controller, self.metrics = pair, controller, metrics
+        self._waiting: asyncio.Queue[tuple[Job, bool]] = asyncio.Queue(_WAITING)
+        self.losses: deque[float] = deque(maxlen=1000)  # nats a token, of the last requests
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._compare_all())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def offer(self, job: Job, lighter: bool) -> None:
+        """A request that was answered, by the lighter side or by the original."""
+        if not self.controller.compares():
+            return
+        try:
+            self._waiting.put_nowait((job, lighter))
+        except asyncio.QueueFull:
+            self.metrics.count("whet_comparisons_total", outcome="too many waiting")
+
+    async def idle(self) -> None:
+        """Until all that were offered are compared."""
+        await self._waiting.join()
+
+    async def _compare_all(self) -> None:
+        while True:
+            job, lighter = await self._waiting.get()
+            outcome = "compared"
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    await self._compare(job, lighter)
+            except (Fault, AskedWrongly, GaveUp, Busy, TimeoutError) as error:
+                outcome = type(error).__name__
+            finally:
+                self._waiting.task_done()
+            self.metrics.count("whet_comparisons_total", outcome=outcome)
+
+    async def _compare(self, job: Job, lighter: bool) -> None:
+        if not job.sent:
+            await self._compare_words(job)
+            return
+        if lighter:
+            job = await self._answered(replace(job, sent=[], text=""))
+        if job.prompt_ids is None or not job.sent:
+            return
+        ids, start = [*job.prompt_ids, *job.sent], len(job.prompt_ids)
+        theirs = await self.pair.original.engine.score(ids, start)
+        if theirs is None:
+            return
+        try:
+            ours = await self.pair.lighter.engine.score(ids, start)
+        except Fault:
+            self.controller.not_compared()
+            raise
+        if ours is None:
+            return
+        same = [a == b for a, b in zip(theirs.chosen, ours.chosen, strict=True)]
+        lost = [a - b for a, b in zip(theirs.logprobs, ours.logprobs, strict=True)]
+        self.losses.append(sum(lost) / len(lost))
+        self.controller.compared(sum(same) / len(same))
+
+    async def _answered(self, job: Job) -> Job:
+        """The original's answer to a job, in the background."""
+        served = Served(job)
+        async with contextlib.aclosing(self.pair.answer(served, lighter=False)) as pieces:
+            async for _ in pieces:
+                pass
+        return job
+
+    async def _compare_words(self, job: Job) -> None:
+        """Of sides that tell text alone: how many words of both answers, at temperature 0, are the same, in order."""
+        asked = replace(job, temperature=0.0, text="", sent=[])
+        original = await self._answered(replace(asked))
+        other = Served(replace(asked))
+        try:
+            async with contextlib.aclosing(self.pair.only_lighter(other)) as pieces:
+                async for _ in pieces:
+                    pass
+        except Fault:
+            self.controller.not_compared()
+            raise
+        words = original.text.split(), other.job.text.split()
+        if not words[0]:
+            return
+        self.controller.compared(difflib.SequenceMatcher(None, *words, autojunk=False).ratio())

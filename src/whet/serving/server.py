@@ -1,0 +1,228 @@
+"""`serve`: both models opened, the state read, and the gateway run until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import random
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from whet.errors import MachineError, UsageError
+from whet.serving.gateway import Gateway
+from whet.serving.jobs import Engine
+from whet.serving.journal import Journal
+from whet.serving.keys import Keys, admin_key, hashed, must_be_guarded, read_keys
+from whet.serving.patience import patient_for
+from whet.serving.process import Opened, ProcessEngine
+from whet.serving.remote import UrlEngine
+from whet.serving.rollout import Controller, Rules
+from whet.serving.sides import Limits, Pair, Side
+
+ADDRESS = "address.json"  # in the folder of a server: where it is reached
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served and how. original, lighter: a folder, a .gguf or a URL. state: the folder of what must outlive
+    this process. sample: the share of requests that both answer, after Shadow, where all are."""
+
+    original: str
+    lighter: str
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    name: str | None = None
+    keys: Path | None = None
+    rules: Rules = field(default_factory=Rules)
+    limits: Limits = field(default_factory=Limits)
+    sample: float = 0.1
+    slots: int = 4
+    most: int = 8192
+    device: str = "auto"
+    dtype: str | None = None
+    threads: int | None = None
+    trust_remote_code: bool = False  # of the original's folder
+
+
+def is_url(model: str) -> bool:
+    return model.startswith(("http://", "https://"))
+
+
+def serve(asked: Serving, tell: Callable[[str, dict[str, Any]], None]) -> None:
+    """Until SIGTERM or Ctrl-C; answers that have begun are ended first. tell: of what is going on, by name.
+
+    Raises UsageError and MachineError before anything is served.
+    """
+    users = read_keys(asked.keys) if asked.keys is not None else {}
+    must_be_guarded(asked.host, users)
+    _must_be_a_pair(asked.original, asked.lighter)
+    if not 0 < asked.sample <= 1:
+        raise UsageError(
+            "A sample of {sample:g} cannot be compared: without comparisons nothing is ever proven. Use a share above "
+            "0, up to 1.",
+            sample=asked.sample,
+        )
+    asked.state.mkdir(parents=True, exist_ok=True)
+    journal = Journal(asked.state / "rollout.sqlite")
+    before = signal.signal(signal.SIGTERM, _end)  # uvicorn sends it to us again when answers have been ended
+    try:
+        asyncio.run(_serve(asked, users, journal, tell))
+    except _Ended:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        journal.close()
+        (asked.state / ADDRESS).unlink(missing_ok=True)
+
+
+class _Ended(KeyboardInterrupt):
+    """SIGTERM came. It ends an event loop as Ctrl-C does."""
+
+
+def _end(number: int, frame: Any) -> None:
+    raise _Ended
+
+
+async def _serve(asked: Serving, users: dict[str, bytes], journal: Journal, tell: Callable[..., None]) -> None:
+    pair = Pair(_side(asked, "original"), _side(asked, "lighter"), asked.limits)
+    try:
+        await asyncio.gather(pair.original.engine.start(), pair.lighter.engine.start())
+        if _tokens(pair.original) != _tokens(pair.lighter):
+            await asyncio.to_thread(_must_share_tokens, asked.original, asked.lighter)
+        controller = Controller(
+            asked.rules,
+            journal,
+            fingerprint(asked.original, asked.lighter),
+            secrets.token_hex(8),
+            time.monotonic,
+            time.time,
+            random.SystemRandom().random,
+            asked.sample,
+        )
+        admin = admin_key(asked.state)
+        name = asked.name or Path(asked.original).name or asked.original
+        gateway = Gateway(name, pair, controller, Keys(hashed(admin), users), journal.history)
+        await _run(asked, gateway, tell)
+    finally:
+        await asyncio.gather(pair.original.engine.stop(), pair.lighter.engine.stop(), return_exceptions=True)
+
+
+async def _run(asked: Serving, gateway: Gateway, tell: Callable[..., None]) -> None:
+    config = uvicorn.Config(
+        gateway.app(),
+        host=asked.host,
+        port=asked.port,
+        http=patient_for(asked.limits.header),
+        ws="none",
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=int(asked.limits.total),
+        h11_max_incomplete_event_size=64 << 10,
+    )
+    server = _Server(config)
+    server.gateway = gateway
+
+    async def announce() -> None:
+        while not server.started:
+            await asyncio.sleep(0.02)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        host = "127.0.0.1" if asked.host in ("0.0.0.0", "::") else asked.host
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        (asked.state / ADDRESS).write_text(json.dumps({"url": url}), encoding="utf-8")
+        seconds = getattr(gateway.pair.original.engine, "start_seconds", None)
+        tell("serving", {"url": url, "model": gateway.model, "weight": gateway.controller.weight, "seconds": seconds})
+
+    announced = asyncio.create_task(announce())
+    try:
+        await server.serve()
+    except SystemExit as error:  # uvicorn's way to say that the port is taken
+        raise MachineError(
+            "Port {port} of {host} is not free, or may not be used. Name another one with --port.",
+            port=asked.port,
+            host=asked.host,
+        ) from error
+    finally:
+        announced.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await announced
+
+
+class _Server(uvicorn.Server):
+    """Says that it is not ready any more from the moment it is told to end."""
+
+    gateway: Gateway
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.gateway.draining = True
+        super().handle_exit(sig, frame)
+
+
+def _must_be_a_pair(original: str, lighter: str) -> None:
+    if is_url(original) != is_url(lighter):
+        raise UsageError(
+            "{original} and {lighter} are a URL and none: an answer can only go over from one to the other where both "
+            "tell the same, token ids or text. Give two URLs, or two models on this machine.",
+            original=original,
+            lighter=lighter,
+        )
+
+
+def _tokens(side: Side) -> str | None:
+    return getattr(side.engine, "tokens", None)
+
+
+def _must_share_tokens(original: str, lighter: str) -> None:
+    """Raises UsageError where a token's number is not the same to both; rows that a .gguf lacks do not count."""
+    # torch and transformers, which the gateway does without otherwise
+    from whet.checkpoint import rows_between
+    from whet.checkpoint.gguf import model_file
+    from whet.measure.sides import shared_tokenizer
+
+    if rows_between(original, lighter) is not None:
+        raise UsageError(
+            "{lighter} has fewer tokens than {original}, so its answers cannot be gone on with token by token. Serve "
+            "one whose vocabulary is whole.",
+            lighter=lighter,
+            original=original,
+        )
+    shared_tokenizer(model_file(original), model_file(lighter))
+
+
+def _side(asked: Serving, name: str) -> Side:
+    model = asked.original if name == "original" else asked.lighter
+    engine: Engine
+    trusted = asked.original if asked.trust_remote_code else None
+    if is_url(model):
+        engine = UrlEngine(model)
+    else:
+        engine = ProcessEngine(
+            Opened(model, asked.device, asked.dtype, asked.threads, asked.slots, asked.most, trusted)
+        )
+    return Side(name, engine, asked.slots, asked.limits.waiting)
+
+
+def fingerprint(original: str, lighter: str) -> str:
+    """Which two models these are: their names, and the sizes and times of their files."""
+    digest = hashlib.sha256()
+    for model in (original, lighter):
+        digest.update(model.encode() if is_url(model) else str(Path(model).resolve()).encode())
+        path = Path(model)
+        files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []
+        for file in files if not is_url(model) else ():
+            if file.is_file():
+                about = file.stat()
+                digest.update(f"{file.name} {about.st_size} {about.st_mtime_ns}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,249 @@
+"""The process in which a model answers: jobs come in as lines of JSON and pieces of answers go out as such.
+
+It ends when its input does. Nothing else is written to its output: file descriptor 1 is turned to stderr first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+# How a message names the job, for every kind: {"id": ...}.
+Line = dict[str, Any]
+_BEFORE = 6  # tokens of the prompt that the first token of an answer is decoded with
+_UNFINISHED = 8  # tokens that may wait for the rest of a letter; the longest letter has four bytes
+
+
+class Words:
+    """Text of an answer, token by token, without the halves of letters: a function of the token ids alone.
+
+    So a process that is given the ids that another one sent knows what text they were.
+    """
+
+    def __init__(self, engine: Any, prompt: Sequence[int]) -> None:
+        self._engine = engine
+        self._ids = list(prompt[-_BEFORE:])
+        self._from, self._read = 0, len(self._ids)
+
+    def _new(self) -> str:
+        before = self._engine.decode(self._ids[self._from : self._read])
+        after = self._engine.decode(self._ids[self._from :])
+        return after[len(before) :]
+
+    def add(self, token: int) -> str:
+        self._ids.append(token)
+        new = self._new()
+        if not new or (new.endswith("\ufffd") and len(self._ids) - self._read < _UNFINISHED):
+            return ""
+        self._from, self._read = self._read, len(self._ids)
+        return new
+
+    def rest(self) -> str:
+        """What still waited for the rest of a letter."""
+        return self._new()
+
+
+class Writing:
+    """One answer that is being written."""
+
+    def __init__(self, told: Line, slot: int, prompt: list[int], most: int, words: Words) -> None:
+        self.told, self.slot, self.most, self.words = told, slot, most, words
+        self.prompt, self.made = prompt, list(told["sent"])
+
+
+class Worker:
+    """Answers jobs with one model, a token of each at a time."""
+
+    def __init__(self, engine: Any, stepper: Any, out: TextIO) -> None:
+        self.engine, self.stepper, self.out = engine, stepper, out
+        self.waiting: deque[Line] = deque()
+        self.open: dict[str, Writing] = {}
+        self.ends = set(engine.ends)
+
+    def say(self, *lines: Line) -> None:
+        self.out.write("".join(json.dumps(line) + "\n" for line in lines))
+        self.out.flush()
+
+    def take(self, line: Line) -> None:
+        if line["op"] == "cancel":
+            self.waiting = deque(told for told in self.waiting if told["id"] != line["id"])
+            self._end(line["id"])
+        else:
+            self.waiting.append(line)
+
+    def _end(self, job: str) -> None:
+        sequence = self.open.pop(job, None)
+        if sequence is not None:
+            self.stepper.end(sequence.slot)
+
+    def turn(self) -> None:
+        """Begin what there is room for, then write a token of each answer."""
+        free = sorted(set(range(self.stepper.slots)) - {sequence.slot for sequence in self.open.values()})
+        while self.waiting and free:
+            told = self.waiting.popleft()
+            with self._told(told["id"]):
+                if told["op"] == "score":
+                    self._score(told)
+                else:
+                    self._begin(told, free.pop(0))
+        fed = [(sequence.slot, sequence.made[-1]) for sequence in self.open.values()]
+        if not fed:
+            return
+        try:
+            logits = self.stepper.step(fed)
+        except Exception as error:
+            self.say(*({"id": job, "fault": "died", "details": str(error)[:300]} for job in self.open))
+            for job in list(self.open):
+                self._end(job)
+            return
+        for sequence, row in zip(list(self.open.values()), logits, strict=True):
+            with self._told(sequence.told["id"]):
+                self._next(sequence, row)
+
+    @contextlib.contextmanager
+    def _told(self, job: str) -> Any:
+        """Errors of one job end that job."""
+        from whet.errors import UsageError
+
+        try:
+            yield
+        except UsageError as error:
+            self._end(job)
+            # where the model lies is nothing that clients are told
+            self.say({"id": job, "wrong": str(error).replace(str(self.engine.folder), "the model")})
+        except Exception as error:
+            self._end(job)
+            self.say({"id": job, "fault": "died", "details": f"{type(error).__name__}: {error}"[:300]})
+
+    def _ids(self, told: Line) -> list[int]:
+        prompt = told["prompt"]
+        if isinstance(prompt, str):
+            return self.engine.encode(prompt)
+        return self.engine.encode_chat(prompt) if told["chat"] else list(prompt)
+
+    def _begin(self, told: Line, slot: int) -> None:
+        from whet.errors import UsageError
+
+        prompt = self._ids(told)
+        room = self.stepper.context - len(prompt)
+        if not prompt or room < 1 or not all(0 <= token < self.engine.vocabulary for token in prompt):
+            raise UsageError(
+                "The prompt has {count} tokens; the model takes from 1 to {most}, and none outside its vocabulary.",
+                count=len(prompt),
+                most=self.stepper.context - 1,
+            )
+        self.say({"id": told["id"], "prompt": prompt})
+        most = min(told["tokens"] or room, room)
+        words = Words(self.engine, prompt)
+        for token in told["sent"]:
+            words.add(token)
+        if len(told["sent"]) >= most:  # whoever wrote it so far did not get to say that this was the end
+            self.say({"id": told["id"], "end": "length", "text": words.rest()})
+            return
+        sequence = self.open[told["id"]] = Writing(told, slot, prompt, most, words)
+        self._next(sequence, self.stepper.begin(slot, [*prompt, *told["sent"]]))
+
+    def _next(self, sequence: Writing, logits: Any) -> None:
+        """Draw a token and send it; the end, if it is one."""
+        from whet.engines.sampling import draw
+
+        told = sequence.told
+        job = told["id"]
+        if not bool(logits.isfinite().all()):
+            self._end(job)
+            self.say({"id": job, "fault": "not finite"})
+            return
+        token = draw(logits, told["temperature"], told["top_p"], told["seed"], len(sequence.made))
+        if token in self.ends:
+            self._end(job)
+            self.say({"id": job, "end": "stop", "text": sequence.words.rest()})
+            return
+        sequence.made.append(token)
+        line: Line = {"id": job, "token": token, "text": sequence.words.add(token)}
+        if told["top"] is not None:
+            line |= self._logprobs(logits, token, told["top"])
+        lines = [line]
+        if len(sequence.made) >= sequence.most:
+            self._end(job)
+            lines.append({"id": job, "end": "length", "text": sequence.words.rest()})
+        self.say(*lines)
+
+    def _logprobs(self, logits: Any, token: int, top: int) -> Line:
+        shares = logits.double().log_softmax(-1)
+        values, ids = shares.topk(top) if top else ([], [])
+        return {
+            "name": self.engine.decode([token]),
+            "logprob": float(shares[token]),
+            "top": [[self.engine.decode([int(i)]), float(v)] for v, i in zip(values, ids, strict=True)],
+        }
+
+    def _score(self, told: Line) -> None:
+        ids, start = told["ids"], told["start"]
+        logits = self.stepper.score(ids, start).double()
+        if not bool(logits.isfinite().all()):
+            self.say({"id": told["id"], "fault": "not finite"})
+            return
+        shares = logits.log_softmax(-1)
+        own = [float(row[token]) for row, token in zip(shares, ids[start:], strict=True)]
+        self.say({"id": told["id"], "chosen": logits.argmax(-1).tolist(), "logprobs": own})
+
+
+def serve(worker: Any, lines: TextIO) -> None:
+    """Until the input ends."""
+    came: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in lines:
+            came.put(line)
+        came.put("")
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        busy = bool(worker.waiting or worker.open)
+        try:
+            while True:
+                line = came.get(block=not busy)
+                if not line:
+                    return
+                worker.take(json.loads(line))
+                busy = True
+        except queue.Empty:
+            pass
+        worker.turn()
+
+
+def main() -> None:
+    """`sys.argv[1]`: {"model", "device", "dtype", "threads", "slots", "most"}."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    asked = json.loads(sys.argv[1])
+    from whet.checkpoint.code import trust_remote_code
+    from whet.checkpoint.gguf import is_gguf, model_file
+    from whet.engines.opening import open_engine
+    from whet.engines.stepping import stepper
+    from whet.errors import WhetError
+    from whet.messages import to_json
+
+    try:
+        if asked["trusted"] is not None:
+            trust_remote_code(asked["trusted"])
+        model = model_file(asked["model"])
+        device = "cpu" if is_gguf(model) else asked["device"]
+        engine = open_engine(model, device, asked["dtype"], asked["threads"])
+        worker = Worker(engine, stepper(engine, asked["slots"], asked["most"]), out)
+    except (WhetError, OSError, RuntimeError) as error:
+        message = error.message if isinstance(error, WhetError) else f"{type(error).__name__}: {error}"
+        out.write(json.dumps({"refused": to_json(message)}) + "\n")
+        out.flush()
+        return
+    tokens = hashlib.sha256(repr(sorted(engine.tokenizer.get_vocab().items())).encode()).hexdigest()
+    worker.say({"ready": True, "context": worker.stepper.context, "tokens": tokens})
+    serve(worker, sys.stdin)

@@ -1,0 +1,144 @@
+"""Gateways for tests: engines that answer by a rule and fail where they are told to, and a server on a free port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import uvicorn
+
+import rollout as bench
+from whet.serving.gateway import Gateway
+from whet.serving.jobs import AskedWrongly, Fault, Job, Piece, Scored
+from whet.serving.keys import Keys, hashed
+from whet.serving.patience import patient_for
+from whet.serving.rollout import Controller, Rules
+from whet.serving.sides import Limits, Pair, Side
+from whet.serving.worker import Words
+
+ADMIN = "the admin's key"
+RULES = Rules(hold=0.0, requests=20, pairs=20)
+
+
+class Letters:
+    """A tokenizer whose tokens are bytes."""
+
+    folder = "letters"
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: list[int]) -> str:
+        return bytes(ids).decode(errors="replace")
+
+
+def answer_to(prompt: str, seed: int) -> bytes:
+    """What every engine of this file answers: a function of the prompt and the seed, with letters of several bytes."""
+    words = ["가나다", "ab", "é", "😀", "the", "END", "마바"]
+    order = [words[(hash_of(prompt) + seed + i * i) % len(words)] for i in range(30)]
+    return " ".join(order).encode()
+
+
+def hash_of(prompt: str) -> int:
+    return sum(prompt.encode())
+
+
+class Engine:
+    """Implements `jobs.Engine` here, without a process. fail: at which token of an answer it fails, and how.
+
+    agrees: at what share of the places it chooses the token that is there.
+    """
+
+    def __init__(self, fail: tuple[int, str] | None = None, pause: float = 0.0, agrees: float = 1.0) -> None:
+        self.fail, self.pause, self.agrees = fail, pause, agrees
+        self.ready = True
+        self.cancelled = self.begun = self.given_up = 0
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    async def wait(self, seconds: float) -> bool:
+        return self.ready
+
+    def give_up(self) -> None:
+        self.given_up += 1
+
+    async def ask(self, job: Job) -> AsyncIterator[Piece]:
+        self.begun += 1
+        prompt = str(job.prompt)
+        if "too long" in prompt:
+            raise AskedWrongly("The prompt is too long.")
+        letters, ended = Letters(), False
+        job.prompt_ids = letters.encode(prompt)
+        job.prompt_tokens = len(job.prompt_ids)
+        tokens = answer_to(prompt, job.seed)[: job.tokens]
+        words = Words(letters, job.prompt_ids)
+        for token in job.sent:
+            words.add(token)
+        try:
+            for token in tokens[len(job.sent) :]:
+                await self._maybe_fail(len(job.sent))
+                await asyncio.sleep(self.pause)
+                top = (("a", -1.0), ("b", -2.0))[: job.top] if job.top is not None else ()
+                named = {"logprob": -0.5, "top": top, "name": chr(token)} if job.top is not None else {}
+                yield Piece(words.add(token), token, **named)
+            ended = True
+            whole = len(tokens) < len(answer_to(prompt, job.seed))
+            yield Piece(words.rest(), end="length" if whole else "stop", count=0)
+        finally:
+            self.cancelled += not ended
+
+    async def _maybe_fail(self, at: int) -> None:
+        if self.fail is not None and at == self.fail[0]:
+            if self.fail[1] == "hung":
+                await asyncio.sleep(60)
+            raise Fault(self.fail[1])
+
+    async def score(self, ids: list[int], start: int) -> Scored:
+        if self.fail is not None:
+            raise Fault(self.fail[1])
+        kept = [token if i % 10 < 10 * self.agrees else -1 for i, token in enumerate(ids[start:])]
+        return Scored(kept, [-0.1] * len(kept))
+
+
+def gateway(
+    original: Engine, lighter: Engine, *, stage: int = 0, keys: dict[str, str] | None = None, **more
+) -> Gateway:
+    """A gateway at some step of its roll-out. more: of `Limits`, and `slots`."""
+    slots = more.pop("slots", 8)
+    limits = Limits(**{"waiting": 64, "first_token": 1.0, "between_tokens": 1.0, "header": 1.0, **more})
+    sides = [
+        Side(name, engine, slots, limits.waiting) for name, engine in (("original", original), ("lighter", lighter))
+    ]
+    controller = Controller(RULES, bench.Memory(), "pair", "salt", time.monotonic, time.time, lambda: 0.0)
+    for _ in range(stage):
+        controller.act("promote")
+    users = {name: hashed(key) for name, key in (keys or {}).items()}
+    return Gateway("model", Pair(*sides, limits), controller, Keys(hashed(ADMIN), users))
+
+
+@contextlib.contextmanager
+def running(made: Gateway) -> Iterator[str]:
+    """The URL of a gateway that runs in a thread."""
+    config = uvicorn.Config(
+        made.app(), port=0, http=patient_for(made.limits.header), ws="none", log_level="critical", access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    for _ in itertools.count():
+        if server.started:
+            break
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)

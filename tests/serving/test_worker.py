@@ -1,0 +1,126 @@
+"""The law: an answer is the same whoever goes on with it, wherever, and whatever is answered beside it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+import models
+from whet.engines.llamacpp import open_gguf
+from whet.engines.sampling import draw
+from whet.engines.stepping import stepper
+from whet.engines.torch import open_model
+from whet.errors import UsageError
+from whet.formats.gguf import plan_gguf, write_gguf
+from whet.serving.worker import Worker
+
+PROMPTS = ("ab cd", "가나다", "the ")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    folder = models.make(tmp_path_factory.mktemp("tiny") / "model", "qwen3", dtype=torch.float32)
+    return open_model(folder, "cpu", "float32")
+
+
+def written(engine, jobs: list[dict], slots: int = 3) -> list[list[dict]]:
+    """What a worker says of each job, all asked at once."""
+    out = io.StringIO()
+    worker = Worker(engine, stepper(engine, slots, 96), out)
+    for number, job in enumerate(jobs):
+        told = {"chat": False, "sent": [], "tokens": 24, "temperature": 0.0, "top_p": 1.0, "seed": 5, "top": None}
+        worker.take({"op": "ask", "id": str(number), **told, **job})
+    while worker.waiting or worker.open:
+        worker.turn()
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    return [[line for line in lines if line["id"] == str(number)] for number in range(len(jobs))]
+
+
+def tokens(lines: list[dict]) -> list[int]:
+    return [line["token"] for line in lines if "token" in line]
+
+
+def text(lines: list[dict]) -> str:
+    return "".join(line.get("text", "") for line in lines)
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 0.8, "top_p": 0.9, "top": 2}])
+def test_an_answer_gone_on_with_at_any_token_is_the_one_it_would_have_been(engine, how: dict) -> None:
+    whole = written(engine, [{"prompt": prompt, **how} for prompt in PROMPTS])
+    for lines in whole:
+        made, ids = tokens(lines), lines[0]["prompt"]
+        if not how["temperature"]:
+            assert made == engine.continue_ids([ids], 24)[0]
+        assert text(lines) == engine.decode(made)
+        rests = written(engine, [{"prompt": ids, "sent": made[:at], **how} for at in range(len(made) + 1)])
+        sent = ""
+        for at, rest in enumerate(rests):
+            assert tokens(rest) == made[at:], at
+            assert sent + text(rest) == text(lines), at
+            assert rest[-1]["end"] == lines[-1]["end"]
+            sent += lines[1 + at].get("text", "")
+
+
+def test_words_never_end_in_half_a_letter_until_the_answer_does(engine) -> None:
+    (lines,) = written(engine, [{"prompt": "ab", "temperature": 1.5, "tokens": 60, "seed": 1}])
+    assert text(lines) == engine.decode(tokens(lines))
+    inside = [line["text"] for line in lines if "token" in line]
+    assert any(not piece for piece in inside)  # some did wait
+
+
+def test_what_cannot_be_answered_is_said_and_harms_no_other(engine) -> None:
+    jobs = [{"prompt": "x" * 200}, {"prompt": [9999]}, {"prompt": [{"role": "user", "content": "x"}], "chat": True}]
+    *wrong, right = written(engine, [*jobs, {"prompt": "ab"}], slots=2)
+    assert all(set(lines[-1]) == {"id", "wrong"} for lines in wrong) and tokens(right)
+    assert str(engine.folder) not in str(wrong)
+    broken = open_model(engine.folder, "cpu", "float32")
+    broken.model.get_input_embeddings().weight.data.fill_(float("nan"))
+    (lines,) = written(broken, [{"prompt": "ab"}])
+    assert lines[-1]["fault"] == "not finite"
+
+
+def test_scores_are_of_the_tokens_that_are_given(engine) -> None:
+    ids = engine.encode("ab cd the ab")
+    out = io.StringIO()
+    worker = Worker(engine, stepper(engine, 1, 96), out)
+    worker.take({"op": "score", "id": "0", "ids": ids, "start": 4})
+    worker.turn()
+    said = json.loads(out.getvalue())
+    logits = engine.logits(torch.tensor([ids]))[0, 3:-1].double()
+    assert said["chosen"] == logits.argmax(-1).tolist() and len(said["chosen"]) == len(ids) - 4
+    expected = logits.log_softmax(-1).gather(-1, torch.tensor(ids[4:])[:, None])[:, 0].tolist()
+    assert said["logprobs"] == pytest.approx(expected)
+
+
+def test_tokens_are_drawn_by_their_shares_and_by_seed_and_position_alone() -> None:
+    logits = torch.tensor([0.0, 2.0, 1.0, -1.0])
+    shares = torch.softmax(logits / 0.7, -1)
+    counts = Counter(draw(logits, 0.7, 1.0, 3, position) for position in range(4000))
+    assert all(abs(counts[i] / 4000 - share) < 0.03 for i, share in enumerate(shares.tolist()))
+    assert {draw(logits, 0.7, 0.6, seed, 1) for seed in range(200)} == {1}
+    assert {draw(logits, 0.0, 1.0, seed, 1) for seed in range(9)} == {1}
+    assert draw(logits, 0.7, 1.0, 8, 2) == draw(logits.clone(), 0.7, 1.0, 8, 2)
+
+
+def test_in_llama_cpp_too(tmp_path) -> None:
+    pytest.importorskip("llama_cpp")
+    original = models.make(tmp_path / "model", "qwen3")
+    write_gguf(plan_gguf(original, "F32"), tmp_path / "m.gguf")
+    made = open_gguf(tmp_path / "m.gguf", 1)
+    whole = written(made, [{"prompt": prompt} for prompt in ("ab cd", "the for")], slots=2)
+    for lines in whole:
+        assert tokens(lines) == made.continue_ids([lines[0]["prompt"]], 24)[0]
+        (rest,) = written(made, [{"prompt": lines[0]["prompt"], "sent": tokens(lines)[:5]}], slots=2)
+        assert tokens(rest) == tokens(lines)[5:]
+
+
+def test_a_model_that_does_not_continue_text_is_refused(engine) -> None:
+    class Fills:
+        task, folder = "masked", "bert"
+
+    with pytest.raises(UsageError, match="masked"):
+        stepper(Fills(), 1, 8)  # type: ignore[arg-type]
