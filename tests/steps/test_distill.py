@@ -165,7 +165,7 @@ def test_stopped_while_it_trains_it_goes_on_by_the_same_call(tmp_path, pair, und
     lines = (tmp_path / "out" / ".whet" / "training" / "metrics.jsonl").read_text().splitlines()
     assert max(json.loads(line)["step"] for line in lines) == 7
     with pytest.raises(UsageError, match="cannot go on"):
-        distill(student, tmp_path / "out", teacher=original, **{**how, "rate": 1e-3})
+        distill(student, tmp_path / "out", teacher=original, **{**how, "rate": 2e-3})
     distill(student, tmp_path / "out", teacher=original, **how)
     assert hashes(tmp_path / "out") == undisturbed[0]
 
