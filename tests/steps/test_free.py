@@ -18,10 +18,11 @@ from whet.checkpoint import Checkpoint, load_model, model_config, write_json, wr
 from whet.engines.torch import cached_outputs, outputs
 from whet.errors import GateError, UsageError
 from whet.formats.decilm import with_block_configs
+from whet.pruning.removal import BY_UNIT, SHAPES
 from whet.recipe.compress import compress
 from whet.recipe.prune import prune
 from whet.recipe.resume import resume
-from whet.steps import pruned
+from whet.steps import options, pruned
 from whet.steps.config import modelling_files
 
 TEXT = {"text": models.documents(40, 20), "samples": 8, "window": 20}
@@ -236,10 +237,10 @@ REFUSED = [
 
 
 def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path, originals):
-    for options, words in REFUSED:
+    for asked, words in REFUSED:
         with pytest.raises(UsageError) as refusal:
-            prune(originals("llama"), tmp_path / "out", **{"shapes": "free", "remove": "25%", **TEXT, **options})
-        assert all(word in str(refusal.value) for word in words), (options, str(refusal.value))
+            prune(originals("llama"), tmp_path / "out", **{"shapes": "free", "remove": "25%", **TEXT, **asked})
+        assert all(word in str(refusal.value) for word in words), (asked, str(refusal.value))
         assert not (tmp_path / "out").exists()
 
 
@@ -249,3 +250,8 @@ def test_a_dry_run_says_what_it_takes(tmp_path, originals):
     made = prune(originals("llama"), tmp_path / "out", shapes="free", remove=0.2, **TEXT)
     assert Checkpoint(tmp_path / "out").nbytes == pytest.approx(needs["bytes"]["after"]["total"], rel=0.02)
     assert made["removed"] == pytest.approx(0.2, abs=0.01)
+
+
+def test_options_name_what_there_is():
+    assert options.UNITS.split(", ") == [*BY_UNIT]
+    assert options.SHAPES.split(", ") == [*SHAPES]

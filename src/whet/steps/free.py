@@ -20,7 +20,7 @@ from whet.steps.prune_trials import Trials, agreement_at_end, first_of_all
 from whet.steps.rates import multiplications_per_second
 
 SWEEP_TOKENS = 2048  # on which every move is measured
-_MOVES = 4  # of a block, about
+_MOVES = 6  # of a block, about
 _HUNDRED = 100
 
 
