@@ -17,13 +17,17 @@ SRC = Path(__file__).parents[1] / "src" / "whet"
 ROOMS = [
     "korean", "messages", "foreign", "errors", "events", "strict", "paths", "child", "peers", "anatomy", "checkpoint",
     "text", "grids", "targets", "walk", "train", "engines", "measure", "curation", "quantize", "pruning",
-    "distillation", "budget", "scores", "formats", "report", "apply", "transforms", "steps", "starter", "recipe",
-    "serving", "cli",
+    "distillation", "adapt", "budget", "scores", "formats", "report", "apply", "transforms", "steps", "starter",
+    "recipe", "serving", "cli",
 ]
 # fmt: on
 PRINTS = {"cli", "starter"}  # `python -m whet.starter.make` is a command line of its own
 LINES = {"a file": 400, "a function": 80}
-MOVES = {"grids", "checkpoint", "walk", "train", "engines", "apply", "transforms", "scores", "steps", "measure"}
+# fmt: off
+MOVES = {
+    "grids", "checkpoint", "walk", "train", "engines", "adapt", "apply", "transforms", "scores", "steps", "measure",
+}
+# fmt: on
 
 
 @functools.cache

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from whet.recipe.distill import distill
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
+    from whet.recipe.merge import merge
     from whet.recipe.plan import plan
     from whet.recipe.prune import prune
     from whet.recipe.resume import resume, status
     from whet.recipe.runner import run
     from whet.recipe.slice import slice
+    from whet.recipe.tune import tune
 
 __version__ = "0.1.0"
 # Where each verb is; the rooms it needs load when it is first used.
@@ -41,12 +43,14 @@ _VERBS = {
     "generate": "whet.engines.opening",
     "inspect": "whet.recipe.inspect",
     "masks": "whet.recipe.masks",
+    "merge": "whet.recipe.merge",
     "plan": "whet.recipe.plan",
     "prune": "whet.recipe.prune",
     "resume": "whet.recipe.resume",
     "run": "whet.recipe.runner",
     "slice": "whet.recipe.slice",
     "status": "whet.recipe.resume",
+    "tune": "whet.recipe.tune",
     "trust_remote_code": "whet.checkpoint.code",
     "verify": "whet.checkpoint.verify",
 }
@@ -60,6 +64,7 @@ __all__ = [
     "generate",
     "inspect",
     "masks",
+    "merge",
     "plan",
     "prune",
     "resume",
@@ -67,6 +72,7 @@ __all__ = [
     "slice",
     "status",
     "trust_remote_code",
+    "tune",
     "verify",
 ]
 

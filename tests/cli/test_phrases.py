@@ -16,6 +16,7 @@ from whet.curation.models import MODELS
 from whet.curation.private import KINDS
 from whet.curation.store import REASONS
 from whet.measure.classes import TASKS
+from whet.steps.tune_options import HOWS
 from wording import each
 
 
@@ -84,6 +85,7 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
     told |= {f"unit.{unit}" for unit in ("embedding", "head", "rest", "block", "block forward", "block backward")}
     told |= {f"stays.{unit}" for unit in UNITS} | {f"gone.{unit}" for unit in SUB_BLOCKS}
     told |= {f"elastic.{column}" for column in ("size", *UNITS)}
+    told |= {f"merged.{how}" for how in ("weights", *HOWS.split(", "))}
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
     told |= {f"loads.{container}" for container in ("transformers", "modelling file", "dense", "gguf")}
     told |= {f"run.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
@@ -100,7 +102,11 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
 
 
 # Stages named by a literal, and those that are put together.
-STAGES = {*re.findall(r'\bStage\([^,"]+, "([^"]+)"', SOURCE), *re.findall(r'stage\(\d, on_event, "([^"]+)"', SOURCE)}
+STAGES = {
+    *re.findall(r'\bStage\([^,"]+, "([^"]+)"', SOURCE),
+    *re.findall(r'stage\(\d, on_event, "([^"]+)"', SOURCE),
+    *re.findall(r'"stage": "([^"]+)"', SOURCE),
+}
 STAGES |= {"skills", "skills, original", "skills, lighter", "judge", "score"}
 
 

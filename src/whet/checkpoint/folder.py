@@ -261,14 +261,14 @@ def _refuse_adapter(folder: Path) -> None:
     if (folder / "config.json").is_file():
         raise UsageError(
             "{folder} holds a model and an adapter ({file}), which transformers loads over the model where PEFT is "
-            "installed. Merge it first (merge_and_unload of PEFT, then save_pretrained into a new folder), or move "
-            "{file} out of the folder to go on without it.",
+            "installed. Merge it first (whet merge, with the two in folders of their own), or move {file} out of the "
+            "folder to go on without it.",
             folder=folder,
             file=CONFIG,
         )
     raise UsageError(
-        "{folder} holds an adapter for {base}, and no model. Merge it into that first (merge_and_unload of PEFT, then "
-        "save_pretrained into a new folder) and give the new folder.",
+        "{folder} holds an adapter for {base}, and no model. Merge it into that first (whet merge MODEL {folder} OUT) "
+        "and give the new folder.",
         folder=folder,
         base=_read_json(file).get("base_model_name_or_path") or Message("its model"),
     )

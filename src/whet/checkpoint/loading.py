@@ -25,7 +25,7 @@ from whet.anatomy import (
     quantized_by,
     stock_config,
 )
-from whet.checkpoint.adapter import ADAPTER, WEIGHTS, attach, read_factors
+from whet.checkpoint.adapter import ADAPTER, WEIGHTS, Factors, attach, read_factors
 from whet.checkpoint.beside import inside, refuse_links
 from whet.checkpoint.files import read_header
 from whet.checkpoint.folder import Checkpoint
@@ -194,7 +194,8 @@ def load_as_others(checkpoint: Checkpoint, dtype: torch.dtype | None, device: st
 
 def attach_adapter(model: PreTrainedModel, folder: Path, device: str) -> None:
     """Have `model`, which was loaded from a lighter folder, give what the adapter in it adds too."""
-    attach(model, read_factors(adapter_file(folder)), device)
+    factors = {name: Factors(b, a) for name, (b, a) in read_factors(adapter_file(folder)).items()}
+    attach(model, factors, device)
 
 
 def adapter_size(folder: Path) -> int:

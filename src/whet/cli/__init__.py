@@ -27,6 +27,7 @@ from whet.cli import (
     generate,
     inspect,
     masks,
+    merge,
     plan,
     prune,
     resume,
@@ -36,6 +37,7 @@ from whet.cli import (
     serve,
     slice,
     status,
+    tune,
     verify,
 )
 from whet.cli.console import escaped
@@ -70,8 +72,8 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, prune, slice, masks, distill, curate, run, status, export, compare, verify, generate,
-    serve, rollout, resume, schema,
+    demo, inspect, plan, compress, prune, slice, masks, distill, tune, merge, curate, run, status, export, compare,
+    verify, generate, serve, rollout, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

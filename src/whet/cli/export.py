@@ -22,7 +22,7 @@ def run(
         str,
         typer.Argument(
             metavar="FOLDER",
-            help="A lighter folder, an original, or `starter`: the embedded one.",
+            help="A lighter folder, an original, an adapter, or `starter`: the embedded one.",
             show_default=False,
             autocompletion=models,
         ),
@@ -44,6 +44,9 @@ def run(
     text: Annotated[
         str | None, typer.Option(help="Text to check the file on; without it a few built-in sentences.")
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Of an adapter, its model; without it the one it names.")
+    ] = None,
     dequantize: Dequantize = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -51,11 +54,21 @@ def run(
     """Write FOLDER as one file and prove that it is the same model. Nothing is rounded again."""
     model = resolve(folder)
     with Console(as_json) as console:
+        place = None if base is None else resolve(base)
         result = whet.export(
-            model, to=to, out=out, kind=kind, text=text, dequantize=dequantize, on_event=console.on_event
+            model,
+            to=to,
+            out=out,
+            kind=kind,
+            text=text,
+            base=place,
+            dequantize=dequantize,
+            on_event=console.on_event,
         )
         console.show(*proved(result), say("wrote", files=result["out"]))
-        console.show(say("export.run", command=f'whet generate {result["out"]} "PROMPT"'))
+        beside = f"llama-cli -m MODEL.gguf --lora {result['out']}"
+        command = beside if "base" in result else f'whet generate {result["out"]} "PROMPT"'
+        console.show(say("export.run", command=command))
         console.result(result)
     return 0
 
@@ -68,6 +81,8 @@ def proved(result: dict[str, Any]) -> list[str]:
         about = result["adapter"]
         lines.append(say("export.adapter", file=about["file"], size=size(about["bytes"])))
     check = result["check"]
+    if "base" in result:
+        return lines
     if "llama.cpp" in check:
         return [*lines, say("export.unchecked", why=sentence(check["llama.cpp"]))]
     greedy = check["greedy"]

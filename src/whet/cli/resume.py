@@ -7,8 +7,10 @@ from pathlib import Path
 import whet
 from whet.cli.compress import made
 from whet.cli.console import Console
+from whet.cli.merge import merged
 from whet.cli.options import Debug, Json, Trust, Unfinished, trusted
 from whet.cli.run import EXIT_CODES, report
+from whet.cli.tune import tuned
 
 EXAMPLE = "Example: whet resume lighter"
 
@@ -22,6 +24,13 @@ def run(out: Unfinished, trust_remote_code: Trust = False, as_json: Json = False
     with Console(as_json, resume=out) as console:
         result = whet.resume(out, on_event=console.on_event)
         recipe = result.get("format") == "whet.run"
-        report(console, result) if recipe else made(console, result)
+        if recipe:
+            report(console, result)
+        elif "held_out" in result:
+            tuned(console, result)
+        elif "how" in result:
+            merged(console, result)
+        else:
+            made(console, result)
         console.result(result)
     return EXIT_CODES[result["verdict"]] if recipe else 0

@@ -19,11 +19,20 @@ import numpy as np
 import torch
 from gguf.constants import GGMLQuantizationType
 
-from whet.checkpoint import Checkpoint, check_files, disk_errors, load_tokenizer, refuse_scaled, replace
+from whet.checkpoint import (
+    Checkpoint,
+    check_files,
+    disk_errors,
+    is_adapter,
+    load_tokenizer,
+    read_adapter,
+    refuse_scaled,
+    replace,
+)
 from whet.checkpoint.gguf import ADAPTER_KEY, ADAPTER_SUFFIX, GgufFile
 from whet.errors import GateError, MachineError, UsageError, did_you_mean, verb
 from whet.events import OnEvent, ignore, note_event
-from whet.formats.gguf import Layout, plan_gguf, write_gguf
+from whet.formats.gguf import Layout, plan_adapter, plan_gguf, write_gguf
 from whet.formats.running import prove_running
 from whet.messages import Message
 from whet.paths import check_output, find_folder
@@ -41,6 +50,7 @@ def export(
     out: str | Path | None = None,
     kind: str | None = None,
     text: str | Path | Sequence[str] | None = None,
+    base: str | Path | None = None,
     dequantize: bool = False,
     on_event: OnEvent = ignore,
 ) -> dict[str, Any]:
@@ -48,8 +58,10 @@ def export(
 
     to: the format, `gguf`. out: the file; `<folder's name>.gguf` here unless given. kind: of an original, the type of
     its matrices: `f32`, `f16` or `bf16` (the stored one unless given); a lighter folder has its types already. text:
-    what the file is checked on, as `compress` takes it; a few built-in sentences unless given. dequantize: an original
-    that is stored in FP8 or MXFP4 is written as what it decodes to.
+    what the file is checked on, as `compress` takes it; a few built-in sentences unless given. base: of an adapter's
+    folder, its model, the one it names unless given; the file is what llama.cpp loads beside that model, and its
+    numbers alone are checked.
+    dequantize: an original that is stored in FP8 or MXFP4 is written as what it decodes to.
 
     Returns a JSON-able dict: `out`, `types` (how many matrices have each), `bytes` (`planned` and `tensors`, of tensor
     data, and `file`), `adapter` (its `file` beside `out`, where the folder has one), `check`, `notes`, `seconds`.
@@ -69,6 +81,10 @@ def export(
     target = Path(out) if out is not None else Path(f"{name}.gguf")
     _must_be_new(target)
     check_output(target, path)
+    if is_adapter(path):
+        return _export_adapter(path, target, kind, base, started)
+    if base is not None:
+        raise UsageError("{folder} is a model, and base is of adapters. Leave it out.", folder=path)
     refuse_scaled(path, Checkpoint(path).stored_in, dequantize)
     check_files(path, on_event)
     layout = plan_gguf(path, kind.upper() if kind else None)
@@ -80,6 +96,42 @@ def export(
         documents = list(text)
     made = write_verified(layout, target, path, None, documents, on_event)
     return {"format": "whet.export", "version": 1, "folder": str(path), **made, "seconds": time.monotonic() - started}
+
+
+def _export_adapter(
+    folder: Path, target: Path, kind: str | None, base: str | Path | None, started: float
+) -> dict[str, Any]:
+    """Write the adapter in a folder as the file that llama.cpp loads beside its model."""
+    if kind is not None:
+        raise UsageError("type is of models: an adapter is written in the type it is stored in. Leave --type out.")
+    adapter = read_adapter(folder)
+    named = base or adapter.config.get("base_model_name_or_path")
+    if not isinstance(named, (str, Path)) or not Path(named).is_dir():
+        raise UsageError(
+            "{folder} is an adapter, and its model {base} is not here, which tells what llama.cpp calls its tensors. "
+            "Give the model's folder: --base MODEL.",
+            folder=folder,
+            base=named or Message("(not named)"),
+        )
+    layout = plan_adapter(adapter, named)
+    _must_be_free(target, layout)
+    with _unproved(target) as place:
+        file = write_gguf(layout, place / target.name)
+        check = {"header": "valid", "weights": _prove_weights(layout, file)}
+        replace(file.path, target)
+    return {
+        "format": "whet.export",
+        "version": 1,
+        "folder": str(folder),
+        "base": str(named),
+        "out": str(target),
+        "architecture": layout.architecture,
+        "types": layout.types,
+        "bytes": {"planned": layout.nbytes, "tensors": file.nbytes, "file": target.stat().st_size},
+        "check": check,
+        "notes": [],
+        "seconds": time.monotonic() - started,
+    }
 
 
 def write_verified(

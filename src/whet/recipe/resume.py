@@ -15,18 +15,22 @@ from whet.recipe.runner import resume_run
 from whet.steps.alone import leave_file
 from whet.steps.distill import resume_distill
 from whet.steps.masks import resume_masks
+from whet.steps.merge import resume_merge
 from whet.steps.prune import resume_prune
 from whet.steps.quantize import resume_quantize
 from whet.steps.slice import resume_slice
+from whet.steps.tune import resume_tune
 from whet.walk import is_locked
 
 _RESUMES = {
     "recipe": resume_run,
     "quantize": resume_quantize,
     "masks": resume_masks,
+    "merge": resume_merge,
     "prune": resume_prune,
     "slice": resume_slice,
     "distill": resume_distill,
+    "tune": resume_tune,
 }
 
 

@@ -23,6 +23,8 @@ from whet.steps.option_kinds import Options as Options
 from whet.steps.option_kinds import Shown as Shown
 from whet.steps.option_kinds import Source as Source
 from whet.steps.option_kinds import Text as Text
+from whet.steps.tune_options import Merge as Merge
+from whet.steps.tune_options import Tune as Tune
 
 RECIPE = "recipe.yaml"
 TARGET = "transformers"  # where none is asked for
@@ -324,6 +326,7 @@ STEPS: dict[str, type[Options]] = {
     "slice": Slice,
     "masks": Masks,
     "distill": Distill,
+    "tune": Tune,
     "transform": Transform,
     "quantize": Quantize,
     "export": Export,

@@ -16,6 +16,7 @@ from whet.steps.options import (
     Budget,
     Distill,
     Masks,
+    Merge,
     Opening,
     Options,
     Prune,
@@ -26,6 +27,7 @@ from whet.steps.options import (
     Source,
     Target,
     Text,
+    Tune,
 )
 
 
@@ -55,6 +57,14 @@ class DistillVerb(Machine, Distill):
 
 class SliceVerb(Device, Slice):
     """Options of `slice`."""
+
+
+class TuneVerb(Machine, Tune):
+    """Options of `tune`."""
+
+
+class MergeVerb(Machine, Merge):
+    """Options of `merge`."""
 
 
 class Compress(Machine, Quantize):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as field_of
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -22,7 +23,7 @@ from whet.messages import Message
 from whet.paths import TEXT_ON_HUB, no_text
 from whet.text.chat import ChatTemplate, template_of
 from whet.text.fields import TEXT, Form, form_of, text_of, told, turns_of
-from whet.text.places import Amount, Span, places
+from whet.text.places import Amount, Span, Where, in_words, places
 from whet.text.plain import plain_documents, streamed_documents
 from whet.text.records import Record, hub, json_array, json_lines, parquet, parquet_size, table
 
@@ -52,6 +53,7 @@ def read_text(
     tokenizer: PreTrainedTokenizerBase | None = None,
     skip_bad: bool = False,
     amount: Amount | None = None,
+    replies: bool = False,
 ) -> Found:
     """All documents of `source`, in order, or some from all over it; those of only white space are left out.
 
@@ -60,7 +62,8 @@ def read_text(
     the order of their names, or a hub dataset `owner/name[:config]`, of which the `train` split is read. `field` is
     the field that holds the text; where none is named, the only one that does. Conversations are rendered with the
     chat template of `tokenizer`; with `chat` nothing else is read. skip_bad: records that cannot be read are left
-    out, counted and told of. amount: how much is read, 16 MB unless given.
+    out, counted and told of. amount: how much is read, 16 MB unless given. replies: those documents that the chat
+    template wrote are a `Conversation` each.
 
     Raises UsageError for a missing file, bytes that are not UTF-8, a record that does not parse, a field that is not
     there, a file with no text; MachineError when the package that reads the format is not installed.
@@ -68,7 +71,7 @@ def read_text(
     amount = amount or Amount()
     path = Path(source)
     with ChatTemplate(tokenizer) as template:
-        reader = _Reader(field, chat, skip_bad, template)
+        reader = _Reader(field, chat, skip_bad, template, replies=replies)
         if path.exists():
             found = _files(path, amount, reader)
         elif _is_on_hub(source):
@@ -152,14 +155,46 @@ def fingerprint(documents: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+class Conversation(str):
+    """A conversation as the chat template writes it; replies: where those of the assistant are in it, start and end."""
+
+    replies: tuple[tuple[int, int], ...] = ()
+
+
+def written_out(template: ChatTemplate, turns: Any, place: Where, replies: bool = False) -> str:
+    """A conversation as its template writes it, with where its replies are if they are wanted: each from where the
+    template begins a reply to where the next turn begins. Raises UsageError where what comes before a reply depends
+    on it."""
+    text = template.render(turns, place)
+    if not replies:
+        return text
+    found = []
+    for number, turn in enumerate(turns):
+        if turn["role"] != "assistant":
+            continue
+        before = template.render(turns[:number], place, reply_next=True) if number else ""
+        after = template.render(turns[: number + 1], place)
+        if not (after.startswith(before) and text.startswith(after)):
+            raise UsageError(
+                "{where}: the chat template writes turns otherwise once a reply follows, so what is prompt and what is "
+                "reply cannot be told apart. Train on all of it with --no-mask.",
+                where=in_words(place),
+            )
+        found.append((len(before), len(after)))
+    told = Conversation(text)
+    told.replies = tuple(found)
+    return told
+
+
 @dataclass
 class _Reader:
-    """How records become documents, and what happened on the way."""
+    """How records become documents, and what happened on the way. replies: conversations know where these are."""
 
     field: str
     chat: bool
     skip_bad: bool
     template: ChatTemplate
+    replies: bool = False
     notes: list[Message] = field_of(default_factory=list)
     skipped: int = 0
     first: UsageError | None = None
@@ -172,7 +207,7 @@ class _Reader:
                 if not isinstance(record, dict):
                     raise record()
                 if written:
-                    yield self.template.render(turns_of(record, form, place), place)
+                    yield written_out(self.template, turns_of(record, form, place), place, self.replies)
                 else:
                     yield text_of(record, form, place)
             except UsageError as error:

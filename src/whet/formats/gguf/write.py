@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from whet import __version__
 from whet.checkpoint import (
     Checkpoint,
+    Factors,
     adapter_file,
     atomic,
     empty_model,
@@ -32,10 +32,12 @@ from whet.checkpoint import (
 )
 from whet.checkpoint.gguf import GgufFile, read_gguf
 from whet.errors import GateError, UsageError
-from whet.formats.gguf.architectures import Architecture, find_architecture, remarks, settings_of, tensor_name
-from whet.formats.gguf.blocks import FLOAT_BYTES, FLOAT_TYPES, float_rows, row_bytes
-from whet.formats.gguf.placing import Placed, order_of, place
-from whet.formats.gguf.source import Source, TextModel, text_model
+from whet.formats.gguf.adapters import place_adapter
+from whet.formats.gguf.architectures import find_architecture, remarks, settings_of
+from whet.formats.gguf.blocks import FLOAT_BYTES, float_rows, row_bytes
+from whet.formats.gguf.layout import Layout
+from whet.formats.gguf.placing import Placed, place
+from whet.formats.gguf.source import Source, text_model
 from whet.formats.gguf.tokenizers import fitting_name, vocabulary
 from whet.messages import Message, to_json
 from whet.strict import parse_json
@@ -51,46 +53,6 @@ _TEXT_ALONE = Message(
     "the .gguf holds the text model alone: for images llama.cpp takes a second file of the original's vision tower, "
     "which its own converter writes (convert_hf_to_gguf.py --mmproj)"
 )
-
-
-@dataclass
-class Layout:
-    """All of a file before it is written: entries, tensors, and remarks; and of the file of its adapter, if the folder
-    has one."""
-
-    architecture: str
-    entries: dict[str, Any]
-    tensors: list[Placed]
-    source: Source
-    notes: list[Message] = field(default_factory=list)
-    adapter: Layout | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors, without padding."""
-        return sum(tensor.nbytes for tensor in self.tensors)
-
-    def values(self, tensor: Placed) -> Tensor:
-        """What a tensor of the file must decode to, float32, by the folder's own definition of its weights."""
-        if tensor.value is not None:
-            return tensor.value.float()
-        parts = []
-        for name in tensor.sources:
-            value = self.source.values(name)
-            value = (value.t() if tensor.transposed else value) + tensor.add
-            if not self.source.tensors[name].coded and tensor.type != "F32":
-                value = value.to(torch.float16 if tensor.type == "F16" else torch.bfloat16).float()
-            parts.append(value if tensor.order is None else value[tensor.order])
-        return torch.stack(parts) if tensor.stacked else parts[0]
-
-    @property
-    def types(self) -> dict[str, int]:
-        """How many tensors of two dimensions or more have each type."""
-        found: dict[str, int] = {}
-        for tensor in self.tensors:
-            if len(tensor.shape) > 1:
-                found[tensor.type] = found.get(tensor.type, 0) + 1
-        return found
 
 
 def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str, Any] | None = None) -> Layout:
@@ -157,39 +119,9 @@ def plan_gguf(folder: str | Path, kind: str | None = None, manifest: Mapping[str
         **words.entries,
     }
     if "adapter" in known:
-        layout.adapter = _adapter(layout, row, text)
+        factors = {name: Factors(*pair) for name, pair in read_factors(adapter_file(checkpoint.path)).items()}
+        layout.adapter = place_adapter(factors, row, text, source, named)
     return layout
-
-
-def _adapter(layout: Layout, row: Architecture, text: TextModel) -> Layout:
-    """The file of the folder's adapter: `NAME.lora_a` `[r, in]` and `NAME.lora_b` `[out, r]`, bit for bit.
-
-    llama.cpp divides by each tensor's own rank unless alpha is 0, and adds the product as it is then.
-    """
-    folder, find = layout.source.checkpoint.path, tensor_name(row, text.config.num_hidden_layers)
-    tensors: list[Placed] = []
-    for module, (b, a) in read_factors(adapter_file(folder)).items():
-        own = text.own(f"{module}.weight")
-        name = None if own is None else find(own)
-        if name is None:
-            raise UsageError(
-                "{folder}: its adapter names {module}, which has no place in {name} of llama.cpp.",
-                folder=folder,
-                module=module,
-                name=row.name,
-            )
-        order = order_of(row, text.config, name, len(b))  # as the rows of the tensor that it is added to
-        kind = FLOAT_TYPES[a.dtype]
-        for part, value in (("lora_a", a), ("lora_b", b if order is None else b[order])):
-            tensors.append(Placed(f"{name}.{part}", kind, tuple(value.shape), value=value))
-    entries = {
-        "general.type": "adapter",
-        "adapter.type": "lora",
-        "adapter.lora.alpha": 0.0,
-        "general.name": f"{layout.entries['general.name']}, its adapter",
-        "whet.version": __version__,
-    }
-    return Layout(layout.architecture, entries, tensors, layout.source)
 
 
 def write_gguf(layout: Layout, path: str | Path) -> GgufFile:
