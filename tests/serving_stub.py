@@ -10,7 +10,7 @@ import time
 
 from whet.serving.worker import Words, serve
 
-NAME = sys.argv[1]
+NAME = sys.argv[1] if __name__ == "__main__" else ""
 
 
 class Letters:

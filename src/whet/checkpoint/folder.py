@@ -16,7 +16,13 @@ from whet.checkpoint.adapter import CONFIG
 from whet.checkpoint.beside import refuse_links
 from whet.checkpoint.files import Computed, TensorInfo, read_header, read_tensor
 from whet.checkpoint.manifest import MANIFEST, read_manifest
-from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished, without_config, without_weights
+from whet.checkpoint.no_model import (
+    is_unfinished,
+    refuse_pointers_in,
+    refuse_unfinished,
+    without_config,
+    without_weights,
+)
 from whet.checkpoint.sane import check_config, with_type
 from whet.checkpoint.scaled import as_weights
 from whet.errors import UsageError
@@ -68,7 +74,8 @@ class Checkpoint:
                 self.tensors[name] = info
         held = self.tensors
         self.stored_in: str | None = None
-        if self.whet is None and (read := as_weights(self.config, self.tensors)) is not None:
+        own = self.whet is not None or is_unfinished(self.path)  # what whet stores is told by its tables
+        if not own and (read := as_weights(self.config, self.tensors)) is not None:
             self.stored_in, self.config, self.tensors = read
         largest = max((size for info in self.tensors.values() for size in info.shape), default=0)
         check_config(self.path / "config.json", self.config, largest)

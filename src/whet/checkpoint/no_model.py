@@ -34,9 +34,14 @@ def refuse_pointers_in(folder: Path) -> None:
     refuse_pointers(sorted(file for pattern in _READ for file in folder.glob(pattern)))
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether it is the folder of a run that was stopped, or goes on, before all was written."""
+    return (folder / RUN / REQUEST).is_file() and not (folder / "whet.json").is_file()
+
+
 def refuse_unfinished(folder: Path) -> None:
     """Raises UsageError for the folder of a run that was stopped, or goes on, before all was written."""
-    if (folder / RUN / REQUEST).is_file() and not (folder / "whet.json").is_file():
+    if is_unfinished(folder):
         raise UsageError(
             "{folder} is a run of whet that is not finished. `whet status {folder}` tells how far it is, and `whet "
             "resume {folder}` finishes it.",
