@@ -201,6 +201,25 @@ def test_shapes_are_tried_and_the_best_is_taken(tmp_path, originals):
     )
 
 
+@pytest.mark.parametrize("units", ["channels", None])
+def test_without_repair_the_importance_that_loses_least_is_taken(tmp_path, originals, units):
+    options = {"remove": 0.33, "units": units, "repair": False, **TEXT}
+    made = prune(originals("mistral"), tmp_path / "out", **options)
+    tried, used = made["trials"], made["importance"]["channels"]
+    best = min(tried, key=lambda one: one["kl"])
+    assert best["importance"] == used and {key: best[key] for key in made["amounts"]} == made["amounts"]
+    rivals = [one["importance"] for one in tried if {key: one[key] for key in made["amounts"]} == made["amounts"]]
+    assert sorted(rivals) == ["activation", "obs", "wanda"]
+    assert any(f"chosen by {used}" in str(note) for note in made["notes"])
+    manifest = json.loads((tmp_path / "out" / "whet.json").read_text())
+    assert manifest["lineage"][-1]["removal"]["importance"] == made["importance"]
+    if units:  # the same bytes as where it was named
+        prune(originals("mistral"), tmp_path / "named", importance=used, **options)
+        assert all(
+            hashes(tmp_path / "named")[name] == sha for name, sha in hashes(tmp_path / "out").items() if "model" in name
+        )
+
+
 def test_without_text_the_largest_weights_stay_as_they_are(tmp_path, originals):
     options = {"units": "channels", "importance": "magnitude", "repair": False, "remove": 0.2}
     made = prune(originals("llama"), tmp_path / "out", **options)
@@ -283,7 +302,7 @@ def test_in_a_recipe_a_gate_halves_it(tmp_path, originals):
 
 
 def work(original, out, units):
-    prune(original, out, remove=0.55, units=units, **TEXT)
+    prune(original, out, remove=0.55, units=units, repair=units != "channels,heads", **TEXT)
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +317,7 @@ def undisturbed(originals, tmp_path_factory):
 
 
 @pytest.mark.parametrize("part", some(range(8), 2))
-@pytest.mark.parametrize("units", ["layers,channels,heads", "channels,hidden"])
+@pytest.mark.parametrize("units", ["layers,channels,heads", "channels,hidden", "channels,heads"])
 def test_killed_and_resumed_the_bytes_are_the_same(tmp_path, originals, undisturbed, units, part):
     expected, count = undisturbed(units)
     at = int(count * (part + random.Random(part).random()) / 8) + 1

@@ -33,6 +33,7 @@ from whet.pruning.removal import (
     TAYLOR,
     parse_names,
     parse_shapes,
+    rivals_of,
 )
 from whet.steps.course import estimated_course
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
@@ -255,7 +256,8 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
                 few=_FEW,
             )
         )
-    return Removal(share, units, importance, asked.repair)
+    rivals = rivals_of(asked.importance, importance, asked.repair)
+    return Removal(share, units, importance, asked.repair, rivals=rivals)
 
 
 def _free_removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:

@@ -39,7 +39,8 @@ def prune_card(
     else:
         amounts = {unit: number for unit, number in shape["amounts"].items() if number < whole[unit]}
         what = ", ".join(f"{number} of {whole[unit]} {UNITS[unit]}" for unit, number in amounts.items())
-        used = {unit: job.removal.importance.get(unit, "") for unit in amounts}
+        importance = {**job.removal.importance, **shape.get("importance", {})}
+        used = {unit: importance.get(unit, "") for unit in amounts}
     chosen = ", ".join(dict.fromkeys(f"`{name}`" for name in used.values()))
     moved = "Weights that stay were fitted anew to make up for it." if shape["repair"] else "Weights were not moved."
     lines = [

@@ -74,8 +74,10 @@ def needs_of(job: Job) -> dict[str, Any]:
     stages = {}
     if deepest and job.removal.importance.get("layers") != "influence":
         stages["depth"] = walk * min(tokens, DEPTH_TOKENS) * deepest * weights.whole.layers / 2
-    if len(offered) > 1:
-        stages["shape"] = 4 * walk * min(tokens, TRIAL_TOKENS) * min(len(offered), TRIALS)
+    rivals = job.removal.rivals
+    if len(offered) > 1 or rivals:
+        trials = min(len(offered), TRIALS) + len(rivals[1:]) * min(len(offered), 2)
+        stages["shape"] = 4 * walk * min(tokens, TRIAL_TOKENS) * trials
     if TAYLOR in job.removal.importance.values():
         stages["score"] = 3 * walk * min(tokens, GRADIENT_TOKENS)
     if "hidden" in job.removal.units:

@@ -186,9 +186,11 @@ class _Work:
         write_bytes(out / RECIPE, recipe_text(began["recipe"], "whet run recipe.yaml").encode())
         told = {**shape, "unlike": bool(per_layer(config)), "block_configs": BLOCK_CONFIGS in config}
         write_bytes(out / "README.md", self.card(job, told, found, notes, whole_of(job).record()).encode())
+        record = job.record()
+        record["removal"]["importance"] |= shape.get("importance", {})
         manifest = next_manifest(
             job.original,
-            {**job.record(), "removed": shape["removed"], "amounts": shape["amounts"]},
+            {**record, "removed": shape["removed"], "amounts": shape["amounts"]},
             name=job.name,
             sha256=job.sha256,
             container="dense",
@@ -208,6 +210,7 @@ class _Work:
             "amounts": shape["amounts"],
             "kept": kept.record(),
             "trials": shape["trials"],
+            "importance": record["removal"]["importance"],
             **({"repaired": shape["repair"]} if "repair" in shape else {}),
             **({"elastic": shape["elastic"]} if "elastic" in shape else {}),
             "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
@@ -255,6 +258,16 @@ def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:
                 "{removed:.1%} of the blocks' parameters went, not {share:.1%}: whole units come no nearer",
                 removed=shape["removed"],
                 share=float(job.removal.share),
+            )
+        )
+    if "importance" in shape:
+        amounts = shape["amounts"]
+        rivals = {x["importance"]: x["kl"] for x in shape["trials"] if all(x[unit] == amounts[unit] for unit in amounts)}
+        notes.append(
+            Message(
+                "chosen by {name}, which without repair lost the least of {rivals} on the verifying text (nats a token)",
+                name=min(rivals, key=lambda name: rivals[name]),
+                rivals=", ".join(f"{name} {kl:.4g}" for name, kl in rivals.items()),
             )
         )
     if shape.get("repair", job.removal.repair) != job.removal.repair:
