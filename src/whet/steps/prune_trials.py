@@ -83,7 +83,8 @@ class Trials:
             "experts": {str(index): list(routed[best.experts]) for index, routed in experts.items()},
             "removed": self.removed(left, best, weights.total),
             "trials": [
-                {**one.record(), **({"importance": name} if name else {}), "kl": kl} for (one, name), kl in tried.items()
+                {**one.record(), **({"importance": name} if name else {}), "kl": kl}
+                for (one, name), kl in tried.items()
             ],
             "repair": self.removal.repair,
             **({"importance": self.removal.used(rival)} if rival else {}),

@@ -260,12 +260,15 @@ def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:
                 share=float(job.removal.share),
             )
         )
-    if "importance" in shape:
-        amounts = shape["amounts"]
-        rivals = {x["importance"]: x["kl"] for x in shape["trials"] if all(x[unit] == amounts[unit] for unit in amounts)}
+    amounts, whole = shape["amounts"], whole_of(job).record()
+    if "importance" in shape and any(amounts[unit] < whole[unit] for unit in READERS):
+        rivals = {
+            x["importance"]: x["kl"] for x in shape["trials"] if all(x[unit] == amounts[unit] for unit in amounts)
+        }
         notes.append(
             Message(
-                "chosen by {name}, which without repair lost the least of {rivals} on the verifying text (nats a token)",
+                "channels and heads were chosen by {name}: without repair it lost least on the verifying text "
+                "({rivals} nats a token)",
                 name=min(rivals, key=lambda name: rivals[name]),
                 rivals=", ".join(f"{name} {kl:.4g}" for name, kl in rivals.items()),
             )
