@@ -38,7 +38,7 @@ class Removal:
     repair: whether weights that stay make up for what goes. sizes: shares that are to stay of models that are cut
     later; where there are any, nothing goes now. free: whether blocks may differ in shape. offered: else the shapes
     without that share, of which there are models. rivals: importances of channels and heads that are tried, where none
-    was named and nothing makes up for what goes."""
+    was named and nothing makes up for what goes. merge: whether experts that go are merged into those that stay."""
 
     share: Fraction
     units: tuple[str, ...]
@@ -48,6 +48,7 @@ class Removal:
     free: bool = False
     offered: tuple[Amounts, ...] = ()
     rivals: tuple[str, ...] = ()
+    merge: bool = False
 
     def used(self, rival: str) -> dict[str, str]:
         """`importance`, with `rival` for what rivals score; without one as it is."""
@@ -72,6 +73,8 @@ class Removal:
             "repair": self.repair,
             **({"sizes": [float(size) for size in self.sizes]} if self.sizes else {}),
             **({"shapes": FREE} if self.free else {}),
+            **({"rivals": list(self.rivals)} if self.rivals else {}),
+            **({"merge": True} if self.merge else {}),
         }
 
 

@@ -242,6 +242,9 @@ class Prune(Opening, Text):
     repair: bool = Field(
         default=True, description="Fit the weights that stay to make up for what goes; with elastic, only measure that"
     )
+    merge: bool = Field(
+        default=False, description="Merge experts that go into those that stay that are most like them (REAM)"
+    )
     shapes: Annotated[str | None, Shown(default="uniform", among=SHAPES)] = Field(
         default=None,
         description="With remove: free takes of every block what costs least, attention and ffn whole too; the folder "
@@ -280,6 +283,8 @@ class Prune(Opening, Text):
             )
         if self.sizes is not None and not self.elastic:
             raise UsageError("sizes goes with elastic, which finds the smaller models in a folder. Leave it out.")
+        if self.merge and (self.remove is None or self.shapes == "free"):
+            raise UsageError("merge goes with remove, where experts go from every block alike. Leave it out.")
         if self.skills is not None and self.protect is None:
             raise UsageError("skills are the questions of what protect names. Give it too, or leave them out.")
         given = [name for name in ("units", "importance", "text", "protect") if getattr(self, name) is not None]

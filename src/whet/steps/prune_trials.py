@@ -17,6 +17,7 @@ from whet.apply.cut import Cutter, Cutting
 from whet.apply.depth import blocks_to_take
 from whet.apply.experts import Routing
 from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.merging import Merging, merged, told
 from whet.apply.narrow import Narrow, fitted_head
 from whet.apply.sort import Sorter
 from whet.apply.taylor import Taylor
@@ -88,6 +89,7 @@ class Trials:
             ],
             "repair": self.removal.repair,
             **({"importance": self.removal.used(rival)} if rival else {}),
+            **({"merged": told(self.folder)} if self.removal.merge else {}),
         }
         if judged and self.removal.repair:
             fitted = tried[best, rival] if tried else self._trial(best, gone, experts)
@@ -128,11 +130,13 @@ class Trials:
         numbers = {one.experts for one in offered}
         if "experts" not in self.removal.units:
             return {}
-        routing = Routing()
+        importance = self.removal.importance["experts"]
+        routing = Merging(offered[0].experts, importance) if self.removal.merge else Routing()
         table = self.table
         walk = Walk(self.checkpoint, self.parts, self.solve, [], table, table, self.job.device, self.folder)
         walk.go(routing)
-        importance = self.removal.importance["experts"]
+        if isinstance(routing, Merging):
+            routing.write(self.folder)
         return {
             index: {number: routed.best(importance, number) for number in numbers}
             for index, routed in routing.blocks.items()
@@ -197,6 +201,12 @@ class Trials:
         """The blocks that stay."""
         whole = len(self.parts.blocks)
         return tuple(sorted(set(range(whole)) - set(gone[: whole - amounts.layers])))
+
+    def merged(self, index: int) -> Mapping[str, Tensor]:
+        """By address the weights of experts of a block that took others in."""
+        if not self.removal.merge:
+            return {}
+        return merged(self.folder, self.checkpoint, self.parts.blocks[index], index)
 
     def proving(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Batches that the pass which writes the folder calibrates on, and those that it is measured on."""

@@ -105,12 +105,13 @@ class _Work:
             hidden=_directions(cutting),
         )
         cuts = block_cuts(self.parts, self.built, self.checkpoint.shapes, kept, index)
-        changed = [x for x in self.parts.blocks[index] if x.address in done.weights]
+        weights = {**done.weights, **self.trials.merged(index)}
+        changed = [x for x in self.parts.blocks[index] if x.address in weights]
         tensors = {}
         for name, cut in cuts.items():
             tensor = self.checkpoint.read(cut.stored)
             for linear in (x for x in changed if x.parameter == cut.stored):
-                linear.view(tensor).copy_(done.weights[linear.address])
+                linear.view(tensor).copy_(weights[linear.address])
                 _finite(linear.address, tensor)
             tensors[name] = cut.of(tensor).to(self.checkpoint.tensors[cut.stored].dtype)
         file = self._file(cutting.layers.index(index), len(cutting.layers) + 1)
@@ -212,6 +213,7 @@ class _Work:
             "trials": shape["trials"],
             "importance": record["removal"]["importance"],
             **({"repaired": shape["repair"]} if "repair" in shape else {}),
+            **({"merged": shape["merged"]} if "merged" in shape else {}),
             **({"elastic": shape["elastic"]} if "elastic" in shape else {}),
             "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
             "loads_in": "modelling file" if per_layer(config) else "transformers",
