@@ -1,12 +1,15 @@
 """What masks lose of the embedded model: KL a token on other text, by importance, pattern, update and grid.
 
-Two tables. The first has every importance at every pattern, as the step `masks` makes them (dense) and with codes from
-the same solve. The second has ways to the same sparse and rounded model, each beside the first of its pattern:
+Three tables, of which ``--tables`` names some. The first has every importance at every pattern, as the step `masks`
+makes them (dense) and with codes from the same solve. The second has ways to the same sparse and rounded model, each
+beside the first of its pattern:
 
     joint      masks and codes of each linear from one solve, block after block (`compress --sparsity`)
     chained    the step `masks` through the whole model, then `quantize` on what that made
     SparseGPT, then GPTQ    SparseGPT as it was published (masks and updates in one pass over the columns, here written
                anew) through the whole model, then `quantize --sparsity kept`: the order of llm-compressor
+
+The third has shares that blocks lose alike and by their outliers, each beside alike.
 
 Text differs from draw to draw; what measures does not. Errors are over documents, of the mean over draws.
 """
@@ -37,6 +40,7 @@ from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint, load_model
 from whet.cli.starter import calibration
 from whet.pruning import IMPORTANCES, Grouped, Pattern, parse_pattern
+from whet.pruning.outliers import ALLOCATIONS, UNIFORM
 from whet.text import batches
 from whet.text.calibration import read_windows
 from whet.walk import BlockStep, Walk
@@ -107,10 +111,12 @@ class Bench:
         print(f"measured: {name}: {measured}", flush=True)
         return measured
 
-    def dense(self, draw: int, folder: Path, pattern: str, importance: str, update: bool) -> Path:
+    def dense(
+        self, draw: int, folder: Path, pattern: str, importance: str, update: bool, allocation: str = UNIFORM
+    ) -> Path:
         """The step `masks` alone."""
         asked = {"pattern": pattern} if ":" in pattern else {"remove": pattern}
-        asked |= {"importance": importance, "update": update}
+        asked |= {"importance": importance, "update": update, "allocation": allocation}
         whet.masks(starter.path(), folder / "sparse", **asked, **self.text(draw))
         return folder / "sparse"
 
@@ -182,8 +188,8 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     bench = Bench(args)
-    first, second = by_importance(bench, args), by_way(bench, args)
-    print(f"\n{args.draws} draws, {len(bench.documents)} documents\n\n{first}\n\n{second}")
+    found = [TABLES[name](bench, args) for name in args.tables]
+    print("\n\n".join([f"\n{args.draws} draws, {len(bench.documents)} documents", *found]))
 
 
 def by_importance(bench: Bench, args: argparse.Namespace) -> str:
@@ -222,8 +228,28 @@ def by_way(bench: Bench, args: argparse.Namespace) -> str:
     return table(["pattern", "way", "KL", "over joint", "seconds"], rows)
 
 
+def by_allocation(bench: Bench, args: argparse.Namespace) -> str:
+    """The third table."""
+    rows = []
+    for pattern in args.shares:
+        for importance, update in (("wanda", False), ("sparsegpt", True)):
+            made = partial(bench.dense, pattern=pattern, importance=importance, update=update)
+            found = {
+                name: bench.measure(f"{pattern}, {importance}, {name}", partial(made, allocation=name))
+                for name in ALLOCATIONS
+            }
+            for name, one in found.items():
+                rows.append([pattern, importance, "yes" if update else "no", name, str(one), one.over(found[UNIFORM])])
+    return table(["pattern", "importance", "update", "allocation", "KL", "over uniform"], rows)
+
+
+TABLES = {"importance": by_importance, "way": by_way, "allocation": by_allocation}
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--shares", nargs="+", default=["50%", "60%"], help="of the third table")
     parser.add_argument("--patterns", nargs="+", default=["50%", "2:4"])
     parser.add_argument("--importances", nargs="+", default=list(IMPORTANCES))
     parser.add_argument("--scheme", default=SCHEME)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import shutil
+from fractions import Fraction
 
 import pytest
 import torch
@@ -18,10 +19,12 @@ import models
 from covering import matrix, some
 from killing import Ticks, counted, killed
 from whet.anatomy import anatomy
+from whet.apply.outliers import with_shares
 from whet.checkpoint import Checkpoint, load_model
 from whet.engines.torch import outputs
 from whet.errors import UsageError
 from whet.pruning import IMPORTANCES
+from whet.pruning.outliers import Counted, shares_by_outliers
 from whet.quantize import METHODS
 from whet.recipe.compress import compress
 from whet.recipe.masks import masks
@@ -283,10 +286,63 @@ def test_more_is_taken_from_what_has_masks_already(tmp_path, sparse):
     assert {line["pattern"] for line in manifest["masks"].values()} == {"70%"}
 
 
+@pytest.mark.parametrize("update", [True, False])
+def test_blocks_with_more_outliers_lose_less_and_all_together_the_share(tmp_path, update):
+    """The first block has outliers; the counts are those of a forward of stock transformers."""
+    original = models.make(tmp_path / "m", "llama", blocks=3)
+    model = transformers.AutoModelForCausalLM.from_pretrained(original)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[:, :4] *= 30
+        model.model.layers[1].mlp.up_proj.weight[:, :1] *= 30
+    model.save_pretrained(original)
+    result = masks(original, tmp_path / "out", remove="60%", allocation="owl", update=update, **TEXT)
+    shares = {}
+    for address, w in linears(tmp_path / "out").items():
+        assert result["linears"][address]["mask"]["share"] == int((w == 0).sum()) / w.numel()
+        assert result["linears"][address]["mask"]["pattern"] != "60%"
+        zeros, count = shares.get(address.split(".")[2], (0, 0))
+        shares[address.split(".")[2]] = (zeros + int((w == 0).sum()), count + w.numel())
+    taken = [zeros / count for zeros, count in shares.values()]
+    assert taken[0] < taken[1] < taken[2] and taken[2] - taken[0] == pytest.approx(0.16, abs=2e-3)
+    assert sum(taken) / 3 == pytest.approx(0.6, abs=1e-3) and result["check"]["masks"] == "exact zeros"
+    assert whet_of(tmp_path / "out")["lineage"][0]["sparsity"]["allocation"] == "owl"
+
+
+def test_outliers_are_those_of_the_definition(originals, tmp_path):
+    job = step.decide_masks(originals("llama"), Masks(remove="50%", allocation="owl", **TEXT), device="cpu")
+    found = with_shares(job, tmp_path, lambda event: None).sparsity.shares
+    model = load_model(originals("llama"), dtype=torch.float32)
+    seen = {}
+
+    def hear(name):
+        return lambda module, args: seen.setdefault(name, []).append(args[0].reshape(-1, args[0].shape[-1]))
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and ".layers." in name:
+            module.register_forward_pre_hook(hear(name))
+    with torch.no_grad():
+        for window in job.solve:
+            model(window[None])
+    counted = []
+    for block in range(len(model.model.layers)):
+        scores = [
+            (model.get_submodule(name).weight.abs() * torch.cat(x).square().sum(0).sqrt()).flatten()
+            for name, x in seen.items()
+            if name.startswith(f"model.layers.{block}.")
+        ]
+        every = torch.cat(scores)
+        counted.append(Counted(len(every), int((every > 5 * every.mean()).sum())))
+    wanted = shares_by_outliers(counted, Fraction(1, 2))
+    assert [float(found[f"model.layers.{i}.mlp.up_proj"]) for i in range(len(wanted))] == pytest.approx(
+        list(map(float, wanted)), abs=5e-3
+    )
+
+
 # -- stopped and gone on with -----------------------------------------------------------------------------------------
 
 RESUMED = {
     "masks": lambda model, out: masks(model, out, remove="60%", **TEXT),
+    "owl": lambda model, out: masks(model, out, remove="60%", allocation="owl", **TEXT),
     "joint": lambda model, out: compress(model, out, scheme="int3-g32", sparsity="2:4", **TEXT),
     "joint without text": lambda model, out: compress(
         model, out, scheme="int4s-g32", sparsity="50%", importance="wanda", solver="nearest", **TEXT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import random
 
@@ -201,6 +202,25 @@ def test_shapes_are_tried_and_the_best_is_taken(tmp_path, originals):
     )
 
 
+@pytest.mark.parametrize("units", ["channels", None])
+def test_without_repair_the_importance_that_loses_least_is_taken(tmp_path, originals, units):
+    options = {"remove": 0.33, "units": units, "repair": False, **TEXT}
+    made = prune(originals("mistral"), tmp_path / "out", **options)
+    tried, used = made["trials"], made["importance"]["channels"]
+    best = min(tried, key=lambda one: one["kl"])
+    assert best["importance"] == used and {key: best[key] for key in made["amounts"]} == made["amounts"]
+    rivals = [one["importance"] for one in tried if {key: one[key] for key in made["amounts"]} == made["amounts"]]
+    assert sorted(rivals) == ["activation", "obs", "wanda"]
+    assert any(f"chosen by {used}" in str(note) for note in made["notes"])
+    manifest = json.loads((tmp_path / "out" / "whet.json").read_text())
+    assert manifest["lineage"][-1]["removal"]["importance"] == made["importance"]
+    if units:  # the same bytes as where it was named
+        prune(originals("mistral"), tmp_path / "named", importance=used, **options)
+        assert all(
+            hashes(tmp_path / "named")[name] == sha for name, sha in hashes(tmp_path / "out").items() if "model" in name
+        )
+
+
 def test_without_text_the_largest_weights_stay_as_they_are(tmp_path, originals):
     options = {"units": "channels", "importance": "magnitude", "repair": False, "remove": 0.2}
     made = prune(originals("llama"), tmp_path / "out", **options)
@@ -209,6 +229,61 @@ def test_without_text_the_largest_weights_stay_as_they_are(tmp_path, originals):
     w = before.read(name)
     kept = sorted(w.square().sum(0).argsort(descending=True)[: made["amounts"]["channels"]].tolist())
     assert torch.equal(after.read(name), w[:, kept]) and made["text"] is None
+
+
+def merging(folder, family="mixtral", **more):
+    """A model whose last expert is a copy of the first, with its neurons in another order and the router's row too; the
+    others give much more."""
+    original = models.make(folder, family, blocks=2, **more)
+    model = AutoModelForCausalLM.from_pretrained(original)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            experts, neurons = layer.mlp.experts, layer.mlp.experts.down_proj.shape[2]
+            moved = torch.randperm(neurons, generator=torch.Generator().manual_seed(3))
+            experts.down_proj[1:-1] *= 30
+            experts.gate_up_proj[-1] = experts.gate_up_proj[0][torch.cat([moved, moved + neurons])]
+            experts.down_proj[-1] = experts.down_proj[0][:, moved]
+            layer.mlp.gate.weight[-1] = layer.mlp.gate.weight[0]
+    model.save_pretrained(original)
+    return original, model
+
+
+@pytest.mark.parametrize(("family", "more"), [("mixtral", {}), ("qwen3_moe", {"norm_topk_prob": True})])
+def test_merging_copies_of_experts_changes_nothing(tmp_path, family, more):
+    """Where a token goes to one expert and its gate is 1; else the router counts both copies."""
+    original, model = merging(tmp_path / "m", family, num_experts_per_tok=1, **more)
+    count = model.model.layers[0].mlp.experts.down_proj.shape[0]
+    made = prune(original, tmp_path / "out", units="experts", remove=0.8 / count, merge=True, repair=False, **TEXT)
+    assert made["amounts"]["experts"] == count - 1
+    for mine in made["merged"].values():
+        assert mine in ({"0": [count - 1]}, {str(count - 1): [0]})
+    pruned_model = stock(tmp_path / "out")
+    with torch.no_grad():
+        before, after = outputs(model.eval(), TOKENS), outputs(pruned_model, TOKENS)
+    assert torch.allclose(before, after, atol=1e-4) and made["kl"] < 1e-6
+    for index, layer in enumerate(model.model.layers):
+        for new, old in enumerate(made["kept"]["experts"][str(index)]):
+            theirs = pruned_model.model.layers[index].mlp.experts
+            assert torch.allclose(theirs.down_proj[new], layer.mlp.experts.down_proj[old], atol=1e-6)
+            assert torch.allclose(theirs.gate_up_proj[new], layer.mlp.experts.gate_up_proj[old], atol=1e-6)
+    assert "merged into those that stay" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_experts_that_are_merged_count_by_their_worth(tmp_path, originals):
+    options = {"units": "experts", "remove": 0.2, "repair": False, **TEXT}
+    plain = prune(originals("mixtral"), tmp_path / "plain", **options)
+    made = prune(originals("mixtral"), tmp_path / "out", merge=True, **options)
+    assert made["kept"] == plain["kept"] and "merged" not in plain
+    before = AutoModelForCausalLM.from_pretrained(originals("mixtral"))
+    models_of = [stock(tmp_path / name) for name in ("plain", "out")]
+    for index, kept in made["kept"]["experts"].items():
+        layers = [one.model.layers[int(index)].mlp for one in models_of]
+        assert torch.equal(layers[0].gate.weight, layers[1].gate.weight)
+        gone = sorted(set(range(before.config.num_local_experts)) - set(kept))
+        assert sorted(itertools.chain(*made["merged"][index].values())) == gone
+        for new, old in enumerate(kept):
+            theirs, mine = (one.experts.down_proj[new] for one in layers)
+            assert torch.equal(theirs, mine) != (str(old) in made["merged"][index])
 
 
 # -- what comes after it --------------------------------------------------------------------------------------------
@@ -283,7 +358,10 @@ def test_in_a_recipe_a_gate_halves_it(tmp_path, originals):
 
 
 def work(original, out, units):
-    prune(original, out, remove=0.55, units=units, **TEXT)
+    if units == "experts":
+        prune(original, out, remove=0.4, units=units, merge=True, **TEXT)
+    else:
+        prune(original, out, remove=0.55, units=units, repair=units != "channels,heads", **TEXT)
 
 
 @pytest.fixture(scope="module")
@@ -291,23 +369,23 @@ def undisturbed(originals, tmp_path_factory):
     @functools.cache
     def made(units):
         out = tmp_path_factory.mktemp("undisturbed") / "out"
-        moments = counted(lambda: work(originals("phi3"), out, units))
+        moments = counted(lambda: work(originals("mixtral" if units == "experts" else "phi3"), out, units))
         return hashes(out), moments
 
     return made
 
 
 @pytest.mark.parametrize("part", some(range(8), 2))
-@pytest.mark.parametrize("units", ["layers,channels,heads", "channels,hidden"])
+@pytest.mark.parametrize("units", ["layers,channels,heads", "channels,hidden", "channels,heads", "experts"])
 def test_killed_and_resumed_the_bytes_are_the_same(tmp_path, originals, undisturbed, units, part):
     expected, count = undisturbed(units)
     at = int(count * (part + random.Random(part).random()) / 8) + 1
     out = tmp_path / "out"
-    killed(lambda: work(originals("phi3"), out, units), lambda: Ticks(at))
+    killed(lambda: work(originals("mixtral" if units == "experts" else "phi3"), out, units), lambda: Ticks(at))
     if (out / ".whet" / "request.json").exists():
         resume(out)
     elif not (out / "whet.json").exists():
-        work(originals("phi3"), out, units)
+        work(originals("mixtral" if units == "experts" else "phi3"), out, units)
     assert hashes(out) == expected
 
 
@@ -322,6 +400,8 @@ REFUSED = [
     ({"units": ","}, ["units is empty"]),
     ({"importance": "wandaa"}, ["wandaa", "Did you mean wanda?"]),
     ({"units": "layers", "importance": "wanda"}, ["wanda", "channels, heads", "divergence"]),
+    ({"merge": True}, ["merge is about experts", "layers, channels, heads"]),
+    ({"merge": True, "shapes": "free"}, ["merge goes with remove"]),
     ({"units": "hidden", "remove": "10%"}, ["The nearest share that can go"]),
     ({"units": "experts"}, ["no experts", "What can: layers, channels, heads, hidden"]),
     ({"units": "heads", "remove": "60%"}, ["60.0%", "The nearest share that can go"]),

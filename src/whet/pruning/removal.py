@@ -28,6 +28,7 @@ OFFERED = ("layers", "channels", "heads", "experts")  # where nothing is said; t
 SUB_BLOCKS = ("attention", "ffn")  # which blocks lose one by one
 UNIFORM, FREE = SHAPES = ("uniform", "free")  # whether all blocks keep as much, or each what it is worth
 BLIND = "magnitude"  # which needs no text
+RIVALS = (OBS, "activation", "wanda")  # tried where nothing makes up for what goes, which obs counts on
 PREDICTS_NOTHING = "influence"  # of blocks of a model that does not say what comes next
 
 
@@ -36,7 +37,8 @@ class Removal:
     """share: of the blocks' parameters that goes. units: what may go. importance: by unit, by what it is chosen.
     repair: whether weights that stay make up for what goes. sizes: shares that are to stay of models that are cut
     later; where there are any, nothing goes now. free: whether blocks may differ in shape. offered: else the shapes
-    without that share, of which there are models."""
+    without that share, of which there are models. rivals: importances of channels and heads that are tried, where none
+    was named and nothing makes up for what goes. merge: whether experts that go are merged into those that stay."""
 
     share: Fraction
     units: tuple[str, ...]
@@ -45,6 +47,12 @@ class Removal:
     sizes: tuple[Fraction, ...] = ()
     free: bool = False
     offered: tuple[Amounts, ...] = ()
+    rivals: tuple[str, ...] = ()
+    merge: bool = False
+
+    def used(self, rival: str) -> dict[str, str]:
+        """`importance`, with `rival` for what rivals score; without one as it is."""
+        return {unit: rival if rival in BY_UNIT[unit] else name for unit, name in self.importance.items()}
 
     @property
     def blind(self) -> bool:
@@ -65,6 +73,8 @@ class Removal:
             "repair": self.repair,
             **({"sizes": [float(size) for size in self.sizes]} if self.sizes else {}),
             **({"shapes": FREE} if self.free else {}),
+            **({"rivals": list(self.rivals)} if self.rivals else {}),
+            **({"merge": True} if self.merge else {}),
         }
 
 
@@ -123,6 +133,13 @@ def parse_importance(text: str | None, units: Sequence[str]) -> dict[str, str]:
             )
         found |= dict.fromkeys(scored, name)
     return found
+
+
+def rivals_of(text: str | None, importance: Mapping[str, str], repair: bool) -> tuple[str, ...]:
+    """Importances to try, of `importance` by unit, where `text` names none for channels and heads; with `repair`
+    none."""
+    named = OBS in parse_names(text or "")
+    return RIVALS if OBS in importance.values() and not (named or repair) else ()
 
 
 def parse_names(text: str) -> list[str]:

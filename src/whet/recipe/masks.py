@@ -24,7 +24,8 @@ def masks(
     How much is said by remove, a share of every linear's weights, or pattern, n:m. importance: `sparsegpt` (what taking
     a weight costs once others have made up for it), `wanda` (while others stay) or `magnitude`, which needs no text.
     within: whether a share is of every `row` or of the `matrix`. update: weights that stay make up for those that are
-    taken, which are then chosen in stages. text, eval_text, samples, window: as for `compress`. dry_run: check and
+    taken, which are then chosen in stages. allocation: `uniform`, or `owl`, which takes less of blocks with more
+    outliers. text, eval_text, samples, window: as for `compress`. dry_run: check and
     estimate, write nothing.
 
     Returns a JSON-able dict: `out`, the choices, `sizes`, `kl` on verifying text (nats per token), `linears` with the

@@ -27,14 +27,16 @@ def prune(
     differs least from the original on the verifying text is taken. importance: by what units are chosen: `obs`
     (channels and heads: what taking one costs once others have made up for it), `wanda`, `leverage`, `activation`,
     `magnitude` (which needs no text), `divergence` (blocks: the KL without each), `perplexity`, `influence`, `reap`
-    (experts), `frequency`. repair: weights that stay are fitted to what the original computes. text, eval_text,
-    samples, window: as for `compress`. dry_run: check and estimate, write nothing.
+    (experts), `frequency`. merge: experts that go are merged into those that stay. repair: weights that stay are fitted
+    to what the original computes. text, eval_text, samples, window: as for `compress`. dry_run: check and estimate,
+    write nothing.
 
     Returns a JSON-able dict: `out`, the choices, `removed` (the share that went), `amounts` (how many of each unit
-    stay), `kept` (which), `trials`, `sizes`, `kl` on verifying text (nats per token), `check`, `seconds`, `notes`;
-    where tokens go, what `whet.steps.vocabulary.cut_vocabulary` returns. Raises UsageError for what cannot be taken and
-    MachineError for lack of disk or memory, before the long part. A run that was stopped goes on with `resume(out)`, or
-    by the same call again.
+    stay), `kept` (which), `trials`, `importance` (by unit, by what it was chosen), `merged` (experts, by block and the
+    one they went into), `sizes`, `kl` on verifying text (nats per token), `check`, `seconds`, `notes`; where tokens go,
+    what `whet.steps.vocabulary.cut_vocabulary` returns. Raises UsageError for what cannot be taken and MachineError for
+    lack of disk or memory, before the long part. A run that was stopped goes on with `resume(out)`, or by the same call
+    again.
     """
     asked = PruneVerb.of("prune", **options)
     return step.prune(model, out, asked, seed=asked.seed, device=asked.device, dry_run=dry_run, on_event=on_event)

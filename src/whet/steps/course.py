@@ -74,7 +74,7 @@ def _asking(job: Job, items: Sequence[Item]) -> float:
 
 def _before(times: Mapping[str, float]) -> list[Part]:
     """Text that the model writes, and what is folded in."""
-    names = [name for name in ("write", "propose", "follow", "learn", "transform") if name in times]
+    names = [name for name in ("write", "propose", "follow", "learn", "transform", "score") if name in times]
     judging = [Part("judge", times["judge"] / 2)] * 2 if "judge" in times else []
     return [*(Part(name, times[name]) for name in names), *judging]
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from whet import __version__
 from whet.apply.job import Job, compute_type, model_name
+from whet.apply.outliers import with_shares
 from whet.apply.overflow import refuse_overflow
 from whet.apply.passes import solve_through, without_text
 from whet.apply.run import Run
@@ -172,7 +173,7 @@ def _made(run: Run, job: Job, began: Mapping[str, Any], on_event: OnEvent) -> di
     started = time.monotonic()
     for note in job.notes:
         on_event(note_event(note))
-    job = with_transform(job, run.folder, on_event)
+    job = with_shares(with_transform(job, run.folder, on_event), run.folder, on_event)
     shards = Shards(job, run.out, run.folder, on_event)
     refuse_overflow(job)
     verified = solve_through(job, shards) if job.solve else without_text(job, shards)

@@ -18,6 +18,7 @@ from whet.apply.tune import TUNING_STEPS
 from whet.budget import tables, tensor_bytes
 from whet.checkpoint.memory import available_memory
 from whet.errors import MachineError, UsageError
+from whet.pruning.outliers import OWL
 from whet.quantize import LEARNING_STEPS, ROUGH, SLICE, STEPS, WORDS, Effort
 from whet.steps.decide import ENOUGH
 from whet.steps.proof import PROVED
@@ -168,6 +169,8 @@ def _by_stage(job: Job, effort: Effort, rates: Rates, tokens: int) -> dict[str, 
     if writing := tokens - sum(map(len, job.solve)):
         found["write"] = _WRITING * (weights + table) * writing / multiply
     found |= _searching(job, effort, rates, tokens)
+    if job.sparsity is not None and job.sparsity.allocation == OWL:
+        found["score"] = tokens * (rates.heard + rates.passed)
     flops = 0.0
     if effort.correct:
         flops += 2.0 * weights * tokens + sum(2.0 * (tokens + 2 * x.shape[0]) * x.shape[1] ** 2 for x in chosen)

@@ -21,6 +21,7 @@ from whet.grids import FloatGrid, Grid
 from whet.messages import Message
 from whet.paths import check_out
 from whet.pruning import WITHIN, Sparsity, find_importance, parse_groups, parse_share
+from whet.pruning.outliers import OWL, UNIFORM, check_allocation
 from whet.steps.course import course
 from whet.steps.driver import announce, carry_out, dense_job, examined, job_of, planned, step_recipe
 from whet.steps.estimate import estimate
@@ -38,7 +39,7 @@ def masks(
     model: str | Path, out: str | Path, asked: Masks, *, seed: int, device: str, dry_run: bool, on_event: OnEvent
 ) -> dict[str, Any]:
     """Write a copy of `model` with zeros into the folder `out`; returns what `whet.masks` does."""
-    asked.check()
+    check(asked)
     check_out(out, model)
     run = Run(out)
     on_event = run.telling(on_event)
@@ -67,8 +68,9 @@ def run(request: Request) -> dict[str, Any]:
 
 
 def check(options: Masks) -> None:
-    """Raises UsageError for options that exclude each other."""
+    """Raises UsageError for an allocation that is not known, and for options that exclude each other."""
     options.check()
+    check_allocation(options.allocation)
 
 
 def halved(options: Masks, original: Path) -> Masks | None:
@@ -116,7 +118,7 @@ def decide_masks(
             opened.parts,
             seed,
             needed=asked.update or rule.inputs,
-            instead=f"--importance {BLIND} --no-update",
+            instead=f"--importance {BLIND} --allocation {UNIFORM} --no-update",
         )
     notes += about_original(opened, asked.window, material)
     if given is None:
@@ -141,7 +143,15 @@ def _rule(asked: Masks, opened: Original) -> Sparsity:
     """What is to be taken. Raises UsageError for what cannot be, and where nobody knows what linears read."""
     within = asked.within or find_importance(asked.importance).within
     pattern = parse_groups(str(asked.pattern)) if asked.remove is None else parse_share(asked.remove, within)
-    rule = Sparsity(pattern, asked.importance, masks_before(opened))
+    rule = Sparsity(pattern, asked.importance, masks_before(opened), asked.allocation)
+    if asked.allocation == OWL and not opened.parts.family.known:
+        raise UsageError(
+            "whet has no table of the family {model_type}, so it does not know what its linears read, by which "
+            "allocation {allocation} counts outliers. Give --allocation {uniform}.",
+            model_type=opened.parts.model_type,
+            allocation=OWL,
+            uniform=UNIFORM,
+        )
     check_importance(rule, opened)
     if asked.update and not opened.parts.family.known:
         raise UsageError(

@@ -36,6 +36,7 @@ SOLVERS = "fast, good, best, nearest, gptq, gptaq, block, tuned"
 # Those that are asked for most; a scheme has many more names.
 SCHEMES = "W4A16, W8A16, W3A16, W2A16, int4-g32, int4-g64, int3-g32, FP8, NVFP4, MXFP4, nf4, Q8_0, Q6_K, Q5_K_M, Q4_K_M"
 DEVICES = "auto, cpu, cuda"
+ALLOCATIONS = "uniform, owl"
 IMPORTANCE = "sparsegpt"  # where none is asked for
 SIZES = "90%, 80%, 70%, 60%, 50%"  # of the smaller models in an elastic folder
 UNITS = "layers, channels, heads, attention, ffn, experts, hidden"
@@ -200,6 +201,10 @@ class Masks(Opening, Text):
     within: Annotated[str | None, Shown(default="as the importance's paper does", among="row, matrix")] = Field(
         default=None, description="What a share is taken of: every row, or the matrix"
     )
+    allocation: Annotated[str, Shown(among=ALLOCATIONS)] = Field(
+        default="uniform",
+        description="With remove: whether every block loses the share, or by owl those with more outliers less",
+    )
     update: bool = Field(default=True, description="Move the weights that stay to make up for those that are taken")
     eval_text: EvalText = None
 
@@ -213,6 +218,11 @@ class Masks(Opening, Text):
         if self.within is not None and self.pattern is not None:
             raise UsageError(
                 "within goes with remove: {pattern} is taken of neighbours. Leave within out.", pattern=self.pattern
+            )
+        if self.allocation != "uniform" and self.pattern is not None:
+            raise UsageError(
+                "allocation goes with remove: {pattern} is the same in every block. Leave allocation out.",
+                pattern=self.pattern,
             )
 
 
@@ -231,6 +241,9 @@ class Prune(Opening, Text):
     )
     repair: bool = Field(
         default=True, description="Fit the weights that stay to make up for what goes; with elastic, only measure that"
+    )
+    merge: bool = Field(
+        default=False, description="Merge experts that go into those that stay that are most like them (REAM)"
     )
     shapes: Annotated[str | None, Shown(default="uniform", among=SHAPES)] = Field(
         default=None,
@@ -270,6 +283,8 @@ class Prune(Opening, Text):
             )
         if self.sizes is not None and not self.elastic:
             raise UsageError("sizes goes with elastic, which finds the smaller models in a folder. Leave it out.")
+        if self.merge and (self.remove is None or self.shapes == "free"):
+            raise UsageError("merge goes with remove, where experts go from every block alike. Leave it out.")
         if self.skills is not None and self.protect is None:
             raise UsageError("skills are the questions of what protect names. Give it too, or leave them out.")
         given = [name for name in ("units", "importance", "text", "protect") if getattr(self, name) is not None]

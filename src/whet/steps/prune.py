@@ -33,6 +33,7 @@ from whet.pruning.removal import (
     TAYLOR,
     parse_names,
     parse_shapes,
+    rivals_of,
 )
 from whet.steps.course import estimated_course
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
@@ -230,6 +231,13 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
         )
     if asked.units is None and "experts" in possible:
         units = ("experts",)  # where the weights are; blocks and heads are what all of them need
+    if asked.merge and "experts" not in units:
+        raise UsageError(
+            "merge is about experts, and of {folder} {units} may go. Leave merge out, or give --units experts of a "
+            "model that has them.",
+            folder=opened.checkpoint.path,
+            units=", ".join(units),
+        )
     importance = parse_importance(asked.importance, units)
     if parts.task != "causal" and importance.get("layers", PREDICTS_NOTHING) != PREDICTS_NOTHING:
         if importance["layers"] in (asked.importance or ""):
@@ -255,7 +263,8 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
                 few=_FEW,
             )
         )
-    return Removal(share, units, importance, asked.repair)
+    rivals = rivals_of(asked.importance, importance, asked.repair)
+    return Removal(share, units, importance, asked.repair, rivals=rivals, merge=asked.merge)
 
 
 def _free_removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:

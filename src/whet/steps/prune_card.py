@@ -39,8 +39,10 @@ def prune_card(
     else:
         amounts = {unit: number for unit, number in shape["amounts"].items() if number < whole[unit]}
         what = ", ".join(f"{number} of {whole[unit]} {UNITS[unit]}" for unit, number in amounts.items())
-        used = {unit: job.removal.importance.get(unit, "") for unit in amounts}
+        importance = {**job.removal.importance, **shape.get("importance", {})}
+        used = {unit: importance.get(unit, "") for unit in amounts}
     chosen = ", ".join(dict.fromkeys(f"`{name}`" for name in used.values()))
+    merged = " Experts that went were merged into those that stay." if shape.get("merged") else ""
     moved = "Weights that stay were fitted anew to make up for it." if shape["repair"] else "Weights were not moved."
     lines = [
         "---",
@@ -49,7 +51,7 @@ def prune_card(
         f"# {base}, pruned by whet",
         "",
         f"{shape['removed']:.1%} of the parameters of the blocks of `{job.name}` are gone: there are {what}, chosen by "
-        f"{chosen}. {moved}",
+        f"{chosen}. {moved}{merged}",
     ]
     if "kl" in found:
         before = "the original" if job.original.whet is None else f"`{job.name}`, the step before it,"

@@ -9,6 +9,7 @@ from typing import Any
 
 from whet.anatomy import Cut, Kept, block_cuts, resized, unit_counts
 from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.merging import SAMPLED
 from whet.budget import tensor_bytes
 from whet.checkpoint import differing_shape, model_config
 from whet.errors import UsageError
@@ -74,8 +75,10 @@ def needs_of(job: Job) -> dict[str, Any]:
     stages = {}
     if deepest and job.removal.importance.get("layers") != "influence":
         stages["depth"] = walk * min(tokens, DEPTH_TOKENS) * deepest * weights.whole.layers / 2
-    if len(offered) > 1:
-        stages["shape"] = 4 * walk * min(tokens, TRIAL_TOKENS) * min(len(offered), TRIALS)
+    rivals = job.removal.rivals
+    if len(offered) > 1 or rivals:
+        trials = min(len(offered), TRIALS) + len(rivals[1:]) * min(len(offered), 2)
+        stages["shape"] = 4 * walk * min(tokens, TRIAL_TOKENS) * trials
     if TAYLOR in job.removal.importance.values():
         stages["score"] = 3 * walk * min(tokens, GRADIENT_TOKENS)
     if "hidden" in job.removal.units:
@@ -99,6 +102,8 @@ def memory_of(job: Job) -> int:
     tokens = min(job.tokens + sum(map(len, job.verify)), DEPTH_TOKENS)
     streams = 4 * width * tokens * (weights.whole.layers + 2)
     activations = 4 * BATCH_TOKENS * 4 * max(x.shape[0] for x in parts.linears())
+    if job.removal.merge:
+        activations += 12 * SAMPLED * weights.whole.experts * (width + widest)
     memory = _BASE_MEMORY + 10 * max(weights.block) + 24 * widest**2 + 8 * widest * width + activations
     return memory + max(_hidden(job), streams if "layers" in job.removal.units else 0)
 

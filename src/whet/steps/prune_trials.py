@@ -17,6 +17,7 @@ from whet.apply.cut import Cutter, Cutting
 from whet.apply.depth import blocks_to_take
 from whet.apply.experts import Routing
 from whet.apply.job import BATCH_TOKENS, Job
+from whet.apply.merging import Merging, merged, told
 from whet.apply.narrow import Narrow, fitted_head
 from whet.apply.sort import Sorter
 from whet.apply.taylor import Taylor
@@ -72,8 +73,9 @@ class Trials:
         deepest = max(weights.whole.layers - one.layers for one in offered)
         gone = self._order(deepest) if deepest else []
         judged = self.job.anatomy.task == "causal" and bool(self.judge) and "experts" not in self.removal.units
-        tried = self._climb(offered, gone, experts) if judged and len(offered) > 1 else {}
-        best = min(tried, key=lambda one: tried[one]) if tried else offered[0]
+        climbs = judged and (len(offered) > 1 or bool(self.removal.rivals))
+        tried = self._climb(offered, gone, experts) if climbs else {}
+        best, rival = min(tried, key=lambda one: tried[one]) if tried else (offered[0], "")
         left = self.left(gone, best)
         found = {
             "amounts": best.record(),
@@ -81,11 +83,16 @@ class Trials:
             "order": gone,
             "experts": {str(index): list(routed[best.experts]) for index, routed in experts.items()},
             "removed": self.removed(left, best, weights.total),
-            "trials": [{**one.record(), "kl": kl} for one, kl in tried.items()],
+            "trials": [
+                {**one.record(), **({"importance": name} if name else {}), "kl": kl}
+                for (one, name), kl in tried.items()
+            ],
             "repair": self.removal.repair,
+            **({"importance": self.removal.used(rival)} if rival else {}),
+            **({"merged": told(self.folder)} if self.removal.merge else {}),
         }
         if judged and self.removal.repair:
-            fitted = tried[best] if best in tried else self._trial(best, gone, experts)
+            fitted = tried[best, rival] if tried else self._trial(best, gone, experts)
             plain = self._trial(best, gone, experts, repair=False)
             found |= {"repair": fitted <= plain, "kl": {"repair": fitted, "no repair": plain}}
         return found
@@ -123,35 +130,51 @@ class Trials:
         numbers = {one.experts for one in offered}
         if "experts" not in self.removal.units:
             return {}
-        routing = Routing()
+        importance = self.removal.importance["experts"]
+        routing = Merging(offered[0].experts, importance) if self.removal.merge else Routing()
         table = self.table
         walk = Walk(self.checkpoint, self.parts, self.solve, [], table, table, self.job.device, self.folder)
         walk.go(routing)
-        importance = self.removal.importance["experts"]
+        if isinstance(routing, Merging):
+            routing.write(self.folder)
         return {
             index: {number: routed.best(importance, number) for number in numbers}
             for index, routed in routing.blocks.items()
         }
 
-    def _climb(self, offered: Sequence[Amounts], gone: Sequence[int], experts: Any) -> dict[Amounts, float]:
-        """Try shapes: the one with the most blocks and heads, then those next to the best so far, while that helps."""
-        stage = Stage(self.tell, "shape", min(TRIALS, len(offered)))
+    def _climb(self, offered: Sequence[Amounts], gone: Sequence[int], experts: Any) -> dict[tuple[Amounts, str], float]:
+        """Try shapes: the one with the most blocks and heads, then those next to the best so far, while that helps.
+        Where importances are rivals, all are tried at the first shape and at the best, and between them the one that
+        lost least at the first. Returns KL by shape and rival, which is "" where there is none."""
+        rivals = self.removal.rivals or ("",)
+        stage = Stage(self.tell, "shape", min(TRIALS, len(offered)) + len(rivals[1:]) * min(len(offered), 2))
+        found: dict[tuple[Amounts, str], float] = {}
 
-        def loss(one: Amounts) -> float:
-            kl = self._trial(one, gone, experts)
-            stage.step()
-            return kl
+        def best() -> tuple[Amounts, str]:
+            return min(found, key=lambda tried: found[tried])
 
-        found = climb(offered, loss)
+        def loss(one: Amounts, names: Sequence[str] = ()) -> float:
+            for name in names or ([best()[1]] if found else rivals):
+                if (one, name) not in found:
+                    found[one, name] = self._trial(one, gone, experts, rival=name)
+                    stage.step()
+            return min(kl for (tried, _), kl in found.items() if tried == one)
+
+        climb(offered, loss)
+        loss(best()[0], rivals)
         stage.reach(stage.of)
         return found
 
-    def _trial(self, one: Amounts, gone: Sequence[int], experts: Any, repair: bool | None = None) -> float:
-        """KL to the original of a model of that shape, on some of the verifying text."""
+    def _trial(
+        self, one: Amounts, gone: Sequence[int], experts: Any, repair: bool | None = None, rival: str = ""
+    ) -> float:
+        """KL to the original of a model of that shape, on some of the verifying text. rival: the importance that is
+        tried, where several are."""
         solve, judge = first_of_all(self.solve, TRIAL_TOKENS), first_of_all(self.judge, TRIAL_TOKENS // 4)
         mine = {index: tuple(routed[one.experts]) for index, routed in experts.items()}
         repair = self.removal.repair if repair is None else repair
-        cutting = self.cutting(self.left(gone, one), self.alike(one), repair, mine, hidden=one.hidden)
+        used = self.removal.used(rival)
+        cutting = self.cutting(self.left(gone, one), self.alike(one), repair, mine, hidden=one.hidden, importance=used)
         return self.loss_of(Cutter(cutting, len(solve)), solve, judge)["kl"]
 
     def loss_of(self, cutter: Cutter, solve: Sequence[Tensor], judge: Sequence[Tensor]) -> dict[str, float]:
@@ -178,6 +201,12 @@ class Trials:
         """The blocks that stay."""
         whole = len(self.parts.blocks)
         return tuple(sorted(set(range(whole)) - set(gone[: whole - amounts.layers])))
+
+    def merged(self, index: int) -> Mapping[str, Tensor]:
+        """By address the weights of experts of a block that took others in."""
+        if not self.removal.merge:
+            return {}
+        return merged(self.folder, self.checkpoint, self.parts.blocks[index], index)
 
     def proving(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Batches that the pass which writes the folder calibrates on, and those that it is measured on."""
@@ -206,7 +235,8 @@ class Trials:
         experts = {int(index): tuple(mine) for index, mine in shape["experts"].items()}
         orders = {unit: {int(i): mine for i, mine in found.items()} for unit, found in shape.get("orders", {}).items()}
         repair = shape.get("repair", False)
-        return self.cutting(shape["layers"], self.alike(amounts), repair, experts, orders, amounts.hidden)
+        used = shape.get("importance")
+        return self.cutting(shape["layers"], self.alike(amounts), repair, experts, orders, amounts.hidden, used)
 
     def alike(self, amounts: Amounts) -> dict[str, dict[int, int]]:
         """By unit and block how many stay, where every block keeps as many, and fewer than it had."""
@@ -225,10 +255,12 @@ class Trials:
         experts: Mapping[int, tuple[int, ...]] | None = None,
         orders: Orders | None = None,
         hidden: int = 0,
+        importance: Mapping[str, str] | None = None,
     ) -> Cutting:
         """What goes where `layers` and `amounts` stay. experts: by block those that do. orders: by unit and block,
-        where it was found before which come first. hidden: directions of the stream that stay; 0: it is not turned."""
-        importance, dtype = self.removal.importance, self.job.dtype
+        where it was found before which come first. hidden: directions of the stream that stay; 0: it is not turned.
+        importance: by unit, where it is not the removal's."""
+        importance, dtype = importance or self.removal.importance, self.job.dtype
         orders = orders or self._by_gradients(amounts)
         width = self.parts.embedding.shape[1]
         narrow = Narrow(hidden, width, dtype) if 0 < hidden < width else None

@@ -105,12 +105,13 @@ class _Work:
             hidden=_directions(cutting),
         )
         cuts = block_cuts(self.parts, self.built, self.checkpoint.shapes, kept, index)
-        changed = [x for x in self.parts.blocks[index] if x.address in done.weights]
+        weights = {**done.weights, **self.trials.merged(index)}
+        changed = [x for x in self.parts.blocks[index] if x.address in weights]
         tensors = {}
         for name, cut in cuts.items():
             tensor = self.checkpoint.read(cut.stored)
             for linear in (x for x in changed if x.parameter == cut.stored):
-                linear.view(tensor).copy_(done.weights[linear.address])
+                linear.view(tensor).copy_(weights[linear.address])
                 _finite(linear.address, tensor)
             tensors[name] = cut.of(tensor).to(self.checkpoint.tensors[cut.stored].dtype)
         file = self._file(cutting.layers.index(index), len(cutting.layers) + 1)
@@ -186,9 +187,11 @@ class _Work:
         write_bytes(out / RECIPE, recipe_text(began["recipe"], "whet run recipe.yaml").encode())
         told = {**shape, "unlike": bool(per_layer(config)), "block_configs": BLOCK_CONFIGS in config}
         write_bytes(out / "README.md", self.card(job, told, found, notes, whole_of(job).record()).encode())
+        record = job.record()
+        record["removal"]["importance"] |= shape.get("importance", {})
         manifest = next_manifest(
             job.original,
-            {**job.record(), "removed": shape["removed"], "amounts": shape["amounts"]},
+            {**record, "removed": shape["removed"], "amounts": shape["amounts"]},
             name=job.name,
             sha256=job.sha256,
             container="dense",
@@ -208,7 +211,9 @@ class _Work:
             "amounts": shape["amounts"],
             "kept": kept.record(),
             "trials": shape["trials"],
+            "importance": record["removal"]["importance"],
             **({"repaired": shape["repair"]} if "repair" in shape else {}),
+            **({"merged": shape["merged"]} if "merged" in shape else {}),
             **({"elastic": shape["elastic"]} if "elastic" in shape else {}),
             "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
             "loads_in": "modelling file" if per_layer(config) else "transformers",
@@ -255,6 +260,19 @@ def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:
                 "{removed:.1%} of the blocks' parameters went, not {share:.1%}: whole units come no nearer",
                 removed=shape["removed"],
                 share=float(job.removal.share),
+            )
+        )
+    amounts, whole = shape["amounts"], whole_of(job).record()
+    if "importance" in shape and any(amounts[unit] < whole[unit] for unit in READERS):
+        rivals = {
+            x["importance"]: x["kl"] for x in shape["trials"] if all(x[unit] == amounts[unit] for unit in amounts)
+        }
+        notes.append(
+            Message(
+                "channels and heads were chosen by {name}: without repair it lost least on the verifying text "
+                "({rivals} nats a token)",
+                name=min(rivals, key=lambda name: rivals[name]),
+                rivals=", ".join(f"{name} {kl:.4g}" for name, kl in rivals.items()),
             )
         )
     if shape.get("repair", job.removal.repair) != job.removal.repair:
