@@ -118,13 +118,14 @@ def test_two_urls_are_compared_by_their_words() -> None:
     async def run(first: str, second: str) -> float:
         from gateways import RULES, bench
         from whet.serving.metrics import Metrics
+        from whet.serving.pairs import Pairs
         from whet.serving.quality import Quality
         from whet.serving.rollout import Controller
 
         original, lighter = await opened(first, second)
         controller = Controller(RULES, bench.Memory(), "pair", "salt", lambda: 0.0, lambda: 0.0, lambda: 0.0)
         pair = Pair(Side("original", original, 2, 8), Side("lighter", lighter, 2, 8), Limits())
-        quality = Quality(pair, controller, Metrics())
+        quality = Quality(pair, controller, Metrics(), Pairs(0, lambda: 0.0))
         quality.start()
         quality.offer(Job("Once", tokens=1000, seed=1, text="something"), lighter=False)
         await quality.idle()

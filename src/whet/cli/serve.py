@@ -24,6 +24,12 @@ Dtype = Annotated[
         autocompletion=among("float32, bfloat16, float16"),
     ),
 ]
+MinAgreement = Annotated[
+    float, typer.Option(help="Share of the original's tokens that the lighter model must choose too.")
+]
+KeepPairs = Annotated[
+    int, typer.Option(help="Answers that differ, kept for an hour in memory, for /dashboard.", min=0, max=200)
+]
 EXAMPLE = "Example: whet serve MODEL lighter --port 8000"
 
 
@@ -47,11 +53,10 @@ def run(
         int, typer.Option(help="Requests of the lighter model that a step takes at least.", min=1)
     ] = 200,
     pairs: Annotated[int, typer.Option(help="Comparisons that Shadow takes at least.", min=1)] = 200,
-    min_agreement: Annotated[
-        float, typer.Option(help="Share of the original's tokens that the lighter model must choose too.")
-    ] = 0.85,
+    min_agreement: MinAgreement = 0.85,
     margin: Annotated[float, typer.Option(help="How far below that is a failure.")] = 0.02,
     sample: Annotated[float, typer.Option(help="Share of requests that both models answer, after Shadow.")] = 0.1,
+    keep_pairs: KeepPairs = 0,
     slots: Annotated[int, typer.Option(help="Answers at once, of each model.", min=1, max=256)] = 4,
     queue: Annotated[int, typer.Option(help="Requests that may wait for each model; more get 429.", min=1)] = 64,
     max_tokens: Annotated[int, typer.Option(help="Tokens that an answer may have at most.", min=1)] = 4096,
@@ -96,6 +101,7 @@ def run(
                 rules=Rules(_steps(steps), hold, requests, pairs, min_agreement, margin),
                 limits=Limits(waiting=queue, tokens=max_tokens),
                 sample=sample,
+                pairs=keep_pairs,
                 slots=slots,
                 most=context,
                 device=device,
@@ -135,6 +141,7 @@ def _lines(event: str, values: dict[str, Any], state: Path) -> list[str]:
     told = [
         Message("Serving {model} at {url}/v1", model=values["model"], url=values["url"]),
         Message("The lighter model serves {share} of the users.", share=percent(values["weight"] / 100)),
+        Message("Dashboard: {url}/dashboard", url=values["url"]),
         Message("See how it goes: {command}", command=f"whet rollout status --state {shlex.quote(str(state))}"),
     ]
     if values["seconds"] is not None:

@@ -1,7 +1,7 @@
 """The gateway: routes of the OpenAI API, who may ask them, and what becomes of every answer.
 
-Notable: only the routes of `Gateway.app` exist, and all but /health and /ready need a key where keys are given. What a
-prompt says is never logged.
+Notable: only the routes of `Gateway.app` exist, and all but /health, /ready and
+/dashboard, which hold no data, need a key where keys are given. What a prompt says is never logged.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from whet.errors import UsageError
 from whet.messages import to_json
 from whet.serving import asked, wire
 from whet.serving.asked import Refused, Wanted
+from whet.serving.dashboard import Dashboard
 from whet.serving.guard import Guard
 from whet.serving.jobs import AskedWrongly
 from whet.serving.keys import Keys
 from whet.serving.metrics import Metrics
+from whet.serving.pairs import Pairs
 from whet.serving.quality import Quality
 from whet.serving.rollout import Controller
 from whet.serving.sides import Busy, GaveUp, Limits, Pair, Served, Stops, loops
 from whet.serving.streams import EventStream, merged, unless_gone
+from whet.serving.watch import Recent
 from whet.serving.wire import Choice, Wire
 
 _REMEMBERED = 10_000  # answers that can still be rated
@@ -42,12 +45,21 @@ class Gateway:
     """Everything that requests need, and the Starlette application that they come to."""
 
     def __init__(
-        self, model: str, pair: Pair, controller: Controller, keys: Keys, history: Callable[[], list[Any]] = list
+        self,
+        model: str,
+        pair: Pair,
+        controller: Controller,
+        keys: Keys,
+        history: Callable[[], list[Any]] = list,
+        pairs: int = 0,
     ) -> None:
+        """history: of the roll-out, oldest first. pairs: how many answers that differ are kept for the dashboard."""
         self.model, self.pair, self.controller, self.keys, self.history = model, pair, controller, keys, history
         self.limits: Limits = pair.limits
         self.metrics = Metrics()
-        self.quality = Quality(pair, controller, self.metrics)
+        self.watch = {side.name: Recent(time.monotonic) for side in (pair.original, pair.lighter)}
+        self.quality = Quality(pair, controller, self.metrics, Pairs(pairs, time.time))
+        self.dashboard = Dashboard(self)
         self.draining = False
         self._rated: OrderedDict[str, bool] = OrderedDict()
         self._created = int(time.time())
@@ -65,6 +77,7 @@ class Gateway:
             Route("/feedback", self._feedback, methods=["POST"]),
             Route("/admin/rollout", self._status),
             Route("/admin/rollout/{action}", self._act, methods=["POST"]),
+            *self.dashboard.routes(),
         ]
         app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={Exception: _failed})
         return Guard(app, self.keys, self.metrics)
@@ -204,6 +217,7 @@ class Gateway:
             seconds = time.monotonic() - served.began
             self.metrics.time("gen_ai_server_request_duration_seconds", seconds, side=side)
         self.controller.served(lighter, error=bool(ours) or loop, hard=hard, times=times)
+        self.watch[side].add(outcome != "ok", served.count, times)
         if ended and not served.faults:
             self.quality.offer(served.job, lighter)
 

@@ -35,7 +35,8 @@ ADDRESS = "address.json"  # in the folder of a server: where it is reached
 @dataclass(frozen=True)
 class Serving:
     """What is served and how. original, lighter: a folder, a .gguf or a URL. state: the folder of what must outlive
-    this process. sample: the share of requests that both answer, after Shadow, where all are."""
+    this process. sample: the share of requests that both answer, after Shadow, where all are. pairs: how many answers
+    that differ are kept in memory, for the dashboard."""
 
     original: str
     lighter: str
@@ -47,6 +48,7 @@ class Serving:
     rules: Rules = field(default_factory=Rules)
     limits: Limits = field(default_factory=Limits)
     sample: float = 0.1
+    pairs: int = 0
     slots: int = 4
     most: int = 8192
     device: str = "auto"
@@ -144,7 +146,7 @@ async def _serve(
         )
         admin = admin_key(asked.state)
         name = asked.name or Path(asked.original).name or asked.original
-        gateway = Gateway(name, pair, controller, Keys(hashed(admin), users), journal.history)
+        gateway = Gateway(name, pair, controller, Keys(hashed(admin), users), journal.history, asked.pairs)
         await _run(asked, gateway, listening, tell)
     finally:
         await asyncio.gather(pair.original.engine.stop(), pair.lighter.engine.stop(), return_exceptions=True)
