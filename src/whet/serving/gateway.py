@@ -82,6 +82,7 @@ class Gateway:
             *self.dashboard.routes(),
         ]
         app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={Exception: _failed})
+        app.router.redirect_slashes = False  # it would send to whatever the header Host says
         return Guard(app, self.keys, self.metrics)
 
     @contextlib.asynccontextmanager
