@@ -101,7 +101,7 @@
 
   const timeline = ({ history, steps, now }) => plot("timeline", 40 + 26 * (steps.length + 1), 62, (box) => {
     const level = (weight) => steps.filter((step) => step <= weight + 1e-9).length;
-    const begin = history[0].at, span = Math.max(60, now - begin);
+    const begin = history[0].at, span = Math.max(1, now - begin);
     const x = (when) => box.left + (box.right - box.left) * Math.max(0, when - begin) / span;
     const y = (weight) => box.bottom - (box.bottom - box.top) * level(weight) / steps.length;
     const made = names(steps).flatMap((name, i) => {
