@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 
 import rollout as bench
+from whet.messages import to_json
 from whet.serving.gateway import Gateway
 from whet.serving.jobs import AskedWrongly, Fault, Job, Piece, Scored
 from whet.serving.keys import Keys, hashed
 from whet.serving.patience import patient_for
-from whet.serving.rollout import Controller, Rules
+from whet.serving.rollout import Controller, Rules, State
 from whet.serving.sides import Limits, Pair, Side
 from whet.serving.worker import Words
 
@@ -108,20 +109,37 @@ class Engine:
         return Scored(kept, [-0.1] * len(kept))
 
 
+class Remembered(bench.Memory):
+    """A store that knows what was stored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict] = []
+
+    def save(self, state: State, event: str) -> None:
+        super().save(state, event)
+        about = {"stage": state.stage, "status": state.status, "reason": to_json(state.reason)}
+        self.rows.append({"at": state.since, "event": event, **about})
+
+    def history(self) -> list[dict]:
+        return self.rows
+
+
 def gateway(
     original: Engine, lighter: Engine, *, stage: int = 0, keys: dict[str, str] | None = None, **more
 ) -> Gateway:
-    """A gateway at some step of its roll-out. more: of `Limits`, and `slots`."""
-    slots = more.pop("slots", 8)
+    """A gateway at some step of its roll-out. more: of `Limits`, and `slots` and `pairs`."""
+    slots, pairs = more.pop("slots", 8), more.pop("pairs", 0)
     limits = Limits(**{"waiting": 64, "first_token": 1.0, "between_tokens": 1.0, "header": 1.0, **more})
     sides = [
         Side(name, engine, slots, limits.waiting) for name, engine in (("original", original), ("lighter", lighter))
     ]
-    controller = Controller(RULES, bench.Memory(), "pair", "salt", time.monotonic, time.time, lambda: 0.0)
+    store = Remembered()
+    controller = Controller(RULES, store, "pair", "salt", time.monotonic, time.time, lambda: 0.0)
     for _ in range(stage):
         controller.act("promote")
     users = {name: hashed(key) for name, key in (keys or {}).items()}
-    return Gateway("model", Pair(*sides, limits), controller, Keys(hashed(ADMIN), users))
+    return Gateway("model", Pair(*sides, limits), controller, Keys(hashed(ADMIN), users), store.history, pairs)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,6 @@ import time
 
 from whet.serving.worker import Words, serve
 
-NAME = sys.argv[1] if __name__ == "__main__" else ""
-
 
 class Letters:
     def decode(self, ids: list[int]) -> str:
@@ -26,7 +24,8 @@ def answer_to(prompt: bytes, seed: int) -> bytes:
 class Stub:
     """Has what `serve` asks of a worker; a token of every open answer in each turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.waiting: list[dict] = []
         self.open: dict[str, dict] = {}
 
@@ -61,7 +60,7 @@ class Stub:
         words = prompt.decode(errors="replace").split()
         if "FAIL" in words:
             who, what, at = words[words.index("FAIL") + 1 :][:3]
-            return (what, int(at)) if who == NAME else ("", -1)
+            return (what, int(at)) if who == self.name else ("", -1)
         return "", -1
 
     def turn(self) -> None:
@@ -99,6 +98,6 @@ class Stub:
 
 
 if __name__ == "__main__":
-    stub = Stub()
+    stub = Stub(sys.argv[1])
     stub.say({"ready": True, "context": 4096})
     serve(stub, sys.stdin)

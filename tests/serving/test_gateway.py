@@ -202,6 +202,39 @@ def test_more_than_the_queue_holds_is_told_to_come_again(start: Start) -> None:
     assert {answer.status_code for answer in answers} == {200, 429}
 
 
+def test_a_key_that_asks_too_much_is_told_when_to_come_again(start: Start) -> None:
+    client, made = start(keys={"ann": "key of ann", "bob": "key of bob"}, requests_per_minute=5, tokens_per_minute=100)
+    now = [0.0]
+    made.rates.clock = lambda: now[0]
+
+    def ask(name: str) -> httpx.Response:
+        body = {"prompt": "abcd", "max_tokens": 16}
+        return client.post("/v1/completions", json=body, headers={"authorization": f"Bearer key of {name}"})
+
+    def spent(count: int) -> None:
+        for _ in range(100):
+            if made.rates._of("ann")[1].left <= 100 - 20 * count:
+                return
+            time.sleep(0.01)
+
+    for number in range(5):
+        assert ask("ann").status_code == 200
+        spent(number + 1)
+    refused = ask("ann")
+    assert refused.status_code == 429 and refused.headers["retry-after"] == "12" and "requests" in refused.text
+    assert ask("bob").status_code == 200
+    now[0] = 12.0
+    assert ask("ann").status_code == 200
+    now[0] = 24.0
+    made.rates.spend("ann", 200)
+    refused = ask("ann")
+    assert refused.status_code == 429 and int(refused.headers["retry-after"]) > 60 and "tokens" in refused.text
+    now[0] += int(refused.headers["retry-after"])
+    assert ask("ann").status_code == 200
+    now[0] = 1e6
+    assert [bucket.left for bucket in made.rates._of("ann")] == [5, 100]
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_frees_its_place(start: Start, stream: bool) -> None:
     original = Engine(pause=0.02)

@@ -13,7 +13,10 @@ from gateways import Engine, answer_to, gateway, running
 from whet.errors import UsageError
 from whet.serving.jobs import AskedWrongly, Fault, Job
 from whet.serving.remote import UrlEngine
+from whet.serving.replicas import Replicas, urls_of
 from whet.serving.sides import Limits, Pair, Served, Side
+
+WORDS = [("one ", None), ("two", None), ("", "stop")]
 
 
 async def opened(*urls: str) -> list[UrlEngine]:
@@ -22,7 +25,7 @@ async def opened(*urls: str) -> list[UrlEngine]:
     return engines
 
 
-async def text_of(engine: UrlEngine, job: Job) -> str:
+async def text_of(engine: UrlEngine | Replicas, job: Job) -> str:
     text = ""
     async with contextlib.aclosing(engine.ask(job)) as pieces:
         async for piece in pieces:
@@ -118,13 +121,14 @@ def test_two_urls_are_compared_by_their_words() -> None:
     async def run(first: str, second: str) -> float:
         from gateways import RULES, bench
         from whet.serving.metrics import Metrics
+        from whet.serving.pairs import Pairs
         from whet.serving.quality import Quality
         from whet.serving.rollout import Controller
 
         original, lighter = await opened(first, second)
         controller = Controller(RULES, bench.Memory(), "pair", "salt", lambda: 0.0, lambda: 0.0, lambda: 0.0)
         pair = Pair(Side("original", original, 2, 8), Side("lighter", lighter, 2, 8), Limits())
-        quality = Quality(pair, controller, Metrics())
+        quality = Quality(pair, controller, Metrics(), Pairs(0, lambda: 0.0))
         quality.start()
         quality.offer(Job("Once", tokens=1000, seed=1, text="something"), lighter=False)
         await quality.idle()
@@ -134,3 +138,67 @@ def test_two_urls_are_compared_by_their_words() -> None:
 
     with running(gateway(Engine(), Engine())) as first, running(gateway(Engine(), Engine())) as second:
         assert asyncio.run(run(first, second)) == 1.0
+
+
+def test_replicas_share_the_work_and_stand_in_for_each_other() -> None:
+    asked: list[str] = []
+    broken: dict[str, int] = {}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        host = request.url.host
+        if request.url.path.endswith("models"):
+            return httpx.Response(200, json={"data": [{"id": "other" if host == "alien" else "m"}]})
+        asked.append(host)
+        if host in broken:
+            return httpx.Response(broken[host])
+        events = [{"choices": [{"index": 0, "text": text, "finish_reason": end}]} for text, end in WORDS]
+        return httpx.Response(200, content=b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in events))
+
+    def of(*hosts: str) -> Replicas:
+        transport = httpx.MockTransport(answer)
+        return Replicas([UrlEngine(f"http://{host}", transport=transport) for host in hosts], lambda: now[0])
+
+    async def run() -> None:
+        both = of("a", "b")
+        await both.start()
+        first, second = both.ask(Job("x")), both.ask(Job("x"))
+        await anext(first)
+        await anext(second)
+        assert asked == ["a", "b"] and both.open == [1, 1]
+        await first.aclose()
+        assert both.open == [0, 1]
+        await text_of(both, Job("x"))
+        assert asked[-1] == "a"
+        await second.aclose()
+        broken["a"] = 500
+        assert await text_of(both, Job("x")) == "one two" and asked[-2:] == ["a", "b"]
+        assert await text_of(both, Job("x")) == "one two" and asked[-2:] == ["b", "b"]  # a is left alone
+        broken["b"] = 400  # asked wrongly: no fault of its
+        with pytest.raises(AskedWrongly):
+            await text_of(both, Job("x"))
+        broken["b"] = 503
+        with pytest.raises(Fault):
+            await text_of(both, Job("x"))
+        assert asked[-2:] == ["b", "a"] and both.open == [0, 0]
+        broken.clear()
+        now[0] = 10.0
+        await text_of(both, Job("x"))
+        assert asked[-1] == "a"
+        both.engines[0]._up.clear()
+        await text_of(both, Job("x"))
+        assert asked[-1] == "b" and both.ready
+        both.engines[1]._up.clear()
+        assert not both.ready and not await both.wait(0.01)
+        with pytest.raises(Fault):
+            await text_of(both, Job("x"))
+        await both.stop()
+        strangers = of("a", "alien")
+        with pytest.raises(UsageError, match="same model"):
+            await strangers.start()
+        await strangers.stop()
+
+    now = [0.0]
+    asyncio.run(run())
+    assert urls_of("http://a:1/v1,https://b") == ["http://a:1/v1", "https://b"] and urls_of("http://a/x,y") == [
+        "http://a/x,y"
+    ]

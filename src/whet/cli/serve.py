@@ -24,36 +24,43 @@ Dtype = Annotated[
         autocompletion=among("float32, bfloat16, float16"),
     ),
 ]
+Lighter = Annotated[
+    str, typer.Argument(metavar="LIGHTER", help="The folder or .gguf made from it, or a URL.", show_default=False)
+]
+State = Annotated[Path, typer.Option(help="Folder for the state of the roll-out and the admin's key.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; beyond this machine only with --keys.")]
+MinAgreement = Annotated[
+    float, typer.Option(help="Share of the original's tokens that the lighter model must choose too.")
+]
+KeepPairs = Annotated[
+    int, typer.Option(help="Answers that differ, kept for an hour in memory, for /dashboard.", min=0, max=200)
+]
+RequestsPerMinute = Annotated[int, typer.Option(help="Requests a minute that each key may make.", min=1)]
+TokensPerMinute = Annotated[int, typer.Option(help="Tokens a minute that each key may have, prompts too.", min=1)]
+Requests = Annotated[int, typer.Option(help="Requests of the lighter model that a step takes at least.", min=1)]
 EXAMPLE = "Example: whet serve MODEL lighter --port 8000"
 
 
 def run(
     original: Model,
-    lighter: Annotated[
-        str, typer.Argument(metavar="LIGHTER", help="The folder or .gguf made from it, or a URL.", show_default=False)
-    ],
-    state: Annotated[Path, typer.Option(help="Folder for the state of the roll-out and the admin's key.")] = Path(
-        "whet-serve"
-    ),
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond this machine only with --keys.")
-    ] = "127.0.0.1",
+    lighter: Lighter,
+    state: State = Path("whet-serve"),
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
     name: Annotated[str | None, typer.Option(help="The model's name for clients; MODEL's own without it.")] = None,
     keys: Annotated[Path | None, typer.Option(help="A file with a name and the SHA-256 of a key on each line.")] = None,
     steps: Annotated[str, typer.Option(help="Percent of users at each step after Shadow.")] = "5,10,25,50,100",
     hold: Annotated[float, typer.Option(help="Seconds that a step takes at least.", min=0.0)] = 600.0,
-    requests: Annotated[
-        int, typer.Option(help="Requests of the lighter model that a step takes at least.", min=1)
-    ] = 200,
+    requests: Requests = 200,
     pairs: Annotated[int, typer.Option(help="Comparisons that Shadow takes at least.", min=1)] = 200,
-    min_agreement: Annotated[
-        float, typer.Option(help="Share of the original's tokens that the lighter model must choose too.")
-    ] = 0.85,
+    min_agreement: MinAgreement = 0.85,
     margin: Annotated[float, typer.Option(help="How far below that is a failure.")] = 0.02,
     sample: Annotated[float, typer.Option(help="Share of requests that both models answer, after Shadow.")] = 0.1,
+    keep_pairs: KeepPairs = 0,
     slots: Annotated[int, typer.Option(help="Answers at once, of each model.", min=1, max=256)] = 4,
     queue: Annotated[int, typer.Option(help="Requests that may wait for each model; more get 429.", min=1)] = 64,
+    requests_per_minute: RequestsPerMinute = 600,
+    tokens_per_minute: TokensPerMinute = 200_000,
     max_tokens: Annotated[int, typer.Option(help="Tokens that an answer may have at most.", min=1)] = 4096,
     context: Annotated[int, typer.Option(help="Tokens that a prompt with its answer may have at most.", min=8)] = 8192,
     device: Device = "auto",
@@ -83,6 +90,12 @@ def run(
             console.show(*_lines(event, values, state))
             console.result({"event": event, **values})
 
+        limits = Limits(
+            waiting=queue,
+            tokens=max_tokens,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+        )
         console.line(sentence(Message("Opening both models.")))
         serve(
             Serving(
@@ -94,8 +107,9 @@ def run(
                 name=name,
                 keys=keys,
                 rules=Rules(_steps(steps), hold, requests, pairs, min_agreement, margin),
-                limits=Limits(waiting=queue, tokens=max_tokens),
+                limits=limits,
                 sample=sample,
+                pairs=keep_pairs,
                 slots=slots,
                 most=context,
                 device=device,
@@ -135,6 +149,7 @@ def _lines(event: str, values: dict[str, Any], state: Path) -> list[str]:
     told = [
         Message("Serving {model} at {url}/v1", model=values["model"], url=values["url"]),
         Message("The lighter model serves {share} of the users.", share=percent(values["weight"] / 100)),
+        Message("Dashboard: {url}/dashboard", url=values["url"]),
         Message("See how it goes: {command}", command=f"whet rollout status --state {shlex.quote(str(state))}"),
     ]
     if values["seconds"] is not None:

@@ -125,6 +125,8 @@ def read_feedback(body: bytes) -> Feedback:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
+        if b"\\ud" in body.lower():  # half of a pair, which JSON may hold and no text may
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"The body is no JSON: {str(error)[:200]}") from error
     if not isinstance(found, dict):

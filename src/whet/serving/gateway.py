@@ -1,7 +1,7 @@
 """The gateway: routes of the OpenAI API, who may ask them, and what becomes of every answer.
 
-Notable: only the routes of `Gateway.app` exist, and all but /health and /ready need a key where keys are given. What a
-prompt says is never logged.
+Notable: only the routes of `Gateway.app` exist, and all but /health, /ready and
+/dashboard, which hold no data, need a key where keys are given. What a prompt says is never logged.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ from whet.errors import UsageError
 from whet.messages import to_json
 from whet.serving import asked, wire
 from whet.serving.asked import Refused, Wanted
-from whet.serving.guard import Guard
+from whet.serving.dashboard import Dashboard
+from whet.serving.guard import OWNER, Guard
 from whet.serving.jobs import AskedWrongly
 from whet.serving.keys import Keys
 from whet.serving.metrics import Metrics
+from whet.serving.pairs import Pairs
 from whet.serving.quality import Quality
+from whet.serving.rates import Limited, Rates
 from whet.serving.rollout import Controller
 from whet.serving.sides import Busy, GaveUp, Limits, Pair, Served, Stops, loops
 from whet.serving.streams import EventStream, merged, unless_gone
+from whet.serving.watch import Recent
 from whet.serving.wire import Choice, Wire
 
 _REMEMBERED = 10_000  # answers that can still be rated
@@ -42,12 +46,22 @@ class Gateway:
     """Everything that requests need, and the Starlette application that they come to."""
 
     def __init__(
-        self, model: str, pair: Pair, controller: Controller, keys: Keys, history: Callable[[], list[Any]] = list
+        self,
+        model: str,
+        pair: Pair,
+        controller: Controller,
+        keys: Keys,
+        history: Callable[[], list[Any]] = list,
+        pairs: int = 0,
     ) -> None:
+        """history: of the roll-out, oldest first. pairs: how many answers that differ are kept for the dashboard."""
         self.model, self.pair, self.controller, self.keys, self.history = model, pair, controller, keys, history
         self.limits: Limits = pair.limits
+        self.rates = Rates(self.limits.requests_per_minute, self.limits.tokens_per_minute, time.monotonic)
         self.metrics = Metrics()
-        self.quality = Quality(pair, controller, self.metrics)
+        self.watch = {side.name: Recent(time.monotonic) for side in (pair.original, pair.lighter)}
+        self.quality = Quality(pair, controller, self.metrics, Pairs(pairs, time.time))
+        self.dashboard = Dashboard(self)
         self.draining = False
         self._rated: OrderedDict[str, bool] = OrderedDict()
         self._created = int(time.time())
@@ -65,8 +79,10 @@ class Gateway:
             Route("/feedback", self._feedback, methods=["POST"]),
             Route("/admin/rollout", self._status),
             Route("/admin/rollout/{action}", self._act, methods=["POST"]),
+            *self.dashboard.routes(),
         ]
         app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={Exception: _failed})
+        app.router.redirect_slashes = False  # it would send to whatever the header Host says
         return Guard(app, self.keys, self.metrics)
 
     @contextlib.asynccontextmanager
@@ -97,6 +113,8 @@ class Gateway:
     async def _told(self, request: Request, chat: bool) -> Response:
         """An answer, or the reason why there is none."""
         try:
+            if owner := request.scope.get(OWNER):
+                self.rates.admit(owner)
             return await self._answer(request, chat)
         except Refused as error:
             status, said = error.status, wire.error(str(error), error.code, error.field)
@@ -105,6 +123,9 @@ class Gateway:
         except Busy as error:
             status, said = 429, wire.error(f"All places are taken. Come again in {error.seconds} s.", "busy")
             return self._refusal(status, said, {"Retry-After": str(error.seconds)})
+        except Limited as error:
+            told = f"This key has had its {error.what} of the minute. Come again in {error.seconds} s."
+            return self._refusal(429, wire.error(told, "rate_limit_exceeded"), {"Retry-After": str(error.seconds)})
         except GaveUp as error:
             status, said = 503, wire.error(f"No model answers ({error}). Try again later.", "unavailable")
             return self._refusal(status, said, {"Retry-After": "5"})
@@ -124,7 +145,7 @@ class Gateway:
             )
         frame = Wire(chat, self.model)
         lighter = self.controller.lighter_serves(self._user(request, wanted))
-        choices = [Choice(number, Served(job)) for number, job in enumerate(wanted.jobs)]
+        choices = [Choice(number, Served(job), request.scope.get(OWNER)) for number, job in enumerate(wanted.jobs)]
         self._rated[frame.name] = lighter
         if len(self._rated) > _REMEMBERED:
             self._rated.popitem(last=False)
@@ -183,6 +204,8 @@ class Gateway:
         """Tell the roll-out what became of an answer."""
         served = choice.served
         side = "lighter" if lighter else "original"
+        if choice.owner:
+            self.rates.spend(choice.owner, served.job.prompt_tokens + served.count)
         ours = [why for name, why in served.faults if name == side]
         hard = bool(ours) and ours[0] != "out of time"
         for name, why in served.faults:
@@ -204,6 +227,7 @@ class Gateway:
             seconds = time.monotonic() - served.began
             self.metrics.time("gen_ai_server_request_duration_seconds", seconds, side=side)
         self.controller.served(lighter, error=bool(ours) or loop, hard=hard, times=times)
+        self.watch[side].add(outcome != "ok", served.count, times)
         if ended and not served.faults:
             self.quality.offer(served.job, lighter)
 

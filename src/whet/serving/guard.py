@@ -12,6 +12,10 @@ from whet.serving.keys import LOOPBACK, Keys
 from whet.serving.metrics import Metrics
 
 _OPEN = ("/health", "/ready")
+_PAGE = "/dashboard"  # holds no data, and a browser that opens a page sends no key
+
+
+OWNER = "whet.owner"  # in a request's scope: the name of its key
 
 
 class Guard:
@@ -22,7 +26,7 @@ class Guard:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            refused = self._refused(scope["path"], Headers(scope=scope))
+            refused = self._refused(scope["path"], Headers(scope=scope), scope)
             if refused is not None:
                 self.metrics.count("whet_refused_total", status=str(refused.status_code))
                 await refused(scope, receive, send)
@@ -32,7 +36,7 @@ class Guard:
             return
         await self.app(scope, receive, send)
 
-    def _refused(self, path: str, headers: Headers) -> Response | None:
+    def _refused(self, path: str, headers: Headers, scope: Any) -> Response | None:
         if path in _OPEN:
             return None
         scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -41,7 +45,10 @@ class Guard:
         if path.startswith("/admin") and not admin:
             return _unknown("This needs the admin's key.")
         if self.keys.users:
-            allowed = self.keys.user(key) is not None or (admin and path == "/metrics") or path.startswith("/admin")
+            if path == _PAGE:
+                return None
+            scope[OWNER] = self.keys.user(key)
+            allowed = scope[OWNER] is not None or (admin and path == "/metrics") or path.startswith("/admin")
             return None if allowed else _unknown("This needs a key: Authorization: Bearer KEY.")
         # without keys only this machine may ask, and no web page that calls it by another name
         host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")

@@ -3,7 +3,8 @@
 The original's answer is scored under both models, word for word given (teacher-forced): the share of places at which
 both would choose the same token, and how much less likely its tokens are to the lighter model, which is an estimate of
 the KL divergence in nats a token where answers are drawn at temperature 1. Servers behind a URL tell no such scores;
-of them both answer at temperature 0 and the words are compared. Texts are kept in memory until they are compared.
+of them both answer at temperature 0 and the words are compared. Texts are kept in memory until they are compared, and
+longer only where somebody asked for it (`pairs`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import replace
 
 from whet.serving.jobs import AskedWrongly, Fault, Job
 from whet.serving.metrics import Metrics
+from whet.serving.pairs import Pairs
 from whet.serving.rollout import Controller
 from whet.serving.sides import Busy, GaveUp, Pair, Served
 
@@ -26,10 +28,11 @@ _SECONDS = 300.0  # that one comparison may take
 class Quality:
     """Compares one request after the other."""
 
-    def __init__(self, pair: Pair, controller: Controller, metrics: Metrics) -> None:
-        self.pair, self.controller, self.metrics = pair, controller, metrics
+    def __init__(self, pair: Pair, controller: Controller, metrics: Metrics, pairs: Pairs) -> None:
+        self.pair, self.controller, self.metrics, self.pairs = pair, controller, metrics, pairs
         self._waiting: asyncio.Queue[tuple[Job, bool]] = asyncio.Queue(_WAITING)
         self.losses: deque[float] = deque(maxlen=1000)  # nats a token, of the last requests
+        self.agreements: deque[float] = deque(maxlen=300)  # of the last requests
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -71,6 +74,7 @@ class Quality:
         if not job.sent:
             await self._compare_words(job)
             return
+        given = job
         if lighter:
             job = await self._answered(replace(job, sent=[], text=""))
         if job.prompt_ids is None or not job.sent:
@@ -89,7 +93,14 @@ class Quality:
         same = [a == b for a, b in zip(theirs.chosen, ours.chosen, strict=True)]
         lost = [a - b for a, b in zip(theirs.logprobs, ours.logprobs, strict=True)]
         self.losses.append(sum(lost) / len(lost))
-        self.controller.compared(sum(same) / len(same))
+        self._compared(sum(same) / len(same))
+        if self.pairs.most and not all(same):
+            other = given if lighter else await self._lighter(replace(job, sent=[], text=""))
+            self.pairs.add(job.prompt, job.text, other.text, sum(same) / len(same))
+
+    def _compared(self, agreement: float) -> None:
+        self.agreements.append(agreement)
+        self.controller.compared(agreement)
 
     async def _answered(self, job: Job) -> Job:
         """The original's answer to a job, in the background."""
@@ -99,19 +110,26 @@ class Quality:
                 pass
         return job
 
-    async def _compare_words(self, job: Job) -> None:
-        """Of sides that tell text alone: how many words of both answers, at temperature 0, are the same, in order."""
-        asked = replace(job, temperature=0.0, text="", sent=[])
-        original = await self._answered(replace(asked))
-        other = Served(replace(asked))
+    async def _lighter(self, job: Job) -> Job:
+        """The lighter model's answer to a job, in the background."""
+        served = Served(job)
         try:
-            async with contextlib.aclosing(self.pair.only_lighter(other)) as pieces:
+            async with contextlib.aclosing(self.pair.only_lighter(served)) as pieces:
                 async for _ in pieces:
                     pass
         except Fault:
             self.controller.not_compared()
             raise
-        words = original.text.split(), other.job.text.split()
+        return job
+
+    async def _compare_words(self, job: Job) -> None:
+        """Of sides that tell text alone: how many words of both answers, at temperature 0, are the same, in order."""
+        asked = replace(job, temperature=0.0, text="", sent=[])
+        original = await self._answered(replace(asked))
+        other = await self._lighter(replace(asked))
+        words = original.text.split(), other.text.split()
         if not words[0]:
             return
-        self.controller.compared(difflib.SequenceMatcher(None, *words, autojunk=False).ratio())
+        agreement = difflib.SequenceMatcher(None, *words, autojunk=False).ratio()
+        self._compared(agreement)
+        self.pairs.add(job.prompt, original.text, other.text, agreement)

@@ -21,9 +21,9 @@ Status = Literal["running", "held", "failed", "aborted", "unknown"]
 Verdict = Literal["pass", "fail", "inconclusive", "insufficient"]
 ACTIONS = ("hold", "promote", "abort", "resume")
 STEPS = (5.0, 10.0, 25.0, 50.0, 100.0)
-_PARTS = {"errors": 0.7, "agreement": 0.2, "feedback": 0.1}  # of the allowed error of the verdict `fail`
+PARTS = {"errors": 0.7, "agreement": 0.2, "feedback": 0.1}  # of the allowed error of the verdict `fail`
 _NOTHING = Message("")
-_PROVEN = 1 / 0.05  # wealth at which something counts as proven
+PROVEN = 1 / 0.05  # wealth at which something counts as proven
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Tests:
     def failing(self, error: float) -> Message | None:
         """What is worse than it may be, at this probability of saying so wrongly."""
         for name, test in (("errors", self.errors), ("agreement", self.agreement), ("feedback", self.feedback)):
-            if test.evidence * error * _PARTS[name] >= 1:
+            if test.evidence * error * PARTS[name] >= 1:
                 return FAILURES[name]
         return None
 
@@ -249,9 +249,9 @@ class Controller:
         if missing:
             return Judgement("insufficient", Message("still to come: {missing}", missing=with_and(missing)))
         unproven = []
-        if self.proof.evidence < _PROVEN:
+        if self.proof.evidence < PROVEN:
             unproven.append(Message("agreement with the original"))
-        if self.state.stage and self.step.tests.errors.proven < _PROVEN and self.weight < 100:
+        if self.state.stage and self.step.tests.errors.proven < PROVEN and self.weight < 100:
             unproven.append(Message("a rate of errors like the original's"))
         if unproven:
             return Judgement("inconclusive", Message("not proven yet: {unproven}", unproven=with_and(unproven)))

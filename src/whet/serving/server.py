@@ -26,6 +26,7 @@ from whet.serving.keys import Keys, admin_key, hashed, must_be_guarded, read_key
 from whet.serving.patience import patient_for
 from whet.serving.process import Opened, ProcessEngine
 from whet.serving.remote import UrlEngine
+from whet.serving.replicas import Replicas, urls_of
 from whet.serving.rollout import Controller, Rules
 from whet.serving.sides import Limits, Pair, Side
 
@@ -34,8 +35,9 @@ ADDRESS = "address.json"  # in the folder of a server: where it is reached
 
 @dataclass(frozen=True)
 class Serving:
-    """What is served and how. original, lighter: a folder, a .gguf or a URL. state: the folder of what must outlive
-    this process. sample: the share of requests that both answer, after Shadow, where all are."""
+    """What is served and how. original, lighter: a folder, a .gguf, a URL, or URLs of replicas with commas between.
+    state: the folder of what must outlive this process. sample: the share of requests that both answer, after Shadow,
+    where all are. pairs: how many answers that differ are kept in memory, for the dashboard."""
 
     original: str
     lighter: str
@@ -47,6 +49,7 @@ class Serving:
     rules: Rules = field(default_factory=Rules)
     limits: Limits = field(default_factory=Limits)
     sample: float = 0.1
+    pairs: int = 0
     slots: int = 4
     most: int = 8192
     device: str = "auto"
@@ -144,7 +147,7 @@ async def _serve(
         )
         admin = admin_key(asked.state)
         name = asked.name or Path(asked.original).name or asked.original
-        gateway = Gateway(name, pair, controller, Keys(hashed(admin), users), journal.history)
+        gateway = Gateway(name, pair, controller, Keys(hashed(admin), users), journal.history, asked.pairs)
         await _run(asked, gateway, listening, tell)
     finally:
         await asyncio.gather(pair.original.engine.stop(), pair.lighter.engine.stop(), return_exceptions=True)
@@ -229,14 +232,17 @@ def _must_share_tokens(original: str, lighter: str) -> None:
 def _side(asked: Serving, name: str) -> Side:
     model = asked.original if name == "original" else asked.lighter
     engine: Engine
+    slots = asked.slots
     trusted = asked.original if asked.trust_remote_code else None
     if is_url(model):
-        engine = UrlEngine(model)
+        urls = urls_of(model)
+        slots *= len(urls)
+        engine = Replicas([UrlEngine(url) for url in urls]) if urls[1:] else UrlEngine(model)
     else:
         engine = ProcessEngine(
             Opened(model, asked.device, asked.dtype, asked.threads, asked.slots, asked.most, trusted)
         )
-    return Side(name, engine, asked.slots, asked.limits.waiting)
+    return Side(name, engine, slots, asked.limits.waiting)
 
 
 def fingerprint(original: str, lighter: str) -> str:

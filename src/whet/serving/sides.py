@@ -18,7 +18,8 @@ from whet.serving.jobs import Engine, Fault, Job, Piece
 
 @dataclass(frozen=True)
 class Limits:
-    """What no request exceeds. Times in seconds; waiting: requests in each side's queue; tokens: of an answer."""
+    """What no request exceeds. Times in seconds; waiting: requests in each side's queue; tokens: of an answer.
+    requests_per_minute, tokens_per_minute: of each key."""
 
     first_token: float = 60.0
     between_tokens: float = 30.0
@@ -29,6 +30,8 @@ class Limits:
     tokens: int = 4096
     choices: int = 4
     header: float = 10.0
+    requests_per_minute: int = 600
+    tokens_per_minute: int = 200_000
 
 
 class Busy(Exception):

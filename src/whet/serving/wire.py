@@ -19,16 +19,17 @@ def event(value: dict[str, Any]) -> bytes:
 
 
 def error(message: str, code: str, field: str | None = None) -> dict[str, Any]:
-    kind = "server_error" if code in ("unavailable", "busy") else "invalid_request_error"
+    kind = "server_error" if code in ("unavailable", "busy", "internal") else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": field, "code": code}}
 
 
 @dataclass
 class Choice:
-    """One answer as the client gets it."""
+    """One answer as the client gets it. owner: of the key that asked, None where no keys are needed."""
 
     index: int
     served: Served
+    owner: str | None = None
     text: list[str] = field(default_factory=list)
     tokens: list[dict[str, Any]] = field(default_factory=list)
     offset: int = 0
