@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
-from whet.budget.left_out import left_out
+from whet.budget.left_out import left_out, unsent
 from whet.budget.offered import holds
 from whet.errors import UsageError
 from whet.grids import parse_scheme
@@ -183,37 +183,7 @@ def make_plan(
     nothing else keeps the budget, and the plan says so.
     """
     whole = Offers(scores, target, stock=False)
-    notes = _unsent(scores)
-    stock: Mix | None = None
-    best: Mix | None = None
-    if target.name != "whet" and not target.schemes and not target.unwritten:
-        held = whole if whole.experts else Offers(scores, target, stock=True)
-        stock = _stock(held, whole, target, scores, budget, most_kl)
-        if stock is None:
-            notes.append(
-                Message(
-                    "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
-                    "(trust_remote_code=True)"
-                )
-            )
-    if stock is None or target.modelling_file:
-        best = _solve(whole, scores, budget, most_kl)
-    if stock is not None and best is not None:
-        if whole.experts and _much_better(best, stock, budget):
-            stock = None
-            notes.append(
-                Message(
-                    "stock transformers loads experts of one scheme alone, with which much more would be lost, so the "
-                    "folder carries its own modelling file (trust_remote_code=True)"
-                )
-            )
-        else:
-            notes += _weigh(best, stock, budget)
-    mix = best if stock is None else stock
-    assert mix is not None
-    among, free = "all" if stock is None else "stock", None
-    if stock is not None and best is not None and _worth(best, budget) < _worth(stock, budget):
-        free = whole.figures(best)
+    mix, among, free, notes = _chosen(whole, scores, target, budget, most_kl)
     limit = None if budget.kind == "quality" else _limit(whole, scores, budget)
     return {
         "format": "whet.plan",
@@ -236,8 +206,35 @@ def make_plan(
         "left_out": to_json(left_out(scores, target)),
         "scorer": "gradient",
         "text": scores["text"],
-        "notes": to_json(notes),
+        "notes": to_json([*unsent(scores), *notes]),
     }
+
+
+def _chosen(
+    whole: Offers, scores: Mapping[str, Any], target: Target, budget: Budget, most_kl: float | None
+) -> tuple[Mix, str, dict[str, float] | None, list[Message]]:
+    """The mix, among which (`all`, `stock`) it is the best, the best of all where that is better, and notes."""
+    if target.name == "whet" or target.schemes or target.unwritten:
+        return _solve(whole, scores, budget, most_kl), "all", None, []
+    held = whole if whole.experts else Offers(scores, target, stock=True)
+    mix = _stock(held, whole, target, scores, budget, most_kl)
+    if mix is not None and not target.modelling_file:
+        return mix, "stock", None, []
+    best = _solve(whole, scores, budget, most_kl)
+    if mix is None:
+        why = Message(
+            "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
+            "(trust_remote_code=True)"
+        )
+        return best, "all", None, [why]
+    if whole.experts and _much_better(best, mix, budget):
+        why = Message(
+            "stock transformers loads experts of one scheme alone, with which much more would be lost, so the folder "
+            "carries its own modelling file (trust_remote_code=True)"
+        )
+        return best, "all", None, [why]
+    free = whole.figures(best) if _worth(best, budget) < _worth(mix, budget) else None
+    return mix, "stock", free, _weigh(best, mix, budget)
 
 
 def _worth_showing(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -293,20 +290,6 @@ def _stock(
     least = _worth(one, budget)[0]
     bound = least if mixed.exact else min(least, mixed.bound)
     return replace(one, bound=bound, gap=(least - bound) / least if least else 0.0, exact=mixed.exact)
-
-
-def _unsent(scores: Mapping[str, Any]) -> list[Message]:
-    """Says how many experts were priced without having been used."""
-    count = len({(part["block"], part["expert"]) for part in scores["parts"] if part.get("sent") == 0})
-    if not count:
-        return []
-    return [
-        Message(
-            "{count} experts were sent none of the tokens that were scored: each is taken for the least of its block. "
-            "Give more text, of the kind the model is used for.",
-            count=count,
-        )
-    ]
 
 
 def _worth(mix: Mix, budget: Budget) -> tuple[float, float]:

@@ -4,10 +4,11 @@ A visitor of the walk in reverse. For each linear and each kind of sample it sum
 for samples of text also the inputs' second moments, with which the cost of every grid is predicted as soon as a block
 is done, so that no more than one block's second moments are ever held.
 
-An expert is judged on the tokens that were sent to it. Its squared gradients are divided by all counted tokens, as those
-of any linear are, so it is worth less the more seldom it is used; its second moments and the energy of its outputs are
-means over its own tokens, which is what its errors go by. Of one that was sent none nothing is known but that it is
-seldom used: it is taken for the least of its role and block.
+An expert is judged on the tokens that were sent to it. Its squared gradients are divided by all counted tokens, as
+those of any linear are, so it is worth less the more seldom it is used; its second moments and the energy of its
+outputs are means over its own tokens, which is what its errors go by. Of one that was sent none nothing is known but
+that it is seldom used: it is taken for the least of its role and block. That a changed block sends tokens to other
+experts is in no gradient, so what comes before a router costs more than this says.
 
 A kind is `<what>/<language>`: `text/en`, `facts/ko`.
 """
