@@ -621,6 +621,8 @@ def test_experts_stored_in_stacks(tmp_path):
         assert result["container"] == "whet"
         logits.append(outputs(load_model(tmp_path / f"o-{folder.name}"), TOKENS))
     assert torch.equal(*logits)
+    planned = compress(tmp_path / "stacked", tmp_path / "o", bits=4, text=DOCUMENTS, samples=8, window=64)["plan"]
+    assert planned["predicted"]["bytes"] == Checkpoint(tmp_path / "o").nbytes
 
 
 def test_wrong_numbers_of_experts_or_rows_are_refused(tmp_path):

@@ -243,8 +243,8 @@ def _part(linear: Linear, block: int | None, job: Job) -> dict[str, Any]:
         # a head with the embedding's values is none of the original's, whose parameters a budget's bits are of
         "parameters": 0 if linear.parameter in job.original.repeated else size,
         "bytes": size * stored.dtype.itemsize,
-        # rows of one tensor take one scheme, so that they are stored as one
-        **({"tensor": linear.parameter} if linear.rows is not None else {}),
+        # rows of one tensor take one scheme, so that they are stored as one; those of an expert are stored apart
+        **({"tensor": linear.parameter} if linear.rows is not None and linear.expert is None else {}),
         **({"expert": linear.held.expert} if linear.held.expert is not None else {}),
     }
 
@@ -261,7 +261,7 @@ def _other(job: Job) -> dict[str, int]:
 
 
 def _priced(linear: Linear, grids: Sequence[Grid], losses: dict[str, float]) -> dict[str, Any]:
-    first = linear.rows is None or linear.rows[0] == 0
+    first = linear.rows is None or linear.rows[0] == 0 or linear.expert is not None
     return {grid.name: {"bytes": linear_bytes(grid, linear.shape, first), "kl": losses[grid.name]} for grid in grids}
 
 
