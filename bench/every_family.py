@@ -111,7 +111,7 @@ def scored(original: Path, folder: Path) -> str:
         whet.compress(original, folder / "plan", bits=12.0, target="whet", **asked)  # `inspect` is the first half of it
     except WhetError as error:
         why = str(error).rpartition("planning by budget for it: ")[2].partition(". Give one scheme")[0]
-        return f"no: {'experts' if 'what an expert is worth' in why else short(why)}"
+        return f"no: {'experts' if 'its experts were found' in why else short(why)}"
     return "yes"
 
 

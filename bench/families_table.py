@@ -83,7 +83,7 @@ def _row(name: str, family: Family) -> list[str]:
         stock = "one symmetric scheme for all; weights in 16 bits"
     else:
         stock = "yes"
-    planned = "no: experts" if sparse else "yes" if "continues text" in tasks else "no: no next token"
+    planned = "yes" if "continues text" in tasks else "no: no next token"
     turns = f"no: {family.still}" if family.still else "yes"
     kept = ", ".join(f"`{module}`" for module in family.kept) or "–"
     beside = [kept, stock, planned, _unfolded(family), turns]

@@ -34,6 +34,8 @@ from whet.measure.compare import compare
 from whet.messages import to_json
 from whet.quantize import TRANSFORMS, spinquant
 from whet.recipe.compress import compress
+from whet.recipe.inspect import inspect
+from whet.recipe.plan import plan
 from whet.recipe.resume import resume
 from whet.steps.decide import decide
 from whet.steps.options import Quantize
@@ -421,7 +423,7 @@ def test_vllm_takes_what_the_table_of_targets_says(made):
     assert QuantizationConfig.model_validate(config).config_groups
 
 
-@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.family in ("mixtral", "bert", "t5")])
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.family in ("bert", "t5")])
 def test_what_cannot_be_scored_is_refused_with_the_reason(name, tmp_path):
     original = build(tmp_path / "m", CASES[name])
     with pytest.raises(UsageError, match=r"cannot be scored.*--scheme W4A16"):
@@ -434,6 +436,61 @@ def test_a_budget_is_kept_to_the_byte(name, tmp_path):
     original = build(tmp_path / "m", CASES[name])
     result = compress(original, tmp_path / "o", bits=6.5, text=DOCUMENTS, samples=8, window=20)
     assert result["plan"]["predicted"]["bytes"] == Checkpoint(tmp_path / "o").nbytes
+
+
+@pytest.mark.parametrize(
+    "name, target, bits",
+    [("mixtral in float32", "transformers", 4), ("qwen3_moe", "transformers", 4), ("mixtral", "vllm", 9)],
+)
+def test_budgets_of_experts(name, target, bits, tmp_path):
+    """Experts of a block and role share a scheme, bytes are exact, and what is to load the folder computes as whet."""
+    case = CASES[name]
+    original = build(tmp_path / "m", case)
+    result = compress(original, tmp_path / "o", bits=bits, text=DOCUMENTS, samples=8, window=64, target=target)
+    plan = result["plan"]
+    assert plan["predicted"]["bytes"] == Checkpoint(tmp_path / "o").nbytes
+    assert plan["predicted"]["kl"] > 0 and plan["predicted"]["bits"] <= bits and result["kl"] < 0.5
+    shared: dict[tuple[int, str], set[str]] = {}
+    checkpoint = Checkpoint(original)
+    for index, linears in enumerate(anatomy(checkpoint.config, checkpoint.shapes).blocks):
+        for linear in linears:
+            if linear.held.expert is not None:
+                shared.setdefault((index, linear.role), set()).add(plan["schemes"][linear.address])
+    assert len(shared) == 6 and all(len(schemes) == 1 for schemes in shared.values())
+    mixed = target == "transformers"
+    assert (len(set(plan["schemes"].values()) - {"keep"}) > 1) == mixed
+    assert result["container"] == ("whet" if mixed else "compressed-tensors")
+    assert any("(trust_remote_code=True)" in note for note in result["notes"]) == mixed
+    tokens = torch.arange(40)[None]
+    theirs = stock(case, tmp_path / "o", trust_remote_code=mixed)(tokens).logits.float()
+    ours = load_model(tmp_path / "o", dtype=case.dtype)(tokens).logits.float()
+    assert torch.allclose(ours, theirs, atol=0.02 * ours.abs().max().item())
+
+
+def test_experts_that_no_token_reaches_have_the_least_price(tmp_path):
+    """Two that no token is sent to have the least price of their block, and the notes say so. What vLLM cannot hold is
+    refused before anything is scored."""
+    original = build(tmp_path / "m", CASES["mixtral in float32"])
+    starve(original, "model.layers.1", (0, 1))
+    asked = {"text": DOCUMENTS, "samples": 8, "window": 20}
+    found = inspect(original, **asked)
+    parts = [part for part in found["parts"] if part.get("expert") is not None and part["block"] == 1]
+    unused, used = ([part for part in parts if (part["expert"] in (0, 1)) == starved] for starved in (True, False))
+    assert len(unused) == 6 and all(part["sent"] == 0 for part in unused) and all(part["sent"] > 0 for part in used)
+    for part in unused:
+        alike = [other for other in used if other["role"] == part["role"]]
+        assert 0 < part["sensitivity"] == min(other["sensitivity"] for other in alike)
+        for name, price in part["schemes"].items():
+            assert 0 < price["kl"] == min(other["schemes"][name]["kl"] for other in alike)
+    assert {role["role"] for role in found["roles"]} >= {"expert gate", "expert up", "expert down"}
+    planned = plan(original, bits=4, **asked)
+    unsent = {(part["block"], part["expert"]) for part in found["parts"] if part.get("sent") == 0}
+    assert {(1, 0), (1, 1)} <= unsent
+    note = f"{len(unsent)} experts were sent none of the tokens"
+    assert any(told["message"].startswith(note) for told in planned["notes"])
+    for target, bits, why in (("vllm", 9, "not the model's float32"), ("transformers", 1, "cannot be met")):
+        with pytest.raises(UsageError, match=why):
+            compress(original, tmp_path / "o", bits=bits, target=target, **asked)
 
 
 def test_starved_experts_are_named_and_rounded_with_the_mean(tmp_path):
@@ -564,6 +621,8 @@ def test_experts_stored_in_stacks(tmp_path):
         assert result["container"] == "whet"
         logits.append(outputs(load_model(tmp_path / f"o-{folder.name}"), TOKENS))
     assert torch.equal(*logits)
+    planned = compress(tmp_path / "stacked", tmp_path / "o", bits=4, text=DOCUMENTS, samples=8, window=64)["plan"]
+    assert planned["predicted"]["bytes"] == Checkpoint(tmp_path / "o").nbytes
 
 
 def test_wrong_numbers_of_experts_or_rows_are_refused(tmp_path):

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM
 
 import models
-from whet.anatomy import anatomy
+from whet.anatomy import Anatomy, Linear, anatomy
 from whet.checkpoint import Checkpoint
 from whet.grids import parse_scheme
 from whet.quantize.gptq import gptq
@@ -86,10 +86,12 @@ def test_rank_share_counts_directions() -> None:
     assert rank_share(torch.zeros(4, 5), torch.eye(5)) == 1.0
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_predictions_are_what_is_measured(tmp_path, tied: bool) -> None:
-    """One part changed at a time, KL measured on other text: order and size of the predictions."""
-    folder = models.make(tmp_path / "m", tied=tied, blocks=2, with_tokenizer=False)
+@pytest.mark.parametrize("family, tied", [("llama", True), ("llama", False), ("mixtral", False), ("qwen3_moe", True)])
+def test_predictions_are_what_is_measured(tmp_path, family: str, tied: bool) -> None:
+    """One part changed at a time, KL measured on other text: order and size of the predictions.
+
+    Tokens go to the experts they went to before: a change that sends one elsewhere is in no gradient."""
+    folder = models.make(tmp_path / "m", family, tied=tied, blocks=2, with_tokenizer=False)
     checkpoint = Checkpoint(folder)
     parts = anatomy(checkpoint.config, checkpoint.shapes)
     chance = torch.Generator().manual_seed(0)
@@ -97,20 +99,21 @@ def test_predictions_are_what_is_measured(tmp_path, tied: bool) -> None:
     visitor = Sensitivity(parts, lambda linear: SCHEMES)
     GradientWalk(checkpoint, parts, "cpu").go([Sample.of_text(tokens[:32], "text/en")], visitor)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    moments = _moments(model, [linear.address for linear in parts.linears()], tokens[:32])
+    moments = _moments(model, parts, tokens[:32])
     measured, predicted = [], []
     with torch.no_grad():
+        _hold_routes(model, tokens[32:])
         reference = model(tokens[32:]).logits.log_softmax(-1)
         for linear in parts.linears():
-            parameter = model.get_parameter(linear.parameter)
-            original = parameter.data.clone()
+            parameter = linear.held.of(model.get_parameter(linear.held.parameter).data)
+            original = parameter.clone()
             for grid in SCHEMES:
                 solution = gptq(original, moments[linear.address], grid)
-                parameter.data = grid.decode(solution.codes, solution.params)
+                parameter.copy_(grid.decode(solution.codes, solution.params))
                 now = model(tokens[32:]).logits.log_softmax(-1)
                 measured.append(float((reference.exp() * (reference - now)).sum(-1).mean()))
                 predicted.append(visitor.parts[linear.address].schemes[grid.name])
-            parameter.data = original
+            parameter.copy_(original)
     assert spearmanr(measured, predicted)[0] > 0.97
     # A random model attends everywhere alike, so its tokens' errors add up more than those of a trained one, where sums
     # are within a few per cent; at 2 bits it is beyond what a second order can tell.
@@ -143,16 +146,55 @@ def test_several_walks_are_one_with_all_their_text(tmp_path) -> None:
         assert sum(ratios) / len(ratios) == pytest.approx(1, abs=0.25)
 
 
-def _moments(model, addresses: list[str], tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-    found = {}
+def _hold_routes(model, tokens: torch.Tensor) -> None:
+    """From now on every router sends `tokens` where it sends them now, with gates as it then finds them."""
+    routers = [module for module in model.modules() if type(module).__name__.endswith("TopKRouter")]
+    held: dict[int, torch.Tensor] = {}
+
+    def hold(module, _args, out):  # type: ignore[no-untyped-def]
+        logits, before, chosen = out
+        chosen = held.setdefault(id(module), chosen)
+        gates = logits.float().softmax(-1).gather(1, chosen)
+        gates = gates / gates.sum(-1, keepdim=True) if normed else gates
+        return logits, gates.to(before.dtype), chosen
+
+    normed = getattr(model.config, "norm_topk_prob", True)
+    for router in routers:
+        router.register_forward_hook(hold)
+    model(tokens)
+    assert len(held) == len(routers)
+
+
+def _moments(model, parts: Anatomy, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Second moments of the inputs of every linear, by address; those of experts over the tokens sent to them."""
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(address: str, x: torch.Tensor) -> None:
+        found[address] = x.reshape(-1, x.shape[-1]).t() @ x.reshape(-1, x.shape[-1]) / len(x.reshape(-1, x.shape[-1]))
+
+    def experts(linears: list[Linear]):  # type: ignore[no-untyped-def]
+        def hook(module, args) -> None:  # type: ignore[no-untyped-def]
+            for linear in linears:
+                expert = linear.held.expert
+                x = args[0][(args[1] == expert).any(-1)]
+                if linear.role == "expert down":
+                    gate, up = (x @ module.gate_up_proj[expert].t()).chunk(2, -1)
+                    x = module.act_fn(gate) * up
+                keep(linear.address, x)
+
+        return hook
+
+    by_module: dict[str, list[Linear]] = {}
+    for linear in parts.linears():
+        by_module.setdefault(linear.held.parameter.rpartition(".")[0], []).append(linear)
     handles = [
-        model.get_submodule(a).register_forward_pre_hook(
-            lambda _m, args, a=a: found.__setitem__(a, args[0].flatten(0, 1).t() @ args[0].flatten(0, 1))
+        model.get_submodule(module).register_forward_pre_hook(
+            experts(some) if some[0].held.expert is not None else lambda _m, args, a=some[0].address: keep(a, args[0])
         )
-        for a in addresses
+        for module, some in by_module.items()
     ]
     with torch.no_grad():
         model(tokens)
     for handle in handles:
         handle.remove()
-    return {a: h / tokens.numel() for a, h in found.items()}
+    return found

@@ -117,6 +117,55 @@ def test_gradients_of_every_family_that_is_scored(family, tmp_path):
         torch.testing.assert_close(ours, theirs * scale, rtol=1e-3, atol=1e-4 * ours.abs().max().item())
 
 
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_of_experts_only_the_tokens_that_were_sent_to_them_are_seen(family, tmp_path):
+    """Outputs of experts are their inputs times their weights; gradients are those of the weights, by autograd on the
+    whole model: the gradient of a weight is the sum over tokens of gradient times input."""
+    folder = models.make(tmp_path / "m", family, with_tokenizer=False)
+    checkpoint = Checkpoint(folder)
+    parts = anatomy(checkpoint.config, checkpoint.shapes)
+    (sample,) = some = samples()[:1]
+    gather = Gather()
+    sent = {}
+    flow = gather.flow
+
+    def keep(index, linears, given):
+        sent.update({(index, reads): tokens for reads, tokens in given.sent.items()})
+        linears = [linear for linear in linears if linear.address in given.outputs]
+        for linear in linears:  # where each token came from
+            if linear.role in ("expert gate", "expert up"):
+                before = {tuple(row.tolist()) for row in given.inputs[linear.reads]}
+                assert len(before) == len(given.sent[linear.reads])
+        flow(index, linears, given)
+
+    gather.flow = keep
+    GradientWalk(checkpoint, parts, "cpu").go(some, gather)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, experts_implementation="eager").eval()
+    routed = {}
+    for index, block in enumerate(model.model.layers):
+        block.mlp.experts.register_forward_pre_hook(lambda _m, args, i=index: routed.__setitem__(i, args[1]))
+    logits = model(sample.tokens).logits[sample.counted]
+    p = logits.detach().softmax(-1)
+    noise = p.sqrt() * torch.empty_like(p).normal_(generator=torch.Generator().manual_seed(0))
+    (logits * (noise - p * noise.sum(1, keepdim=True))).sum().backward()
+    seen = 0
+    for index, linears in enumerate(parts.blocks):
+        for linear in (one for one in linears if one.held.expert is not None):
+            gradient = linear.held.of(model.get_parameter(linear.held.parameter).grad)
+            mine = (routed[index] == linear.held.expert).any(-1).nonzero()[:, 0]
+            if not len(mine):
+                continue
+            seen += 1
+            assert sorted(sent[index, linear.reads].tolist()) == mine.tolist()
+            key = (linear.address, sample.name)
+            x, out = gather.inputs[key], gather.outputs[key]
+            weight = linear.view(checkpoint.read(linear.parameter)).float()
+            torch.testing.assert_close(out, x @ weight.t(), rtol=1e-4, atol=1e-4)
+            near = {"rtol": 1e-3, "atol": 1e-4 * gradient.abs().max().item()}
+            torch.testing.assert_close(gather.gradients[key].t() @ x, gradient, **near)
+    assert seen > 12
+
+
 def test_inputs_and_outputs_belong_together(folder):
     gather = walked(folder, samples())
     checkpoint = Checkpoint(folder)

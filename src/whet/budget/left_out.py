@@ -1,4 +1,4 @@
-"""What a target does not hold of a model, in sentences."""
+"""What a target does not hold of a model, and what scores do not know of it, in sentences."""
 
 from __future__ import annotations
 
@@ -58,3 +58,17 @@ def left_out(scores: Mapping[str, Any], target: Target) -> list[Message]:
                 )
             )
     return found
+
+
+def unsent(scores: Mapping[str, Any]) -> list[Message]:
+    """Says how many experts were priced without having been used."""
+    count = len({(part["block"], part["expert"]) for part in scores["parts"] if part.get("sent") == 0})
+    if not count:
+        return []
+    return [
+        Message(
+            "{count} experts were sent none of the tokens that were scored: each is taken for the least of its block. "
+            "Give more text, of the kind the model is used for.",
+            count=count,
+        )
+    ]

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
-from whet.budget.left_out import left_out
+from whet.budget.left_out import left_out, unsent
 from whet.budget.offered import holds
+from whet.errors import UsageError
 from whet.grids import parse_scheme
 from whet.messages import Message, to_json
 from whet.targets import Target, tie
@@ -39,10 +40,15 @@ class Mix:
 class Offers:
     """The options of every part of a scored model for one target and one way of storing it.
 
-    stock: only what stock containers hold mixed (symmetric linears, tables as they are).
+    stock: only what stock containers hold mixed (symmetric linears, tables as they are). experts: whether the model has
+    any; one_scheme: whether the target then holds but one scheme for everything.
     """
 
     def __init__(self, scores: Mapping[str, Any], target: Target, stock: bool) -> None:
+        self.experts = any("expert" in part for part in scores["parts"])
+        self.target, self.one_scheme = target, self.experts and not target.modelling_file
+        # stock transformers leaves experts in the type of the stored scales, which is of 16 bits
+        self.wide = any(part["bytes"] > 2 * math.prod(part["shape"]) for part in scores["parts"])
         self.fixed = int(scores["other"]["bytes"])
         self.parameters = int(scores["other"]["parameters"]) + sum(part["parameters"] for part in scores["parts"])
         self.tables = {part["address"] for part in scores["parts"] if part["block"] is None}
@@ -74,6 +80,8 @@ class Offers:
 
     def least(self) -> int:
         """Bytes of the smallest mix there is."""
+        if self.one_scheme:
+            return min(mix.bytes for mix in self.throughout())
         return self.fixed + sum(min(option.bytes for option in options) for options in self.options)
 
     def frontier(self, points: int = 40) -> list[dict[str, float]]:
@@ -102,6 +110,16 @@ class Offers:
             for scheme, first in blocks.items()
             for embed, second in embeds.items()
             if first is not None and second is not None
+        ]
+
+    def throughout(self) -> list[Mix]:
+        """What stock transformers loads of one scheme throughout: it computes the weights then, of experts only where
+        the scheme is symmetric and the weights have 16 bits."""
+        zeros = {"none"} if self.experts else {"none", "int"}
+        return [
+            mix
+            for scheme, embed, mix in self.uniform()
+            if embed in (KEEP, scheme) and parse_scheme(scheme).zero in zeros and not (self.experts and self.wide)
         ]
 
     def _all(self, name: str, wanted: Sequence[bool]) -> tuple[int, float, dict[str, str]] | None:
@@ -165,28 +183,7 @@ def make_plan(
     nothing else keeps the budget, and the plan says so.
     """
     whole = Offers(scores, target, stock=False)
-    notes: list[Message] = []
-    among, free = "all", None
-    if target.name == "whet" or target.schemes or target.unwritten:
-        mix = _solve(whole, scores, budget, most_kl)
-    else:
-        stock = Offers(scores, target, stock=True)
-        found = _stock(stock, whole, target, scores, budget, most_kl)
-        if found is None:
-            mix = _solve(whole, scores, budget, most_kl)
-            notes.append(
-                Message(
-                    "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
-                    "(trust_remote_code=True)"
-                )
-            )
-        else:
-            mix, among = found, "stock"
-        if found is not None and target.modelling_file:
-            best = _solve(whole, scores, budget, most_kl)
-            if _worth(best, budget) < _worth(mix, budget):
-                free = whole.figures(best)
-            notes += _weigh(best, mix, budget)
+    mix, among, free, notes = _chosen(whole, scores, target, budget, most_kl)
     limit = None if budget.kind == "quality" else _limit(whole, scores, budget)
     return {
         "format": "whet.plan",
@@ -209,8 +206,35 @@ def make_plan(
         "left_out": to_json(left_out(scores, target)),
         "scorer": "gradient",
         "text": scores["text"],
-        "notes": to_json(notes),
+        "notes": to_json([*unsent(scores), *notes]),
     }
+
+
+def _chosen(
+    whole: Offers, scores: Mapping[str, Any], target: Target, budget: Budget, most_kl: float | None
+) -> tuple[Mix, str, dict[str, float] | None, list[Message]]:
+    """The mix, among which (`all`, `stock`) it is the best, the best of all where that is better, and notes."""
+    if target.name == "whet" or target.schemes or target.unwritten:
+        return _solve(whole, scores, budget, most_kl), "all", None, []
+    held = whole if whole.experts else Offers(scores, target, stock=True)
+    mix = _stock(held, whole, target, scores, budget, most_kl)
+    if mix is not None and not target.modelling_file:
+        return mix, "stock", None, []
+    best = _solve(whole, scores, budget, most_kl)
+    if mix is None:
+        why = Message(
+            "no mix that stock containers hold keeps this budget, so the folder carries its own modelling file "
+            "(trust_remote_code=True)"
+        )
+        return best, "all", None, [why]
+    if whole.experts and _much_better(best, mix, budget):
+        why = Message(
+            "stock transformers loads experts of one scheme alone, with which much more would be lost, so the folder "
+            "carries its own modelling file (trust_remote_code=True)"
+        )
+        return best, "all", None, [why]
+    free = whole.figures(best) if _worth(best, budget) < _worth(mix, budget) else None
+    return mix, "stock", free, _weigh(best, mix, budget)
 
 
 def _worth_showing(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -232,20 +256,18 @@ def _stock(
     most_kl: float | None,
 ) -> Mix | None:
     """The best of what stock containers hold: symmetric linears mixed, or one scheme throughout. None where neither
-    keeps the budget and the target can load something else; else raises Infeasible."""
+    keeps the budget and the target can load something else; else raises Infeasible. With experts one scheme alone."""
+    if whole.experts:
+        must_be_possible(whole, scores, budget)
     mixed: Mix | None = None
     problem: Infeasible | None = None
     try:
-        mixed = _solve(stock, scores, budget, most_kl)
+        mixed = None if whole.experts else _solve(stock, scores, budget, most_kl)
     except Infeasible as error:
         problem = error
     uniform: list[Mix] = []
-    if not target.ties:  # transformers computes the weights of one uniform scheme at load, whatever its zero
-        every = [
-            mix
-            for scheme, embed, mix in whole.uniform()
-            if embed in (KEEP, scheme) and parse_scheme(scheme).zero != "real"
-        ]
+    if not target.ties or whole.experts:
+        every = whole.throughout()
         if budget.kind == "quality":
             most = _most(budget, most_kl)
             uniform = sorted((m for m in every if m.kl <= most), key=lambda m: m.bytes)[:1]
@@ -254,8 +276,13 @@ def _stock(
             uniform = sorted((m for m in every if m.bytes <= limit), key=lambda m: m.kl)[:1]
     if mixed is None:
         if not uniform and not target.modelling_file:
-            assert problem is not None
-            raise problem
+            raise problem or Infeasible(
+                "{budget} cannot be kept: {target} holds experts only where everything has one scheme, and the best of "
+                "those is predicted to lose {smallest:.2g} nats a token. Use --for transformers, which loads mixes.",
+                smallest=min(mix.kl for mix in every),
+                budget=budget.asked,
+                target=target.name,
+            )
         return uniform[0] if uniform else None
     if not uniform or _worth(mixed, budget) <= _worth(uniform[0], budget):
         return mixed
@@ -272,7 +299,9 @@ def _worth(mix: Mix, budget: Budget) -> tuple[float, float]:
 
 def _weigh(best: Mix, mix: Mix, budget: Budget) -> list[Message]:
     """Says what loading in stock transformers costs, where that is much. best: of all mixes. mix: of those it loads."""
-    if budget.kind == "quality" and best.bytes < _MUCH * mix.bytes:
+    if not _much_better(best, mix, budget):
+        return []
+    if budget.kind == "quality":
         return [
             Message(
                 "Stock transformers loads symmetric linears mixed, or one scheme throughout. A free mix would take "
@@ -282,17 +311,20 @@ def _weigh(best: Mix, mix: Mix, budget: Budget) -> list[Message]:
                 mix=mix.bytes,
             )
         ]
-    if budget.kind != "quality" and best.kl < _MUCH * mix.kl:
-        return [
-            Message(
-                "Stock transformers loads symmetric linears mixed, or one scheme throughout. A free mix is predicted "
-                "to lose {best:.2g} instead of {mix:.2g} nats a token: add --for whet to make one, which loads "
-                "through the folder's own modelling file.",
-                best=best.kl,
-                mix=mix.kl,
-            )
-        ]
-    return []
+    return [
+        Message(
+            "Stock transformers loads symmetric linears mixed, or one scheme throughout. A free mix is predicted "
+            "to lose {best:.2g} instead of {mix:.2g} nats a token: add --for whet to make one, which loads "
+            "through the folder's own modelling file.",
+            best=best.kl,
+            mix=mix.kl,
+        )
+    ]
+
+
+def _much_better(best: Mix, mix: Mix, budget: Budget) -> bool:
+    """Whether `best` is better by what is worth saying in what the budget asks to be least."""
+    return _worth(best, budget)[0] < _MUCH * _worth(mix, budget)[0]
 
 
 def _solve(offers: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: float | None) -> Mix:
@@ -303,7 +335,16 @@ def _solve(offers: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: f
 
 
 def must_be_possible(offers: Offers, scores: Mapping[str, Any], budget: Budget) -> None:
-    """Raises Infeasible, with the smallest that is possible, where bytes or bits are too few; needs no losses."""
+    """Raises Infeasible, with the smallest that is possible, where bytes or bits are too few; needs no losses. Raises
+    UsageError where the target holds no mix of the model at all."""
+    if offers.one_scheme and not offers.throughout():
+        raise UsageError(
+            "{target} cannot hold this: {why}. Use --for transformers.",
+            target=offers.target.name,
+            why=Message(
+                "transformers leaves experts in the type of the stored scales, which is not the model's float32"
+            ),
+        )
     if budget.kind == "quality" or offers.least() <= _limit(offers, scores, budget):
         return
     rest = header_bytes(scores) if budget.kind == "bytes" else 0
@@ -331,9 +372,11 @@ def _most(budget: Budget, most_kl: float | None) -> float:
 
 
 def _tie(part: Mapping[str, Any], target: Target) -> tuple[Any, ...]:
-    """What a part is tied by: the tensor it is rows of, its block and fused roles, or itself."""
+    """What a part is tied by: the tensor it is rows of, its block and fused roles or role of experts, or itself."""
     if "tensor" in part:
         return (part["tensor"],)
+    if "expert" in part:  # runtimes run the experts of a block together
+        return (part["block"], part["role"])
     key = None if part["block"] is None else tie(target, part["address"], part["role"])
     return (part["address"],) if key is None else (part["block"], key)
 

@@ -39,18 +39,18 @@ class Outliers:
     def __init__(self) -> None:
         self.found: dict[str, Outlier] = {}
 
-    def add(self, address: str, x: Tensor, tokens: Tensor) -> None:
-        """Add inputs `x [b, L, in]` of `tokens [b, L]`."""
+    def add(self, address: str, x: Tensor, tokens: Tensor, sent: Tensor | None = None) -> None:
+        """Add inputs `x [b · L, in]` of `tokens [b, L]`; or `[n, in]`, of those at the places `sent [n]` of all."""
         by_token, channels = x.detach().abs().max(-1)
         by_token = by_token.float()
         place = int(by_token.argmax())
-        row, position = divmod(place, x.shape[1])
-        largest = float(by_token.flatten()[place])
+        largest = float(by_token[place])
         medians = self.found[address].medians if address in self.found else []
-        medians.append(by_token.flatten().cpu())
+        medians.append(by_token.cpu())
         if address not in self.found or largest > self.found[address].largest:
-            channel = int(channels[row, position])
-            self.found[address] = Outlier(largest, channel, int(tokens[row, position]), position, medians)
+            row, position = divmod(place if sent is None else int(sent[place]), tokens.shape[1])
+            token, channel = int(tokens[row, position]), int(channels[place])
+            self.found[address] = Outlier(largest, channel, token, position, medians)
 
     def table(self) -> dict[str, dict[str, Any]]:
         """By address: ratio, largest, channel, token (id), position."""

@@ -4,6 +4,12 @@ A visitor of the walk in reverse. For each linear and each kind of sample it sum
 for samples of text also the inputs' second moments, with which the cost of every grid is predicted as soon as a block
 is done, so that no more than one block's second moments are ever held.
 
+An expert is judged on the tokens that were sent to it. Its squared gradients are divided by all counted tokens, as
+those of any linear are, so it is worth less the more seldom it is used; its second moments and the energy of its
+outputs are means over its own tokens, which is what its errors go by. Of one that was sent none nothing is known but
+that it is seldom used: it is taken for the least of its role and block. That a changed block sends tokens to other
+experts is in no gradient, so what comes before a router costs more than this says.
+
 A kind is `<what>/<language>`: `text/en`, `facts/ko`.
 """
 
@@ -30,18 +36,20 @@ LOST = 0.01
 
 @dataclass
 class Use:
-    """Sums over one kind of sample at one linear: squared gradients and squared outputs, each `[out]`."""
+    """Sums over one kind of sample at one linear: squared gradients and squared outputs, each `[out]`, and of how many
+    real tokens the outputs were."""
 
     gradient: Tensor
     energy: Tensor
+    tokens: int = 0
 
 
 @dataclass
 class PartScore:
     """One linear: its `sensitivity` on text and, in `kinds`, on each kind of sample (KL a counted token when LOST of
     its output's energy is noise), the mean squared gradient of its outputs on text in `rows [out]`, what its KL is over
-    what its second moment and `rows` say (`scale`, over the grids of `gains`), the predicted KL by scheme, and its
-    spectrum's figure where asked for."""
+    what its second moment and `rows` say (`scale`, over the grids of `gains`), the predicted KL by scheme, its
+    spectrum's figure where asked for, and of an expert the share of the text's tokens that was `sent` to it."""
 
     linear: Linear
     block: int | None
@@ -50,6 +58,7 @@ class PartScore:
     rows: Tensor = field(default_factory=lambda: torch.zeros(0))
     schemes: dict[str, float] = field(default_factory=dict)
     spectrum: float | None = None
+    sent: float | None = None
 
 
 class Sensitivity:
@@ -81,7 +90,6 @@ class Sensitivity:
         self.influence = [0.0] * len(anatomy.blocks)
         self.outliers = Outliers()
         self.counted: dict[str, int] = defaultdict(int)
-        self.real: dict[str, int] = defaultdict(int)
         vocabulary, hidden = anatomy.embedding.shape
         self.looked = torch.zeros(vocabulary, dtype=torch.float64)
         self.read = torch.zeros(vocabulary, dtype=torch.float64)
@@ -101,8 +109,6 @@ class Sensitivity:
     def head(self, sample: Sample, hidden: Tensor, chance: Tensor, slope: Tensor | None, position: slice) -> None:
         """Curvature of the prediction in each logit, and what the head reads."""
         self.counted[sample.name] += len(hidden)
-        if position.start == 0:
-            self.real[sample.name] += int(sample.real.sum())
         if sample.name.startswith(TEXT):
             bend = chance * (1 - chance)
             self.read += (bend if slope is None else bend * slope.square()).sum(0).double().cpu()
@@ -113,12 +119,19 @@ class Sensitivity:
         """Add one sample at one block."""
         name = flow.sample.name
         real = flow.sample.real.to(flow.before.device)
+        every = int(real.sum())
         for linear in linears:
-            gradient = flow.gradients[linear.address].float().square().sum((0, 1))
-            energy = (flow.outputs[linear.address].float().square() * real[..., None]).sum((0, 1))
+            if linear.address not in flow.gradients:
+                continue  # an expert that was sent nothing
+            sent = flow.sent.get(linear.reads)
+            mine = real if sent is None else real.flatten()[sent]
+            among = tuple(range(mine.dim()))
+            gradient = flow.gradients[linear.address].float().square().sum(among)
+            energy = (flow.outputs[linear.address].float().square() * mine[..., None]).sum(among)
             use = self._use.setdefault((linear.address, name), Use(gradient * 0, energy * 0))
             use.gradient += gradient
             use.energy += energy
+            use.tokens += every if sent is None else int(mine.sum())
         if not name.startswith(TEXT) or not self._last:
             return
         if self._moments is None:
@@ -129,13 +142,17 @@ class Sensitivity:
         first = round(self.apart * tokens)
         for reads, x in flow.inputs.items():
             rows = x.reshape(-1, x.shape[-1])
-            seen.add(reads, rows[:first])
-            others.add(reads, rows[first:])
-            self._inputs[reads].append(rows[:first].clone())
-            self.outliers.add(seen.first[reads].address, x, flow.sample.tokens)
+            here, there = _divided(rows, flow.sent.get(reads), first)
+            seen.add(reads, here)
+            others.add(reads, there)
+            self._inputs[reads].append(here.clone())
+            self.outliers.add(seen.first[reads].address, rows, flow.sample.tokens, flow.sent.get(reads))
         for linear in linears:
-            gradient = flow.gradients[linear.address]
-            self._gradients[linear.address].append(gradient.reshape(-1, gradient.shape[-1])[:first].clone())
+            if linear.address in flow.gradients:
+                gradient = flow.gradients[linear.address]
+                rows = gradient.reshape(-1, gradient.shape[-1])
+                here, _ = _divided(rows, flow.sent.get(linear.reads), first)
+                self._gradients[linear.address].append(here.clone())
         seen.tokens += first
         others.tokens += tokens - first
         cosine = torch.cosine_similarity(flow.before.float(), flow.after.float(), dim=-1)
@@ -149,12 +166,17 @@ class Sensitivity:
         moments, self._moments = self._moments, None
         for linear in linears:
             part = self.parts[linear.address] = PartScore(linear, index)
-            uses = {name: self._use.pop((linear.address, name)) for name in self.counted}
+            nothing = Use(none := torch.zeros(linear.shape[0], device=next(module.parameters()).device), none)
+            uses = {name: self._use.pop((linear.address, name), nothing) for name in self.counted}
             for name, use in uses.items():
                 part.kinds[name] = self._lost(use, [name])
             text = [name for name in uses if name.startswith(TEXT)]
             if text:
-                use = Use(sum(uses[n].gradient for n in text), sum(uses[n].energy for n in text))  # type: ignore[arg-type]
+                use = Use(
+                    sum(uses[n].gradient for n in text),  # type: ignore[arg-type]
+                    sum(uses[n].energy for n in text),  # type: ignore[arg-type]
+                    sum(uses[n].tokens for n in text),
+                )
                 part.sensitivity = self._lost(use, text)
                 part.rows = use.gradient / self._count(text)
         if moments is None:
@@ -166,23 +188,29 @@ class Sensitivity:
         for linear in linears:
             by_input[linear.reads].append(linear)
         for reads, together in by_input.items():
+            if reads not in seen.sums:
+                continue  # of an expert that was sent nothing, which `_least` prices
+            before, after = seen.counts[reads], others.counts[reads]
+            mine = before + after
             apart = others.mean(reads)
-            h = (seen.mean(reads) * seen.tokens + apart * others.tokens) / tokens
+            h = (seen.mean(reads) * before + apart * after) / mine
             del seen.sums[reads], others.sums[reads]
             d = pivots(h)
             scored = [self.parts[linear.address] for linear in together]
             weights = [x.held.of(module.get_parameter(x.held.parameter.removeprefix(prefix)).data) for x in together]
             there = None
-            if seen.tokens and others.tokens:
+            if before and after:
                 there = Seen(
                     torch.cat(self._inputs.pop(reads)),
                     [torch.cat(self._gradients.pop(linear.address)) for linear in together],
                     apart,
-                    others.tokens,
-                    self.solving or tokens,
+                    after,
+                    (self.solving or tokens) * mine // tokens,
                 )
             factors = gains(weights, h, d, [part.rows for part in scored], there)
             for part, w, gain in zip(scored, weights, factors, strict=True):
+                if part.linear.held.expert is not None:
+                    part.sent = mine / tokens
                 self._tried[part.linear.address] = Tried.of(w, d, part.rows, self.grids(part.linear), gain)
                 if self.spectrum is not None:
                     part.spectrum = self.spectrum(w, h)
@@ -190,6 +218,24 @@ class Sensitivity:
             for (address, tried), found in zip(self._tried.items(), losses(list(self._tried.values())), strict=True):
                 self.parts[address].schemes |= {g.name: loss for g, loss in zip(tried.grids, found, strict=True)}
             self._tried.clear()
+            self._least()
+
+    def _least(self) -> None:
+        """Experts that were sent nothing take the least of what those of their role and block are worth, and lose."""
+        alike: dict[tuple[int | None, str], list[PartScore]] = defaultdict(list)
+        for part in self.parts.values():
+            if part.linear.held.expert is not None:
+                alike[part.block, part.linear.role].append(part)
+        for some in alike.values():
+            used = [part for part in some if part.sent]
+            for part in some:
+                if not part.sent and used:
+                    part.sent = 0.0
+                    part.sensitivity = part.sensitivity or min(other.sensitivity for other in used)
+                    part.schemes = {
+                        name: min(other.schemes[name] for other in used if name in other.schemes)
+                        for name in used[0].schemes
+                    }
 
     @property
     def _last(self) -> bool:
@@ -200,8 +246,7 @@ class Sensitivity:
         return max(1, sum(self.counted[name] for name in names))
 
     def _lost(self, use: Use, names: Sequence[str]) -> float:
-        real = max(1, sum(self.real[name] for name in names))
-        return 0.5 * LOST * float((use.gradient / self._count(names) * (use.energy / real)).sum())
+        return 0.5 * LOST * float((use.gradient / self._count(names) * (use.energy / max(1, use.tokens))).sum())
 
     def embedding(self, sample: Sample, gradient: Tensor) -> None:
         """Gradients of looked-up rows, and how often each row was."""
@@ -225,3 +270,11 @@ class Sensitivity:
             for name, value in self.parts[linear.address].kinds.items():
                 total[name] += value
         return dict(total)
+
+
+def _divided(rows: Tensor, sent: Tensor | None, first: int) -> tuple[Tensor, Tensor]:
+    """`rows [n, width]` of a sample's first tokens and of the others; `sent [n]`: the places of an expert's tokens."""
+    if sent is None:
+        return rows[:first], rows[first:]
+    early = sent < first
+    return rows[early], rows[~early]

@@ -4,7 +4,8 @@ The result is plain JSON (`"format": "whet.scores"`, `"version": 1`), the only t
 read:
 
     parts    one entry a linear, embedding and head: address, role, block, shape, parameters, bytes, `sensitivity` (KL
-             in nats a token if 1 % of its output's energy were noise), `schemes` {scheme: {bytes, kl}}, `spectrum`
+             in nats a token if 1 % of its output's energy were noise), `schemes` {scheme: {bytes, kl}}, `spectrum`; of
+             an expert's linears also its number as `expert`, and `sent`, the share of the text's tokens it was sent
     other    bytes, parameters and number of the tensors that no scheme is asked for
     blocks   index, influence, sensitivity, `skills` and `languages` {name: nats a counted token}, outliers
     skills   names in `blocks[].skills`; text, tokens, seconds, model, seed: what was scored, on what
@@ -90,6 +91,7 @@ def score(
             "sensitivity": mine.sensitivity,
             "schemes": _priced(linear, schemes(linear), mine.schemes),
             "spectrum": mine.spectrum,
+            **({} if mine.sent is None else {"sent": mine.sent}),
         }
         for index, linears in enumerate(parts.blocks)
         for linear in linears
@@ -241,8 +243,9 @@ def _part(linear: Linear, block: int | None, job: Job) -> dict[str, Any]:
         # a head with the embedding's values is none of the original's, whose parameters a budget's bits are of
         "parameters": 0 if linear.parameter in job.original.repeated else size,
         "bytes": size * stored.dtype.itemsize,
-        # rows of one tensor take one scheme, so that they are stored as one
-        **({"tensor": linear.parameter} if linear.rows is not None else {}),
+        # rows of one tensor take one scheme, so that they are stored as one; those of an expert are stored apart
+        **({"tensor": linear.parameter} if linear.rows is not None and linear.expert is None else {}),
+        **({"expert": linear.held.expert} if linear.held.expert is not None else {}),
     }
 
 
@@ -258,7 +261,7 @@ def _other(job: Job) -> dict[str, int]:
 
 
 def _priced(linear: Linear, grids: Sequence[Grid], losses: dict[str, float]) -> dict[str, Any]:
-    first = linear.rows is None or linear.rows[0] == 0
+    first = linear.rows is None or linear.rows[0] == 0 or linear.expert is not None
     return {grid.name: {"bytes": linear_bytes(grid, linear.shape, first), "kl": losses[grid.name]} for grid in grids}
 
 

@@ -28,6 +28,7 @@ from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
 from whet.messages import Message
 from whet.walk.hidden import HiddenStates
+from whet.walk.products import Product, Products
 from whet.walk.skeleton import Call, Skeleton, give_back, hooked
 
 _LOGITS = 1 << 24  # logits looked at together
@@ -59,7 +60,8 @@ class Sample:
 class Flow:
     """One sample in one block: hidden states `[b, L, hidden]` before and after it, the `slope` of what comes after,
     inputs by what they are called in the family's table, outputs and gradients by address, `[b, L, width]`, in the type
-    the block computes in."""
+    the block computes in. Of an expert they are `[n, width]`, of the tokens that were sent to it, whose places among
+    all `b · L` are in `sent [n]` by input; an expert that was sent none is in none of them."""
 
     sample: Sample
     before: Tensor
@@ -68,6 +70,7 @@ class Flow:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
+    sent: dict[str, Tensor] = field(default_factory=dict)
 
 
 class GradientVisitor(Protocol):
@@ -107,6 +110,9 @@ class GradientWalk:
     ) -> None:
         refuse_unscored(anatomy)
         self.skeleton = Skeleton(checkpoint, anatomy, device)
+        if _has_experts(anatomy):
+            # one after another, so that every product is seen; a kernel for all at once hides them
+            self.skeleton.model.set_experts_implementation("eager")
         self.checkpoint, self.anatomy, self.compute, self.folder = checkpoint, anatomy, compute, folder
         self.chance = torch.Generator(device).manual_seed(seed)
 
@@ -218,7 +224,10 @@ class GradientWalk:
     ) -> tuple[Flow, Tensor]:
         x = hidden.detach().clone().requires_grad_()
         flow = Flow(sample, hidden, hidden, gradient)
-        with torch.enable_grad(), _listening(module, linears, prefix, flow):
+        dense = [linear for linear in linears if linear.held.expert is None]
+        experts = [linear for linear in linears if linear.held.expert is not None]
+        listening = _listening(module, dense, prefix, flow), _listening_to_experts(module, experts, prefix, flow)
+        with torch.enable_grad(), listening[0], listening[1]:
             out = self.skeleton.run(module, x, call, self.compute)
             flow.after = out.detach()
             out.backward(gradient.to(out.dtype))
@@ -227,8 +236,8 @@ class GradientWalk:
 
 
 def refuse_unscored(anatomy: Anatomy) -> None:
-    """Raises UsageError for a model whose gradients this walk cannot follow."""
-    if (why := not_followed(anatomy)) is not None:
+    """Raises UsageError for a model whose parts cannot be scored."""
+    if (why := _not_scored(anatomy)) is not None:
         title = anatomy.family.title or anatomy.model_type
         raise UsageError(
             "{family} cannot be scored, so there is no planning by budget for it: {why}. Give one scheme for all of "
@@ -239,14 +248,25 @@ def refuse_unscored(anatomy: Anatomy) -> None:
 
 
 def not_followed(anatomy: Anatomy) -> Message | None:
-    """Why this walk cannot follow a model's gradients; None where it can."""
-    if any(linear.held.expert is not None for linear in anatomy.linears()):
-        return Message("what an expert is worth depends on which tokens are sent to it, and that is not measured yet")
+    """Why gradients of a model are followed by nothing but scores, or not at all; None where they can be."""
+    if _has_experts(anatomy):
+        return Message("what an expert is worth depends on which tokens are sent to it, and only budgets measure that")
+    return _not_scored(anatomy)
+
+
+def _not_scored(anatomy: Anatomy) -> Message | None:
+    """Why the parts of a model cannot be scored; None where they can."""
+    if anatomy.family.found and _has_experts(anatomy):
+        return Message("its experts were found by running it, and which tokens are sent to them is not told by a table")
     if not anatomy.family.known:
         return Message("no table says what its parts are")
     if anatomy.task != "causal":
         return Message("scoring follows predictions of the next token, which it does not make")
     return None
+
+
+def _has_experts(anatomy: Anatomy) -> bool:
+    return any(linear.held.expert is not None for linear in anatomy.linears())
 
 
 @contextmanager
@@ -278,3 +298,42 @@ def _listening(module: nn.Module, linears: list[Linear], prefix: str, flow: Flow
     ]
     with hooked(handles):
         yield
+
+
+@contextmanager
+def _listening_to_experts(module: nn.Module, linears: list[Linear], prefix: str, flow: Flow) -> Iterator[None]:
+    """The same of the linears of experts, which are run one after another on the tokens that are sent to each."""
+    by_matrix: dict[tuple[str, int], list[Linear]] = {}
+    for linear in linears:
+        assert linear.held.expert is not None
+        key = linear.held.parameter.removeprefix(prefix), linear.held.expert
+        by_matrix.setdefault(key, []).append(linear)
+    sent: dict[int, Tensor] = {}
+
+    def route(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        chosen = (*args, *kwargs.values())[1]
+        # `[tokens, choices]`; transformers goes through the tokens choice by choice
+        sent.update({expert: (chosen == expert).t().nonzero()[:, 1] for _, expert in by_matrix})
+
+    def hear(product: Product) -> None:
+        mine = by_matrix[product.name, product.expert]
+        assert len(product.x) == len(sent[product.expert]), "an expert was given other tokens than were sent to it"
+        for linear in mine:
+            rows = slice(*(linear.held.rows or (None, None)))
+            flow.sent[linear.reads] = sent[product.expert]
+            flow.inputs[linear.reads] = product.x.detach()
+            flow.outputs[linear.address] = product.out.detach()[:, rows]
+
+        def take(gradient: Tensor) -> None:
+            for linear in mine:
+                flow.gradients[linear.address] = gradient[:, slice(*(linear.held.rows or (None, None)))]
+
+        product.out.register_hook(take)
+
+    stacks = {name: module.get_parameter(name) for name, _ in by_matrix}
+    owners = {name.rpartition(".")[0] for name in stacks}
+    handles = [module.get_submodule(owner).register_forward_pre_hook(route, with_kwargs=True) for owner in owners]
+    with hooked(handles), Products(stacks, hear):
+        yield
+    heard = [linear.reads in flow.sent for linear in linears if len(sent[linear.held.expert])]  # type: ignore[index]
+    assert all(heard), "experts were multiplied out of sight"

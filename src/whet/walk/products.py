@@ -27,11 +27,13 @@ _PRODUCTS: dict[Any, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class Product:
-    """Tokens `x [tokens, in]` given to `expert` of the stack `name`; transposed: whose matrices are `[in, out]`."""
+    """Tokens `x [tokens, in]` given to `expert` of the stack `name`, and what it gave, `out [tokens, out]`; transposed:
+    its matrices are `[in, out]`."""
 
     name: str
     expert: int
     x: Tensor
+    out: Tensor
     transposed: bool
 
 
@@ -46,12 +48,13 @@ class Products(TorchFunctionMode):
         self.stacks = {p.untyped_storage().data_ptr(): (name, p) for name, p in stacks.items()}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
         places = _PRODUCTS.get(func)
         if places is not None and len(args) > max(places):
-            self._look(args[places[0]], args[places[1]], func is nn.functional.linear)
-        return func(*args, **(kwargs or {}))
+            self._look(args[places[0]], args[places[1]], out, func is nn.functional.linear)
+        return out
 
-    def _look(self, x: Any, matrix: Any, linear: bool) -> None:
+    def _look(self, x: Any, matrix: Any, out: Any, linear: bool) -> None:
         if not isinstance(matrix, Tensor) or matrix.is_meta:
             return
         name, stack = self.stacks.get(matrix.untyped_storage().data_ptr(), ("", None))
@@ -62,7 +65,13 @@ class Products(TorchFunctionMode):
         transposed = straight != linear
         if matrix.dim() == 2:
             expert = (matrix.storage_offset() - stack.storage_offset()) // stack.stride(0)
-            self.hear(Product(name, expert, x.reshape(-1, x.shape[-1]), transposed))
+            self.hear(Product(name, expert, _flat(x), _flat(out), transposed))
         elif matrix.dim() == 3 and len(matrix) == len(stack):
             for expert, rows in enumerate(x):
-                self.hear(Product(name, expert, rows[(rows != 0).any(-1)], transposed))
+                tokens = (rows != 0).any(-1)
+                self.hear(Product(name, expert, rows[tokens], out[expert][tokens], transposed))
+
+
+def _flat(x: Tensor) -> Tensor:
+    """`[tokens, width]`; what is that already stays the very tensor that goes on, so that gradients reach its hooks."""
+    return x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
