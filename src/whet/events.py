@@ -27,6 +27,16 @@ def note_event(message: Message) -> Event:
     return {"event": "note", **to_json(message)}
 
 
+def without_plan(tell: OnEvent) -> OnEvent:
+    """`tell` without the plan of a part of the work, where that of the whole says more."""
+
+    def filtered(event: Event) -> None:
+        if event["event"] != "plan":
+            tell(event)
+
+    return filtered
+
+
 def ignore(event: Event) -> None:
     """The default callback: nobody is listening."""
 

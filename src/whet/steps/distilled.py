@@ -29,7 +29,7 @@ from whet.checkpoint import (
 from whet.distillation import Distillation, Teaching
 from whet.engines.torch import cached_outputs, outputs
 from whet.errors import GateError, UsageError
-from whet.events import Event, OnEvent, Stage, Way, note_event
+from whet.events import OnEvent, Stage, Way, note_event, without_plan
 from whet.messages import Message, to_json
 from whet.steps.config import write_config
 from whet.steps.distill_card import distill_card
@@ -149,7 +149,7 @@ class _Lesson:
             judge=(lambda _: self.losses()) if run is not None and self.held_out else None,
             judge_every=max(1, steps // _LOOKS),
             good_every=max(1, steps // _LOOKS),
-            on_event=(lambda event: None) if tell is None else _without_plan(tell),
+            on_event=(lambda event: None) if tell is None else without_plan(tell),
         )
 
     @torch.no_grad()
@@ -213,16 +213,6 @@ class _Lesson:
 
     def _loss(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.teaching(model, batch)
-
-
-def _without_plan(tell: OnEvent) -> OnEvent:
-    """Without the loop's own plan, which the step's says more of."""
-
-    def filtered(event: Event) -> None:
-        if event["event"] != "plan":
-            tell(event)
-
-    return filtered
 
 
 def _kept(job: Job) -> list[int] | None:

@@ -137,7 +137,7 @@ def job_of(run: Run, request: Mapping[str, Any], kind: type[O], decide: Decide) 
     torch.set_num_threads(record["threads"])
     (step,) = request["recipe"]["steps"]
     options = step[request["step"]] | ({"plan": str(run.plan())} if run.plan() else {})
-    solve, verify = _windows(run)
+    solve, verify = kept_windows(run)
     job = decide(
         request["model"],
         checked(kind, options, str(run.out)),
@@ -149,7 +149,7 @@ def job_of(run: Run, request: Mapping[str, Any], kind: type[O], decide: Decide) 
     return dataclasses.replace(job, notes=tuple(map(Message.read, request["notes"])))
 
 
-def _windows(run: Run) -> tuple[list[Tensor], list[Tensor]]:
+def kept_windows(run: Run) -> tuple[list[Tensor], list[Tensor]]:
     """Windows of a stopped run."""
     try:
         return run.windows()

@@ -30,8 +30,8 @@ from whet.engines.torch import open_model
 from whet.errors import UsageError
 from whet.events import OnEvent, note_event
 from whet.messages import Message
-from whet.steps.options import Distill, Masks, Prune, Quantize
-from whet.text.calibration import read_windows, verify_count
+from whet.steps.options import Distill, Masks, Prune, Quantize, Tune
+from whet.text.calibration import Windows, read_windows, verify_count
 
 # Tokens to solve on, at least so many and for each column of the widest input. A model of a million parameters and
 # inputs of up to 352 columns lost as much on 3 and 2 bits with 8,192 tokens as with 131,072.
@@ -81,7 +81,18 @@ def read_material(
         window = min(asked.window, context_length(checkpoint) or asked.window)
         about = {"source": "written by the model itself", "window": window}
         return Material(about=about, to_write=min(asked.most_samples, -(-_helpful(asked, parts) // window)) * window)
-    found = read_windows(
+    found = windows_of(asked, checkpoint, seed)
+    solve, verify, about = found.solve, found.verify, found.about
+    if "tokens" in about:  # cut here, in the order they were drawn
+        solve = _first(solve, _helpful(asked, parts))
+        about |= {"windows": len(solve), "tokens": sum(map(len, solve))}
+    _check_vocabulary(checkpoint, parts, (*solve, *verify))
+    return Material(solve, verify, about, notes=found.notes)
+
+
+def windows_of(asked: Calibrated | Tune, checkpoint: Checkpoint, seed: int) -> Windows:
+    """The windows of the text that a step was given."""
+    return read_windows(
         checkpoint,
         asked.text,
         asked.eval_text,
@@ -92,12 +103,6 @@ def read_material(
         seed=seed,
         skip_bad=asked.skip_bad,
     )
-    solve, verify, about = found.solve, found.verify, found.about
-    if "tokens" in about:  # cut here, in the order they were drawn
-        solve = _first(solve, _helpful(asked, parts))
-        about |= {"windows": len(solve), "tokens": sum(map(len, solve))}
-    _check_vocabulary(checkpoint, parts, (*solve, *verify))
-    return Material(solve, verify, about, notes=found.notes)
 
 
 def _check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor, ...]) -> None:

@@ -19,11 +19,10 @@ from whet.adapt.losses import NextToken
 from whet.apply.run import Run
 from whet.checkpoint import Checkpoint, check_files, load_model
 from whet.distillation import Objective, Teaching
-from whet.errors import UsageError
-from whet.events import Event, OnEvent, Part, Stage, Way, note_event
+from whet.events import OnEvent, Part, Stage, Way, note_event, without_plan
 from whet.messages import Message
 from whet.paths import check_out
-from whet.steps.driver import announce
+from whet.steps.driver import announce, kept_windows
 from whet.steps.material import Material
 from whet.steps.options import Tune
 from whet.steps.request import Request, with_texts
@@ -81,15 +80,7 @@ def resume_tune(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict
     """Go on with a stopped run, from what it began with."""
     record = request["record"]
     torch.set_num_threads(record["threads"])
-    try:
-        solve, verify = run.windows()
-    except (FileNotFoundError, UsageError) as error:
-        raise UsageError(
-            "{out}: the text of the stopped run is missing or damaged ({file}), so it cannot go on. Remove {out} and "
-            "give the first command again.",
-            out=run.out,
-            file=f"{run.folder.name}/windows.safetensors",
-        ) from error
+    solve, verify = kept_windows(run)
     notes = tuple(map(Message.read, request["notes"]))
     asked = checked(Tune, dict(request["asked"]), str(run.out))
     plan = decide_tune(
@@ -189,11 +180,6 @@ class _Work:
         assert plan.steps is not None
         warm = max(1, min(100, round(_WARM * plan.steps)))
         losses = self.loss.losses if isinstance(self.loss, NextToken) else self.loss.divergences
-
-        def tell(event: Event) -> None:  # what it needs was told before
-            if event["event"] != "plan":
-                way(event)
-
         return train(
             self.model,
             self.batches,
@@ -206,7 +192,7 @@ class _Work:
             folder=run.folder / "training",
             judge=judge_of(plan.verify, losses),
             judge_every=plan.judged_every,
-            on_event=tell,
+            on_event=without_plan(way),
         )
 
 

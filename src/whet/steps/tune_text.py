@@ -13,10 +13,10 @@ from torch import Tensor
 from whet.checkpoint import Checkpoint, context_length, load_tokenizer
 from whet.errors import UsageError
 from whet.messages import Message
-from whet.steps.material import Material
+from whet.steps.material import Material, windows_of
 from whet.steps.options import Tune
 from whet.text import Amount, ChatTemplate, Conversation, encode, fingerprint, read_text, split, written_out
-from whet.text.calibration import read_windows, verify_count
+from whet.text.calibration import verify_count
 from whet.train import PIECE, Batch
 
 _LEAST = 2  # tokens of a window: one to read and one to predict
@@ -34,17 +34,7 @@ def read_learnt(checkpoint: Checkpoint, asked: Tune, seed: int) -> Material:
     chats = _conversations(checkpoint, asked, asked.text) if asked.mask else []
     if chats:
         return _masked(checkpoint, asked, chats, seed)
-    found = read_windows(
-        checkpoint,
-        asked.text,
-        asked.eval_text,
-        field=asked.field,
-        chat=asked.chat,
-        samples=asked.most_samples,
-        window=asked.window,
-        seed=seed,
-        skip_bad=asked.skip_bad,
-    )
+    found = windows_of(asked, checkpoint, seed)
     solve, verify = ([_all_of(one) for one in some if len(one) >= _LEAST] for some in (found.solve, found.verify))
     return _checked(Material(solve, verify, found.about, notes=found.notes))
 
