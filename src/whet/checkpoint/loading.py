@@ -33,6 +33,7 @@ from whet.checkpoint.growth import check_growth
 from whet.checkpoint.modeling_per_layer import reshape
 from whet.checkpoint.modeling_whet import converted, fill
 from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished
+from whet.checkpoint.packing_whet import Packing
 from whet.checkpoint.sane import with_type
 from whet.checkpoint.table import check_fitting, check_stored
 from whet.errors import UsageError
@@ -120,15 +121,20 @@ def differing_shape(
     return next(((n, every[n]) for n, shape in shapes.items() if n in every and every[n] != tuple(shape)), None)
 
 
-def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str = "cpu") -> PreTrainedModel:
+def load_model(
+    folder: str | Path, dtype: torch.dtype | None = None, device: str = "cpu", packing: Packing | None = None
+) -> PreTrainedModel:
     """A causal language model in evaluation mode from an original or a lighter folder.
 
     dtype: type to compute in; None takes the one config.json names. Weights of a lighter folder are computed from its
     codes by the one definition in `modeling_whet`, whatever container it has, and what whet.json names as its adapter
-    runs beside them. No remote code is run.
+    runs beside them. packing: keeps codes packed, and has None compute in bfloat16 (`packing_whet`). No remote code is
+    run.
     """
     checkpoint = Checkpoint(folder)
     config = model_config(checkpoint)
+    if packing is not None and not checkpoint.dense:
+        dtype = dtype or torch.bfloat16
     dtype = dtype or config.dtype or checkpoint.dtype
     if checkpoint.dense and per_layer(checkpoint.config):
         return load_lighter(checkpoint, {}, dtype, device)
@@ -144,7 +150,7 @@ def load_model(folder: str | Path, dtype: torch.dtype | None = None, device: str
         )
     reading = checkpoint.whet.get("reading") or checkpoint.whet
     model = load_lighter(
-        checkpoint, reading["linears"], dtype, device, reading.get("names"), reading.get("convert", False)
+        checkpoint, reading["linears"], dtype, device, reading.get("names"), reading.get("convert", False), packing
     )
     if "adapter" in checkpoint.whet:
         attach_adapter(model, checkpoint.path, device)
@@ -225,10 +231,12 @@ def load_lighter(
     device: str,
     names: dict[str, str] | None = None,
     convert: bool = False,
+    packing: Packing | None = None,
 ) -> PreTrainedModel:
     """A model whose quantized linears are those of `table` (address → bits, group, zero, place), computed in `dtype`.
 
-    names: what the model calls tensors that are stored under other names. convert: have transformers find that out.
+    names: what the model calls tensors that are stored under other names. convert: have transformers find that out,
+    which decodes all. packing: keeps codes packed.
     """
     given = check_stored(checkpoint, table)
     model = empty_model(checkpoint, dtype)
@@ -240,7 +248,7 @@ def load_lighter(
         except Exception as error:  # weights that do not fit the architecture
             raise _unusable(checkpoint, error) from error
     check_fitting(checkpoint, table, given, model, names or {})
-    missing = fill(model, checkpoint.path, files, table, device, names)
+    missing = fill(model, checkpoint.path, files, table, device, names, packing)
     if missing:
         raise UsageError(
             "{folder}: no file holds {names}. The folder is incomplete.",

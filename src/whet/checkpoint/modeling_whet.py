@@ -40,8 +40,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -52,6 +54,7 @@ from transformers import AutoConfig, PreTrainedModel
 # FP4's values by their stored codes, as in the OCP Microscaling formats.
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 HALVES = (torch.float16, torch.bfloat16)
+_OPEN = 1 << 25  # bytes read of a file before it is closed and opened again
 
 
 def form_of(entry: dict) -> str:
@@ -68,6 +71,10 @@ def parts_of(entry: dict) -> set[str]:
 def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
     """Codes uint8 `[rows, columns]` from their bit stream, int32 `[rows, ceil(columns * bits / 32)]`."""
     rows = words.shape[0]
+    if bits in (2, 4, 8) and sys.byteorder == "little":
+        octets = words.contiguous().view(torch.uint8)
+        shifts = [octets >> shift & 2**bits - 1 for shift in range(0, 8, bits)] if bits < 8 else [octets]
+        return torch.stack(shifts, dim=-1).flatten(1)[:, :columns]
     step = max(1, (1 << 22) // max(columns, 1))  # the working copy takes eight bytes a code
     if rows > step:
         return torch.cat([unpack(words[i : i + step], bits, columns) for i in range(0, rows, step)])
@@ -106,41 +113,52 @@ def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> T
     return FORMS[form_of(entry)][1](parts, entry, model_dtype)
 
 
-def _plain_parts(entry: dict) -> set[str]:
-    return set()
-
-
-def _plain(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
-    return parts["weight"].to(model_dtype)
-
-
 def _code_parts(entry: dict) -> set[str]:
     more = {"none": set(), "int": {"weight_zero_point"}, "real": {"weight_offset"}}[entry["zero"]]
     return {"weight_packed", "weight_scale", "weight_shape"} | more | ({"weight_parts"} if "part" in entry else set())
 
 
-def _codes(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
-    bits, group, zero = entry["bits"], entry["group"], entry["zero"]
-    computed = {"scale": parts["weight_scale"].dtype, "float32": torch.float32}
-    dtype = computed.get(entry["decode"], model_dtype)
+def _along(parts: dict[str, Tensor], name: str, bits: int, rows: int) -> Tensor:
+    """Numbers `[rows, …]` of a part that is packed along rows, or in memory unpacked (uint8)."""
+    value = parts[name]
+    return value if value.dtype == torch.uint8 else unpack(value.t().contiguous(), bits, rows).t()
+
+
+def scales_of(parts: dict[str, Tensor], entry: dict, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, int]:
+    """Scales `[rows, groups]` of codes, real zeros likewise (None where there are none), and the columns of a group."""
     rows, columns = (int(n) for n in parts["weight_shape"])
-    codes = codes_of(parts["weight_packed"], entry, columns)
-    index = torch.arange(columns, device=codes.device) // (group or columns)
-    scale = parts["weight_scale"].to(dtype)[:, index]
-    offset = parts["weight_offset"].to(dtype)[:, index] if zero == "real" else None
+    width = entry["group"] or columns
+    scale = parts["weight_scale"].to(dtype)
+    offset = parts["weight_offset"].to(dtype) if entry["zero"] == "real" else None
     if "part" in entry:
-        count, part = columns // entry["part"], torch.arange(columns, device=codes.device) // entry["part"]
-        numbers = unpack(parts["weight_parts"].t().contiguous(), entry["part_bits"], rows).t().to(dtype)
-        scale = scale * (numbers[:, part] - (2 ** (entry["part_bits"] - 1) if offset is None else 0))
-        offset = None if offset is None else -offset * numbers[:, count + part]
+        count = columns // entry["part"]
+        own = torch.arange(count, device=scale.device) * entry["part"] // width
+        numbers = _along(parts, "weight_parts", entry["part_bits"], rows).to(dtype)
+        scale = scale[:, own] * (numbers[:, :count] - (2 ** (entry["part_bits"] - 1) if offset is None else 0))
+        offset = None if offset is None else -offset[:, own] * numbers[:, count : 2 * count]
+        width = entry["part"]
+    return scale, offset, width
+
+
+def points_of(parts: dict[str, Tensor], entry: dict) -> Tensor:
+    """Whole zeros `[rows, groups]` of codes."""
+    return _along(parts, "weight_zero_point", entry["bits"], int(parts["weight_shape"][0]))
+
+
+def _codes(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
+    dtype = {"scale": parts["weight_scale"].dtype, "float32": torch.float32}.get(entry["decode"], model_dtype)
+    columns = int(parts["weight_shape"][1])
+    codes = codes_of(parts["weight_packed"], entry, columns)
+    scale, offset, width = scales_of(parts, entry, dtype)
+    index = torch.arange(columns, device=codes.device) // width
+    scale = scale[:, index]
     if "values" in entry:
         return (torch.tensor(entry["values"], dtype=dtype, device=codes.device)[codes.long()] * scale).to(model_dtype)
     if offset is not None:
-        return (codes.to(dtype) * scale + offset).to(model_dtype)
-    if zero == "int":
-        points = unpack(parts["weight_zero_point"].t().contiguous(), bits, rows).t().to(dtype)[:, index]
-        return ((codes.to(dtype) - points) * scale).to(model_dtype)
-    return ((codes.to(dtype) - 2 ** (bits - 1)) * scale).to(model_dtype)
+        return (codes.to(dtype) * scale + offset[:, index]).to(model_dtype)
+    if entry["zero"] == "int":
+        return ((codes.to(dtype) - points_of(parts, entry).to(dtype)[:, index]) * scale).to(model_dtype)
+    return ((codes.to(dtype) - 2 ** (entry["bits"] - 1)) * scale).to(model_dtype)
 
 
 def _float_parts(entry: dict) -> set[str]:
@@ -150,25 +168,34 @@ def _float_parts(entry: dict) -> set[str]:
     return {"weight_packed", "weight_scale"} | more | ({"weight_parts"} if "shift_bits" in entry else set())
 
 
-def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
+def halves_of(packed: Tensor) -> Tensor:
+    """Codes int32 `[rows, columns]` of bytes that hold two, the first in the lower half."""
+    return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1).int()
+
+
+def float_scales(parts: dict[str, Tensor], entry: dict, dtype: torch.dtype | None, rows: int) -> Tensor:
+    """Scales of small floats, `[rows or 1 or bands, groups or 1]`, in `dtype` (None: their own)."""
     scale = parts["weight_scale"]
     if scale.dtype == torch.uint8:  # powers of two, by the bits of a float32
         scale = (scale.int() << 23).view(torch.float32)
-    dtype = {"scale": scale.dtype, "float32": torch.float32}.get(entry["decode"], model_dtype)
-    scale = scale.to(dtype)
+    scale = scale.to(dtype or scale.dtype)
     if "weight_global_scale" in parts:
-        scale = scale / parts["weight_global_scale"].to(dtype)
-    if "weight" in parts:
-        values = parts["weight"].to(dtype)
-    else:
-        packed = parts["weight_packed"]
-        codes = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1).int()
-        values = torch.tensor(E2M1, dtype=dtype, device=codes.device)[codes]
-    rows, columns = values.shape
+        scale = scale / parts["weight_global_scale"].to(scale.dtype)
     if "shift_bits" in entry:
-        shifts = unpack(parts["weight_parts"].t().contiguous(), entry["shift_bits"], rows).t().int()
-        scale = scale * ((127 - shifts) << 23).view(torch.float32).to(dtype)
-    scale = scale.reshape(-1, scale.shape[-1])
+        shifts = _along(parts, "weight_parts", entry["shift_bits"], rows).int()
+        scale = scale * ((127 - shifts) << 23).view(torch.float32).to(scale.dtype)
+    return scale.reshape(-1, scale.shape[-1])
+
+
+def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
+    dtype = {"scale": None, "float32": torch.float32}.get(entry["decode"], model_dtype)
+    scale = float_scales(parts, entry, dtype, len(parts["weight" if "weight" in parts else "weight_packed"]))
+    if "weight" in parts:
+        values = parts["weight"].to(scale.dtype)
+    else:
+        codes = halves_of(parts["weight_packed"])
+        values = torch.tensor(E2M1, dtype=scale.dtype, device=codes.device)[codes]
+    rows, columns = values.shape
     row = torch.arange(rows, device=values.device) // (entry.get("rows", 1) or rows)
     column = torch.arange(columns, device=values.device) // (entry["group"] or columns)
     scale = scale[row] if len(scale) > 1 else scale
@@ -177,35 +204,48 @@ def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtyp
 
 # How linears are stored: of each form, which parts one with a table entry has, and the weights that they are. A grid
 # that is stored in none of them has a form of its own here, which its entries name (`"form"`).
-FORMS = {"plain": (_plain_parts, _plain), "codes": (_code_parts, _codes), "float": (_float_parts, _small_floats)}
+FORMS = {
+    "plain": (lambda entry: set(), lambda parts, entry, model_dtype: parts["weight"].to(model_dtype)),
+    "codes": (_code_parts, _codes),
+    "float": (_float_parts, _small_floats),
+}
 
 
-def weights(
-    folder: Path, files: list[str], table: dict[str, dict], dtype: torch.dtype, device: str
-) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of `files` by its stored name, those that are codes as the weights that they stand for."""
+def stored(
+    folder: Path, files: list[str], table: dict[str, dict], device: str
+) -> Iterator[tuple[str, Tensor | dict[str, Tensor]]]:
+    """Every tensor of `files` by its stored name; of codes all parts of a linear together, by the name of its weight.
+
+    What was read counts as memory in use until its file is closed, so it is closed now and then."""
     waiting: dict[str, dict[str, Tensor]] = {}
     for file in files:
         with safe_open(folder / file, framework="pt", device=device) as shard:
-            for key in shard.keys():  # noqa: SIM118
-                address, _, part = key.rpartition(".")
-                value = shard.get_tensor(key)
-                entry = table.get(address, {})
-                wanted = parts_of(entry)
-                if part not in wanted:
-                    yield key, value
-                    continue
-                waiting.setdefault(address, {})[part] = value
-                if len(waiting[address]) == len(wanted):
-                    yield f"{address}.weight", decode(waiting.pop(address), entry, dtype)
+            keys = list(shard.keys())
+        taken = _OPEN
+        for key in keys:
+            if taken >= _OPEN:
+                shard, taken = safe_open(folder / file, framework="pt", device=device), 0
+            address, _, part = key.rpartition(".")
+            value = shard.get_tensor(key)
+            taken += value.nbytes
+            wanted = parts_of(table.get(address, {}))
+            if part not in wanted:
+                yield key, value
+                continue
+            waiting.setdefault(address, {})[part] = value
+            if len(waiting[address]) == len(wanted):
+                yield f"{address}.weight", waiting.pop(address)
 
 
 def converted(
     model: PreTrainedModel, folder: Path, files: list[str], table: dict[str, dict], device: str
 ) -> PreTrainedModel:
     """The model with transformers' own conversions of stored names, for families that whet has no table of."""
-    stored = dict(weights(folder, files, table, model.dtype, device))
-    made = type(model).from_pretrained(None, config=model.config, state_dict=stored, dtype=model.dtype)
+    given = {
+        key: value if isinstance(value, Tensor) else decode(value, table[key.removesuffix(".weight")], model.dtype)
+        for key, value in stored(folder, files, table, device)
+    }
+    made = type(model).from_pretrained(None, config=model.config, state_dict=given, dtype=model.dtype)
     return made.eval().to(device)  # type: ignore[arg-type]
 
 
@@ -233,11 +273,12 @@ def fill(
     table: dict[str, dict],
     device: str,
     names: dict[str, str] | None = None,
+    packing: Any = None,
 ) -> list[str]:
     """Give every parameter of `model` (built on the meta device) its value; returns what the files did not hold.
 
     names: what the model calls tensors that are stored under another name. Tensors that the architecture has no place
-    for (a vision tower, frequencies that are computed today) are left alone.
+    for (a vision tower, frequencies that are computed today) are left alone. packing: a `Packing` of packing_whet.py.
     """
     dtype = model.dtype
     written: dict[str, int] = {}
@@ -278,13 +319,25 @@ def fill(
 
     # before the weights are here, because those of the same module would be made anew
     compute_buffers(model, device)
-    for key, value in weights(folder, files, table, dtype, device):
+    if packing is not None:
+        model.tie_weights()
+        packing.look(model)
+    for key, value in stored(folder, files, table, device):
         address, _, part = key.rpartition(".")
-        place = (table.get(address, {}).get("into") or {}) if part == "weight" else {}
+        entry = table.get(address, {}) if part == "weight" else {}
+        place = entry.get("into") or {}
         name = place.get("parameter") or (names or {}).get(key, key)
-        if name in known:
-            put(name, value, place)
+        if name not in known:
+            continue
+        if packing is not None and (place or not isinstance(value, Tensor)):
+            value = packing.add(name, place, value, entry, dtype)
+        elif packing is not None:
+            value = value.clone()  # or it holds on to all that was read of its file
+        if value is not None:
+            put(name, value if isinstance(value, Tensor) else decode(value, entry, dtype), place)
     model.tie_weights()
+    if packing is not None:
+        packing.finish(model)
     whole = dict(model.named_parameters())
     partly = [name for name, count in written.items() if name in whole and count < whole[name].numel()]
     return [n for n, p in whole.items() if p.is_meta] + partly
@@ -299,8 +352,14 @@ class WhetForCausalLM(PreTrainedModel):
     """Stands in for the stock class: `from_pretrained` returns the stock architecture with the weights computed."""
 
     @classmethod
-    def from_pretrained(cls, folder, *args, config=None, dtype=None, torch_dtype=None, device_map=None, **kwargs):  # type: ignore[no-untyped-def,override]
-        """The model of a local folder (or hub name) in evaluation mode; `dtype` None takes the one in config.json."""
+    def from_pretrained(  # type: ignore[no-untyped-def,override]
+        cls, folder, *args, dtype=None, torch_dtype=None, device_map=None, fast=False, packed=False, **kwargs
+    ):
+        """The model of a local folder (or hub name) in evaluation mode; `dtype` None takes the one in config.json.
+
+        fast: linears stay packed where PyTorch has a kernel for their codes, and compute in bfloat16, as the model does
+        unless `dtype` says otherwise. packed: those without a kernel too; they are decoded whenever they are used.
+        """
         path = Path(folder)
         if not path.is_dir():
             from huggingface_hub import snapshot_download
@@ -310,7 +369,7 @@ class WhetForCausalLM(PreTrainedModel):
         table = settings.pop("whet")
         settings.pop("auto_map", None)
         stock = AutoConfig.for_model(**settings)
-        dtype = dtype or torch_dtype or "auto"
+        dtype = dtype or torch_dtype or ("bfloat16" if fast or packed else "auto")
         if dtype == "auto":
             dtype = stock.dtype or torch.float32
         if isinstance(dtype, str):
@@ -330,7 +389,12 @@ class WhetForCausalLM(PreTrainedModel):
             raise ValueError(f"{path}: the index names a file outside the folder")
         if table.get("convert"):
             return converted(model, path, files, table["linears"], str(device))
-        missing = fill(model, path, files, table["linears"], str(device), table.get("names"))
+        packing = None
+        if fast or packed:
+            from .packing_whet import Packing
+
+            packing = Packing(at_use=packed, warns=True)
+        missing = fill(model, path, files, table["linears"], str(device), table.get("names"), packing)
         if missing:
             raise ValueError(f"{path}: no file holds {', '.join(missing[:3])}; the folder is incomplete")
         return model.eval()
