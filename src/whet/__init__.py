@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from whet.checkpoint.code import trust_remote_code
     from whet.checkpoint.verify import verify
     from whet.engines.opening import generate
+    from whet.engines.packed import load
     from whet.formats.export import export
     from whet.measure.compare import compare
     from whet.recipe.compress import compress
@@ -42,6 +43,7 @@ _VERBS = {
     "export": "whet.formats.export",
     "generate": "whet.engines.opening",
     "inspect": "whet.recipe.inspect",
+    "load": "whet.engines.packed",
     "masks": "whet.recipe.masks",
     "merge": "whet.recipe.merge",
     "plan": "whet.recipe.plan",
@@ -63,6 +65,7 @@ __all__ = [
     "export",
     "generate",
     "inspect",
+    "load",
     "masks",
     "merge",
     "plan",

@@ -329,10 +329,8 @@ def fill(
         name = place.get("parameter") or (names or {}).get(key, key)
         if name not in known:
             continue
-        if packing is not None and (place or not isinstance(value, Tensor)):
+        if packing is not None:
             value = packing.add(name, place, value, entry, dtype)
-        elif packing is not None:
-            value = value.clone()  # or it holds on to all that was read of its file
         if value is not None:
             put(name, value if isinstance(value, Tensor) else decode(value, entry, dtype), place)
     model.tie_weights()

@@ -276,9 +276,9 @@ def kernels(device: str) -> frozenset[str]:
     """Which of PyTorch's kernels there are on a device, and give there what codes stand for: each is tried."""
     made: set[str] = set()
     words = torch.randint(-(2**31), 2**31, (32, 32), generator=torch.Generator().manual_seed(0)).int()
-    for name, entry in (("int4", {"bits": 4, "group": 128}), ("int8", {"bits": 8, "group": 0})):
-        entry |= {"zero": "none", "decode": "float32"}
-        columns = 1024 // int(entry["bits"])
+    for name, bits, group in (("int4", 4, 128), ("int8", 8, 0)):
+        entry: dict = {"bits": bits, "group": group, "zero": "none", "decode": "float32"}
+        columns = 1024 // bits
         scale = torch.linspace(0.5, 2, 32 * columns // 128).view(32, -1).bfloat16()
         parts = {"weight_packed": words, "weight_shape": torch.tensor([32, columns]), "weight_scale": scale}
         wanted = decode(parts, entry, torch.float32)

@@ -93,9 +93,9 @@ class PackedWeight:
     ) -> Any:
         given = kwargs or {}
         if func is functional.linear:
-            x, weight, bias = (args[i] if i < len(args) else given.get(n) for i, n in enumerate(_OF_LINEAR))
-            if isinstance(weight, cls) and not weight.turned:
-                return weight.product(x, bias)
+            said = {**dict(zip(_OF_LINEAR, args, strict=False)), **given}
+            if isinstance(said["weight"], cls) and not said["weight"].turned:
+                return said["weight"].product(said["input"], said.get("bias"))
         elif func is functional.embedding and isinstance(args[1], cls):
             return args[1].rows(args[0])
         elif func in _PRODUCTS and len(args) == 2 and isinstance(args[1], cls) and args[1].turned:
@@ -179,6 +179,8 @@ class Packing:
     def add(self, name: str, place: dict, value: Tensor | Parts, entry: dict, dtype: torch.dtype) -> Tensor | None:
         """Keep a linear, codes as stored or weights, of the parameter `name`, all of it or that of `place`. Returns its
         weights where the parameter is to hold them as always."""
+        if isinstance(value, Tensor) and not place:
+            return value.clone()  # or it holds on to all that was read of its file
         parameter, uses = self._uses.get(name, (None, {""}))
         if parameter is None or "" in uses:
             if isinstance(value, Tensor):
@@ -242,7 +244,7 @@ class Packing:
                     del module._parameters[leaf]
                     setattr(module, leaf, made)
                     if isinstance(made, PackedStack):  # the others multiply all experts at once
-                        module.config._experts_implementation = "eager"
+                        module.config._experts_implementation = "eager"  # type: ignore[union-attr]
         self._held.clear()
         self._uses.clear()
         if self.warns and self.without:

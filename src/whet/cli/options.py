@@ -44,6 +44,14 @@ Model = Annotated[
         autocompletion=models,
     ),
 ]
+Fast = Annotated[
+    bool,
+    typer.Option("--fast", help="Keep a lighter folder packed in memory, where PyTorch has a kernel for its codes."),
+]
+Packed = Annotated[
+    bool,
+    typer.Option("--packed", help="Keep all of it packed: what has no kernel is decoded at each use, which is slow."),
+]
 Unfinished = Annotated[
     Path, typer.Argument(metavar="OUT", help="The folder that was being written.", show_default=False)
 ]

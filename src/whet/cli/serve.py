@@ -65,6 +65,9 @@ def run(
     context: Annotated[int, typer.Option(help="Tokens that a prompt with its answer may have at most.", min=8)] = 8192,
     device: Device = "auto",
     dtype: Dtype = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Keep LIGHTER packed in memory, where PyTorch has a kernel for its codes.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="Threads of the processor for each model.", min=1)] = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
@@ -115,6 +118,7 @@ def run(
                 device=device,
                 dtype=dtype,
                 threads=threads,
+                fast=fast,
                 trust_remote_code=trust_remote_code,
             ),
             tell,

@@ -8,19 +8,26 @@ import torch
 
 from whet.checkpoint import check_files
 from whet.checkpoint.gguf import is_gguf, model_file
+from whet.checkpoint.packing_whet import Packing
 from whet.engines.llamacpp import LlamaEngine, open_gguf
+from whet.engines.packed import packing_of, tell_packing
 from whet.engines.torch import TorchEngine, open_model
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, ignore
 
 
 def open_engine(
-    model: str | Path, device: str = "auto", dtype: str | torch.dtype | None = None, threads: int | None = None
+    model: str | Path,
+    device: str = "auto",
+    dtype: str | torch.dtype | None = None,
+    threads: int | None = None,
+    packing: Packing | None = None,
 ) -> TorchEngine | LlamaEngine:
-    """`open_model` for a folder, `open_gguf` for a .gguf, which computes in its own types whatever `dtype` says."""
+    """`open_model` for a folder, `open_gguf` for a .gguf, which computes in its own types whatever `dtype` says and
+    stays packed as it is."""
     if is_gguf(model):
         return open_gguf(model, threads)
-    return open_model(model, device, dtype, threads)
+    return open_model(model, device, dtype, threads, packing)
 
 
 @verb
@@ -34,10 +41,13 @@ def generate(
     seed: int = 0,
     chat: bool = False,
     device: str = "auto",
+    fast: bool = False,
+    packed: bool = False,
     on_event: OnEvent = ignore,
 ) -> str:
     """The text after `prompt`, from any model folder or .gguf; greedy at temperature 0, else sampled with `seed`.
 
+    fast, packed: of a lighter folder, what stays packed in memory, as `whet.load` says.
     With `chat` the prompt is a user's turn in the model's chat template. Raises UsageError when the model has no
     template, when prompt and answer do not fit the model's context, or when a number is out of range.
     """
@@ -46,8 +56,14 @@ def generate(
     folder = model_file(folder)
     if is_gguf(folder) and device not in ("auto", "cpu"):
         raise UsageError("{path} runs in llama.cpp, which whet runs on the processor. Leave --device out.", path=folder)
+    if is_gguf(folder) and (fast or packed):
+        raise UsageError(
+            "{path} runs in llama.cpp, which keeps it packed as it is. Leave --fast and --packed out.", path=folder
+        )
     check_files(folder, on_event)
-    engine = open_engine(folder, device)
+    packing = packing_of(fast, packed)
+    engine = open_engine(folder, device, packing=packing)
+    tell_packing(packing, folder, on_event)
     ids = engine.encode(prompt, chat=chat)
     (new,) = engine.continue_ids([ids], max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     if engine.task == "seq2seq":

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whet.anatomy import HEADLESS, task_of
 from whet.checkpoint import answer_of, load_model, load_tokenizer
+from whet.checkpoint.packing_whet import Packing
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, NotFiniteError, UsageError
@@ -28,22 +29,33 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def open_model(
-    folder: str | Path, device: str = "auto", dtype: str | torch.dtype | None = None, threads: int | None = None
+    folder: str | Path,
+    device: str = "auto",
+    dtype: str | torch.dtype | None = None,
+    threads: int | None = None,
+    packing: Packing | None = None,
 ) -> TorchEngine:
     """Read a model folder, original or lighter, ready to be asked.
 
     `device` is `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...; `dtype` is the type to compute in (None:
-    the one the folder says); `threads`, when given, sets PyTorch's thread count for the whole process.
+    the one the folder says); `threads`, when given, sets PyTorch's thread count for the whole process; `packing` keeps
+    codes packed.
     Raises UsageError for what is wrong with the folder or the names, MachineError for a device that is not there.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise UsageError("dtype {dtype} is not known. Use one of: {known}.", dtype=dtype, known=", ".join(DTYPES))
-        dtype = DTYPES[dtype]
-    place = resolve_device(device)
-    return TorchEngine(load_model(folder, dtype=dtype, device=place), load_tokenizer(folder), str(folder))
+    model = load_model(folder, dtype_of(dtype), resolve_device(device), packing)
+    name = "torch" if packing is None or not packing.kept else "torch, packed"
+    return TorchEngine(model, load_tokenizer(folder), str(folder), name)
+
+
+def dtype_of(name: str | torch.dtype | None) -> torch.dtype | None:
+    """The type of a name, as it is where it is one or None. Raises UsageError for a name that is not known."""
+    if not isinstance(name, str):
+        return name
+    if name not in DTYPES:
+        raise UsageError("dtype {dtype} is not known. Use one of: {known}.", dtype=name, known=", ".join(DTYPES))
+    return DTYPES[name]
 
 
 def resolve_device(device: str) -> str:
@@ -96,10 +108,10 @@ def cached_outputs(model: PreTrainedModel, batch: Tensor) -> Tensor | None:
 class TorchEngine:
     """A model in memory, in eval mode, with its tokenizer. What each method promises is said in `Engine`."""
 
-    name = "torch"
-
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
-        self.model, self.tokenizer, self.folder = model, tokenizer, folder
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str, name: str = "torch"
+    ) -> None:
+        self.model, self.tokenizer, self.folder, self.name = model, tokenizer, folder, name
         self.task = task_of_model(model)
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")

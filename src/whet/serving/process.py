@@ -25,7 +25,7 @@ _PAUSES = 0.2, 30.0  # seconds before it is started again: at first, and after m
 @dataclass(frozen=True)
 class Opened:
     """How a model is opened. most: tokens of a prompt with its answer; slots: answers at once. trusted:
-    the folder whose Python code may build models."""
+    the folder whose Python code may build models. fast: stays packed in memory where there is a kernel."""
 
     model: str
     device: str = "auto"
@@ -34,6 +34,7 @@ class Opened:
     slots: int = 4
     most: int = 8192
     trusted: str | None = None
+    fast: bool = False
 
 
 @dataclass

@@ -56,6 +56,7 @@ class Serving:
     dtype: str | None = None
     threads: int | None = None
     trust_remote_code: bool = False  # of the original's folder
+    fast: bool = False  # the lighter stays packed in memory
 
 
 def is_url(model: str) -> bool:
@@ -138,7 +139,7 @@ async def _serve(
         controller = Controller(
             asked.rules,
             journal,
-            fingerprint(asked.original, asked.lighter),
+            fingerprint(asked.original, asked.lighter, asked.fast),
             secrets.token_hex(8),
             time.monotonic,
             time.time,
@@ -240,14 +241,24 @@ def _side(asked: Serving, name: str) -> Side:
         engine = Replicas([UrlEngine(url) for url in urls]) if urls[1:] else UrlEngine(model)
     else:
         engine = ProcessEngine(
-            Opened(model, asked.device, asked.dtype, asked.threads, asked.slots, asked.most, trusted)
+            Opened(
+                model,
+                asked.device,
+                asked.dtype,
+                asked.threads,
+                asked.slots,
+                asked.most,
+                trusted,
+                fast=asked.fast and name == "lighter",
+            )
         )
     return Side(name, engine, slots, asked.limits.waiting)
 
 
-def fingerprint(original: str, lighter: str) -> str:
-    """Which two models these are: their names, and the sizes and times of their files."""
-    digest = hashlib.sha256()
+def fingerprint(original: str, lighter: str, fast: bool = False) -> str:
+    """Which two models these are: their names, the sizes and times of their files, and whether the lighter stays packed
+    in memory, where it computes a little differently."""
+    digest = hashlib.sha256(b"fast" if fast else b"")
     for model in (original, lighter):
         digest.update(model.encode() if is_url(model) else str(Path(model).resolve()).encode())
         path = Path(model)

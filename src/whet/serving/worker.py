@@ -237,13 +237,14 @@ def serve(worker: Any, lines: TextIO) -> None:
 
 
 def main() -> None:
-    """`sys.argv[1]`: {"model", "device", "dtype", "threads", "slots", "most"}."""
+    """`sys.argv[1]`: {"model", "device", "dtype", "threads", "slots", "most", "trusted", "fast"}."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     asked = json.loads(sys.argv[1])
     from whet.checkpoint.code import trust_remote_code
     from whet.checkpoint.gguf import is_gguf, model_file
     from whet.engines.opening import open_engine
+    from whet.engines.packed import packing_of
     from whet.engines.stepping import stepper
     from whet.errors import WhetError
     from whet.messages import to_json
@@ -253,7 +254,8 @@ def main() -> None:
             trust_remote_code(asked["trusted"])
         model = model_file(asked["model"])
         device = "cpu" if is_gguf(model) else asked["device"]
-        engine = open_engine(model, device, asked["dtype"], asked["threads"])
+        packing = packing_of(asked["fast"] and not is_gguf(model), packed=False)
+        engine = open_engine(model, device, asked["dtype"], asked["threads"], packing)
         worker = Worker(engine, stepper(engine, asked["slots"], asked["most"]), out)
     except (WhetError, OSError, RuntimeError) as error:
         message = error.message if isinstance(error, WhetError) else f"{type(error).__name__}: {error}"

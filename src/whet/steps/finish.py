@@ -39,6 +39,8 @@ from whet.steps.readme import readme
 from whet.strict import Note
 from whet.walk import STARVED, Journal
 
+# What a folder carries that stock transformers cannot hold; the latter two only where it stays packed in memory.
+MODELLING = ("modeling_whet.py", "packing_whet.py", "packed_whet.py")
 # Figures on text of models that give scores or hidden states.
 _ANSWERED = ("difference", "order", "error", "cosine", "neighbours")
 
@@ -64,7 +66,8 @@ def finish(
     again = {} if job.step == "quantize" else {"again": "whet run recipe.yaml MODEL OUT"}
     write_bytes(out / RECIPE, recipe_text(recipe, **again).encode())
     if not job.storage.stock:
-        write_bytes(out / "modeling_whet.py", Path(modeling_whet.__file__).read_bytes())
+        for name in MODELLING:
+            write_bytes(out / name, (Path(modeling_whet.__file__).parent / name).read_bytes())
     for name, code in modelling_files(job.checkpoint.config).items():
         write_bytes(out / name, code)
     stage = Stage(shards.on_event, "finish", 3)

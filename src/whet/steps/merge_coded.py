@@ -42,6 +42,7 @@ from whet.errors import GateError, UsageError
 from whet.events import Way
 from whet.messages import Message, to_json
 from whet.steps.coded import Coded, coded_modules
+from whet.steps.finish import MODELLING
 from whet.steps.lineage import next_manifest
 from whet.steps.merge_files import merge_card
 from whet.steps.merged import total_size
@@ -227,7 +228,7 @@ def to_dense(
             rows.copy_(factors[name].weight(made) if name in factors else made)
     model.config.dtype = checkpoint.dtype
     model.to(dtype=checkpoint.dtype).save_pretrained(out)  # type: ignore[call-arg]
-    copy_beside(checkpoint.path, out, {name: digest for name, digest in files.items() if name != "modeling_whet.py"})
+    copy_beside(checkpoint.path, out, {name: digest for name, digest in files.items() if name not in MODELLING})
     (out / "README.md").write_text(merge_card(checkpoint, None, " Nothing of it is quantized."), encoding="utf-8")
     before = checkpoint.whet or {}
     manifest = next_manifest(
