@@ -209,15 +209,16 @@ class Int8:
     kernel = "int8"
 
     def __init__(self, parts: Parts, entry: dict, rows: int, columns: int) -> None:
-        self.rows, self.device = rows, parts["weight_packed"].device
-        self.levels = torch.empty(rows, columns, dtype=torch.int8, device=self.device)
+        self.rows, self.columns, self.device = rows, columns, parts["weight_packed"].device
+        # the kernel of PyTorch 2.13 reads past the end of rows that are no multiple of 16, unasked
+        self.levels = torch.zeros(rows, -(-columns // 32) * 32, dtype=torch.int8, device=self.device)
         self.scale = torch.empty(rows, dtype=torch.bfloat16, device=self.device)
         self.rest: Tensor | None = None
         step = max(1, _AT_ONCE // columns)
         for start in range(0, rows, step):
             here = slice(start, start + step)
             codes, scale, rest = level_codes(picked(parts, here), entry)
-            self.levels[here], self.scale[here] = codes.to(torch.int8), scale[:, 0].bfloat16()
+            self.levels[here, :columns], self.scale[here] = codes.to(torch.int8), scale[:, 0].bfloat16()
             if rest is not None:
                 self.rest = torch.zeros_like(self.scale) if self.rest is None else self.rest
                 self.rest[here] = rest[:, 0].bfloat16()
@@ -227,6 +228,8 @@ class Int8:
         return self.levels.nbytes + self.scale.nbytes + (0 if self.rest is None else self.rest.nbytes)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.columns != self.levels.shape[1]:
+            x = functional.pad(x, (0, self.levels.shape[1] - self.columns))
         y = torch._weight_int8pack_mm(x.contiguous(), self.levels, self.scale)
         return y if self.rest is None else y + x.float().sum(-1, keepdim=True).to(x.dtype) * self.rest
 

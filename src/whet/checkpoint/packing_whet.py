@@ -75,7 +75,8 @@ class PackedWeight:
     def decoded(self) -> Tensor:
         """The whole matrix, as the parameter was."""
         if self.lookup is not None:
-            return self.lookup.at(slice(None))
+            matrix = self.lookup.at(slice(None))
+            return matrix.t() if self.turned else matrix
         eye = torch.eye(self.shape[0 if self.turned else 1], dtype=self.dtype, device=self.device)
         return self.product(eye) if self.turned else self.product(eye).t()
 
@@ -83,9 +84,16 @@ class PackedWeight:
         """The whole matrix in float32."""
         return self.decoded().float()
 
-    def t(self) -> Tensor:
-        """The whole matrix, turned."""
-        return self.decoded().t()
+    def t(self) -> PackedWeight:
+        """The same, turned."""
+        other = PackedWeight(self.pieces, self.shape[::-1], not self.turned, self.dtype)
+        other.lookup = self.lookup
+        return other
+
+    @property
+    def T(self) -> PackedWeight:
+        """The same, turned."""
+        return self.t()
 
     @classmethod
     def __torch_function__(
@@ -245,6 +253,8 @@ class Packing:
                     setattr(module, leaf, made)
                     if isinstance(made, PackedStack):  # the others multiply all experts at once
                         module.config._experts_implementation = "eager"  # type: ignore[union-attr]
+        if self.kept:
+            model.save_pretrained = _refuse
         self._held.clear()
         self._uses.clear()
         if self.warns and self.without:
@@ -291,12 +301,17 @@ class _Held:
         return made
 
 
+def _refuse(*args: Any, **kwargs: Any) -> None:
+    raise ValueError(
+        "This model was loaded packed and cannot be saved. Copy its folder, or load it without fast, packed."
+    )
+
+
 def _use(module: nn.Module, leaf: str, parameter: Tensor) -> str:
     """How a module uses a parameter: `linear`, `rows` (looked up), `stack` (of experts), or in some way of its own."""
-    plain = isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
     if leaf == "weight" and isinstance(module, nn.Embedding):
         return "rows"
-    if leaf == "weight" and (plain or type(module) is Conv1D):
+    if leaf == "weight" and isinstance(module, nn.Linear | Conv1D):
         return "linear"
     settings = getattr(module, "config", None)
     if parameter.ndim == 3 and getattr(settings, "_experts_implementation", None) is not None:
