@@ -254,7 +254,7 @@ class Packing:
                     if isinstance(made, PackedStack):  # the others multiply all experts at once
                         module.config._experts_implementation = "eager"  # type: ignore[union-attr]
         if self.kept:
-            model.save_pretrained = _refuse
+            model.save_pretrained = _refuse  # type: ignore[assignment]
         self._held.clear()
         self._uses.clear()
         if self.warns and self.without:

@@ -51,6 +51,9 @@ def run(
         str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between; needs the extra `tasks`.")
     ] = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Measure LIGHTER packed in memory too (whet generate --fast).")
+    ] = False,
     page: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
     ] = None,
@@ -93,6 +96,7 @@ def run(
             window=window,
             tasks=[task.strip() for task in tasks.split(",") if task.strip()] if tasks else None,
             speed=speed,
+            fast=fast,
             seed=seed,
             device=device,
             dtype=dtype,

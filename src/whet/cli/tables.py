@@ -113,7 +113,27 @@ def overview(result: dict[str, Any]) -> Sheet:
         found = [one.get(key) for one in both]
         if all(found):
             sheet.rows.append([say(name), *map(shown, found), f"{found[1] / found[0]:.2f}"])
+    sheet.rows += _packed(result.get("packed"), both[0].get("peak_bytes"))
     return sheet
+
+
+def _packed(measured: dict[str, Any] | None, peak: int | None) -> list[list[str]]:
+    """Of the lighter model packed in memory: how far it is from its decoded self, its speed and its memory. peak: bytes
+    of the original's."""
+    if not measured:
+        return []
+    rows = [
+        [say("packed.kl"), "", f"{measured['kl']:.2e}", ""],
+        [say("packed.top1"), "", f"{100 * measured['top1']:.1f} %", ""],
+    ]
+    for name in ("prefill", "decode"):
+        speed = measured["speed"][name]
+        ratio = f"{speed['ratio']['value']:.2f}"
+        rows.append([say(f"packed.{name}"), f"{speed['original']:.0f}", f"{speed['lighter']:.0f}", ratio])
+    own = measured["memory"].get("peak_bytes")
+    if own and peak:
+        rows.append([say("packed.memory"), size(peak), size(own), f"{own / peak:.2f}"])
+    return rows
 
 
 def _answers(measured: dict[str, Any]) -> list[list[str]]:

@@ -15,6 +15,7 @@ version. Its keys:
     size        original, lighter: bytes by part; shrink: total of the original over total of the lighter
     speed       prefill, decode side by side; see `whet.measure.speed.side_by_side`. None when not asked for
     memory      original, lighter: load_seconds, peak_bytes, before_bytes, or error. None when not asked for
+    packed      with `fast`, of the lighter packed in memory; see `whet.measure.packed.measure_packed`
     notes       sentences a reader of the figures has to know
     options     what it was asked with; environment: machine and versions; seconds: how long it took
 """
@@ -45,6 +46,7 @@ from whet.measure.divergence import clusters_of, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judgements, overall, resolve_limits
 from whet.measure.material import read_material
+from whet.measure.packed import measure_packed, must_be_packable
 from whet.measure.sides import (
     answers_of,
     context_of,
@@ -88,6 +90,7 @@ def compare(
     device: str = "auto",
     dtype: str | None = None,
     speed: bool = True,
+    fast: bool = False,
     tasks: Sequence[str] | None = None,
     use_report_split: bool | None = None,
     examples: int = 3,
@@ -107,6 +110,8 @@ def compare(
             min_shrink (original bytes over lighter) is judged only when given. None as a value turns one off.
         dtype: the type both models compute in; None: the one each folder names.
         speed: also time both and measure memory, which opens each model once more in a process of its own.
+        fast: measure the lighter folder packed in memory too (`whet.load(fast=True)`), beside the decoded weights that
+            all limits are judged on.
         tasks: names of tasks of lm-evaluation-harness (extra `tasks`).
         use_report_split: None: only the report part is used when this text also compressed the model (its fingerprint
             is in whet.json), otherwise all. True, False: insist.
@@ -120,7 +125,7 @@ def compare(
     """
     original, lighter = model_file(original), model_file(lighter)
     asked = _Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
-                   tuple(tasks or ()), use_report_split, examples)  # fmt: skip
+                   fast, tuple(tasks or ()), use_report_split, examples)  # fmt: skip
     started = time.monotonic()
     answers, task = answers_of(original, lighter)
     limits_used = resolve_limits(limits, skills is not None, answers)
@@ -132,6 +137,8 @@ def compare(
         )
     if tasks:
         require_harness()
+    if fast:
+        must_be_packable(lighter, speed)
     items = [] if skills is None else read_skills(skills)
     for model in (original, lighter):
         check_files(model, on_event)
@@ -169,6 +176,7 @@ class _Asked:
     device: str
     dtype: str | None
     speed: bool
+    fast: bool
     tasks: tuple[str, ...]
     use_report_split: bool | None
     examples: int
@@ -248,6 +256,7 @@ def _measured(
         # before the models are opened here, so that the two processes do not have to find room beside them
         memory[name] = footprint(model, prompt, device=asked.device, dtype=asked.dtype)
         stage.step()
+    apart = footprint(asked.lighter, prompt, device=asked.device, fast=True) if asked.fast and prompt else {}
     engines = [open_engine(folder, asked.device, asked.dtype) for folder in sides.values()]
     measured = _divergence(engines, asked, given, on_event)
     outcomes = [
@@ -282,6 +291,10 @@ def _measured(
         },
         "environment": environment(),
     }
+    if asked.fast and prompt:
+        result["packed"] = measure_packed(
+            (engines[0], engines[1]), given.windows, prompt, apart, asked.batch_tokens, asked.device, on_event
+        )
     result["judgements"] = judgements(result, identical=measured.identical and outcomes[0] == outcomes[1])
     result["verdict"] = overall(result["judgements"])
     return result
@@ -325,7 +338,8 @@ def _stages(asked: _Asked, given: _Given, items: Sequence[Item]) -> list[Part]:
     stages = [Part("divergence", 2 * each * given.described["tokens"])]
     stages += [Part(f"skills, {name}", each * item_tokens(items)) for name in ("original", "lighter") if items]
     if given.prompt:
-        stages = [Part("memory", 12), *stages, Part("speed", 8)]
+        more = [Part("divergence", each * given.described["tokens"]), Part("speed", 8)] if asked.fast else []
+        stages = [Part("memory", 18 if asked.fast else 12), *stages, Part("speed", 8), *more]
     return [*stages, Part("tasks", 120 * len(asked.tasks))] if asked.tasks else stages
 
 

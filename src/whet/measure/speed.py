@@ -23,6 +23,7 @@ from whet.checkpoint.gguf import is_gguf
 from whet.child import run_python
 from whet.engines import Engine, Timing
 from whet.engines.opening import open_engine
+from whet.engines.packed import packing_of
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
 from whet.measure.sides import context_of
@@ -98,9 +99,11 @@ def footprint(
     new_tokens: int = DECODE_TOKENS,
     device: str = "cpu",
     dtype: str | None = None,
+    fast: bool = False,
 ) -> dict[str, Any]:
     """Load time and peak memory of a model folder, found by opening it and generating in a process of its own.
 
+    fast: its weights stay packed in memory.
     `load_seconds`: from the folder to a model that can be asked, imports not counted, files read once before.
     `peak_bytes`: the most resident memory of that process (on a GPU: the most allocated there), `before_bytes` what it
     held before the model was opened; None where the system does not say (Linux does). If the process fails, a dict
@@ -109,7 +112,7 @@ def footprint(
     with tempfile.TemporaryDirectory() as scratch:
         order = Path(scratch) / "order.json"
         what = {"folder": str(folder), "prompt": list(prompt), "new_tokens": new_tokens, "device": device}
-        order.write_text(json.dumps({**what, "dtype": dtype, "threads": torch.get_num_threads()}))
+        order.write_text(json.dumps({**what, "dtype": dtype, "threads": torch.get_num_threads(), "fast": fast}))
         answer = Path(scratch) / "answer.json"
         done = run_python("from whet.measure.speed import _child; _child(*sys.argv[1:])", str(order), str(answer))
         if done.returncode or not answer.exists():
@@ -132,7 +135,8 @@ def _child(order_path: str, answer_path: str) -> None:
             while stream.read(1 << 22):
                 pass
     started = time.perf_counter()
-    engine = open_engine(order["folder"], order["device"], order["dtype"], threads=order["threads"])
+    packing = packing_of(order["fast"], packed=False)
+    engine = open_engine(order["folder"], order["device"], order["dtype"], order["threads"], packing)
     loaded = time.perf_counter() - started
     engine.time(order["prompt"], order["new_tokens"])
     peak = torch.cuda.max_memory_allocated(order["device"]) if on_gpu else _resident("VmHWM")
