@@ -82,7 +82,7 @@ def main() -> None:
                 ]
             )
             found.append({"scheme": scheme, "fast": fast, "ratios": ratios, "original": alone, "lighter": own})
-            print(table(HEADER.split(", "), rows), flush=True)
+            print(table(list(HEADER), rows), flush=True)
             del engine
     (Path(args.out) / "result.json").write_text(json.dumps(found, indent=1))
 

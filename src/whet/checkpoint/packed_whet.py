@@ -36,7 +36,7 @@ from .modeling_whet import (
 )
 
 GROUPS = (256, 128, 64, 32)  # columns with one scale that the int4 kernel takes
-_AT_ONCE = 1 << 20  # weights unpacked or decoded at a time
+_AT_ONCE = 1 << 18  # weights unpacked or decoded at a time
 _BLOCK = 64  # rows that the kernel's layout keeps together, at most
 Parts = dict[str, Tensor]
 
@@ -46,10 +46,10 @@ def _codes_in(parts: Parts) -> Tensor:
 
 
 def opened(parts: Parts, entry: dict) -> tuple[Parts, dict]:
-    """`parts` and table `entry` of a linear, in memory of their own and such that each row can be taken by itself: what
-    is packed along rows becomes uint8 `[rows, groups]`, and scales of several rows are repeated."""
+    """`parts` and table `entry` of a linear such that each row can be taken by itself: what is packed along rows becomes
+    uint8 `[rows, groups]`, and scales of several rows are repeated."""
     rows = len(_codes_in(parts))
-    made = {name: value.clone() for name, value in parts.items() if name != "weight_shape"}
+    made = {name: value for name, value in parts.items() if name != "weight_shape"}
     along = {"weight_zero_point": entry["bits"], "weight_parts": entry.get("part_bits") or entry.get("shift_bits")}
     for name, bits in along.items():
         if name in made:
@@ -59,7 +59,7 @@ def opened(parts: Parts, entry: dict) -> tuple[Parts, dict]:
         made["weight_scale"] = made["weight_scale"].repeat_interleave(share, 0)[:rows]
         entry = {**entry, "rows": 1}
     if "weight_shape" in parts:
-        made["columns"] = parts["weight_shape"][1:].clone()
+        made["columns"] = parts["weight_shape"][1:]
     return made, entry
 
 
@@ -149,7 +149,6 @@ class Int4:
         wide, high = self.padded * fit.halves, -(-rows // 16) * 16
         step = max(_BLOCK, _AT_ONCE // wide // _BLOCK * _BLOCK)
         first = torch.arange(0, self.padded, fit.group, device=device) // fit.stored
-        layouts = []
         self.device = device
         self.scales = torch.zeros(wide // fit.group, high, 2, dtype=torch.bfloat16, device=device)
         for start in range(0, high, step):
@@ -158,9 +157,12 @@ class Int4:
             own = first.clamp_max(scale.shape[1] - 1)
             scale, rest = scale[:, own].t(), None if rest is None else rest[:, own].t()
             padding = (0, self.padded - columns, 0, end - start - len(codes))
-            layouts.append(_laid_out(_nibbles(functional.pad(codes, padding), fit.halves), cuda))
+            made = _laid_out(_nibbles(functional.pad(codes, padding), fit.halves), cuda)
+            unit = (end - start) // len(made)  # rows in one of the layout
+            if not start:
+                self.layout = made.new_empty(high // unit, *made.shape[1:])
+            self.layout[start // unit : end // unit] = made
             self.scales[:, start : start + len(codes)] = _pairs(scale, rest, fit.halves)
-        self.layout = layouts[0] if len(layouts) == 1 else torch.cat(layouts)
 
     @property
     def nbytes(self) -> int:
@@ -249,6 +251,11 @@ class AtUse:
     @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts.values())
+
+    def own(self) -> AtUse:
+        """Itself, in memory of its own, once it is to be kept."""
+        self.parts = {name: part.clone() for name, part in self.parts.items()}
+        return self
 
     def at(self, index: Tensor | slice) -> Tensor:
         """The rows `index`, decoded."""

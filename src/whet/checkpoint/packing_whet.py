@@ -215,10 +215,10 @@ class Packing:
             return Dense(decode(value, entry, dtype)), None
         parts, entry = opened(value, entry)
         raw = AtUse(parts, entry, dtype)
-        lookup = raw if "rows" in uses else None
+        lookup = raw.own() if "rows" in uses else None
         if uses == {"rows"}:
             self.kept["lookup"] += 1
-            return raw, raw
+            return raw.own(), raw
         fit, there = fit_of(entry, raw.columns), kernels(str(raw.device))
         if isinstance(fit, Fit) and fit.whole and "int8" in there:
             self.kept["int8"] += 1
@@ -229,7 +229,7 @@ class Packing:
         self.without[fit if isinstance(fit, str) else "device"] += 1
         if self.at_use:
             self.kept["at use"] += 1
-            return raw, lookup
+            return raw.own(), lookup
         return Dense(raw.at(slice(None))), None
 
     def told(self) -> str:
