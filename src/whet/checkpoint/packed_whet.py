@@ -46,8 +46,8 @@ def _codes_in(parts: Parts) -> Tensor:
 
 
 def opened(parts: Parts, entry: dict) -> tuple[Parts, dict]:
-    """`parts` and table `entry` of a linear such that each row can be taken by itself: what is packed along rows becomes
-    uint8 `[rows, groups]`, and scales of several rows are repeated."""
+    """`parts` and table `entry` of a linear such that each row can be taken by itself: what is packed along rows
+    becomes uint8 `[rows, groups]`, and scales of several rows are repeated."""
     rows = len(_codes_in(parts))
     made = {name: value for name, value in parts.items() if name != "weight_shape"}
     along = {"weight_zero_point": entry["bits"], "weight_parts": entry.get("part_bits") or entry.get("shift_bits")}

@@ -30,6 +30,11 @@ Limit = Annotated[
     ),
 ]
 
+Fast = Annotated[bool, typer.Option("--fast", help="Measure LIGHTER packed in memory too (whet generate --fast).")]
+Page = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
+]
+
 
 def run(
     original: Model,
@@ -51,12 +56,8 @@ def run(
         str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between; needs the extra `tasks`.")
     ] = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Measure LIGHTER packed in memory too (whet generate --fast).")
-    ] = False,
-    page: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
-    ] = None,
+    fast: Fast = False,
+    page: Page = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Annotated[

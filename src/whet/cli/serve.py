@@ -28,6 +28,10 @@ Lighter = Annotated[
     str, typer.Argument(metavar="LIGHTER", help="The folder or .gguf made from it, or a URL.", show_default=False)
 ]
 State = Annotated[Path, typer.Option(help="Folder for the state of the roll-out and the admin's key.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Keep LIGHTER packed in memory, where PyTorch has a kernel for its codes.")
+]
+Threads = Annotated[int | None, typer.Option(help="Threads of the processor for each model.", min=1)]
 Host = Annotated[str, typer.Option(help="Address to listen on; beyond this machine only with --keys.")]
 MinAgreement = Annotated[
     float, typer.Option(help="Share of the original's tokens that the lighter model must choose too.")
@@ -65,10 +69,8 @@ def run(
     context: Annotated[int, typer.Option(help="Tokens that a prompt with its answer may have at most.", min=8)] = 8192,
     device: Device = "auto",
     dtype: Dtype = None,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Keep LIGHTER packed in memory, where PyTorch has a kernel for its codes.")
-    ] = False,
-    threads: Annotated[int | None, typer.Option(help="Threads of the processor for each model.", min=1)] = None,
+    fast: Fast = False,
+    threads: Threads = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,

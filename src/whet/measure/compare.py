@@ -110,18 +110,16 @@ def compare(
             min_shrink (original bytes over lighter) is judged only when given. None as a value turns one off.
         dtype: the type both models compute in; None: the one each folder names.
         speed: also time both and measure memory, which opens each model once more in a process of its own.
-        fast: measure the lighter folder packed in memory too (`whet.load(fast=True)`), beside the decoded weights that
-            all limits are judged on.
+        fast: measure the lighter folder packed in memory too (`whet.load`); limits are judged on decoded weights.
         tasks: names of tasks of lm-evaluation-harness (extra `tasks`).
         use_report_split: None: only the report part is used when this text also compressed the model (its fingerprint
             is in whet.json), otherwise all. True, False: insist.
         examples: at most so many flips are shown for each skill and direction.
-        dry_run: check everything that can be checked, and say what it would take: `seconds` (a rough guess), `memory`
-            and `disk` in bytes, beside `text`, `items`, `size` and `notes`. No model is opened.
+        dry_run: open no model, but check everything and say what it would take: `seconds` (a rough guess), `memory`
+            and `disk` in bytes, beside `text`, `items`, `size` and `notes`.
 
-    Raises UsageError for no text, an unknown limit, folders or tokenizers that do not fit each other, text that cannot
-    be read or is too short; GateError when the lighter model gives logits that are not finite; MachineError for a
-    missing device or package.
+    Raises UsageError for no text, an unknown limit, folders or tokenizers that do not fit, text that cannot be read or
+    is too short; GateError where the lighter gives what is not finite; MachineError for a missing device or package.
     """
     original, lighter = model_file(original), model_file(lighter)
     asked = _Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
@@ -135,10 +133,6 @@ def compare(
             "There is no text to compare on. Give a text that neither model was made with (--text FILE), of the kind "
             "the model is used for."
         )
-    if tasks:
-        require_harness()
-    if fast:
-        must_be_packable(lighter, speed)
     items = [] if skills is None else read_skills(skills)
     for model in (original, lighter):
         check_files(model, on_event)
@@ -197,6 +191,10 @@ class _Given:
 def _given(asked: _Asked, text: str | Path | Sequence[str], task: str) -> _Given:
     """Read the text, and cut it as both models can take it."""
     original, lighter, length = asked.original, asked.lighter, asked.window
+    if asked.tasks:
+        require_harness()
+    if asked.fast:
+        must_be_packable(lighter, asked.speed)
     must_be_runnable((original, lighter), asked.tasks)
     tokenizer = shared_tokenizer(original, lighter)
     notes = notes_of(original, lighter) + ([_READ_AS[task]] if task in _READ_AS else [])
