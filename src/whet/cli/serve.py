@@ -95,12 +95,8 @@ def run(
             console.show(*_lines(event, values, state))
             console.result({"event": event, **values})
 
-        limits = Limits(
-            waiting=queue,
-            tokens=max_tokens,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-        )
+        each = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        limits = Limits(waiting=queue, tokens=max_tokens, **each)
         console.line(sentence(Message("Opening both models.")))
         serve(
             Serving(
