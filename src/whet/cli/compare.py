@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
-from whet.cli.completion import among, limits_of
+from whet.cli.completion import among, aspects, limits_of
 from whet.cli.console import Console
 from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, SkipBad, Text, Trust, trusted
 from whet.cli.phrases import language, say, sentence
@@ -29,6 +29,34 @@ Limit = Annotated[
         autocompletion=limits_of,
     ),
 ]
+Skills = Annotated[
+    Path | None,
+    typer.Option(help="A .jsonl file; each line has skill, prompt and answer (and check) or choices (and label)."),
+]
+Measure = Annotated[
+    str | None,
+    typer.Option(
+        help="What else to measure, with commas between: names of aspects, all, standard or none; -NAME leaves one "
+        "out.",
+        autocompletion=aspects,
+    ),
+]
+Tasks = Annotated[
+    str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between; needs the extra `tasks`.")
+]
+Page = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="float32, bfloat16 or float16 to compute in; without it the one the folder names.",
+        autocompletion=among("float32, bfloat16, float16"),
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")
+]
 
 
 def run(
@@ -37,35 +65,21 @@ def run(
         Path, typer.Argument(metavar="LIGHTER", help="The folder or .gguf made from it.", show_default=False)
     ],
     text: Text = None,
-    skills: Annotated[
-        Path | None,
-        typer.Option(help="A .jsonl file; each line has skill, prompt and answer (and check) or choices (and label)."),
-    ] = None,
+    skills: Skills = None,
     field: Field = "text",
     chat: Chat = False,
     skip_bad: SkipBad = False,
     limit: Limit = None,
     windows: Annotated[int, typer.Option(help="Windows of text to compare on; 0 takes all of it.", min=0)] = 256,
     window: Annotated[int, typer.Option(help="Tokens in a window.", min=8)] = 512,
-    tasks: Annotated[
-        str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between; needs the extra `tasks`.")
-    ] = None,
+    measure: Measure = None,
+    tasks: Tasks = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
-    page: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
-    ] = None,
+    page: Page = None,
     seed: Seed = 0,
     device: Device = "auto",
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16 or float16 to compute in; without it the one the folder names.",
-            autocompletion=among("float32, bfloat16, float16"),
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")
-    ] = False,
+    dtype: Dtype = None,
+    dry_run: DryRun = False,
     trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -91,6 +105,7 @@ def run(
             limits=limits(limit),
             windows=windows or None,
             window=window,
+            measure=None if measure is None else measure.split(","),
             tasks=[task.strip() for task in tasks.split(",") if task.strip()] if tasks else None,
             speed=speed,
             seed=seed,

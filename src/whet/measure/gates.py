@@ -39,8 +39,8 @@ from whet.measure.evidence import (
     mark_of,
     mark_of_material,
 )
+from whet.measure.figures import FIGURES, Source
 from whet.measure.judging import SOURCES, Asked, Evidence, conclude, judgings, take_looks
-from whet.measure.limits import FIGURES, Source
 from whet.measure.sequential import SHARES
 from whet.measure.sides import (
     item_tokens,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from whet.errors import GateError
-from whet.measure.limits import FIGURES, Figure, Source, weigh
+from whet.measure.figures import FIGURES, Figure, Source
+from whet.measure.limits import weigh
 from whet.measure.sequential import levels, schedule
 from whet.messages import Message, listed
 
