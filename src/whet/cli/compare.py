@@ -54,9 +54,7 @@ Dtype = Annotated[
         autocompletion=among("float32, bfloat16, float16"),
     ),
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")]
 
 
 def run(

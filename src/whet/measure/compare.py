@@ -42,9 +42,9 @@ from whet.engines.opening import open_engine
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.asked import Asked, Given, read_given
-from whet.measure.aspects import Aspect, Case, Sides, chosen
+from whet.measure.aspects import Aspect, Case, Sides, check_files_of_aspects, chosen
 from whet.measure.classes import TASKS, ask_both, kind_of, summarize_answers
-from whet.measure.divergence import divergence, summarize, sums
+from whet.measure.divergence import by_token, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judgements, overall, resolve_limits
 from whet.measure.sides import (
@@ -158,6 +158,7 @@ def _material(
     on_event: OnEvent,
 ) -> tuple[str | Path | Sequence[str], list[Item]]:
     """The text and the items, checked against what the models can be asked, and the files of the models checked."""
+    check_files_of_aspects(asked.files)
     must_be_askable(asked.original, task, skills, asked.tasks)
     if text is None:
         raise UsageError(
@@ -258,11 +259,7 @@ def _divergence(
     rows = rows_between(asked.original, asked.lighter)
     collect = [each.collect for each in aspects if each.collect is not None]
     scores = divergence(original, lighter, given.windows, asked.batch_tokens, on_event, rows, collect)
-    collected = {name: value for name in _BY_TOKEN if (value := getattr(scores, name)) is not None} | scores.collected
-    return _Divergence(summarize(scores, given.clusters), sums(scores).identical, scores.notes, collected)
-
-
-_BY_TOKEN = ("window", "kl", "agree", "nll_original", "nll_lighter", "outside")
+    return _Divergence(summarize(scores, given.clusters), sums(scores).identical, scores.notes, by_token(scores))
 
 
 def _measurable(
