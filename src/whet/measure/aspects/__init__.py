@@ -8,6 +8,7 @@ from pathlib import Path
 from whet.errors import UsageError, did_you_mean
 from whet.measure.aspects.acceptance import ACCEPTANCE
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
+from whet.measure.aspects.energy import ENERGY
 from whet.paths import check_file
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
     "found",
 ]
 
-KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE,)}
+KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, ENERGY)}
 
 
 def chosen(asked: Iterable[str] | None) -> list[Aspect]:
