@@ -11,14 +11,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from whet.cli.curate_phrases import CURATE
-from whet.cli.phrases_speed import SPEED
-from whet.cli.phrases_trained import TRAINED
+from whet.cli.phrases_parts import PARTS
 from whet.korean import with_particles
 from whet.messages import Message, in_language
 
 PHRASES: dict[str, tuple[str, str]] = {
-    **CURATE,
+    **PARTS,
     # general
     "error": ("error", "오류"),
     "warning": ("warning", "경고"),
@@ -143,8 +141,6 @@ PHRASES: dict[str, tuple[str, str]] = {
         "Trained for {steps} steps. KL to the teacher on held-out text: {before} before, {after} now.",
         "{steps}단계 학습했습니다. 학습에 쓰지 않은 텍스트에서 교사 모델과의 KL: 전 {before}, 지금 {after}.",
     ),
-    **TRAINED,
-    **SPEED,
     "stays.layers": ("{count} blocks", "블록 {count}개"),
     "stays.channels": ("{count} channels a block", "블록마다 채널 {count}개"),
     "stays.heads": ("{count} key and value heads a block", "블록마다 키·값 헤드 {count}개"),
@@ -315,6 +311,10 @@ PHRASES: dict[str, tuple[str, str]] = {
     "kl": ("KL per token, nats", "토큰당 KL (nat)"),
     "top1": ("same first choice", "1순위 토큰 일치"),
     "perplexity": ("perplexity", "퍼플렉시티"),
+    "prefill": ("prefill, tokens/s", "프리필 (토큰/초)"),
+    "decode": ("decode, tokens/s", "디코드 (토큰/초)"),
+    "load": ("load time", "불러오는 시간"),
+    "memory": ("peak memory", "최대 메모리"),
     "skills": ("Skill by skill", "능력별"),
     "skill": ("skill", "능력"),
     "retention": ("retention (95 %)", "유지율 (95 %)"),
