@@ -50,7 +50,7 @@ def _measure(case: Case, sides: Sides, on_event: OnEvent) -> dict[str, Any]:
         readings.append(Reading(f"{phase}_speedup", told["ratio"]["value"], told["ratio"]["spread"], **own))
     if all(memory):
         readings.append(Reading("memory", memory[1] / memory[0], exact=True))  # type: ignore[operator]
-    more = {"kernels": dict(packing.kept), "without": dict(packing.without), "windows": len(windows)}
+    more: dict[str, Any] = {"kernels": dict(packing.kept), "without": dict(packing.without), "windows": len(windows)}
     return found(readings, notes=notes, **more, rounds=ROUNDS, dtype=engine.dtype, peak_bytes=memory)
 
 
