@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import models
+from whet.engines.drafted import steppers
 from whet.engines.llamacpp import open_gguf
 from whet.engines.sampling import draw
 from whet.engines.stepping import stepper
@@ -142,3 +143,36 @@ def test_a_model_that_does_not_continue_text_is_refused(engine) -> None:
 
     with pytest.raises(UsageError, match="masked"):
         stepper(Fills(), 1, 8)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 0.8, "top_p": 0.9}])
+def test_with_a_draft_every_answer_is_the_same_alone_and_beside_others(engine, how: dict, monkeypatch) -> None:
+    """Also where the draft fails in the middle."""
+    other = open_model(engine.folder, "cpu", "float32")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in other.model.parameters():
+            value += 0.15 * value.abs().mean() * torch.randn(value.shape, generator=generator)
+    jobs = [{"prompt": prompt, **how} for prompt in (*PROMPTS, "for cd")]
+    alone = [tokens(written(engine, [job])[0]) for job in jobs]
+    for fails_at in (None, 6):
+        steps, drafts = steppers(engine, other, 3, 96)
+        monkeypatch.setattr(drafts.pace, "choose", lambda rows: 4)
+        if fails_at is not None:
+            calls = iter(range(100))
+            last = drafts.stepper.last
+            drafts.stepper.last = lambda fed: last(fed) if next(calls) < fails_at else 1 / 0  # noqa: B023
+        out = io.StringIO()
+        worker = Worker(engine, steps, out, drafts)
+        for number, job in enumerate(jobs):
+            told = {"chat": False, "sent": [], "tokens": 24, "temperature": 0.0, "top_p": 1.0, "seed": 5, "top": None}
+            worker.take({"op": "ask", "id": str(number), **told, **job})
+        while worker.waiting or worker.open:
+            worker.turn()
+        lines = [json.loads(line) for line in out.getvalue().splitlines()]
+        for number, made in enumerate(alone):
+            assert tokens([line for line in lines if line.get("id") == str(number)]) == made
+        told = {name: value for line in lines for name, value in line.get("draft", {}).items()}
+        assert ("failed" in told) == (fails_at is not None)
+        if fails_at is None:
+            assert 0 < told["kept"] < told["proposed"]

@@ -6,10 +6,20 @@ from typing import Annotated
 
 import typer
 
-import whet
 from whet.cli.console import Console
 from whet.cli.options import Debug, Device, Json, Model, Seed, Trust, trusted
+from whet.cli.phrases import percent, sentence
 from whet.cli.starter import resolve
+from whet.errors import verb
+from whet.messages import Message
+from whet.paths import check_model
+
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="A lighter model that guesses tokens for this one to verify: the same answer, faster."
+    ),
+]
 
 EXAMPLE = 'Example: whet generate lighter "Once upon a time" --max-new-tokens 60'
 
@@ -23,6 +33,7 @@ def run(
     seed: Seed = 0,
     chat: Annotated[bool, typer.Option("--chat", help="Ask with the model's chat template.")] = False,
     device: Device = "auto",
+    draft: Draft = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -30,18 +41,31 @@ def run(
     """Continue a prompt with any model folder, original or lighter, or with a .gguf."""
     model = resolve(folder)
     trusted(model, trust_remote_code)
+    if draft is not None:
+        check_model(draft)
+    from whet.engines.opening import Wanted, continued
+
     with Console(as_json) as console:
-        text = whet.generate(
+        text, done = verb(continued)(
             model,
             prompt,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            chat=chat,
+            Wanted(max_new_tokens, temperature, top_p, seed, chat),
             device=device,
+            draft=draft,
             on_event=console.on_event,
         )
         console.show(text if chat else prompt + text)
-        console.result({"model": folder, "prompt": prompt, "text": text, "temperature": temperature, "seed": seed})
+        result = {"model": folder, "prompt": prompt, "text": text, "temperature": temperature, "seed": seed}
+        if done is not None:
+            rate = len(done.ids) / max(done.seconds, 1e-9)
+            told = Message(
+                "Tokens that the draft guessed: {count}, kept: {share}. {rate:.1f} tokens a second.",
+                count=done.proposed,
+                share=percent(done.kept / max(1, done.proposed)),
+                rate=rate,
+            )
+            console.line(sentence(told))
+            drafted = {"proposed": done.proposed, "kept": done.kept, "tokens_per_second": rate}
+            result |= {"draft": {"model": draft, **drafted}}
+        console.result(result)
     return 0

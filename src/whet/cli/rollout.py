@@ -111,6 +111,16 @@ def _show(console: Console, report: dict[str, Any]) -> None:
     if report["agreement"] is not None:
         told = Message("{share:.1%} in {count} comparisons", share=report["agreement"], count=report["pairs"])
         rows.append((Message("agreement with the original"), sentence(told)))
+    if draft := report.get("draft"):
+        share = draft["kept"] / draft["proposed"] if draft["proposed"] else 0.0
+        told = Message(
+            "original {times:.2f} times as fast; of {count} guesses {share:.1%} kept",
+            times=draft["times"],
+            count=draft["proposed"],
+            share=share,
+        )
+        failed = Message("failed, so the original writes alone: {why}", why=draft["failed"])
+        rows.append((Message("draft"), sentence(failed if draft["failed"] else told)))
     for side, name in (("lighter", Message("lighter model")), ("original", Message("original"))):
         told = Message("{count} requests, {errors} failed", **report["requests"][side])
         rows.append((name, sentence(told)))

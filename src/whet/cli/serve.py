@@ -38,6 +38,10 @@ KeepPairs = Annotated[
 RequestsPerMinute = Annotated[int, typer.Option(help="Requests a minute that each key may make.", min=1)]
 TokensPerMinute = Annotated[int, typer.Option(help="Tokens a minute that each key may have, prompts too.", min=1)]
 Requests = Annotated[int, typer.Option(help="Requests of the lighter model that a step takes at least.", min=1)]
+Draft = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="A model that guesses tokens for MODEL to verify; LIGHTER, or a smaller one."),
+]
 EXAMPLE = "Example: whet serve MODEL lighter --port 8000"
 
 
@@ -65,6 +69,7 @@ def run(
     context: Annotated[int, typer.Option(help="Tokens that a prompt with its answer may have at most.", min=8)] = 8192,
     device: Device = "auto",
     dtype: Dtype = None,
+    draft: Draft = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the processor for each model.", min=1)] = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
@@ -83,6 +88,8 @@ def run(
         folder = original if is_url(original) else str(resolve(original))
         if not is_url(lighter):
             check_model(lighter)
+        if draft is not None and not is_url(draft):
+            check_model(draft)
         if keys is not None:
             check_file(keys, Message("keys"))
 
@@ -116,6 +123,7 @@ def run(
                 dtype=dtype,
                 threads=threads,
                 trust_remote_code=trust_remote_code,
+                draft=draft,
             ),
             tell,
         )
@@ -154,4 +162,10 @@ def _lines(event: str, values: dict[str, Any], state: Path) -> list[str]:
     ]
     if values["seconds"] is not None:
         told.append(Message("If the original ends, it is back after about {time}.", time=duration(values["seconds"])))
+    if (draft := values["draft"]) is not None:
+        line = Message(
+            "With the draft the original writes {times:.2f} times as fast, word for word the same.",
+            times=draft["drafted"] / draft["alone"],
+        )
+        told.append(line)
     return [sentence(line) for line in told]

@@ -285,7 +285,24 @@ class Gateway:
             ("whet_ready", "Whether the engine is ready.", lambda side: side.engine.ready),
         ):
             gauges += [(name, told, {"side": s.name}, float(read(s))) for s in (self.pair.original, self.pair.lighter)]
+        draft = self.draft()
+        if draft is not None:
+            gauges += [
+                ("whet_draft_speedup", "Times as fast with the draft, measured at the start.", {}, draft["times"]),
+                ("whet_draft_tokens", "Tokens that the draft guessed.", {"outcome": "proposed"}, draft["proposed"]),
+                ("whet_draft_tokens", "Tokens that the draft guessed.", {"outcome": "kept"}, draft["kept"]),
+            ]
         return PlainTextResponse(self.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+
+    def draft(self) -> dict[str, Any] | None:
+        """What the original's draft is worth; None where it has none. times: as fast as without, measured at the start;
+        proposed, kept: tokens since then; failed: why it is done without."""
+        engine = self.pair.original.engine
+        faster, done = getattr(engine, "faster", None), getattr(engine, "draft", {})
+        if not faster:
+            return None
+        told = {"times": faster["drafted"] / faster["alone"], "length": faster["length"]}
+        return told | {"proposed": done.get("proposed", 0), "kept": done.get("kept", 0), "failed": done.get("failed")}
 
     async def _feedback(self, request: Request) -> Response:
         try:
@@ -301,6 +318,7 @@ class Gateway:
     async def _status(self, request: Request) -> Response:
         losses = self.quality.losses
         more = {"model": self.model, "history": self.history(), "nats": sum(losses) / len(losses) if losses else None}
+        more["draft"] = self.draft()
         return JSONResponse(to_json({**self.controller.report(), **more}))
 
     async def _act(self, request: Request) -> Response:

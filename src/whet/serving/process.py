@@ -25,7 +25,7 @@ _PAUSES = 0.2, 30.0  # seconds before it is started again: at first, and after m
 @dataclass(frozen=True)
 class Opened:
     """How a model is opened. most: tokens of a prompt with its answer; slots: answers at once. trusted:
-    the folder whose Python code may build models."""
+    the folder whose Python code may build models. draft: a model that guesses for it, in the same process."""
 
     model: str
     device: str = "auto"
@@ -34,6 +34,7 @@ class Opened:
     slots: int = 4
     most: int = 8192
     trusted: str | None = None
+    draft: str | None = None
 
 
 @dataclass
@@ -63,6 +64,8 @@ class ProcessEngine:
         self.start_seconds = 0.0
         self.context: int | None = None
         self.tokens: str | None = None  # a hash of the tokenizer's vocabulary
+        self.faster: dict[str, float] | None = None  # what was measured of the draft: fields of `drafted.Speedup`
+        self.draft: dict[str, Any] = {}  # what the draft did: `proposed` and `kept` tokens, or why it `failed`
 
     @property
     def ready(self) -> bool:
@@ -116,7 +119,8 @@ class ProcessEngine:
             ended = Message("it ended or did not answer while it was opened")
             why = Message.read(line["refused"]) if "refused" in line else ended
             raise UsageError("{model} cannot be served: {why}", model=self.name, why=why)
-        self.context, self.tokens = line.get("context"), line.get("tokens")
+        self.context, self.tokens, self.faster = line.get("context"), line.get("tokens"), line.get("faster")
+        self.draft = {}
         self.start_seconds = time.monotonic() - began
         self.starts += 1
         self._heard = time.monotonic()
@@ -138,7 +142,9 @@ class ProcessEngine:
             began = time.monotonic()
             while line := await self._line():
                 self._heard = time.monotonic()
-                if (told := self._jobs.get(str(line.get("id")))) is not None:
+                if isinstance(line.get("draft"), dict):
+                    self.draft |= line["draft"]
+                elif (told := self._jobs.get(str(line.get("id")))) is not None:
                     told.said.put_nowait(line)
             self._up.clear()
             await self._end()

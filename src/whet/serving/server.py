@@ -56,6 +56,7 @@ class Serving:
     dtype: str | None = None
     threads: int | None = None
     trust_remote_code: bool = False  # of the original's folder
+    draft: str | None = None  # a model that guesses what the original then verifies
 
 
 def is_url(model: str) -> bool:
@@ -70,6 +71,12 @@ def serve(asked: Serving, tell: Callable[[str, dict[str, Any]], None]) -> None:
     users = read_keys(asked.keys) if asked.keys is not None else {}
     must_be_guarded(asked.host, users)
     _must_be_a_pair(asked.original, asked.lighter)
+    if asked.draft is not None and (is_url(asked.original) or is_url(asked.draft)):
+        raise UsageError(
+            "A draft works inside the process that the original runs in, and {original} is a URL. Configure speculative "
+            "decoding in the server behind it, and leave --draft out.",
+            original=asked.original if is_url(asked.original) else asked.draft,
+        )
     if not 0 < asked.sample <= 1:
         raise UsageError(
             "A sample of {sample:g} cannot be compared: without comparisons nothing is ever proven. Use a share above "
@@ -132,7 +139,12 @@ async def _serve(
 ) -> None:
     pair = Pair(_side(asked, "original"), _side(asked, "lighter"), asked.limits)
     try:
-        await asyncio.gather(pair.original.engine.start(), pair.lighter.engine.start())
+        if asked.draft is None:
+            await asyncio.gather(pair.original.engine.start(), pair.lighter.engine.start())
+        else:  # one after the other, so that nothing disturbs the clock
+            await pair.original.engine.start()
+            _must_be_faster(asked, getattr(pair.original.engine, "faster", None))
+            await pair.lighter.engine.start()
         if _tokens(pair.original) != _tokens(pair.lighter):
             await asyncio.to_thread(_must_share_tokens, asked.original, asked.lighter)
         controller = Controller(
@@ -176,8 +188,10 @@ async def _run(asked: Serving, gateway: Gateway, listening: socket.socket, tell:
         host = "127.0.0.1" if asked.host in ("0.0.0.0", "::") else asked.host
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         (asked.state / ADDRESS).write_text(json.dumps({"url": url}), encoding="utf-8")
-        seconds = getattr(gateway.pair.original.engine, "start_seconds", None)
-        tell("serving", {"url": url, "model": gateway.model, "weight": gateway.controller.weight, "seconds": seconds})
+        engine = gateway.pair.original.engine
+        told = {"url": url, "model": gateway.model, "weight": gateway.controller.weight}
+        seconds, faster = getattr(engine, "start_seconds", None), getattr(engine, "faster", None)
+        tell("serving", {**told, "seconds": seconds, "draft": faster and {"model": asked.draft, **faster}})
 
     announced = asyncio.create_task(announce())
     try:
@@ -205,6 +219,26 @@ def _must_be_a_pair(original: str, lighter: str) -> None:
             "tell the same, token ids or text. Give two URLs, or two models on this machine.",
             original=original,
             lighter=lighter,
+        )
+
+
+def _must_be_faster(asked: Serving, measured: dict[str, float] | None) -> None:
+    """Raises UsageError where the draft does not make the original faster."""
+    from whet.engines.drafted import FASTER, Speedup
+
+    found = Speedup(**measured) if measured else None  # type: ignore[arg-type]
+    if found is not None and found.times < FASTER:
+        raise UsageError(
+            "{draft} as a draft makes {original} {times:.2f} times as fast ({drafted:.1f} instead of {alone:.1f} tokens "
+            "a second, {kept:.0%} of its guesses kept). It must be {least:g} times at least. Leave --draft out, or name a "
+            "model that is much faster or guesses better.",
+            draft=asked.draft,
+            original=asked.original,
+            times=found.times,
+            drafted=found.drafted,
+            alone=found.alone,
+            kept=found.kept,
+            least=FASTER,
         )
 
 
@@ -240,7 +274,16 @@ def _side(asked: Serving, name: str) -> Side:
         engine = Replicas([UrlEngine(url) for url in urls]) if urls[1:] else UrlEngine(model)
     else:
         engine = ProcessEngine(
-            Opened(model, asked.device, asked.dtype, asked.threads, asked.slots, asked.most, trusted)
+            Opened(
+                model,
+                asked.device,
+                asked.dtype,
+                asked.threads,
+                asked.slots,
+                asked.most,
+                trusted,
+                asked.draft if name == "original" else None,
+            )
         )
     return Side(name, engine, slots, asked.limits.waiting)
 
