@@ -132,6 +132,19 @@ def test_a_test_at_its_boundary_is_told_to_be_full() -> None:
     assert "en" in snapshot(made)["because"] and isinstance(made.controller.judge().reason, Message)
 
 
+def test_what_the_lighter_model_does_besides_is_told() -> None:
+    assert snapshot(hostile())["draft"] is None and snapshot(hostile())["escalation"] is None
+    made = hostile(escalation={"doubt": 0.2, "limit": 0.009, "share": 0.01})
+    made.pair.original.engine.faster = {"alone": 20.0, "drafted": 30.0, "kept": 0.8, "length": 4}
+    made.pair.original.engine.draft = {"proposed": 10, "kept": 7}
+    found = snapshot(made)
+    assert found["draft"] == {"times": 1.5, "length": 4, "proposed": 10, "kept": 7, "failed": None}
+    assert found["escalation"] == {"doubt": 0.2, "limit": 0.009, "share": 0.01, "began": 0, "gave_up": 0}
+    with running(made) as url:
+        metrics = httpx.get(f"{url}/metrics", trust_env=False).text
+    assert 'whet_draft_tokens{outcome="kept"} 7' in metrics and "whet_draft_speedup 1.5" in metrics
+
+
 def test_pairs_are_few_masked_cut_and_forgotten() -> None:
     now = [0.0]
     kept = Pairs(2, lambda: now[0])

@@ -121,6 +121,14 @@ def _show(console: Console, report: dict[str, Any]) -> None:
         )
         failed = Message("failed, so the original writes alone: {why}", why=draft["failed"])
         rows.append((Message("draft"), sentence(failed if draft["failed"] else told)))
+    if chosen := report.get("escalation"):
+        told = Message(
+            "{count} of {began} answers; harmful flips below {limit:.2%}",
+            count=chosen["gave_up"],
+            began=chosen["began"],
+            limit=chosen["limit"],
+        )
+        rows.append((Message("gone over, being unsure"), sentence(told)))
     for side, name in (("lighter", Message("lighter model")), ("original", Message("original"))):
         told = Message("{count} requests, {errors} failed", **report["requests"][side])
         rows.append((name, sentence(told)))

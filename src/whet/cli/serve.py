@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from whet.cli.completion import among
 from whet.cli.console import Console
 from whet.cli.options import Debug, Device, Json, Model, Trust
 from whet.cli.phrases import duration, percent, sentence
-from whet.cli.starter import resolve
+from whet.cli.starter import is_starter, resolve
 from whet.errors import MachineError, UsageError
 from whet.messages import Message
 from whet.paths import check_file, check_model
@@ -42,6 +43,13 @@ Draft = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="A model that guesses tokens for MODEL to verify; LIGHTER, or a smaller one."),
 ]
+Escalate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE", help="Let MODEL go on where LIGHTER is unsure, so that harmful flips stay below SHARE, as 1%."
+    ),
+]
+Skills = Annotated[Path | None, typer.Option(help="Questions with answers (.jsonl) to choose that threshold on.")]
 EXAMPLE = "Example: whet serve MODEL lighter --port 8000"
 
 
@@ -70,6 +78,8 @@ def run(
     device: Device = "auto",
     dtype: Dtype = None,
     draft: Draft = None,
+    escalate: Escalate = None,
+    skills: Skills = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the processor for each model.", min=1)] = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
@@ -92,8 +102,16 @@ def run(
             check_model(draft)
         if keys is not None:
             check_file(keys, Message("keys"))
+        if skills is not None:
+            check_file(skills, Message("skills"))
+        share = None if escalate is None else _share(escalate)
+        if share is not None and skills is None and not is_url(original):
+            skills = _own_skills(Path(folder), state)
 
         def tell(event: str, values: dict[str, Any]) -> None:
+            if event == "choosing":
+                console.line(sentence(Message("Both models answer the questions of {skills}.", **values)))
+                return
             console.show(*_lines(event, values, state))
             console.result({"event": event, **values})
 
@@ -124,6 +142,8 @@ def run(
                 threads=threads,
                 trust_remote_code=trust_remote_code,
                 draft=draft,
+                escalate=share,
+                skills=skills,
             ),
             tell,
         )
@@ -142,6 +162,27 @@ def require(verb: str) -> None:
             verb=verb,
             error=error,
         ) from error
+
+
+def _share(said: str) -> float:
+    """`1%` or `0.01`. Raises UsageError."""
+    try:
+        return float(said[:-1]) / 100 if said.strip().endswith("%") else float(said)
+    except ValueError as error:
+        raise UsageError("{said} is no share. Say --escalate 1%, or 0.01.", said=said) from error
+
+
+def _own_skills(folder: Path, state: Path) -> Path | None:
+    """The embedded model's own questions, written to a file; None for others."""
+    if not is_starter(folder):
+        return None
+    from whet import starter
+
+    state.mkdir(parents=True, exist_ok=True)
+    file = state / "questions.jsonl"
+    lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in starter.skills("verify")]
+    file.write_text("".join(lines), encoding="utf-8")
+    return file
 
 
 def _steps(said: str) -> tuple[float, ...]:
@@ -166,6 +207,15 @@ def _lines(event: str, values: dict[str, Any], state: Path) -> list[str]:
         line = Message(
             "With the draft the original writes {times:.2f} times as fast, word for word the same.",
             times=draft["drafted"] / draft["alone"],
+        )
+        told.append(line)
+    if (chosen := values["escalation"]) is not None:
+        line = Message(
+            "Where the lighter model is unsure, the original goes on: in {share} of {count} questions. Harmful flips "
+            "are below {limit}, 95 % sure.",
+            share=percent(chosen["escalated"]),
+            count=chosen["questions"],
+            limit=percent(chosen["limit"]),
         )
         told.append(line)
     return [sentence(line) for line in told]

@@ -1,5 +1,5 @@
-"""Speculative decoding: a lighter model guesses the next tokens, the original reads them all in one pass and keeps those
-that it would have written.
+"""Speculative decoding: a lighter model guesses the next tokens, the original reads them all in one pass and keeps
+those that it would have written.
 
 Notable: what is written is the original's, whatever the draft guesses: a bad draft costs time and nothing else. So a
 draft may have fewer tokens than the original, and be told of those alone that it knows. How many tokens are guessed
@@ -170,9 +170,7 @@ class Drafter:
         """Tokens that the original wrote."""
         self._unread.setdefault(slot, []).extend(ids)
 
-    def guess(
-        self, slots: Sequence[int], length: int, pick: Callable[[int, int, Tensor], int]
-    ) -> dict[int, list[int]]:
+    def guess(self, slots: Sequence[int], length: int, pick: Callable[[int, int, Tensor], int]) -> dict[int, list[int]]:
         """Up to `length` tokens for each slot that is open. pick: chooses one of slot, number of the guess and its
         logits [vocabulary of the original]. A slot whose last token it does not know gets none."""
         fed = [(slot, ids) for slot in slots if (ids := self._given(slot)) and self._fits(slot, len(ids) + length)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,8 +60,8 @@ def draw(logits: Tensor, temperature: float, top_p: float, seed: int, position: 
     temperature 0. position: how many tokens of the answer stand before this one.
 
     Every token has a random time, which its share speeds up, and the first one is taken (Gumbel's trick). So two models
-    that are much alike draw the same token from the same seed: where their shares differ by a total variation of d, with
-    a probability of at least (1 - d) / (1 + d) (Daliri, Musco and Suresh 2024, arXiv 2408.07978).
+    that are much alike draw the same token from the same seed: where their shares differ by a total variation of d,
+    with a probability of at least (1 - d) / (1 + d) (Daliri, Musco and Suresh 2024, arXiv 2408.07978).
     """
     if temperature == 0:
         return int(logits.argmax())
@@ -86,3 +87,16 @@ def _likeliest(shares: Tensor, top_p: float) -> Tensor:
     ordered, tokens = shares.sort(dim=-1, descending=True, stable=True)
     kept = ordered.cumsum(-1) - ordered < top_p
     return torch.zeros_like(kept).scatter(-1, tokens, kept)
+
+
+class Doubt:
+    """How unsure a model is while it writes: 1 - the share of its likeliest token, as the mean of its last tokens."""
+
+    def __init__(self, window: int = 8) -> None:
+        self._last: deque[float] = deque(maxlen=window)
+
+    def add(self, logits: Tensor) -> float:
+        """The doubt at the token that `logits` [vocabulary] foretell, those before it included."""
+        logits = logits.float()
+        self._last.append(1 - 1 / float((logits - logits.max()).exp().sum()))
+        return sum(self._last) / len(self._last)

@@ -23,6 +23,9 @@
       prompt: "Prompt", agree: "agreement {a}", errorsLegend: "10 s with errors",
       pass: "pass", fail: "fail", inconclusive: "inconclusive", insufficient: "insufficient", held: "held",
       new: "begun", grow: "grown", resumed: "resumed",
+      draft: "Draft: the original writes {a} times as fast, the same words; {b} of {n} guesses kept.",
+      draftFailed: "The draft failed, so the original writes alone: {why}",
+      escalation: "Where it is unsure, the original goes on: {b} of {n} answers. Harmful flips stay below {a}.",
     },
     ko: {
       theme: "테마", auto: "자동", light: "밝게", dark: "어둡게", leave: "로그아웃", enter: "대시보드",
@@ -45,6 +48,9 @@
       prompt: "프롬프트", agree: "일치도 {a}", errorsLegend: "오류가 있던 10초",
       pass: "통과", fail: "실패", inconclusive: "판단 보류", insufficient: "자료 부족", held: "유지 중",
       new: "시작", grow: "증가", resumed: "다시 진행",
+      draft: "초안 모델: 원본이 같은 답을 {a}배 빠르게 씁니다. 예측 {n}개 중 {b} 채택.",
+      draftFailed: "초안 모델이 실패하여 원본이 혼자 씁니다: {why}",
+      escalation: "경량 모델이 확신하지 못하면 원본이 이어 씁니다: 답 {n}개 중 {b}개. 해로운 뒤바뀜은 {a} 미만입니다.",
     },
   };
   const root = document.documentElement, at = (id) => document.getElementById(id);
@@ -173,6 +179,14 @@
     const css = stops ? "stops" : share >= 1 ? "full" : "";
     return el("div", {}, el("div", { class: "row" }, el("dt", {}, words), el("dd", {}, percent(share, 0))), track(share, css, words));
   });
+  const helpers = ({ draft, escalation }) => {
+    const lines = [];
+    if (draft?.failed) lines.push(say("draftFailed", { why: draft.failed }));
+    else if (draft) lines.push(say("draft", { a: number(draft.times, 2), b: percent(draft.proposed ? draft.kept / draft.proposed : 0), n: number(draft.proposed) }));
+    if (escalation) lines.push(say("escalation", { a: percent(escalation.limit, 2), b: number(escalation.gave_up), n: number(escalation.began) }));
+    return lines.map((line) => el("p", { class: "soft" }, line));
+  };
+
   const sides = ({ sides: both, requests }) => {
     const timed = (time) => (time ? [spell(time.median), el("small", {}, `95 %: ${spell(time.p95)}`)] : ["–"]);
     const rows = [
@@ -240,6 +254,7 @@
     at("total").textContent = data.agreement === null ? "" : say("total", { n: number(data.pairs), a: percent(data.agreement, 2) });
     draw("evidence", data.evidence, evidence);
     draw("sides", { sides: data.sides, requests: data.requests }, sides);
+    draw("helpers", { draft: data.draft, escalation: data.escalation }, helpers);
     draw("traffic", { ...data.sides, cell: data.cell }, traffic);
     legend("trafficLegend", [["line", say("lighter")], ["other", say("original")], ["bad", say("errorsLegend")]]);
     at("pairsNote").textContent = data.kept ? say("kept", { n: data.kept }) : say("notKept");
@@ -261,7 +276,7 @@
     watching?.abort();
     key = data = watching = null;
     shown.clear();
-    for (const node of document.querySelectorAll("#timeline, #quality, #evidence, #sides, #traffic, #pairs, #events")) node.replaceChildren();
+    for (const node of document.querySelectorAll("#timeline, #quality, #evidence, #helpers, #sides, #traffic, #pairs, #events")) node.replaceChildren();
     state("");
     at("model").textContent = "";
     at("wrong").textContent = why;

@@ -120,6 +120,7 @@ def snapshot(gateway: Gateway) -> dict[str, Any]:
             **report,
             "model": gateway.model,
             "draft": gateway.draft(),
+            "escalation": gateway.escalations(),
             "now": time.time(),
             "step": {**report["step"], "start": step.start, "needs": needs},
             "bounds": {"agreement": rules.agreement, "least": rules.agreement - rules.margin},

@@ -53,8 +53,10 @@ class Gateway:
         keys: Keys,
         history: Callable[[], list[Any]] = list,
         pairs: int = 0,
+        escalation: dict[str, Any] | None = None,
     ) -> None:
-        """history: of the roll-out, oldest first. pairs: how many answers that differ are kept for the dashboard."""
+        """history: of the roll-out, oldest first. pairs: how many answers that differ are kept for the dashboard.
+        escalation: fields of `measure.escalation.Choice`, and the `share` it promises."""
         self.model, self.pair, self.controller, self.keys, self.history = model, pair, controller, keys, history
         self.limits: Limits = pair.limits
         self.rates = Rates(self.limits.requests_per_minute, self.limits.tokens_per_minute, time.monotonic)
@@ -62,6 +64,8 @@ class Gateway:
         self.watch = {side.name: Recent(time.monotonic) for side in (pair.original, pair.lighter)}
         self.quality = Quality(pair, controller, self.metrics, Pairs(pairs, time.time))
         self.dashboard = Dashboard(self)
+        self.escalation = escalation
+        self.escalated = self.begun = 0  # answers that the lighter side gave up for doubt, and all that it began
         self.draining = False
         self._rated: OrderedDict[str, bool] = OrderedDict()
         self._created = int(time.time())
@@ -212,6 +216,10 @@ class Gateway:
             self.metrics.count("whet_faults_total", side=name, why=why)
         if lighter and ours:
             self.metrics.count("whet_failovers_total")
+        if served.escalated:
+            self.metrics.count("whet_escalations_total")
+            self.escalated += 1
+        self.begun += lighter and ended
         for share in served.shares:
             self.metrics.count("whet_tokens_total", share.end - share.start, side=share.side)
         if not ended and not served.faults:  # refused, or the client is gone
@@ -220,7 +228,7 @@ class Gateway:
         loop = loops(served.job.sent)
         outcome = "fault" if ours else "loop" if loop else "ok"
         self.metrics.count("whet_requests_total", side=side, outcome=outcome)
-        times = served.times if not served.faults else None
+        times = served.times if not served.faults and not served.escalated else None
         if times is not None:
             self.metrics.time("gen_ai_server_time_to_first_token_seconds", times[0], side=side)
             self.metrics.time("gen_ai_server_time_per_output_token_seconds", times[1], side=side)
@@ -285,6 +293,11 @@ class Gateway:
             ("whet_ready", "Whether the engine is ready.", lambda side: side.engine.ready),
         ):
             gauges += [(name, told, {"side": s.name}, float(read(s))) for s in (self.pair.original, self.pair.lighter)]
+        if self.escalation is not None:
+            gauges += [
+                ("whet_escalation_doubt", "Doubt at which the original goes on.", {}, self.escalation["doubt"]),
+                ("whet_escalation_limit", "Upper limit of harmful flips, 95 %.", {}, self.escalation["limit"]),
+            ]
         draft = self.draft()
         if draft is not None:
             gauges += [
@@ -304,6 +317,12 @@ class Gateway:
         told = {"times": faster["drafted"] / faster["alone"], "length": faster["length"]}
         return told | {"proposed": done.get("proposed", 0), "kept": done.get("kept", 0), "failed": done.get("failed")}
 
+    def escalations(self) -> dict[str, Any] | None:
+        """What was chosen, and how many answers the lighter model began and gave up since; None where it never does."""
+        if self.escalation is None:
+            return None
+        return {**self.escalation, "began": self.begun, "gave_up": self.escalated}
+
     async def _feedback(self, request: Request) -> Response:
         try:
             found = asked.read_feedback(await self._body(request))
@@ -318,7 +337,7 @@ class Gateway:
     async def _status(self, request: Request) -> Response:
         losses = self.quality.losses
         more = {"model": self.model, "history": self.history(), "nats": sum(losses) / len(losses) if losses else None}
-        more["draft"] = self.draft()
+        more |= {"draft": self.draft(), "escalation": self.escalations()}
         return JSONResponse(to_json({**self.controller.report(), **more}))
 
     async def _act(self, request: Request) -> Response:

@@ -15,7 +15,7 @@ from typing import Any
 from whet.child import environment, python_command
 from whet.errors import UsageError
 from whet.messages import Message
-from whet.serving.jobs import AskedWrongly, Fault, Job, Piece, Scored
+from whet.serving.jobs import AskedWrongly, Fault, Job, Piece, Scored, Unsure
 
 WORKER = "from whet.serving.worker import main; main()"
 _LINE = 64 << 20  # bytes of one line at most
@@ -202,6 +202,7 @@ class ProcessEngine:
             "top_p": job.top_p,
             "seed": job.seed,
             "top": job.top,
+            "doubt": job.doubt,
         }
         async with self._asked(line) as told:
             while True:
@@ -233,6 +234,8 @@ def _must_be_well(said: dict[str, Any]) -> None:
 
 def _piece(said: dict[str, Any]) -> Piece:
     _must_be_well(said)
+    if "unsure" in said:
+        raise Unsure
     try:
         if "end" in said:
             return Piece(str(said["text"]), end=str(said["end"]), count=0)

@@ -59,6 +59,7 @@ class Writing:
     def __init__(self, told: Line, slot: int, prompt: list[int], most: int, words: Words) -> None:
         self.told, self.slot, self.most, self.words = told, slot, most, words
         self.made = list(told["sent"])
+        self.doubts: Any = None  # `sampling.Doubt`, where the answer is given up when it grows too large
         self.unread = [*prompt, *self.made]
 
 
@@ -159,7 +160,9 @@ class Worker:
         from whet.engines.sampling import draw
 
         by_slot = {sequence.slot: sequence for sequence in writing}
-        room = min(min(one.most - len(one.made), self.stepper.context - self.stepper.lengths[one.slot]) for one in writing)
+        room = min(
+            min(one.most - len(one.made), self.stepper.context - self.stepper.lengths[one.slot]) for one in writing
+        )
         length = min(self.drafts.pace.choose(len(writing)), room - 1)
 
         def pick(slot: int, number: int, logits: Any) -> int:
@@ -206,6 +209,7 @@ class Worker:
         return self.engine.encode_chat(prompt) if told["chat"] else list(prompt)
 
     def _begin(self, told: Line, slot: int) -> None:
+        from whet.engines.sampling import Doubt
         from whet.errors import UsageError
 
         prompt = self._ids(told)
@@ -224,7 +228,9 @@ class Worker:
         if len(told["sent"]) >= most:  # whoever wrote it so far did not get to say that this was the end
             self.say({"id": told["id"], "end": "length", "text": words.rest()})
             return
-        self.open[told["id"]] = Writing(told, slot, prompt, most, words)
+        self.open[told["id"]] = writing = Writing(told, slot, prompt, most, words)
+        if told.get("doubt") is not None:
+            writing.doubts = Doubt()
 
     def _next(self, sequence: Writing, logits: Any) -> int | None:
         """Draw a token and send it; None at the end, which is sent too."""
@@ -235,6 +241,10 @@ class Worker:
         if not bool(logits.isfinite().all()):
             self._end(job)
             self.say({"id": job, "fault": "not finite"})
+            return None
+        if sequence.doubts is not None and sequence.doubts.add(logits) > told["doubt"]:
+            self._end(job)
+            self.say({"id": job, "unsure": True})
             return None
         token = draw(logits, told["temperature"], told["top_p"], told["seed"], len(sequence.made))
         if token in self.ends:
