@@ -98,7 +98,8 @@ def test_answers_of_two_models(tmp_path, monkeypatch) -> None:
         Item("same", prompt, original.decode(one.ids).split("\n")[0].strip() or "?", check="exact")
         for prompt, one in zip(prompts, answers["original"], strict=True)
     ]
-    differ = sum(a.ids != b.ids for a, b in zip(*answers.values(), strict=True))
-    chosen = choose(original, lighter, items, 0.3)
-    assert chosen.questions == 80 and chosen.limit <= 0.3 and 0 < chosen.alone <= differ
+    differ = [i for i in range(80) if answers["original"][i].ids != answers["lighter"][i].ids]
+    asked = [items[i] for i in range(80) if i not in differ] + [items[i] for i in differ[:3]]
+    chosen = choose(original, lighter, asked, 0.3)
+    assert chosen.questions == len(asked) > 20 and chosen.limit <= 0.3 and 0 < chosen.alone <= 3
     assert choose(original, original, items, 0.05).doubt == 1.0  # nothing to fear from the original itself

@@ -131,7 +131,7 @@ def run(
                 port=port,
                 name=name,
                 keys=keys,
-                rules=Rules(_steps(steps), hold, requests, pairs, min_agreement, margin),
+                rules=Rules(steps_of(steps), hold, requests, pairs, min_agreement, margin),
                 limits=limits,
                 sample=sample,
                 pairs=keep_pairs,
@@ -185,7 +185,8 @@ def _own_skills(folder: Path, state: Path) -> Path | None:
     return file
 
 
-def _steps(said: str) -> tuple[float, ...]:
+def steps_of(said: str) -> tuple[float, ...]:
+    """`5,10,100` as numbers. Raises UsageError."""
     try:
         return tuple(float(part) for part in said.split(","))
     except ValueError as error:

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, get_args
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -31,7 +31,7 @@ from whet.serving.metrics import Metrics
 from whet.serving.pairs import Pairs
 from whet.serving.quality import Quality
 from whet.serving.rates import Limited, Rates
-from whet.serving.rollout import Controller
+from whet.serving.rollout import Controller, Verdict
 from whet.serving.sides import Busy, GaveUp, Limits, Pair, Served, Stops, loops
 from whet.serving.streams import EventStream, merged, unless_gone
 from whet.serving.watch import Recent
@@ -283,6 +283,9 @@ class Gateway:
             ("whet_rollout_stage", "Number of the step; 0 is Shadow.", {}, report["stage"]),
             ("whet_rollout_stopped", "1 where it failed, was aborted or is unknown.", {}, _stopped(report)),
         ]
+        for verdict in get_args(Verdict):
+            now = float(report["verdict"] == verdict)
+            gauges.append(("whet_verdict", "1 for the verdict now.", {"verdict": verdict}, now))
         if report["agreement"] is not None:
             gauges.append(("whet_agreement", "Mean agreement with the original.", {}, report["agreement"]))
         if losses := self.quality.losses:

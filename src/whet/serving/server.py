@@ -260,8 +260,8 @@ def _must_be_faster(asked: Serving, measured: dict[str, float] | None) -> None:
     if found is not None and found.times < FASTER:
         raise UsageError(
             "{draft} as a draft makes {original} {times:.2f} times as fast ({drafted:.1f} instead of {alone:.1f} "
-            "tokens a second, {kept:.0%} of its guesses kept). It must be {least:g} times at least. Leave --draft out, or "
-            "name a model that is much faster or guesses better.",
+            "tokens a second, {kept:.0%} of its guesses kept). It must be {least:g} times at least. Leave --draft out, "
+            "or name a model that is much faster or guesses better.",
             draft=asked.draft,
             original=asked.original,
             times=found.times,
