@@ -114,7 +114,17 @@ def twin(near: float, blocks: int = 12, keep: int = 3) -> tuple[TorchEngine, Tor
     draft = LlamaForCausalLM(small).eval()
     draft.load_state_dict(model.state_dict(), strict=False)
     tokenizer = open_model(STARTER, "cpu").tokenizer
-    return tuple(TorchEngine(one, tokenizer, f"{n} blocks") for one, n in ((model, blocks), (draft, keep)))  # type: ignore[return-value]
+    made = [TorchEngine(one, tokenizer, f"{n} blocks") for one, n in ((model, blocks), (draft, keep))]
+    for engine in made:
+        engine.tokenizer, engine.ends = Numbers(), set()  # type: ignore[assignment]
+    return made[0], made[1]
+
+
+class Numbers:
+    """A vocabulary whose tokens are called by their numbers."""
+
+    def get_vocab(self) -> dict[str, int]:
+        return {str(number): number for number in range(32000)}
 
 
 def speed(tokens: int, nears: list[float]) -> None:

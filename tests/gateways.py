@@ -114,6 +114,20 @@ class Engine:
         return Scored(kept, [-0.1] * len(kept))
 
 
+class Says(Engine):
+    """Answers one text, whatever it is asked."""
+
+    def __init__(self, text: str, agrees: float) -> None:
+        super().__init__(agrees=agrees)
+        self.text = text
+
+    async def ask(self, job: Job):
+        job.prompt_ids, job.prompt_tokens = list(str(job.prompt).encode()), len(str(job.prompt))
+        for token in self.text.encode()[len(job.sent) :]:
+            yield Piece(chr(token), token)
+        yield Piece("", end="stop", count=0)
+
+
 class Remembered(bench.Memory):
     """A store that knows what was stored."""
 

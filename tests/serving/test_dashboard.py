@@ -14,34 +14,19 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateways import ADMIN, Engine, gateway, running
+from gateways import ADMIN, Says, gateway, running
 from report.browser import Browser, chromium
 from report.test_browser import FAINT
 from whet.messages import Message
+from whet.serving.boundaries import PARTS
 from whet.serving.dashboard import page, snapshot
 from whet.serving.evidence import level
 from whet.serving.gateway import Gateway
-from whet.serving.jobs import Job, Piece
 from whet.serving.pairs import LETTERS, SECONDS, Pairs
-from whet.serving.rollout import PARTS
 from whet.serving.watch import CELL, CELLS, Recent
 
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
 KEY = {"authorization": f"Bearer {ADMIN}"}
-
-
-class Says(Engine):
-    """Answers one text, whatever it is asked."""
-
-    def __init__(self, text: str, agrees: float) -> None:
-        super().__init__(agrees=agrees)
-        self.text = text
-
-    async def ask(self, job: Job):
-        job.prompt_ids, job.prompt_tokens = list(str(job.prompt).encode()), len(str(job.prompt))
-        for token in self.text.encode()[len(job.sent) :]:
-            yield Piece(chr(token), token)
-        yield Piece("", end="stop", count=0)
 
 
 def hostile(**more) -> Gateway:

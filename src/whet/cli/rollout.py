@@ -196,6 +196,8 @@ def _show(console: Console, report: dict[str, Any]) -> None:
             limit=chosen["limit"],
         )
         rows.append((Message("gone over, being unsure"), sentence(told)))
+    if drift := report.get("drift"):
+        rows.append((Message("drift"), sentence(drift)))
     for side, name in (("lighter", Message("lighter model")), ("original", Message("original"))):
         told = Message("{count} requests, {errors} failed", **report["requests"][side])
         rows.append((name, sentence(told)))

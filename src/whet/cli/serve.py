@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from whet.cli.phrases import duration, percent, sentence
 from whet.cli.starter import is_starter, resolve
 from whet.errors import MachineError, UsageError
 from whet.messages import Message
-from whet.paths import check_file, check_model
+from whet.paths import check_file, check_model, check_text
 
 Dtype = Annotated[
     str | None,
@@ -49,7 +50,12 @@ Escalate = Annotated[
         metavar="SHARE", help="Let MODEL go on where LIGHTER is unsure, so that harmful flips stay below SHARE, as 1%."
     ),
 ]
+Text = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What LIGHTER was calibrated on; prompts that are unlike it are named."),
+]
 Skills = Annotated[Path | None, typer.Option(help="Questions with answers (.jsonl) to choose that threshold on.")]
+_DOCUMENTS = 2000  # of the text, which prompts are compared with
 EXAMPLE = "Example: whet serve MODEL lighter --port 8000"
 
 
@@ -80,6 +86,7 @@ def run(
     draft: Draft = None,
     escalate: Escalate = None,
     skills: Skills = None,
+    text: Text = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the processor for each model.", min=1)] = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
@@ -96,25 +103,10 @@ def run(
 
     with Console(as_json) as console:
         folder = original if is_url(original) else str(resolve(original))
-        if not is_url(lighter):
-            check_model(lighter)
-        if draft is not None and not is_url(draft):
-            check_model(draft)
-        if keys is not None:
-            check_file(keys, Message("keys"))
-        if skills is not None:
-            check_file(skills, Message("skills"))
+        _check([lighter, draft], {"keys": keys, "skills": skills}, text)
         share = None if escalate is None else _share(escalate)
         if share is not None and skills is None and not is_url(original):
             skills = _own_skills(Path(folder), state)
-
-        def tell(event: str, values: dict[str, Any]) -> None:
-            if event == "choosing":
-                console.line(sentence(Message("Both models answer the questions of {skills}.", **values)))
-                return
-            console.show(*_lines(event, values, state))
-            console.result({"event": event, **values})
-
         limits = Limits(
             waiting=queue,
             tokens=max_tokens,
@@ -144,10 +136,32 @@ def run(
                 draft=draft,
                 escalate=share,
                 skills=skills,
+                drift=None if text is None else drift_from(text),
             ),
-            tell,
+            partial(_tell, console, state),
         )
     return 0
+
+
+def _check(models: list[str | None], files: dict[str, Path | None], text: str | None) -> None:
+    """Raises UsageError for a path that leads nowhere."""
+    for model in models:
+        if model is not None and not model.startswith(("http://", "https://")):
+            check_model(model)
+    for name, file in files.items():
+        if file is not None:
+            check_file(file, Message(name))
+    if text is not None:
+        check_text(text)
+
+
+def _tell(console: Console, state: Path, event: str, values: dict[str, Any]) -> None:
+    """Show what is going on."""
+    if event == "choosing":
+        console.line(sentence(Message("Both models answer the questions of {skills}.", **values)))
+        return
+    console.show(*_lines(event, values, state))
+    console.result({"event": event, **values})
 
 
 def require(verb: str) -> None:
@@ -183,6 +197,15 @@ def _own_skills(folder: Path, state: Path) -> Path | None:
     lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in starter.skills("verify")]
     file.write_text("".join(lines), encoding="utf-8")
     return file
+
+
+def drift_from(text: str) -> Any:
+    """What prompts are compared with: the mean profile of a text's documents."""
+    from whet.serving.manner import Drift, kinds_of, mean_of
+    from whet.text.readers import read_text
+
+    found = read_text(text).documents
+    return Drift(mean_of(kinds_of(document) for document in found[:_DOCUMENTS]))
 
 
 def steps_of(said: str) -> tuple[float, ...]:

@@ -192,7 +192,8 @@ def main() -> None:
         if asked["threads"] is not None:
             torch.set_num_threads(asked["threads"])
         engines = [open_engine(model, "cpu" if is_gguf(model) else asked["device"], asked["dtype"]) for model in models]
-        said: dict[str, Any] = vars(choose(*engines, items, asked["share"]))
+        original, lighter = engines
+        said: dict[str, Any] = vars(choose(original, lighter, items, asked["share"]))
     except (WhetError, OSError, RuntimeError) as error:
         said = {
             "refused": to_json(error.message if isinstance(error, WhetError) else f"{type(error).__name__}: {error}")

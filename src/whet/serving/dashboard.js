@@ -15,7 +15,7 @@
       original: "Original", lighter: "Lighter", of: "{a} of {b}", errors: "Errors",
       first: "First token", each: "Each token after", perSecond: "Requests a second", tokens: "Tokens a second",
       queue: "Waiting", running: "Being answered", ready: "Ready", yes: "yes", no: "no",
-      "stops errors": "Stops it: more errors", "stops agreement": "Stops it: too little agreement", "stops feedback": "Stops it: rated down",
+      "stops errors": "Stops it: more errors", "stops agreement": "Stops it: too little agreement", "stops feedback": "Stops it: rated down", "stops manner": "Stops it: refusals, other language",
       "proves agreement": "Proves it: agreement", "proves errors": "Proves it: no more errors",
       meanOf: "mean of the last 20", one: "one request", failsBelow: "mean must reach {a}", provenAbove: "proven above {a}",
       total: "Mean of {n} comparisons: {a}", notKept: "Texts are not kept. To see pairs, start the server with --keep-pairs 20.",
@@ -40,7 +40,7 @@
       original: "원본", lighter: "경량 모델", of: "{b} 중 {a}", errors: "오류",
       first: "첫 토큰", each: "이후 토큰마다", perSecond: "초당 요청", tokens: "초당 토큰",
       queue: "대기", running: "답하는 중", ready: "준비됨", yes: "예", no: "아니요",
-      "stops errors": "멈춤: 오류가 더 많음", "stops agreement": "멈춤: 일치도가 모자람", "stops feedback": "멈춤: 나쁜 평가",
+      "stops errors": "멈춤: 오류가 더 많음", "stops agreement": "멈춤: 일치도가 모자람", "stops feedback": "멈춤: 나쁜 평가", "stops manner": "멈춤: 거부, 다른 언어",
       "proves agreement": "증명: 일치도", "proves errors": "증명: 오류가 더 많지 않음",
       meanOf: "최근 20개의 평균", one: "요청 하나", failsBelow: "평균이 {a} 이상이어야 함", provenAbove: "{a} 초과를 증명",
       total: "비교 {n}회의 평균: {a}", notKept: "텍스트를 보관하지 않습니다. 보려면 서버를 --keep-pairs 20으로 시작하십시오.",
@@ -179,11 +179,12 @@
     const css = stops ? "stops" : share >= 1 ? "full" : "";
     return el("div", {}, el("div", { class: "row" }, el("dt", {}, words), el("dd", {}, percent(share, 0))), track(share, css, words));
   });
-  const helpers = ({ draft, escalation }) => {
+  const helpers = ({ draft, escalation, drift }) => {
     const lines = [];
     if (draft?.failed) lines.push(say("draftFailed", { why: draft.failed }));
     else if (draft) lines.push(say("draft", { a: number(draft.times, 2), b: percent(draft.proposed ? draft.kept / draft.proposed : 0), n: number(draft.proposed) }));
     if (escalation) lines.push(say("escalation", { a: percent(escalation.limit, 2), b: number(escalation.gave_up), n: number(escalation.began) }));
+    if (drift) lines.push(told(drift));
     return lines.map((line) => el("p", { class: "soft" }, line));
   };
 
@@ -254,7 +255,7 @@
     at("total").textContent = data.agreement === null ? "" : say("total", { n: number(data.pairs), a: percent(data.agreement, 2) });
     draw("evidence", data.evidence, evidence);
     draw("sides", { sides: data.sides, requests: data.requests }, sides);
-    draw("helpers", { draft: data.draft, escalation: data.escalation }, helpers);
+    draw("helpers", { draft: data.draft, escalation: data.escalation, drift: data.drift }, helpers);
     draw("traffic", { ...data.sides, cell: data.cell }, traffic);
     legend("trafficLegend", [["line", say("lighter")], ["other", say("original")], ["bad", say("errorsLegend")]]);
     at("pairsNote").textContent = data.kept ? say("kept", { n: data.kept }) : say("notKept");

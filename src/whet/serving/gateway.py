@@ -27,8 +27,9 @@ from whet.serving.dashboard import Dashboard
 from whet.serving.guard import OWNER, Guard
 from whet.serving.jobs import AskedWrongly
 from whet.serving.keys import Keys
+from whet.serving.manner import Drift, changes_language, refuses
 from whet.serving.metrics import Metrics
-from whet.serving.pairs import Pairs
+from whet.serving.pairs import Pairs, text_of
 from whet.serving.quality import Quality
 from whet.serving.rates import Limited, Rates
 from whet.serving.rollout import Controller, Verdict
@@ -54,9 +55,11 @@ class Gateway:
         history: Callable[[], list[Any]] = list,
         pairs: int = 0,
         escalation: dict[str, Any] | None = None,
+        drift: Drift | None = None,
     ) -> None:
         """history: of the roll-out, oldest first. pairs: how many answers that differ are kept for the dashboard.
-        escalation: fields of `measure.escalation.Choice`, and the `share` it promises."""
+        escalation: fields of `measure.escalation.Choice`, and the `share` it promises. drift: of the prompts,
+        where the text is known that the lighter model was made with."""
         self.model, self.pair, self.controller, self.keys, self.history = model, pair, controller, keys, history
         self.limits: Limits = pair.limits
         self.rates = Rates(self.limits.requests_per_minute, self.limits.tokens_per_minute, time.monotonic)
@@ -64,7 +67,7 @@ class Gateway:
         self.watch = {side.name: Recent(time.monotonic) for side in (pair.original, pair.lighter)}
         self.quality = Quality(pair, controller, self.metrics, Pairs(pairs, time.time))
         self.dashboard = Dashboard(self)
-        self.escalation = escalation
+        self.escalation, self.drift = escalation, drift
         self.escalated = self.begun = 0  # answers that the lighter side gave up for doubt, and all that it began
         self.draining = False
         self._rated: OrderedDict[str, bool] = OrderedDict()
@@ -234,10 +237,22 @@ class Gateway:
             self.metrics.time("gen_ai_server_time_per_output_token_seconds", times[1], side=side)
             seconds = time.monotonic() - served.began
             self.metrics.time("gen_ai_server_request_duration_seconds", seconds, side=side)
-        self.controller.served(lighter, error=bool(ours) or loop, hard=hard, times=times)
+        odd = self._odd(served, side) if ended and not served.faults and not served.escalated else None
+        self.controller.served(lighter, error=bool(ours) or loop, hard=hard, times=times, odd=odd)
         self.watch[side].add(outcome != "ok", served.count, times)
         if ended and not served.faults:
             self.quality.offer(served.job, lighter)
+
+    def _odd(self, served: Served, side: str) -> bool:
+        """Whether an answer refuses, or is in another language than its prompt."""
+        prompt, text = text_of(served.job.prompt), served.job.text
+        if self.drift is not None:
+            self.drift.add(prompt)
+        for what, found in (("refuses", refuses(text)), ("language", changes_language(prompt, text))):
+            if found:
+                self.metrics.count("whet_odd_answers_total", side=side, what=what)
+                return True
+        return False
 
     def _user(self, request: Request, wanted: Wanted) -> str:
         """Whom an answer is for: a header, a field of the request, else the conversation by how it begins."""
@@ -301,6 +316,9 @@ class Gateway:
                 ("whet_escalation_doubt", "Doubt at which the original goes on.", {}, self.escalation["doubt"]),
                 ("whet_escalation_limit", "Upper limit of harmful flips, 95 %.", {}, self.escalation["limit"]),
             ]
+        if self.drift is not None:
+            told = self.drift.told()["distance"]
+            gauges.append(("whet_prompt_drift", "How far prompts are from the text, 0 to 1.", {}, told))
         draft = self.draft()
         if draft is not None:
             gauges += [
@@ -339,8 +357,13 @@ class Gateway:
 
     async def _status(self, request: Request) -> Response:
         losses = self.quality.losses
-        more = {"model": self.model, "history": self.history(), "nats": sum(losses) / len(losses) if losses else None}
+        more: dict[str, Any] = {
+            "model": self.model,
+            "history": self.history(),
+            "nats": sum(losses) / len(losses) if losses else None,
+        }
         more |= {"draft": self.draft(), "escalation": self.escalations()}
+        more["drift"] = self.drift.message() if self.drift is not None else None
         return JSONResponse(to_json({**self.controller.report(), **more}))
 
     async def _act(self, request: Request) -> Response:

@@ -24,6 +24,7 @@ from whet.serving.gateway import Gateway
 from whet.serving.jobs import Engine
 from whet.serving.journal import Journal
 from whet.serving.keys import Keys, admin_key, hashed, must_be_guarded, read_keys
+from whet.serving.manner import Drift
 from whet.serving.patience import patient_for
 from whet.serving.process import Opened, ProcessEngine
 from whet.serving.remote import UrlEngine
@@ -59,6 +60,7 @@ class Serving:
     trust_remote_code: bool = False  # of the original's folder
     draft: str | None = None  # a model that guesses what the original then verifies
     escalate: float | None = None  # share of harmful flips that answers must stay below
+    drift: Drift | None = None  # how prompts are compared with the text that the lighter model was made with
     skills: Path | None = None  # questions on which `escalate` is made sure of
 
 
@@ -188,7 +190,7 @@ async def _serve(
         admin = admin_key(asked.state)
         name = asked.name or Path(asked.original).name or asked.original
         keys = Keys(hashed(admin), users)
-        gateway = Gateway(name, pair, controller, keys, journal.history, asked.pairs, escalation)
+        gateway = Gateway(name, pair, controller, keys, journal.history, asked.pairs, escalation, asked.drift)
         await _run(asked, gateway, listening, tell)
     finally:
         await asyncio.gather(pair.original.engine.stop(), pair.lighter.engine.stop(), return_exceptions=True)
