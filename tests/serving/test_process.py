@@ -162,6 +162,11 @@ def test_a_draft_works_in_the_originals_process_and_is_refused_where_it_is_not_f
             assert told[0] == told[1]
             assert alone.faster is None and drafted.faster is not None and drafted.faster["kept"] == 1
             assert set(drafted.draft) == {"proposed", "kept"}
+            before, drafted.faster["kept"] = drafted.pid, 0.5
+            os.kill(before, signal.SIGKILL)
+            while drafted.pid == before or not drafted.ready:
+                await asyncio.sleep(0.05)
+            assert drafted.faster["kept"] == 0.5  # not measured again while users wait
         finally:
             await asyncio.gather(alone.stop(), drafted.stop())
 

@@ -130,7 +130,8 @@ def choose(original: Any, lighter: Any, items: Sequence[Item], share: float, *, 
     mine = write(lighter, sides[1], prompts, room)
     good = [_right(original, item, answer.ids) for item, answer in zip(items, theirs, strict=True)]
     places = {(i, at) for i, one in enumerate(mine) for doubt in DOUBTS if (at := one.until(doubt)) is not None}
-    order = sorted(places)
+    # where the lighter model began as the original did, the original ends as it did; and a wrong one harms nothing
+    order = sorted((i, at) for i, at in places if good[i] and mine[i].ids[:at] != theirs[i].ids[:at])
     rests = write(
         original,
         sides[0],
@@ -138,7 +139,8 @@ def choose(original: Any, lighter: Any, items: Sequence[Item], share: float, *, 
         [LONGEST_ANSWER - at for _, at in order],
     )
     joined = {(i, at): [*mine[i].ids[:at], *rest.ids] for (i, at), rest in zip(order, rests, strict=True)}
-    right = {place: _right(original, items[place[0]], ids) for place, ids in joined.items()}
+    right = {(i, at): good[i] for i, at in places}
+    right |= {place: _right(original, items[place[0]], ids) for place, ids in joined.items()}
     alone = [_right(original, item, answer.ids) for item, answer in zip(items, mine, strict=True)]
     return _last_that_holds(mine, good, right, alone, share)
 

@@ -8,7 +8,7 @@ import json
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -25,7 +25,8 @@ _PAUSES = 0.2, 30.0  # seconds before it is started again: at first, and after m
 @dataclass(frozen=True)
 class Opened:
     """How a model is opened. most: tokens of a prompt with its answer; slots: answers at once. trusted:
-    the folder whose Python code may build models. draft: a model that guesses for it, in the same process."""
+    the folder whose Python code may build models. draft: a model that guesses for it, in the same process;
+    measure: find out first how much faster that is."""
 
     model: str
     device: str = "auto"
@@ -35,6 +36,7 @@ class Opened:
     most: int = 8192
     trusted: str | None = None
     draft: str | None = None
+    measure: bool = True
 
 
 @dataclass
@@ -49,9 +51,8 @@ class ProcessEngine:
     """Implements `jobs.Engine` with `worker` in a child, or with another command that speaks as it does."""
 
     def __init__(self, opened: Opened, command: Sequence[str] | None = None, patience: float = 600.0) -> None:
-        about = json.dumps(vars(opened))
         self.name = opened.model
-        self._command = list(command or python_command(WORKER, about))
+        self._opened, self._command = opened, command
         self._patience = patience
         self._process: Process | None = None
         self._jobs: dict[str, _Told] = {}
@@ -100,8 +101,9 @@ class ProcessEngine:
 
     async def _open(self) -> None:
         began = time.monotonic()
+        about = json.dumps(vars(replace(self._opened, measure=not self.starts)))
         self._process = await asyncio.create_subprocess_exec(
-            *self._command,
+            *(self._command or python_command(WORKER, about)),
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,
@@ -119,9 +121,10 @@ class ProcessEngine:
             ended = Message("it ended or did not answer while it was opened")
             why = Message.read(line["refused"]) if "refused" in line else ended
             raise UsageError("{model} cannot be served: {why}", model=self.name, why=why)
-        self.context, self.tokens, self.faster = line.get("context"), line.get("tokens"), line.get("faster")
+        self.context, self.tokens = line.get("context"), line.get("tokens")
+        self.faster = line.get("faster", self.faster)
         self.draft = {}
-        self.start_seconds = time.monotonic() - began
+        self.start_seconds = time.monotonic() - began - line.get("measuring", 0.0)
         self.starts += 1
         self._heard = time.monotonic()
         self._up.set()

@@ -331,12 +331,14 @@ def opened(asked: Line) -> tuple[Any, Any, Any, Line]:
         steps, drafts = stepper(engine, asked["slots"], asked["most"]), None
     else:
         steps, drafts = steppers(engine, one(asked["draft"]), asked["slots"], asked["most"])
-        ready = {"faster": vars(measure(engine, steps, drafts))}
+        if asked["measure"]:
+            began = time.monotonic()
+            ready = {"faster": vars(measure(engine, steps, drafts)), "measuring": time.monotonic() - began}
     return engine, steps, drafts, ready
 
 
 def main() -> None:
-    """`sys.argv[1]`: {"model", "device", "dtype", "threads", "slots", "most", "trusted", "draft"}."""
+    """`sys.argv[1]`: {"model", "device", "dtype", "threads", "slots", "most", "trusted", "draft", "measure"}."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     from whet.errors import WhetError
