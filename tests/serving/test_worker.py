@@ -135,7 +135,7 @@ def test_in_llama_cpp_too(tmp_path) -> None:
         assert tokens(lines) == made.continue_ids([lines[0]["prompt"]], 24)[0]
         (rest,) = written(made, [{"prompt": lines[0]["prompt"], "sent": tokens(lines)[:5]}], slots=2)
         assert tokens(rest) == tokens(lines)[5:]
-    write_gguf(plan_gguf(original, "Q4_0"), tmp_path / "draft.gguf")
+    write_gguf(plan_gguf(original, "BF16"), tmp_path / "draft.gguf")
     for draft in (open_gguf(tmp_path / "draft.gguf", 1), open_model(original, "cpu", "float32")):
         steps, drafts = steppers(made, draft, 1, 96)
         drafts.pace.choose = lambda rows: 3

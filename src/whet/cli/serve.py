@@ -104,9 +104,7 @@ def run(
     with Console(as_json) as console:
         folder = original if is_url(original) else str(resolve(original))
         _check([lighter, draft], {"keys": keys, "skills": skills}, text)
-        share = None if escalate is None else _share(escalate)
-        if share is not None and skills is None and not is_url(original):
-            skills = _own_skills(Path(folder), state)
+        share, questions = _escalation(escalate, skills, folder, state)
         limits = Limits(
             waiting=queue,
             tokens=max_tokens,
@@ -135,7 +133,7 @@ def run(
                 trust_remote_code=trust_remote_code,
                 draft=draft,
                 escalate=share,
-                skills=skills,
+                skills=questions,
                 drift=None if text is None else drift_from(text),
             ),
             partial(_tell, console, state),
@@ -176,6 +174,14 @@ def require(verb: str) -> None:
             verb=verb,
             error=error,
         ) from error
+
+
+def _escalation(said: str | None, skills: Path | None, folder: str, state: Path) -> tuple[float | None, Path | None]:
+    """The share that --escalate asks for, and the questions to choose the threshold on."""
+    share = None if said is None else _share(said)
+    if share is not None and skills is None and Path(folder).is_dir():
+        skills = _own_skills(Path(folder), state)
+    return share, skills
 
 
 def _share(said: str) -> float:
