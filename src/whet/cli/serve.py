@@ -103,7 +103,7 @@ def run(
 
     with Console(as_json) as console:
         folder = original if is_url(original) else str(resolve(original))
-        _check([lighter, draft], {"keys": keys, "skills": skills}, text)
+        _check([lighter, draft], [(keys, Message("keys")), (skills, Message("skills"))], text)
         share, questions = _escalation(escalate, skills, folder, state)
         limits = Limits(
             waiting=queue,
@@ -141,14 +141,14 @@ def run(
     return 0
 
 
-def _check(models: list[str | None], files: dict[str, Path | None], text: str | None) -> None:
+def _check(models: list[str | None], files: list[tuple[Path | None, Message]], text: str | None) -> None:
     """Raises UsageError for a path that leads nowhere."""
     for model in models:
         if model is not None and not model.startswith(("http://", "https://")):
             check_model(model)
-    for name, file in files.items():
+    for file, name in files:
         if file is not None:
-            check_file(file, Message(name))
+            check_file(file, name)
     if text is not None:
         check_text(text)
 
