@@ -12,7 +12,6 @@ from whet.cli.phrases import percent, sentence
 from whet.cli.starter import resolve
 from whet.errors import verb
 from whet.messages import Message
-from whet.paths import check_model
 
 Draft = Annotated[
     str | None,
@@ -41,8 +40,7 @@ def run(
     """Continue a prompt with any model folder, original or lighter, or with a .gguf."""
     model = resolve(folder)
     trusted(model, trust_remote_code)
-    if draft is not None:
-        check_model(draft)
+    drafting = None if draft is None else resolve(draft)
     from whet.engines.opening import Wanted, continued
 
     with Console(as_json) as console:
@@ -51,7 +49,7 @@ def run(
             prompt,
             Wanted(max_new_tokens, temperature, top_p, seed, chat),
             device=device,
-            draft=draft,
+            draft=drafting,
             on_event=console.on_event,
         )
         console.show(text if chat else prompt + text)

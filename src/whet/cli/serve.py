@@ -98,12 +98,12 @@ def run(
     """
     require("serve")
     from whet.serving.rollout import Rules
-    from whet.serving.server import Serving, is_url, serve
+    from whet.serving.server import Serving, serve
     from whet.serving.sides import Limits
 
     with Console(as_json) as console:
-        folder = original if is_url(original) else str(resolve(original))
-        _check([lighter, draft], [(keys, Message("keys")), (skills, Message("skills"))], text)
+        folder, draft = _named(original), draft and _named(draft)
+        _check(lighter, [(keys, Message("keys")), (skills, Message("skills"))], text)
         share, questions = _escalation(escalate, skills, folder, state)
         limits = Limits(
             waiting=queue,
@@ -141,11 +141,16 @@ def run(
     return 0
 
 
-def _check(models: list[str | None], files: list[tuple[Path | None, Message]], text: str | None) -> None:
+def _named(model: str | Path) -> str:
+    """The folder that a model's name means; a URL as it is."""
+    said = str(model)
+    return said if said.startswith(("http://", "https://")) else str(resolve(model))
+
+
+def _check(lighter: str, files: list[tuple[Path | None, Message]], text: str | None) -> None:
     """Raises UsageError for a path that leads nowhere."""
-    for model in models:
-        if model is not None and not model.startswith(("http://", "https://")):
-            check_model(model)
+    if not lighter.startswith(("http://", "https://")):
+        check_model(lighter)
     for file, name in files:
         if file is not None:
             check_file(file, name)
