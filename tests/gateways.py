@@ -14,7 +14,7 @@ import uvicorn
 import rollout as bench
 from whet.messages import to_json
 from whet.serving.gateway import Gateway
-from whet.serving.jobs import AskedWrongly, Fault, Job, Piece, Scored
+from whet.serving.jobs import AskedWrongly, Fault, Job, Piece, Scored, Unsure
 from whet.serving.keys import Keys, hashed
 from whet.serving.patience import patient_for
 from whet.serving.rollout import Controller, Rules, State
@@ -57,6 +57,8 @@ class Engine:
     def __init__(self, fail: tuple[int, str] | None = None, pause: float = 0.0, agrees: float = 1.0) -> None:
         self.fail, self.pause, self.agrees = fail, pause, agrees
         self.ready = True
+        self.unsure_at: int | None = None  # at which token of an answer its doubt is too large, if it is to tell
+        self.doubt: float | None = None
         self.cancelled = self.begun = self.given_up = 0
 
     async def start(self) -> None:
@@ -85,6 +87,7 @@ class Engine:
             words.add(token)
         try:
             for token in tokens[len(job.sent) :]:
+                self.doubt = job.doubt
                 await self._maybe_fail(len(job.sent))
                 await asyncio.sleep(self.pause)
                 top = (("a", -1.0), ("b", -2.0))[: job.top] if job.top is not None else ()
@@ -97,6 +100,8 @@ class Engine:
             self.cancelled += not ended
 
     async def _maybe_fail(self, at: int) -> None:
+        if self.unsure_at == at and self.doubt is not None:
+            raise Unsure
         if self.fail is not None and at == self.fail[0]:
             if self.fail[1] == "hung":
                 await asyncio.sleep(60)
@@ -107,6 +112,20 @@ class Engine:
             raise Fault(self.fail[1])
         kept = [token if i % 10 < 10 * self.agrees else -1 for i, token in enumerate(ids[start:])]
         return Scored(kept, [-0.1] * len(kept))
+
+
+class Says(Engine):
+    """Answers one text, whatever it is asked."""
+
+    def __init__(self, text: str, agrees: float) -> None:
+        super().__init__(agrees=agrees)
+        self.text = text
+
+    async def ask(self, job: Job):
+        job.prompt_ids, job.prompt_tokens = list(str(job.prompt).encode()), len(str(job.prompt))
+        for token in self.text.encode()[len(job.sent) :]:
+            yield Piece(chr(token), token)
+        yield Piece("", end="stop", count=0)
 
 
 class Remembered(bench.Memory):
@@ -128,8 +147,9 @@ class Remembered(bench.Memory):
 def gateway(
     original: Engine, lighter: Engine, *, stage: int = 0, keys: dict[str, str] | None = None, **more
 ) -> Gateway:
-    """A gateway at some step of its roll-out. more: of `Limits`, and `slots` and `pairs`."""
-    slots, pairs = more.pop("slots", 8), more.pop("pairs", 0)
+    """A gateway at some step of its roll-out. more: of `Limits`, and `slots`, `pairs`
+    and `escalation`."""
+    slots, pairs, escalation = more.pop("slots", 8), more.pop("pairs", 0), more.pop("escalation", None)
     limits = Limits(**{"waiting": 64, "first_token": 1.0, "between_tokens": 1.0, "header": 1.0, **more})
     sides = [
         Side(name, engine, slots, limits.waiting) for name, engine in (("original", original), ("lighter", lighter))
@@ -139,7 +159,8 @@ def gateway(
     for _ in range(stage):
         controller.act("promote")
     users = {name: hashed(key) for name, key in (keys or {}).items()}
-    return Gateway("model", Pair(*sides, limits), controller, Keys(hashed(ADMIN), users), store.history, pairs)
+    known = Keys(hashed(ADMIN), users)
+    return Gateway("model", Pair(*sides, limits), controller, known, store.history, pairs, escalation)
 
 
 @contextlib.contextmanager

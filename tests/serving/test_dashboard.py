@@ -14,34 +14,19 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateways import ADMIN, Engine, gateway, running
+from gateways import ADMIN, Says, gateway, running
 from report.browser import Browser, chromium
 from report.test_browser import FAINT
 from whet.messages import Message
+from whet.serving.boundaries import PARTS
 from whet.serving.dashboard import page, snapshot
 from whet.serving.evidence import level
 from whet.serving.gateway import Gateway
-from whet.serving.jobs import Job, Piece
 from whet.serving.pairs import LETTERS, SECONDS, Pairs
-from whet.serving.rollout import PARTS
 from whet.serving.watch import CELL, CELLS, Recent
 
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
 KEY = {"authorization": f"Bearer {ADMIN}"}
-
-
-class Says(Engine):
-    """Answers one text, whatever it is asked."""
-
-    def __init__(self, text: str, agrees: float) -> None:
-        super().__init__(agrees=agrees)
-        self.text = text
-
-    async def ask(self, job: Job):
-        job.prompt_ids, job.prompt_tokens = list(str(job.prompt).encode()), len(str(job.prompt))
-        for token in self.text.encode()[len(job.sent) :]:
-            yield Piece(chr(token), token)
-        yield Piece("", end="stop", count=0)
 
 
 def hostile(**more) -> Gateway:
@@ -130,6 +115,19 @@ def test_a_test_at_its_boundary_is_told_to_be_full() -> None:
     made.controller.whole.agreement.wealth[0] /= 0.98
     assert snapshot(made)["evidence"][1]["share"] == 1 and made.controller.judge().verdict == "fail"
     assert "en" in snapshot(made)["because"] and isinstance(made.controller.judge().reason, Message)
+
+
+def test_what_the_lighter_model_does_besides_is_told() -> None:
+    assert snapshot(hostile())["draft"] is None and snapshot(hostile())["escalation"] is None
+    made = hostile(escalation={"doubt": 0.2, "limit": 0.009, "share": 0.01})
+    made.pair.original.engine.faster = {"alone": 20.0, "drafted": 30.0, "kept": 0.8, "length": 4}
+    made.pair.original.engine.draft = {"proposed": 10, "kept": 7}
+    found = snapshot(made)
+    assert found["draft"] == {"times": 1.5, "length": 4, "proposed": 10, "kept": 7, "failed": None}
+    assert found["escalation"] == {"doubt": 0.2, "limit": 0.009, "share": 0.01, "began": 0, "gave_up": 0}
+    with running(made) as url:
+        metrics = httpx.get(f"{url}/metrics", trust_env=False).text
+    assert 'whet_draft_tokens{outcome="kept"} 7' in metrics and "whet_draft_speedup 1.5" in metrics
 
 
 def test_pairs_are_few_masked_cut_and_forgotten() -> None:

@@ -335,3 +335,23 @@ def test_people_steer_and_users_rate(start: Start) -> None:
     assert client.post("/feedback", json={"id": name, "rating": "down"}).status_code == 404
     assert client.post("/feedback", json={"id": name, "rating": "meh"}).status_code == 400
     assert made.controller.whole.feedback.open.original_bad == 1
+
+
+def test_an_unsure_answer_goes_over_and_counts_as_no_error(start) -> None:
+    lighter = Engine()
+    lighter.unsure_at = 9
+    promise = {"doubt": 0.2, "escalated": 0.1, "harmful": 1, "questions": 900, "limit": 0.009, "alone": 20}
+    client, made = start(lighter=lighter, stage=5, escalation={**promise, "share": 0.01})
+    made.pair.doubt = 0.2
+    text, found = streamed(asked(client, stream=True))
+    assert text == WHOLE
+    parts = [part["model"] for part in found[-1]["whet"]["served_by"]]
+    assert parts == ["lighter", "original"] and found[-1]["whet"]["served_by"][0]["to"] == 9
+    assert asked(client, n=2).json()["choices"][0]["text"] == WHOLE
+    metrics = client.get("/metrics").text
+    assert "whet_escalations_total 3" in metrics and "whet_failovers_total 1" not in metrics
+    assert "whet_escalation_limit 0.009" in metrics and 'outcome="ok",side="lighter"} 3' in metrics
+    report = client.get("/admin/rollout", headers={"Authorization": f"Bearer {ADMIN}"}).json()
+    assert report["escalation"]["began"] == report["escalation"]["gave_up"] == 3
+    assert report["requests"]["lighter"]["errors"] == 0 and lighter.doubt == 0.2
+    assert made.pair.original.engine.doubt is None

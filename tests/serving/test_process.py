@@ -15,7 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+import models
 from serving_stub import answer_to
+from whet.errors import UsageError
+from whet.serving import server
 from whet.serving.jobs import Fault, Job
 from whet.serving.process import Opened, ProcessEngine
 from whet.serving.sides import Limits, Pair, Served, Side
@@ -142,3 +145,37 @@ def test_an_engine_that_never_opens_is_told(tmp_path: Path) -> None:
     made = ProcessEngine(Opened("model"), [sys.executable, "-c", "print('no json')"])
     with pytest.raises(UsageError, match="model cannot be served"):
         asyncio.run(made.start())
+
+
+def test_a_draft_works_in_the_originals_process_and_is_refused_where_it_is_not_faster(tmp_path) -> None:
+    folder = str(models.make(tmp_path / "model", "qwen3"))
+
+    async def run() -> None:
+        alone, drafted = ProcessEngine(Opened(folder, most=96)), ProcessEngine(Opened(folder, most=96, draft=folder))
+        try:
+            await alone.start()
+            await drafted.start()
+            told = []
+            for one in (alone, drafted):
+                job = Job("ab cd", tokens=40, temperature=0.7, seed=3)
+                told.append([piece.text async for piece in one.ask(job)])
+            assert told[0] == told[1]
+            assert alone.faster is None and drafted.faster is not None and drafted.faster["kept"] == 1
+            assert set(drafted.draft) == {"proposed", "kept"}
+            before, drafted.faster["kept"] = drafted.pid, 0.5
+            os.kill(before, signal.SIGKILL)
+            while drafted.pid == before or not drafted.ready:
+                await asyncio.sleep(0.05)
+            assert drafted.faster["kept"] == 0.5  # not measured again while users wait
+        finally:
+            await asyncio.gather(alone.stop(), drafted.stop())
+
+    asyncio.run(run())
+    asked = server.Serving("model", "lighter", tmp_path, draft="lighter")
+    slow = {"alone": 20.0, "drafted": 18.0, "kept": 0.25, "length": 1}
+    with pytest.raises(UsageError, match=r"0.90 times as fast \(18.0 instead of 20.0 tokens a second, 25%"):
+        server._must_be_faster(asked, slow)
+    server._must_be_faster(asked, slow | {"drafted": 30.0})
+    for pair in (("http://a", "http://b", "c"), ("a", "b", "http://c")):
+        with pytest.raises(UsageError, match="inside the process"):
+            server.serve(server.Serving(*pair[:2], tmp_path, draft=pair[2]), lambda *_: None)

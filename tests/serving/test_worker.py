@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import models
+from whet.engines.drafted import steppers, write
 from whet.engines.llamacpp import open_gguf
-from whet.engines.sampling import draw
+from whet.engines.sampling import Doubt, draw
 from whet.engines.stepping import stepper
 from whet.engines.torch import open_model
 from whet.errors import UsageError
@@ -134,6 +135,13 @@ def test_in_llama_cpp_too(tmp_path) -> None:
         assert tokens(lines) == made.continue_ids([lines[0]["prompt"]], 24)[0]
         (rest,) = written(made, [{"prompt": lines[0]["prompt"], "sent": tokens(lines)[:5]}], slots=2)
         assert tokens(rest) == tokens(lines)[5:]
+    write_gguf(plan_gguf(original, "BF16"), tmp_path / "draft.gguf")
+    for draft in (open_gguf(tmp_path / "draft.gguf", 1), open_model(original, "cpu", "float32")):
+        steps, drafts = steppers(made, draft, 1, 96)
+        drafts.pace.choose = lambda rows: 3
+        for lines in whole:
+            done = write(made, steps, drafts, lines[0]["prompt"], 24)
+            assert done.ids == tokens(lines) and done.kept > 0
 
 
 def test_a_model_that_does_not_continue_text_is_refused(engine) -> None:
@@ -142,3 +150,48 @@ def test_a_model_that_does_not_continue_text_is_refused(engine) -> None:
 
     with pytest.raises(UsageError, match="masked"):
         stepper(Fills(), 1, 8)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 0.8, "top_p": 0.9}])
+def test_with_a_draft_every_answer_is_the_same_alone_and_beside_others(engine, how: dict, monkeypatch) -> None:
+    """Also where the draft fails in the middle."""
+    other = open_model(engine.folder, "cpu", "float32")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in other.model.parameters():
+            value += 0.15 * value.abs().mean() * torch.randn(value.shape, generator=generator)
+    jobs = [{"prompt": prompt, **how} for prompt in (*PROMPTS, "for cd")]
+    alone = [tokens(written(engine, [job])[0]) for job in jobs]
+    for fails_at in (None, 6):
+        steps, drafts = steppers(engine, other, 3, 96)
+        monkeypatch.setattr(drafts.pace, "choose", lambda rows: 4)
+        if fails_at is not None:
+            calls = iter(range(100))
+            last = drafts.stepper.last
+            drafts.stepper.last = lambda fed: last(fed) if next(calls) < fails_at else 1 / 0  # noqa: B023
+        out = io.StringIO()
+        worker = Worker(engine, steps, out, drafts)
+        for number, job in enumerate(jobs):
+            told = {"chat": False, "sent": [], "tokens": 24, "temperature": 0.0, "top_p": 1.0, "seed": 5, "top": None}
+            worker.take({"op": "ask", "id": str(number), **told, **job})
+        while worker.waiting or worker.open:
+            worker.turn()
+        lines = [json.loads(line) for line in out.getvalue().splitlines()]
+        for number, made in enumerate(alone):
+            assert tokens([line for line in lines if line.get("id") == str(number)]) == made
+        told = {name: value for line in lines for name, value in line.get("draft", {}).items()}
+        assert ("failed" in told) == (fails_at is not None)
+        if fails_at is None:
+            assert 0 < told["kept"] < told["proposed"]
+
+
+def test_an_answer_is_given_up_where_the_mean_doubt_of_its_last_tokens_is_too_large(engine) -> None:
+    (whole,) = written(engine, [{"prompt": "ab"}])
+    ids, doubts = whole[0]["prompt"], Doubt()
+    logits = engine.logits(torch.tensor([[*ids, *tokens(whole)]]))[0]
+    found = [doubts.add(logits[len(ids) - 1 + at]) for at in range(24)]
+    for limit in (0.0, sorted(found)[20], 1.0):
+        (lines,) = written(engine, [{"prompt": "ab", "doubt": limit}])
+        first = next((at for at, doubt in enumerate(found) if doubt > limit), None)
+        assert ("unsure" in lines[-1]) == (first is not None)
+        assert tokens(lines) == tokens(whole)[:first]

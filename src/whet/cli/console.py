@@ -89,6 +89,12 @@ class Console:
             for part in parts:
                 self.out.print(part, markup=False)
 
+    def raw(self, text: str) -> None:
+        """Print text whose lines must stay as they are, such as YAML; nothing under `--json`."""
+        self._stop()
+        if not self.as_json:
+            sys.stdout.write(escaped(text))
+
     def result(self, value: dict[str, Any]) -> None:
         """Print the JSON document; nothing without `--json`."""
         self._stop()

@@ -6,10 +6,19 @@ from typing import Annotated
 
 import typer
 
-import whet
 from whet.cli.console import Console
 from whet.cli.options import Debug, Device, Fast, Json, Model, Packed, Seed, Trust, trusted
+from whet.cli.phrases import percent, sentence
 from whet.cli.starter import resolve
+from whet.errors import verb
+from whet.messages import Message
+
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="A lighter model that guesses tokens for this one to verify: the same answer, faster."
+    ),
+]
 
 EXAMPLE = 'Example: whet generate lighter "Once upon a time" --max-new-tokens 60'
 
@@ -25,6 +34,7 @@ def run(
     fast: Fast = False,
     packed: Packed = False,
     device: Device = "auto",
+    draft: Draft = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -32,20 +42,32 @@ def run(
     """Continue a prompt with any model folder, original or lighter, or with a .gguf."""
     model = resolve(folder)
     trusted(model, trust_remote_code)
+    drafting = None if draft is None else resolve(draft)
+    from whet.engines.opening import Wanted, continued
+
     with Console(as_json) as console:
-        text = whet.generate(
+        text, done = verb(continued)(
             model,
             prompt,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            chat=chat,
+            Wanted(max_new_tokens, temperature, top_p, seed, chat),
             device=device,
             fast=fast,
             packed=packed,
+            draft=drafting,
             on_event=console.on_event,
         )
         console.show(text if chat else prompt + text)
-        console.result({"model": folder, "prompt": prompt, "text": text, "temperature": temperature, "seed": seed})
+        result = {"model": folder, "prompt": prompt, "text": text, "temperature": temperature, "seed": seed}
+        if done is not None:
+            rate = len(done.ids) / max(done.seconds, 1e-9)
+            told = Message(
+                "Tokens that the draft guessed: {count}, kept: {share}. {rate:.1f} tokens a second.",
+                count=done.proposed,
+                share=percent(done.kept / max(1, done.proposed)),
+                rate=rate,
+            )
+            console.line(sentence(told))
+            drafted = {"proposed": done.proposed, "kept": done.kept, "tokens_per_second": rate}
+            result |= {"draft": {"model": draft, **drafted}}
+        console.result(result)
     return 0

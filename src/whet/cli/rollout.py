@@ -13,7 +13,7 @@ import typer
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json
 from whet.cli.phrases import duration, sentence
-from whet.cli.serve import require
+from whet.cli.serve import require, steps_of
 from whet.cli.tables import Sheet
 from whet.errors import UsageError
 from whet.messages import Message
@@ -29,27 +29,94 @@ class Action(StrEnum):
     promote = "promote"
     abort = "abort"
     resume = "resume"
+    export = "export"
+
+
+class To(StrEnum):
+    """What a roll-out is exported to."""
+
+    argo = "argo"
+    kserve = "kserve"
+    envoy = "envoy"
+    grafana = "grafana"
+
+
+Steps = Annotated[str | None, typer.Option(help="export: percents, as 5,10,25,50,100.")]
+Hold = Annotated[float | None, typer.Option(help="export: seconds that a step takes; 600 without it.", min=1.0)]
+MinAgreement = Annotated[float | None, typer.Option(help="export: agreement below which it stops; 0.83 without it.")]
+Prometheus = Annotated[str | None, typer.Option(metavar="URL", help="export: where Argo asks for the metrics.")]
 
 
 def run(
     action: Annotated[
         Action,
-        typer.Argument(metavar="ACTION", help="status, hold, promote, abort or resume.", show_default=False),
+        typer.Argument(metavar="ACTION", help="status, hold, promote, abort, resume or export.", show_default=False),
     ],
     state: Annotated[Path, typer.Option(help="The folder that `whet serve` was given.")] = Path("whet-serve"),
+    to: Annotated[To | None, typer.Option(help="export: argo, kserve, envoy or grafana.")] = None,
+    out: Annotated[Path | None, typer.Option(help="export: a folder for the files; shown without it.")] = None,
+    name: Annotated[str | None, typer.Option(help="export: what services and objects are called.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="export: of Kubernetes.")] = None,
+    steps: Steps = None,
+    hold: Hold = None,
+    min_agreement: MinAgreement = None,
+    prometheus: Prometheus = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Tell how the roll-out goes, or hold it, promote it by a step, abort it, resume it.
 
-    What is held or aborted is never raised by whet itself; what fails is lowered all the same.
+    What is held or aborted is never raised by whet itself; what fails is lowered all the same. export writes the same
+    steps for a cluster, or a board for Grafana.
     """
     require("rollout")
+    given = {
+        "name": name,
+        "namespace": namespace,
+        "steps": None if steps is None else steps_of(steps),
+        "hold": hold,
+        "agreement": min_agreement,
+        "prometheus": prometheus,
+    }
+    given = {field: value for field, value in given.items() if value is not None}
     with Console(as_json) as console:
+        if action is Action.export:
+            _export(console, to, out, given)
+            return 0
+        if given or to is not None or out is not None:
+            raise UsageError(
+                "--to and what it writes belong to whet rollout export, and not to {action}.", action=action.value
+            )
         report = _asked(action.value, state)
         _show(console, report)
         console.result(report)
     return 0
+
+
+def _export(console: Console, to: To | None, out: Path | None, given: dict[str, Any]) -> None:
+    from whet.serving.manifests import Cluster, written
+    from whet.serving.rollout import Rules
+
+    if to is None:
+        raise UsageError("Say what to export to: --to argo, kserve, envoy or grafana.")
+    cluster = Cluster(**given)
+    Rules(steps=cluster.steps)  # which refuses steps that are none
+    if not 0 < cluster.agreement < 1:
+        raise UsageError(
+            "An agreement of {share:g} cannot be watched: it lies between 0 and 1.", share=cluster.agreement
+        )
+    files = written(to.value, cluster)
+    if out is None:
+        for text in files.values():
+            console.raw(("---\n" if to is not To.grafana else "") + text)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("{out} is there already. Name a folder that is empty or does not exist.", out=out)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            (out / file).write_text(text, encoding="utf-8")
+            console.show(str(out / file))
+    console.result({"to": to.value, "files": files if out is None else [str(out / file) for file in files]})
 
 
 def _asked(action: str, state: Path) -> dict[str, Any]:
@@ -111,6 +178,26 @@ def _show(console: Console, report: dict[str, Any]) -> None:
     if report["agreement"] is not None:
         told = Message("{share:.1%} in {count} comparisons", share=report["agreement"], count=report["pairs"])
         rows.append((Message("agreement with the original"), sentence(told)))
+    if draft := report.get("draft"):
+        share = draft["kept"] / draft["proposed"] if draft["proposed"] else 0.0
+        told = Message(
+            "original {times:.2f} times as fast; of {count} guesses {share:.1%} kept",
+            times=draft["times"],
+            count=draft["proposed"],
+            share=share,
+        )
+        failed = Message("failed, so the original writes alone: {why}", why=draft["failed"])
+        rows.append((Message("draft"), sentence(failed if draft["failed"] else told)))
+    if chosen := report.get("escalation"):
+        told = Message(
+            "{count} of {began} answers; harmful flips below {limit:.2%}",
+            count=chosen["gave_up"],
+            began=chosen["began"],
+            limit=chosen["limit"],
+        )
+        rows.append((Message("gone over, being unsure"), sentence(told)))
+    if drift := report.get("drift"):
+        rows.append((Message("drift"), sentence(drift)))
     for side, name in (("lighter", Message("lighter model")), ("original", Message("original"))):
         told = Message("{count} requests, {errors} failed", **report["requests"][side])
         rows.append((name, sentence(told)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +14,10 @@ from whet.cli.completion import among
 from whet.cli.console import Console
 from whet.cli.options import Debug, Device, Json, Model, Trust
 from whet.cli.phrases import duration, percent, sentence
-from whet.cli.starter import resolve
+from whet.cli.starter import is_starter, resolve
 from whet.errors import MachineError, UsageError
 from whet.messages import Message
-from whet.paths import check_file, check_model
+from whet.paths import check_file, check_model, check_text
 
 Dtype = Annotated[
     str | None,
@@ -42,6 +44,22 @@ KeepPairs = Annotated[
 RequestsPerMinute = Annotated[int, typer.Option(help="Requests a minute that each key may make.", min=1)]
 TokensPerMinute = Annotated[int, typer.Option(help="Tokens a minute that each key may have, prompts too.", min=1)]
 Requests = Annotated[int, typer.Option(help="Requests of the lighter model that a step takes at least.", min=1)]
+Draft = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="A model that guesses tokens for MODEL to verify; LIGHTER, or a smaller one."),
+]
+Escalate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE", help="Let MODEL go on where LIGHTER is unsure, so that harmful flips stay below SHARE, as 1%."
+    ),
+]
+Text = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What LIGHTER was calibrated on; prompts that are unlike it are named."),
+]
+Skills = Annotated[Path | None, typer.Option(help="Questions with answers (.jsonl) to choose that threshold on.")]
+_DOCUMENTS = 2000  # of the text, which prompts are compared with
 EXAMPLE = "Example: whet serve MODEL lighter --port 8000"
 
 
@@ -71,6 +89,10 @@ def run(
     dtype: Dtype = None,
     fast: Fast = False,
     threads: Threads = None,
+    draft: Draft = None,
+    escalate: Escalate = None,
+    skills: Skills = None,
+    text: Text = None,
     trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -81,22 +103,19 @@ def run(
     """
     require("serve")
     from whet.serving.rollout import Rules
-    from whet.serving.server import Serving, is_url, serve
+    from whet.serving.server import Serving, serve
     from whet.serving.sides import Limits
 
     with Console(as_json) as console:
-        folder = original if is_url(original) else str(resolve(original))
-        if not is_url(lighter):
-            check_model(lighter)
-        if keys is not None:
-            check_file(keys, Message("keys"))
-
-        def tell(event: str, values: dict[str, Any]) -> None:
-            console.show(*_lines(event, values, state))
-            console.result({"event": event, **values})
-
-        each = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
-        limits = Limits(waiting=queue, tokens=max_tokens, **each)
+        folder, draft = _named(original), draft and _named(draft)
+        _check(lighter, [(keys, Message("keys")), (skills, Message("skills"))], text)
+        share, questions = _escalation(escalate, skills, folder, state)
+        limits = Limits(
+            waiting=queue,
+            tokens=max_tokens,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+        )
         console.line(sentence(Message("Opening both models.")))
         serve(
             Serving(
@@ -107,7 +126,7 @@ def run(
                 port=port,
                 name=name,
                 keys=keys,
-                rules=Rules(_steps(steps), hold, requests, pairs, min_agreement, margin),
+                rules=Rules(steps_of(steps), hold, requests, pairs, min_agreement, margin),
                 limits=limits,
                 sample=sample,
                 pairs=keep_pairs,
@@ -118,10 +137,40 @@ def run(
                 threads=threads,
                 fast=fast,
                 trust_remote_code=trust_remote_code,
+                draft=draft,
+                escalate=share,
+                skills=questions,
+                drift=None if text is None else drift_from(text),
             ),
-            tell,
+            partial(_tell, console, state),
         )
     return 0
+
+
+def _named(model: str | Path) -> str:
+    """The folder that a model's name means; a URL as it is."""
+    said = str(model)
+    return said if said.startswith(("http://", "https://")) else str(resolve(model))
+
+
+def _check(lighter: str, files: list[tuple[Path | None, Message]], text: str | None) -> None:
+    """Raises UsageError for a path that leads nowhere."""
+    if not lighter.startswith(("http://", "https://")):
+        check_model(lighter)
+    for file, name in files:
+        if file is not None:
+            check_file(file, name)
+    if text is not None:
+        check_text(text)
+
+
+def _tell(console: Console, state: Path, event: str, values: dict[str, Any]) -> None:
+    """Show what is going on."""
+    if event == "choosing":
+        console.line(sentence(Message("Both models answer the questions of {skills}.", **values)))
+        return
+    console.show(*_lines(event, values, state))
+    console.result({"event": event, **values})
 
 
 def require(verb: str) -> None:
@@ -138,7 +187,46 @@ def require(verb: str) -> None:
         ) from error
 
 
-def _steps(said: str) -> tuple[float, ...]:
+def _escalation(said: str | None, skills: Path | None, folder: str, state: Path) -> tuple[float | None, Path | None]:
+    """The share that --escalate asks for, and the questions to choose the threshold on."""
+    share = None if said is None else _share(said)
+    if share is not None and skills is None and Path(folder).is_dir():
+        skills = _own_skills(Path(folder), state)
+    return share, skills
+
+
+def _share(said: str) -> float:
+    """`1%` or `0.01`. Raises UsageError."""
+    try:
+        return float(said[:-1]) / 100 if said.strip().endswith("%") else float(said)
+    except ValueError as error:
+        raise UsageError("{said} is no share. Say --escalate 1%, or 0.01.", said=said) from error
+
+
+def _own_skills(folder: Path, state: Path) -> Path | None:
+    """The embedded model's own questions, written to a file; None for others."""
+    if not is_starter(folder):
+        return None
+    from whet import starter
+
+    state.mkdir(parents=True, exist_ok=True)
+    file = state / "questions.jsonl"
+    lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in starter.skills("verify")]
+    file.write_text("".join(lines), encoding="utf-8")
+    return file
+
+
+def drift_from(text: str) -> Any:
+    """What prompts are compared with: the mean profile of a text's documents."""
+    from whet.serving.manner import Drift, kinds_of, mean_of
+    from whet.text.readers import read_text
+
+    found = read_text(text).documents
+    return Drift(mean_of(kinds_of(document) for document in found[:_DOCUMENTS]))
+
+
+def steps_of(said: str) -> tuple[float, ...]:
+    """`5,10,100` as numbers. Raises UsageError."""
     try:
         return tuple(float(part) for part in said.split(","))
     except ValueError as error:
@@ -156,4 +244,19 @@ def _lines(event: str, values: dict[str, Any], state: Path) -> list[str]:
     ]
     if values["seconds"] is not None:
         told.append(Message("If the original ends, it is back after about {time}.", time=duration(values["seconds"])))
+    if (draft := values["draft"]) is not None:
+        line = Message(
+            "With the draft the original writes {times:.2f} times as fast, word for word the same.",
+            times=draft["drafted"] / draft["alone"],
+        )
+        told.append(line)
+    if (chosen := values["escalation"]) is not None:
+        line = Message(
+            "Where the lighter model is unsure, the original goes on: in {share} of {count} questions. Harmful flips "
+            "are below {limit}, 95 % sure.",
+            share=percent(chosen["escalated"]),
+            count=chosen["questions"],
+            limit=percent(chosen["limit"]),
+        )
+        told.append(line)
     return [sentence(line) for line in told]

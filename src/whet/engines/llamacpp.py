@@ -298,8 +298,11 @@ class LlamaEngine:
         """Logits [n, vocabulary] after those of `told` (slot, position, token, wanted) that are wanted."""
         return self._run(told)
 
-    def empty_slot(self, slot: int) -> None:
-        self.native.llama_memory_seq_rm(self.native.llama_get_memory(self._context), slot, -1, -1)
+    def crop_slot(self, slot: int, length: int) -> None:
+        """Forget all but the first `length` tokens of a slot. Raises UsageError where the model's memory cannot."""
+        memory = self.native.llama_get_memory(self._context)
+        if not self.native.llama_memory_seq_rm(memory, slot, length, -1):
+            raise UsageError("{path} cannot take tokens back.", path=self.folder)
 
     # -- native parts ---------------------------------------------------------------------------------------------
 

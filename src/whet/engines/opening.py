@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from whet.checkpoint import check_files
 from whet.checkpoint.gguf import is_gguf, model_file
 from whet.checkpoint.packing_whet import Packing
+from whet.engines.drafted import Drafted, steppers, write
 from whet.engines.llamacpp import LlamaEngine, open_gguf
 from whet.engines.packed import packing_of, tell_packing
 from whet.engines.torch import TorchEngine, open_model
@@ -43,31 +45,83 @@ def generate(
     device: str = "auto",
     fast: bool = False,
     packed: bool = False,
+    draft: str | Path | None = None,
     on_event: OnEvent = ignore,
 ) -> str:
     """The text after `prompt`, from any model folder or .gguf; greedy at temperature 0, else sampled with `seed`.
 
     fast, packed: of a lighter folder, what stays packed in memory, as `whet.load` says.
-    With `chat` the prompt is a user's turn in the model's chat template. Raises UsageError when the model has no
-    template, when prompt and answer do not fit the model's context, or when a number is out of range.
+    With `chat` the prompt is a user's turn in the model's chat template. draft: a lighter model that guesses tokens for
+    this one to verify, which is faster and changes no answer: greedy the same, sampled the same distribution. Raises
+    UsageError when the model has no template, when prompt and answer do not fit the model's context, when a number is
+    out of range, or when `draft` cannot draft for it.
     """
+    return continued(
+        folder,
+        prompt,
+        Wanted(max_new_tokens, temperature, top_p, seed, chat),
+        device=device,
+        fast=fast,
+        packed=packed,
+        draft=draft,
+        on_event=on_event,
+    )[0]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a prompt is continued; what each means is said in `generate`."""
+
+    max_new_tokens: int = 100
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    chat: bool = False
+
+
+def continued(
+    folder: str | Path,
+    prompt: str,
+    wanted: Wanted,
+    *,
+    device: str = "auto",
+    fast: bool = False,
+    packed: bool = False,
+    draft: str | Path | None = None,
+    on_event: OnEvent = ignore,
+) -> tuple[str, Drafted | None]:
+    """What `generate` says, and what the draft did, if there is one. fast, packed: of either model."""
+    chat = wanted.chat
     if not prompt and not chat:
         raise UsageError("The prompt is empty. Give some words to continue.")
-    folder = model_file(folder)
-    if is_gguf(folder) and device not in ("auto", "cpu"):
-        raise UsageError("{path} runs in llama.cpp, which whet runs on the processor. Leave --device out.", path=folder)
-    if is_gguf(folder) and (fast or packed):
-        raise UsageError(
-            "{path} runs in llama.cpp, which keeps it packed as it is. Leave --fast and --packed out.", path=folder
-        )
-    check_files(folder, on_event)
-    packing = packing_of(fast, packed)
-    engine = open_engine(folder, device, packing=packing)
-    tell_packing(packing, folder, on_event)
+    engine = _opened(folder, device, packing_of(fast, packed), on_event)
     ids = engine.encode(prompt, chat=chat)
-    (new,) = engine.continue_ids([ids], max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    how = {"temperature": wanted.temperature, "top_p": wanted.top_p, "seed": wanted.seed}
+    done = None
+    if draft is None:
+        (new,) = engine.continue_ids([ids], wanted.max_new_tokens, **how)  # type: ignore[arg-type]
+    else:
+        other = _opened(draft, device, packing_of(fast, packed), on_event)
+        steps, drafts = steppers(engine, other, 1, len(ids) + wanted.max_new_tokens)
+        done = write(engine, steps, drafts, ids, wanted.max_new_tokens, **how)  # type: ignore[arg-type]
+        new = done.ids
     if engine.task == "seq2seq":
-        return engine.decode(new)  # an answer to the prompt, not what comes after it
+        return engine.decode(new), done  # an answer to the prompt, not what comes after it
     # decoded together, because what a token says can depend on the one before it (a space, half a Korean syllable)
     before, whole = engine.decode(ids), engine.decode([*ids, *new])
-    return whole[len(before) :] if whole.startswith(before) else engine.decode(new)
+    return whole[len(before) :] if whole.startswith(before) else engine.decode(new), done
+
+
+def _opened(model: str | Path, device: str, packing: Packing | None, on_event: OnEvent) -> TorchEngine | LlamaEngine:
+    """A model with its files checked; what stays packed of it is told."""
+    model = model_file(model)
+    if is_gguf(model) and device not in ("auto", "cpu"):
+        raise UsageError("{path} runs in llama.cpp, which whet runs on the processor. Leave --device out.", path=model)
+    if is_gguf(model) and packing is not None:
+        raise UsageError(
+            "{path} runs in llama.cpp, which keeps it packed as it is. Leave --fast and --packed out.", path=model
+        )
+    check_files(model, on_event)
+    engine = open_engine(model, device, packing=packing)
+    tell_packing(packing, model, on_event)
+    return engine

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import deque
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,14 +58,45 @@ def draw(logits: Tensor, temperature: float, top_p: float, seed: int, position: 
 
     So an answer can be gone on with anywhere, by another process, and is the one it would have been. The likeliest at
     temperature 0. position: how many tokens of the answer stand before this one.
+
+    Every token has a random time, which its share speeds up, and the first one is taken (Gumbel's trick). So two models
+    that are much alike draw the same token from the same seed: where their shares differ by a total variation of d,
+    with a probability of at least (1 - d) / (1 + d) (Daliri, Musco and Suresh 2024, arXiv 2408.07978).
     """
     if temperature == 0:
         return int(logits.argmax())
-    shares = torch.softmax(logits.double().cpu() / temperature, dim=-1)
-    ordered, tokens = shares.sort(descending=True, stable=True)
-    kept = ordered * (ordered.cumsum(-1) - ordered < top_p)
-    reached = kept.cumsum(-1)
-    digest = hashlib.blake2b(f"{seed} {position}".encode(), digest_size=7).digest()
-    at = int.from_bytes(digest, "big") / 2**56 * float(reached[-1])
-    place = int(torch.searchsorted(reached, torch.tensor(at, dtype=reached.dtype), right=True))
-    return int(tokens[min(place, int((kept > 0).sum()) - 1)])
+    scores = logits.double().cpu() / temperature
+    if top_p < 1:
+        scores = scores.where(_likeliest(scores.softmax(-1), top_p), -torch.inf)
+    key = [seed % 2**64, position]
+    times = np.random.Generator(np.random.Philox(key=key)).standard_exponential(len(scores))  # type: ignore[arg-type]
+    return int((scores - torch.from_numpy(times).log()).argmax())
+
+
+def shares(logits: Tensor, temperature: float, top_p: float) -> Tensor:
+    """What `draw` draws from: probabilities [n, vocabulary] float64 for `logits` [n, vocabulary], temperature above
+    0."""
+    found = torch.softmax(logits.double().cpu() / temperature, dim=-1)
+    if top_p < 1:
+        found = found * _likeliest(found, top_p)
+    return found / found.sum(-1, keepdim=True)
+
+
+def _likeliest(shares: Tensor, top_p: float) -> Tensor:
+    """Which tokens are the likeliest that together reach `top_p`: a token is kept when those before it do not."""
+    ordered, tokens = shares.sort(dim=-1, descending=True, stable=True)
+    kept = ordered.cumsum(-1) - ordered < top_p
+    return torch.zeros_like(kept).scatter(-1, tokens, kept)
+
+
+class Doubt:
+    """How unsure a model is while it writes: 1 - the share of its likeliest token, as the mean of its last tokens."""
+
+    def __init__(self, window: int = 8) -> None:
+        self._last: deque[float] = deque(maxlen=window)
+
+    def add(self, logits: Tensor) -> float:
+        """The doubt at the token that `logits` [vocabulary] foretell, those before it included."""
+        logits = logits.float()
+        self._last.append(1 - 1 / float((logits - logits.max()).exp().sum()))
+        return sum(self._last) / len(self._last)

@@ -237,6 +237,19 @@ class TorchEngine:
         self._must_know(ids)
         return self._step(ids, cache, {})
 
+    def run(self, ids: Tensor, cache: Any, wanted: Sequence[tuple[int, int]], **given: Any) -> Tensor:
+        """Logits [m, vocabulary] after the m `wanted` (row, column) of `ids` [b, n], whose keys and values go into
+        `cache`. given: what the model is told beside them, such as positions and a mask. Raises UsageError for tokens
+        that it has no embedding of."""
+        self._must_know(ids)
+        rows, columns = ([place[i] for place in wanted] for i in (0, 1))
+        with torch.inference_mode():
+            if self._body is None or self._head is None:
+                out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **given)
+                return out.logits[rows, columns]
+            out = self._body(input_ids=ids, past_key_values=cache, use_cache=True, **given)
+            return self._head(out.last_hidden_state[rows, columns])
+
     def _must_write(self) -> None:
         """Raises UsageError for a model that does not write text."""
         if self.task not in ("causal", "seq2seq"):

@@ -213,6 +213,15 @@ def wilson(right: float, of: float, confidence: float = 0.95) -> tuple[float, fl
     return low, high
 
 
+def upper_limit(count: int, of: int, confidence: float = 0.95) -> float:
+    """Clopper and Pearson's upper limit of a share: it is exceeded with a probability of at most 1 - confidence,
+    exactly."""
+    if count >= of:
+        return 1.0
+    # the share at which `count` or fewer are as rare as that: P[X <= count] = 1 - I_p(count + 1, of - count)
+    return _bisect(lambda p: (1 - _incomplete_beta(count + 1, of - count, p)) - (1 - confidence), 0.0, 1.0)
+
+
 def paired_difference(lost: float, gained: float, of: float, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval for the change of accuracy, (gained - lost) / of, when both models answer the same `of` items.
 

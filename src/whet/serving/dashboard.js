@@ -15,7 +15,7 @@
       original: "Original", lighter: "Lighter", of: "{a} of {b}", errors: "Errors",
       first: "First token", each: "Each token after", perSecond: "Requests a second", tokens: "Tokens a second",
       queue: "Waiting", running: "Being answered", ready: "Ready", yes: "yes", no: "no",
-      "stops errors": "Stops it: more errors", "stops agreement": "Stops it: too little agreement", "stops feedback": "Stops it: rated down",
+      "stops errors": "Stops it: more errors", "stops agreement": "Stops it: too little agreement", "stops feedback": "Stops it: rated down", "stops manner": "Stops it: refusals, other language",
       "proves agreement": "Proves it: agreement", "proves errors": "Proves it: no more errors",
       meanOf: "mean of the last 20", one: "one request", failsBelow: "mean must reach {a}", provenAbove: "proven above {a}",
       total: "Mean of {n} comparisons: {a}", notKept: "Texts are not kept. To see pairs, start the server with --keep-pairs 20.",
@@ -23,6 +23,9 @@
       prompt: "Prompt", agree: "agreement {a}", errorsLegend: "10 s with errors",
       pass: "pass", fail: "fail", inconclusive: "inconclusive", insufficient: "insufficient", held: "held",
       new: "begun", grow: "grown", resumed: "resumed",
+      draft: "Draft: the original writes {a} times as fast, the same words; {b} of {n} guesses kept.",
+      draftFailed: "The draft failed, so the original writes alone: {why}",
+      escalation: "Where it is unsure, the original goes on: {b} of {n} answers. Harmful flips stay below {a}.",
     },
     ko: {
       theme: "테마", auto: "자동", light: "밝게", dark: "어둡게", leave: "로그아웃", enter: "대시보드",
@@ -37,7 +40,7 @@
       original: "원본", lighter: "경량 모델", of: "{b} 중 {a}", errors: "오류",
       first: "첫 토큰", each: "이후 토큰마다", perSecond: "초당 요청", tokens: "초당 토큰",
       queue: "대기", running: "답하는 중", ready: "준비됨", yes: "예", no: "아니요",
-      "stops errors": "멈춤: 오류가 더 많음", "stops agreement": "멈춤: 일치도가 모자람", "stops feedback": "멈춤: 나쁜 평가",
+      "stops errors": "멈춤: 오류가 더 많음", "stops agreement": "멈춤: 일치도가 모자람", "stops feedback": "멈춤: 나쁜 평가", "stops manner": "멈춤: 거부, 다른 언어",
       "proves agreement": "증명: 일치도", "proves errors": "증명: 오류가 더 많지 않음",
       meanOf: "최근 20개의 평균", one: "요청 하나", failsBelow: "평균이 {a} 이상이어야 함", provenAbove: "{a} 초과를 증명",
       total: "비교 {n}회의 평균: {a}", notKept: "텍스트를 보관하지 않습니다. 보려면 서버를 --keep-pairs 20으로 시작하십시오.",
@@ -45,6 +48,9 @@
       prompt: "프롬프트", agree: "일치도 {a}", errorsLegend: "오류가 있던 10초",
       pass: "통과", fail: "실패", inconclusive: "판단 보류", insufficient: "자료 부족", held: "유지 중",
       new: "시작", grow: "증가", resumed: "다시 진행",
+      draft: "초안 모델: 원본이 같은 답을 {a}배 빠르게 씁니다. 예측 {n}개 중 {b} 채택.",
+      draftFailed: "초안 모델이 실패하여 원본이 혼자 씁니다: {why}",
+      escalation: "경량 모델이 확신하지 못하면 원본이 이어 씁니다: 답 {n}개 중 {b}개. 해로운 뒤바뀜은 {a} 미만입니다.",
     },
   };
   const root = document.documentElement, at = (id) => document.getElementById(id);
@@ -173,6 +179,15 @@
     const css = stops ? "stops" : share >= 1 ? "full" : "";
     return el("div", {}, el("div", { class: "row" }, el("dt", {}, words), el("dd", {}, percent(share, 0))), track(share, css, words));
   });
+  const helpers = ({ draft, escalation, drift }) => {
+    const lines = [];
+    if (draft?.failed) lines.push(say("draftFailed", { why: draft.failed }));
+    else if (draft) lines.push(say("draft", { a: number(draft.times, 2), b: percent(draft.proposed ? draft.kept / draft.proposed : 0), n: number(draft.proposed) }));
+    if (escalation) lines.push(say("escalation", { a: percent(escalation.limit, 2), b: number(escalation.gave_up), n: number(escalation.began) }));
+    if (drift) lines.push(told(drift));
+    return lines.map((line) => el("p", { class: "soft" }, line));
+  };
+
   const sides = ({ sides: both, requests }) => {
     const timed = (time) => (time ? [spell(time.median), el("small", {}, `95 %: ${spell(time.p95)}`)] : ["–"]);
     const rows = [
@@ -240,6 +255,7 @@
     at("total").textContent = data.agreement === null ? "" : say("total", { n: number(data.pairs), a: percent(data.agreement, 2) });
     draw("evidence", data.evidence, evidence);
     draw("sides", { sides: data.sides, requests: data.requests }, sides);
+    draw("helpers", { draft: data.draft, escalation: data.escalation, drift: data.drift }, helpers);
     draw("traffic", { ...data.sides, cell: data.cell }, traffic);
     legend("trafficLegend", [["line", say("lighter")], ["other", say("original")], ["bad", say("errorsLegend")]]);
     at("pairsNote").textContent = data.kept ? say("kept", { n: data.kept }) : say("notKept");
@@ -261,7 +277,7 @@
     watching?.abort();
     key = data = watching = null;
     shown.clear();
-    for (const node of document.querySelectorAll("#timeline, #quality, #evidence, #sides, #traffic, #pairs, #events")) node.replaceChildren();
+    for (const node of document.querySelectorAll("#timeline, #quality, #evidence, #helpers, #sides, #traffic, #pairs, #events")) node.replaceChildren();
     state("");
     at("model").textContent = "";
     at("wrong").textContent = why;

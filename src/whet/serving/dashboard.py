@@ -25,8 +25,9 @@ from starlette.routing import Route
 
 from whet.messages import Message, in_language
 from whet.serving import wire
+from whet.serving.boundaries import PARTS
 from whet.serving.evidence import level
-from whet.serving.rollout import PARTS, PROVEN, Controller
+from whet.serving.rollout import PROVEN, Controller
 from whet.serving.sides import Side
 from whet.serving.streams import EventStream
 from whet.serving.watch import CELL, Recent
@@ -119,6 +120,9 @@ def snapshot(gateway: Gateway) -> dict[str, Any]:
         {
             **report,
             "model": gateway.model,
+            "draft": gateway.draft(),
+            "escalation": gateway.escalations(),
+            "drift": gateway.drift.message() if gateway.drift is not None else None,
             "now": time.time(),
             "step": {**report["step"], "start": step.start, "needs": needs},
             "bounds": {"agreement": rules.agreement, "least": rules.agreement - rules.margin},

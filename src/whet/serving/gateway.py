@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, get_args
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -27,11 +27,12 @@ from whet.serving.dashboard import Dashboard
 from whet.serving.guard import OWNER, Guard
 from whet.serving.jobs import AskedWrongly
 from whet.serving.keys import Keys
+from whet.serving.manner import Drift, changes_language, refuses
 from whet.serving.metrics import Metrics
-from whet.serving.pairs import Pairs
+from whet.serving.pairs import Pairs, text_of
 from whet.serving.quality import Quality
 from whet.serving.rates import Limited, Rates
-from whet.serving.rollout import Controller
+from whet.serving.rollout import Controller, Verdict
 from whet.serving.sides import Busy, GaveUp, Limits, Pair, Served, Stops, loops
 from whet.serving.streams import EventStream, merged, unless_gone
 from whet.serving.watch import Recent
@@ -53,8 +54,12 @@ class Gateway:
         keys: Keys,
         history: Callable[[], list[Any]] = list,
         pairs: int = 0,
+        escalation: dict[str, Any] | None = None,
+        drift: Drift | None = None,
     ) -> None:
-        """history: of the roll-out, oldest first. pairs: how many answers that differ are kept for the dashboard."""
+        """history: of the roll-out, oldest first. pairs: how many answers that differ are kept for the dashboard.
+        escalation: fields of `measure.escalation.Choice`, and the `share` it promises. drift: of the prompts,
+        where the text is known that the lighter model was made with."""
         self.model, self.pair, self.controller, self.keys, self.history = model, pair, controller, keys, history
         self.limits: Limits = pair.limits
         self.rates = Rates(self.limits.requests_per_minute, self.limits.tokens_per_minute, time.monotonic)
@@ -62,6 +67,8 @@ class Gateway:
         self.watch = {side.name: Recent(time.monotonic) for side in (pair.original, pair.lighter)}
         self.quality = Quality(pair, controller, self.metrics, Pairs(pairs, time.time))
         self.dashboard = Dashboard(self)
+        self.escalation, self.drift = escalation, drift
+        self.escalated = self.begun = 0  # answers that the lighter side gave up for doubt, and all that it began
         self.draining = False
         self._rated: OrderedDict[str, bool] = OrderedDict()
         self._created = int(time.time())
@@ -212,6 +219,10 @@ class Gateway:
             self.metrics.count("whet_faults_total", side=name, why=why)
         if lighter and ours:
             self.metrics.count("whet_failovers_total")
+        if served.escalated:
+            self.metrics.count("whet_escalations_total")
+            self.escalated += 1
+        self.begun += lighter and ended
         for share in served.shares:
             self.metrics.count("whet_tokens_total", share.end - share.start, side=share.side)
         if not ended and not served.faults:  # refused, or the client is gone
@@ -220,16 +231,28 @@ class Gateway:
         loop = loops(served.job.sent)
         outcome = "fault" if ours else "loop" if loop else "ok"
         self.metrics.count("whet_requests_total", side=side, outcome=outcome)
-        times = served.times if not served.faults else None
+        times = served.times if not served.faults and not served.escalated else None
         if times is not None:
             self.metrics.time("gen_ai_server_time_to_first_token_seconds", times[0], side=side)
             self.metrics.time("gen_ai_server_time_per_output_token_seconds", times[1], side=side)
             seconds = time.monotonic() - served.began
             self.metrics.time("gen_ai_server_request_duration_seconds", seconds, side=side)
-        self.controller.served(lighter, error=bool(ours) or loop, hard=hard, times=times)
+        odd = self._odd(served, side) if ended and not served.faults and not served.escalated else None
+        self.controller.served(lighter, error=bool(ours) or loop, hard=hard, times=times, odd=odd)
         self.watch[side].add(outcome != "ok", served.count, times)
         if ended and not served.faults:
             self.quality.offer(served.job, lighter)
+
+    def _odd(self, served: Served, side: str) -> bool:
+        """Whether an answer refuses, or is in another language than its prompt."""
+        prompt, text = text_of(served.job.prompt), served.job.text
+        if self.drift is not None:
+            self.drift.add(prompt)
+        for what, found in (("refuses", refuses(text)), ("language", changes_language(prompt, text))):
+            if found:
+                self.metrics.count("whet_odd_answers_total", side=side, what=what)
+                return True
+        return False
 
     def _user(self, request: Request, wanted: Wanted) -> str:
         """Whom an answer is for: a header, a field of the request, else the conversation by how it begins."""
@@ -275,6 +298,9 @@ class Gateway:
             ("whet_rollout_stage", "Number of the step; 0 is Shadow.", {}, report["stage"]),
             ("whet_rollout_stopped", "1 where it failed, was aborted or is unknown.", {}, _stopped(report)),
         ]
+        for verdict in get_args(Verdict):
+            now = float(report["verdict"] == verdict)
+            gauges.append(("whet_verdict", "1 for the verdict now.", {"verdict": verdict}, now))
         if report["agreement"] is not None:
             gauges.append(("whet_agreement", "Mean agreement with the original.", {}, report["agreement"]))
         if losses := self.quality.losses:
@@ -285,7 +311,38 @@ class Gateway:
             ("whet_ready", "Whether the engine is ready.", lambda side: side.engine.ready),
         ):
             gauges += [(name, told, {"side": s.name}, float(read(s))) for s in (self.pair.original, self.pair.lighter)]
+        if self.escalation is not None:
+            gauges += [
+                ("whet_escalation_doubt", "Doubt at which the original goes on.", {}, self.escalation["doubt"]),
+                ("whet_escalation_limit", "Upper limit of harmful flips, 95 %.", {}, self.escalation["limit"]),
+            ]
+        if self.drift is not None:
+            told = self.drift.told()["distance"]
+            gauges.append(("whet_prompt_drift", "How far prompts are from the text, 0 to 1.", {}, told))
+        draft = self.draft()
+        if draft is not None:
+            gauges += [
+                ("whet_draft_speedup", "Times as fast with the draft, measured at the start.", {}, draft["times"]),
+                ("whet_draft_tokens", "Tokens that the draft guessed.", {"outcome": "proposed"}, draft["proposed"]),
+                ("whet_draft_tokens", "Tokens that the draft guessed.", {"outcome": "kept"}, draft["kept"]),
+            ]
         return PlainTextResponse(self.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+
+    def draft(self) -> dict[str, Any] | None:
+        """What the original's draft is worth; None where it has none. times: as fast as without, measured at the start;
+        proposed, kept: tokens since then; failed: why it is done without."""
+        engine = self.pair.original.engine
+        faster, done = getattr(engine, "faster", None), getattr(engine, "draft", {})
+        if not faster:
+            return None
+        told = {"times": faster["drafted"] / faster["alone"], "length": faster["length"]}
+        return told | {"proposed": done.get("proposed", 0), "kept": done.get("kept", 0), "failed": done.get("failed")}
+
+    def escalations(self) -> dict[str, Any] | None:
+        """What was chosen, and how many answers the lighter model began and gave up since; None where it never does."""
+        if self.escalation is None:
+            return None
+        return {**self.escalation, "began": self.begun, "gave_up": self.escalated}
 
     async def _feedback(self, request: Request) -> Response:
         try:
@@ -300,7 +357,13 @@ class Gateway:
 
     async def _status(self, request: Request) -> Response:
         losses = self.quality.losses
-        more = {"model": self.model, "history": self.history(), "nats": sum(losses) / len(losses) if losses else None}
+        more: dict[str, Any] = {
+            "model": self.model,
+            "history": self.history(),
+            "nats": sum(losses) / len(losses) if losses else None,
+        }
+        more |= {"draft": self.draft(), "escalation": self.escalations()}
+        more["drift"] = self.drift.message() if self.drift is not None else None
         return JSONResponse(to_json({**self.controller.report(), **more}))
 
     async def _act(self, request: Request) -> Response:

@@ -13,7 +13,7 @@ class Job:
 
     prompt: text, token ids, or the turns of a conversation. tokens: the most the answer may have, None for as many as
     fit. top: of how many tokens log-probabilities are asked at each position, None for none. prompt_ids, sent: token
-    ids, where the engine tells them; text: what was sent.
+    ids, where the engine tells them; text: what was sent. doubt: above which the engine is to give the answer up.
     """
 
     prompt: str | list[int] | list[dict[str, Any]]
@@ -27,6 +27,7 @@ class Job:
     prompt_tokens: int = 0
     sent: list[int] = field(default_factory=list)
     text: str = ""
+    doubt: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Fault(Exception):
         super().__init__(f"{why}: {details}" if details else why)
 
 
+class Unsure(Exception):
+    """The engine's doubt exceeds the job's: somebody else is to go on."""
+
+
 class AskedWrongly(Exception):
     """The request cannot be answered by any engine: too long, a template that refuses it."""
 
@@ -77,8 +82,8 @@ class Engine(Protocol):
         """End it."""
 
     def ask(self, job: Job) -> AsyncGenerator[Piece, None]:
-        """The pieces of an answer that go on after `job.sent`. Closing the iterator cancels it. Raises Fault or
-        AskedWrongly."""
+        """The pieces of an answer that go on after `job.sent`. Closing the iterator cancels it. Raises Fault, Unsure
+        or AskedWrongly."""
 
     async def score(self, ids: list[int], start: int) -> Scored | None:
         """What it says of ids[start:], None where it cannot tell. Raises Fault."""

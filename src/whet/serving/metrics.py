@@ -18,6 +18,8 @@ COUNTERS = {
     "whet_tokens_total": "Tokens by side that wrote them.",
     "whet_faults_total": "Faults of engines by side and kind.",
     "whet_failovers_total": "Answers that the original went on with.",
+    "whet_escalations_total": "Answers that the original went on with because the lighter model was unsure.",
+    "whet_odd_answers_total": "Answers that refuse, or change the language, by side.",
     "whet_refused_total": "Requests refused, by status.",
     "whet_comparisons_total": "Requests answered by both, and what became of the comparison.",
 }

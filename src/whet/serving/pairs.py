@@ -39,7 +39,7 @@ class Pairs:
         self._forget()
         if not self.most or original == lighter:
             return
-        made = Kept(self.wall(), _short(_text(prompt)), _short(original), _short(lighter), agreement)
+        made = Kept(self.wall(), _short(text_of(prompt)), _short(original), _short(lighter), agreement)
         self.kept.append(made)
         while len(self.kept) > self.most:
             self.kept.popleft()
@@ -54,7 +54,7 @@ class Pairs:
             self.kept.popleft()
 
 
-def _text(prompt: str | list[Any]) -> str:
+def text_of(prompt: str | list[Any]) -> str:
     """A prompt for people: a conversation as its turns, token ids as their number."""
     if isinstance(prompt, str):
         return prompt

@@ -8,14 +8,14 @@ import json
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 from whet.child import environment, python_command
 from whet.errors import UsageError
 from whet.messages import Message
-from whet.serving.jobs import AskedWrongly, Fault, Job, Piece, Scored
+from whet.serving.jobs import AskedWrongly, Fault, Job, Piece, Scored, Unsure
 
 WORKER = "from whet.serving.worker import main; main()"
 _LINE = 64 << 20  # bytes of one line at most
@@ -25,7 +25,8 @@ _PAUSES = 0.2, 30.0  # seconds before it is started again: at first, and after m
 @dataclass(frozen=True)
 class Opened:
     """How a model is opened. most: tokens of a prompt with its answer; slots: answers at once. trusted:
-    the folder whose Python code may build models. fast: stays packed in memory where there is a kernel."""
+    the folder whose Python code may build models. fast: stays packed in memory where there is a
+    kernel. draft: a model that guesses for it, in the same process; measure: find out first how much faster that is."""
 
     model: str
     device: str = "auto"
@@ -35,6 +36,8 @@ class Opened:
     most: int = 8192
     trusted: str | None = None
     fast: bool = False
+    draft: str | None = None
+    measure: bool = True
 
 
 @dataclass
@@ -49,9 +52,8 @@ class ProcessEngine:
     """Implements `jobs.Engine` with `worker` in a child, or with another command that speaks as it does."""
 
     def __init__(self, opened: Opened, command: Sequence[str] | None = None, patience: float = 600.0) -> None:
-        about = json.dumps(vars(opened))
         self.name = opened.model
-        self._command = list(command or python_command(WORKER, about))
+        self._opened, self._command = opened, command
         self._patience = patience
         self._process: Process | None = None
         self._jobs: dict[str, _Told] = {}
@@ -64,6 +66,8 @@ class ProcessEngine:
         self.start_seconds = 0.0
         self.context: int | None = None
         self.tokens: str | None = None  # a hash of the tokenizer's vocabulary
+        self.faster: dict[str, float] | None = None  # what was measured of the draft: fields of `drafted.Speedup`
+        self.draft: dict[str, Any] = {}  # what the draft did: `proposed` and `kept` tokens, or why it `failed`
 
     @property
     def ready(self) -> bool:
@@ -98,8 +102,9 @@ class ProcessEngine:
 
     async def _open(self) -> None:
         began = time.monotonic()
+        about = json.dumps(vars(replace(self._opened, measure=not self.starts)))
         self._process = await asyncio.create_subprocess_exec(
-            *self._command,
+            *(self._command or python_command(WORKER, about)),
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,
@@ -118,7 +123,9 @@ class ProcessEngine:
             why = Message.read(line["refused"]) if "refused" in line else ended
             raise UsageError("{model} cannot be served: {why}", model=self.name, why=why)
         self.context, self.tokens = line.get("context"), line.get("tokens")
-        self.start_seconds = time.monotonic() - began
+        self.faster = line.get("faster", self.faster)
+        self.draft = {}
+        self.start_seconds = time.monotonic() - began - line.get("measuring", 0.0)
         self.starts += 1
         self._heard = time.monotonic()
         self._up.set()
@@ -139,7 +146,9 @@ class ProcessEngine:
             began = time.monotonic()
             while line := await self._line():
                 self._heard = time.monotonic()
-                if (told := self._jobs.get(str(line.get("id")))) is not None:
+                if isinstance(line.get("draft"), dict):
+                    self.draft |= line["draft"]
+                elif (told := self._jobs.get(str(line.get("id")))) is not None:
                     told.said.put_nowait(line)
             self._up.clear()
             await self._end()
@@ -197,6 +206,7 @@ class ProcessEngine:
             "top_p": job.top_p,
             "seed": job.seed,
             "top": job.top,
+            "doubt": job.doubt,
         }
         async with self._asked(line) as told:
             while True:
@@ -228,6 +238,8 @@ def _must_be_well(said: dict[str, Any]) -> None:
 
 def _piece(said: dict[str, Any]) -> Piece:
     _must_be_well(said)
+    if "unsure" in said:
+        raise Unsure
     try:
         if "end" in said:
             return Piece(str(said["text"]), end=str(said["end"]), count=0)

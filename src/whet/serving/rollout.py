@@ -14,14 +14,14 @@ from typing import Any, Literal, Protocol
 
 from whet.errors import UsageError
 from whet.messages import Message, with_and
-from whet.serving.evidence import Below, Worse, level
+from whet.serving.boundaries import FAILURES, Tests
+from whet.serving.evidence import Below, level
 from whet.serving.faults import Breaker, Burn
 
 Status = Literal["running", "held", "failed", "aborted", "unknown"]
 Verdict = Literal["pass", "fail", "inconclusive", "insufficient"]
 ACTIONS = ("hold", "promote", "abort", "resume")
 STEPS = (5.0, 10.0, 25.0, 50.0, 100.0)
-PARTS = {"errors": 0.7, "agreement": 0.2, "feedback": 0.1}  # of the allowed error of the verdict `fail`
 _NOTHING = Message("")
 PROVEN = 1 / 0.05  # wealth at which something counts as proven
 
@@ -93,35 +93,6 @@ class Store(Protocol):
 
     def save(self, state: State, event: str) -> None:
         """Returns once `state` survives a crash. Raises OSError if it cannot."""
-
-
-@dataclass
-class Tests:
-    """Evidence that is gathered together: of the whole roll-out, or of one step."""
-
-    errors: Worse
-    feedback: Worse
-    agreement: Below
-
-    @classmethod
-    def new(cls, rules: Rules) -> Tests:
-        return cls(Worse(rules.worse), Worse(rules.worse), Below(rules.agreement, 1.0))
-
-    def failing(self, error: float) -> Message | None:
-        """What is worse than it may be, at this probability of saying so wrongly."""
-        for name, test in (("errors", self.errors), ("agreement", self.agreement), ("feedback", self.feedback)):
-            if test.evidence * error * PARTS[name] >= 1:
-                return FAILURES[name]
-        return None
-
-
-FAILURES = {
-    "errors": Message("its requests fail more often than the original's"),
-    "agreement": Message("it agrees with the original less than it must"),
-    "feedback": Message("its answers are rated down more often than the original's"),
-    "faults": Message("hard faults, one after the other"),
-    "latency": Message("it is slower than the original, and its budget of slow requests is used up too fast"),
-}
 
 
 @dataclass
@@ -200,13 +171,22 @@ class Controller:
     # -- what is seen ------------------------------------------------------------------------------------------------
 
     def served(
-        self, lighter: bool, *, error: bool = False, hard: bool = False, times: tuple[float, float] | None = None
+        self,
+        lighter: bool,
+        *,
+        error: bool = False,
+        hard: bool = False,
+        times: tuple[float, float] | None = None,
+        odd: bool | None = None,
     ) -> None:
         """A request was answered by this side, or should have been. hard: a fault of the engine, which is an error too.
-        times: seconds to the first token and for each after it, of what was answered."""
+        times: seconds to the first token and for each after it, of what was answered. odd: whether the answer refuses
+        or changes the language, if that was seen."""
         bad = error or hard
         for tests in (self.whole, self.step.tests):
             (tests.errors.lighter if lighter else tests.errors.original)(bad)
+            if odd is not None:
+                (tests.manner.lighter if lighter else tests.manner.original)(odd)
         if lighter:
             self.step.requests += 1
             self.breaker.add(hard)
@@ -368,12 +348,12 @@ class Controller:
         if fresh:
             self._anew()
         elif begins:
-            self.step = Step(self.clock(), Tests.new(self.rules), start=self.step.start + 1)
+            self.step = Step(self.clock(), Tests.new(self.rules.worse, self.rules.agreement), start=self.step.start + 1)
 
     def _anew(self) -> None:
         """Forget all evidence: another roll-out begins."""
-        self.whole = Tests.new(self.rules)
-        self.step = Step(self.clock(), Tests.new(self.rules))
+        self.whole = Tests.new(self.rules.worse, self.rules.agreement)
+        self.step = Step(self.clock(), Tests.new(self.rules.worse, self.rules.agreement))
         self.proof = Below(self.rules.margin - self.rules.agreement, 0.0)
         self.mean = (0, 0.0)
         self.breaker, self.burn = Breaker(), Burn()

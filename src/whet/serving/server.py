@@ -19,10 +19,12 @@ from typing import Any
 import uvicorn
 
 from whet.errors import MachineError, UsageError
+from whet.serving.escalation import check_escalation, escalation_of
 from whet.serving.gateway import Gateway
 from whet.serving.jobs import Engine
 from whet.serving.journal import Journal
 from whet.serving.keys import Keys, admin_key, hashed, must_be_guarded, read_keys
+from whet.serving.manner import Drift
 from whet.serving.patience import patient_for
 from whet.serving.process import Opened, ProcessEngine
 from whet.serving.remote import UrlEngine
@@ -57,6 +59,10 @@ class Serving:
     threads: int | None = None
     trust_remote_code: bool = False  # of the original's folder
     fast: bool = False  # the lighter stays packed in memory
+    draft: str | None = None  # a model that guesses what the original then verifies
+    escalate: float | None = None  # share of harmful flips that answers must stay below
+    drift: Drift | None = None  # how prompts are compared with the text that the lighter model was made with
+    skills: Path | None = None  # questions on which `escalate` is made sure of
 
 
 def is_url(model: str) -> bool:
@@ -71,12 +77,20 @@ def serve(asked: Serving, tell: Callable[[str, dict[str, Any]], None]) -> None:
     users = read_keys(asked.keys) if asked.keys is not None else {}
     must_be_guarded(asked.host, users)
     _must_be_a_pair(asked.original, asked.lighter)
+    if asked.draft is not None and (is_url(asked.original) or is_url(asked.draft)):
+        raise UsageError(
+            "A draft works inside the process of the original, and {original} is a URL. Configure speculative decoding "
+            "in the server behind it, and leave --draft out.",
+            original=asked.original if is_url(asked.original) else asked.draft,
+        )
     if not 0 < asked.sample <= 1:
         raise UsageError(
             "A sample of {sample:g} cannot be compared: without comparisons nothing is ever proven. Use a share above "
             "0, up to 1.",
             sample=asked.sample,
         )
+    if asked.escalate is not None:
+        check_escalation(asked.escalate, asked.skills, is_url(asked.original))
     with _listening(asked.host, asked.port) as listening:
         _serve_at(asked, users, listening, tell)
 
@@ -86,15 +100,36 @@ def _serve_at(
 ) -> None:
     asked.state.mkdir(parents=True, exist_ok=True)
     journal = Journal(asked.state / "rollout.sqlite")
+    try:
+        escalation = _escalation(asked, tell)
+    except BaseException:
+        journal.close()
+        raise
     before = signal.signal(signal.SIGTERM, _end)  # uvicorn sends it to us again when answers have been ended
     try:
-        asyncio.run(_serve(asked, users, journal, listening, tell))
+        asyncio.run(_serve(asked, users, journal, listening, tell, escalation))
     except _Ended:
         pass
     finally:
         signal.signal(signal.SIGTERM, before)
         journal.close()
         (asked.state / ADDRESS).unlink(missing_ok=True)
+
+
+def _escalation(asked: Serving, tell: Callable[[str, dict[str, Any]], None]) -> dict[str, Any] | None:
+    """What was chosen for --escalate, if it was asked for."""
+    if asked.escalate is None:
+        return None
+    tell("choosing", {"skills": str(asked.skills)})
+    wanted = {
+        "original": asked.original,
+        "lighter": asked.lighter,
+        "skills": str(asked.skills),
+        "share": asked.escalate,
+    }
+    trusted = asked.original if asked.trust_remote_code else None
+    more = {"device": asked.device, "dtype": asked.dtype, "threads": asked.threads, "trusted": trusted}
+    return escalation_of(asked.state, fingerprint(asked.original, asked.lighter), wanted | more)
 
 
 class _Ended(KeyboardInterrupt):
@@ -130,10 +165,17 @@ async def _serve(
     journal: Journal,
     listening: socket.socket,
     tell: Callable[..., None],
+    escalation: dict[str, Any] | None,
 ) -> None:
-    pair = Pair(_side(asked, "original"), _side(asked, "lighter"), asked.limits)
+    doubt = escalation["doubt"] if escalation else None
+    pair = Pair(_side(asked, "original"), _side(asked, "lighter"), asked.limits, doubt)
     try:
-        await asyncio.gather(pair.original.engine.start(), pair.lighter.engine.start())
+        if asked.draft is None:
+            await asyncio.gather(pair.original.engine.start(), pair.lighter.engine.start())
+        else:  # one after the other, so that nothing disturbs the clock
+            await pair.original.engine.start()
+            _must_be_faster(asked, getattr(pair.original.engine, "faster", None))
+            await pair.lighter.engine.start()
         if _tokens(pair.original) != _tokens(pair.lighter):
             await asyncio.to_thread(_must_share_tokens, asked.original, asked.lighter)
         controller = Controller(
@@ -148,7 +190,8 @@ async def _serve(
         )
         admin = admin_key(asked.state)
         name = asked.name or Path(asked.original).name or asked.original
-        gateway = Gateway(name, pair, controller, Keys(hashed(admin), users), journal.history, asked.pairs)
+        keys = Keys(hashed(admin), users)
+        gateway = Gateway(name, pair, controller, keys, journal.history, asked.pairs, escalation, asked.drift)
         await _run(asked, gateway, listening, tell)
     finally:
         await asyncio.gather(pair.original.engine.stop(), pair.lighter.engine.stop(), return_exceptions=True)
@@ -177,8 +220,11 @@ async def _run(asked: Serving, gateway: Gateway, listening: socket.socket, tell:
         host = "127.0.0.1" if asked.host in ("0.0.0.0", "::") else asked.host
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         (asked.state / ADDRESS).write_text(json.dumps({"url": url}), encoding="utf-8")
-        seconds = getattr(gateway.pair.original.engine, "start_seconds", None)
-        tell("serving", {"url": url, "model": gateway.model, "weight": gateway.controller.weight, "seconds": seconds})
+        engine = gateway.pair.original.engine
+        told = {"url": url, "model": gateway.model, "weight": gateway.controller.weight}
+        told["escalation"] = gateway.escalation
+        seconds, faster = getattr(engine, "start_seconds", None), getattr(engine, "faster", None)
+        tell("serving", {**told, "seconds": seconds, "draft": faster and {"model": asked.draft, **faster}})
 
     announced = asyncio.create_task(announce())
     try:
@@ -206,6 +252,26 @@ def _must_be_a_pair(original: str, lighter: str) -> None:
             "tell the same, token ids or text. Give two URLs, or two models on this machine.",
             original=original,
             lighter=lighter,
+        )
+
+
+def _must_be_faster(asked: Serving, measured: dict[str, float] | None) -> None:
+    """Raises UsageError where the draft does not make the original faster."""
+    from whet.engines.drafted import FASTER, Speedup
+
+    found = Speedup(**measured) if measured else None  # type: ignore[arg-type]
+    if found is not None and found.times < FASTER:
+        raise UsageError(
+            "{draft} as a draft makes {original} {times:.2f} times as fast ({drafted:.1f} instead of {alone:.1f} "
+            "tokens a second, {kept:.0%} of its guesses kept). It must be {least:g} times at least. Leave --draft out, "
+            "or name a model that is much faster or guesses better.",
+            draft=asked.draft,
+            original=asked.original,
+            times=found.times,
+            drafted=found.drafted,
+            alone=found.alone,
+            kept=found.kept,
+            least=FASTER,
         )
 
 
@@ -249,7 +315,8 @@ def _side(asked: Serving, name: str) -> Side:
                 asked.slots,
                 asked.most,
                 trusted,
-                fast=asked.fast and name == "lighter",
+                asked.fast and name == "lighter",
+                asked.draft if name == "original" else None,
             )
         )
     return Side(name, engine, slots, asked.limits.waiting)

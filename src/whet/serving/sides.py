@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from whet.serving.jobs import Engine, Fault, Job, Piece
+from whet.serving.jobs import Engine, Fault, Job, Piece, Unsure
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,13 @@ class Share:
 
 @dataclass
 class Served:
-    """What became of one answer. faults: of which side, and why; times: seconds to the first token, for each after."""
+    """What became of one answer. faults: of which side, and why; escalated: whether the lighter side was too unsure to
+    end it; times: seconds to the first token, for each after."""
 
     job: Job
     shares: list[Share] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
+    escalated: bool = False
     first: float | None = None
     last: float | None = None
     count: int = 0
@@ -134,17 +136,19 @@ _TRIES = 3  # of the original, each after it has been started again
 
 @dataclass
 class Pair:
-    """The original and the lighter model."""
+    """The original and the lighter model. doubt: above which an answer of the lighter model goes over."""
 
     original: Side
     lighter: Side
     limits: Limits
+    doubt: float | None = None
 
     async def answer(self, served: Served, lighter: bool) -> AsyncGenerator[Piece, None]:
         """The pieces of an answer, which the lighter side begins if it is to and can. Raises Busy, AskedWrongly, and
         GaveUp where the original cannot go on either."""
         until = time.monotonic() + self.limits.total
         if lighter:
+            served.job.doubt = self.doubt
             async with contextlib.aclosing(self._from(self.lighter, served, until)) as pieces:
                 try:
                     async for piece in pieces:
@@ -152,6 +156,10 @@ class Pair:
                     return
                 except Fault as fault:
                     served.faults.append((self.lighter.name, fault.why))
+                except Unsure:
+                    served.escalated = True
+                finally:
+                    served.job.doubt = None
         for _ in range(_TRIES):
             await self.original.engine.wait(self.limits.first_token)
             async with contextlib.aclosing(self._from(self.original, served, until)) as pieces:
@@ -175,7 +183,7 @@ class Pair:
             raise Fault("died")
         job = served.job
         async with (
-            side.slot(until - time.monotonic(), must=bool(served.faults)),
+            side.slot(until - time.monotonic(), must=bool(served.faults) or served.escalated),
             contextlib.aclosing(side.engine.ask(job)) as pieces,
         ):
             seconds = self.limits.first_token

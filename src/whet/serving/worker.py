@@ -12,6 +12,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -58,14 +59,19 @@ class Writing:
     def __init__(self, told: Line, slot: int, prompt: list[int], most: int, words: Words) -> None:
         self.told, self.slot, self.most, self.words = told, slot, most, words
         self.made = list(told["sent"])
+        self.doubts: Any = None  # `sampling.Doubt`, where the answer is given up when it grows too large
         self.unread = [*prompt, *self.made]
 
 
 class Worker:
-    """Answers jobs with one model, a token of each at a time."""
+    """Answers jobs with one model, a token of each at a time; with `drafts`, those that it guesses at once.
 
-    def __init__(self, engine: Any, stepper: Any, out: TextIO) -> None:
-        self.engine, self.stepper, self.out = engine, stepper, out
+    A draft draws its guesses as the model draws, from the same seed at the same place. So a guess is right where the
+    model itself draws it, and every answer is the one it would be without a draft.
+    """
+
+    def __init__(self, engine: Any, stepper: Any, out: TextIO, drafts: Any = None) -> None:
+        self.engine, self.stepper, self.out, self.drafts = engine, stepper, out, drafts
         self.waiting: deque[Line] = deque()
         self.open: dict[str, Writing] = {}
         self.ends = set(engine.ends)
@@ -85,6 +91,9 @@ class Worker:
         sequence = self.open.pop(job, None)
         if sequence is not None:
             self.stepper.end(sequence.slot)
+            if self.drafts is not None:
+                self.drafts.end(sequence.slot)
+                self.say({"draft": {"proposed": self.drafts.pace.proposed, "kept": self.drafts.pace.kept}})
 
     def turn(self) -> None:
         """Begin what there is room for, then write a token of each answer."""
@@ -108,22 +117,75 @@ class Worker:
         """Read a part of a prompt, so that others need not wait for all of it; and say so, as a sign of life."""
         part, sequence.unread = sequence.unread[:_AT_ONCE], sequence.unread[_AT_ONCE:]
         logits = self.stepper.read(sequence.slot, part)
+        if self.drafts is not None:
+            self._drafting(lambda: self.drafts.read(sequence.slot, part))
         if sequence.unread:
             self.say({"reading": len(sequence.unread)})
         else:
             self._next(sequence, logits)
 
     def _write(self, writing: list[Writing]) -> None:
+        guesses = self._guesses(writing) if self.drafts is not None else {}
+        fed = [(one.slot, [one.made[-1], *guesses.get(one.slot, ())]) for one in writing]
+        before = {one.slot: self.stepper.lengths[one.slot] for one in writing} if guesses else {}
+        began = time.perf_counter()
         try:
-            logits = self.stepper.step([(sequence.slot, sequence.made[-1]) for sequence in writing])
+            logits = self.stepper.step(fed)
         except Exception as error:
             for sequence in writing:
                 self._end(sequence.told["id"])
                 self.say({"id": sequence.told["id"], "fault": "died", "details": str(error)[:300]})
             return
-        for sequence, row in zip(writing, logits, strict=True):
+        if self.drafts is not None:
+            self.drafts.pace.reads.add(sum(len(ids) for _, ids in fed), time.perf_counter() - began)
+        for sequence, rows in zip(writing, logits, strict=True):
             with self._told(sequence.told["id"]):
-                self._next(sequence, row)
+                guess = guesses.get(sequence.slot, [])
+                kept = self._keep(sequence, rows, guess)
+                if guess:
+                    self.drafts.pace.add(len(guess), kept)
+                    if sequence.told["id"] in self.open:
+                        self.stepper.crop(sequence.slot, before[sequence.slot] + 1 + kept)
+
+    def _keep(self, sequence: Writing, rows: Any, guess: list[int]) -> int:
+        """Send what is drawn after each guess, as long as the guesses are right; how many were."""
+        for at, row in enumerate(rows):
+            token = self._next(sequence, row)
+            if token is None or at == len(guess) or token != guess[at]:
+                return at
+        return len(guess)
+
+    def _guesses(self, writing: list[Writing]) -> dict[int, list[int]]:
+        """By slot, what the draft would write next."""
+        from whet.engines.sampling import draw
+
+        by_slot = {sequence.slot: sequence for sequence in writing}
+        room = min(
+            min(one.most - len(one.made), self.stepper.context - self.stepper.lengths[one.slot]) for one in writing
+        )
+        length = min(self.drafts.pace.choose(len(writing)), room - 1)
+
+        def pick(slot: int, number: int, logits: Any) -> int:
+            told = by_slot[slot].told
+            position = len(by_slot[slot].made) + number
+            return draw(logits, told["temperature"], told["top_p"], told["seed"], position)
+
+        if length < 1:
+            return {}
+        began = time.perf_counter()
+        made = self._drafting(lambda: self.drafts.guess(list(by_slot), length, pick)) or {}
+        if made and self.drafts is not None:
+            self.drafts.pace.drafts.add(len(made), (time.perf_counter() - began) / max(map(len, made.values())))
+        return made
+
+    def _drafting(self, work: Any) -> Any:
+        """What `work` gives. A draft that fails is done without from then on: no answer depends on it."""
+        try:
+            return work()
+        except Exception as error:
+            self.drafts = None
+            self.say({"draft": {"failed": f"{type(error).__name__}: {error}"[:300]}})
+            return None
 
     @contextlib.contextmanager
     def _told(self, job: str) -> Any:
@@ -147,6 +209,7 @@ class Worker:
         return self.engine.encode_chat(prompt) if told["chat"] else list(prompt)
 
     def _begin(self, told: Line, slot: int) -> None:
+        from whet.engines.sampling import Doubt
         from whet.errors import UsageError
 
         prompt = self._ids(told)
@@ -165,10 +228,12 @@ class Worker:
         if len(told["sent"]) >= most:  # whoever wrote it so far did not get to say that this was the end
             self.say({"id": told["id"], "end": "length", "text": words.rest()})
             return
-        self.open[told["id"]] = Writing(told, slot, prompt, most, words)
+        self.open[told["id"]] = writing = Writing(told, slot, prompt, most, words)
+        if told.get("doubt") is not None:
+            writing.doubts = Doubt()
 
-    def _next(self, sequence: Writing, logits: Any) -> None:
-        """Draw a token and send it; the end, if it is one."""
+    def _next(self, sequence: Writing, logits: Any) -> int | None:
+        """Draw a token and send it; None at the end, which is sent too."""
         from whet.engines.sampling import draw
 
         told = sequence.told
@@ -176,12 +241,16 @@ class Worker:
         if not bool(logits.isfinite().all()):
             self._end(job)
             self.say({"id": job, "fault": "not finite"})
-            return
+            return None
+        if sequence.doubts is not None and sequence.doubts.add(logits) > told["doubt"]:
+            self._end(job)
+            self.say({"id": job, "unsure": True})
+            return None
         token = draw(logits, told["temperature"], told["top_p"], told["seed"], len(sequence.made))
         if token in self.ends:
             self._end(job)
             self.say({"id": job, "end": "stop", "text": sequence.words.rest()})
-            return
+            return None
         sequence.made.append(token)
         line: Line = {"id": job, "token": token, "text": sequence.words.add(token)}
         if told["top"] is not None:
@@ -191,6 +260,11 @@ class Worker:
             self._end(job)
             lines.append({"id": job, "end": "length", "text": sequence.words.rest()})
         self.say(*lines)
+        if job not in self.open:
+            return None
+        if self.drafts is not None:
+            self.drafts.add(sequence.slot, [token])
+        return token
 
     def _logprobs(self, logits: Any, token: int, top: int) -> Line:
         shares = logits.double().log_softmax(-1)
@@ -236,32 +310,50 @@ def serve(worker: Any, lines: TextIO) -> None:
         worker.turn()
 
 
-def main() -> None:
-    """`sys.argv[1]`: {"model", "device", "dtype", "threads", "slots", "most", "trusted", "fast"}."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    asked = json.loads(sys.argv[1])
+def opened(asked: Line) -> tuple[Any, Any, Any, Line]:
+    """The engine that `main` was told of, its stepper, the drafter if there is one, and what was measured of it."""
     from whet.checkpoint.code import trust_remote_code
     from whet.checkpoint.gguf import is_gguf, model_file
+    from whet.engines.drafted import measure, steppers
     from whet.engines.opening import open_engine
     from whet.engines.packed import packing_of
     from whet.engines.stepping import stepper
+
+    if asked["trusted"] is not None:
+        trust_remote_code(asked["trusted"])
+
+    def one(model: Any, fast: bool = False) -> Any:
+        model = model_file(model)
+        device = "cpu" if is_gguf(model) else asked["device"]
+        packing = packing_of(fast and not is_gguf(model), packed=False)
+        return open_engine(model, device, asked["dtype"], asked["threads"], packing)
+
+    engine, ready = one(asked["model"], asked["fast"]), {}
+    if asked["draft"] is None:
+        steps, drafts = stepper(engine, asked["slots"], asked["most"]), None
+    else:
+        steps, drafts = steppers(engine, one(asked["draft"]), asked["slots"], asked["most"])
+        if asked["measure"]:
+            began = time.monotonic()
+            ready = {"faster": vars(measure(engine, steps, drafts)), "measuring": time.monotonic() - began}
+    return engine, steps, drafts, ready
+
+
+def main() -> None:
+    """`sys.argv[1]`: the fields of `whet.serving.process.Opened`."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     from whet.errors import WhetError
     from whet.messages import to_json
 
     try:
-        if asked["trusted"] is not None:
-            trust_remote_code(asked["trusted"])
-        model = model_file(asked["model"])
-        device = "cpu" if is_gguf(model) else asked["device"]
-        packing = packing_of(asked["fast"] and not is_gguf(model), packed=False)
-        engine = open_engine(model, device, asked["dtype"], asked["threads"], packing)
-        worker = Worker(engine, stepper(engine, asked["slots"], asked["most"]), out)
+        engine, steps, drafts, ready = opened(json.loads(sys.argv[1]))
     except (WhetError, OSError, RuntimeError) as error:
         message = error.message if isinstance(error, WhetError) else f"{type(error).__name__}: {error}"
         out.write(json.dumps({"refused": to_json(message)}) + "\n")
         out.flush()
         return
+    worker = Worker(engine, steps, out, drafts)
     tokens = hashlib.sha256(repr(sorted(engine.tokenizer.get_vocab().items())).encode()).hexdigest()
-    worker.say({"ready": True, "context": worker.stepper.context, "tokens": tokens})
+    worker.say({"ready": True, "context": steps.context, "tokens": tokens, **ready})
     serve(worker, sys.stdin)
