@@ -1,4 +1,4 @@
-"""Any model, opened in the runtime it is for: a folder in PyTorch, a .gguf file in llama.cpp."""
+"""Any model, opened in the runtime it is for: a folder in PyTorch, a .gguf in llama.cpp, an .onnx in onnxruntime."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from pathlib import Path
 import torch
 
 from whet.checkpoint import check_files
-from whet.checkpoint.gguf import is_gguf, model_file
+from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.model_files import is_finished, is_graph, model_file
+from whet.engines import onnx, openvino
+from whet.engines.cached import CachedEngine
 from whet.engines.llamacpp import LlamaEngine, open_gguf
+from whet.engines.onnx import open_onnx
 from whet.engines.torch import TorchEngine, open_model
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, ignore
@@ -16,11 +20,28 @@ from whet.events import OnEvent, ignore
 
 def open_engine(
     model: str | Path, device: str = "auto", dtype: str | torch.dtype | None = None, threads: int | None = None
-) -> TorchEngine | LlamaEngine:
-    """`open_model` for a folder, `open_gguf` for a .gguf, which computes in its own types whatever `dtype` says."""
+) -> TorchEngine | LlamaEngine | CachedEngine:
+    """`open_model` for a folder; for a finished file the engine of its runtime, which computes in its own types
+    whatever `dtype` says."""
     if is_gguf(model):
         return open_gguf(model, threads)
+    if is_graph(model):
+        return open_graph(model, threads)
     return open_model(model, device, dtype, threads)
+
+
+def open_graph(path: str | Path, threads: int | None = None) -> CachedEngine:
+    """A graph in its runtime, by its ending."""
+    return open_onnx(path, threads) if _is_onnx(path) else openvino.open_openvino(path, threads)
+
+
+def must_run_graphs(path: str | Path) -> None:
+    """Raises MachineError where the package of the runtime that reads the graph `path` is not installed."""
+    onnx.runtime() if _is_onnx(path) else openvino.runtime()
+
+
+def _is_onnx(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".onnx"
 
 
 @verb
@@ -36,7 +57,8 @@ def generate(
     device: str = "auto",
     on_event: OnEvent = ignore,
 ) -> str:
-    """The text after `prompt`, from any model folder or .gguf; greedy at temperature 0, else sampled with `seed`.
+    """The text after `prompt`, from any model folder or finished file; greedy at temperature 0, else sampled with
+    `seed`.
 
     With `chat` the prompt is a user's turn in the model's chat template. Raises UsageError when the model has no
     template, when prompt and answer do not fit the model's context, or when a number is out of range.
@@ -44,8 +66,10 @@ def generate(
     if not prompt and not chat:
         raise UsageError("The prompt is empty. Give some words to continue.")
     folder = model_file(folder)
-    if is_gguf(folder) and device not in ("auto", "cpu"):
-        raise UsageError("{path} runs in llama.cpp, which whet runs on the processor. Leave --device out.", path=folder)
+    if is_finished(folder) and device not in ("auto", "cpu"):
+        raise UsageError(
+            "{path} runs in a runtime of its own, which whet runs on the processor. Leave --device out.", path=folder
+        )
     check_files(folder, on_event)
     engine = open_engine(folder, device)
     ids = engine.encode(prompt, chat=chat)

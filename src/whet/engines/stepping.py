@@ -1,8 +1,8 @@
 """Several answers at once, a token at a time, each begun and ended when it likes: what a server asks of a runtime.
 
 Notable: in PyTorch every sequence has a cache of its own and is computed alone, so that an answer does not depend on
-what is answered beside it: another process that goes on with it gives the same tokens. In llama.cpp sequences go
-through together.
+what is answered beside it: another process that goes on with it gives the same tokens; so it is in runtimes of graphs.
+In llama.cpp sequences go through together.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from whet.engines.cached import CachedEngine
 from whet.engines.llamacpp import LlamaEngine
 from whet.engines.torch import TorchEngine
 from whet.errors import UsageError
@@ -37,7 +38,7 @@ class Stepper(Protocol):
         """Logits [len(ids) - start, vocabulary] that foretell ids[start:]."""
 
 
-def stepper(engine: TorchEngine | LlamaEngine, slots: int, most: int) -> Stepper:
+def stepper(engine: TorchEngine | LlamaEngine | CachedEngine, slots: int, most: int) -> Stepper:
     """The stepper of an engine, for `slots` sequences of at most `most` tokens."""
     if engine.task != "causal":
         raise UsageError(
@@ -46,14 +47,15 @@ def stepper(engine: TorchEngine | LlamaEngine, slots: int, most: int) -> Stepper
             task=engine.task,
         )
     context = min(engine.context or most, most)
-    kind = TorchStepper if isinstance(engine, TorchEngine) else LlamaStepper
-    return kind(engine, slots, context)  # type: ignore[arg-type]
+    if isinstance(engine, LlamaEngine):
+        return LlamaStepper(engine, slots, context)
+    return TorchStepper(engine, slots, context)
 
 
 class TorchStepper:
     """One cache a slot."""
 
-    def __init__(self, engine: TorchEngine, slots: int, context: int) -> None:
+    def __init__(self, engine: TorchEngine | CachedEngine, slots: int, context: int) -> None:
         self.engine, self.slots, self.context = engine, slots, context
         self._caches: dict[int, Any] = {}
 

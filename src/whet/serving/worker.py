@@ -242,7 +242,7 @@ def main() -> None:
     os.dup2(2, 1)
     asked = json.loads(sys.argv[1])
     from whet.checkpoint.code import trust_remote_code
-    from whet.checkpoint.gguf import is_gguf, model_file
+    from whet.checkpoint.model_files import is_finished, model_file
     from whet.engines.opening import open_engine
     from whet.engines.stepping import stepper
     from whet.errors import WhetError
@@ -252,7 +252,7 @@ def main() -> None:
         if asked["trusted"] is not None:
             trust_remote_code(asked["trusted"])
         model = model_file(asked["model"])
-        device = "cpu" if is_gguf(model) else asked["device"]
+        device = "cpu" if is_finished(model) else asked["device"]
         engine = open_engine(model, device, asked["dtype"], asked["threads"])
         worker = Worker(engine, stepper(engine, asked["slots"], asked["most"]), out)
     except (WhetError, OSError, RuntimeError) as error:
