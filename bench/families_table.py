@@ -116,7 +116,7 @@ def _holds(target: Target) -> list[str]:
         "yes" if target.embedding else "no",
         "; ".join(alike) or "–",
         "yes" if target.adapters else "no",
-        target.checked + (", a linear at a time; no file yet" if target.unwritten else ""),
+        target.checked,
     ]
 
 

@@ -92,13 +92,14 @@ def run(
 
 def _of_graph(check: dict[str, Any]) -> list[str]:
     """What was found of a graph in its runtime."""
-    told = {"runtime": check["runtime"], "tokens": check["tokens"], "kl": f"{check['kl']:.2g}"}
-    if "greedy" in check:
-        told |= {"same": check["greedy"]["same"], "of": check["greedy"]["of"]}
-    lines = [say("graph.checked" if "greedy" in check else "graph.states", **told)]
-    if "shipped_kl" in check:
-        lines.append(say("graph.shipped", kl=f"{check['shipped_kl']:.2g}"))
-    return lines
+    told = {"runtime": check["runtime"], "tokens": check["tokens"]}
+    if "error" in check:
+        lines = [say("graph.states", **told, error=f"{check['error']:.2g}")]
+    else:
+        greedy = check["greedy"]
+        lines = [say("graph.checked", **told, kl=f"{check['kl']:.2g}", same=greedy["same"], of=greedy["of"])]
+    shipped = check.get("shipped_kl", check.get("shipped_error"))
+    return lines if shipped is None else [*lines, say("graph.shipped", figure=f"{shipped:.2g}")]
 
 
 def proved(result: dict[str, Any]) -> list[str]:

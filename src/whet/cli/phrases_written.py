@@ -30,13 +30,13 @@ WRITTEN: dict[str, tuple[str, str]] = {
         "{same}개의 텍스트가 같습니다.",
     ),
     "graph.states": (
-        "{runtime} loads it: hidden states differ by {kl} of their size on {tokens} tokens with float inputs.",
-        "{runtime}로 불러와 확인했습니다: 입력이 실수일 때 토큰 {tokens}개에서 은닉 상태의 차이가 크기의 {kl}입니다.",
+        "{runtime} loads it: hidden states differ by {error} of their size on {tokens} tokens with float inputs.",
+        "{runtime}로 불러와 확인했습니다: 입력이 실수일 때 토큰 {tokens}개에서 은닉 상태의 차이가 크기의 {error}입니다.",
     ),
     "graph.shipped": (
-        "As it runs unless told otherwise (inputs in 8 bits; OpenVINO's cache too): {kl}. --inputs float is "
+        "As it runs unless told otherwise (inputs in 8 bits; OpenVINO's cache too): {figure}. --inputs float is "
         "exact and slower.",
-        "기본 설정으로 실행하면(입력 8비트, OpenVINO는 캐시도) {kl}입니다. --inputs float는 정확하지만 느립니다.",
+        "기본 설정으로 실행하면(입력 8비트, OpenVINO는 캐시도) {figure}입니다. --inputs float는 정확하지만 느립니다.",
     ),
     "graph.unchecked": ("It was not run for {target}: {why}.", "{target}에서 실행하지는 못했습니다: {why}."),
     "loads.onnx": (

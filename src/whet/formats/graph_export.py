@@ -21,8 +21,10 @@ from whet.engines.cached import CachedEngine
 from whet.engines.onnx import open_onnx
 from whet.engines.opening import open_graph
 from whet.engines.openvino import open_openvino
+from whet.engines.torch import TorchEngine, outputs
 from whet.errors import GateError, MachineError
 from whet.events import OnEvent, ignore, note_event
+from whet.formats.graphs.encoder import Encoder
 from whet.formats.graphs.onnx import FLOAT, with_level
 from whet.formats.graphs.write import GraphPlan, must_be_writable, plan_graph, write_graph
 from whet.formats.running import open_folder
@@ -33,6 +35,7 @@ from whet.targets import find_target
 INPUTS = ("int8", "float")
 _FLOAT_KL = 1e-4  # nats a token that float32 may be off on average; it is some 1e-10 to 1e-7
 _SHIPPED_KL = 6e-2  # and inputs in 8 bits, a scale a row; OpenVINO's cache in 8 bits and products in bfloat16 too
+_FLOAT_ERROR, _SHIPPED_ERROR = 1e-4, 0.1  # the same of hidden states, of their size
 _CACHED = 1e-3  # that a logit from the cache may differ, of the largest one
 
 
@@ -139,6 +142,11 @@ def _prove(
     cut = checked_windows(mine, documents, min(WINDOW, theirs.context or WINDOW))
     found: dict[str, Any] = {"runtime": theirs.name, "tokens": sum(len(row) for row in cut)}
     architecture = str(plan.model.config.model_type)
+    if isinstance(plan.model, Encoder):
+        found["error"] = _same_states(mine, exact, cut, _FLOAT_ERROR)
+        if exact is not theirs:
+            found["shipped_error"] = _same_states(mine, theirs, cut, _SHIPPED_ERROR)
+        return found | {"notes": [*_computed(plan)]}
     found |= same_odds(mine, exact, cut, _FLOAT_KL, architecture)
     found["greedy"] = same_text(mine, exact, cut, 2 * found["largest_difference"])
     found["cached"] = _same_cached(exact, cut[0])
@@ -173,6 +181,25 @@ def _computed(plan: GraphPlan) -> Iterator[Message]:
 
 def _not_run(plan: GraphPlan, why: Message) -> Message:
     return Message("{target} was not run: {why}", target=plan.target.name, why=why)
+
+
+def _same_states(mine: TorchEngine, theirs: CachedEngine, cut: Sequence[torch.Tensor], most: float) -> float:
+    """The largest difference of a text's hidden states over their size, which must be at most `most`."""
+    worst = 0.0
+    for row in cut:
+        with torch.inference_mode():
+            ours, other = outputs(mine.model, row[None]).float(), outputs(theirs.model, row[None])
+        worst = max(worst, ((ours - other).norm() / ours.norm()).item())
+    if not worst <= most:
+        raise GateError(
+            "{path}: hidden states in {runtime} differ from the folder's by {error:.3g} of their size, more than "
+            "arithmetic explains ({most:g}). This is a defect of whet; please report it with the family.",
+            path=theirs.folder,
+            runtime=theirs.name,
+            error=worst,
+            most=most,
+        )
+    return worst
 
 
 def _same_cached(engine: CachedEngine, row: torch.Tensor) -> float:

@@ -206,6 +206,8 @@ def _write_graph(out: Path, job: Job, manifest: dict[str, Any], notes: list[Mess
     shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
     made = write_verified_graph(plan_graph(out, target, manifest=manifest), place, out, manifest)
     for name in files_of_graph(target):
+        if not (place / name).is_file():
+            continue  # an encoder has no genai_config.json
         replace(place / name, out / name)
     shutil.rmtree(place)
     if job.alone:

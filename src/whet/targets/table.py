@@ -85,8 +85,19 @@ GGUF_FAMILIES = (
     *("gemma", "phi", "olmo", "cohere", "arcee", "nemotron", "glm"),
 )
 
-# What graphs are written of (`whet.formats.graphs.decoder`).
-GRAPH_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "gemma2", "gemma3_text")
+# What graphs are written of (`whet.formats.graphs`: `decoder`, `encoder`).
+GRAPH_FAMILIES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "granite",
+    "gemma2",
+    "gemma3_text",
+    "bert",
+    "distilbert",
+)
 
 # Groups tried where a target takes any: powers of two, which the kernels of others take too (64 of 576, not 96).
 _GROUPS = (256, 128, 64, 32, 16, 8)

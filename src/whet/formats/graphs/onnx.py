@@ -160,8 +160,7 @@ class OnnxGraph:
 
     def attend_both_ways(self, q: str, k: str, v: str, how: Attention) -> str:
         if self._mask is None:
-            lengths = self.node("ReduceSum", ["attention_mask", self.numbers([1])], keepdims=0)
-            self._mask = self.node("Cast", [lengths], to=6)
+            self._mask = self.node("Cast", ["attention_mask"], to=6)
         inputs = [q, k, v, "", self._mask]
         return self.node("MultiHeadAttention", inputs, domain=_MICROSOFT, num_heads=how.heads, scale=how.scale)
 

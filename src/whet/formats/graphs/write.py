@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from whet.checkpoint import Checkpoint, load_tokenizer, write_json
-from whet.checkpoint.beside import is_read
+from whet.checkpoint.beside import is_read, subfolders
 from whet.checkpoint.model_files import GRAPHS, read_object
 from whet.engines import openvino
 from whet.errors import UsageError
 from whet.formats.gguf.source import text_model
 from whet.formats.graphs.decoder import Decoder, read_decoder, write_decoder
+from whet.formats.graphs.encoder import ENCODERS, Encoder, read_encoder, write_encoder
 from whet.formats.graphs.genai import genai_config
 from whet.formats.graphs.onnx import FLOAT, INT8, OnnxGraph, onnx_package
 from whet.formats.graphs.openvino import OpenVinoGraph
@@ -37,7 +38,7 @@ class GraphPlan:
 
     target: Target
     weights: Weights
-    model: Decoder
+    model: Decoder | Encoder
 
     @property
     def types(self) -> dict[str, int]:
@@ -116,7 +117,9 @@ def plan_graph(
     linears = ((told or {}).get("reading") or told or {}).get("linears", {}) if lighter else {}
     load_tokenizer(checkpoint.path)  # a graph is proved on text, and read with its tokenizer
     weights = Weights(checkpoint, linears, target, TYPES[kind] if kind else None)
-    return GraphPlan(target, weights, read_decoder(weights, target))
+    kind_of_model = str(text_model(checkpoint).config.model_type)
+    read = read_encoder if kind_of_model in ENCODERS else read_decoder
+    return GraphPlan(target, weights, read(weights, target))
 
 
 def must_be_writable(target: str) -> None:
@@ -127,18 +130,25 @@ def must_be_writable(target: str) -> None:
 def write_graph(plan: GraphPlan, place: Path, inputs: str) -> tuple[Path, dict[str, int]]:
     """Write the planned graph into the folder `place`, with what is read beside it; returns its file, and the bytes of
     its tensors by address. inputs: `int8` or `float`, how linears of codes take them."""
+    for name in subfolders(plan.weights.checkpoint.path):  # how an encoder's states become the vector of a text
+        shutil.copytree(plan.weights.checkpoint.path / name, place / name)
     for file in sorted(plan.weights.checkpoint.path.iterdir()):
         if file.is_file() and is_read(file.name) and not file.name.endswith(_WEIGHTS) and file.name != "whet.json":
             shutil.copyfile(file, place / file.name)
     write_json(place / "config.json", stock(plan.weights.checkpoint.config))
     graph: OnnxGraph | OpenVinoGraph
+    writes = isinstance(plan.model, Decoder)
     if plan.target.name == "onnx":
-        graph = OnnxGraph(place, INT8 if inputs == "int8" else FLOAT, cached=True)
+        graph = OnnxGraph(place, INT8 if inputs == "int8" else FLOAT, cached=writes)
+    else:
+        graph = OpenVinoGraph(place, inputs, cached=writes)
+    if isinstance(plan.model, Encoder):
+        write_encoder(graph, plan.model)
+        return graph.close(plan.weights.checkpoint.path.resolve().name), graph.bytes
+    write_decoder(graph, plan.model)
+    if plan.target.name == "onnx":
         said = read_object(place / "generation_config.json")
         write_json(place / "genai_config.json", genai_config(plan.model, said))
-    else:
-        graph = OpenVinoGraph(place, inputs, cached=True)
-    write_decoder(graph, plan.model)
     return graph.close(plan.weights.checkpoint.path.resolve().name), graph.bytes
 
 
