@@ -26,12 +26,12 @@ WRITTEN: dict[str, tuple[str, str]] = {
         "{runtime} loads it: KL {kl} nats per token on {tokens} tokens with float inputs, the same text after "
         "{same} of "
         "{of} prompts.",
-        "{runtime}로 불러와 확인했습니다: 입력이 실수일 때 토큰 {tokens}개에서 토큰당 KL {kl} nat, 프롬프트 {of}개 중 "
+        "{runtime}에서 불러왔습니다: 입력이 실수일 때 토큰 {tokens}개에서 토큰당 KL {kl} nat, 프롬프트 {of}개 중 "
         "{same}개의 텍스트가 같습니다.",
     ),
     "graph.states": (
         "{runtime} loads it: hidden states differ by {error} of their size on {tokens} tokens with float inputs.",
-        "{runtime}로 불러와 확인했습니다: 입력이 실수일 때 토큰 {tokens}개에서 은닉 상태의 차이가 크기의 {error}입니다.",
+        "{runtime}에서 불러왔습니다: 입력이 실수일 때 토큰 {tokens}개에서 은닉 상태의 차이가 크기의 {error}입니다.",
     ),
     "graph.shipped": (
         "As it runs unless told otherwise (inputs in 8 bits; OpenVINO's cache too): {figure}. --inputs float is "
