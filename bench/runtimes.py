@@ -123,7 +123,10 @@ def minilm(folder: Path) -> Path:
     return folder
 
 
-TEXT = ["Once upon a time there was a small fox who lived at the edge of a forest and counted the trees. "] * 64
+TEXT = [
+    " ".join(f"Once upon a time a fox who lived in forest {i} counted {i * j} trees." for j in range(1, 20))
+    for i in range(64)
+]
 
 
 if __name__ == "__main__":

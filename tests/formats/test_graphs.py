@@ -14,6 +14,7 @@ import whet
 from covering import matrix
 from whet.checkpoint import Checkpoint, load_model
 from whet.checkpoint.model_files import GRAPHS, model_file
+from whet.engines.stepping import stepper
 from whet.errors import GateError, MachineError, UsageError
 from whet.formats import graph_export
 from whet.formats.graphs import write
@@ -148,6 +149,32 @@ def test_encoders_give_the_same_hidden_states(target, family, scheme, tmp_path):
     assert found["divergence"]["error"]["mean"] < 0.05 and found["divergence"]["cosine"]["mean"] > 0.99
     with pytest.raises(UsageError, match="does not continue text"):
         whet.generate(tmp_path / "out", "ab")
+
+
+@pytest.mark.parametrize("target", [*GRAPHS])
+def test_blocks_that_differ_are_written_as_they_are(target, tmp_path):
+    """Heads and widths of their own; a graph has no shape for all."""
+    need(target)
+    models.make(tmp_path / "model", num_hidden_layers=3)
+    whet.prune(tmp_path / "model", tmp_path / "pruned", shapes="free", remove=0.3, text=TEXT, samples=8, window=32)
+    assert "per_layer_config" in Checkpoint(tmp_path / "pruned").config
+    made = whet.compress(tmp_path / "pruned", tmp_path / "out", scheme="int8s", solver="nearest", target=target)
+    assert proved(made["check"]["graph"]["check"])
+
+
+@pytest.mark.parametrize("target", [*GRAPHS])
+def test_answers_of_several_slots_do_not_depend_on_each_other(target, tmp_path):
+    """As a server asks: each sequence has a cache of its own."""
+    need(target)
+    folder = models.make(tmp_path / "model")
+    whet.export(folder, to=target, out=tmp_path / "out", inputs="float")
+    engine = graph_export.open_graph(model_file(tmp_path / "out"))
+    slots, rows = stepper(engine, 2, 64), ([5, 6, 7, 8], [9, 10, 11])
+    for slot, row in enumerate(rows):
+        slots.read(slot, row[:-1])
+    for row, logits in zip(rows, slots.step([(slot, row[-1]) for slot, row in enumerate(rows)]), strict=True):
+        assert (logits - engine.logits(torch.tensor([row]))[0, -1]).abs().max() < 1e-4
+    assert slots.score(rows[0], 2).shape == (2, engine.vocabulary)
 
 
 def test_tokens_that_the_mask_leaves_out_are_not_read(tmp_path):

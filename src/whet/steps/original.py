@@ -292,7 +292,7 @@ def check_code(checkpoint: Checkpoint, stored: Storage, target: Target, folder: 
         raise UsageError(
             "{folder} has blocks that differ in shape (--shapes free), and a modelling file for them, beside which "
             "whet's own cannot stand: {why}. Give a scheme that transformers loads, such as W4A16, and leave out "
-            "--for, or give --for llama.cpp without --folder.",
+            "--for, or give --for llama.cpp, onnx or openvino without --folder.",
             folder=checkpoint.path,
             why=stored.reason or Message("--for {target} asks for it", target=target.name),
         )

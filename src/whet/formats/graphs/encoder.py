@@ -99,7 +99,8 @@ def _block(graph: Graph, model: Encoder, index: int, x: Any) -> Any:
     if "q" in at:
         width = at["q"].shape[0] // model.heads
         how = Attention(index, model.heads, model.heads, width, width**-0.5)
-        y = graph.attend_both_ways(*(linear(x, role) for role in "qkv"), how)
+        q, k, v = (linear(x, role) for role in "qkv")
+        y = graph.attend_both_ways(q, k, v, how)
         x = _norm(graph, model, graph.add(x, linear(y, "o")), prefix + model.norms[0])
     if "up" in at:
         y = linear(graph.activate(linear(x, "up"), model.activation), "down")
