@@ -71,13 +71,13 @@ def read_decoder(weights: Weights, target: Target) -> Decoder:
     checkpoint = weights.checkpoint
     config, parts = text_model(checkpoint).config, weights.parts()
 
-    def refuse(why: str, /, **values: Any) -> UsageError:
+    def refuse(template: str, /, **values: Any) -> UsageError:
         return UsageError(
             "{source} ({family}) cannot be written for {target}: {why}.",
             source=checkpoint.path,
             family=config.model_type,
             target=target.name,
-            why=Message(why, **values),
+            why=Message(template, **values),
         )
 
     row = DECODERS[config.model_type]
