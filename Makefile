@@ -63,10 +63,10 @@ $(VENV)/.llamacpp: $(VENV)/.core
 		$(PIP) --editable '.[llamacpp]'
 	@touch $@
 
-runtimes: $(VENV)/.runtimes  ## Install ONNX Runtime and OpenVINO, which tests run weights in (about 100 MB)
+runtimes: $(VENV)/.runtimes  ## Install ONNX Runtime and OpenVINO, which run graphs (about 100 MB)
 
 $(VENV)/.runtimes: $(VENV)/.core
-	$(PIP) --editable '.[runtimes]'
+	$(PIP) --editable '.[onnx,openvino]'
 	@$(BIN)/python -m pip --disable-pip-version-check uninstall --quiet --yes openvino-telemetry  # OpenVINO runs without
 	@touch $@
 

@@ -44,8 +44,6 @@ def support_table() -> str:
 def support(target: Target, name: str) -> str:
     """How far lighter models of the family `name` are checked for `target`: its own word, or `unsupported`."""
     family = FAMILIES[name]
-    if target.unwritten:
-        return "unsupported: no file yet"
     if target.families is not None and name not in target.families:
         return "unsupported"
     if not target.modelling_file and _beyond_stock(family):
@@ -118,7 +116,7 @@ def _holds(target: Target) -> list[str]:
         "yes" if target.embedding else "no",
         "; ".join(alike) or "–",
         "yes" if target.adapters else "no",
-        target.checked + (", a linear at a time; no file yet" if target.unwritten else ""),
+        target.checked,
     ]
 
 

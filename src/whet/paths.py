@@ -25,7 +25,7 @@ def find_folder(path: str | Path) -> Path:
     check_possible(folder)
     if folder.is_dir():
         return folder
-    if folder.suffix.lower() == ".gguf" and folder.is_file():
+    if folder.suffix.lower() in (".gguf", ".onnx", ".xml") and folder.is_file():
         raise UsageError(
             "{folder} is a finished file, to be compared and asked to generate. Give the folder it was made from.",
             folder=folder,

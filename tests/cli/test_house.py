@@ -28,7 +28,8 @@ TESTED = (
     "parquet",
     "curate",
     "llamacpp",
-    "runtimes",
+    "onnx",
+    "openvino",
     "serve",
 )  # that continuous integration installs
 
@@ -120,7 +121,8 @@ WITH_TRANSFORMERS = {"huggingface-hub", "tqdm"}
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("src", ["parquet", "hub", "tasks", "curate", "serve", "energy"]), ("tests", ["test"])]
+    ("folder", "extras"),
+    [("src", ["parquet", "hub", "tasks", "curate", "serve", "energy", "onnx", "openvino"]), ("tests", ["test"])],
 )
 def test_every_package_that_is_imported_is_asked_for(folder: str, extras: list[str]) -> None:
     wanted = [*PROJECT["dependencies"], *(name for extra in extras for name in PROJECT["optional-dependencies"][extra])]

@@ -10,6 +10,7 @@ import pytest
 
 from whet.anatomy import UNITS
 from whet.anatomy.layers import SUB_BLOCKS
+from whet.checkpoint.model_files import GRAPHS
 from whet.cli import phrases, tables
 from whet.curation.curate import NEAR, READ, WRITE
 from whet.curation.models import MODELS
@@ -87,7 +88,7 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
     told |= {f"elastic.{column}" for column in ("size", *UNITS)}
     told |= {f"merged.{how}" for how in ("weights", *HOWS.split(", "))}
     told |= {f"verdict.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
-    told |= {f"loads.{container}" for container in ("transformers", "modelling file", "dense", "gguf")}
+    told |= {f"loads.{container}" for container in ("transformers", "modelling file", "dense", "gguf", *GRAPHS)}
     told |= {f"run.{verdict}" for verdict in ("pass", "fail", "inconclusive")}
     told |= {f"verify.{what}" for what in ("file", "state", "listed", "found", "pass", "fail")}
     told |= {f"verify.{state}" for state in ("missing", "outside", "size", "changed", "unlisted")}

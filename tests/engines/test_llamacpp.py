@@ -111,7 +111,7 @@ def test_generate_goes_on_with_a_prompt(made):
 
 
 def test_a_device_it_does_not_use_is_refused(made):
-    with pytest.raises(UsageError, match=r"runs in llama\.cpp, which whet runs on the processor"):
+    with pytest.raises(UsageError, match="which whet runs on the processor"):
         generate(made[1], "ab", device="cuda")
 
 

@@ -18,9 +18,7 @@ from whet.anatomy import FAMILIES
 from whet.checkpoint import Checkpoint, load_model, size_on_disk
 from whet.checkpoint.modeling_whet import parts_of
 from whet.errors import UsageError
-from whet.messages import to_json
 from whet.recipe.compress import compress
-from whet.report.facts import loading
 
 GENERATOR = torch.Generator().manual_seed(0)
 WINDOWS = torch.randint(0, 264, (4, 20), generator=GENERATOR)
@@ -485,27 +483,6 @@ def test_what_has_to_be_of_one_scheme_takes_one_group_that_divides_all_rows(tmp_
     result = compress(sparse, tmp_path / "experts", solver="nearest", target="vllm")
     assert result["container"] == "compressed-tensors"
     assert {entry["group"] for entry in Checkpoint(tmp_path / "experts").whet["linears"].values()} == {32}
-
-
-@pytest.mark.parametrize("target,scheme,stock", [("onnx", "int4-g64", False), ("openvino", "int4s-g32", True)])
-def test_a_target_whose_file_is_not_written_yet_is_said_wherever_it_matters(tmp_path, target, scheme, stock):
-    """Groups of 64 do not divide the FFN's rows of 96: held for ONNX Runtime, not in stock transformers."""
-    original = models.make(tmp_path / "model", with_tokenizer=False)
-    result = compress(original, tmp_path / "out", scheme=scheme, solver="nearest", target=target)
-    (note,) = [note for note in result["notes"] if "which whet does not write yet" in note]
-    assert note.startswith(f"{target} reads an .")
-    manifest = Checkpoint(tmp_path / "out").whet
-    assert to_json(note) in manifest["notes"] and manifest["target"] == target
-    readme = (tmp_path / "out" / "README.md").read_text()
-    loading_part = readme.partition("## Loading")[2].partition("\n## ")[0]
-    assert note in loading_part and readme.count(note) == 1 and ("trust_remote_code" in loading_part) != stock
-    told = {entry["runtime"]: entry for entry in loading(manifest, {})}
-    assert set(told) == {"transformers", "whet", target}
-    assert (told[target]["checked"], told[target]["how"]) == ("unsupported", note)
-    trust = {} if stock else {"trust_remote_code": True}
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out", **trust).state_dict()
-    mine = load_model(tmp_path / "out").state_dict()
-    assert stock or all(torch.equal(theirs[name], value) for name, value in mine.items())
 
 
 def test_a_model_without_text_writes_its_own(tmp_path):

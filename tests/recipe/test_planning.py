@@ -24,8 +24,6 @@ from whet.recipe.compress import compress
 from whet.recipe.inspect import inspect
 from whet.recipe.plan import plan
 from whet.recipe.resume import resume
-from whet.report import carried
-from whet.report.words import Words
 from whet.steps import rounds, search
 
 TEXT = models.documents(80)
@@ -340,18 +338,6 @@ def test_plan_writes_a_plan_that_checks(original, tmp_path, target):
     )
     assert checked.bytes["total"] == found["predicted"]["bytes"]
     assert not checked.notes
-
-
-@pytest.mark.parametrize("target", some(["onnx", "openvino", "transformers"], 2))
-def test_inspect_says_where_there_is_no_file_yet(original, target):
-    found = inspect(original, text=TEXT, samples=8, window=32, spectra=False, target=target)
-    kinds = [finding["kind"] for finding in found["findings"]]
-    assert ("unwritten" in kinds) == (target != "transformers")
-    for language, word in (("en", "does not write yet"), ("ko", "아직 만들지 않습니다")):
-        assert any(target in line and word in line for line in carried.told(found, Words(language))) == (
-            "unwritten" in kinds
-        )
-    assert "int8s" in {point["plan"] for point in found["points"]}
 
 
 def test_inspect_tells_what_blocks_carry(original):

@@ -280,7 +280,7 @@ def loading() -> list[dict[str, str]]:
         {"runtime": "whet", "checked": "run here", "how": 'whet generate lighter "Once upon a time"'},
         {"runtime": "transformers", "checked": "run in tests", "how": code},
         {"runtime": "vllm", "checked": "accepted by its parser", "how": "vllm serve lighter"},
-        {"runtime": "onnx", "checked": "unsupported", "how": "whet does not write an .onnx file yet."},
+        {"runtime": "onnx", "checked": "unsupported", "how": "It has no kernel for 3 bits."},
     ]
 
 

@@ -185,7 +185,6 @@ def test_the_next_step_quantizes_it_and_the_lineage_has_both(tmp_path, idle):
     assert (tmp_path / "gguf" / "model.gguf").is_file()
     for more in (
         {"target": "whet", "scheme": "int3z-g32"},
-        {"target": "onnx"},
         {"target": "llama.cpp", "folder": True},
     ):
         with pytest.raises(UsageError, match="blocks that differ in shape"):

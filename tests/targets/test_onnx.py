@@ -201,9 +201,9 @@ def test_a_real_zero_would_be_rounded_again_or_refused():
 @pytest.mark.parametrize("schemes", [("int4-g32", "int8s"), ("int2s-g64", "int4-g32")])
 def test_every_weight_of_a_folder_is_what_the_runtime_computes(schemes, tmp_path):
     """In groups of 64 the last one of the rows of 96 is short."""
-    original = models.make(tmp_path / "model", with_tokenizer=False)
+    original = models.make(tmp_path / "model")
     scheme, embed = schemes
-    compress(original, tmp_path / "out", scheme=scheme, embed=embed, solver="nearest", target="onnx")
+    compress(original, tmp_path / "out", scheme=scheme, embed=embed, solver="nearest", target="onnx", folder=True)
     stored, values = Checkpoint(tmp_path / "out"), load_model(tmp_path / "out").state_dict()
     parts = anatomy(Checkpoint(original).config, Checkpoint(original).shapes)
     seen = 0

@@ -46,7 +46,7 @@ class Job:
     card: what the front matter of the original's README.md hands on (`read_card`).
     step: which step's work it is. sparsity: which weights are 0, where any are by rule. removal: what goes altogether.
     distillation: from whom it learns, and how.
-    folder: whether the folder that a .gguf was made in stays beside it.
+    folder: whether the folder that a runtime's file was made in stays beside it.
     """
 
     checkpoint: Checkpoint
@@ -85,8 +85,8 @@ class Job:
 
     @property
     def alone(self) -> bool:
-        """Whether the folder is left with the .gguf alone."""
-        return self.storage.blocks and not self.folder
+        """Whether the folder is left with its runtime's file alone."""
+        return self.storage.finished and not self.folder
 
     @property
     def original(self) -> Checkpoint:

@@ -214,7 +214,7 @@ def _chosen(
     whole: Offers, scores: Mapping[str, Any], target: Target, budget: Budget, most_kl: float | None
 ) -> tuple[Mix, str, dict[str, float] | None, list[Message]]:
     """The mix, among which (`all`, `stock`) it is the best, the best of all where that is better, and notes."""
-    if target.name == "whet" or target.schemes or target.unwritten:
+    if target.name == "whet" or target.schemes or target.graph:
         return _solve(whole, scores, budget, most_kl), "all", None, []
     held = whole if whole.experts else Offers(scores, target, stock=True)
     mix = _stock(held, whole, target, scores, budget, most_kl)

@@ -140,15 +140,6 @@ def is_gguf(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".gguf" and not Path(path).is_dir()
 
 
-def model_file(path: str | Path) -> Path:
-    """The .gguf in a folder that holds one and no config.json, as `compress --for llama.cpp` leaves it; else `path`."""
-    folder = Path(path)
-    if not folder.is_dir() or (folder / "config.json").is_file():
-        return folder
-    found = [file for file in sorted(folder.glob("*.gguf")) if not file.name.endswith(ADAPTER_SUFFIX)]
-    return found[0] if len(found) == 1 else folder
-
-
 def read_gguf(path: str | Path) -> GgufFile:
     """The validated header of the .gguf file `path`. Raises UsageError that names the file and what is wrong."""
     path = Path(path)

@@ -117,8 +117,9 @@ class Manifest(BaseModel):
     linears: by address the grid and its parameters, and what rounding lost. masks: by address of linears that have one,
     how it was chosen and the share of weights that is 0; what they lost, where nothing was rounded. kept: what stays of
     a pruned model, by the numbers of the one it was made of. elastic: of a sorted one, the smaller models that can be
-    cut from it. reading: how tensors are read where it is not each by its address and name. lineage: a record a step,
-    the oldest first. files: bytes and SHA-256 by name.
+    cut from it. gguf, graph: of the finished file in it, and whether the folder is for that `alone`. reading: how
+    tensors are read where it is not each by its address and name. lineage: a record a step, the oldest first. files:
+    bytes and SHA-256 by name.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -141,11 +142,12 @@ class Manifest(BaseModel):
     notes: list[str | Note] = Field(default_factory=list)
     lineage: list[dict[str, Any]] = Field(default_factory=list)
     gguf: dict[str, Any] | None = None
+    graph: dict[str, Any] | None = None
     files: dict[FileName, Annotated[dict[str, Any], _as(_Listed)]] = Field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """As it is written; what does not apply is left out."""
-        absent = ("masks", "kept", "elastic", "reading", "transforms", "adapter", "gguf")
+        absent = ("masks", "kept", "elastic", "reading", "transforms", "adapter", "gguf", "graph")
         return {k: v for k, v in self.model_dump().items() if not (k in absent and v is None)}
 
 
@@ -178,8 +180,8 @@ def read_manifest(value: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def is_alone(manifest: Mapping[str, Any]) -> bool:
-    """Whether the folder of this whet.json is for its .gguf alone."""
-    return bool((manifest.get("gguf") or {}).get("alone"))
+    """Whether the folder of this whet.json is for its finished file alone."""
+    return any(bool((manifest.get(kind) or {}).get("alone")) for kind in ("gguf", "graph"))
 
 
 def hashed_files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -16,13 +16,14 @@ from whet.checkpoint.folder import read_whet
 from whet.checkpoint.gguf import ADAPTER_SUFFIX
 from whet.checkpoint.hashes import Hashes
 from whet.checkpoint.manifest import MANIFEST
+from whet.checkpoint.model_files import is_graph, numbers_of
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Stage, ignore, note_event
 from whet.messages import Message, first_of
 from whet.paths import find_folder
 
 VERSION = 1
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf")
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf", ".onnx")
 _LONG = 1 << 30  # bytes whose hash takes a second or several
 _WHY = {
     "missing": Message("missing"),
@@ -76,8 +77,8 @@ def verify(folder: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
 
 def check_files(model: str | Path, on_event: OnEvent = ignore) -> None:
     """Raises UsageError where a file that is read of a model is not what whet wrote: weights, configs and tokenizer of
-    a folder with whet.json, or a .gguf that lies in such a folder, with its adapter. Files are hashed once until they
-    change. What whet did not write has no hashes.
+    a folder with whet.json, or a finished file that lies in such a folder, with what it reads beside it. Files are
+    hashed once until they change. What whet did not write has no hashes.
     """
     path, given = Path(model), Path(model)
     if given.is_file():
@@ -90,6 +91,9 @@ def check_files(model: str | Path, on_event: OnEvent = ignore) -> None:
     else:
         alike = (given.name, given.stem + ADAPTER_SUFFIX)
         read = {name: listed[name] for name in alike if name in listed}
+        if is_graph(given):  # its tokenizer and config lie beside it
+            beside = {numbers_of(given).name}
+            read |= {n: about for n, about in listed.items() if n in beside or (is_read(n) and not _of_folder(n))}
     if not read:
         return
     hashes = Hashes()
@@ -112,6 +116,10 @@ def check_files(model: str | Path, on_event: OnEvent = ignore) -> None:
             manifest=MANIFEST,
             files=first_of(wrong, 5),
         )
+
+
+def _of_folder(name: str) -> bool:
+    return name.endswith((".safetensors", ".safetensors.index.json"))
 
 
 def _listed(folder: Path) -> dict[str, dict[str, Any]]:

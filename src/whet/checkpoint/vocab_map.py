@@ -48,7 +48,7 @@ def read_map(model: str | Path) -> VocabMap | None:
     if is_gguf(path):
         entries = read_gguf(path).metadata
         said = {name: entries[f"{_GGUF}.{name}"] for name in ("rows", "ids") if f"{_GGUF}.{name}" in entries}
-    elif (file := path / VOCAB_MAP).is_file():
+    elif (file := (path if path.is_dir() else path.parent) / VOCAB_MAP).is_file():
         said = _document(file)
     if not said:
         return None

@@ -133,9 +133,12 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
     console.show(say("made", out=result["out"]), say(f"loads.{loads}"))
     if result.get("repair") and loads != "gguf":
         console.show(say("adapter", folder=f"{result['out']}/adapter"))
-    if (written := (result.get("check") or {}).get("gguf")) is not None:
+    check = result.get("check") or {}
+    if (written := check.get("gguf") or check.get("graph")) is not None:
         console.show(*proved(written))
-    lighter = f"{result['out']}/model.gguf" if written is not None and loads != "gguf" else result["out"]
+    lighter = result["out"]
+    if written is not None and loads in ("dense", "modelling file", "transformers"):
+        lighter = f"{lighter}/{written.get('file', 'model.gguf')}"
     if model is not None:
         given = "" if is_starter(model) else " --text FILE --skills FILE"
         console.show(say("next", command=f"whet compare {model} {lighter}{given}"))

@@ -1,4 +1,4 @@
-"""`whet export`: a model folder as the one file that its runtime reads."""
+"""`whet export`: a model folder as what its runtime reads."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import typer
 
 import whet
+from whet.checkpoint.model_files import GRAPHS
 from whet.cli.completion import among, models
 from whet.cli.console import Console
 from whet.cli.options import Debug, Dequantize, Json
 from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import resolve
 
-EXAMPLE = "Example: whet export lighter --to gguf --out lighter.gguf"
+EXAMPLE = "Example: whet export lighter --for onnx --out lighter-onnx"
+FORMATS = "gguf, onnx, openvino"
 
 
 def run(
@@ -28,10 +30,17 @@ def run(
         ),
     ],
     to: Annotated[
-        str, typer.Option(help="The format: gguf, which llama.cpp reads.", autocompletion=among("gguf"))
+        str,
+        typer.Option(
+            "--to",
+            "--for",
+            help="The format: gguf, which llama.cpp reads, or the graph of onnx or openvino.",
+            autocompletion=among(FORMATS),
+        ),
     ] = "gguf",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file to write; without it FOLDER's name, here.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write, of a graph the folder; without it FOLDER's name, here."),
     ] = None,
     kind: Annotated[
         str | None,
@@ -48,21 +57,29 @@ def run(
         str | None, typer.Option(metavar="MODEL", help="Of an adapter, its model; without it the one it names.")
     ] = None,
     dequantize: Dequantize = False,
+    inputs: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a graph, what its rounded linears take: int8, which is fast (the default), or float.",
+            autocompletion=among("int8, float"),
+        ),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Write FOLDER as one file and prove that it is the same model. Nothing is rounded again."""
+    """Write FOLDER as what its runtime reads and prove that it is the same model. Nothing is rounded again."""
     model = resolve(folder)
     with Console(as_json) as console:
         place = None if base is None else resolve(base)
         result = whet.export(
             model,
-            to=to,
+            to={"llama.cpp": "gguf"}.get(to, to),
             out=out,
             kind=kind,
             text=text,
             base=place,
             dequantize=dequantize,
+            inputs=inputs,
             on_event=console.on_event,
         )
         console.show(*proved(result), say("wrote", files=result["out"]))
@@ -71,6 +88,18 @@ def run(
         console.show(say("export.run", command=command))
         console.result(result)
     return 0
+
+
+def _of_graph(check: dict[str, Any]) -> list[str]:
+    """What was found of a graph in its runtime."""
+    told = {"runtime": check["runtime"], "tokens": check["tokens"]}
+    if "error" in check:
+        lines = [say("graph.states", **told, error=f"{check['error']:.2g}")]
+    else:
+        greedy = check["greedy"]
+        lines = [say("graph.checked", **told, kl=f"{check['kl']:.2g}", same=greedy["same"], of=greedy["of"])]
+    shipped = check.get("shipped_kl", check.get("shipped_error"))
+    return lines if shipped is None else [*lines, say("graph.shipped", figure=f"{shipped:.2g}")]
 
 
 def proved(result: dict[str, Any]) -> list[str]:
@@ -83,6 +112,10 @@ def proved(result: dict[str, Any]) -> list[str]:
     check = result["check"]
     if "base" in result:
         return lines
+    if "runtime" in check:
+        return [*lines, *_of_graph(check)]
+    if (name := next((name for name in GRAPHS if name in check), None)) is not None:
+        return [*lines, say("graph.unchecked", target=name, why=sentence(check[name]))]
     if "llama.cpp" in check:
         return [*lines, say("export.unchecked", why=sentence(check["llama.cpp"]))]
     greedy = check["greedy"]

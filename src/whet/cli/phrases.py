@@ -211,30 +211,10 @@ PHRASES: dict[str, tuple[str, str]] = {
         "Stock transformers loads it through its own modelling file (trust_remote_code=True); whet loads it without.",
         "표준 transformers는 폴더의 모델링 파일로 불러오고(trust_remote_code=True), whet은 그 파일 없이 불러옵니다.",
     ),
-    "loads.gguf": (
-        "llama.cpp, Ollama and LM Studio load its model.gguf. --folder would keep the Hugging Face folder too.",
-        "llama.cpp, Ollama, LM Studio에서 model.gguf를 불러옵니다. --folder를 주면 허깅페이스 폴더도 남깁니다.",
-    ),
     "adapter": (
         "Its adapter is a part of it: model = peft.PeftModel.from_pretrained(model, {folder})",
         "어댑터도 이 모델의 일부입니다: model = peft.PeftModel.from_pretrained(model, {folder})",
     ),
-    "export.types": ("Matrices: {types}; {size} of tensors.", "행렬: {types}; 텐서 {size}."),
-    "export.adapter": (
-        "Its adapter is beside it, in {file} ({size}): give llama.cpp --lora {file} too.",
-        "어댑터는 함께 저장한 {file}입니다({size}). llama.cpp에 --lora {file}도 지정하십시오.",
-    ),
-    "export.checked": (
-        "llama.cpp loads it: the same tokens for {tokens} texts, KL {kl} nats per token, the same text after {same} of "
-        "{of} prompts.",
-        "llama.cpp가 불러옵니다: 텍스트 {tokens}개의 토큰이 같고, 토큰당 KL {kl} nat, 프롬프트 {of}개 중 {same}개의 "
-        "텍스트가 같습니다.",
-    ),
-    "export.unchecked": (
-        "Its weights are proved equal, but it was not run in llama.cpp: {why}.",
-        "가중치가 같은 것은 검증했지만 llama.cpp에서 실행하지는 못했습니다: {why}.",
-    ),
-    "export.run": ("Run it: {command}", "실행하려면: {command}"),
     "run_it": ("Run it: {command}", "실행하려면: {command}"),
     "load_it": ("Load it in Python:", "Python에서 불러오려면:"),
     "elastic.title": ("Sizes to cut", "잘라 낼 수 있는 크기"),

@@ -5,5 +5,6 @@ from __future__ import annotations
 from whet.cli.curate_phrases import CURATE
 from whet.cli.phrases_choose import CHOOSE
 from whet.cli.phrases_trained import TRAINED
+from whet.cli.phrases_written import WRITTEN
 
-PARTS = CURATE | TRAINED | CHOOSE
+PARTS = CURATE | TRAINED | CHOOSE | WRITTEN

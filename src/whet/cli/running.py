@@ -11,15 +11,14 @@ from whet.cli.phrases import say
 
 
 def run_lines(result: dict[str, Any]) -> list[str]:
-    """What to type to run the folder that `result` of compress or masks tells of, for the runtime it was made for.
-
-    Runtimes that whet writes no file for yet (onnx, openvino) have the folder loaded by transformers.
-    """
+    """What to type to run the folder that `result` of compress or masks tells of, for the runtime it was made for."""
     from whet.anatomy import auto_class  # slow to import, and here by now
 
     out = Path(result["out"])
     if (file := out / "model.gguf").is_file():
         return [say("run_it", command=f"llama-server -m {shlex.quote(str(file))}")]
+    if "graph" in (result.get("check") or {}):
+        return [say("run_it", command=f'whet generate {shlex.quote(str(out))} "PROMPT"')]
     if result.get("target") == "vllm" and result["loads_in"] == "transformers":
         return [say("run_it", command=f"vllm serve {shlex.quote(str(out))}")]
     if not (out / "config.json").is_file():

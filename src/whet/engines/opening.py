@@ -1,4 +1,4 @@
-"""Any model, opened in the runtime it is for: a folder in PyTorch, a .gguf file in llama.cpp."""
+"""Any model, opened in the runtime it is for: a folder in PyTorch, a .gguf in llama.cpp, an .onnx in onnxruntime."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 import torch
 
 from whet.checkpoint import check_files
-from whet.checkpoint.gguf import is_gguf, model_file
+from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.model_files import is_finished, is_graph, model_file
 from whet.checkpoint.packing_whet import Packing
+from whet.engines import onnx, openvino
+from whet.engines.cached import CachedEngine
 from whet.engines.drafted import Drafted, steppers, write
 from whet.engines.llamacpp import LlamaEngine, open_gguf
+from whet.engines.onnx import open_onnx
 from whet.engines.packed import packing_of, tell_packing
 from whet.engines.torch import TorchEngine, open_model
 from whet.errors import UsageError, verb
@@ -24,12 +28,28 @@ def open_engine(
     dtype: str | torch.dtype | None = None,
     threads: int | None = None,
     packing: Packing | None = None,
-) -> TorchEngine | LlamaEngine:
-    """`open_model` for a folder, `open_gguf` for a .gguf, which computes in its own types whatever `dtype` says and
-    stays packed as it is."""
+) -> TorchEngine | LlamaEngine | CachedEngine:
+    """`open_model` for a folder; for a finished file the engine of its runtime, which computes in its own types
+    whatever `dtype` says and stays packed as it is."""
     if is_gguf(model):
         return open_gguf(model, threads)
+    if is_graph(model):
+        return open_graph(model, threads)
     return open_model(model, device, dtype, threads, packing)
+
+
+def open_graph(path: str | Path, threads: int | None = None) -> CachedEngine:
+    """A graph in its runtime, by its ending."""
+    return open_onnx(path, threads) if _is_onnx(path) else openvino.open_openvino(path, threads)
+
+
+def must_run_graphs(path: str | Path) -> None:
+    """Raises MachineError where the package of the runtime that reads the graph `path` is not installed."""
+    onnx.runtime() if _is_onnx(path) else openvino.runtime()
+
+
+def _is_onnx(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".onnx"
 
 
 @verb
@@ -48,7 +68,8 @@ def generate(
     draft: str | Path | None = None,
     on_event: OnEvent = ignore,
 ) -> str:
-    """The text after `prompt`, from any model folder or .gguf; greedy at temperature 0, else sampled with `seed`.
+    """The text after `prompt`, from any model folder or finished file; greedy at temperature 0, else sampled with
+    `seed`.
 
     fast, packed: of a lighter folder, what stays packed in memory, as `whet.load` says.
     With `chat` the prompt is a user's turn in the model's chat template. draft: a lighter model that guesses tokens for
@@ -112,14 +133,19 @@ def continued(
     return whole[len(before) :] if whole.startswith(before) else engine.decode(new), done
 
 
-def _opened(model: str | Path, device: str, packing: Packing | None, on_event: OnEvent) -> TorchEngine | LlamaEngine:
+def _opened(
+    model: str | Path, device: str, packing: Packing | None, on_event: OnEvent
+) -> TorchEngine | LlamaEngine | CachedEngine:
     """A model with its files checked; what stays packed of it is told."""
     model = model_file(model)
-    if is_gguf(model) and device not in ("auto", "cpu"):
-        raise UsageError("{path} runs in llama.cpp, which whet runs on the processor. Leave --device out.", path=model)
-    if is_gguf(model) and packing is not None:
+    if is_finished(model) and device not in ("auto", "cpu"):
         raise UsageError(
-            "{path} runs in llama.cpp, which keeps it packed as it is. Leave --fast and --packed out.", path=model
+            "{path} runs in a runtime of its own, which whet runs on the processor. Leave --device out.", path=model
+        )
+    if is_finished(model) and packing is not None:
+        raise UsageError(
+            "{path} runs in a runtime of its own, which keeps it packed as it is. Leave --fast and --packed out.",
+            path=model,
         )
     check_files(model, on_event)
     engine = open_engine(model, device, packing=packing)

@@ -8,7 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from whet.checkpoint import check_files, load_model
-from whet.checkpoint.gguf import is_gguf, model_file
+from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.model_files import model_file
 from whet.checkpoint.packing_whet import Packing
 from whet.engines.torch import dtype_of, resolve_device
 from whet.errors import UsageError, verb

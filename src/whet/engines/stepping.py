@@ -2,7 +2,7 @@
 
 Notable: sequences go through together, in PyTorch (`slots`) and in llama.cpp, so what is answered beside an answer can
 change it only where two tokens are equally likely but for rounding. A model that cannot be run so is run one sequence
-after the other.
+after the other, and so is a graph.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from whet.engines.cached import CachedEngine
 from whet.engines.llamacpp import LlamaEngine
 from whet.engines.slots import SlotStepper, can_share
 from whet.engines.torch import TorchEngine
@@ -45,7 +46,7 @@ class Stepper(Protocol):
         """Logits [len(ids) - start, vocabulary] that foretell ids[start:]."""
 
 
-def stepper(engine: TorchEngine | LlamaEngine, slots: int, most: int) -> Stepper:
+def stepper(engine: TorchEngine | LlamaEngine | CachedEngine, slots: int, most: int) -> Stepper:
     """The stepper of an engine, for `slots` sequences of at most `most` tokens."""
     if engine.task != "causal":
         raise UsageError(
@@ -54,15 +55,17 @@ def stepper(engine: TorchEngine | LlamaEngine, slots: int, most: int) -> Stepper
             task=engine.task,
         )
     context = min(engine.context or most, most)
-    if not isinstance(engine, TorchEngine):
+    if isinstance(engine, LlamaEngine):
         return LlamaStepper(engine, slots, context)
+    if isinstance(engine, CachedEngine):
+        return AloneStepper(engine, slots, context)
     return SlotStepper(engine, slots, context) if can_share(engine, context) else AloneStepper(engine, slots, context)
 
 
 class AloneStepper:
     """One cache a slot, as the model makes it: for models that cannot share a forward pass. Cannot go back."""
 
-    def __init__(self, engine: TorchEngine, slots: int, context: int) -> None:
+    def __init__(self, engine: TorchEngine | CachedEngine, slots: int, context: int) -> None:
         self.engine, self.slots, self.context = engine, slots, context
         self.lengths = [0] * slots
         self._caches: dict[int, Any] = {}

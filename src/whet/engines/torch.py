@@ -7,7 +7,7 @@ whose result is by far the largest tensor there is, is applied a few positions a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,15 @@ def task_of_model(model: PreTrainedModel) -> str:
     return "causal" if task == "seq2seq" else task
 
 
-def outputs(model: PreTrainedModel, batch: Tensor) -> Tensor:
+def outputs(model: PreTrainedModel | Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     """Logits of `batch` int64 [b, L], computed without a cache: [b, L, vocabulary], or [b, labels] of a classifier; or
     `answer_of` a model that gives none.
 
     An encoder–decoder reads the batch and is given it again to write: at every position it says what comes next.
+    model: or a function of the batch, of another runtime.
     """
+    if not isinstance(model, PreTrainedModel):
+        return model(batch)
     batch = batch.to(model.device)
     if model.config.is_encoder_decoder:
         return answer_of(model(input_ids=batch, decoder_input_ids=batch, use_cache=False))

@@ -1,8 +1,9 @@
-"""`export`: a folder as the file its runtime reads, and the proof that it is the same model.
+"""`export`: a folder as the file its runtime reads, and the proof that it is the same model. (Graphs of onnxruntime and
+OpenVINO: `whet.formats.graph_export`.)
 
-The proof goes from what needs nothing to what needs llama.cpp: the header is valid and holds the planned bytes; every
-weight decoded by the `gguf` package equals the folder's own; the file loads, makes the same tokens of the same text,
-puts the same odds on the next token as far as the types' arithmetic allows, and goes on with the same text.
+The proof of a .gguf goes from what needs nothing to what needs llama.cpp: the header is valid and holds the planned
+bytes; every weight decoded by the `gguf` package equals the folder's own; the file loads, makes the same tokens of the
+same text, puts the same odds on the next token as far as the types' arithmetic allows, and goes on with the same text.
 """
 
 from __future__ import annotations
@@ -30,15 +31,17 @@ from whet.checkpoint import (
     replace,
 )
 from whet.checkpoint.gguf import ADAPTER_KEY, ADAPTER_SUFFIX, GgufFile
+from whet.checkpoint.model_files import GRAPHS
 from whet.errors import GateError, MachineError, UsageError, did_you_mean, verb
 from whet.events import OnEvent, ignore, note_event
 from whet.formats.gguf import Layout, plan_adapter, plan_gguf, write_gguf
+from whet.formats.graph_export import INPUTS, export_graph
 from whet.formats.running import prove_running
-from whet.messages import Message
+from whet.messages import Message, with_or
 from whet.paths import check_output, find_folder
 from whet.text import read_text
 
-FORMATS = ("gguf",)
+FORMATS = ("gguf", *GRAPHS)
 FILE = "model.gguf"  # in the folder that `compress --for llama.cpp` writes
 
 
@@ -52,15 +55,17 @@ def export(
     text: str | Path | Sequence[str] | None = None,
     base: str | Path | None = None,
     dequantize: bool = False,
+    inputs: str | None = None,
     on_event: OnEvent = ignore,
 ) -> dict[str, Any]:
-    """Write `folder`, original or lighter, as one file, and prove that it is the same model.
+    """Write `folder`, original or lighter, as what its runtime reads, and prove that it is the same model.
 
-    to: the format, `gguf`. out: the file; `<folder's name>.gguf` here unless given. kind: of an original, the type of
-    its matrices: `f32`, `f16` or `bf16` (the stored one unless given); a lighter folder has its types already. text:
-    what the file is checked on, as `compress` takes it; a few built-in sentences unless given. base: of an adapter's
-    folder, its model, the one it names unless given; the file is what llama.cpp loads beside that model, and its
-    numbers alone are checked.
+    to: the format: `gguf`, or the graph of `onnx` or `openvino`. out: the file, `<folder's name>.gguf` here unless
+    given; of a graph the folder, `<folder's name>-onnx`. inputs: of a graph, how its linears of codes take theirs:
+    `int8`, which is fast, unless given; or `float`. kind: of an original, the type of its matrices: `f32`, `f16` or
+    `bf16` (the stored one unless given); a lighter folder has its types already. text: what the file is checked on, as
+    `compress` takes it; a few built-in sentences unless given. base: of an adapter's folder, its model, the one it
+    names unless given; the file is what llama.cpp loads beside that model, and its numbers alone are checked.
     dequantize: an original that is stored in FP8 or MXFP4 is written as what it decodes to.
 
     Returns a JSON-able dict: `out`, `types` (how many matrices have each), `bytes` (`planned` and `tensors`, of tensor
@@ -76,26 +81,45 @@ def export(
             near=did_you_mean(to, FORMATS),
             known=", ".join(FORMATS),
         )
+    if inputs is not None and (to not in GRAPHS or inputs not in INPUTS):
+        raise UsageError(
+            "inputs {name!r}: graphs of {formats} take {known}, and a .gguf has its own types.",
+            name=inputs,
+            formats=with_or(tuple(GRAPHS)),
+            known=with_or(INPUTS),
+        )
     path = find_folder(folder)
     name = path.resolve().name + (f"-{kind.lower()}" if kind else "")
-    target = Path(out) if out is not None else Path(f"{name}.gguf")
+    target = Path(out) if out is not None else Path(f"{name}-{to}" if to in GRAPHS else f"{name}.gguf")
     _must_be_new(target)
     check_output(target, path)
+    if is_adapter(path) and to in GRAPHS:
+        raise UsageError(
+            "{folder} is an adapter, which {target} does not run beside a model. Merge it first (whet merge) and "
+            "export "
+            "that.",
+            folder=path,
+            target=to,
+        )
     if is_adapter(path):
         return _export_adapter(path, target, kind, base, started)
     if base is not None:
         raise UsageError("{folder} is a model, and base is of adapters. Leave it out.", folder=path)
     refuse_scaled(path, Checkpoint(path).stored_in, dequantize)
     check_files(path, on_event)
-    layout = plan_gguf(path, kind.upper() if kind else None)
-    _must_be_free(target, layout)
     documents: list[str] | None = None
     if isinstance(text, (str, Path)):
         documents = read_text(text, tokenizer=load_tokenizer(path)).documents
     elif text is not None:
         documents = list(text)
+    told: dict[str, Any] = {"format": "whet.export", "version": 1, "folder": str(path)}
+    if to in GRAPHS:
+        made = export_graph(path, to, target, kind, inputs or INPUTS[0], documents, on_event)
+        return {**told, **made, "seconds": time.monotonic() - started}
+    layout = plan_gguf(path, kind.upper() if kind else None)
+    _must_be_free(target, layout)
     made = write_verified(layout, target, path, None, documents, on_event)
-    return {"format": "whet.export", "version": 1, "folder": str(path), **made, "seconds": time.monotonic() - started}
+    return {**told, **made, "seconds": time.monotonic() - started}
 
 
 def _export_adapter(
@@ -196,7 +220,7 @@ def adapter_beside(target: Path) -> Path:
 
 def _must_be_new(file: Path) -> None:
     if file.exists():
-        raise UsageError("{file} is there already. Name another file with --out, or remove it.", file=file)
+        raise UsageError("{file} is there already. Name another one with --out, or remove it.", file=file)
 
 
 def _must_be_free(target: Path, layout: Layout) -> None:

@@ -11,13 +11,11 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
 import torch
-from torch import Tensor
 
 from whet import errors
 from whet.checkpoint import Checkpoint, attach_adapter, load_lighter, load_tokenizer
@@ -30,10 +28,9 @@ from whet.engines.torch import TorchEngine, open_model
 from whet.errors import GateError, WhetError
 from whet.formats.gguf.architectures import window_of
 from whet.formats.gguf.tokenizers import composes
+from whet.formats.same import SAMPLES, WINDOW, WINDOWS, checked_windows, same_odds, same_text
 from whet.grids import BLOCKS
-from whet.measure.divergence import score_tokens
 from whet.messages import Message, to_json
-from whet.text import encode, windows
 
 _CODE = "import sys; from whet.formats.running import answer; answer(*sys.argv[1:])"
 # Nats a token that llama.cpp may be off on average. It multiplies in the types it reads: int8 inputs for the block
@@ -41,20 +38,7 @@ _CODE = "import sys; from whet.formats.running import answer; answer(*sys.argv[1
 # small Llamas: F16 2e-6, BF16 3e-4, block types 2e-3 to 4e-3; on the starter those of 256 weights 6e-3 to 2e-2.
 MOST_KL = {"F32": 1e-4, "F16": 1e-4, "BF16": 1e-2}
 _MOST_KL_BLOCKS, _MOST_KL_WIDE = 2e-2, 6e-2
-_WINDOWS, _WINDOW = 16, 128
-_NEW_TOKENS = 32
-_PROMPTS = 3
 _ADDED = 64  # added tokens that texts are made with
-# Text of several kinds, where tokenizers differ: Korean, digits, runs of spaces, line ends, marks, other scripts.
-SAMPLES = (
-    "Once upon a time there was a small fox who lived at the edge of a forest. Every morning she counted the trees.",
-    "옛날 옛적 깊은 산속에 호랑이 한 마리가 살았습니다. 호랑이는 아침마다 강가에 나가 물을 마시고 노래를 불렀지요.",
-    "The price rose from 1,299.50 to 2300 in 1987; that's 77 % more, isn't it? I'LL say \"yes\" (perhaps).",
-    "오늘은 3월 14일, 기온은 영하 2.5도입니다. GPU 2개로 whet을 실행했더니 40%가 줄었다!",
-    "def add(a, b):\n    # sum\n\treturn a + b\n\n\nprint(add(2, 40))   #  two  spaces\r\n",
-    "Ünïcödé, 日本語のテキスト, русский, emoji 🙂👍🏽, a​zero width, ﬁ ligature, ½, ㈜한글, ㄱㄴㄷ.",
-    " leading space, trailing space ",
-)
 
 
 def prove_running(
@@ -119,28 +103,25 @@ def _proved(asked: Mapping[str, Any]) -> dict[str, Any]:
                 free=free / 1e9,
             )
         }
-    mine, path, documents = _open_folder(Path(asked["folder"]), asked["manifest"]), theirs.file.path, asked["documents"]
-    texts = [*SAMPLES, *(documents or ())[: 4 * _WINDOWS]]
+    mine, documents = open_folder(Path(asked["folder"]), asked["manifest"]), asked["documents"]
+    texts = [*SAMPLES, *(documents or ())[: 4 * WINDOWS]]
     if composes(mine.tokenizer):  # which llama.cpp does not, and a note says
         texts = [normalize("NFC", text) for text in texts]
     found: dict[str, Any] = {"tokens": _same_tokens(mine, theirs, texts), "notes": _other_tokens(mine, theirs)}
     looks_back = (
         window_of(mine.model.config.get_text_config()) if theirs.file.setting("attention.sliding_window") is None else 0
     )
-    length = min(_WINDOW, theirs.context or _WINDOW, looks_back or _WINDOW)
-    if documents:
-        cut = windows(documents, mine.tokenizer, _WINDOWS, length, 0, Message("the text to check on"))
-    else:
-        rows = [torch.tensor(row[:length]) for row in encode(SAMPLES, mine.tokenizer)]
-        cut = [row for row in rows if len(row) > 1]
-    found |= _same_odds(mine, theirs, cut, asked["kinds"], path)
+    length = min(WINDOW, theirs.context or WINDOW, looks_back or WINDOW)
+    cut = checked_windows(mine, documents, length)
+    most = max(map(_most_kl, asked["kinds"]))
+    found |= same_odds(mine, theirs, cut, most, theirs.file.architecture)
     # near a tie a router takes another expert, which moves logits by more than any arithmetic
     room = math.inf if theirs.file.setting("expert_count") is not None else 2 * found["largest_difference"]
-    found["greedy"] = _same_text(mine, theirs, cut, room, looks_back)
+    found["greedy"] = same_text(mine, theirs, cut, room, looks_back)
     return found
 
 
-def _open_folder(folder: Path, manifest: Mapping[str, Any] | None) -> TorchEngine:
+def open_folder(folder: Path, manifest: Mapping[str, Any] | None) -> TorchEngine:
     """The model of `folder` in float32, read as `manifest` says or else as its own whet.json does."""
     if manifest is None:
         return open_model(folder, "cpu", "float32")
@@ -196,73 +177,6 @@ def _other_tokens(mine: TorchEngine, theirs: LlamaEngine) -> list[Message]:
     ]
 
 
-def _same_odds(
-    mine: TorchEngine, theirs: LlamaEngine, cut: Sequence[Tensor], kinds: Sequence[str], path: Path
-) -> dict[str, float]:
-    """Mean KL in nats a token, which must be within the arithmetic of the file's types, and the largest difference."""
-    total, count, largest = 0.0, 0, 0.0
-    for row in cut:
-        batch = row[None]
-        ours = mine.logits(batch).float()
-        other = torch.cat(list(theirs.logit_chunks(batch, batch.numel())), dim=1)
-        if not torch.isfinite(other).all():
-            raise GateError(
-                "{path}: llama.cpp computes logits that are not finite. A type overflows: try --type bf16.", path=path
-            )
-        width = min(ours.shape[-1], other.shape[-1])
-        kl, *_ = score_tokens(ours[:, :-1, :width], other[:, :-1, :width], batch[:, 1:])
-        total, count = total + kl.double().sum().item(), count + kl.numel()
-        largest = max(largest, (ours[..., :width] - other[..., :width]).abs().max().item())
-    most = max(map(_most_kl, kinds))
-    if not total / count <= most:
-        raise GateError(
-            "{path}: llama.cpp's odds on the next token differ from the folder's by KL {kl:.3g} nats a token, more "
-            "than the arithmetic of its types explains ({most:g}). The architecture {name} may compute something else "
-            "for this config; please report it.",
-            path=path,
-            kl=total / count,
-            most=most,
-            name=theirs.file.architecture,
-        )
-    return {"kl": total / count, "most_kl": most, "largest_difference": largest}
-
-
 def _most_kl(kind: str) -> float:
     wide = kind in BLOCKS and BLOCKS[kind].group == 256
     return MOST_KL.get(kind, _MOST_KL_WIDE if wide else _MOST_KL_BLOCKS)
-
-
-def _same_text(
-    mine: TorchEngine, theirs: LlamaEngine, cut: Sequence[Tensor], near: float, looks_back: int
-) -> dict[str, int]:
-    """Greedy continuations must be the same, but for choices that lie within what arithmetic may move.
-
-    `same` counts continuations that are equal throughout, `close` those that part where the logits of the two tokens
-    were at most `near` to each other. looks_back: an attention window that llama.cpp has not, beyond which nothing is
-    compared; 0 for none.
-    """
-    room = min(most or 1 << 30 for most in (mine.context, theirs.context, looks_back)) - 1
-    prompts = [row[: max(2, min(len(row) // 2, room - 1))].tolist() for row in cut[:_PROMPTS]]
-    new = min(_NEW_TOKENS, min(room - len(prompt) for prompt in prompts))
-    if new < 1:
-        return {"same": 0, "close": 0, "of": 0}
-    close = 0
-    for prompt, a, b in zip(prompts, mine.continue_ids(prompts, new), theirs.continue_ids(prompts, new), strict=True):
-        b = list(takewhile(lambda token: token not in mine.ends, b))  # a note says where llama.cpp does not stop
-        if a == b:
-            continue
-        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-        logits = mine.logits(torch.tensor([[*prompt, *a[:at]]]))[0, -1].float()
-        best = logits.max()
-        other = logits[b[at]] if at < len(b) else max(logits[end] for end in mine.ends)
-        if best - other > near:
-            raise GateError(
-                "{path}: llama.cpp goes on with another text than the folder after {prompt!r}: {theirs!r} instead of "
-                "{mine!r}.",
-                path=theirs.folder,
-                prompt=mine.decode(prompt)[-40:],
-                theirs=theirs.decode(b)[:60],
-                mine=mine.decode(a)[:60],
-            )
-        close += 1
-    return {"same": len(prompts) - close, "close": close, "of": len(prompts)}

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 import whet
 from whet.checkpoint import check_files, rows_between
-from whet.checkpoint.gguf import is_gguf, model_file
+from whet.checkpoint.model_files import model_file
 from whet.engines.opening import open_engine
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
@@ -50,6 +50,8 @@ from whet.measure.items import Item, read_skills
 from whet.measure.limits import judgements, overall, resolve_limits
 from whet.measure.sides import (
     answers_of,
+    config_of,
+    folder_of,
     item_tokens,
     memory_of,
     must_be_askable,
@@ -98,7 +100,7 @@ def compare(
     """Compare two models; the result is described at the top of this file.
 
     Args:
-        original, lighter: model folders or .gguf files, which run in llama.cpp; they must share a tokenizer.
+        original, lighter: model folders, or finished files, which their own runtimes run; they must share a tokenizer.
         text: a path or hub name (see `whet.text.read_text`, also for `field`, `chat` and `skip_bad`), or documents,
             which are used as they are.
         skills: a path to items, or items (see `whet.measure.skills.read_skills`).
@@ -264,13 +266,13 @@ def _divergence(
 ) -> _Divergence:
     """Both models on the windows: what they predict, or the classes or scores that they give."""
     original, lighter = engines
-    if (task := engines[0].task if not is_gguf(asked.original) else "causal") == "states":
-        pooled = pooling(Path(asked.original))
+    if (task := engines[0].task) == "states":
+        pooled = pooling(folder_of(asked.original))
         vectors = vectors_of_both(original.model, lighter.model, given.windows, asked.batch_tokens, pooled, on_event)
         return _Divergence(summarize_vectors(vectors, given.clusters), vectors.identical, [])
     if task in TASKS:
         found = ask_both(original.model, lighter.model, given.windows, asked.batch_tokens, on_event)
-        kind = kind_of(task, original.model.config.to_dict(), found.original.shape[1])
+        kind = kind_of(task, config_of(asked.original), found.original.shape[1])
         return _Divergence(summarize_answers(found, kind, TASKS[task], given.clusters), found.identical, [])
     rows = rows_between(asked.original, asked.lighter)
     collect = [each.collect for each in aspects if each.collect is not None]

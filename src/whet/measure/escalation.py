@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from whet.checkpoint.gguf import is_gguf, model_file
+from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.model_files import model_file
 from whet.engines.opening import open_engine
 from whet.engines.sampling import Doubt
 from whet.engines.stepping import Stepper, stepper

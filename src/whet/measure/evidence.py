@@ -22,6 +22,7 @@ from torch import Tensor
 
 from whet.checkpoint import hashed_files, rows_between, sha256, write_json
 from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.model_files import is_graph
 from whet.engines import Engine
 from whet.engines.opening import open_engine
 from whet.errors import GateError, NotFiniteError
@@ -382,7 +383,8 @@ def mark_of(model: str | Path) -> str:
     """SHA-256 of a model's files."""
     if is_gguf(model):
         return sha256(Path(model))
-    return _digest({name: about.get("sha256") for name, about in hashed_files(find_folder(model)).items()})
+    folder = Path(model).parent if is_graph(model) else find_folder(model)
+    return _digest({name: about.get("sha256") for name, about in hashed_files(folder).items()})
 
 
 def mark_of_material(material: GateMaterial, windows: Sequence[Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""The two sides of a comparison, whatever they are stored as: a model folder, or a .gguf file."""
+"""The two sides of a comparison, whatever they are stored as: a model folder, or a runtime's finished file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from typing import Any
 
 import torch
 
-from whet.anatomy import task_in
+from whet.anatomy import stock_config, task_in
 from whet.checkpoint import Checkpoint, context_length, load_tokenizer, rows_between, size_on_disk
 from whet.checkpoint.gguf import is_gguf, read_gguf
 from whet.checkpoint.memory import available_memory
+from whet.checkpoint.model_files import (
+    graph_config,
+    graph_manifest,
+    is_finished,
+    is_graph,
+    parameters_of,
+    size_of_file,
+)
 from whet.engines.llamacpp import available, open_gguf, vocabulary
+from whet.engines.opening import must_run_graphs
 from whet.engines.torch import DTYPES, resolve_device
 from whet.errors import MachineError, UsageError
 from whet.measure.classes import TASKS, kind_of, labels_of
@@ -27,11 +36,26 @@ from whet.strict import parse_json
 
 def size_of(model: str | Path) -> dict[str, int]:
     """Bytes by part, as `size_on_disk` gives them."""
-    return read_gguf(model).size() if is_gguf(model) else size_on_disk(model)
+    return size_of_file(model) if is_finished(model) else size_on_disk(model)
+
+
+def config_of(model: str | Path) -> dict[str, Any]:
+    """The config.json of a folder, or of a graph; {} of a .gguf."""
+    if is_gguf(model):
+        return {}
+    return graph_config(model) if is_graph(model) else Checkpoint(model).config
+
+
+def folder_of(model: str | Path) -> Path:
+    """The folder that tells of a model: itself, or that of its file."""
+    return Path(model).parent if is_finished(model) else Path(model)
 
 
 def context_of(model: str | Path) -> int | None:
     """The most tokens a sequence may have, if the model says."""
+    if is_graph(model):
+        said = getattr(stock_config(graph_config(model)).get_text_config(), "max_position_embeddings", None)
+        return said if isinstance(said, int) else None
     if not is_gguf(model):
         return context_length(Checkpoint(model))
     value = read_gguf(model).setting("context_length")
@@ -40,9 +64,8 @@ def context_of(model: str | Path) -> int | None:
 
 def weights_of(model: str | Path, dtype: str | None) -> tuple[int, int]:
     """How many numbers the model holds, and the bytes it takes in memory when it computes in `dtype`."""
-    if is_gguf(model):
-        file = read_gguf(model)
-        return file.parameters, file.nbytes
+    if is_finished(model):
+        return parameters_of(model)
     checkpoint = Checkpoint(model)
     count = sum(math.prod(shape) for shape in checkpoint.shapes.values())
     return count, count * (DTYPES[dtype].itemsize if dtype in DTYPES else checkpoint.dtype.itemsize)
@@ -69,7 +92,7 @@ def memory_of(original: str | Path, lighter: str | Path, dtype: str | None) -> i
     """Bytes that both models take side by side: decoded, with the logits that are compared at once."""
     _, width = weights_of(original, dtype)
     # a lighter folder is decoded to what the original takes
-    both = width + (weights_of(lighter, dtype)[1] if is_gguf(lighter) else width)
+    both = width + (weights_of(lighter, dtype)[1] if is_finished(lighter) else width)
     return both + 8 * 4 * CHUNK + 500_000_000
 
 
@@ -87,6 +110,8 @@ def must_have_room(memory: int, device: str) -> None:
 
 def lineage_of(model: str | Path) -> list[dict[str, Any]]:
     """The steps that made a lighter model, as whet.json or the file itself tells them; [] for anything else."""
+    if is_graph(model):
+        return graph_manifest(model).get("lineage") or []
     if not is_gguf(model):
         return (Checkpoint(model).whet or {}).get("lineage") or []
     try:
@@ -110,17 +135,28 @@ def must_be_this_way_round(original: str | Path, lighter: str | Path, size: Mapp
         )
 
 
+RUNTIMES = {".gguf": "llama.cpp", ".onnx": "onnxruntime", ".xml": "OpenVINO"}
+
+
+def runtime_of(model: str | Path) -> str:
+    """What runs a model."""
+    return RUNTIMES[Path(model).suffix.lower()] if is_finished(model) else "PyTorch"
+
+
 def notes_of(original: str | Path, lighter: str | Path) -> list[Message]:
     """What a reader has to know of how the two are stored and run."""
     found = []
-    if is_gguf(original) != is_gguf(lighter):
+    runtimes = [runtime_of(model) for model in (original, lighter)]
+    if runtimes[0] != runtimes[1]:
         found.append(
             Message(
-                "One side runs in llama.cpp, the other in PyTorch: the figures hold the difference of the runtimes "
-                "too, such as llama.cpp's int8 inputs, and so do speed and memory."
+                "The original runs in {first}, the lighter model in {second}: the figures hold the difference of the "
+                "runtimes too, such as inputs in 8 bits, and so do speed and memory.",
+                first=runtimes[0],
+                second=runtimes[1],
             )
         )
-    if not is_gguf(lighter) and "auto_map" in Checkpoint(lighter).config:
+    if not is_finished(lighter) and "auto_map" in Checkpoint(lighter).config:
         found.append(
             Message(
                 "The lighter folder needs its own modelling file: stock transformers loads it with "
@@ -134,7 +170,7 @@ def must_say_tokens(original: str | Path) -> str:
     """What the original answers; refuses a model with a class head, which says no token."""
     if is_gguf(original):
         return "causal"
-    task = task_in(Checkpoint(original).config)
+    task = task_in(config_of(original))
     if task in TASKS:
         raise UsageError(
             "{folder} gives classes, scores or hidden states and no tokens, so there is no token to measure. whet "
@@ -159,11 +195,11 @@ def answers_of(original: str | Path, lighter: str | Path) -> tuple[str, str]:
     """
     if is_gguf(original):
         return "predictions", "causal"
-    config = Checkpoint(original).config
+    config = config_of(original)
     task = task_in(config)
     if task not in TASKS:
         return "predictions", must_say_tokens(original)
-    theirs = {} if is_gguf(lighter) else Checkpoint(lighter).config
+    theirs = config_of(lighter)
     labels = labels_of(config), labels_of(theirs)
     if task_in(theirs) != task or labels[0] != labels[1]:
         raise UsageError(
@@ -219,17 +255,21 @@ def shared_tokenizer(original: str | Path, lighter: str | Path) -> Any:
 
 
 def _tokenizer(model: str | Path) -> Any:
-    return open_gguf(model).tokenizer if is_gguf(model) else load_tokenizer(model)
+    return open_gguf(model).tokenizer if is_gguf(model) else load_tokenizer(folder_of(model))
 
 
 def must_be_runnable(models: Sequence[str | Path], tasks: Any) -> None:
-    """Raises, before the long part, where a .gguf cannot be opened here, or is asked what only a folder can be."""
-    files = [model for model in models if is_gguf(model)]
+    """Raises, before the long part, where a file cannot be opened here, or is asked what only a folder can be."""
+    files = [model for model in models if is_finished(model)]
     if files and tasks:
         raise UsageError(
-            "Tasks are run on folders, and {path} is a .gguf. Leave tasks out, or give its folder.", path=files[0]
+            "Tasks are run on folders, and {path} is a finished file. Leave tasks out, or give its folder.",
+            path=files[0],
         )
     for model in files:
+        if is_graph(model):
+            must_run_graphs(model)
+            continue
         read_gguf(model)
         if not available():
             raise MachineError(
@@ -240,4 +280,4 @@ def must_be_runnable(models: Sequence[str | Path], tasks: Any) -> None:
 
 
 def _words(model: str | Path) -> Mapping[str, int]:
-    return vocabulary(read_gguf(model)) if is_gguf(model) else load_tokenizer(model).get_vocab()
+    return vocabulary(read_gguf(model)) if is_gguf(model) else load_tokenizer(folder_of(model)).get_vocab()

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.model_files import files_of
 from whet.child import run_python
 from whet.engines import Engine, Timing
 from whet.engines.opening import open_engine
@@ -130,7 +130,7 @@ def _child(order_path: str, answer_path: str) -> None:
         torch.zeros(1, device=order["device"])  # the context is there before the model is
     before = 0 if on_gpu else _resident("VmRSS")
     # or the first model pays for the disk, the second does not
-    for file in [Path(order["folder"])] if is_gguf(order["folder"]) else Path(order["folder"]).glob("*.safetensors"):
+    for file in files_of(order["folder"]):
         with file.open("rb") as stream:
             while stream.read(1 << 22):
                 pass

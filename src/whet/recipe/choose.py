@@ -24,7 +24,7 @@ from typing import Any
 
 from whet.budget.sizes import parse_size
 from whet.checkpoint import write_json
-from whet.checkpoint.gguf import model_file
+from whet.checkpoint.model_files import model_file
 from whet.engines import Engine
 from whet.engines.opening import open_engine
 from whet.errors import UsageError, verb

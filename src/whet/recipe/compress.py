@@ -43,11 +43,11 @@ def compress(
     the blocks' linears, in `out`/adapter. sparsity: with scheme and plan, weights made 0 while quantizing, `2:4` or
     `50%`, chosen by importance (as `whet.masks` has it), or `kept`, those that are 0. target: the runtime that is
     to load it (`transformers` unless given; a plan names its own). folder: for llama.cpp, keep the Hugging Face
-    folder beside the .gguf. text: a path or hub name, a list of documents, or int64 windows `[n, L]`; eval_text:
-    text that verifies instead of a tenth of `text`. samples, window: windows calibrated on and their tokens.
-    recipe: all of this as a file, a preset's name (`w4`) or what such a file holds, which may name model and out
-    too; what is given beside it goes over it. dry_run: check and estimate, write nothing; with check_weights also
-    read every weight, which has to be finite.
+    folder beside the runtime's file. text: a path or hub name, a list of documents, or int64 windows `[n, L]`;
+    eval_text: text that verifies instead of a tenth of `text`. samples, window: windows calibrated on and their tokens.
+    recipe: all of this as a file, a preset's name (`w4`) or what such a file holds, which may name model and out too;
+    what is given beside it goes over it. dry_run: check and estimate, write nothing; with check_weights also read every
+    weight, which has to be finite.
 
     Returns a JSON-able dict: `out`, the choices, `sizes`, `kl` on verifying text (nats per token), `linears` with their
     relative errors, `seconds`, `notes`. Raises UsageError for wrong input and MachineError for lack of disk or memory,

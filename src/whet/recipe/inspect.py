@@ -4,8 +4,8 @@ The result is the scores (`whet.steps.score`) with three keys more: `roles` (par
 role), `points` (what usual choices would take and lose), and `findings`, each a dict with a `kind` and its figures.
 Kinds: `spike` (inputs far above the usual: keep activations there above 8 bits), `embedding` (tables are a large share
 of the bytes), `idle` (blocks that change little: candidates for removal), `flat` (outputs that live in few directions:
-candidates for factorization), `one_skill` (a block that matters to one skill above all), `unwritten` (whet does not
-write what the target reads yet), `speed` (what makes the model faster, and where).
+candidates for factorization), `one_skill` (a block that matters to one skill above all), `speed` (what makes the model
+faster, and where).
 """
 
 from __future__ import annotations
@@ -146,7 +146,5 @@ def _findings(scores: Mapping[str, Any], target: Target) -> list[dict[str, Any]]
                 found.append(
                     {"kind": "one_skill", "skill": skill, "block": index, "share": share[index], "usual": usual}
                 )
-    if target.unwritten:
-        found.append({"kind": "unwritten", "target": target.name})
     found.append({"kind": "speed", "target": target.name})
     return found

@@ -12,11 +12,11 @@ from typing import Any
 
 from whet.anatomy import auto_class, task_in
 from whet.checkpoint import ADAPTER, MANIFEST, Checkpoint, is_alone, read_manifest
-from whet.checkpoint.gguf import is_gguf, model_file
+from whet.checkpoint.model_files import GRAPHS, is_finished, model_file
 from whet.formats.export import FILE
 from whet.measure.compare import environment
 from whet.strict import parse_json
-from whet.targets import TARGETS, no_file_yet
+from whet.targets import TARGETS
 
 
 def facts(
@@ -34,7 +34,7 @@ def facts(
     """
     folder = Path(lighter)
     manifest = _manifest(model_file(folder))
-    if is_gguf(folder) and manifest:
+    if is_finished(folder) and manifest:
         folder = folder.parent
     plan, own = _read(folder / "plan.json"), _read(folder / "scores.json")
     found: dict[str, Any] = {
@@ -54,8 +54,8 @@ def facts(
 
 
 def _manifest(model: Path) -> dict[str, Any]:
-    """The whet.json of a model folder, or of the folder that a .gguf was made with; {} where there is none."""
-    if not is_gguf(model):
+    """The whet.json of a model folder, or of the folder that a finished file was made with; {} where there is none."""
+    if not is_finished(model):
         return Checkpoint(model).whet or {}
     found = _read(model.parent / MANIFEST) or {}
     return read_manifest(found, model.parent / MANIFEST) if model.name in found.get("files", ()) else {}
@@ -76,7 +76,10 @@ def loading(manifest: Mapping[str, Any], config: Mapping[str, Any], folder: Path
         if "adapter" in manifest:
             how += f" --lora {_in(shell, folder, manifest['gguf']['adapter']['file'])}"
         found.append({"runtime": "llama.cpp", "checked": TARGETS["llama.cpp"].checked, "how": how})
-    if not is_alone(manifest):
+    if "graph" in manifest:
+        how, checked = _of_graph(shell, manifest), TARGETS[manifest["target"]].checked
+        found.append({"runtime": manifest["target"], "checked": checked, "how": how})
+    if not is_alone(manifest) and manifest["container"] not in GRAPHS:
         trust = ", trust_remote_code=True" if manifest["container"] == "whet" else ""
         kind = auto_class(config)
         how = f"from transformers import {kind}\n"
@@ -90,10 +93,15 @@ def loading(manifest: Mapping[str, Any], config: Mapping[str, Any], folder: Path
     found.append({"runtime": "whet", "checked": TARGETS["whet"].checked, "how": how})
     if manifest["target"] == "vllm":
         found.append({"runtime": "vllm", "checked": TARGETS["vllm"].checked, "how": f"vllm serve {shell}"})
-    if (target := TARGETS.get(manifest["target"])) is not None:
-        for sentence in no_file_yet(target):
-            found.append({"runtime": target.name, "checked": "unsupported", "how": sentence})
     return [entry | {"here": here} for entry in found]
+
+
+def _of_graph(shell: str, manifest: Mapping[str, Any]) -> str:
+    """The lines that open a graph in its runtime."""
+    file = manifest["graph"]["file"]
+    if manifest["target"] == "onnx":
+        return f"import onnxruntime\nsession = onnxruntime.InferenceSession({_quoted(f'{shell}/{file}')})"
+    return f'import openvino\nmodel = openvino.compile_model({_quoted(f"{shell}/{file}")}, "CPU")'
 
 
 def _in(shell: str, folder: Path | None, file: str) -> str:

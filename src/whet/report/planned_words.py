@@ -47,12 +47,6 @@ PLANNED: dict[str, tuple[str, str]] = {
         "블록 {block}: {skill} 민감도의 {share}가 여기에 있습니다(다른 능력의 중앙값 {usual}). 그 "
         "능력이 중요하면 비트를 높이십시오.",
     ),
-    "finding.unwritten": (
-        "{target} reads a file that whet does not write yet: plans lie on what it stores, and the folder loads in "
-        "transformers and whet.",
-        "{target}용 파일은 whet이 아직 만들지 않습니다. 계획은 그 런타임에 저장할 수 있는 값으로 세우고, 폴더는 "
-        "transformers와 whet으로 불러옵니다.",
-    ),
     "finding.speed": (
         "Weights-only schemes save disk and memory. They are faster where the runtime has kernels for them (vLLM); "
         "stock transformers computes the weights when it loads them and runs as before.",

@@ -283,7 +283,7 @@ def _must_share_tokens(original: str, lighter: str) -> None:
     """Raises UsageError where a token's number is not the same to both; rows that a .gguf lacks do not count."""
     # torch and transformers, which the gateway does without otherwise
     from whet.checkpoint import rows_between
-    from whet.checkpoint.gguf import model_file
+    from whet.checkpoint.model_files import model_file
     from whet.measure.sides import shared_tokenizer
 
     if rows_between(original, lighter) is not None:

@@ -313,7 +313,7 @@ def serve(worker: Any, lines: TextIO) -> None:
 def opened(asked: Line) -> tuple[Any, Any, Any, Line]:
     """The engine that `main` was told of, its stepper, the drafter if there is one, and what was measured of it."""
     from whet.checkpoint.code import trust_remote_code
-    from whet.checkpoint.gguf import is_gguf, model_file
+    from whet.checkpoint.model_files import is_finished, model_file
     from whet.engines.drafted import measure, steppers
     from whet.engines.opening import open_engine
     from whet.engines.packed import packing_of
@@ -324,8 +324,8 @@ def opened(asked: Line) -> tuple[Any, Any, Any, Line]:
 
     def one(model: Any, fast: bool = False) -> Any:
         model = model_file(model)
-        device = "cpu" if is_gguf(model) else asked["device"]
-        packing = packing_of(fast and not is_gguf(model), packed=False)
+        device = "cpu" if is_finished(model) else asked["device"]
+        packing = packing_of(fast and not is_finished(model), packed=False)
         return open_engine(model, device, asked["dtype"], asked["threads"], packing)
 
     engine, ready = one(asked["model"], asked["fast"]), {}

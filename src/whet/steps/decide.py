@@ -38,7 +38,6 @@ from whet.targets import (
     beside_adapter,
     divided,
     find_target,
-    no_file_yet,
     stand_in,
     storage,
     tied,
@@ -83,7 +82,7 @@ def decide(
     place = resolve_device(device)
     opened = open_original(model, method.target, asked.dequantize, turned=find_transform(asked.transform).stream)
     parts, checkpoint = opened.parts, opened.checkpoint
-    notes = no_file_yet(method.target)
+    notes: list[Message] = []
     if not parts.family.known:
         notes.append(_about_unknown(asked, method, opened))
         method = dataclasses.replace(method, effort=SOLVERS["nearest"])
@@ -160,9 +159,11 @@ def _method(asked: Quantize) -> _Method:
             parse_scheme(asked.embed)
     effort = find_solver(solver or SOLVER)
     find_transform(asked.transform)
-    if asked.folder and not runtime.gguf:
+    if asked.folder and not (runtime.gguf or runtime.graph):
         raise UsageError(
-            "folder keeps the Hugging Face folder beside a .gguf, and {target} reads the folder itself. Leave it out.",
+            "folder keeps the Hugging Face folder beside a runtime's own file, and {target} reads the folder "
+            "itself. Leave it "
+            "out.",
             target=runtime.name,
         )
     return _Method(effort, runtime, scheme, plan)

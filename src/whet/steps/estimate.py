@@ -120,7 +120,7 @@ def estimate(job: Job) -> dict[str, Any]:
         "bytes": {"before": before, "after": after, "ratio": after["total"] / before["total"]},
         "memory": int(memory),
         # llama.cpp's own file holds the weights once more
-        "disk": int(after["total"] * 1.02) * (2 if job.storage.blocks else 1)
+        "disk": int(after["total"] * 1.02) * (2 if job.storage.finished else 1)
         + 2**20
         + spilled
         + transformed_bytes(job)

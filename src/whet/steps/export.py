@@ -1,10 +1,12 @@
-"""The step `export`: the model as the one file that a runtime reads."""
+"""The step `export`: the model as what a runtime reads."""
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from whet.checkpoint import Checkpoint
+from whet.checkpoint.model_files import GRAPHS
 from whet.errors import UsageError, did_you_mean
 from whet.formats.export import FORMATS, export
 from whet.steps.request import Request
@@ -24,8 +26,12 @@ def run(request: Request) -> dict[str, Any]:
         size = Checkpoint(request.source).nbytes
         return {"memory": size, "disk": size, "seconds": 0.0, "notes": []}
     request.out.mkdir(parents=True, exist_ok=True)
-    file = request.out / f"model.{options.to}"
-    file.unlink(missing_ok=True)  # of an attempt that was killed
+    if options.to in GRAPHS:
+        file = request.out / options.to
+        shutil.rmtree(file, ignore_errors=True)  # of an attempt that was killed
+    else:
+        file = request.out / f"model.{options.to}"
+        file.unlink(missing_ok=True)
     return export(
         request.source,
         to=options.to,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from whet.checkpoint import (
     copy_beside,
     hashed_files,
     modeling_whet,
+    replace,
     write_bytes,
     write_json,
     write_tensors,
@@ -30,6 +32,8 @@ from whet.events import Stage
 from whet.formats import linear_table
 from whet.formats.export import FILE, write_verified
 from whet.formats.gguf import plan_gguf
+from whet.formats.graph_export import about_graph, write_verified_graph
+from whet.formats.graphs.write import files_of_graph, plan_graph, stock
 from whet.messages import Message, first_of, to_json
 from whet.steps.config import modelling_files, read_how, write_config, write_index
 from whet.steps.lineage import next_manifest
@@ -37,6 +41,7 @@ from whet.steps.options import RECIPE, recipe_text
 from whet.steps.proof import prove
 from whet.steps.readme import readme
 from whet.strict import Note
+from whet.targets import find_target
 from whet.walk import STARVED, Journal
 
 # What a folder carries that stock transformers cannot hold; the latter two only where it stays packed in memory.
@@ -76,9 +81,11 @@ def finish(
     manifest = _manifest(job, report, verified, notes)
     if job.repaired:
         manifest.adapter = {"rank": job.repair, "modules": len(job.repaired), "bytes": adapter_size(out)}
-    if job.storage.blocks:
-        check["gguf"] = _write_gguf(out, manifest.document(), notes)
-        manifest.gguf = check["gguf"] | ({"alone": True} if job.alone else {})
+    if job.storage.finished:
+        kind = "gguf" if job.storage.blocks else "graph"
+        write = _write_gguf if job.storage.blocks else _write_graph
+        check[kind] = write(out, job, manifest.document(), notes)
+        setattr(manifest, kind, check[kind] | ({"alone": True} if job.alone else {}))
         manifest.notes = [Note(**to_json(note)) for note in notes]
     stage.step()
     write_bytes(out / "README.md", readme(job, report, verified, notes).encode())
@@ -188,9 +195,25 @@ def starved(job: Job, report: dict[str, Any]) -> list[Message]:
     return notes
 
 
-def _write_gguf(out: Path, manifest: dict[str, Any], notes: list[Message]) -> dict[str, Any]:
+def _write_gguf(out: Path, job: Job, manifest: dict[str, Any], notes: list[Message]) -> dict[str, Any]:
     """Write the file that llama.cpp reads into the folder, and prove it; returns what it holds and what was found."""
     layout = plan_gguf(out, manifest=manifest)
     made = write_verified(layout, out / FILE, out, manifest)
     notes += [note for note in layout.notes if note not in notes]
     return {key: made[key] for key in ("architecture", "types", "bytes", "check", "adapter") if key in made}
+
+
+def _write_graph(out: Path, job: Job, manifest: dict[str, Any], notes: list[Message]) -> dict[str, Any]:
+    """Write the graph that the target's runtime reads into the folder, and prove it; as `_write_gguf`."""
+    target, place = find_target(job.target), out / ".graph"
+    shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
+    made = write_verified_graph(plan_graph(out, target, manifest=manifest), place, out, manifest)
+    for name in files_of_graph(target):
+        if not (place / name).is_file():
+            continue  # an encoder has no genai_config.json
+        replace(place / name, out / name)
+    shutil.rmtree(place)
+    if job.alone:
+        write_json(out / "config.json", stock(job.checkpoint.config))
+    notes += [note for note in made["notes"] if note not in notes]
+    return about_graph(made)

@@ -124,6 +124,13 @@ def _decide(base: str | Path, adapter: str | Path, asked: Merge, seed: int, devi
             "the original, and quantize that.",
             folder=checkpoint.path,
         )
+    if checkpoint.whet.get("graph") is not None:
+        raise UsageError(
+            "{folder} holds a graph, which would not have the adapter. Merge into the folder it was made from, "
+            "and export "
+            "that again.",
+            folder=checkpoint.path,
+        )
     if checkpoint.whet.get("gguf") is not None:
         raise UsageError(
             "{folder} holds a .gguf, which would not have the adapter. Write the adapter as a .gguf of its own (whet "

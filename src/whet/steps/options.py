@@ -135,7 +135,7 @@ class Quantize(Opening, Text, Target, Sparsity, Method, Budget, Schemes):
     eval_text: EvalText = None
     folder: bool = Field(
         default=False,
-        description="With --for llama.cpp: keep the Hugging Face folder of the same weights beside the .gguf",
+        description="With --for llama.cpp, onnx or openvino: keep the Hugging Face folder of the same weights too",
     )
 
     @property
@@ -319,7 +319,7 @@ class Transform(Opening, Text, Target):
 class Export(Opening):
     """Write the model as one file that its runtime reads, and prove that it is the same model."""
 
-    to: str = Field(default="gguf", description="The format: gguf")
+    to: str = Field(default="gguf", description="The format: gguf, onnx or openvino")
     kind: str | None = Field(default=None, description="Of a dense model, the type of its matrices: f32, f16 or bf16")
 
 

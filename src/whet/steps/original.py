@@ -25,6 +25,7 @@ from whet.checkpoint import (
 )
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf
+from whet.formats.graphs.write import plan_graph
 from whet.messages import Message, first_of
 from whet.steps.material import Material
 from whet.targets import Storage, Target, check_family
@@ -69,6 +70,8 @@ def open_original(model: str | Path, target: Target, dequantize: bool = False, *
         else:
             unfound = found
     check_family(target, parts.model_type, str(checkpoint.path))
+    if target.graph:
+        plan_graph(checkpoint.path, target)  # as below
     if target.gguf:
         plan_gguf(checkpoint.path)  # a config or tokenizer that cannot be written is found now, not after hours
     _check_shapes(checkpoint, parts)
@@ -275,7 +278,7 @@ def _unstacked(
 
 def check_code(checkpoint: Checkpoint, stored: Storage, target: Target, folder: bool) -> None:
     """Raises UsageError where a model that Python code of its own builds, or that of blocks that differ, would need
-    whet's modelling file. folder: whether one is left beside a .gguf."""
+    whet's modelling file. folder: whether one is left beside a runtime's file."""
     if own_code(checkpoint.config) and not stored.stock and not stored.dense:
         raise UsageError(
             "{folder} is built by Python code of its own, beside which whet's modelling file cannot stand, and without "
@@ -284,12 +287,12 @@ def check_code(checkpoint: Checkpoint, stored: Storage, target: Target, folder: 
             folder=checkpoint.path,
             why=stored.reason or Message("--for {target} asks for it", target=target.name),
         )
-    own = stored.container == "whet" and (folder or not stored.blocks)
-    if per_layer(checkpoint.config) and (own or target.unwritten):
+    own = stored.container == "whet" and (folder or not stored.finished)
+    if per_layer(checkpoint.config) and own:
         raise UsageError(
             "{folder} has blocks that differ in shape (--shapes free), and a modelling file for them, beside which "
             "whet's own cannot stand: {why}. Give a scheme that transformers loads, such as W4A16, and leave out "
-            "--for, or give --for llama.cpp without --folder.",
+            "--for, or give --for llama.cpp, onnx or openvino without --folder.",
             folder=checkpoint.path,
             why=stored.reason or Message("--for {target} asks for it", target=target.name),
         )

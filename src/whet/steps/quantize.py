@@ -18,6 +18,7 @@ from whet.budget.mix import Budget
 from whet.checkpoint import Checkpoint, size_on_disk
 from whet.errors import UsageError
 from whet.events import OnEvent, Way
+from whet.formats.graphs.write import must_be_writable
 from whet.measure.items import Item, parse_item, read_skills
 from whet.messages import Message
 from whet.paths import check_out
@@ -66,6 +67,8 @@ def quantize(
         if check_weights:
             job = weights_checked(job, on_event)
         return planned(run, job, needs)
+    if job.storage.graph:
+        must_be_writable(job.target)
     way = _way(job, budget, items, on_event)
     job = with_text(examined(job, way), way)
     return _carried_out(run, job, budget, items, recipe_of(model, asked, job), way)

@@ -13,10 +13,10 @@ from whet.anatomy import auto_class, per_layer
 from whet.apply.job import Job
 from whet.budget import tables
 from whet.checkpoint import ADAPTER
+from whet.checkpoint.model_files import GRAPHS
 from whet.formats.export import FILE, adapter_beside
 from whet.messages import Message
 from whet.report.numbers import with_error
-from whet.targets import TARGETS, no_file_yet
 
 
 def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: list[Message]) -> str:
@@ -46,9 +46,8 @@ def readme(job: Job, report: dict[str, Any], verified: dict[str, Any], notes: li
     lines += ["", "## Loading", "", *_loading(job)]
     lines += ["", "## Largest relative errors of linears", "", "| linear | grid | error |", "|---|---|---:|"]
     lines += [f"| {a} | {line['grid']} | {line['error']:.2e} |" for a, line in errors]
-    unwritten = no_file_yet(TARGETS[job.target])
-    if more := [note for note in notes if note not in unwritten]:
-        lines += ["", "## Notes", "", *(f"- {note}" for note in more)]
+    if notes:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in notes)]
     lines += ["", "`whet.json` holds every choice, the lineage and the SHA-256 of every file.", ""]
     return "\n".join(lines)
 
@@ -98,8 +97,17 @@ def _loading(job: Job) -> list[str]:
             "```",
             "",
         ]
-    for sentence in no_file_yet(TARGETS[job.target]):
-        lines += [sentence, ""]
+    if job.storage.graph:
+        runtime, word = {"onnx": ("onnxruntime", "onnxruntime"), "openvino": ("OpenVINO", "openvino")}[job.target]
+        lines += [
+            f"`{GRAPHS[job.target][0]}` is the graph for {runtime}, with its numbers beside it:",
+            "",
+            "```sh",
+            f'pip install "whet[{job.target}]"  # or {word} alone',
+            'whet generate THIS_FOLDER "PROMPT"',
+            "```",
+            "",
+        ]
     if job.alone:
         return lines[:-1]
     if job.storage.dense:

@@ -128,7 +128,7 @@ def _adopt(
         "retention": best.retention,
         "plan": whole,
         "linears": manifest["linears"],
-        **({"check": {"gguf": manifest["gguf"]}} if "gguf" in manifest else {}),
+        **({"check": written} if (written := {k: manifest[k] for k in ("gguf", "graph") if k in manifest}) else {}),
         "notes": [Message.read(note) for note in manifest["notes"]],
         "seconds": times,
     }

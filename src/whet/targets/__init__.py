@@ -1,7 +1,7 @@
 """Runtimes as a table: what each stores and loads, and which container a plan therefore takes."""
 
 from whet.targets.storage import Storage, beside_adapter, storage
-from whet.targets.table import TARGETS, Target, check_family, divided, find_target, no_file_yet, stand_in, tie, tied
+from whet.targets.table import TARGETS, Target, check_family, divided, find_target, stand_in, tie, tied
 
 __all__ = [
     "TARGETS",
@@ -11,7 +11,6 @@ __all__ = [
     "check_family",
     "divided",
     "find_target",
-    "no_file_yet",
     "stand_in",
     "storage",
     "tie",

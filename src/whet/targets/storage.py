@@ -30,18 +30,25 @@ class Storage:
     """How a plan is stored: the container, whether transformers must compute weights at load, and why.
 
     container: `dense` (tensors as the original has them), `compressed-tensors`, or `whet`, which comes with a modelling
-    file. blocks: as ggml's block types, whose scales are float16 and whose weights are computed in float32.
+    file. blocks: as ggml's block types, whose scales are float16. graph: as a graph of onnxruntime or OpenVINO, beside
+    which this is a step on the way.
     """
 
     container: str
     dequantize: bool
     reason: str
     blocks: bool = False
+    graph: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether a runtime's own file is written beside it, in which weights are computed in float32."""
+        return self.blocks or self.graph
 
     @property
     def decode(self) -> str:
         """The type weights are computed in, as `Grid.table_entry` says it."""
-        return "scale" if self.dequantize else "float32" if self.blocks else "model"
+        return "scale" if self.dequantize else "float32" if self.finished else "model"
 
     @property
     def dense(self) -> bool:
@@ -77,6 +84,8 @@ def storage(
         return Storage("whet", False, "the target is whet itself")
     if target.gguf:
         return Storage("whet", False, f"{target.name} reads the .gguf, which holds the same weights", blocks=True)
+    if target.graph:
+        return Storage("whet", False, f"{target.name} reads the graph, which holds the same weights", graph=True)
     if any(grid.kind == PLAIN for grid in grids.values()):
         raise UsageError(
             "F16 and BF16 are for llama.cpp: {target} reads what is not quantized in the model's own type. Leave "

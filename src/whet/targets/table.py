@@ -37,10 +37,9 @@ class Target:
     `formats`: kinds of grids that it holds beside integers, None for any; `simplest`: the scheme that holds any linear;
     `usual`: the one where none is asked for, or a mix; `instead`: what stands in for a scheme whose blocks do not
     divide a row, where something better does. `families`: the only ones it loads, None for any. `gguf`: it reads a
-    file of that format, which is written into the lighter folder. `unwritten`: what it reads, where whet does not
-    write that yet: plans hold to what it stores, and the folder is in whichever container fits, for transformers
-    and whet. `adapters`: it runs low-rank adapters beside what it stores. `checked`: `run in tests`, `accepted by
-    its parser` or `unsupported`.
+    file of that format, which is written into the lighter folder; `graph`: a graph, likewise. `adapters`: it runs
+    low-rank adapters beside what it stores. `head_multiple`: what the width of attention's heads must divide by.
+    `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
     """
 
     name: str
@@ -60,8 +59,9 @@ class Target:
     instead: Mapping[str, str] = field(default_factory=dict, hash=False)
     families: tuple[str, ...] | None = None
     gguf: bool = False
-    unwritten: str = ""
+    graph: bool = False
     adapters: bool = False
+    head_multiple: int = 1
     checked: str = "run in tests"
 
 
@@ -83,6 +83,20 @@ GGUF_FAMILIES = (
     *("olmoe", "gpt_oss", "deepseek_v2", "deepseek_v3", "glm4_moe", "dots1", "granitemoe", "ernie4_5_moe"),
     *("hunyuan_v1_moe", "minimax_m2", "lfm2", "lfm2_moe", "qwen3_next", "llama4_text", "qwen3_vl_moe_text"),
     *("gemma", "phi", "olmo", "cohere", "arcee", "nemotron", "glm"),
+)
+
+# What graphs are written of (`whet.formats.graphs`: `decoder`, `encoder`).
+GRAPH_FAMILIES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "granite",
+    "gemma2",
+    "gemma3_text",
+    "bert",
+    "distilbert",
 )
 
 # Groups tried where a target takes any: powers of two, which the kernels of others take too (64 of 576, not 96).
@@ -130,8 +144,9 @@ TARGETS: dict[str, Target] = {
         groups=(0, 16, 32, 64, 128, 256),
         real_zero=False,
         formats=(),
-        unwritten="an .onnx file",
-        checked="accepted by its parser",
+        head_multiple=16,
+        families=GRAPH_FAMILIES,
+        graph=True,
     ),
     "openvino": Target(
         "openvino",
@@ -140,8 +155,8 @@ TARGETS: dict[str, Target] = {
         real_zero=False,
         divides=True,
         formats=(),
-        unwritten="an .xml file with its .bin",
-        checked="accepted by its parser",
+        families=GRAPH_FAMILIES,
+        graph=True,
     ),
     "whet": Target("whet", modelling_file=True, adapters=True),
 }
@@ -194,20 +209,6 @@ def check_family(target: Target, family: str, source: str) -> None:
             target=target.name,
             known=", ".join(target.families),
         )
-
-
-def no_file_yet(target: Target) -> list[Message]:
-    """The sentence that says so where whet does not write what `target` reads; else nothing."""
-    if not target.unwritten:
-        return []
-    return [
-        Message(
-            "{target} reads {what}, which whet does not write yet: codes and scales lie on what {target} stores, and "
-            "the folder itself loads in transformers and in whet.",
-            target=target.name,
-            what=target.unwritten,
-        )
-    ]
 
 
 def tie(target: Target, address: str, role: str) -> str | None:
