@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from whet.recipe.compress import compress
     from whet.recipe.curate import curate
     from whet.recipe.distill import distill
+    from whet.recipe.hardware import hardware
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
     from whet.recipe.merge import merge
@@ -41,6 +42,7 @@ _VERBS = {
     "distill": "whet.recipe.distill",
     "export": "whet.formats.export",
     "generate": "whet.engines.opening",
+    "hardware": "whet.recipe.hardware",
     "inspect": "whet.recipe.inspect",
     "masks": "whet.recipe.masks",
     "merge": "whet.recipe.merge",
@@ -62,6 +64,7 @@ __all__ = [
     "distill",
     "export",
     "generate",
+    "hardware",
     "inspect",
     "masks",
     "merge",

@@ -40,7 +40,7 @@ class Model(Strict):
 class Budget(Strict):
     """What was asked for."""
 
-    kind: Literal["bytes", "bits", "quality", "none"] = "none"
+    kind: Literal["bytes", "bits", "quality", "time", "none"] = "none"
     asked: str = ""
     bytes: int | None = Field(default=None, ge=0, description="Bytes of tensors that must not be exceeded")
     value: float = 0.0
@@ -94,6 +94,16 @@ class Uniform(Point):
     embed: str
 
 
+class Time(Strict):
+    """What a decoded token takes in seconds, batch 1, by measurements of the machine that the plan was made on."""
+
+    runtime: str
+    threads: int = Field(ge=1)
+    sixteen: float = Field(ge=0, description="Of the runtime's faster file in 16 bits")
+    limit: float | None = Field(default=None, description="What was asked for, null where a quality was")
+    predicted: float | None = Field(default=None, description="Of this plan")
+
+
 class Choice(Strict):
     """What is done to a group."""
 
@@ -135,6 +145,7 @@ class Plan(Strict):
     scorer: str | None = None
     text: dict[str, Any] | None = None
     notes: list[str | Note] = Field(default_factory=list)
+    time: Time | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +203,7 @@ def plan_hash(plan: Mapping[str, Any]) -> str:
     """SHA-256 of everything a plan says. (What is not there of groups, tokens and trials leaves it as it was before
     there were any.)"""
     whole = read_plan(plan)
-    said = {key: value for key, value in whole.items() if key != "groups" or value}
+    said = {key: value for key, value in whole.items() if key not in ("groups", "time") or value}
     said["measured"] = [
         {k: v for k, v in one.items() if k not in ("tokens", "trial") or v} for one in whole["measured"]
     ]
@@ -370,7 +381,7 @@ def _drop_stale(plan: dict[str, Any], total: int) -> list[Message]:
     if said is not None and said["bytes"] == total and said["of"] in (None, now):
         said["of"] = now
     elif said is not None:
-        plan["predicted"] = plan["gap"] = None
+        plan["predicted"] = plan["gap"] = plan["time"] = None
         plan["measured"] = []
         notes.append(Message("the plan's schemes were edited after it was made: its predictions are dropped"))
     limit = plan["budget"]["bytes"]

@@ -25,6 +25,7 @@ from whet.cli import (
     distill,
     export,
     generate,
+    hardware,
     inspect,
     masks,
     merge,
@@ -72,8 +73,8 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, prune, slice, masks, distill, tune, merge, curate, run, status, export, compare,
-    verify, generate, serve, rollout, resume, schema,
+    demo, inspect, hardware, plan, compress, prune, slice, masks, distill, tune, merge, curate, run, status, export,
+    compare, verify, generate, serve, rollout, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

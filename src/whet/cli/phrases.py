@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.cli.curate_phrases import CURATE
+from whet.cli.phrases_planned import PLANNED
 from whet.cli.phrases_trained import TRAINED
 from whet.korean import with_particles
 from whet.messages import Message, in_language
 
 PHRASES: dict[str, tuple[str, str]] = {
     **CURATE,
+    **PLANNED,
     # general
     "error": ("error", "오류"),
     "warning": ("warning", "경고"),
@@ -254,21 +256,6 @@ PHRASES: dict[str, tuple[str, str]] = {
         "예측 손실은 가능한 최선과 {gap} 이내로 차이 납니다.",
     ),
     "replay": ("Make it with: {command}", "이 계획대로 만들려면: {command}"),
-    "plan.schemes": ("Schemes", "형식"),
-    "plan.part": ("part", "부분"),
-    "plan.scheme": ("how many × scheme", "개수 × 형식"),
-    "plan.predicted": ("Predicted", "예측"),
-    "plan.bits": ("bits a parameter", "파라미터당 비트"),
-    "plan.bytes": ("bytes", "크기"),
-    "plan.this": ("this plan", "이 계획"),
-    "plan.uniform": (
-        "best uniform of no more bytes: {scheme}, embedding {embed}",
-        "같은 크기 이하에서 가장 좋은 한 가지 형식: {scheme}, 임베딩 {embed}",
-    ),
-    "plan.equal": (
-        "smallest uniform of no more KL: {scheme}, embedding {embed}",
-        "같은 KL 이하에서 가장 작은 한 가지 형식: {scheme}, 임베딩 {embed}",
-    ),
     "inspect.roles": ("What it is made of", "모델의 구성"),
     "inspect.parameters": ("parameters", "파라미터"),
     "inspect.worth": ("KL if 1 % of the output were noise", "출력의 1 %가 잡음일 때의 KL"),

@@ -1,0 +1,50 @@
+"""A twin and its order: what every timing in llama.cpp is asked with, and what is read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from whet.checkpoint.memory import available_memory
+from whet.grids import BLOCKS
+from whet.hardware.running import DECODE, PROMPT, ROUNDS
+from whet.hardware.twin import MOST, Twin, twin_of
+
+BASE = "Q4_K"  # the type that others are timed beside: fast, and what most mixes are near
+SIXTEEN = ("F16", "BF16")
+TYPES = (*SIXTEEN, *BLOCKS)
+PASSIVE, ACTIVE = "PASSIVE", "ACTIVE"
+# Of files that differ from the base in one class of shapes alone.
+PART_ROUNDS, PART_PROMPT = 3, 16
+_SHARE = 6  # a twin takes at most one part in so many of the free memory
+
+
+def fitting_twin(model: Path) -> Twin:
+    """The model's twin, of as many blocks as the machine has room for."""
+    room = available_memory()
+    return twin_of(model, MOST if room is None else max(1 << 24, min(MOST, room // _SHARE)))
+
+
+def order_of(model: Path, twin: Twin, threads: int) -> dict[str, Any]:
+    """What the timing process is asked, without variants."""
+    return {
+        "model": str(model),
+        "depth": twin.depth,
+        "threads": threads,
+        "rounds": ROUNDS,
+        "prompt": PROMPT,
+        "decode": DECODE,
+        "base": twin.types(BASE),
+    }
+
+
+def ratios(timed: Mapping[str, Any], what: str) -> list[float]:
+    """Of each round, seconds over the base's."""
+    return [own / base for own, base in zip(timed[what]["own"], timed[what]["base"], strict=True)]
+
+
+def ratio(timed: Mapping[str, Any], what: str = "decode") -> float:
+    """The median of the rounds' ratios to the base."""
+    return median(ratios(timed, what))
