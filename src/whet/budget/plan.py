@@ -164,7 +164,8 @@ class CheckedPlan:
 
 
 def read_plan(plan: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """A plan from a file, or one that is at hand, with every key there is. Raises UsageError naming what is wrong."""
+    """A plan from a file, or one at hand, with every key there is (`time` where it was counted). Raises UsageError that
+    names what is wrong."""
     source = Message("the plan") if isinstance(plan, Mapping) else str(plan)
     value = plan if isinstance(plan, Mapping) else _load(Path(plan))
     if value.get("format") != "whet.plan":
@@ -178,7 +179,8 @@ def read_plan(plan: str | Path | Mapping[str, Any]) -> dict[str, Any]:
             source=source,
             version=value.get("version"),
         )
-    return checked(Plan, value, source).model_dump()
+    whole = checked(Plan, value, source).model_dump()
+    return {key: part for key, part in whole.items() if key != "time" or part is not None}
 
 
 def write_plan(path: str | Path, plan: Mapping[str, Any]) -> None:
@@ -203,7 +205,7 @@ def plan_hash(plan: Mapping[str, Any]) -> str:
     """SHA-256 of everything a plan says. (What is not there of groups, tokens and trials leaves it as it was before
     there were any.)"""
     whole = read_plan(plan)
-    said = {key: value for key, value in whole.items() if key not in ("groups", "time") or value}
+    said = {key: value for key, value in whole.items() if key != "groups" or value}
     said["measured"] = [
         {k: v for k, v in one.items() if k not in ("tokens", "trial") or v} for one in whole["measured"]
     ]
@@ -381,7 +383,8 @@ def _drop_stale(plan: dict[str, Any], total: int) -> list[Message]:
     if said is not None and said["bytes"] == total and said["of"] in (None, now):
         said["of"] = now
     elif said is not None:
-        plan["predicted"] = plan["gap"] = plan["time"] = None
+        plan["predicted"] = plan["gap"] = None
+        plan.pop("time", None)
         plan["measured"] = []
         notes.append(Message("the plan's schemes were edited after it was made: its predictions are dropped"))
     limit = plan["budget"]["bytes"]

@@ -18,6 +18,7 @@ from whet.errors import UsageError
 KEEP = "keep"
 # A correction by a whole file's time is at most so large: beyond it the machine changed, and not the estimate.
 _MOST = 2.0
+_ALIKE = 0.3  # of the base's time of a class: how far a type may be from taking as long a weight there as elsewhere
 _GRAIN = 1e-8  # seconds that a plan counts in: a thousandth of what a small matrix takes
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|us|µs)")
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
@@ -65,22 +66,37 @@ class Costs:
 
 
 def over_base(
-    uniform: Mapping[str, float], single: Mapping[str, Mapping[str, float]], base: float, counts: Mapping[str, int]
+    uniform: Mapping[str, float],
+    single: Mapping[str, Mapping[str, tuple[float, float]]],
+    base: float,
+    shares: Mapping[str, float],
+    counts: Mapping[str, int],
 ) -> dict[str, dict[str, float]]:
     """What a matrix of each class takes over the base's type, by type.
 
-    uniform: seconds of a file with everything on a type. single: with one class on it and the rest on the base's, by
-    class and type. counts: matrices of each class. All were measured with the same error, so what the classes' sum
-    misses of the uniform file is spread over them evenly, by least squares.
+    uniform: seconds of a file with everything on a type. single: of one with a class on it and the rest on the base's,
+    with their standard error, by class and type. shares: of all weights, by class; counts: matrices of each class.
+
+    A weight of a type takes about as long in every class, so that is where a class's time is looked for: `_ALIKE` of
+    its share of the base around its share of the uniform file's. What was measured counts as its error allows, and what
+    the classes then miss of the uniform file goes to those that are least certain.
     """
     found: dict[str, dict[str, float]] = {name: {} for name in single}
     for kind in {kind for kinds in single.values() for kind in kinds}:
-        among = {name: kinds[kind] - base for name, kinds in single.items() if kind in kinds}
+        among = {name: kinds[kind] for name, kinds in single.items() if kind in kinds}
+        whole = uniform.get(kind)
+        likely: dict[str, tuple[float, float]] = {}
+        for name, (seconds, error) in among.items():
+            looked = seconds - base if whole is None else (whole - base) * shares[name]
+            variance = (_ALIKE * base * shares[name]) ** 2
+            trust = variance / (variance + error**2) if error else 1.0
+            likely[name] = (looked + trust * (seconds - base - looked), variance * (1 - trust))
         missed = 0.0
-        if kind in uniform and len(among) == len(single):
-            missed = (uniform[kind] - base - math.fsum(among.values())) / (len(among) + 1)
-        for name, seconds in among.items():
-            found[name][kind] = (seconds + missed) / counts[name]
+        if whole is not None and len(among) == len(single):
+            missed = whole - base - math.fsum(value for value, _ in likely.values())
+        unsure = math.fsum(variance for _, variance in likely.values()) + max(error for _, error in among.values()) ** 2
+        for name, (value, variance) in likely.items():
+            found[name][kind] = (value + (missed * variance / unsure if unsure else 0.0)) / counts[name]
     return found
 
 

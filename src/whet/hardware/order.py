@@ -18,6 +18,7 @@ TYPES = (*SIXTEEN, *BLOCKS)
 PASSIVE, ACTIVE = "PASSIVE", "ACTIVE"
 # Of files that differ from the base in one class of shapes alone.
 PART_ROUNDS, PART_PROMPT = 3, 16
+_FLOOR, _OF_RANGE = 0.005, 0.4  # three rounds of a normal error have a range of 1.7 deviations
 _SHARE = 6  # a twin takes at most one part in so many of the free memory
 
 
@@ -48,3 +49,10 @@ def ratios(timed: Mapping[str, Any], what: str) -> list[float]:
 def ratio(timed: Mapping[str, Any], what: str = "decode") -> float:
     """The median of the rounds' ratios to the base."""
     return median(ratios(timed, what))
+
+
+def error_of(timed: Mapping[str, Any], what: str = "decode") -> float:
+    """About the standard error of `ratio`, from the range of the rounds; a machine is never better than half a per
+    cent."""
+    turns = ratios(timed, what)
+    return max(_FLOOR, _OF_RANGE * (max(turns) - min(turns)))

@@ -3,7 +3,6 @@ files, timed beside the same base, which say how good the sum is."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -17,7 +16,17 @@ from whet.errors import MachineError
 from whet.events import OnEvent, Stage
 from whet.formats.gguf.blocks import FLOAT_TYPES
 from whet.hardware.machine import cache_file, keep, kept
-from whet.hardware.order import BASE, PART_PROMPT, PART_ROUNDS, PASSIVE, SIXTEEN, fitting_twin, order_of, ratio
+from whet.hardware.order import (
+    BASE,
+    PART_PROMPT,
+    PART_ROUNDS,
+    PASSIVE,
+    SIXTEEN,
+    error_of,
+    fitting_twin,
+    order_of,
+    ratio,
+)
 from whet.hardware.pairs import overview
 from whet.hardware.running import time_variants
 from whet.hardware.twin import LOOKUP, RUNTIME, Twin, parts_of, write_twin
@@ -73,20 +82,19 @@ def timed_types(costs: Costs, model: Path, schemes: Mapping[str, str], scratch: 
     twin = fitting_twin(model)
     if twin.depth < twin.blocks:
         return None
-    by_tensor = _by_tensor(twin, costs, schemes)
+    by_tensor = types_by_tensor(twin, costs, schemes)
     if by_tensor is None:
         return None
-    each = dataclasses.replace(twin, classes={name: name for name in by_tensor})
     path = scratch / "twin.gguf"
     try:
-        write_twin(each, by_tensor, path)
+        write_twin(twin.by_tensor(), by_tensor, path)
         return timed_file(costs, model, path)["then"]
     finally:
         path.unlink(missing_ok=True)
 
 
-def _by_tensor(twin: Twin, costs: Costs, schemes: Mapping[str, str]) -> dict[str, str] | None:
-    """The type of every matrix of the file."""
+def types_by_tensor(twin: Twin, costs: Costs, schemes: Mapping[str, str]) -> dict[str, str] | None:
+    """The type of every matrix of the file, by its name; None where the linears of one differ."""
     types = {f"{address}.weight": costs.kept[address] if s == KEEP else s for address, s in schemes.items()}
     found: dict[str, str] = {}
     for tensor in twin.layout.tensors:
@@ -120,11 +128,13 @@ def _measured_costs(model: Path, twin: Twin, seen: Mapping[str, Any], on_event: 
     order = {**order_of(model, twin, seen["threads"]), "rounds": PART_ROUNDS, "prompt": PART_PROMPT}
     started = time.monotonic()
     timed = time_variants(order, variants, PASSIVE, lambda line: stage.step())
-    single: dict[str, dict[str, float]] = {name: {twin.types(BASE)[name]: base} for name in classes}
+    single: dict[str, dict[str, tuple[float, float]]] = {
+        name: {twin.types(BASE)[name]: (base, 0.0)} for name in classes
+    }
     for name, one in timed.items():
         if name != "half" and "error" not in one:
             at, _, kind = name.partition("|")
-            single[at][kind] = ratio(one) * base
+            single[at][kind] = (ratio(one) * base, error_of(one) * base)
     half = ratio(timed["half"]) * base if "half" in timed else base
 
     def whole(seconds: float) -> float:
@@ -134,7 +144,7 @@ def _measured_costs(model: Path, twin: Twin, seen: Mapping[str, Any], on_event: 
         "base": whole(base),
         "twin_base": base,
         "sixteen": min(whole(uniform[name]) for name in SIXTEEN if name in uniform),
-        "over": over_base(uniform, single, base, twin.counts(twin.depth)),
+        "over": over_base(uniform, single, base, twin.shares(), twin.counts(twin.depth)),
         "seconds": time.monotonic() - started,
     }
 

@@ -78,6 +78,17 @@ class Twin:
         """Matrices of each class in the first `depth` blocks and outside of blocks."""
         return dict(Counter(name for _, name in self.matrices(depth)))
 
+    def by_tensor(self) -> Twin:
+        """The twin with every matrix a class of its own."""
+        return dataclasses.replace(self, classes={name: name for name in self.classes})
+
+    def shares(self) -> dict[str, float]:
+        """The share of all weights that a twin's decoding multiplies, by class."""
+        found: dict[str, int] = {}
+        for tensor, name in self.matrices(self.depth):
+            found[name] = found.get(name, 0) + math.prod(tensor.shape)
+        return {name: size / sum(found.values()) for name, size in found.items()}
+
     def bytes_read(self, types: Mapping[str, str], depth: int) -> int:
         """Bytes of those matrices, all experts counted."""
         return sum(

@@ -61,7 +61,7 @@ def plan(
     job = examined(job, way)
     scores = score(job, offers(job), seed=job.seed, on_event=way)
     with tempfile.TemporaryDirectory() as scratch:
-        budget = corrected(Path(scratch), job, budget, scores, way)
+        budget = corrected(Path(scratch), job, budget, scores)
     found = make_plan(scores, find_target(job.target), budget, solver=job.solver)
     if out is not None:
         write_plan(out, found)

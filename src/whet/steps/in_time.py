@@ -57,7 +57,7 @@ def time_costs(job: Job, asked: Asked, on_event: OnEvent) -> Costs | None:
     return costs(job.original.path, linears, False, on_event)
 
 
-def corrected(folder: Path, job: Job, budget: Budget, scores: dict[str, Any], on_event: OnEvent) -> Budget:
+def corrected(folder: Path, job: Job, budget: Budget, scores: dict[str, Any]) -> Budget:
     """The budget with costs that are right for the mix that it leads to: its file is written with random weights and
     timed, and the sum corrected by that. What was found is kept in `folder`, for a run that is resumed."""
     if budget.costs is None:

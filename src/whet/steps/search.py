@@ -54,7 +54,7 @@ def search(
     folded = with_transform(typical, run.folder, on_event)
     job = dataclasses.replace(folded, grids=job.grids, storage=job.storage)
     scores = _scored(run.folder, job, items, on_event)
-    budget = corrected(run.folder, job, budget, scores, on_event)
+    budget = corrected(run.folder, job, budget, scores)
     rounds = rounds_of(run.folder, job, budget, scores, items, compress, on_event)
     best = best_of(rounds, budget, scores)
     if best is None:
