@@ -87,7 +87,7 @@ def spearman(a: list[float], b: list[float]) -> float:
 
 
 def hits(args: argparse.Namespace) -> None:
-    asked = Quantize(speedup=2.0, target="llama.cpp", solver="nearest")
+    asked = Quantize.of("bench", speedup=2.0, target="llama.cpp", solver="nearest")
     job = decide(args.model, asked.model_copy(update={"speedup": None, "scheme": "Q8_0"}), seed=args.seed)
     costs = time_costs(job, asked, ignore)
     assert costs is not None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from whet.checkpoint.verify import verify
     from whet.engines.opening import generate
     from whet.formats.export import export
+    from whet.formats.pack import pack, unpack
     from whet.measure.compare import compare
     from whet.recipe.compress import compress
     from whet.recipe.curate import curate
@@ -46,6 +47,7 @@ _VERBS = {
     "inspect": "whet.recipe.inspect",
     "masks": "whet.recipe.masks",
     "merge": "whet.recipe.merge",
+    "pack": "whet.formats.pack",
     "plan": "whet.recipe.plan",
     "prune": "whet.recipe.prune",
     "resume": "whet.recipe.resume",
@@ -53,6 +55,7 @@ _VERBS = {
     "slice": "whet.recipe.slice",
     "status": "whet.recipe.resume",
     "tune": "whet.recipe.tune",
+    "unpack": "whet.formats.pack",
     "trust_remote_code": "whet.checkpoint.code",
     "verify": "whet.checkpoint.verify",
 }
@@ -68,6 +71,7 @@ __all__ = [
     "inspect",
     "masks",
     "merge",
+    "pack",
     "plan",
     "prune",
     "resume",
@@ -76,6 +80,7 @@ __all__ = [
     "status",
     "trust_remote_code",
     "tune",
+    "unpack",
     "verify",
 ]
 

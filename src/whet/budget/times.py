@@ -189,7 +189,7 @@ class Timed:
     def within(self, budget: Budget) -> Choice:
         """The least loss within a time. Raises Infeasible with the fastest there is."""
         self.must_be_possible(budget)
-        room = int((budget.value - self.fixed) / _GRAIN)
+        room = round((budget.value - self.fixed) / _GRAIN)
         return self._own(choose(self.options, room, budget.asked))
 
     def must_be_possible(self, budget: Budget) -> None:

@@ -29,6 +29,7 @@ from whet.cli import (
     inspect,
     masks,
     merge,
+    pack,
     plan,
     prune,
     resume,
@@ -39,6 +40,7 @@ from whet.cli import (
     slice,
     status,
     tune,
+    unpack,
     verify,
 )
 from whet.cli.console import escaped
@@ -74,7 +76,7 @@ def _options(
 
 for _verb in (
     demo, inspect, hardware, plan, compress, prune, slice, masks, distill, tune, merge, curate, run, status, export,
-    compare, verify, generate, serve, rollout, resume, schema,
+    pack, unpack, compare, verify, generate, serve, rollout, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

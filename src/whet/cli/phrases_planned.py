@@ -48,5 +48,18 @@ PLANNED: dict[str, tuple[str, str]] = {
     "hardware.spread": ("of rounds", "회차별 범위"),
     "hardware.prefill": ("prefill", "프리필"),
     "hardware.share": ("of memory's speed", "메모리 속도 대비"),
+    "stage.pack": ("packing", "묶는 중"),
+    "stage.unpack": ("unpacking", "푸는 중"),
+    "packed": ("Written: {out}", "만든 파일: {out}"),
+    "packed.next": ("The same folder again: {command}", "같은 폴더로 되돌리려면: {command}"),
+    "packed.title": ("What was gained", "줄어든 크기"),
+    "packed.before": ("before", "전"),
+    "packed.after": ("after", "후"),
+    "packed.whole": ("all files", "파일 전체"),
+    "packed.other": ("other bytes", "나머지"),
+    "unpacked": (
+        "Written to {out}: {files} files, {size}, the same bytes.",
+        "{out}에 파일 {files}개({size})를 원래 바이트 그대로 만들었습니다.",
+    ),
     "hardware.speedup": ("× own 16 bits", "자체 16비트 대비"),
 }

@@ -88,8 +88,8 @@ def pack(folder: str | Path, out: str | Path, *, on_event: OnEvent = ignore) -> 
 
 @verb
 def unpack(file: str | Path, out: str | Path, *, on_event: OnEvent = ignore) -> dict[str, Any]:
-    """Write the folder that `file` is a pack of to `out`, new or empty. Raises UsageError for a damaged pack, and leaves
-    nothing behind then."""
+    """Write the folder that `file` is a pack of to `out`, new or empty. Raises UsageError for a damaged pack, and
+    leaves nothing behind then."""
     file, out = Path(file), Path(out)
     if not file.is_file():
         raise UsageError("{file}: there is no such file. Name a file that whet pack wrote.", file=file)
@@ -134,7 +134,7 @@ def _checked_name(name: str, where: Path) -> PurePosixPath:
     reads otherwise."""
     path = PurePosixPath(name)
     tricks = path.is_absolute() or ".." in path.parts or any(c in name for c in '\\:\0*?"<>|') or name.startswith("~")
-    if tricks or not name or str(path) != name or any(part.endswith((".", " ")) for part in path.parts):
+    if tricks or not path.parts or str(path) != name or any(part.endswith((".", " ")) for part in path.parts):
         raise UsageError("{where}: {name!r} is no path of a file in a folder.", where=where, name=name[:200])
     return path
 
