@@ -19,6 +19,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from whet.budget.knapsack import Infeasible
 from whet.budget.mix import Budget, make_plan
 from whet.budget.times import Costs
 from whet.engines.llamacpp import open_gguf
@@ -50,18 +51,19 @@ def main() -> None:
     ranks(args.model, args.rounds) if args.what == "ranks" else hits(args)
 
 
-def against_sixteen(
-    model: Path, types: dict[str, str] | None, kind: str, threads: int, rounds: int
+def beside(
+    model: Path, types: dict[str, str] | None, kind: str, threads: int, rounds: int, sixteen: str = "F16"
 ) -> tuple[float, Any]:
-    """How many times as fast as F16 a twin decodes, by `whet compare`'s rounds, and the spread. types: by tensor."""
+    """How many times as fast as 16 bits a twin decodes, by `whet compare`'s rounds, and their range. types: by tensor,
+    where it is not all of one `kind`."""
     twin = fitting_twin(model)
     with tempfile.TemporaryDirectory() as folder:
         both = []
-        for name, given in (("16", twin.types("F16")), ("own", types or twin.types(kind))):
+        for name, given in (("16", twin.types(sixteen)), ("own", types or twin.types(kind))):
             path = Path(folder) / f"{name}.gguf"
             write_twin(twin.by_tensor() if types and name == "own" else twin, given, path)
             both.append(open_gguf(path, threads, alone=True))
-        speeds = take_turns(both[0], both[1], list(range(64)), rounds=rounds)["decode"]
+        speeds = take_turns(both[0], both[1], list(range(64)), rounds=rounds, new_tokens=48)["decode"]
         turns = [own / sixteen for sixteen, own in zip(speeds["original"], speeds["lighter"], strict=True)]
     return median(turns), (min(turns), max(turns))
 
@@ -72,7 +74,7 @@ def ranks(model: Path, rounds: int) -> None:
     print("| format | whet hardware, x F16 | independent, x F16 | of rounds |\n| --- | ---: | ---: | ---: |")
     mine, theirs = [], []
     for kind in FORMATS:
-        value, (low, high) = against_sixteen(model, None, kind, found["threads"], rounds)
+        value, (low, high) = beside(model, None, kind, found["threads"], rounds)
         mine.append(told[kind] / told["F16"])
         theirs.append(value)
         print(f"| {kind} | {mine[-1]:.2f} | {value:.2f} | {low:.2f} to {high:.2f} |", flush=True)
@@ -99,12 +101,15 @@ def hits(args: argparse.Namespace) -> None:
 
 def hit(args: argparse.Namespace, job: Any, costs: Costs, scores: dict[str, Any], speedup: float) -> str:
     """A row: what was asked, what the plan says, and what its file does."""
-    budget = Budget("time", costs.sixteen / speedup, f"--speedup {speedup:g}", costs)
-    with tempfile.TemporaryDirectory() as scratch:
-        budget = corrected(Path(scratch), job, budget, scores)
+    budget = Budget("time", costs.sixteen / speedup, f"--speedup {speedup:g}", costs.beside_sixteen())
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            budget = corrected(Path(scratch), job, budget, scores)
+    except Infeasible as refused:
+        return f"| {speedup:g} | refused | | | | {refused} |"
     plan = make_plan(scores, find_target(job.target), budget, solver=job.solver)
     types = types_by_tensor(fitting_twin(args.model), costs, plan["schemes"])
-    value, (low, high) = against_sixteen(args.model, types, "", costs.threads, args.rounds)
+    value, (low, high) = beside(args.model, types, "", costs.threads, args.rounds, costs.sixteen_type)
     assert types is not None
     kinds: dict[str, int] = {}
     for kind in types.values():

@@ -33,7 +33,9 @@ def costs(found: dict, factor: float = 1.0) -> Costs:
     parts = {part["address"]: {part["address"]: 1.0} for part in found["parts"]}
     base = 1e-5 + sum(sizes.values()) * PACE["Q4_0"]
     sixteen = 1e-5 + sum(sizes.values()) * PACE["F16"]
-    return Costs("llama.cpp", 1, base, sixteen, over, parts, dict.fromkeys(parts, "F16"), base, factor)
+    return Costs(
+        "llama.cpp", 1, base, sixteen, over, parts, dict.fromkeys(parts, "F16"), "F16", sixteen, "Q4_0", base, factor
+    )
 
 
 def taken(found: dict, schemes: dict[str, str]) -> float:

@@ -27,14 +27,15 @@ def test_every_parting_of_any_bytes_gives_them_back(data: bytes, word: int, defl
         assert decoded(coded, planes, parting, len(data)) == data
 
 
-def test_what_repeats_is_found(rng: np.random.Generator = np.random.default_rng(0)) -> None:
+def test_what_repeats_is_found() -> None:
+    rng = np.random.default_rng(0)
     exponents = rng.normal(size=60_000).astype(np.float32).view(np.uint32) >> 16
-    assert chosen(exponents.astype(np.uint16).tobytes(), 2) == "word 2"
+    assert chosen(exponents.astype(np.uint16).tobytes(), 2) == ("word 2", False)
     for bits in BITS:
         skewed = np.minimum(rng.geometric(0.4, size=64_000) - 1, 2**bits - 1).astype(np.uint8)
         stream = np.packbits(np.unpackbits(skewed[:, None], axis=1, bitorder="little")[:, :bits], bitorder="little")
-        parting = chosen(stream.tobytes(), 1)
-        size = len(encoded(stream.tobytes(), parting)[1])
+        parting, deflate = chosen(stream.tobytes(), 1)
+        size = len(encoded(stream.tobytes(), parting, deflate)[1])
         assert size <= len(encoded(stream.tobytes(), "word 1")[1])
         if bits in (3, 5):
             assert parting == f"bits {bits}"
@@ -66,6 +67,8 @@ def test_a_folder_comes_back_as_it_was(folders: list[Path], tmp_path: Path) -> N
         told = pack(folder, tmp_path / f"{folder.name}.whetpack")
         assert told["bytes"]["original"] == sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         assert sum(kind["original"] for kind in told["kinds"].values()) == told["bytes"]["original"]
+        kinds = {"model": "float32", "three": "int32", "file": "Q8_0", "odd": "int64"}
+        assert {kinds[folder.name], "other files"} <= {*told["kinds"]}
         back = unpack(tmp_path / f"{folder.name}.whetpack", tmp_path / folder.name)
         assert contents(tmp_path / folder.name) == contents(folder) and back["files"] == len(contents(folder))
         assert pack(folder, tmp_path / "again")["bytes"] == told["bytes"]

@@ -31,8 +31,9 @@ class Costs:
     base: with every matrix of the base's type. over: what one matrix of a class takes over that, by class and type; it
     may be below 0. sixteen: seconds of the runtime's faster 16-bit file. parts: what share of which class's matrix a
     linear is, by address; kept: the type of one that stays as it is. factor: whole files took so many times what was
-    added up. threads: of the processor. twin_base: seconds of the base's twin, which has fewer blocks than a large
-    model.
+    added up. threads: of the processor. sixteen_type: of that file. beside: the type of the twin that files
+    are timed beside, and `beside_seconds` what that took; twin_sixteen: what the 16-bit twin took. (A twin of a large
+    model has fewer blocks.)
     """
 
     runtime: str
@@ -42,7 +43,10 @@ class Costs:
     over: Mapping[str, Mapping[str, float]]
     parts: Mapping[str, Mapping[str, float]]
     kept: Mapping[str, str]
-    twin_base: float
+    sixteen_type: str
+    twin_sixteen: float
+    beside: str
+    beside_seconds: float
     factor: float = 1.0
 
     def of(self, address: str, scheme: str) -> float:
@@ -59,9 +63,14 @@ class Costs:
         """What a token is predicted to take with a scheme for every linear, embedding and head."""
         return self.factor * (self.base + math.fsum(self.of(address, scheme) for address, scheme in schemes.items()))
 
-    def corrected(self, schemes: Mapping[str, str], measured: float) -> Costs:
-        """The same, so that `schemes` take what was `measured` of a whole file."""
-        factor = self.factor * measured / self.seconds(schemes)
+    def beside_sixteen(self) -> Costs:
+        """The same, for a limit that is a share of what 16 bits take: files are timed beside those."""
+        return replace(self, beside=self.sixteen_type, beside_seconds=self.twin_sixteen)
+
+    def corrected(self, schemes: Mapping[str, str], measured: float, weight: float = 1.0) -> Costs:
+        """The same, so that `schemes` take what was `measured` of a whole file. weight: of this file among all that
+        were timed so far, whose errors are averaged."""
+        factor = self.factor * (measured / self.seconds(schemes)) ** weight
         return replace(self, factor=min(_MOST, max(1 / _MOST, factor)))
 
 

@@ -36,6 +36,7 @@ _STRETCH = 1 << 23  # bytes of a tensor that are coded together
 _HEAD, _BODY = 1 << 20, 1 << 25  # the most bytes of a record's head and body that are read
 _LENGTHS = struct.Struct("<II")
 _OTHER = "other files"
+Way = tuple[str, bool]  # how bytes are parted, and whether repeated strings are looked for
 
 
 @verb
@@ -66,9 +67,9 @@ def pack(folder: str | Path, out: str | Path, *, on_event: OnEvent = ignore) -> 
         for file, name in files:
             write(_record({"file": name, "bytes": file.stat().st_size}))
             own = hashlib.sha256()
-            for kind, data, parting in _stretches(file):
+            for kind, data, (parting, deflate) in _stretches(file):
                 own.update(data)
-                planes, coded = encoded(data, parting, deflate=kind == _OTHER)
+                planes, coded = encoded(data, parting, deflate)
                 write(_record({"bytes": len(data), "parting": parting, "planes": planes}, coded))
                 sizes = kinds.setdefault(kind, [0, 0])
                 sizes[0] += len(data)
@@ -139,8 +140,8 @@ def _checked_name(name: str, where: Path) -> PurePosixPath:
     return path
 
 
-def _stretches(file: Path) -> Iterator[tuple[str, bytes, str]]:
-    """A file's bytes from beginning to end: what kind they are of, the bytes, and how they are best parted."""
+def _stretches(file: Path) -> Iterator[tuple[str, bytes, Way]]:
+    """A file's bytes from beginning to end: what kind they are of, the bytes, and how they are best coded."""
     at = 0
     with file.open("rb") as stream:
         for kind, start, end, word in _tensors(file):
@@ -150,15 +151,15 @@ def _stretches(file: Path) -> Iterator[tuple[str, bytes, str]]:
         yield from _cut(stream, _OTHER, file.stat().st_size - at, 1)
 
 
-def _cut(stream: BinaryIO, kind: str, size: int, word: int) -> Iterator[tuple[str, bytes, str]]:
-    """The next `size` bytes in stretches of whole words, all parted alike."""
-    parting, step = "", _STRETCH // word * word
+def _cut(stream: BinaryIO, kind: str, size: int, word: int) -> Iterator[tuple[str, bytes, Way]]:
+    """The next `size` bytes in stretches of whole words, all coded alike."""
+    way, step = None, _STRETCH // word * word
     while size > 0:
         data = stream.read(min(step, size))
         if not data:
             raise MachineError("A file became shorter while it was packed. Pack a folder that nothing writes to.")
-        parting = parting or ("word 1" if kind == _OTHER else chosen(data, word))
-        yield kind, data, parting
+        way = way or (("word 1", True) if kind == _OTHER else chosen(data, word))
+        yield kind, data, way
         size -= len(data)
 
 
@@ -176,9 +177,9 @@ def _tensors(file: Path) -> list[tuple[str, int, int, int]]:
                 found.append((kind, tensor.start, tensor.end, tensor.dtype.itemsize))
     except UsageError:  # another kind of file under that name: packed as any
         return []
-    found = sorted(one for one in found if one[2] > one[1])
+    found = sorted((one for one in found if one[2] > one[1]), key=lambda one: one[1])
     apart = all(one[2] <= other[1] for one, other in pairwise(found))
-    return [one for one in found if one[3] >= 1] if apart else []
+    return found if apart else []
 
 
 def _record(head: dict[str, Any], body: bytes = b"") -> bytes:

@@ -29,11 +29,18 @@ def partings(word: int) -> list[str]:
     return ["word 1", *words, *(f"bits {bits}" for bits in BITS)]
 
 
-def chosen(data: bytes, word: int) -> str:
-    """The parting that codes a sample of `data` in the fewest bytes."""
+def chosen(data: bytes, word: int) -> tuple[str, bool]:
+    """The parting that codes a sample of `data` in the fewest bytes, and whether repeated strings are worth looking
+    for, which takes several times as long."""
     middle = max(0, (len(data) - _SAMPLE) // 2) // word * word
     sample = data[middle : middle + _SAMPLE]
-    return min(partings(word), key=lambda parting: len(encoded(sample, parting)[1]))
+    sizes = {(parting, False): len(encoded(sample, parting)[1]) for parting in partings(word)}
+    best = min(sizes, key=lambda way: sizes[way])
+    for parting in {best[0], "word 1"}:
+        found = len(encoded(sample, parting, deflate=True)[1])
+        if found < _WORTH * min(sizes.values()):
+            sizes[parting, True] = found
+    return min(sizes, key=lambda way: sizes[way])
 
 
 def encoded(data: bytes, parting: str, deflate: bool = False) -> tuple[list[list[Any]], bytes]:

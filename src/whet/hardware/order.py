@@ -28,8 +28,8 @@ def fitting_twin(model: Path) -> Twin:
     return twin_of(model, MOST if room is None else max(1 << 24, min(MOST, room // _SHARE)))
 
 
-def order_of(model: Path, twin: Twin, threads: int) -> dict[str, Any]:
-    """What the timing process is asked, without variants."""
+def order_of(model: Path, twin: Twin, threads: int, base: str = BASE) -> dict[str, Any]:
+    """What the timing process is asked, without variants. base: the type of the twin that others take turns with."""
     return {
         "model": str(model),
         "depth": twin.depth,
@@ -37,7 +37,7 @@ def order_of(model: Path, twin: Twin, threads: int) -> dict[str, Any]:
         "rounds": ROUNDS,
         "prompt": PROMPT,
         "decode": DECODE,
-        "base": twin.types(BASE),
+        "base": twin.types(base),
     }
 
 

@@ -33,6 +33,7 @@ from whet.hardware.twin import LOOKUP, RUNTIME, Twin, parts_of, write_twin
 
 # A format that was slower than one of more bits by this much is no choice of a plan that counts time.
 _SLOWER = 1.05
+_FILE = {"rounds": 9, "prompt": 64, "decode": 32}  # of a whole file: more turns than of a format, as one figure decides
 
 
 def costs(model: Path, linears: Iterable[Linear], fresh: bool, on_event: OnEvent) -> Costs:
@@ -51,6 +52,7 @@ def costs(model: Path, linears: Iterable[Linear], fresh: bool, on_event: OnEvent
     if found is None:
         found = _measured_costs(model, twin, seen, on_event)
         keep(file, found)
+    sixteen = min((kind for kind in SIXTEEN if kind in seen["uniform"]), key=lambda kind: seen["uniform"][kind])
     stored = twin.layout.source.checkpoint.tensors
     return Costs(
         runtime=RUNTIME,
@@ -60,19 +62,22 @@ def costs(model: Path, linears: Iterable[Linear], fresh: bool, on_event: OnEvent
         over=found["over"],
         parts=parts_of(twin, linears),
         kept={linear.address: FLOAT_TYPES[stored[linear.parameter].dtype] for linear in linears},
-        twin_base=found["twin_base"],
+        sixteen_type=sixteen,
+        twin_sixteen=seen["uniform"][sixteen],
+        beside=BASE,
+        beside_seconds=found["twin_base"],
     )
 
 
 def timed_file(costs: Costs, model: Path, file: Path) -> dict[str, float]:
-    """Seconds of a decoded token of a .gguf `file`, in turns with the base's twin of `model`: `now`, and `then`, as it
-    would be while the costs were measured."""
+    """Seconds of a decoded token of a .gguf `file`, in turns with a twin of `model`: `now`, and `then`, as it would
+    be while the costs were measured."""
     twin = fitting_twin(model)
-    order = order_of(model, twin, costs.threads)
+    order = {**order_of(model, twin, costs.threads, costs.beside), **_FILE}
     timed = time_variants(order, [{"name": "file", "file": str(file)}], PASSIVE, lambda line: None)["file"]
     if "error" in timed:
         raise MachineError("{file} could not be timed in llama.cpp: {why}.", file=file, why=timed["error"])
-    then = ratio(timed) * costs.twin_base
+    then = ratio(timed) * costs.beside_seconds
     return {"now": median(timed["decode"]["own"]), "then": then}
 
 

@@ -39,7 +39,7 @@ def budget_of(checkpoint: Checkpoint, asked: Asked, costs: Costs | None = None) 
     if costs is not None and asked.latency is not None:
         return Budget("time", parse_time(asked.latency), f"--latency {asked.latency}", costs)
     if costs is not None and asked.speedup is not None:
-        return Budget("time", costs.sixteen / asked.speedup, f"--speedup {asked.speedup:g}", costs)
+        return Budget("time", costs.sixteen / asked.speedup, f"--speedup {asked.speedup:g}", costs.beside_sixteen())
     return None
 
 

@@ -68,13 +68,13 @@ def corrected(folder: Path, job: Job, budget: Budget, scores: dict[str, Any]) ->
         factor = json.loads(file.read_text(encoding="utf-8"))["factor"]
         return dataclasses.replace(budget, costs=dataclasses.replace(known, factor=factor))
     target = find_target(job.target)
-    for _ in range(_TRIED):
+    for number in range(1, _TRIED + 1):
         schemes = make_plan(scores, target, dataclasses.replace(budget, costs=known), solver=job.solver)["schemes"]
         measured = timed_types(known, job.original.path, schemes, folder)
         if measured is None:
             break
         predicted = known.seconds(schemes)
-        known = known.corrected(schemes, measured)
+        known = known.corrected(schemes, measured, 1 / number)
         if abs(measured / predicted - 1) < _NEAR:
             break
     write_json(file, {"factor": known.factor})
