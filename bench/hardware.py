@@ -19,16 +19,17 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from whet.timing.order import fitting_twin
+from whet.timing.pairs import overview
+from whet.timing.prices import types_by_tensor
+from whet.timing.twin import write_twin
+
 from whet.budget.knapsack import Infeasible
 from whet.budget.mix import Budget, make_plan
 from whet.budget.times import Costs
 from whet.engines.llamacpp import open_gguf
 from whet.events import ignore
 from whet.grids import parse_scheme
-from whet.hardware.order import fitting_twin
-from whet.hardware.pairs import overview
-from whet.hardware.prices import types_by_tensor
-from whet.hardware.twin import write_twin
 from whet.measure.speed import take_turns
 from whet.steps.budget import offers
 from whet.steps.decide import decide

@@ -17,7 +17,7 @@ SRC = Path(__file__).parents[1] / "src" / "whet"
 ROOMS = [
     "korean", "messages", "foreign", "errors", "events", "strict", "paths", "child", "peers", "anatomy", "checkpoint",
     "text", "grids", "targets", "walk", "train", "engines", "measure", "curation", "quantize", "pruning",
-    "distillation", "adapt", "budget", "scores", "formats", "hardware", "report", "apply", "transforms", "steps",
+    "distillation", "adapt", "budget", "scores", "formats", "timing", "report", "apply", "transforms", "steps",
     "starter", "recipe", "serving", "cli",
 ]
 # fmt: on

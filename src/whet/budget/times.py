@@ -208,12 +208,11 @@ class Timed:
         assert budget.costs is not None
         raise Infeasible(
             "{budget} cannot be kept in {runtime} on this machine: with everything at its fastest a token is predicted "
-            "to take {fastest:.3g} ms ({speedup:.2f} times as fast as in 16 bits), and {limit:.3g} ms were asked for. "
+            "to take {smallest:.3g} ms ({speedup:.2f} times as fast as in 16 bits), and {limit:.3g} ms were asked for. "
             "Give at least that, or take blocks or channels out first (whet prune).",
-            smallest=self.fixed,
+            smallest=1e3 * self.fixed,
             budget=budget.asked,
             runtime=budget.costs.runtime,
-            fastest=1e3 * self.fixed,
             speedup=budget.costs.sixteen / self.fixed,
             limit=1e3 * budget.value,
         )

@@ -22,7 +22,7 @@ PLANNED: dict[str, tuple[str, str]] = {
         "A token is predicted to take {predicted} ms in {runtime} here ({speedup} × the 16-bit file){limit}.",
         "이 컴퓨터의 {runtime}에서 토큰 하나에 {predicted} ms 예측(16비트 파일의 {speedup}배 속도){limit}.",
     ),
-    "plan.limit": ("; asked for at most {limit} ms", ", 요청한 한도는 {limit} ms"),
+    "plan.limit": ("; asked for at most {limit} ms", ", 요청한 상한은 {limit} ms"),
     "made.time": (
         "Timed: {then} ms a token beside the same reference ({off} off the prediction), {now} ms just now.",
         "측정: 같은 기준으로 토큰당 {then} ms(예측과 {off} 차이), 지금은 {now} ms.",
@@ -49,7 +49,7 @@ PLANNED: dict[str, tuple[str, str]] = {
     "hardware.prefill": ("prefill", "프리필"),
     "hardware.share": ("of memory's speed", "메모리 속도 대비"),
     "stage.pack": ("packing", "묶는 중"),
-    "stage.unpack": ("unpacking", "푸는 중"),
+    "stage.unpack": ("unpacking", "압축 해제하는 중"),
     "packed": ("Written: {out}", "만든 파일: {out}"),
     "packed.next": ("The same folder again: {command}", "같은 폴더로 되돌리려면: {command}"),
     "packed.title": ("What was gained", "줄어든 크기"),

@@ -11,10 +11,10 @@ from whet import starter
 from whet.checkpoint import Checkpoint
 from whet.errors import verb
 from whet.events import OnEvent, ignore, note_event
-from whet.hardware.advice import advice
-from whet.hardware.pairs import overview, seconds_of
-from whet.hardware.standard import write_standard
 from whet.messages import Message, to_json
+from whet.starter.shapes import write_standard
+from whet.timing.advice import advice
+from whet.timing.pairs import overview, seconds_of
 
 
 @verb

@@ -14,11 +14,11 @@ from whet.budget.times import Costs, parse_time
 from whet.checkpoint import write_json
 from whet.errors import UsageError
 from whet.events import OnEvent
-from whet.hardware.prices import costs, timed_file, timed_types
-from whet.hardware.twin import RUNTIME
 from whet.steps.options import AUTO, Quantize
 from whet.steps.options import Budget as Asked
 from whet.targets import find_target
+from whet.timing.prices import costs, timed_file, timed_types
+from whet.timing.twin import RUNTIME
 
 # Plans that are written with random weights and timed; another is only made where the last was this far off its sum.
 _TRIED, _NEAR = 3, 0.03

@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 
 import pytest
+from whet.timing.order import TYPES
+from whet.timing.twin import LOOKUP, kept_types, parts_of, twin_of, write_twin
 
 import models
 from whet import compress, starter
@@ -14,9 +16,7 @@ from whet.budget import tables
 from whet.checkpoint import Checkpoint
 from whet.checkpoint.gguf import read_gguf
 from whet.errors import UsageError
-from whet.hardware.order import TYPES
-from whet.hardware.standard import write_standard
-from whet.hardware.twin import LOOKUP, kept_types, parts_of, twin_of, write_twin
+from whet.starter.shapes import write_standard
 
 
 @pytest.fixture(scope="module")

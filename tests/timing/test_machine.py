@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-
-from whet.hardware import machine
-from whet.hardware.advice import advice
-from whet.hardware.machine import cache_file, keep, kept, thread_limit
-from whet.hardware.order import error_of, ratio
+from whet.timing import machine
+from whet.timing.advice import advice
+from whet.timing.machine import cache_file, keep, kept, thread_limit
+from whet.timing.order import error_of, ratio
 
 
 @pytest.fixture(autouse=True)
