@@ -13,8 +13,10 @@ import math
 import os
 import random
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -27,6 +29,7 @@ from whet.timing.twin import write_twin
 from whet.budget.knapsack import Infeasible
 from whet.budget.mix import Budget, make_plan
 from whet.budget.times import Costs
+from whet.engines import llamacpp
 from whet.engines.llamacpp import open_gguf
 from whet.events import ignore
 from whet.grids import parse_scheme
@@ -48,7 +51,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--speedups", default="1.4,1.8,2.2", help="with hits: what is asked for")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="independent timings by the processor's clock: on a shared machine",
+    )
     args = parser.parse_args()
+    if args.processor_time:
+        llamacpp.time = SimpleNamespace(perf_counter=time.process_time)
     ranks(args.model, args.rounds) if args.what == "ranks" else hits(args)
 
 

@@ -190,7 +190,7 @@ def _record(head: dict[str, Any], body: bytes = b"") -> bytes:
 def _unpacked(stream: BinaryIO, file: Path, folder: Path, stage: Stage) -> tuple[int, int]:
     """Write what the pack holds into `folder`; how many files and bytes there were."""
 
-    def bad(why: Message) -> UsageError:
+    def damaged(why: Message) -> UsageError:
         return UsageError("{file} is damaged: {why}. Copy or download it again.", file=file, why=why)
 
     digest, total, read = hashlib.sha256(), 0, len(MAGIC)
@@ -205,13 +205,13 @@ def _unpacked(stream: BinaryIO, file: Path, folder: Path, stage: Stage) -> tuple
             read += len(raw)
             if "whole" in head:
                 if head["whole"] != len(names) or head["sha256"] != digest.hexdigest() or stream.read(1):
-                    raise bad(Message("its SHA-256 is another"))
+                    raise damaged(Message("its SHA-256 is another"))
                 return len(names), total
             digest.update(raw)
             name = str(head["file"])
             path = folder / _checked_name(name, file)
             if name.casefold() in names:
-                raise bad(Message("it has {name} twice", name=name))
+                raise damaged(Message("it has {name} twice", name=name))
             names.add(name.casefold())
             path.parent.mkdir(parents=True, exist_ok=True)
             own, left = hashlib.sha256(), int(head["bytes"])
@@ -230,7 +230,7 @@ def _unpacked(stream: BinaryIO, file: Path, folder: Path, stage: Stage) -> tuple
                     if "sha256" in head:
                         break
                     if not 0 <= int(head["bytes"]) <= min(left, _STRETCH):
-                        raise bad(Message("{name} is longer than it says", name=name))
+                        raise damaged(Message("{name} is longer than it says", name=name))
                     data = decoded(body, head["planes"], head["parting"], int(head["bytes"]))
                     left -= len(data)
                     own.update(data)
@@ -238,10 +238,10 @@ def _unpacked(stream: BinaryIO, file: Path, folder: Path, stage: Stage) -> tuple
                 made.flush()
                 os.fsync(made.fileno())
             if left or own.hexdigest() != head["sha256"]:
-                raise bad(Message("{name} is not what was packed", name=name))
+                raise damaged(Message("{name} is not what was packed", name=name))
             total += path.stat().st_size
     except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        raise bad(Message("{error}", error=str(error) or type(error).__name__)) from error
+        raise damaged(Message("{error}", error=str(error) or type(error).__name__)) from error
 
 
 def _next(stream: BinaryIO) -> tuple[dict[str, Any], bytes, bytes]:
