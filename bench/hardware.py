@@ -21,11 +21,6 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from whet.timing.order import fitting_twin
-from whet.timing.pairs import overview
-from whet.timing.prices import types_by_tensor
-from whet.timing.twin import write_twin
-
 from whet.budget.knapsack import Infeasible
 from whet.budget.mix import Budget, make_plan
 from whet.budget.times import Costs
@@ -40,6 +35,10 @@ from whet.steps.in_time import corrected, time_costs
 from whet.steps.options import Quantize
 from whet.steps.score import unscored
 from whet.targets import find_target
+from whet.timing.order import fitting_twin
+from whet.timing.pairs import overview
+from whet.timing.prices import types_by_tensor
+from whet.timing.twin import write_twin
 
 FORMATS = ("BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0", "Q3_K", "Q2_K", "TQ2_0")
 
