@@ -17,8 +17,8 @@ SRC = Path(__file__).parents[1] / "src" / "whet"
 ROOMS = [
     "korean", "messages", "foreign", "errors", "events", "strict", "paths", "child", "peers", "anatomy", "checkpoint",
     "text", "grids", "targets", "walk", "train", "engines", "measure", "curation", "quantize", "pruning",
-    "distillation", "adapt", "budget", "scores", "formats", "report", "apply", "transforms", "steps", "starter",
-    "recipe", "serving", "cli",
+    "distillation", "adapt", "budget", "scores", "formats", "timing", "report", "apply", "transforms", "steps",
+    "starter", "recipe", "serving", "cli",
 ]
 # fmt: on
 PRINTS = {"cli", "starter"}  # `python -m whet.starter.make` is a command line of its own

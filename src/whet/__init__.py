@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from whet.engines.opening import generate
     from whet.engines.packed import load
     from whet.formats.export import export
+    from whet.formats.pack import pack, unpack
     from whet.measure.compare import compare
     from whet.recipe.choose import choose
     from whet.recipe.compress import compress
     from whet.recipe.curate import curate
     from whet.recipe.distill import distill
+    from whet.recipe.hardware import hardware
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
     from whet.recipe.merge import merge
@@ -44,10 +46,12 @@ _VERBS = {
     "distill": "whet.recipe.distill",
     "export": "whet.formats.export",
     "generate": "whet.engines.opening",
+    "hardware": "whet.recipe.hardware",
     "inspect": "whet.recipe.inspect",
     "load": "whet.engines.packed",
     "masks": "whet.recipe.masks",
     "merge": "whet.recipe.merge",
+    "pack": "whet.formats.pack",
     "plan": "whet.recipe.plan",
     "prune": "whet.recipe.prune",
     "resume": "whet.recipe.resume",
@@ -55,6 +59,7 @@ _VERBS = {
     "slice": "whet.recipe.slice",
     "status": "whet.recipe.resume",
     "tune": "whet.recipe.tune",
+    "unpack": "whet.formats.pack",
     "trust_remote_code": "whet.checkpoint.code",
     "verify": "whet.checkpoint.verify",
 }
@@ -67,10 +72,12 @@ __all__ = [
     "distill",
     "export",
     "generate",
+    "hardware",
     "inspect",
     "load",
     "masks",
     "merge",
+    "pack",
     "plan",
     "prune",
     "resume",
@@ -79,6 +86,7 @@ __all__ = [
     "status",
     "trust_remote_code",
     "tune",
+    "unpack",
     "verify",
 ]
 

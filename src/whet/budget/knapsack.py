@@ -56,7 +56,7 @@ class Choice:
 
 
 class Infeasible(UsageError):
-    """No mix keeps the limit. `smallest` is the least bytes, or the least loss, that any mix has."""
+    """No mix keeps the limit. `smallest` is the least bytes, loss or milliseconds that any mix has."""
 
     def __init__(self, template: str, /, smallest: float, **values: Any) -> None:
         super().__init__(template, smallest=smallest, **values)

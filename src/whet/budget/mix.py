@@ -14,6 +14,8 @@ from typing import Any
 from whet.budget.knapsack import Choice, Infeasible, Option, choose, fewest_bytes, frontier
 from whet.budget.left_out import left_out, unsent
 from whet.budget.offered import holds
+from whet.budget.times import Budget as Budget
+from whet.budget.times import Timed, time_of
 from whet.errors import UsageError
 from whet.grids import parse_scheme
 from whet.messages import Message, to_json
@@ -61,7 +63,7 @@ class Offers:
         for parts in together.values():
             table = parts[0]["block"] is None
             names = [n for n in parts[0]["schemes"] if all(_held(target, part, n) for part in parts)]
-            names = [KEEP, *(n for n in names if not (stock and (table or _shifts(n))))]
+            names = [KEEP, *(n for n in names if not (stock and (table or parse_scheme(n).zero != "none")))]
             self.names.append(names)
             self.options.append(
                 [
@@ -77,6 +79,13 @@ class Offers:
     def smallest(self, most: float, asked: str = "") -> Mix:
         """The fewest bytes with a predicted loss of at most `most`. Raises Infeasible."""
         return self._mix(fewest_bytes(self.options, most, asked))
+
+    def timed(self, budget: Budget, most: float) -> Mix:
+        """The least predicted loss within a time, or the least time with a loss of at most `most`. Raises
+        Infeasible."""
+        assert budget.costs is not None
+        times = Timed.of(self.addresses, self.names, self.options, budget.costs)
+        return self._mix(times.within(budget) if budget.kind == "time" else times.fastest(most, budget.asked))
 
     def least(self) -> int:
         """Bytes of the smallest mix there is."""
@@ -147,25 +156,14 @@ class Offers:
             for addresses, names, pick in zip(self.addresses, self.names, choice.picks, strict=True)
             for address in addresses
         }
-        return Mix(schemes, choice.bytes + self.fixed, choice.loss, choice.bound, choice.gap, choice.exact)
+        picked = [options[pick] for options, pick in zip(self.options, choice.picks, strict=True)]
+        size = sum(option.bytes for option in picked) + self.fixed
+        return Mix(schemes, size, choice.loss, choice.bound, choice.gap, choice.exact)
 
 
 def header_bytes(scores: Mapping[str, Any]) -> int:
     """At most so many bytes of a lighter model's weight files are not tensors."""
     return _HEADER * (len(scores["parts"]) + int(scores["other"]["tensors"]))
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What must not be exceeded, as it was `asked` for.
-
-    kind: `bytes` (of the weight files), `bits` (stored bits a parameter, everything counted) or `quality` (a share q of
-    the original's: mean KL at most −ln q). value: the number.
-    """
-
-    kind: str
-    value: float
-    asked: str
 
 
 def make_plan(
@@ -184,7 +182,7 @@ def make_plan(
     """
     whole = Offers(scores, target, stock=False)
     mix, among, free, notes = _chosen(whole, scores, target, budget, most_kl)
-    limit = None if budget.kind == "quality" else _limit(whole, scores, budget)
+    limit = None if budget.kind in ("quality", "time") else _limit(whole, scores, budget)
     return {
         "format": "whet.plan",
         "version": 1,
@@ -207,6 +205,7 @@ def make_plan(
         "scorer": "gradient",
         "text": scores["text"],
         "notes": to_json([*unsent(scores), *notes]),
+        **time_of(budget, mix.schemes),
     }
 
 
@@ -328,6 +327,8 @@ def _much_better(best: Mix, mix: Mix, budget: Budget) -> bool:
 
 
 def _solve(offers: Offers, scores: Mapping[str, Any], budget: Budget, most_kl: float | None) -> Mix:
+    if budget.costs is not None:
+        return offers.timed(budget, _most(budget, most_kl))
     if budget.kind == "quality":
         return offers.smallest(_most(budget, most_kl), budget.asked)
     must_be_possible(offers, scores, budget)
@@ -345,7 +346,9 @@ def must_be_possible(offers: Offers, scores: Mapping[str, Any], budget: Budget) 
                 "transformers leaves experts in the type of the stored scales, which is not the model's float32"
             ),
         )
-    if budget.kind == "quality" or offers.least() <= _limit(offers, scores, budget):
+    if budget.kind == "time" and budget.costs is not None:
+        Timed.of(offers.addresses, offers.names, offers.options, budget.costs).must_be_possible(budget)
+    if budget.kind in ("quality", "time") or offers.least() <= _limit(offers, scores, budget):
         return
     rest = header_bytes(scores) if budget.kind == "bytes" else 0
     raise Infeasible(
@@ -367,6 +370,8 @@ def _limit(offers: Offers, scores: Mapping[str, Any], budget: Budget) -> int:
 
 
 def _most(budget: Budget, most_kl: float | None) -> float:
+    if budget.kind != "quality":
+        return math.inf
     most = -math.log(budget.value)
     return most if most_kl is None else min(most, most_kl)
 
@@ -392,8 +397,3 @@ def _bytes(part: Mapping[str, Any], scheme: str) -> int:
 
 def _loss(part: Mapping[str, Any], scheme: str) -> float:
     return 0.0 if scheme == KEEP else float(part["schemes"][scheme]["kl"])
-
-
-def _shifts(scheme: str) -> bool:
-    """Whether the scheme has a zero of its own."""
-    return parse_scheme(scheme).zero != "none"

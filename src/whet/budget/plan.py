@@ -40,7 +40,7 @@ class Model(Strict):
 class Budget(Strict):
     """What was asked for."""
 
-    kind: Literal["bytes", "bits", "quality", "none"] = "none"
+    kind: Literal["bytes", "bits", "quality", "time", "none"] = "none"
     asked: str = ""
     bytes: int | None = Field(default=None, ge=0, description="Bytes of tensors that must not be exceeded")
     value: float = 0.0
@@ -94,6 +94,16 @@ class Uniform(Point):
     embed: str
 
 
+class Time(Strict):
+    """What a decoded token takes in seconds, batch 1, by measurements of the machine that the plan was made on."""
+
+    runtime: str
+    threads: int = Field(ge=1)
+    sixteen: float = Field(ge=0, description="Of the runtime's faster file in 16 bits")
+    limit: float | None = Field(default=None, description="What was asked for, null where a quality was")
+    predicted: float | None = Field(default=None, description="Of this plan")
+
+
 class Choice(Strict):
     """What is done to a group."""
 
@@ -135,6 +145,7 @@ class Plan(Strict):
     scorer: str | None = None
     text: dict[str, Any] | None = None
     notes: list[str | Note] = Field(default_factory=list)
+    time: Time | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +164,8 @@ class CheckedPlan:
 
 
 def read_plan(plan: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """A plan from a file, or one that is at hand, with every key there is. Raises UsageError naming what is wrong."""
+    """A plan from a file, or one at hand, with every key there is (`time` where it was counted). Raises UsageError that
+    names what is wrong."""
     source = Message("the plan") if isinstance(plan, Mapping) else str(plan)
     value = plan if isinstance(plan, Mapping) else _load(Path(plan))
     if value.get("format") != "whet.plan":
@@ -167,7 +179,8 @@ def read_plan(plan: str | Path | Mapping[str, Any]) -> dict[str, Any]:
             source=source,
             version=value.get("version"),
         )
-    return checked(Plan, value, source).model_dump()
+    whole = checked(Plan, value, source).model_dump()
+    return {key: part for key, part in whole.items() if key != "time" or part is not None}
 
 
 def write_plan(path: str | Path, plan: Mapping[str, Any]) -> None:
@@ -371,6 +384,7 @@ def _drop_stale(plan: dict[str, Any], total: int) -> list[Message]:
         said["of"] = now
     elif said is not None:
         plan["predicted"] = plan["gap"] = None
+        plan.pop("time", None)
         plan["measured"] = []
         notes.append(Message("the plan's schemes were edited after it was made: its predictions are dropped"))
     limit = plan["budget"]["bytes"]

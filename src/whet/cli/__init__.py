@@ -26,9 +26,11 @@ from whet.cli import (
     distill,
     export,
     generate,
+    hardware,
     inspect,
     masks,
     merge,
+    pack,
     plan,
     prune,
     resume,
@@ -39,6 +41,7 @@ from whet.cli import (
     slice,
     status,
     tune,
+    unpack,
     verify,
 )
 from whet.cli.console import escaped
@@ -73,8 +76,8 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, plan, compress, prune, slice, masks, distill, tune, merge, curate, run, status, export, compare,
-    choose, verify, generate, serve, rollout, resume, schema,
+    demo, inspect, hardware, plan, compress, prune, slice, masks, distill, tune, merge, curate, run, status, export,
+    pack, unpack, compare, choose, verify, generate, serve, rollout, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

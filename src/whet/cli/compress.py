@@ -117,10 +117,25 @@ def foretold(console: Console, result: dict[str, Any]) -> None:
         console.show(say("foretold", bits=f"{said['bits']:.2f}", size=size(said["bytes"]), kl=figure(said["kl"])))
 
 
+def timed(console: Console, result: dict[str, Any]) -> None:
+    """What a token takes, as predicted and as the finished file was timed, where time was asked for."""
+    time = result.get("time") or (result.get("plan") or {}).get("time")
+    if time is None or time["predicted"] is None:
+        return
+    limit = "" if time["limit"] is None else say("plan.limit", limit=f"{1e3 * time['limit']:.3g}")
+    told = {"predicted": f"{1e3 * time['predicted']:.3g}", "speedup": f"{time['sixteen'] / time['predicted']:.2f}"}
+    console.show(say("plan.time", **told, runtime=time["runtime"], limit=limit))
+    if (measured := time.get("measured")) is not None:
+        off = f"{100 * (measured['then'] / time['predicted'] - 1):+.0f} %"
+        milliseconds = {name: f"{1e3 * measured[name]:.3g}" for name in ("then", "now")}
+        console.show(say("made.time", off=off, **milliseconds))
+
+
 def made(console: Console, result: dict[str, Any], model: Path | None = None) -> None:
     """What was written, how far it is from the original, who loads it, and what to type next."""
     console.show(by_part(result["sizes"]["original"], result["sizes"]["lighter"], "size").rich())
     foretold(console, result)
+    timed(console, result)
     masked = [(math.prod(x["shape"]), x["mask"]["share"]) for x in result.get("linears", {}).values() if "mask" in x]
     if masked:
         share = sum(size * share for size, share in masked) / sum(size for size, _ in masked)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from whet.cli.curate_phrases import CURATE
 from whet.cli.phrases_choose import CHOOSE
+from whet.cli.phrases_planned import PLANNED
 from whet.cli.phrases_trained import TRAINED
 from whet.cli.phrases_written import WRITTEN
 
-PARTS = CURATE | TRAINED | CHOOSE | WRITTEN
+PARTS = CURATE | TRAINED | CHOOSE | PLANNED | WRITTEN

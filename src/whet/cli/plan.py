@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
+from whet.cli.compress import timed
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, Model, Trust, takes, trusted
 from whet.cli.phrases import say, sentence, size
@@ -44,6 +45,7 @@ def run(
     with Console(as_json) as console:
         plan = whet.plan(folder, out, **options, on_event=console.on_event)
         console.show(by_role(plan).rich(), beside(plan).rich())
+        timed(console, plan)
         for line in (*plan["left_out"], *plan["notes"]):
             console.show(f"{say('note')}: {sentence(line)}")
         console.show(say("gap", gap=f"{100 * plan['gap']['relative']:.2g} %"), say("wrote", files=out))

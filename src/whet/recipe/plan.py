@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from whet.steps.budget import budget_of, check_possible, offers
 from whet.steps.course import reading, scoring
 from whet.steps.decide import decide
 from whet.steps.driver import examined
+from whet.steps.in_time import check_time, corrected, time_costs, with_runtime
 from whet.steps.options import Budget, Quantize
 from whet.steps.score import score
 from whet.steps.verbs import Plan, takes
@@ -29,7 +31,8 @@ def plan(
     """The best mix of schemes for a budget, as predicted (`whet.budget.plan`); written to the file `out` if given.
 
     Exactly one of fit (bytes of the weight files, `400MB`, or `25%` of the original's), bits (stored bits a parameter,
-    everything counted) and quality (a share q of the original's: predicted KL at most −ln q). Nothing is compressed:
+    everything counted), quality (a share q of the original's: predicted KL at most −ln q), and latency and speedup,
+    which are measured on this machine first (`whet.hardware`). Nothing is compressed:
     `compress` with the same budget also measures and plans again. Raises UsageError with the smallest possible budget
     where this one cannot be met.
     """
@@ -38,7 +41,8 @@ def plan(
     given = [name for name in Budget.model_fields if getattr(asked, name) is not None]
     if len(given) != 1:
         raise UsageError(
-            "A plan needs one budget, {count} were given. Give one of fit (400MB, 25%), bits (3.5) and quality (0.98).",
+            "A plan needs one budget, {count} were given. Give one of fit (400MB, 25%), bits (3.5), quality (0.98), "
+            "latency (30ms) and speedup (2).",
             count=len(given),
         )
     quantize = Quantize.of(
@@ -47,13 +51,17 @@ def plan(
     quantize.check()
     if out is not None:
         check_output(out, model, asked.text)
+    quantize = with_runtime(quantize)
     job = decide(model, quantize, seed=asked.seed, device=asked.device)
-    budget = budget_of(job.checkpoint, asked)
+    check_time(job, asked)
+    budget = budget_of(job.checkpoint, asked, time_costs(job, asked, on_event))
     assert budget is not None
     check_possible(job, budget)
     way = Way(on_event, [reading(job.checkpoint), scoring(job), Part("plan", 1)])
     job = examined(job, way)
     scores = score(job, offers(job), seed=job.seed, on_event=way)
+    with tempfile.TemporaryDirectory() as scratch:
+        budget = corrected(Path(scratch), job, budget, scores)
     found = make_plan(scores, find_target(job.target), budget, solver=job.solver)
     if out is not None:
         write_plan(out, found)

@@ -11,6 +11,7 @@ from whet.apply.job import Job, scale_dtype
 from whet.budget import parse_size, tables, tensor_bytes, widths
 from whet.budget.mix import Budget, Offers, must_be_possible
 from whet.budget.offered import offered
+from whet.budget.times import Costs, parse_time
 from whet.checkpoint import Checkpoint, size_on_disk
 from whet.errors import UsageError
 from whet.grids import Grid
@@ -26,15 +27,19 @@ from whet.transforms.make import transformed_bytes
 _TYPICAL = 4  # bits of a quality's mix, before there is one
 
 
-def budget_of(checkpoint: Checkpoint, asked: Asked) -> Budget | None:
-    """The budget that was asked for, if any."""
+def budget_of(checkpoint: Checkpoint, asked: Asked, costs: Costs | None = None) -> Budget | None:
+    """The budget that was asked for, if any. costs: measured ones, where time counts."""
     if asked.fit is not None:
         whole = size_on_disk(checkpoint.path)["weights"]
         return Budget("bytes", float(parse_size(asked.fit, whole)), f"--fit {asked.fit}")
     if asked.bits is not None:
         return Budget("bits", float(asked.bits), f"--bits {asked.bits:g}")
     if asked.quality is not None:
-        return Budget("quality", float(asked.quality), f"--quality {asked.quality:g}")
+        return Budget("quality", float(asked.quality), f"--quality {asked.quality:g}", costs)
+    if costs is not None and asked.latency is not None:
+        return Budget("time", parse_time(asked.latency), f"--latency {asked.latency}", costs)
+    if costs is not None and asked.speedup is not None:
+        return Budget("time", costs.sixteen / asked.speedup, f"--speedup {asked.speedup:g}", costs.beside_sixteen())
     return None
 
 

@@ -28,6 +28,7 @@ from whet.steps.tune_options import Tune as Tune
 
 RECIPE = "recipe.yaml"
 TARGET = "transformers"  # where none is asked for
+AUTO = "auto"  # the runtime that is fast here
 # Named here and not read off the tables, which are slow to import; a test keeps them equal.
 RUNTIMES = "transformers, vllm, llama.cpp, onnx, openvino, whet"
 TRANSFORMS = "smooth, awq, rotate, quarot, spinquant, auto"
@@ -46,7 +47,7 @@ CHOSEN_BY += "frequency, pca"
 
 
 class Budget(Options):
-    """What the lighter model may take or must keep; at most one of the three."""
+    """What the lighter model may take or must keep; at most one of them."""
 
     fit: str | int | None = Field(
         default=None, description="The most bytes of the weight files: 400MB, 1.5GiB, or 25% of the original's"
@@ -55,6 +56,17 @@ class Budget(Options):
     quality: float | None = Field(
         default=None, description="The share of the original's quality to keep, at the fewest bytes: 0.98"
     )
+    latency: str | None = Field(
+        default=None, description="The most time of a decoded token on this machine, measured here: 30ms"
+    )
+    speedup: float | None = Field(
+        default=None, description="How many times as fast it decodes as the same runtime's 16-bit file here: 2"
+    )
+
+    @property
+    def timed(self) -> bool:
+        """Whether time is asked for."""
+        return self.latency is not None or self.speedup is not None
 
 
 class Target(Options):
@@ -62,6 +74,16 @@ class Target(Options):
 
     target: Annotated[str | None, Shown(default="transformers", among=RUNTIMES)] = Field(
         default=None, alias="for", description=f"The runtime that is to load it: {RUNTIMES}"
+    )
+
+
+class Runtime(Options):
+    """Where the lighter model runs, which may be left to measurements."""
+
+    target: Annotated[str | None, Shown(default="transformers", among=f"{RUNTIMES}, {AUTO}")] = Field(
+        default=None,
+        alias="for",
+        description=f"The runtime that is to load it, or {AUTO}, which measures what is fast here: {RUNTIMES}",
     )
 
 
@@ -117,8 +139,8 @@ class Sparsity(Options):
     )
 
 
-class Quantize(Opening, Text, Target, Sparsity, Method, Budget, Schemes):
-    """Round the weights. What to do is said by one of scheme, plan, fit, bits and quality."""
+class Quantize(Opening, Text, Runtime, Sparsity, Method, Budget, Schemes):
+    """Round the weights. What to do is said by one of scheme, plan, fit, bits, quality, latency and speedup."""
 
     WAYS: ClassVar[dict[str, tuple[str, ...]]] = {
         # a way to say what to do, and what it leaves no room for
@@ -127,6 +149,8 @@ class Quantize(Opening, Text, Target, Sparsity, Method, Budget, Schemes):
         "fit": ("embed", "repair", "sparsity", "importance"),
         "bits": ("embed", "repair", "sparsity", "importance"),
         "quality": ("embed", "repair", "sparsity", "importance"),
+        "latency": ("embed", "repair", "sparsity", "importance"),
+        "speedup": ("embed", "repair", "sparsity", "importance"),
     }
 
     skills: Source | None = Field(
@@ -141,7 +165,7 @@ class Quantize(Opening, Text, Target, Sparsity, Method, Budget, Schemes):
     @property
     def budgeted(self) -> bool:
         """Whether a budget decides on the schemes."""
-        return self.fit is not None or self.bits is not None or self.quality is not None
+        return self.fit is not None or self.bits is not None or self.quality is not None or self.timed
 
     def check(self) -> None:
         """Raises UsageError unless at most one of the ways to say what to do was taken, and only with what goes with
@@ -150,7 +174,7 @@ class Quantize(Opening, Text, Target, Sparsity, Method, Budget, Schemes):
         if len(given) > 1:
             raise UsageError(
                 "{ways} were given, and each alone says what to do. Give one: scheme (with embed) for one grid "
-                "throughout, plan for what a file says, or a budget: fit, bits or quality.",
+                "throughout, plan for what a file says, or a budget: fit, bits, quality, latency or speedup.",
                 ways=with_and(given),
             )
         if self.embed is not None and given not in ([], ["scheme"]):
@@ -159,7 +183,9 @@ class Quantize(Opening, Text, Target, Sparsity, Method, Budget, Schemes):
             )
         if self.skills is not None and not self.budgeted:
             raise UsageError(
-                "skills tell what a budget is to keep: give fit, bits or quality with them, or leave them out."
+                "skills tell what a budget is to keep: give a budget with them (fit, bits, quality, latency or "
+                "speedup), "
+                "or leave them out."
             )
         if self.repair is not None and self.budgeted:
             raise UsageError(

@@ -5,7 +5,6 @@ What is said by a scheme or a plan is one pass (`driver`); a budget is searched 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from whet.steps.course import budget_course, course, round_course
 from whet.steps.decide import decide
 from whet.steps.driver import announce, carry_out, examined, job_of, planned, request_of, step_recipe, weights_checked
 from whet.steps.estimate import estimate
+from whet.steps.in_time import check_time, time_costs, with_runtime
 from whet.steps.material import with_text
 from whet.steps.options import Quantize
 from whet.steps.request import Request, with_texts
@@ -55,8 +55,10 @@ def quantize(
     run = Run(out)
     on_event = run.telling(on_event)
     items = read_skills(asked.skills) if asked.skills is not None else []
+    asked, given = with_runtime(asked), asked
     job = decide(model, asked, seed=seed, device=device)
-    budget = budget_of(job.checkpoint, asked)
+    check_time(job, given)
+    budget = budget_of(job.checkpoint, given, time_costs(job, given, on_event))
     if budget is not None:
         check_budget(job, budget)
     run.check_free(job.checkpoint.path)
@@ -108,9 +110,12 @@ def check(options: Quantize) -> None:
 
 
 def halved(options: Quantize, original: Path) -> Quantize | None:
-    """Half the way from the original: of a budget the bytes, bits or quality in the middle. A scheme has no half."""
+    """Half the way from the original: of a budget the bytes, bits, quality or speedup in the middle. A scheme has no
+    half, and neither has a latency."""
     if options.quality is not None:
         return options.model_copy(update={"quality": (1 + options.quality) / 2})
+    if options.speedup is not None:
+        return options.model_copy(update={"speedup": (1 + options.speedup) / 2})
     checkpoint = Checkpoint(original)
     if options.fit is not None:
         whole = size_on_disk(checkpoint.path)["weights"]
@@ -124,7 +129,7 @@ def halved(options: Quantize, original: Path) -> Quantize | None:
 def resume_quantize(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
     """Go on with a stopped run, from what it began with."""
     job = job_of(run, request, Quantize, decide)
-    budget = None if request["budget"] is None else Budget(**request["budget"])
+    budget = None if request["budget"] is None else Budget.read(request["budget"])
     items = [parse_item(one, Message("skill item {number}", number=i)) for i, one in enumerate(request["items"])]
     way = _way(job, budget, items, run.telling(on_event))
     return _carried_out(run, examined(job, way), budget, items, request["recipe"], way)
@@ -145,7 +150,7 @@ def _carried_out(
     """Begin the run or go on with it, and see it through."""
     if budget is None:
         return carry_out(run, job, recipe, way, **NO_BUDGET)
-    beside: dict[str, Any] = {"budget": dataclasses.asdict(budget), "items": [item.record() for item in items]}
+    beside: dict[str, Any] = {"budget": budget.record(), "items": [item.record() for item in items]}
     with run.opened(request_of(job, recipe, **beside), job.solve, job.verify, job.plan) as began:
 
         def compress(folder: Path, mixed: Job) -> dict[str, Any]:

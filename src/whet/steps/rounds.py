@@ -180,14 +180,18 @@ def _allowed(one: Round, quality: float) -> float:
 
 
 def best_of(rounds: Sequence[Round], budget: Budget, scores: Mapping[str, Any]) -> Round | None:
-    """Of a size the least loss, of a quality the fewest bytes that keep it; nothing of a trial stays to be chosen.
+    """Of a size or time the least loss, of a quality the fewest bytes, or the least time, that keep it; nothing of a
+    trial stays to be chosen.
 
     The loss is the geometric mean of the KL that was measured of the whole and the sum of what is known of its parts
     after all rounds, which was measured on more windows: of two mixes that are nearly as good either alone is mostly
     noise.
     """
     if budget.kind == "quality":
-        return min((r for r in rounds if r.keeps(budget.value)), key=lambda r: r.bytes, default=None)
+        kept = (r for r in rounds if r.keeps(budget.value))
+        if (costs := budget.costs) is not None:
+            return min(kept, key=lambda r: costs.seconds(r.plan["schemes"]), default=None)
+        return min(kept, key=lambda r: r.bytes, default=None)
     known = learned(scores, rounds)
     whole = [one for one in rounds if not one.trial]
     if not all(one.kl > 0 for one in whole) or not any(one.marginal for one in rounds):

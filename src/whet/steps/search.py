@@ -28,6 +28,7 @@ from whet.messages import Message, listed
 from whet.report import card_section, page
 from whet.report.facts import loading
 from whet.steps.budget import offers, typical_grids
+from whet.steps.in_time import corrected, measured_time
 from whet.steps.rounds import Compress, Round, best_of, figures, rounds_of, worst
 from whet.steps.score import score
 from whet.transforms.judge import with_transform
@@ -53,6 +54,7 @@ def search(
     folded = with_transform(typical, run.folder, on_event)
     job = dataclasses.replace(folded, grids=job.grids, storage=job.storage)
     scores = _scored(run.folder, job, items, on_event)
+    budget = corrected(run.folder, job, budget, scores)
     rounds = rounds_of(run.folder, job, budget, scores, items, compress, on_event)
     best = best_of(rounds, budget, scores)
     if best is None:
@@ -69,7 +71,7 @@ def search(
             tried=listed(tried, "; "),
             limit=-math.log(budget.value),
         )
-    summary = _adopt(run, job, scores, rounds, best)
+    summary = _adopt(run, job, budget, scores, rounds, best)
     Stage(on_event, "finish", 1).step()
     run.close()
     return {**summary, "seconds": {**summary["seconds"], "this call": time.monotonic() - started}}
@@ -87,6 +89,7 @@ def _scored(folder: Path, job: Job, items: Sequence[Item], on_event: OnEvent) ->
 def _adopt(
     run: Run,
     job: Job,
+    budget: Budget,
     scores: dict[str, Any],
     rounds: Sequence[Round],
     best: Round,
@@ -103,7 +106,9 @@ def _adopt(
     write_plan(out / "plan.json", whole)
     times = {"scoring": scores.pop("seconds")}
     write_json(out / "scores.json", scores)
-    write_json(out / TIMES, {"format": "whet.times", "version": 1, "seconds": times})
+    decoded = measured_time(job, budget, out / "model.gguf")
+    decoding = {} if decoded is None else {"decode": decoded}
+    write_json(out / TIMES, {"format": "whet.times", "version": 1, "seconds": times, **decoding})
     manifest = json.loads((run.folder / "whet.json").read_text(encoding="utf-8"))
     for address, kl in _alone(rounds, best).items():
         manifest["linears"][address]["kl"] = kl
@@ -127,6 +132,7 @@ def _adopt(
         "top1": best.top1,
         "retention": best.retention,
         "plan": whole,
+        **({} if decoded is None else {"time": {**whole["time"], "measured": decoded}}),
         "linears": manifest["linears"],
         **({"check": written} if (written := {k: manifest[k] for k in ("gguf", "graph") if k in manifest}) else {}),
         "notes": [Message.read(note) for note in manifest["notes"]],

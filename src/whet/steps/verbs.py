@@ -21,6 +21,7 @@ from whet.steps.options import (
     Options,
     Prune,
     Quantize,
+    Runtime,
     Shown,
     Slice,
     Solver,
@@ -71,7 +72,7 @@ class Compress(Machine, Quantize):
     """Options of `compress`."""
 
 
-class Plan(Machine, Opening, Text, Target, Solver, Budget):
+class Plan(Machine, Opening, Text, Runtime, Solver, Budget):
     """Options of `plan`."""
 
 
