@@ -16,6 +16,9 @@ Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, grou
   each part of `part` columns, the scales' and then those of the offsets;
 - `name.weight_shape` int64 `[2]`.
 
+Beside rounded inputs of 8 bits codes of a symmetric grid are bytes (`"form": "bytes"`): `name.weight` int8 `[out, in]`,
+and the one scale of inputs where it is stored is `name.input_scale` or `name.input_global_scale` `[1]` (`"inputs"`).
+
 A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). On two levels scales
 are `scale * number` and offsets `−offset * number`, numbers of a symmetric grid counted from the middle too. What codes
 stand for may be a table (`values`).
@@ -175,9 +178,65 @@ def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtyp
     return (values * (scale[:, column] if scale.shape[1] > 1 else scale)).to(model_dtype)
 
 
+def _byte_parts(entry: dict) -> set[str]:
+    return {"weight", "weight_scale"}
+
+
+def rounded_inputs(x: Tensor, how: dict, scale: Tensor | None = None) -> Tensor:
+    """Inputs `x [..., in]` of a linear rounded as `how` tells (an entry's `inputs`), in compressed-tensors' arithmetic.
+
+    scale: what is stored, `[1]`: the scale of all tokens, or what NVFP4's scales are multiplied by.
+    """
+    values, kind, shape = how["values"], x.dtype, x.shape
+    top = {"int": (2 ** how["bits"] - 1) / 2, "e4m3": 448.0, "e2m1": 6.0}[values]
+    x = x.unflatten(-1, (-1, how["group"])) if how["per"] == "group" else x
+    peak = x.abs().amax(-1, keepdim=True)
+    if how["per"] == "tensor":
+        scale = scale.to(kind)  # type: ignore[union-attr]
+    elif values != "e2m1":
+        scale = peak / top
+        scale = torch.where(scale == 0, torch.full_like(scale, torch.finfo(kind).eps), scale)
+    elif scale is not None:
+        local = (scale * (peak / top)).clamp(-448, 448).to(torch.float8_e4m3fn).to(scale.dtype)
+        scale = torch.where(local == 0, torch.full_like(local, 0.125), local) / scale
+    else:  # a power of two, the next one from a mantissa of 1.75 on
+        mantissa, exponent = torch.frexp(peak.float())
+        scale = torch.exp2((exponent - 3 + (mantissa >= 0.875)).clamp(-126, 126).float()).to(kind)
+    scaled = x / scale
+    if values == "int":
+        found = scaled.clamp(-top - 0.5, top - 0.5).round()
+    elif values == "e4m3":
+        found = scaled.clamp(-top, top).to(torch.float8_e4m3fn)
+    else:
+        size = scaled.float().abs().clamp(max=top)
+        step = torch.exp2((torch.frexp(size).exponent - 1).clamp(0, 2) - 1.0)
+        found = ((size / step).round() * step).copysign(scaled)
+    return (found.to(scale.dtype) * scale).to(kind).reshape(shape)
+
+
+def round_inputs(model: torch.nn.Module, table: dict[str, dict], scales: dict[str, Tensor]) -> None:
+    """Have linears of `model` round their inputs as their entries in `table` tell. scales: by stored name."""
+    hooked = set()
+    for address, entry in table.items():
+        place = (entry.get("into") or {}).get("parameter") or f"{address}.weight"
+        name = place.rpartition(".")[0]
+        if "inputs" not in entry or name in hooked:  # rows of one tensor read one input
+            continue
+        hooked.add(name)
+        scale = scales.get(f"{address}.input_scale", scales.get(f"{address}.input_global_scale"))
+
+        def hook(_: torch.nn.Module, args: tuple, how: dict = entry["inputs"], scale: Tensor | None = scale) -> tuple:
+            return (rounded_inputs(args[0], how, scale), *args[1:])
+
+        model.get_submodule(name).register_forward_pre_hook(hook)
+
+
 # How linears are stored: of each form, which parts one with a table entry has, and the weights that they are. A grid
 # that is stored in none of them has a form of its own here, which its entries name (`"form"`).
-FORMS = {"plain": (_plain_parts, _plain), "codes": (_code_parts, _codes), "float": (_float_parts, _small_floats)}
+FORMS = {
+    **{"plain": (_plain_parts, _plain), "codes": (_code_parts, _codes), "float": (_float_parts, _small_floats)},
+    "bytes": (_byte_parts, _small_floats),
+}
 
 
 def weights(
@@ -278,13 +337,18 @@ def fill(
 
     # before the weights are here, because those of the same module would be made anew
     compute_buffers(model, device)
+    scales = {}
     for key, value in weights(folder, files, table, dtype, device):
         address, _, part = key.rpartition(".")
+        if part in ("input_scale", "input_global_scale"):
+            scales[key] = value
+            continue
         place = (table.get(address, {}).get("into") or {}) if part == "weight" else {}
         name = place.get("parameter") or (names or {}).get(key, key)
         if name in known:
             put(name, value, place)
     model.tie_weights()
+    round_inputs(model, table, scales)
     whole = dict(model.named_parameters())
     partly = [name for name, count in written.items() if name in whole and count < whole[name].numel()]
     return [n for n, p in whole.items() if p.is_meta] + partly
