@@ -32,7 +32,7 @@ from whet.walk import BlockStep, RoundedInputs, Untouched, Walk
 FILE = "spikes.json"
 _TIMES = (100.0, 30.0, 10.0, 3.0)  # multiples of the median share from which modules are tried without, one by one
 _WORTH = 1e-3  # nats a token that rounding all inputs has to lose for any of them to stay
-_HALF, _NEAR = 0.5, 0.1  # what may be left of the KL, and which share of what the best set wins a smaller may miss
+_HALF, _NEAR = 0.5, 0.05  # what may be left of the KL, and which share of what the best set wins a smaller may miss
 _TOKENS = 8192  # of text, at most, that a set is judged on
 _LOOKED = 4096  # tokens that inputs are looked at on
 
