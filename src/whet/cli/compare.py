@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.completion import among, limits_of
 from whet.cli.console import Console
-from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, SkipBad, Text, Trust, trusted
+from whet.cli.options import Chat, Debug, Device, Field, Json, Kv, Model, Seed, SkipBad, Text, Trust, trusted
 from whet.cli.phrases import language, say, sentence
 from whet.cli.starter import check_material, is_starter, resolve
 from whet.cli.tables import comparison, needs
@@ -54,6 +54,7 @@ def run(
     page: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
     ] = None,
+    kv: Kv = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Annotated[
@@ -96,6 +97,7 @@ def run(
             seed=seed,
             device=device,
             dtype=dtype,
+            kv=kv,
             dry_run=dry_run,
             on_event=console.on_event,
         )

@@ -8,7 +8,7 @@ import typer
 
 import whet
 from whet.cli.console import Console
-from whet.cli.options import Debug, Device, Json, Model, Seed, Trust, trusted
+from whet.cli.options import Debug, Device, Json, Kv, Model, Seed, Trust, trusted
 from whet.cli.starter import resolve
 
 EXAMPLE = 'Example: whet generate lighter "Once upon a time" --max-new-tokens 60'
@@ -22,6 +22,7 @@ def run(
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that together reach this share.")] = 1.0,
     seed: Seed = 0,
     chat: Annotated[bool, typer.Option("--chat", help="Ask with the model's chat template.")] = False,
+    kv: Kv = None,
     device: Device = "auto",
     trust_remote_code: Trust = False,
     as_json: Json = False,
@@ -40,6 +41,7 @@ def run(
             seed=seed,
             chat=chat,
             device=device,
+            kv=kv,
             on_event=console.on_event,
         )
         console.show(text if chat else prompt + text)

@@ -8,6 +8,7 @@ import torch
 
 from whet.checkpoint import check_files
 from whet.checkpoint.gguf import is_gguf, model_file
+from whet.engines.cache import find_cache
 from whet.engines.llamacpp import LlamaEngine, open_gguf
 from whet.engines.torch import TorchEngine, open_model
 from whet.errors import UsageError, verb
@@ -34,20 +35,25 @@ def generate(
     seed: int = 0,
     chat: bool = False,
     device: str = "auto",
+    kv: str | None = None,
     on_event: OnEvent = ignore,
 ) -> str:
     """The text after `prompt`, from any model folder or .gguf; greedy at temperature 0, else sampled with `seed`.
 
+    kv: what keys and values are kept in (`whet.engines.cache`): int8, int4, q4_0 or fp8.
     With `chat` the prompt is a user's turn in the model's chat template. Raises UsageError when the model has no
     template, when prompt and answer do not fit the model's context, or when a number is out of range.
     """
     if not prompt and not chat:
         raise UsageError("The prompt is empty. Give some words to continue.")
+    kv = None if kv is None else find_cache(kv)
     folder = model_file(folder)
     if is_gguf(folder) and device not in ("auto", "cpu"):
         raise UsageError("{path} runs in llama.cpp, which whet runs on the processor. Leave --device out.", path=folder)
     check_files(folder, on_event)
     engine = open_engine(folder, device)
+    if kv is not None:
+        engine.keep(kv)
     ids = engine.encode(prompt, chat=chat)
     (new,) = engine.continue_ids([ids], max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     if engine.task == "seq2seq":
