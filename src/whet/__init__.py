@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from whet.recipe.compress import compress
     from whet.recipe.curate import curate
     from whet.recipe.distill import distill
+    from whet.recipe.fit_context import fit_context
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
     from whet.recipe.merge import merge
@@ -40,6 +41,7 @@ _VERBS = {
     "curate": "whet.recipe.curate",
     "distill": "whet.recipe.distill",
     "export": "whet.formats.export",
+    "fit_context": "whet.recipe.fit_context",
     "generate": "whet.engines.opening",
     "inspect": "whet.recipe.inspect",
     "masks": "whet.recipe.masks",
@@ -61,6 +63,7 @@ __all__ = [
     "curate",
     "distill",
     "export",
+    "fit_context",
     "generate",
     "inspect",
     "masks",

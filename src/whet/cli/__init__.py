@@ -24,6 +24,7 @@ from whet.cli import (
     demo,
     distill,
     export,
+    fit_context,
     generate,
     inspect,
     masks,
@@ -73,9 +74,9 @@ def _options(
 
 for _verb in (
     demo, inspect, plan, compress, prune, slice, masks, distill, tune, merge, curate, run, status, export, compare,
-    verify, generate, serve, rollout, resume, schema,
+    verify, generate, fit_context, serve, rollout, resume, schema,
 ):  # fmt: skip
-    app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
+    app.command(_verb.__name__.rpartition(".")[2].replace("_", "-"), cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -46,7 +46,8 @@ def generate(
     """
     if not prompt and not chat:
         raise UsageError("The prompt is empty. Give some words to continue.")
-    kv = None if kv is None else find_cache(kv)
+    for kind in () if kv is None else kv.split(","):
+        find_cache(kind)
     folder = model_file(folder)
     if is_gguf(folder) and device not in ("auto", "cpu"):
         raise UsageError("{path} runs in llama.cpp, which whet runs on the processor. Leave --device out.", path=folder)

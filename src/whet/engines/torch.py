@@ -132,11 +132,19 @@ class TorchEngine:
             return
         if self.task != "causal":
             raise UsageError(
-                "{folder} is no decoder that continues text, and --kv is about the keys and values of one. Leave it out.",
+                "{folder} is no decoder that continues text, whose keys and values --kv is about. Leave it out.",
                 folder=self.folder,
             )
         layers = len(CacheShape.of(self.model.config).heads)
-        kinds = tuple(map(find_cache, [kv] * layers if isinstance(kv, str) else kv))
+        named = kv.split(",") if isinstance(kv, str) else kv
+        if len(named) not in (1, layers):
+            raise UsageError(
+                "--kv names {count} types, and {folder} has {layers} layers. Name one, or one for each layer.",
+                count=len(named),
+                folder=self.folder,
+                layers=layers,
+            )
+        kinds = tuple(map(find_cache, named if len(named) == layers else [*named] * layers))
         check_cache(self.model.config, kinds)
         self.kv = kinds
 

@@ -123,7 +123,8 @@ def compare(
     be read or is too short; GateError when the lighter model gives logits that are not finite; MachineError for a
     missing device or package.
     """
-    kv = None if kv is None else find_cache(kv)
+    for kind in () if kv is None else kv.split(","):
+        find_cache(kind)
     original, lighter = model_file(original), model_file(lighter)
     asked = _Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, kv,
                    speed, tuple(tasks or ()), use_report_split, examples)  # fmt: skip
