@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from whet.recipe.compress import compress
     from whet.recipe.curate import curate
     from whet.recipe.distill import distill
+    from whet.recipe.fit_context import fit_context
     from whet.recipe.hardware import hardware
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
@@ -45,6 +46,7 @@ _VERBS = {
     "curate": "whet.recipe.curate",
     "distill": "whet.recipe.distill",
     "export": "whet.formats.export",
+    "fit_context": "whet.recipe.fit_context",
     "generate": "whet.engines.opening",
     "hardware": "whet.recipe.hardware",
     "inspect": "whet.recipe.inspect",
@@ -71,6 +73,7 @@ __all__ = [
     "curate",
     "distill",
     "export",
+    "fit_context",
     "generate",
     "hardware",
     "inspect",

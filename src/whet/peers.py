@@ -6,13 +6,21 @@ import re
 
 from whet.errors import UsageError
 
-_ACTIVATIONS = re.compile(r"w([2-8])a(?:4|8)(?:[-_].*)?|int8[-_]?w8a8")
 # Of each option: what is said elsewhere, as a pattern of the whole in lower case, and the options that do it.
 _WORDS: dict[str, dict[str, str]] = {
     "scheme": {
         r"awq|autoawq": "--scheme W4A16 --transform awq",
         r"gptq|autogptq|gptqmodel": "--scheme W4A16 --solver gptq",
-        r"smoothquant|smooth": "--scheme W8A16 --transform smooth",
+        r"smoothquant|smooth": "--scheme W8A8 --transform smooth",
+        r"int8[-_]?w8a8|w8a8[-_](?:int8|dynamic|dynamic[-_]per[-_]token|int)": "--scheme W8A8",
+        r"w8a8[-_](?:fp8|float8)(?:[-_]dynamic)?|fp8[-_](?:dynamic|per[-_]token)|w8a8fp8": "--scheme FP8A8",
+        r"w8a8[-_]fp8[-_]static|fp8[-_](?:static|per[-_]tensor)": "--scheme FP8A8-static",
+        r"w4a8[-_](?:int8|dynamic|int)": "--scheme W4A8",
+        r"w4afp8|w4a8[-_]fp8": "--scheme int4s-g128+fp8",
+        r"nvfp4[-_]?w4a4|w4a4[-_](?:nvfp4|fp4)": "--scheme W4A4",
+        r"mxfp4[-_]?w4a4|w4a4[-_]mxfp4": "--scheme MXFP4+mxfp4",
+        r"w([2-8])a4(?:[-_].*)?": r"--scheme int\1s-g128+int4",
+        r"w([2-8])a8(?:[-_].*)?": r"--scheme int\1s-g128+int8",
         r"rtn|nearest": "--scheme W4A16 --solver nearest",
         r"hqq": "--scheme int4z-g64 --solver nearest",
         r"gguf|ggml|llama\.?cpp": "--for llama.cpp --scheme Q4_K_M",
@@ -26,7 +34,7 @@ _WORDS: dict[str, dict[str, str]] = {
         r"w([2-8])a16[-_]asym|int([2-8])[-_]asym": r"--scheme int\1\2-g128",
         r"w([2-8])a16[-_](?:sym|g128)|int([2-8])[-_]sym": r"--scheme int\1\2s-g128",
         r"w([2-8])a16[-_]?g(\d+)": r"--scheme int\1s-g\2",
-        r"(?:fp8|f8|e4m3|float8)(?:[-_](?:dynamic|static|e4m3(?:fn)?))?": "--scheme FP8",
+        r"(?:fp8|f8|e4m3|float8)(?:[-_]e4m3(?:fn)?)?": "--scheme FP8",
         r"(?:fp8[-_])?e5m2": "--scheme fp8e5m2",
         r"mxfp|mx4|fp4[-_]?mx": "--scheme MXFP4",
         r"nvfp|nvfp4a16|nf?v4": "--scheme NVFP4",
@@ -69,13 +77,6 @@ def refuse_peers_word(option: str, name: str) -> None:
     option: `scheme`, `solver`, `transform` or `target`. For names that whet does not know.
     """
     said = name.strip().lower()
-    if option == "scheme" and (match := _ACTIVATIONS.fullmatch(said)):
-        raise UsageError(
-            "whet rounds weights and leaves activations as they are, so it has no scheme {name!r}. The same of weights "
-            "alone is {typed}.",
-            name=name,
-            typed=f"--scheme W{match[1] or 8}A16",
-        )
     for pattern, typed in _WORDS[option].items():
         if match := re.fullmatch(pattern, said):
             raise UsageError(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from whet.anatomy import Linear
 from whet.apply.linear import Part, Weight, by_input
+from whet.apply.ranges import calibrate
 from whet.apply.repair import repaired
 from whet.apply.shards import Shards, report_line, summed
 from whet.errors import GateError
@@ -31,6 +32,8 @@ class BlockRounding:
 
     def __init__(self, shards: Shards, metric: Callable[[int], Tensor] | None = None) -> None:
         self.shards, self.job, self.metric = shards, shards.job, metric
+        self.rules: dict[str, str] = {}  # of the block at hand, by address, which rule found the scale of its inputs
+        self.scales: dict[str, Tensor] = {}
 
     def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
         """Round a block on what reaches it; returns the lighter weights by address."""
@@ -38,10 +41,11 @@ class BlockRounding:
         if not linears:
             self.without_text(step.index, [])
             return {}
-        unit = f"block {step.index}"
+        unit, started = f"block {step.index}", time.monotonic()
+        self.rules = calibrate(self.shards, step, linears)
         if self.shards.finished(unit):
             return self.shards.weights(unit, linears)
-        started = time.monotonic()
+        self.scales = {x.address: step.walk.inputs.scales[x.address].cpu() for x in linears if x.address in self.rules}
         step = dataclasses.replace(step, linears=linears)
         moments = step.second_moments(drifts=self.job.asymmetric)
         parts: Iterable[Part] = self._parts(linears, step.weight, moments)
@@ -120,6 +124,8 @@ class BlockRounding:
             if part.factors is not None:
                 line |= {"error": part.error(rounded + part.added), "unrepaired": line["error"]}
                 factors[address] = part.factors
+            if address in self.rules:
+                line["range"] = self.rules[address]
             if part.starved is not None:
                 line["starved"] = part.starved
             if part.mask is not None and self.job.sparsity is not None:
@@ -149,6 +155,8 @@ class BlockRounding:
             whole = Solution.of_rows([one[0] for one in found if one is not None])
             values = torch.cat([one[2] for one in found if one is not None])
             tensors |= self.shards.stored(piece, whole, grid, values)
+            if (scale := self.scales.get(piece.linears[0].address)) is not None and grid.inputs is not None:
+                tensors[f"{piece.address}.{grid.inputs.scale_part}"] = scale.clone()  # each in memory of its own
         for name in itertools.filterfalse(taken.__contains__, anatomy.block_tensors[index]):
             tensors[name] = checkpoint.read(name)
         return tensors

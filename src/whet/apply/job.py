@@ -16,7 +16,7 @@ from whet.anatomy import Anatomy, Linear, Module, Piece
 from whet.budget import adapted, plan_hash
 from whet.checkpoint import Checkpoint
 from whet.distillation import Distillation
-from whet.grids import Grid
+from whet.grids import Grid, InputGrid
 from whet.messages import Message
 from whet.pruning import Removal, Sparsity
 from whet.quantize import SOLVERS, Effort, Solution, Transform, find_transform
@@ -96,6 +96,11 @@ class Job:
     def chosen(self, linears: Sequence[Linear]) -> list[Linear]:
         """Those of `linears` that have a grid."""
         return [linear for linear in linears if linear.address in self.grids]
+
+    @property
+    def inputs(self) -> dict[str, InputGrid]:
+        """What inputs are rounded to while the model runs, by address of the linears that read them."""
+        return {address: grid.inputs for address, grid in self.grids.items() if grid.inputs is not None}
 
     @property
     def apart(self) -> Mapping[str, Grid]:

@@ -27,6 +27,7 @@ from whet.checkpoint.modeling_whet import decode
 from whet.events import Stage
 from whet.train import JUDGES, Judge, adam, descend, in_pieces, steps_of, take_step, usual_steps
 from whet.walk import Walk, placed
+from whet.walk.skeleton import hooked
 
 # Steps at most; share that a scale moves in a step at first. KL of the embedded model on 2 bits, with 65,536 tokens:
 # 0.0330 after 100 steps, 0.0314 after 300. (Of little text each is seen 25 times at most, which is fewer steps.)
@@ -193,7 +194,8 @@ class _Tuning:
         linears = self.job.anatomy.blocks[index]
         module = self.skeleton.load_block(index)
         parameters = placed(linears, self.weights(index), module, self.job.anatomy.block_prefix(index))
-        yield lambda hidden, call: self.skeleton.run(module, hidden, call, self.compute, parameters)
+        with hooked(self.walk.inputs.listening(module, linears, self.job.anatomy.block_prefix(index))):
+            yield lambda hidden, call: self.skeleton.run(module, hidden, call, self.compute, parameters)
         self.skeleton.free_block(index)
 
     def _head(self, number: int, tokens: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:

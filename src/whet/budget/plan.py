@@ -24,7 +24,7 @@ from whet.errors import UsageError, did_you_mean
 from whet.grids import Grid, parse_scheme
 from whet.messages import Message, first_of
 from whet.strict import Note, Strict, checked, parse_json
-from whet.targets import TARGETS, Storage, find_target, storage, tied
+from whet.targets import TARGETS, Storage, find_target, storage, stored_for, tied
 
 KEEP = "keep"
 _NAMED = 3  # addresses named in a message
@@ -366,7 +366,7 @@ def _grid(plan: Mapping[str, Any], address: str, scale_dtype: torch.dtype, sourc
     if scheme.strip().lower() == KEEP:
         return None
     try:
-        return parse_scheme(scheme, scale_dtype)
+        return stored_for(find_target(plan["target"]), parse_scheme(scheme, scale_dtype))
     except UsageError as error:
         raise UsageError(
             "{source}, {address}: {error} Or keep, which leaves the part as it is.",

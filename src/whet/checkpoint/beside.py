@@ -40,7 +40,15 @@ _WRITTEN = ("config.json", "README.md", "whet.json")  # anew, for the lighter mo
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 # of a folder that whet wrote
 _OWN = (
-    *("plan.json", "recipe.yaml", "modeling_whet.py", "packing_whet.py", "packed_whet.py", "modeling_per_layer.py"),
+    *(
+        "plan.json",
+        "recipe.yaml",
+        "modeling_whet.py",
+        "beside_whet.py",
+        "packing_whet.py",
+        "packed_whet.py",
+        "modeling_per_layer.py",
+    ),
     *("scores.json", "report.html", "run.json", "adapter"),
 )
 TEMPLATES = "additional_chat_templates"  # a folder: chat templates beside the one that is used unless another is named

@@ -1,6 +1,6 @@
 """Loads a model folder written by whet: reads its integer codes, computes the weights, fills the stock architecture.
 
-This file is whole by itself (torch, transformers and safetensors are all it needs) and is copied into folders that
+This file and `beside_whet.py` (torch, transformers and safetensors are all they need) are copied into folders that
 stock transformers cannot hold by itself. There, `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`
 uses it; without `trust_remote_code` loading fails with an error, because the weights are in `whet-*.safetensors`.
 
@@ -15,6 +15,9 @@ Stored for a linear `name` of `out` rows and `in` columns, codes of b bits, grou
 - `name.weight_parts` int32 `[ceil(out * part_bits / 32), parts]`, packed along rows: on two levels the whole numbers of
   each part of `part` columns, the scales' and then those of the offsets;
 - `name.weight_shape` int64 `[2]`.
+
+Beside rounded inputs of 8 bits codes of a symmetric grid are bytes (`"form": "bytes"`): `name.weight` int8 `[out, in]`,
+and the one scale of inputs where it is stored is `name.input_scale` or `name.input_global_scale` `[1]` (`"inputs"`).
 
 A weight is `scale * (code − zero)` or `scale * code + offset`; a symmetric grid's zero is 2^(b−1). On two levels scales
 are `scale * number` and offsets `−offset * number`, numbers of a symmetric grid counted from the middle too. What codes
@@ -50,6 +53,8 @@ import transformers
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
+
+from .beside_whet import compute_buffers, round_inputs
 
 # FP4's values by their stored codes, as in the OCP Microscaling formats.
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
@@ -202,12 +207,17 @@ def _small_floats(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtyp
     return (values * (scale[:, column] if scale.shape[1] > 1 else scale)).to(model_dtype)
 
 
+def _byte_parts(entry: dict) -> set[str]:
+    return {"weight", "weight_scale"}
+
+
 # How linears are stored: of each form, which parts one with a table entry has, and the weights that they are. A grid
 # that is stored in none of them has a form of its own here, which its entries name (`"form"`).
 FORMS = {
     "plain": (lambda entry: set(), lambda parts, entry, model_dtype: parts["weight"].to(model_dtype)),
     "codes": (_code_parts, _codes),
     "float": (_float_parts, _small_floats),
+    "bytes": (_byte_parts, _small_floats),
 }
 
 
@@ -247,23 +257,6 @@ def converted(
     }
     made = type(model).from_pretrained(None, config=model.config, state_dict=given, dtype=model.dtype)
     return made.eval().to(device)  # type: ignore[arg-type]
-
-
-def compute_buffers(model: PreTrainedModel, device: str) -> None:
-    """What no file holds, such as rotary frequencies, computed from the config, in a `model` on the meta device."""
-    made = set()
-    makers: dict[torch.nn.Module, PreTrainedModel] = {}
-    for maker in model.modules():
-        if isinstance(maker, PreTrainedModel):  # of a model inside another one the inner one knows how
-            makers |= dict.fromkeys(maker.modules(), maker)
-        left = {name: buffer for name, buffer in maker._buffers.items() if buffer is not None and buffer.is_meta}
-        for name, buffer in left.items():
-            maker._buffers[name] = torch.empty_like(buffer, device=device)
-        if left:
-            made.add(maker)
-    for module, maker in makers.items():
-        if module in made or (made and module is maker):  # some are made by the model itself
-            maker._init_weights(module)
 
 
 def fill(
@@ -319,11 +312,15 @@ def fill(
 
     # before the weights are here, because those of the same module would be made anew
     compute_buffers(model, device)
+    scales: dict[str, Any] = {}
     if packing is not None:
         model.tie_weights()
         packing.look(model)
     for key, value in stored(folder, files, table, device):
         address, _, part = key.rpartition(".")
+        if part in ("input_scale", "input_global_scale"):
+            scales[key] = value
+            continue
         entry = table.get(address, {}) if part == "weight" else {}
         place = entry.get("into") or {}
         name = place.get("parameter") or (names or {}).get(key, key)
@@ -336,6 +333,7 @@ def fill(
     model.tie_weights()
     if packing is not None:
         packing.finish(model)
+    round_inputs(model, table, scales)
     whole = dict(model.named_parameters())
     partly = [name for name, count in written.items() if name in whole and count < whole[name].numel()]
     return [n for n, p in whole.items() if p.is_meta] + partly

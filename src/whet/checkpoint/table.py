@@ -47,6 +47,17 @@ def _place(value: Any) -> bool:
     return ordered and (expert is None or count(expert)) and isinstance(transposed, bool)
 
 
+def _inputs(value: Any) -> bool:
+    """Whether `value` says how inputs are rounded."""
+    known = {"values": ("int", "e4m3", "e2m1"), "per": ("token", "tensor", "group")}
+    return (
+        isinstance(value, dict)
+        and _whole(2, 8)(value.get("bits"))
+        and all(_one_of(*names)(value.get(key)) for key, names in known.items())
+        and ((value["per"] == "group") == ("group" in value) and _whole(1)(value.get("group", 1)))
+    )
+
+
 _MAY: dict[str, Callable[[Any], bool]] = {
     "bits": _whole(1, 16),
     "group": lambda value: value is None or _whole(0)(value),  # 0: a whole row
@@ -62,6 +73,7 @@ _MAY: dict[str, Callable[[Any], bool]] = {
     "shift_bits": _whole(1, 8),
     "form": lambda value: isinstance(value, str) and value in FORMS,
     "into": _place,
+    "inputs": _inputs,
     "grid": lambda value: isinstance(value, str),
     "error": _number,
     "unrepaired": _number,
@@ -88,6 +100,15 @@ def checked_table(table: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
     return table
 
 
+def scale_part(inputs: Mapping[str, Any] | None) -> str | None:
+    """The stored tensor that holds the scale of rounded inputs, by how they are rounded; None where none is stored."""
+    if inputs is None or inputs["per"] == "token":
+        return None
+    if inputs["per"] == "tensor":
+        return "input_scale"
+    return "input_global_scale" if inputs["group"] == 16 else None
+
+
 def check_stored(checkpoint: Checkpoint, table: Table) -> dict[str, Shape]:
     """The shape of every weight that the files hold, decoded, by its stored name.
 
@@ -99,6 +120,8 @@ def check_stored(checkpoint: Checkpoint, table: Table) -> dict[str, Shape]:
         if part not in parts_of(dict(table.get(address, {}))):
             shapes[name] = info.shape
     for address, entry in table.items():
+        if (stored := scale_part(entry.get("inputs"))) is not None:
+            _Parts(checkpoint, address).wants(stored, _FLOATS, (1,))
         if "bits" in entry and form_of(dict(entry)) in _CHECKS:
             shape = _CHECKS[form_of(dict(entry))](checkpoint, address, entry)
             if shape is not None:
@@ -204,6 +227,15 @@ def _codes(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> Sh
     return rows, columns
 
 
+def _bytes(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> Shape:
+    parts = _Parts(checkpoint, address)
+    shape = parts.wants("weight", (torch.int8,))
+    if len(shape) != 2 or 0 in shape:
+        raise parts.unfit("weight", "has shape {shape}, and a weight has rows and columns", shape=list(shape))
+    parts.wants("weight_scale", _FLOATS, (shape[0], -(-shape[1] // (entry["group"] or shape[1]))))
+    return shape
+
+
 def _floats(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> Shape:
     parts = _Parts(checkpoint, address)
     if entry["float"] in _FP8:
@@ -226,4 +258,4 @@ def _floats(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> S
 
 
 # Forms that a grid of another's brings along are checked by its own decoder.
-_CHECKS = {"plain": _plain, "codes": _codes, "float": _floats}
+_CHECKS = {"plain": _plain, "codes": _codes, "float": _floats, "bytes": _bytes}

@@ -25,6 +25,7 @@ from whet.cli import (
     demo,
     distill,
     export,
+    fit_context,
     generate,
     hardware,
     inspect,
@@ -77,9 +78,9 @@ def _options(
 
 for _verb in (
     demo, inspect, hardware, plan, compress, prune, slice, masks, distill, tune, merge, curate, run, status, export,
-    pack, unpack, compare, choose, verify, generate, serve, rollout, resume, schema,
+    pack, unpack, compare, choose, verify, generate, fit_context, serve, rollout, resume, schema,
 ):  # fmt: skip
-    app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
+    app.command(_verb.__name__.rpartition(".")[2].replace("_", "-"), cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

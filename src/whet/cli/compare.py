@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.completion import among, aspects, limits_of
 from whet.cli.console import Console
-from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, SkipBad, Text, Trust, trusted
+from whet.cli.options import Chat, Debug, Device, Field, Json, Kv, Model, Seed, SkipBad, Text, Trust, trusted
 from whet.cli.phrases import language, say, sentence
 from whet.cli.starter import check_material, is_starter, resolve
 from whet.cli.tables import comparison, needs
@@ -89,6 +89,7 @@ def run(
     tasks: Tasks = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
     page: Page = None,
+    kv: Kv = None,
     price: Price = None,
     hours: Hours = None,
     watts: Watts = None,
@@ -129,6 +130,7 @@ def run(
             seed=seed,
             device=device,
             dtype=dtype,
+            kv=kv,
             dry_run=dry_run,
             on_event=console.on_event,
         )

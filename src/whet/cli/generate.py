@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from whet.cli.console import Console
-from whet.cli.options import Debug, Device, Fast, Json, Model, Packed, Seed, Trust, trusted
+from whet.cli.options import Debug, Device, Fast, Json, Kv, Model, Packed, Seed, Trust, trusted
 from whet.cli.phrases import percent, sentence
 from whet.cli.starter import resolve
 from whet.errors import verb
@@ -33,6 +33,7 @@ def run(
     chat: Annotated[bool, typer.Option("--chat", help="Ask with the model's chat template.")] = False,
     fast: Fast = False,
     packed: Packed = False,
+    kv: Kv = None,
     device: Device = "auto",
     draft: Draft = None,
     trust_remote_code: Trust = False,
@@ -54,6 +55,7 @@ def run(
             fast=fast,
             packed=packed,
             draft=drafting,
+            kv=kv,
             on_event=console.on_event,
         )
         console.show(text if chat else prompt + text)

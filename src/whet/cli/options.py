@@ -24,6 +24,14 @@ Trust = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=among(DEVICES))]
+Kv = Annotated[
+    str | None,
+    typer.Option(
+        "--kv",
+        help="What keys and values are kept in: int8, int4, q4_0 or fp8; of a .gguf int8 or q4_0.",
+        autocompletion=among("int8, int4, q4_0, fp8"),
+    ),
+]
 Field = Annotated[str, typer.Option(help=f"{FIELD}.")]
 Chat = Annotated[bool, typer.Option("--chat", help=f"{CHAT}.")]
 Dequantize = Annotated[bool, typer.Option("--dequantize", help=f"{DEQUANTIZE}.")]

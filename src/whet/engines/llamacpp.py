@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from whet.checkpoint.gguf import GgufFile, read_gguf
+from whet.engines.cache import find_cache
 from whet.engines.engine import Timing
 from whet.engines.probe import must_survive
 from whet.engines.sampling import check_request, sample
@@ -35,6 +36,8 @@ _ROUND = 256  # the cache of a sequence is a multiple of so many tokens
 _SPACE_MARKED = ("llama", "t5")  # tokenizers that put a space before a text, and take it off again
 
 
+# What keys and values are kept in, by ggml's numbers of types.
+_CACHE_TYPES = {"16": 1, "int8": 8, "q4_0": 2}
 _ERROR = 4  # ggml's number for a message about one
 _told: deque[str] = deque(maxlen=3)  # the last of llama.cpp's errors: it tells them to a function, and to no caller
 
@@ -147,6 +150,7 @@ class LlamaEngine:
         self._model = native.llama_model_load_from_file(self.folder.encode(), settings)
         self._context: Any = None
         self._room = (0, 0, 0)
+        self._kept = _CACHE_TYPES["16"]
         if not self._model:
             raise _refused(self.folder)
         self._adapter: Any = None
@@ -304,6 +308,19 @@ class LlamaEngine:
         if not self.native.llama_memory_seq_rm(memory, slot, length, -1):
             raise UsageError("{path} cannot take tokens back.", path=self.folder)
 
+    def keep(self, kv: str | None) -> None:
+        """Keep keys and values in `kv` from now on, as `--cache-type-k` and `-v`: `int8` is `q8_0`."""
+        kind = _CACHE_TYPES.get("16" if kv is None else find_cache(kv))
+        if kind is None:
+            raise UsageError(
+                "llama.cpp keeps keys and values in {known}, and not in {kv}. Use one of them.",
+                known="int8 (q8_0), q4_0, 16",
+                kv=kv,
+            )
+        if self._context:
+            self.native.llama_free(self._context)
+        self._context, self._room, self._kept = None, (0, 0, 0), kind
+
     # -- native parts ---------------------------------------------------------------------------------------------
 
     def _open(self, rows: int, length: int, at_once: int) -> None:
@@ -319,6 +336,9 @@ class LlamaEngine:
         settings = self.native.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max = rows * length, rows
         settings.n_batch = max(at_once, rows)
+        settings.type_k = settings.type_v = self._kept
+        if self._kept != _CACHE_TYPES["16"]:  # values in few bits are for its fused attention alone
+            settings.flash_attn_type = 1
         settings.n_threads = settings.n_threads_batch = self.threads
         self._context = self.native.llama_init_from_model(self._model, settings)
         if not self._context:

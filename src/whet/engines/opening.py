@@ -12,6 +12,7 @@ from whet.checkpoint.gguf import is_gguf
 from whet.checkpoint.model_files import is_finished, is_graph, model_file
 from whet.checkpoint.packing_whet import Packing
 from whet.engines import onnx, openvino
+from whet.engines.cache import find_cache
 from whet.engines.cached import CachedEngine
 from whet.engines.drafted import Drafted, steppers, write
 from whet.engines.llamacpp import LlamaEngine, open_gguf
@@ -65,13 +66,15 @@ def generate(
     device: str = "auto",
     fast: bool = False,
     packed: bool = False,
+    kv: str | None = None,
     draft: str | Path | None = None,
     on_event: OnEvent = ignore,
 ) -> str:
     """The text after `prompt`, from any model folder or finished file; greedy at temperature 0, else sampled with
     `seed`.
 
-    fast, packed: of a lighter folder, what stays packed in memory, as `whet.load` says.
+    fast, packed: of a lighter folder, what stays packed in memory, as `whet.load` says. kv: what keys and values are
+    kept in (`whet.engines.cache`): int8, int4, q4_0 or fp8, of all layers or, with commas, of each.
     With `chat` the prompt is a user's turn in the model's chat template. draft: a lighter model that guesses tokens for
     this one to verify, which is faster and changes no answer: greedy the same, sampled the same distribution. Raises
     UsageError when the model has no template, when prompt and answer do not fit the model's context, when a number is
@@ -84,6 +87,7 @@ def generate(
         device=device,
         fast=fast,
         packed=packed,
+        kv=kv,
         draft=draft,
         on_event=on_event,
     )[0]
@@ -108,6 +112,7 @@ def continued(
     device: str = "auto",
     fast: bool = False,
     packed: bool = False,
+    kv: str | None = None,
     draft: str | Path | None = None,
     on_event: OnEvent = ignore,
 ) -> tuple[str, Drafted | None]:
@@ -115,7 +120,13 @@ def continued(
     chat = wanted.chat
     if not prompt and not chat:
         raise UsageError("The prompt is empty. Give some words to continue.")
+    for kind in () if kv is None else kv.split(","):
+        find_cache(kind)
+    if kv is not None and draft is not None:
+        raise UsageError("A draft keeps keys and values as they are computed. Leave --kv or --draft out.")
     engine = _opened(folder, device, packing_of(fast, packed), on_event)
+    if kv is not None:
+        keep(engine, kv)
     ids = engine.encode(prompt, chat=chat)
     how = {"temperature": wanted.temperature, "top_p": wanted.top_p, "seed": wanted.seed}
     done = None
@@ -131,6 +142,15 @@ def continued(
     # decoded together, because what a token says can depend on the one before it (a space, half a Korean syllable)
     before, whole = engine.decode(ids), engine.decode([*ids, *new])
     return whole[len(before) :] if whole.startswith(before) else engine.decode(new), done
+
+
+def keep(engine: TorchEngine | LlamaEngine | CachedEngine, kv: str) -> None:
+    """Keep keys and values in `kv` from now on. Raises UsageError where the runtime has a way of its own."""
+    if isinstance(engine, CachedEngine):
+        raise UsageError(
+            "{folder} is a graph, which keeps keys and values its own way. Leave --kv out.", folder=engine.folder
+        )
+    engine.keep(kv)
 
 
 def _opened(

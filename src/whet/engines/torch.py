@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from whet.anatomy import HEADLESS, task_of
 from whet.checkpoint import answer_of, load_model, load_tokenizer
 from whet.checkpoint.packing_whet import Packing
+from whet.engines.cache import GROUP, CacheShape, Scales, check_cache, find_cache, new_cache
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
 from whet.errors import MachineError, NotFiniteError, UsageError
@@ -34,19 +35,23 @@ def open_model(
     dtype: str | torch.dtype | None = None,
     threads: int | None = None,
     packing: Packing | None = None,
+    kv: str | Sequence[str] | None = None,
 ) -> TorchEngine:
     """Read a model folder, original or lighter, ready to be asked.
 
     `device` is `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...; `dtype` is the type to compute in (None:
     the one the folder says); `threads`, when given, sets PyTorch's thread count for the whole process; `packing` keeps
-    codes packed.
+    codes packed; `kv`: what keys and values are kept in (`whet.engines.cache`), of all layers or of each.
     Raises UsageError for what is wrong with the folder or the names, MachineError for a device that is not there.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_model(folder, dtype_of(dtype), resolve_device(device), packing)
     name = "torch" if packing is None or not packing.kept else "torch, packed"
-    return TorchEngine(model, load_tokenizer(folder), str(folder), name)
+    engine = TorchEngine(model, load_tokenizer(folder), str(folder), name)
+    if kv is not None:
+        engine.keep(kv)
+    return engine
 
 
 def dtype_of(name: str | torch.dtype | None) -> torch.dtype | None:
@@ -126,7 +131,37 @@ class TorchEngine:
         if self.task == "causal":
             self._body, self._head = _halves(model)
         self._newline: dict[int, bool] = {}
+        self.kv: tuple[str, ...] | None = None  # by layer, what keys and values are kept in
+        self.scales: Scales = {}  # of those in fp8
         self._template = ChatTemplate(tokenizer)
+
+    def keep(self, kv: str | Sequence[str] | None) -> None:
+        """Keep keys and values in `kv` from now on, of all layers or of each; None as the model computes them. Raises
+        UsageError for types that are not known, and models or heads that they do not fit."""
+        if kv is None:
+            self.kv = None
+            return
+        if self.task != "causal":
+            raise UsageError(
+                "{folder} is no decoder that continues text, whose keys and values --kv is about. Leave it out.",
+                folder=self.folder,
+            )
+        layers = len(CacheShape.of(self.model.config).heads)
+        named = kv.split(",") if isinstance(kv, str) else kv
+        if len(named) not in (1, layers):
+            raise UsageError(
+                "--kv names {count} types, and {folder} has {layers} layers. Name one, or one for each layer.",
+                count=len(named),
+                folder=self.folder,
+                layers=layers,
+            )
+        kinds = tuple(map(find_cache, named if len(named) == layers else [*named] * layers))
+        check_cache(self.model.config, kinds)
+        self.kv = kinds
+
+    def new_cache(self) -> Any:
+        """An empty cache as `keep` said; None where the model makes its own."""
+        return None if self.kv is None else new_cache(self.model, self.kv, self.scales)
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         if chat:
@@ -150,14 +185,17 @@ class TorchEngine:
         if self._body is None or self._head is None:
             # nothing is handed out from inside: a reader who stops early would be left in inference mode
             with torch.inference_mode():
-                logits = outputs(self.model, batch)
+                logits = outputs(self.model, batch) if self.kv is None else self._read(self.model, batch, "logits")
                 if self.task == "masked":
                     # what is said of a token stands at its own position, not at the one before it
                     logits = logits.roll(-1, dims=1)
             yield from logits.split(step, dim=1)
             return
         with torch.inference_mode():
-            hidden = self._body(input_ids=batch, use_cache=False).last_hidden_state
+            if self.kv is not None:
+                hidden = self._read(self._body, batch, "last_hidden_state")
+            else:
+                hidden = self._body(input_ids=batch, use_cache=False).last_hidden_state
         for part in hidden.split(step, dim=1):
             with torch.inference_mode():
                 logits = self._head(part)
@@ -192,7 +230,7 @@ class TorchEngine:
             self._must_know(ids)
             samplers = [torch.Generator().manual_seed(seed + i) for i in group] if temperature > 0 else []
             open_rows = set(range(len(group)))
-            cache = None
+            cache = self.new_cache()
             ids, given = self._begin(ids)
             for _ in range(max_new_tokens):
                 logits, cache = self._step(ids, cache, given)
@@ -224,7 +262,7 @@ class TorchEngine:
         self._wait()
         started = time.perf_counter()
         ids, given = self._begin(ids)
-        logits, cache = self._step(ids, None, given)
+        logits, cache = self._step(ids, self.new_cache(), given)
         token = logits.argmax(-1)[:, None]
         self._wait()
         first = time.perf_counter()
@@ -238,7 +276,16 @@ class TorchEngine:
         """Logits [b, vocabulary] after the last of `ids` [b, n], which follow what is in `cache`, and the cache with
         them. Of a model that continues text. Raises UsageError for tokens that it has no embedding of."""
         self._must_know(ids)
-        return self._step(ids, cache, {})
+        return self._step(ids, self.new_cache() if cache is None else cache, {})
+
+    def _read(self, model: Any, batch: Tensor, name: str) -> Tensor:
+        """What `model` gives as `name` for `batch [b, L]`, keys and values kept as `keep` said: a group of tokens at a
+        time where those that come together are looked at as they are."""
+        assert self.kv is not None
+        cache, found = self.new_cache(), []
+        for part in batch.split(GROUP if "int4" in self.kv else batch.shape[1], dim=1):
+            found.append(getattr(model(input_ids=part, past_key_values=cache, use_cache=True), name))
+        return torch.cat(found, 1)
 
     def run(self, ids: Tensor, cache: Any, wanted: Sequence[tuple[int, int]], **given: Any) -> Tensor:
         """Logits [m, vocabulary] after the m `wanted` (row, column) of `ids` [b, n], whose keys and values go into

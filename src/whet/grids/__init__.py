@@ -6,11 +6,12 @@ Whoever takes a grid asks for its facts and values (`Grid`, `CodedGrid`), never 
 from whet.grids.floats import FloatGrid
 from whet.grids.grid import INTEGER, PLAIN, CodedGrid, Grid, Params
 from whet.grids.grouped import GroupedGrid, safe_scale_dtype
+from whet.grids.inputs import INPUTS, InputGrid, find_inputs
 from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
 from whet.grids.packing import pack
 from whet.grids.relaxed import Relaxed
-from whet.grids.schemes import BLOCKS, FLOATS, MIXES, SMALL_FLOATS, find_mix, leaves_group, parse_scheme
+from whet.grids.schemes import BLOCKS, FLOATS, MIXES, ROUNDED, SMALL_FLOATS, find_mix, leaves_group, parse_scheme
 from whet.grids.shifted import ShiftedGrid
 from whet.grids.small_floats import SmallFloatGrid
 from whet.grids.table import TableGrid
@@ -19,14 +20,17 @@ from whet.grids.ternary import TernaryGrid
 __all__ = [
     "BLOCKS",
     "FLOATS",
+    "INPUTS",
     "INTEGER",
     "MIXES",
     "PLAIN",
+    "ROUNDED",
     "SMALL_FLOATS",
     "CodedGrid",
     "FloatGrid",
     "Grid",
     "GroupedGrid",
+    "InputGrid",
     "IntegerGrid",
     "NestedGrid",
     "Params",
@@ -35,6 +39,7 @@ __all__ = [
     "SmallFloatGrid",
     "TableGrid",
     "TernaryGrid",
+    "find_inputs",
     "find_mix",
     "leaves_group",
     "pack",

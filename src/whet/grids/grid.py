@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from whet.errors import UsageError
+from whet.grids.inputs import InputGrid
 from whet.grids.levels import Levels
 from whet.grids.relaxed import Relaxed
 
@@ -25,11 +27,13 @@ class Grid(ABC):
 
     name: the scheme a user would type. bits: of a code. group: weights along a row that share parameters, 0 for the
     whole row. rows: how many rows share them too, 0 for all. zero: `none` (no parameter tells where zero is), `int` or
-    `real`. scale_dtype: stored type of scales.
+    `real`. scale_dtype: stored type of scales. inputs: where the linear's inputs land while the model runs; None leaves
+    them as they are.
     """
 
     group: int
     rows: int = 1
+    inputs: InputGrid | None = None
 
     if TYPE_CHECKING:  # fields of some grids, properties of others
 
@@ -96,6 +100,19 @@ class Grid(ABC):
     def regrouped(self, group: int) -> Grid | None:
         """The grid with another group; None where the group belongs to it."""
         return None
+
+    def unpacking(self) -> Grid:
+        """The grid with codes a byte each, where it has that beside rounded inputs."""
+        return self
+
+    def with_inputs(self, inputs: InputGrid | None) -> Grid:
+        """The grid for linears whose inputs are rounded to `inputs`. Raises UsageError where no runtime has that."""
+        if inputs is None:
+            return self
+        raise UsageError(
+            "{scheme} has weights alone: inputs are rounded beside int2 to int8, FP8, NVFP4 and MXFP4.",
+            scheme=self.name,
+        )
 
     # -- values ---------------------------------------------------------------------------------------------------
 

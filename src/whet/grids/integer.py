@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from whet.errors import UsageError
-from whet.grids.grid import INTEGER, Params, Zero
+from whet.grids.grid import INTEGER, Grid, Params, Zero
 from whet.grids.grouped import GroupedGrid
+from whet.grids.inputs import InputGrid
 from whet.grids.least_squares import Quadratic, errors, sums, usable
 from whet.grids.levels import Levels, inverse
 from whet.grids.packing import pack, pack_columns
@@ -41,7 +42,8 @@ class IntegerGrid(GroupedGrid):
 
     bits: 2 to 8. group: weights along a row that share a scale; 0 means the whole row (per channel).
     zero: `none`, `int` or `real`. scale_dtype: stored type of scales and real zeros; grids that differ in nothing else
-    are one scheme. block: the name of the block type it is (`Q4_0`), whose scales are always float16.
+    are one scheme. block: the name of the block type it is (`Q4_0`), whose scales are always float16. inputs: of whose
+    inputs are rounded too. unpacked: stored a byte a code, as 8 bits beside rounded inputs always are.
     """
 
     bits: int
@@ -49,6 +51,8 @@ class IntegerGrid(GroupedGrid):
     zero: Zero = "int"
     scale_dtype: torch.dtype = field(default=torch.float16, compare=False)
     block: str = field(default="", compare=False)
+    inputs: InputGrid | None = None
+    unpacked: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
@@ -64,7 +68,8 @@ class IntegerGrid(GroupedGrid):
         if self.block:
             return self.block
         kind = {"none": "s", "int": "", "real": "z"}[self.zero]
-        return f"int{self.bits}{kind}" + (f"-g{self.group}" if self.group else "")
+        name = f"int{self.bits}{kind}" + (f"-g{self.group}" if self.group else "")
+        return name if self.inputs is None else f"{name}+{self.inputs.name}"
 
     @property
     def kind(self) -> str:
@@ -78,7 +83,14 @@ class IntegerGrid(GroupedGrid):
             return None
         weights: dict[str, Any] = {"num_bits": self.bits, "type": "int", "symmetric": self.zero == "none"}
         weights |= {"strategy": "group" if self.group else "channel", "group_size": self.group or None}
-        return {"format": "pack-quantized", "weights": {**weights, "dynamic": False}}
+        form = "int-quantized" if self.bytewise else "pack-quantized"
+        more = {} if self.inputs is None else {"input_activations": self.inputs.compressed}
+        return {"format": form, "weights": {**weights, "dynamic": False}, **more}
+
+    @property
+    def bytewise(self) -> bool:
+        """Whether codes are stored as signed bytes, as kernels that multiply integers read them."""
+        return self.inputs is not None and self.zero == "none" and (self.bits == 8 or self.unpacked)
 
     @property
     def top(self) -> int:
@@ -102,6 +114,8 @@ class IntegerGrid(GroupedGrid):
         Codes are a dense bit stream per row, padded to 32 bits; integer zeros are packed the same way along rows.
         """
         count = len(self.groups(columns))
+        if self.bytewise:
+            return rows * columns + rows * count * self.scale_dtype.itemsize
         code_bytes = 4 * math.ceil(columns * self.bits / 32) * rows
         scale_bytes = rows * count * self.scale_dtype.itemsize
         zero_bytes = {
@@ -115,12 +129,26 @@ class IntegerGrid(GroupedGrid):
         """The same in other groups, unless it is a block type."""
         return None if self.block else replace(self, group=group)
 
+    def unpacking(self) -> Grid:
+        """The grid with codes a byte each beside rounded inputs."""
+        return replace(self, unpacked=True)
+
+    def with_inputs(self, inputs: InputGrid | None) -> Grid:
+        """The grid for linears whose inputs are rounded to `inputs` too."""
+        alone = self.block or self.kind != INTEGER
+        return super().with_inputs(inputs) if alone else replace(self, inputs=inputs)
+
     def table_entry(self, decode: str) -> dict[str, Any]:
         """How a linear on it is read."""
-        return {"bits": self.bits, "group": self.group, "zero": self.zero, "decode": decode}
+        entry: dict[str, Any] = {"bits": self.bits, "group": self.group, "zero": self.zero, "decode": decode}
+        entry |= {"form": "bytes"} if self.bytewise else {}
+        return entry if self.inputs is None else entry | {"inputs": self.inputs.entry}
 
     def stored_parts(self, codes: Tensor, params: Params) -> dict[str, Tensor]:
         """The tensors of one linear: dense bit streams, scales, and zeros of whichever kind."""
+        if self.bytewise:
+            signed = (codes.to(torch.int16) - self.half).to(torch.int8)
+            return {"weight": signed, "weight_scale": params["scale"].contiguous()}
         parts = {
             "weight_packed": self._packed(codes),
             "weight_scale": params["scale"].contiguous(),

@@ -11,6 +11,7 @@ from whet.errors import UsageError, did_you_mean
 from whet.grids.floats import FloatGrid
 from whet.grids.grid import CodedGrid, Grid
 from whet.grids.grouped import GroupedGrid
+from whet.grids.inputs import find_inputs
 from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
 from whet.grids.shifted import ShiftedGrid
@@ -24,6 +25,11 @@ _ZERO = {"s": "none", "": "int", "z": "real"}
 
 # The field's names, as llm-compressor uses them: symmetric, groups of 128, 8 bits per channel.
 PRESETS = {"W8A16": "int8s", "W4A16": "int4s-g128", "W3A16": "int3s-g128", "W2A16": "int2s-g128"}
+# The same with inputs rounded while the model runs, a scale a token; -static: one for all, calibrated on text.
+ROUNDED = {
+    **{"W8A8": "int8s+int8", "W8A8-static": "int8s+int8-tensor", "W4A8": "int4s-g128+int8"},
+    **{"FP8A8": "FP8+fp8", "FP8A8-static": "FP8+fp8-tensor", "W4A4": "NVFP4+nvfp4"},
+}
 # ggml's block types. Of one level, 32 weights: a float16 scale, in the types that end in 1 also a float16 minimum (a
 # real zero). Q4_0 and Q5_0 count from the middle code, and so does Q8_0, whose codes ggml stores signed. Of two levels,
 # 256 weights, of which 16 or 32 have a scale that is a whole number. The ternary ones have one float16 for 256 weights.
@@ -81,9 +87,15 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
     zero); without a group, one scale per row. Or a preset, W2A16 to W8A16; a block type of ggml (BLOCKS), whose scales
     are float16 whatever `scale_dtype` says; F16 and BF16; FP8 (E4M3, a scale for each row), fp8-tensor, fp8-block, the
     same of E5M2 (fp8e5m2 …), NVFP4, MXFP4; nf4, fp4, fp4m1 and fp4m2 in groups of 64 or with -g<group>, of which
-    fp4m1-g32 is MXFP4. Case does not matter.
+    fp4m1-g32 is MXFP4. After a plus, what the inputs of linears are rounded to while the model runs (`INPUTS`):
+    `int8s+int8`, `FP8+fp8-tensor`; or such a preset, W8A8, W8A8-static, W4A8, FP8A8, FP8A8-static, W4A4. Case does not
+    matter.
     """
     said = scheme.strip().lower()
+    said = {name.lower(): text.lower() for name, text in ROUNDED.items()}.get(said, said)
+    weights, plus, inputs = said.partition("+")
+    if plus:
+        return parse_scheme(weights, scale_dtype).with_inputs(find_inputs(inputs))
     named: dict[str, Grid] = {
         **{name.lower(): grid for name, grid in (*BLOCKS.items(), *FLOATS.items())},
         **{name.lower(): grid.scaled(scale_dtype) for name, grid in SMALL_FLOATS.items()},
@@ -101,7 +113,11 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
         )
     if match is None:
         refuse_peers_word("scheme", scheme)
-        examples = [*PRESETS, *(f"int{b}{k}-g{g}" for b in range(2, 9) for k in ("", "s", "z") for g in (32, 64, 128))]
+        examples = [
+            *PRESETS,
+            *ROUNDED,
+            *(f"int{b}{k}-g{g}" for b in range(2, 9) for k in ("", "s", "z") for g in (32, 64, 128)),
+        ]
         examples += [*BLOCKS, *MIXES, *FLOATS, *SMALL_FLOATS]
         free = [name for name, grid in SMALL_FLOATS.items() if grid.regrouped(grid.group) is not None]
         examples += [f"{name}-g{g}" for name in free for g in (32, 128)]
@@ -109,10 +125,11 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
             "Scheme {scheme!r} is not known.{near} A scheme is int<bits><kind>-g<group> with 2 to 8 bits, kind "
             "nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: one scale per row), "
             "for example int4-g32, int3z-g64, int4s-g128; or one of {presets}; {floats} (with -g<group> too: "
-            "{grouped}); or, for llama.cpp, one of {blocks}.",
+            "{grouped}); with inputs rounded too {rounded}; or, for llama.cpp, one of {blocks}.",
             scheme=scheme,
             near=did_you_mean(scheme, examples),
             presets=", ".join(PRESETS),
+            rounded=", ".join(ROUNDED),
             floats=", ".join(SMALL_FLOATS),
             grouped=", ".join(free),
             blocks=", ".join((*BLOCKS, *FLOATS)),
@@ -128,9 +145,9 @@ def find_mix(scheme: str) -> str | None:
 
 def leaves_group(scheme: str) -> bool:
     """Whether `scheme` names no group and has one only by custom: W4A16, nf4."""
-    said = scheme.strip().lower()
+    said = scheme.strip().lower().partition("+")[0]
     small = {name.lower() for name, grid in SMALL_FLOATS.items() if grid.regrouped(grid.group) is not None}
-    return said in small | {name.lower() for name in PRESETS}
+    return said in small | {name.lower() for name in (*PRESETS, *ROUNDED)}
 
 
 def _regrouped(named: Mapping[str, Grid], said: str) -> Grid | None:

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from whet.errors import GateError
 from whet.grids.books import Book, BookLevels, book
-from whet.grids.grid import Params
+from whet.grids.grid import Grid, Params
 from whet.grids.grouped import GroupedGrid
+from whet.grids.inputs import InputGrid
 from whet.grids.least_squares import Quadratic, errors, pooled, sums, usable
 from whet.grids.packing import pack_halves
 
@@ -50,7 +51,7 @@ class SmallFloatGrid(GroupedGrid):
     name: the scheme. values: of `books`. group: weights along a row that share a scale, 0 for the whole row. rows: how
     many rows share it too, 0 for all. scale_dtype: stored type of scales; float8_e4m3fn and float8_e8m0fnu belong to
     NVFP4 and MXFP4 or fp4m1. regroups: whether other groups are schemes too (`fp4-g32`). divisor: what NVFP4's scales
-    are divided by, 0 until a tensor is known (`suited`).
+    are divided by, 0 until a tensor is known (`suited`). inputs: of whose inputs are rounded too.
     """
 
     name: str
@@ -61,11 +62,17 @@ class SmallFloatGrid(GroupedGrid):
     regroups: bool = field(default=False, compare=False)
     divisor: float = field(default=0.0, compare=False)
     zero: Literal["none"] = field(default="none", init=False)
+    inputs: InputGrid | None = None
 
     @property
     def kind(self) -> str:
-        """What targets call it: its name without a group."""
-        return self.name.partition("-g")[0]
+        """What targets call it: its name without a group and inputs."""
+        return self._weights.partition("-g")[0]
+
+    @property
+    def _weights(self) -> str:
+        """The name of the weights alone."""
+        return self.name.partition("+")[0]
 
     @property
     def bits(self) -> int:
@@ -92,16 +99,17 @@ class SmallFloatGrid(GroupedGrid):
     def compressed(self) -> dict[str, Any] | None:
         """How compressed-tensors calls it: FP8 of type E4M3, and of FP4 what it has by name."""
         weights: dict[str, Any] = {"num_bits": self.bits, "type": "float", "symmetric": True}
+        more = {} if self.inputs is None else {"input_activations": self.inputs.compressed}
         if self.values == "e4m3":
             strategy = {0: "tensor", 1: "channel"}.get(self.rows, "block")
             weights |= {"strategy": strategy, "group_size": None, "dynamic": False}
             weights |= {"block_structure": [self.rows, self.group]} if strategy == "block" else {}
-            return {"format": "float-quantized", "weights": weights}
-        if self.name not in _COMPRESSED:
+            return {"format": "float-quantized", "weights": weights, **more}
+        if self._weights not in _COMPRESSED:
             return None
-        form, strategy, stored = _COMPRESSED[self.name]
+        form, strategy, stored = _COMPRESSED[self._weights]
         weights |= {"strategy": strategy, "group_size": self.group, "dynamic": False, "scale_dtype": stored}
-        return {"format": form, "weights": weights}
+        return {"format": form, "weights": weights, **more}
 
     @property
     def uncompressed(self) -> str:
@@ -136,12 +144,20 @@ class SmallFloatGrid(GroupedGrid):
             return MXFP4
         return self if group == self.group else dataclasses.replace(self, group=group, name=f"{self.name}-g{group}")
 
+    def with_inputs(self, inputs: InputGrid | None) -> Grid:
+        """The grid for linears whose inputs are rounded to `inputs` too."""
+        if self.compressed is None:
+            return super().with_inputs(inputs)
+        name = self._weights if inputs is None else f"{self._weights}+{inputs.name}"
+        return dataclasses.replace(self, inputs=inputs, name=name)
+
     def table_entry(self, decode: str) -> dict[str, Any]:
         """How a linear on it is read: FP4 in float32, where its values times a scale are exact."""
         entry = {"bits": self.bits, "group": self.group, "zero": self.zero}
         entry |= {"decode": decode if self.bits == 8 else "float32", "float": self.values}
         entry |= {"rows": self.rows} if self.rows != 1 else {}
-        return entry | ({"scales": self.scales} if self.scales else {})
+        entry |= {"scales": self.scales} if self.scales else {}
+        return entry if self.inputs is None else entry | {"inputs": self.inputs.entry}
 
     def stored_parts(self, codes: Tensor, params: Params) -> dict[str, Tensor]:
         """The tensors of one linear, as compressed-tensors has them."""

@@ -23,7 +23,8 @@ from whet.text import Amount, located_windows
 
 @dataclass(frozen=True)
 class Asked:
-    """What `compare` was asked with. files: by aspect, its own material."""
+    """What `compare` was asked with. files: by aspect, its own material. kv: what the lighter one keeps keys and values
+    in."""
 
     original: str | Path
     lighter: str | Path
@@ -42,6 +43,7 @@ class Asked:
     examples: int
     files: Mapping[str, str | Path]
     costs: Costs = dataclasses.field(default_factory=Costs)
+    kv: str | None = None
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ from numpy.typing import NDArray
 import whet
 from whet.checkpoint import check_files, rows_between
 from whet.checkpoint.model_files import model_file
-from whet.engines.opening import open_engine
+from whet.engines.cache import find_cache
+from whet.engines.opening import keep, open_engine
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.asked import Asked, Given, read_given
@@ -48,6 +49,7 @@ from whet.measure.costs import Costs
 from whet.measure.divergence import by_token, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judgements, overall, resolve_limits
+from whet.measure.positions import by_position
 from whet.measure.sides import (
     answers_of,
     config_of,
@@ -87,6 +89,7 @@ def compare(
     seed: int = 0,
     device: str = "auto",
     dtype: str | None = None,
+    kv: str | None = None,
     speed: bool = True,
     tasks: Sequence[str] | None = None,
     use_report_split: bool | None = None,
@@ -109,6 +112,8 @@ def compare(
         limits: over the defaults max_kl 0.1, min_top1 0.85, max_ppl_ratio 1.1, min_retention 0.95 (every skill);
             min_shrink (original bytes over lighter) is judged only when given. None as a value turns one off.
         dtype: the type both models compute in; None: the one each folder names.
+        kv: what the lighter model keeps keys and values in (`whet.engines.cache`): int8, int4, q4_0 or fp8. The result
+            then says KL by position too, as `divergence.positions`.
         speed: also time both and measure memory, which opens each model once more in a process of its own.
         tasks: names of tasks of lm-evaluation-harness (extra `tasks`).
         use_report_split: None: only the report part is used when this text also compressed the model (its fingerprint
@@ -125,9 +130,11 @@ def compare(
     be read or is too short; GateError when the lighter model gives logits that are not finite; MachineError for a
     missing device or package.
     """
+    for kind in () if kv is None else kv.split(","):
+        find_cache(kind)
     original, lighter = model_file(original), model_file(lighter)
     asked = Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
-                   tuple(tasks or ()), use_report_split, examples, dict(files or {}), costs or Costs())  # fmt: skip
+                   tuple(tasks or ()), use_report_split, examples, dict(files or {}), costs or Costs(), kv)  # fmt: skip
     return _compared(asked, text, skills, limits, measure, dry_run, on_event)
 
 
@@ -209,6 +216,8 @@ def _measured(
         memory[name] = footprint(model, prompt, device=asked.device, dtype=asked.dtype)
         stage.step()
     engines = [open_engine(folder, asked.device, asked.dtype) for folder in sides.values()]
+    if asked.kv is not None:
+        keep(engines[1], asked.kv)
     measured = _divergence(engines, asked, given, [aspect for aspect, _ in aspects], on_event)
     outcomes = [
         score(engine, items, chat=asked.chat, on_event=on_event, stage=f"skills, {name}") if items else []
@@ -243,6 +252,7 @@ def _measured(
             "device": str(engines[0].device),
             "dtype": [engine.dtype for engine in engines],
             "batch_tokens": asked.batch_tokens,
+            **({} if asked.kv is None else {"kv": asked.kv}),
         },
         "environment": environment(),
     }
@@ -277,7 +287,10 @@ def _divergence(
     rows = rows_between(asked.original, asked.lighter)
     collect = [each.collect for each in aspects if each.collect is not None]
     scores = divergence(original, lighter, given.windows, asked.batch_tokens, on_event, rows, collect)
-    return _Divergence(summarize(scores, given.clusters), sums(scores).identical, scores.notes, by_token(scores))
+    figures = summarize(scores, given.clusters)
+    if asked.kv is not None:
+        figures["positions"] = by_position(scores.kl, given.windows)
+    return _Divergence(figures, sums(scores).identical, scores.notes, by_token(scores))
 
 
 def _measurable(

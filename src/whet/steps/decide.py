@@ -40,6 +40,7 @@ from whet.targets import (
     find_target,
     stand_in,
     storage,
+    stored_for,
     tied,
 )
 from whet.walk import not_followed
@@ -98,7 +99,7 @@ def decide(
             )
     given = material
     if material is None:
-        material, more = _material(asked, method, opened, sparsity, seed)
+        material, more = _material(asked, method, opened, sparsity, seed, grids)
     if find_transform(asked.transform).judged and not material.to_write and not material.verify:
         raise UsageError(
             "--transform auto keeps what helps on text that is not calibrated on, and none is left for that: give more "
@@ -208,7 +209,8 @@ def _grids(
         check_code(checkpoint, found.storage, method.target, asked.folder)
         return found.grids, found.storage, found.plan, found.notes
     assert method.scheme is not None
-    grids = choose_grids(opened, method.scheme, asked.embed)
+    chosen = choose_grids(opened, method.scheme, asked.embed)
+    grids = {address: stored_for(method.target, grid) for address, grid in chosen.items()}
     shapes = {linear.address: linear.shape for linear in (*parts.linears(), *tables(parts))}
     own = frozenset(linear.address for linear in tables(parts))
     notes = _without_ragged(method.target, grids, shapes)
@@ -221,12 +223,19 @@ def _grids(
 
 
 def _material(
-    asked: Quantize, method: _Method, opened: Original, sparsity: Sparsity | None, seed: int
+    asked: Quantize,
+    method: _Method,
+    opened: Original,
+    sparsity: Sparsity | None,
+    seed: int,
+    grids: Mapping[str, Grid],
 ) -> tuple[Material, list[Message]]:
     """The windows of the text, how many tokens the original is to write for want of text or beside it, and notes."""
     checkpoint, parts = opened.checkpoint, opened.parts
     needed = method.effort.text or find_transform(asked.transform).text
     without = "" if asked.transform is None else f" without --transform {asked.transform}"
+    if any(grid.inputs and grid.inputs.scale_part for grid in grids.values()):
+        needed, without = True, f" with inputs that are scaled while the model runs (+int8, +fp8){without}"
     if sparsity is not None and sparsity.inputs:
         needed, without = True, f" with --importance magnitude{without}"
     instead = f"--solver nearest{without}"

@@ -26,6 +26,7 @@ from whet.apply.overflow import refuse_overflow
 from whet.apply.passes import solve_through, without_text
 from whet.apply.run import Run
 from whet.apply.shards import Shards
+from whet.apply.spikes import with_spikes
 from whet.budget import check_model
 from whet.checkpoint import check_files, copied_files, sha256, size_on_disk
 from whet.errors import UsageError
@@ -174,6 +175,7 @@ def _made(run: Run, job: Job, began: Mapping[str, Any], on_event: OnEvent) -> di
     for note in job.notes:
         on_event(note_event(note))
     job = with_shares(with_transform(job, run.folder, on_event), run.folder, on_event)
+    job = with_spikes(job, run.folder, on_event)
     shards = Shards(job, run.out, run.folder, on_event)
     refuse_overflow(job)
     verified = solve_through(job, shards) if job.solve else without_text(job, shards)

@@ -57,14 +57,16 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
         tolerance = {torch.float32: 1e-4, torch.float16: 2e-2}.get(job.dtype, 1e-1) * max(scale, 1.0)
         if gap is not None:
             result["cached against uncached"] = gap
+        # a last bit that differs may round an input to its other neighbour, which moves logits by more than arithmetic
+        room = 2e-1 * max(scale, 1.0) if job.inputs else tolerance
         # transformers' own code may differ from itself: then the original does too, and nothing is wrong with this one
-        if gap is not None and gap > tolerance and (before := _gap_of_original(job, tokens)) <= tolerance:
+        if gap is not None and gap > room and (before := _gap_of_original(job, tokens)) <= room:
             raise GateError(
                 "{out}: generation with a cache differs from generation without by {gap:.3g} in the logits.",
                 out=out,
                 gap=gap,
             )
-        if gap is not None and gap > tolerance:
+        if gap is not None and gap > room:
             result["cached against uncached, original"] = before
         if job.storage.stock:
             stock = load_as_others(written, None, job.device)

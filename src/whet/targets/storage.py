@@ -80,6 +80,8 @@ def storage(
     for address, grid in grids.items():
         check_grid(target, address, grid, shapes[address], address in tables, widths)
     _check_ties(target, grids, ties)
+    if parts is not None:
+        _check_inputs(parts, grids)
     if target.name == "whet":
         return Storage("whet", False, "the target is whet itself")
     if target.gguf:
@@ -105,6 +107,8 @@ def storage(
         return Storage("whet", False, beyond)
     if any(grid.zero == "real" for grid in grids.values()):
         return Storage("whet", False, "compressed-tensors has no real zeros")
+    if any(grid.inputs for grid in grids.values()):
+        return _rounding_inputs(target, grids, tables, dtype)
     kinds = set(grids.values())
     if len(kinds) > 1 and dtype not in (None, torch.bfloat16) and any(_fp4(grid) for grid in kinds):
         beyond = Message(
@@ -136,6 +140,28 @@ def storage(
     return Storage("whet", False, "stock transformers would load this mix of schemes silently wrong")
 
 
+def _rounding_inputs(
+    target: Target, grids: Mapping[str, Grid], tables: frozenset[str], dtype: torch.dtype | None
+) -> Storage:
+    """The container where inputs are rounded: transformers leaves them as they are once it computes weights at load."""
+    beyond = None
+    if any(grid.zero != "none" for grid in grids.values()) or tables & set(grids):
+        beyond = Message(
+            "stock transformers computes weights with zeros, and tables, at load, and rounds no inputs then"
+        )
+    elif dtype not in (None, torch.bfloat16) and any(_fp4(grid) for grid in grids.values()):
+        beyond = Message("stock transformers computes NVFP4 and MXFP4 in bfloat16, and rounds no inputs otherwise")
+    if beyond is None:
+        return Storage("compressed-tensors", False, "symmetric linears load in stock transformers, mixed or not")
+    if not target.modelling_file:
+        raise UsageError(
+            "{target} cannot hold this: {why}. Use symmetric schemes, bfloat16, and leave --embed out.",
+            target=target.name,
+            why=beyond,
+        )
+    return Storage("whet", False, beyond)
+
+
 def _check_ties(target: Target, grids: Mapping[str, Grid], ties: Sequence[Sequence[str]]) -> None:
     """Raises UsageError where linears that `target` fuses have several schemes."""
     for addresses in ties:
@@ -151,12 +177,44 @@ def _check_ties(target: Target, grids: Mapping[str, Grid], ties: Sequence[Sequen
             )
 
 
+def _check_inputs(parts: Anatomy, grids: Mapping[str, Grid]) -> None:
+    """Raises UsageError where inputs are to be rounded that no hook reaches, or linears that read one input differ."""
+    if not parts.family.known and any(grid.inputs for grid in grids.values()):
+        raise UsageError(
+            "whet has no table of the family {family}, so it does not know where inputs are read. Give a scheme of "
+            "weights alone.",
+            family=parts.model_type,
+        )
+    for index, block in enumerate(parts.blocks):
+        by_input: dict[str, dict[str, str]] = {}
+        for linear in block:
+            grid = grids.get(linear.address)
+            inputs = None if grid is None else grid.inputs
+            if inputs is not None and linear.held.expert is not None:
+                raise UsageError(
+                    "{address}: {family} stacks its experts in one parameter, whose inputs are not rounded. Give the "
+                    "experts a scheme of weights alone.",
+                    address=linear.address,
+                    family=parts.family.title,
+                )
+            by_input.setdefault(linear.reads, {})[linear.address] = "keep" if inputs is None else inputs.name
+        for reads, names in by_input.items():
+            if len(set(names.values())) > 1:
+                raise UsageError(
+                    "block {index}: linears that read one input ({reads}) round it in several ways ({said}). Give them "
+                    "the same after the plus.",
+                    index=index,
+                    reads=reads,
+                    said=", ".join(f"{address} {name}" for address, name in names.items()),
+                )
+
+
 def beside_adapter(stored: Storage, grids: Mapping[str, Grid]) -> Storage:
     """`stored`, or what takes its place where an adapter goes with it: PEFT (0.21) puts none beside packed linears, so
     transformers has to compute the weights at load, which it does right for one scheme only."""
     if stored.container != "compressed-tensors" or stored.dequantize:
         return stored
-    if len(set(grids.values())) == 1:
+    if len(set(grids.values())) == 1 and not any(grid.inputs for grid in grids.values()):
         return Storage("compressed-tensors", True, "PEFT adapts no packed linears: weights are computed at load")
     return Storage(
         "whet", False, "PEFT adapts no packed linears, and transformers computes weights for one scheme only"

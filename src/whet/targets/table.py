@@ -34,7 +34,9 @@ class Target:
     `groups`: allowed group sizes, None for any. `real_zero`, `integer_zero`, `embedding`: whether it holds them at all.
     `divides`: groups must divide the row. `ties`: roles that it fuses, which must have one scheme; with `whole` also
     linears that are rows of one stored tensor. `schemes`: the only ones it holds, where they are types of its own;
-    `formats`: kinds of grids that it holds beside integers, None for any; `simplest`: the scheme that holds any linear;
+    `formats`: kinds of grids that it holds beside integers, None for any; `inputs`: the grids of inputs that it rounds
+    to, by the weights beside them (a kind, or bits of integers), None for any; `bytewise`: it reads codes beside these
+    a byte each, whatever their bits; `simplest`: the scheme that holds any linear;
     `usual`: the one where none is asked for, or a mix; `instead`: what stands in for a scheme whose blocks do not
     divide a row, where something better does. `families`: the only ones it loads, None for any. `gguf`: it reads a
     file of that format, which is written into the lighter folder; `graph`: a graph, likewise. `adapters`: it runs
@@ -54,6 +56,8 @@ class Target:
     whole: bool = False
     schemes: tuple[str, ...] = ()
     formats: tuple[str, ...] | None = None
+    inputs: Mapping[str, tuple[str, ...]] | None = field(default=None, hash=False)
+    bytewise: bool = False
     simplest: str = "int8s"
     usual: str = "W4A16"
     instead: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -113,6 +117,14 @@ TARGETS: dict[str, Target] = {
         embedding=False,
         divides=True,
         formats=("FP8", "fp8-tensor", "fp8-block", "NVFP4", "MXFP4"),
+        inputs={
+            "int8": ("int8", "int8-tensor"),
+            "int4": ("int8",),
+            "FP8": ("fp8", "fp8-tensor"),
+            "fp8-tensor": ("fp8", "fp8-tensor"),
+            "NVFP4": ("nvfp4",),
+        },
+        bytewise=True,
         ties=(("q", "k", "v"), ("gate", "up")),
         checked="accepted by its parser",
     ),
@@ -126,6 +138,7 @@ TARGETS: dict[str, Target] = {
         ties=(("expert gate",), ("expert up",), ("expert down",)),
         whole=True,
         schemes=(*BLOCKS, "F16", "BF16"),
+        inputs={},
         simplest="F16",
         usual="Q4_K_M",
         # llama-quantize's own choice (llama.cpp, `tensor_type_fallback`)
@@ -147,6 +160,7 @@ TARGETS: dict[str, Target] = {
         head_multiple=16,
         families=GRAPH_FAMILIES,
         graph=True,
+        inputs={},
     ),
     "openvino": Target(
         "openvino",
@@ -157,6 +171,7 @@ TARGETS: dict[str, Target] = {
         formats=(),
         families=GRAPH_FAMILIES,
         graph=True,
+        inputs={},
     ),
     "whet": Target("whet", modelling_file=True, adapters=True),
 }
@@ -183,6 +198,11 @@ def divided(target: Target, grid: Grid, widths: Collection[int]) -> Grid:
     group = widest_group(target, widths, grid.group)
     per_row = grid.kind == INTEGER and (target.groups is None or 0 in target.groups)
     return (grid.regrouped(group) if group or per_row else None) or grid
+
+
+def stored_for(target: Target, grid: Grid) -> Grid:
+    """`grid` as `target` reads its codes."""
+    return grid.unpacking() if target.bytewise else grid
 
 
 def find_target(name: str) -> Target:
@@ -246,6 +266,8 @@ def check_grid(target: Target, address: str, grid: Grid, shape: tuple[int, int],
             why=Message(template, **values),
         )
 
+    if grid.inputs is not None:
+        _check_inputs(target, grid, table, shape[1], refuse)
     if target.schemes and grid.name not in target.schemes:
         names = ", ".join(target.schemes)
         if same := next((name for name in target.schemes if parse_scheme(name) == grid), None):
@@ -288,6 +310,41 @@ def check_grid(target: Target, address: str, grid: Grid, shape: tuple[int, int],
         )
     if shape[1] % grid.multiple or (target.divides and grid.group and shape[1] % grid.group):
         raise _ragged(target, grid, shape[1], widths, refuse)
+
+
+def _check_inputs(target: Target, grid: Grid, table: bool, columns: int, refuse: Callable[..., UsageError]) -> None:
+    """Raises UsageError where `target` does not round the inputs of linears on `grid` as it says."""
+    assert grid.inputs is not None
+    weights, name = grid.name.rpartition("+")[0], grid.inputs.name
+    if table:
+        raise refuse("looks the embedding up and rounds no inputs of the head. Use {weights}.", weights=weights)
+    if grid.inputs.group and columns % grid.inputs.group:
+        raise refuse(
+            "rounds inputs in groups of {group}, which {columns} channels do not divide by. Use {weights}.",
+            group=grid.inputs.group,
+            columns=columns,
+            weights=weights,
+        )
+    if target.inputs is None:
+        return
+    kind = f"int{grid.bits}" if grid.kind == INTEGER else grid.kind
+    known = target.inputs.get(kind, ())
+    if not target.inputs:
+        raise refuse(
+            "is given no rounding of inputs: it multiplies in types of its own. Use {weights}, or --for vllm.",
+            weights=weights,
+        )
+    if name not in known:
+        raise refuse(
+            "has no kernel for {inputs} inputs beside {kind} weights. Beside these it takes {known}.",
+            inputs=name,
+            kind=kind,
+            known=with_or(known) if known else Message("none"),
+        )
+    if kind == "int8" and grid.group:
+        raise refuse("multiplies int8 by int8 with one scale a row. Use int8s+{inputs}.", inputs=name)
+    if grid.kind == INTEGER and grid.zero != "none":
+        raise refuse("multiplies whole numbers without a zero. Use int{bits}s+{inputs}.", bits=grid.bits, inputs=name)
 
 
 def _ragged(

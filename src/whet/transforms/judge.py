@@ -38,7 +38,7 @@ from whet.quantize import TRANSFORMS
 from whet.text import batches
 from whet.train import noise, surely
 from whet.transforms.folding import Fold
-from whet.transforms.make import FOLDER, transformed
+from whet.transforms.make import FOLDER, foldable, transformed
 from whet.transforms.notes import judged_by_group, judged_whole
 from whet.transforms.propose import NONE, Proposals, swap_name
 from whet.walk import ORIGINAL, Swaps, not_followed
@@ -47,6 +47,7 @@ JUDGING = "judging"  # the folder in the run's own
 TIMES = 4.0  # how long following all proposals may take, as a multiple of solving
 # Transforms that may be proposed for a group: all that find factors, and a rotation of its heads.
 PROPOSED = 1 + sum(row.find is not None for row in TRANSFORMS.values())
+WHOLE = ("smooth", "rotate")  # tried on the whole where inputs are rounded too
 _BOTH = ("with", "without")
 _PIECE = 128  # tokens whose mean KL is one observation, where a standard error is taken
 
@@ -57,6 +58,8 @@ def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
         return transformed(job, run, on_event)
     folder = run / JUDGING
     folder.mkdir(exist_ok=True)
+    if job.inputs:
+        return _one_for_all(job, run, folder, on_event)
     proposals = Proposals(job, folder, on_event)
     proposals.make(run)
     judged = _kept(folder / "groups.json", lambda: _by_group(job, proposals, on_event))
@@ -82,6 +85,44 @@ def with_transform(job: Job, run: Path, on_event: OnEvent) -> Job:
     for note in notes:
         on_event(note_event(note))
     return dataclasses.replace(made, notes=(*job.notes, *notes))
+
+
+def _one_for_all(job: Job, run: Path, folder: Path, on_event: OnEvent) -> Job:
+    """Of `WHOLE` the transform with which least is lost, weights and inputs rounded throughout, or none.
+
+    What it does to inputs reaches all blocks after it, so groups are not judged one by one.
+    """
+    quiet = _without_notes(on_event)
+
+    def found(kind: str) -> dict[str, Any]:
+        (folder / kind).mkdir(exist_ok=True)
+        plain = job if kind == NONE else transformed(_of(job, kind), folder / kind, quiet)
+        return _kept(folder / f"{kind}.json", lambda: _rounded(plain, folder / kind / "rounded", on_event))
+
+    kinds = [kind for kind in WHOLE if _folds_anywhere(_of(job, kind))]
+    lost = {kind: found(kind) for kind in (NONE, *kinds)}
+    best = min(lost, key=lambda kind: lost[kind]["kl"])
+    gain = torch.tensor(lost[NONE]["windows"], dtype=torch.float64) - torch.tensor(lost[best]["windows"])
+    if best != NONE and not surely(gain):
+        best = NONE
+    for kind in lost:
+        shutil.rmtree(folder / kind, ignore_errors=True)
+    note = Message(
+        "transform auto, inputs rounded too: KL on the verifying text is {figures}; {kind} is kept",
+        figures=", ".join(f"{kind} {one['kl']:.4g}" for kind, one in lost.items()),
+        kind=best,
+    )
+    made = dataclasses.replace(job, transforms={}) if best == NONE else transformed(_of(job, best), run, quiet)
+    on_event(note_event(note))
+    return dataclasses.replace(made, transform=job.transform, notes=(*made.notes, note))
+
+
+def _of(job: Job, kind: str) -> Job:
+    return dataclasses.replace(job, transform=kind)
+
+
+def _folds_anywhere(job: Job) -> bool:
+    return any(foldable(job, index)[0] for index in range(len(job.anatomy.blocks)))
 
 
 def judging_bytes(job: Job, lighter: int) -> int:

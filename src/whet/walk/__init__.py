@@ -1,6 +1,7 @@
 """The block loop, forward and in reverse: streams through a model one block at a time, second moments, the journal."""
 
 from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample, not_followed, refuse_unscored
+from whet.walk.inputs import RoundedInputs
 from whet.walk.journal import Journal, is_locked, locked
 from whet.walk.moments import STARVED, SecondMoments, steadied
 from whet.walk.skeleton import placed
@@ -15,6 +16,7 @@ __all__ = [
     "GradientVisitor",
     "GradientWalk",
     "Journal",
+    "RoundedInputs",
     "Sample",
     "SecondMoments",
     "Swaps",

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint, answer_of, empty_model
-from whet.checkpoint.modeling_whet import compute_buffers
+from whet.checkpoint.beside_whet import compute_buffers
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 

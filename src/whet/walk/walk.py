@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
 from whet.walk.hidden import HiddenStates
+from whet.walk.inputs import RoundedInputs
 from whet.walk.moments import OTHERS, HeardEnough, SecondMoments
-from whet.walk.skeleton import Call, Skeleton, placed
+from whet.walk.skeleton import Call, Skeleton, hooked, placed
 
 
 @dataclass
@@ -115,6 +116,7 @@ class Walk:
     lighter: embedding tables `[vocabulary, hidden]`. compute: type that products inside a block are computed in; hidden
     states and norms are float32 whatever it is. folder: where hidden states are spilled when there are too many.
     follow: whether the original stream takes the solving batches along too, for visitors that ask for `target`.
+    inputs: how the lighter stream's linears round what they read, where they do.
     After `go`, `drift[i]` is the relative squared error of the lighter hidden states after block i on `verify`.
     """
 
@@ -130,7 +132,9 @@ class Walk:
         folder: Path | None = None,
         compute: torch.dtype = torch.float32,
         follow: bool = False,
+        inputs: RoundedInputs | None = None,
     ) -> None:
+        self.inputs = inputs or RoundedInputs({})
         self.skeleton = Skeleton(checkpoint, anatomy, device)
         self.solving = len(solve)
         self.followed = len(solve) if follow else 0  # of the solving batches, how many the original stream has
@@ -163,21 +167,30 @@ class Walk:
                     self._next_stack(index)
                 module = self.skeleton.load_block(index)
                 step = BlockStep(index, anatomy.block_prefix(index), module, linears, self)
-                self._passed = -1
-                for number in range(self.followed, len(self.original)):
-                    self._follow(step, number)
-                weights = visitor.visit(step)
-                self.advance(step, self.followed - 1)  # those that nobody asked for
-                if weights is not None:
-                    # into the block itself, which is given back right after
-                    for linear in linears:
-                        if linear.address in weights:
-                            step.weight(linear).copy_(weights[linear.address])
-                    del weights
-                    for batch in range(len(self.lighter)):
-                        self.lighter.update(batch, self.run(step, self.lighter[batch], batch))
+                with hooked(self.inputs.listening(module, linears, step.prefix, self._at_lighter)):
+                    self._pass(step, visitor)
                 self.drift.append(self._drift())
                 self.skeleton.free_block(index)
+
+    def _at_lighter(self) -> bool:
+        return self._stream is self._stands["lighter"]
+
+    def _pass(self, step: BlockStep, visitor: Visitor) -> None:
+        """Both streams through a block, which `visitor` makes lighter in between."""
+        self._passed = -1
+        for number in range(self.followed, len(self.original)):
+            self._follow(step, number)
+        weights = visitor.visit(step)
+        self.advance(step, self.followed - 1)  # those that nobody asked for
+        if weights is None:
+            return
+        # into the block itself, which is given back right after
+        for linear in step.linears:
+            if linear.address in weights:
+                step.weight(linear).copy_(weights[linear.address])
+        del weights
+        for batch in range(len(self.lighter)):
+            self.lighter.update(batch, self.run(step, self.lighter[batch], batch))
 
     @property
     def sizes(self) -> list[int]:
