@@ -28,7 +28,7 @@ from whet.grids.grouped import CACHED
 from whet.grids.integer import ranged_starts, signed_starts
 from whet.grids.least_squares import Quadratic, errors, sums, usable
 from whet.grids.levels import Levels, inverse
-from whet.grids.packing import pack, pack_columns, unpack_columns
+from whet.grids.packing import pack, pack_columns
 
 _LARGEST, _SMALLEST_NORMAL = 65504.0, 2.0**-14
 # Sizes of a shared number that are tried, over the one that puts its largest group on the largest whole number. Whole
@@ -120,13 +120,6 @@ class NestedGrid(CodedGrid):
             "weight_parts": pack_columns(torch.cat(numbers, dim=1), self.part_bits),
         }
         return parts | ({"weight_offset": params["offset"].contiguous()} if self._real else {})
-
-    def read_parts(self, parts: dict[str, Tensor]) -> tuple[Tensor, Params]:
-        """Codes and parameters of one linear from its stored tensors."""
-        codes, params = super().read_parts(parts)
-        numbers = unpack_columns(parts["weight_parts"], self.part_bits, len(codes))
-        names = [name for name in _OWN if name != "part_offset" or self._real]
-        return codes, params | dict(zip(names, numbers.chunk(len(names), 1), strict=True))
 
     # -- values ---------------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ def planned(recipe: Recipe, original: Path, source: str) -> tuple[list[Planned],
                 exported=exported,
             )
         exported = exported if craft.gives is not None else where
-        state = craft.gives or state
+        state = state if craft.keeps else craft.gives or state
         steps.append(_planned(index + 1, step, original, where))
         try:
             craft.after(steps[-1].options, before, original)

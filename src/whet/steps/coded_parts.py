@@ -54,7 +54,7 @@ def rounded_parts(
 
 def stored_again(rounded: Mapping[str, Rounded]) -> dict[str, Tensor]:
     """The stored tensors of matrices as they are now, by name."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for address, one in rounded.items():
         codes, params = one.rounded()
         parts = one.grid.stored_parts(codes.cpu(), {k: v.cpu() for k, v in params.items()})

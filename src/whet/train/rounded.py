@@ -126,9 +126,10 @@ class _Whole(nn.Module):
         self.places = [place for place, _ in parts]
         self.base = base.to("meta") if self.places[0].whole(base.shape) else base
         self.parts = nn.ModuleList(part for _, part in parts)
+        self.made = [part.weight for _, part in parts]
 
     def forward(self) -> Tensor:
-        made = [part.weight() for part in self.parts]
+        made = [make() for make in self.made]
         if self.places[0].whole(self.base.shape):
             return made[0]
         whole = self.base.clone()
