@@ -12,11 +12,13 @@ import pytest
 import typer.main
 
 from whet import cli
-from whet.measure.limits import LIMITS
+from whet.measure.aspects import KNOWN
+from whet.measure.figures import LIMITS
 from whet.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+JUDGING = (ROOT / "docs" / "judging.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
@@ -66,7 +68,13 @@ def test_the_readmes_name_only_options_and_files_that_exist(readme: str) -> None
 def test_limits_are_documented_with_their_defaults() -> None:
     told = re.findall(r"^\| `((?:max|min)_[a-z_0-9]+)` \|([^|]*)\|", COMMANDS, re.MULTILINE)
     wanted = {name: "" if limit.default is None else f"{limit.default:g}" for name, limit in LIMITS.items()}
+    told += re.findall(r"^\| `([a-z]+\.[a-z_0-9]+)` \|([^|]*)\|", JUDGING, re.MULTILINE)
     assert {name: default.strip() for name, default in told} == wanted and len(told) == len(wanted)
+
+
+def test_aspects_are_documented() -> None:
+    told = re.findall(r"^\| `([a-z]+)` \| (yes|) ?\|", JUDGING, re.MULTILINE)
+    assert told == [(name, "yes" if aspect.standard else "") for name, aspect in KNOWN.items()]
 
 
 def test_targets_are_documented_and_in_the_help_of_every_command_that_takes_one() -> None:
@@ -107,12 +115,12 @@ def test_every_make_target_is_in_its_help() -> None:
 
 
 # Modules whose package has another name, and what comes with transformers as a part of it.
-PACKAGES = {"yaml": "pyyaml"}
+PACKAGES = {"yaml": "pyyaml", "pynvml": "nvidia-ml-py"}
 WITH_TRANSFORMERS = {"huggingface-hub", "tqdm"}
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("src", ["parquet", "hub", "tasks", "curate", "serve"]), ("tests", ["test"])]
+    ("folder", "extras"), [("src", ["parquet", "hub", "tasks", "curate", "serve", "energy"]), ("tests", ["test"])]
 )
 def test_every_package_that_is_imported_is_asked_for(folder: str, extras: list[str]) -> None:
     wanted = [*PROJECT["dependencies"], *(name for extra in extras for name in PROJECT["optional-dependencies"][extra])]

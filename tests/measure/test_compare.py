@@ -292,3 +292,23 @@ def test_limits_are_the_defaults_with_what_was_given_over_them():
         "max_ppl_ratio": 1.1,
         "min_shrink": 3.0,
     }
+
+
+def test_aspects_are_measured_limited_and_refused(folders):
+    original, lighter, _ = folders["original"], folders["lighter"], None
+    same = compare(original, original, text=DOCUMENTS, speed=False, limits={"acceptance.share": 1.0})
+    (read,) = same["aspects"]["acceptance"]["readings"]
+    assert read["value"] == pytest.approx(1, abs=1e-6)
+    told = compare(
+        original, lighter, text=DOCUMENTS, speed=False, measure=["acceptance"], limits={"acceptance.share": 1}
+    )
+    (judged,) = [entry for entry in told["judgements"] if entry["limit"] == "acceptance.share"]
+    assert judged["verdict"] == "fail" and judged["interval"][1] < 1
+    assert compare(original, lighter, text=DOCUMENTS, speed=False, measure=["none"])["aspects"] == {}
+    for given, said in (
+        ({"measure": ["none"], "limits": {"acceptance.share": 1}}, "--measure acceptance"),
+        ({"measure": ["none"], "files": {"acceptance": __file__}}, "--measure acceptance"),
+        ({"files": {"acceptance": "absent.jsonl"}}, "no such file of acceptance"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            compare(original, lighter, text=DOCUMENTS, speed=False, **given)

@@ -69,6 +69,22 @@ def steps() -> list[dict[str, Any]]:
     ]
 
 
+def aspects() -> dict[str, Any]:
+    """One aspect with everything that an aspect can tell."""
+    read = {"figure": "share", "of": HOSTILE, "value": 0.912, "interval": [0.905, 0.918], "exact": False}
+    alone = {"original": 1.0, "lighter": 0.912}
+    about = to_json(Message("The drafted token is rejected."))
+    example = {"about": about, "prompt": HOSTILE, "original": HOSTILE, "lighter": ""}
+    return {
+        "acceptance": {
+            "readings": [{**read, **alone}, {**read, "of": "", "interval": None, "original": None, "lighter": None}],
+            "examples": [example],
+            "notes": [HOSTILE],
+            "tokens_a_verification": {"1": 1.912},
+        }
+    }
+
+
 def compare(verdict: str = "inconclusive") -> dict[str, Any]:
     rng = Random(1)
     skills = [_skill(name, rng) for name in SKILLS]
@@ -134,6 +150,7 @@ def compare(verdict: str = "inconclusive") -> dict[str, Any]:
         },
         "skills": skills,
         "tasks": [],
+        "aspects": aspects(),
         "size": {**sizes, "shrink": sizes["original"]["total"] / sizes["lighter"]["total"]},
         "speed": {
             "runtime": "torch",

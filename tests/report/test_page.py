@@ -11,7 +11,7 @@ import pytest
 
 import whet.report
 from report.facts import HOSTILE, facts
-from whet.measure.limits import LIMITS
+from whet.measure.figures import LIMITS
 from whet.report import page
 from whet.report.page import view
 from whet.report.words import LANGUAGES, WORDS, Words
@@ -22,6 +22,7 @@ ALL = [
     "limits",
     "quality",
     "skills",
+    "aspects",
     "scores",
     "schemes",
     "rate",
@@ -117,7 +118,7 @@ def test_everything_is_shown(language: str) -> None:
     ("kept", "shown"),
     [
         ([], []),
-        (["compare"], ["worse", "limits", "quality", "skills", "cost", "notes"]),
+        (["compare"], ["worse", "limits", "quality", "skills", "aspects", "cost", "notes"]),
         (["plan"], ["schemes", "rate", "rounds", "notes"]),
         (["scores"], ["scores"]),
         (["run"], ["cost"]),
@@ -137,7 +138,7 @@ def test_sections_without_data_are_left_out(kept: list[str], shown: list[str]) -
 def test_a_comparison_without_skills_speed_or_error_bars() -> None:
     given = {"compare": facts()["compare"]}
     compare = given["compare"]
-    compare |= {"skills": [], "speed": None, "memory": None, "notes": []}
+    compare |= {"skills": [], "aspects": {}, "speed": None, "memory": None, "notes": []}
     compare["judgements"] = [j for j in compare["judgements"] if j["limit"] != "min_retention"]
     for name in ("kl", "top1"):
         compare["divergence"][name] |= {"standard_error": None, "interval": None}

@@ -25,11 +25,19 @@ def models(incomplete: str) -> list[str]:
     return ["starter"] if incomplete and "starter".startswith(incomplete) else []
 
 
+def aspects(incomplete: str) -> list[str]:
+    """The names of aspects after those that were typed."""
+    from whet.measure.aspects import KNOWN
+
+    before, comma, begun = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in (*KNOWN, "all", "standard", "none") if name.startswith(begun)]
+
+
 def limits_of(incomplete: str) -> list[str]:
     """The name of a limit, up to its value."""
-    from whet.measure.limits import FIGURES
+    from whet.measure.figures import LIMITS
 
-    return [f"{f.limit}=" for f in FIGURES.values() if f.limit is not None and f.limit.startswith(incomplete)]
+    return [f"{name}=" for name in LIMITS if name.startswith(incomplete)]
 
 
 def recipes(incomplete: str) -> list[str]:

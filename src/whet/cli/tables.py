@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from whet.cli.phrases import duration, say, size
+from whet.cli.phrases import duration, say, sentence, size
 from whet.report.numbers import figure, with_error, written_size
 
 PARTS = ("weights", "linears", "embedding", "head", "other", "adapter", "tokenizer")
@@ -83,8 +83,9 @@ def elastic(sizes: Sequence[dict[str, Any]]) -> Sheet:
 
 
 def comparison(result: dict[str, Any]) -> list[Sheet]:
-    """The sheets of a comparison: as a whole, skill by skill, tasks, limits; those with nothing in them left out."""
-    return [sheet for sheet in (overview(result), skills(result), tasks(result), limits(result)) if sheet.rows]
+    """The sheets of a comparison that have rows: as a whole, skill by skill, aspects, tasks, limits."""
+    sheets = overview(result), skills(result), *aspects(result), tasks(result), limits(result)
+    return [sheet for sheet in sheets if sheet.rows]
 
 
 def overview(result: dict[str, Any]) -> Sheet:
@@ -177,6 +178,31 @@ def tasks(result: dict[str, Any]) -> Sheet:
             if metric in entry["lighter"]:
                 sheet.rows.append([f"{entry['task']} {metric}", f"{value:.4g}", f"{entry['lighter'][metric]:.4g}"])
     return sheet
+
+
+def aspects(result: dict[str, Any]) -> list[Sheet]:
+    """What else was measured: a sheet for each aspect, a row for each figure."""
+    from whet.measure.aspects import KNOWN
+    from whet.measure.figures import ASPECTS
+
+    found = []
+    for name, told in result["aspects"].items():
+        sheet = Sheet(sentence(KNOWN[name].title), ["", say("original"), say("lighter"), say("measured")])
+        for read in told["readings"]:
+            about = ASPECTS[f"{name}.{read['figure']}"]
+            meaning = f"{read['of']}: {sentence(about.meaning)}" if read["of"] else sentence(about.meaning)
+            sides = ["" if read[side] is None else _in_unit(about, read[side]) for side in ("original", "lighter")]
+            ends = " – ".join(_in_unit(about, end) for end in read["interval"] or ())
+            value = "–" if read["value"] is None else _in_unit(about, read["value"]) + (f" ({ends})" if ends else "")
+            sheet.rows.append([meaning, *sides, value])
+        found.append(sheet)
+    return found
+
+
+def _in_unit(about: Any, value: float) -> str:
+    if about.unit == "share":
+        return f"{100 * value:.1f} %"
+    return f"{value:.4g} {about.unit}".rstrip()
 
 
 def limits(result: dict[str, Any]) -> Sheet:

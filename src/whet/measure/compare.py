@@ -12,6 +12,8 @@ version. Its keys:
                 of a model with a class head its classes or scores: `whet.measure.classes.summarize_answers`
     skills      a list, one entry a skill; see `whet.measure.skills.compare_skills`. [] when none were given
     tasks       a list, one entry a task of the evaluation harness. [] when none were asked for
+    aspects     by name what was measured of it: readings (figure, of, value, interval, original, lighter, exact),
+                examples, notes, and what it tells besides; see `whet.measure.aspects`
     size        original, lighter: bytes by part; shrink: total of the original over total of the lighter
     speed       prefill, decode side by side; see `whet.measure.speed.side_by_side`. None when not asked for
     memory      original, lighter: load_seconds, peak_bytes, before_bytes, or error. None when not asked for
@@ -25,13 +27,13 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import transformers
-from torch import Tensor
+from numpy.typing import NDArray
 
 import whet
 from whet.checkpoint import check_files, rows_between
@@ -39,33 +41,29 @@ from whet.checkpoint.gguf import is_gguf, model_file
 from whet.engines.opening import open_engine
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
+from whet.measure.asked import Asked, Given, read_given
+from whet.measure.aspects import Aspect, Case, Sides, check_files_of_aspects, chosen
 from whet.measure.classes import TASKS, ask_both, kind_of, summarize_answers
-from whet.measure.common_tokens import alike_windows
-from whet.measure.divergence import clusters_of, divergence, summarize, sums
+from whet.measure.costs import Costs
+from whet.measure.divergence import by_token, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judgements, overall, resolve_limits
-from whet.measure.material import read_material
 from whet.measure.sides import (
     answers_of,
-    context_of,
     item_tokens,
     memory_of,
     must_be_askable,
-    must_be_runnable,
     must_be_this_way_round,
     must_have_room,
-    notes_of,
     seconds_a_token,
-    shared_tokenizer,
     size_of,
 )
 from whet.measure.skills import compare_skills, score
-from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS, footprint, side_by_side
+from whet.measure.speed import footprint, side_by_side
 from whet.measure.tasks import require_harness, run_tasks
 from whet.measure.vectors import ask_both as vectors_of_both
 from whet.measure.vectors import pooling, summarize_vectors
 from whet.messages import Message
-from whet.text import Amount, located_windows
 
 VERSION = 1
 
@@ -90,6 +88,9 @@ def compare(
     speed: bool = True,
     tasks: Sequence[str] | None = None,
     use_report_split: bool | None = None,
+    measure: Sequence[str] | None = None,
+    files: Mapping[str, str | Path] | None = None,
+    costs: Costs | None = None,
     examples: int = 3,
     dry_run: bool = False,
     on_event: OnEvent = ignore,
@@ -110,6 +111,10 @@ def compare(
         tasks: names of tasks of lm-evaluation-harness (extra `tasks`).
         use_report_split: None: only the report part is used when this text also compressed the model (its fingerprint
             is in whet.json), otherwise all. True, False: insist.
+        measure: names of aspects (`whet.measure.aspects.chosen`: also all, standard, none, and a name with `-` before
+            it to leave it out). None: the standard ones. Of these, those that the models or the material do not
+            allow are left out; one that was asked for by name raises UsageError instead.
+        files: by aspect, material of its own. costs: of the machine, for the aspect energy.
         examples: at most so many flips are shown for each skill and direction.
         dry_run: check everything that can be checked, and say what it would take: `seconds` (a rough guess), `memory`
             and `disk` in bytes, beside `text`, `items`, `size` and `notes`. No model is opened.
@@ -119,125 +124,78 @@ def compare(
     missing device or package.
     """
     original, lighter = model_file(original), model_file(lighter)
-    asked = _Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
-                   tuple(tasks or ()), use_report_split, examples)  # fmt: skip
+    asked = Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
+                   tuple(tasks or ()), use_report_split, examples, dict(files or {}), costs or Costs())  # fmt: skip
+    return _compared(asked, text, skills, limits, measure, dry_run, on_event)
+
+
+def _compared(
+    asked: Asked,
+    text: str | Path | Sequence[str] | None,
+    skills: str | Path | Sequence[Mapping[str, Any]] | None,
+    limits: Mapping[str, float | None] | None,
+    measure: Sequence[str] | None,
+    dry_run: bool,
+    on_event: OnEvent,
+) -> dict[str, Any]:
+    """`compare`, whose arguments are gathered."""
+    original, lighter = asked.original, asked.lighter
     started = time.monotonic()
     answers, task = answers_of(original, lighter)
-    limits_used = resolve_limits(limits, skills is not None, answers)
-    must_be_askable(original, task, skills, tasks)
-    if text is None:
-        raise UsageError(
-            "There is no text to compare on. Give a text that neither model was made with (--text FILE), of the kind "
-            "the model is used for."
-        )
-    if tasks:
-        require_harness()
-    items = [] if skills is None else read_skills(skills)
-    for model in (original, lighter):
-        check_files(model, on_event)
+    taken = chosen(measure)
+    resolve_limits(limits, skills is not None, answers, [aspect.name for aspect in taken])
+    given_text, items = _material(asked, task, text, skills, on_event)
     size = {"original": size_of(original), "lighter": size_of(lighter)}
     must_be_this_way_round(original, lighter, size)
-    given = _given(asked, text, task)
-    stages = _stages(asked, given, items)
+    given = read_given(asked, given_text, task)
+    aspects, left_out = _measurable(taken, Case(asked, given, items, task), measure or ())
+    limits_used = resolve_limits(limits, skills is not None, answers, [aspect.name for aspect, _ in aspects])
+    stages = _stages(asked, given, items, aspects)
     needs: dict[str, Any] = {
         "seconds": sum(stage.seconds for stage in stages),
-        "memory": memory_of(original, lighter, dtype),
+        "memory": memory_of(original, lighter, asked.dtype),
         "disk": 0,
     }
     on_event({"event": "plan", **needs})
     if dry_run:
         about = {"format": "whet.compare", "version": VERSION, "dry_run": True, **needs}
         return {**about, "text": given.described, "items": len(items), "size": size, "notes": given.notes}
-    must_have_room(needs["memory"], device)
-    result = _measured(asked, given, items, size, limits_used, Way(on_event, stages))
+    must_have_room(needs["memory"], asked.device)
+    result = _measured(asked, given, items, size, limits_used, aspects, Way(on_event, stages))
+    result["notes"] += left_out
     return result | {"seconds": time.monotonic() - started}
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What `compare` was asked with."""
-
-    original: str | Path
-    lighter: str | Path
-    field: str
-    chat: bool
-    skip_bad: bool
-    windows: int | None
-    window: int
-    batch_tokens: int
-    seed: int
-    device: str
-    dtype: str | None
-    speed: bool
-    tasks: tuple[str, ...]
-    use_report_split: bool | None
-    examples: int
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What both models read: `windows` and what these are clustered by, and a `prompt` to time them with, [] where
-    nothing is timed. described: the text as the result has it."""
-
-    windows: list[Tensor]
-    clusters: list[int]
-    described: dict[str, Any]
-    prompt: list[int]
-    notes: list[Message]
-
-
-def _given(asked: _Asked, text: str | Path | Sequence[str], task: str) -> _Given:
-    """Read the text, and cut it as both models can take it."""
-    original, lighter, length = asked.original, asked.lighter, asked.window
-    must_be_runnable((original, lighter), asked.tasks)
-    tokenizer = shared_tokenizer(original, lighter)
-    notes = notes_of(original, lighter) + ([_READ_AS[task]] if task in _READ_AS else [])
-    context = min((n for n in map(context_of, (original, lighter)) if n is not None), default=None)
-    if context is not None and context < length:
-        notes.append(
-            Message(
-                "Windows have {context} tokens, the context of the model, instead of {asked}.",
-                context=context,
-                asked=length,
-            )
+def _material(
+    asked: Asked,
+    task: str,
+    text: str | Path | Sequence[str] | None,
+    skills: str | Path | Sequence[Mapping[str, Any]] | None,
+    on_event: OnEvent,
+) -> tuple[str | Path | Sequence[str], list[Item]]:
+    """The text and the items, checked against what the models can be asked, and the files of the models checked."""
+    check_files_of_aspects(asked.files)
+    must_be_askable(asked.original, task, skills, asked.tasks)
+    if text is None:
+        raise UsageError(
+            "There is no text to compare on. Give a text that neither model was made with (--text FILE), of the kind "
+            "the model is used for."
         )
-        length = context
-    material = read_material(
-        text,
-        asked.lighter,
-        tokenizer,
-        field=asked.field,
-        chat=asked.chat,
-        skip_bad=asked.skip_bad,
-        amount=Amount.enough(asked.windows, length),
-        use_report_split=asked.use_report_split,
-        seed=asked.seed,
-    )
-    notes += material.notes
-    found = located_windows(material.documents, tokenizer, asked.windows, length, asked.seed, material.source)
-    found = alike_windows(found, tokenizer, notes)
-    clusters, clustered_by = clusters_of(found, notes)
-    described = {
-        **material.described,
-        "windows": len(found),
-        "window": length,
-        "tokens": sum(len(w.tokens) for w in found),
-        "clusters": len(set(clusters)),
-        "clustered_by": clustered_by,
-    }
-    tokens = [w.tokens for w in found]
-    prompt: list[int] = []
-    if asked.speed and task in ("causal", "seq2seq"):
-        prompt = torch.cat(tokens)[: min(PREFILL_TOKENS, (context or 1 << 30) - DECODE_TOKENS - 1)].tolist()
-    return _Given(tokens, clusters, described, prompt, notes)
+    if asked.tasks:
+        require_harness()
+    items = [] if skills is None else read_skills(skills)
+    for model in (asked.original, asked.lighter):
+        check_files(model, on_event)
+    return text, items
 
 
 def _measured(
-    asked: _Asked,
-    given: _Given,
+    asked: Asked,
+    given: Given,
     items: Sequence[Item],
     size: Mapping[str, Mapping[str, int]],
     limits: Mapping[str, float],
+    aspects: Sequence[tuple[Aspect, Case]],
     on_event: OnEvent,
 ) -> dict[str, Any]:
     """All figures and their verdict."""
@@ -249,7 +207,7 @@ def _measured(
         memory[name] = footprint(model, prompt, device=asked.device, dtype=asked.dtype)
         stage.step()
     engines = [open_engine(folder, asked.device, asked.dtype) for folder in sides.values()]
-    measured = _divergence(engines, asked, given, on_event)
+    measured = _divergence(engines, asked, given, [aspect for aspect, _ in aspects], on_event)
     outcomes = [
         score(engine, items, chat=asked.chat, on_event=on_event, stage=f"skills, {name}") if items else []
         for name, engine in zip(sides, engines, strict=True)
@@ -264,6 +222,10 @@ def _measured(
         "text": given.described,
         "divergence": measured.figures,
         "skills": compare_skills(items, outcomes[0], outcomes[1], asked.examples),
+        "aspects": {
+            aspect.name: aspect.measure(case, Sides(engines[0], engines[1], measured.collected), on_event)
+            for aspect, case in aspects
+        },
         "size": {**size, "shrink": size["original"]["total"] / size["lighter"]["total"]},
         "speed": side_by_side(engines[0], engines[1], prompt, on_event=on_event) if prompt else None,
         "memory": memory or None,
@@ -288,14 +250,18 @@ def _measured(
 
 
 class _Divergence(NamedTuple):
-    """The figures on text, whether both models said the same of all of it, and what a reader has to know."""
+    """The figures on text, whether both models said the same of all of it, what a reader has to know, and what was
+    collected of every token."""
 
     figures: dict[str, Any]
     identical: bool
     notes: list[Message]
+    collected: Mapping[str, NDArray[Any]] = {}
 
 
-def _divergence(engines: Sequence[Any], asked: _Asked, given: _Given, on_event: OnEvent) -> _Divergence:
+def _divergence(
+    engines: Sequence[Any], asked: Asked, given: Given, aspects: Sequence[Aspect], on_event: OnEvent
+) -> _Divergence:
     """Both models on the windows: what they predict, or the classes or scores that they give."""
     original, lighter = engines
     if (task := engines[0].task if not is_gguf(asked.original) else "causal") == "states":
@@ -307,23 +273,41 @@ def _divergence(engines: Sequence[Any], asked: _Asked, given: _Given, on_event: 
         kind = kind_of(task, original.model.config.to_dict(), found.original.shape[1])
         return _Divergence(summarize_answers(found, kind, TASKS[task], given.clusters), found.identical, [])
     rows = rows_between(asked.original, asked.lighter)
-    scores = divergence(original, lighter, given.windows, asked.batch_tokens, on_event, rows)
-    return _Divergence(summarize(scores, given.clusters), sums(scores).identical, scores.notes)
+    collect = [each.collect for each in aspects if each.collect is not None]
+    scores = divergence(original, lighter, given.windows, asked.batch_tokens, on_event, rows, collect)
+    return _Divergence(summarize(scores, given.clusters), sums(scores).identical, scores.notes, by_token(scores))
 
 
-_READ_AS = {
-    "masked": Message("A masked model: at every position it is asked for the token that stands there, which it sees."),
-    "seq2seq": Message(
-        "An encoder and a decoder: both are given each window, and the decoder says what comes next in it."
-    ),
-}
+def _measurable(
+    taken: Sequence[Aspect], case: Case, named: Sequence[str]
+) -> tuple[list[tuple[Aspect, Case]], list[Message]]:
+    """The aspects that can be measured, each with its case, and a note on each that was asked for with others and
+    cannot."""
+    known = {aspect.name for aspect in taken}
+    for name in case.asked.files:
+        if name not in known:
+            raise UsageError(
+                "Material was given for {name}, which is not measured. Measure it too: --measure {name}.", name=name
+            )
+    aspects, left_out = [], []
+    for aspect in taken:
+        mine = replace(case, file=case.asked.files.get(aspect.name))
+        why = aspect.lacking(mine)
+        if why is None:
+            aspects.append((aspect, mine))
+        elif aspect.name in named:
+            raise UsageError("{name} cannot be measured: {why}.", name=aspect.name, why=why)
+        elif "all" in named:
+            left_out.append(Message("{name} was not measured: {why}.", name=aspect.name, why=why))
+    return aspects, left_out
 
 
-def _stages(asked: _Asked, given: _Given, items: Sequence[Item]) -> list[Part]:
+def _stages(asked: Asked, given: Given, items: Sequence[Item], aspects: Sequence[tuple[Aspect, Case]]) -> list[Part]:
     """What is done, in this order, with about how long it takes."""
     each = seconds_a_token(asked.original, asked.dtype)
     stages = [Part("divergence", 2 * each * given.described["tokens"])]
     stages += [Part(f"skills, {name}", each * item_tokens(items)) for name in ("original", "lighter") if items]
+    stages += [Part(aspect.name, took) for aspect, case in aspects if (took := aspect.seconds(case, each))]
     if given.prompt:
         stages = [Part("memory", 12), *stages, Part("speed", 8)]
     return [*stages, Part("tasks", 120 * len(asked.tasks))] if asked.tasks else stages

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from whet.messages import Message
 from whet.text import Window, batch_indices
 
 CHUNK = 1 << 24  # logits looked at together: 64 MiB in fp32, of which a few copies live at once
+Collect = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]
 FEWEST_CLUSTERS = (
     5  # under so many documents, windows are the clusters: a t interval with 3 degrees says next to nothing
 )
@@ -38,7 +39,7 @@ class TokenScores:
     kl: KL(original || lighter) in nats, fp32, not below 0. agree: both put the same token first. nll_original,
     nll_lighter: -log p of the token that came, in nats. window: the number of its window. notes: what a reader of the
     figures has to know. outside: -log of the original's probability of all tokens that the lighter has, in nats; None
-    where it has all.
+    where it has all. collected: what else was asked for, by name.
     """
 
     kl: NDArray[np.float32]
@@ -48,6 +49,7 @@ class TokenScores:
     window: NDArray[np.int64]
     notes: list[Message]
     outside: NDArray[np.float32] | None = None
+    collected: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def divergence(
@@ -57,12 +59,14 @@ def divergence(
     batch_tokens: int = 2048,
     on_event: OnEvent = ignore,
     rows: Sequence[int] | None = None,
+    collect: Sequence[Collect] = (),
 ) -> TokenScores:
     """Score both models on `windows`, each int64 [L >= 2], in batches of equal length of about `batch_tokens` tokens.
 
     rows: by the lighter's ids, which windows have, the original's, where tokens were cut. Of the original counts then
     what it says of these alone, as if there were no others; `outside` has what that leaves out. Where the two
-    vocabularies are padded to different widths, both are cut to the smaller and a note says so.
+    vocabularies are padded to different widths, both are cut to the smaller and a note says so. collect: what else is
+    taken of every token.
     Raises UsageError when the original gives a logit that is not finite, GateError when the lighter does (both name the
     window), UsageError when a window holds a token that one of the models lacks.
     """
@@ -81,8 +85,7 @@ def divergence(
             width=width,
         )
     starts = np.cumsum([0, *(len(window) - 1 for window in windows)])
-    out = {name: np.empty(starts[-1], dtype=np.float32) for name in _FIGURES[: None if rows else 3]}
-    agree = np.empty(starts[-1], dtype=np.bool_)
+    out: dict[str, NDArray[Any]] = {}
     groups = batch_indices([len(window) for window in windows], batch_tokens)
     stage = Stage(on_event, "divergence", len(groups))
     at_once = max(1, CHUNK // max(original.vocabulary, lighter.vocabulary))
@@ -96,19 +99,21 @@ def divergence(
             if n <= 0:
                 break
             next_tokens = batch[:, position + 1 : position + 1 + n]
-            lost = None
+            lost: dict[str, Tensor] = {}
             if taken is not None:
                 _must_be_finite(original, logits_original[:, :n], group, position, False)
-                logits_original, lost = _narrowed(logits_original[:, :n], taken)
+                logits_original, lost["outside"] = _narrowed(logits_original[:, :n], taken)
             for engine, logits in ((original, logits_original), (lighter, logits_lighter)):
                 _must_be_finite(engine, logits[:, :n, :width], group, position, engine is lighter)
-            scores = score_tokens(logits_original[:, :n, :width], logits_lighter[:, :n, :width], next_tokens)
-            for row, window in enumerate(group):
-                place = slice(starts[window] + position, starts[window] + position + n)
-                out["kl"][place], agree[place] = scores[0][row].numpy(), scores[1][row].numpy()
-                out["nll_original"][place], out["nll_lighter"][place] = scores[2][row].numpy(), scores[3][row].numpy()
-                if lost is not None:
-                    out["outside"][place] = lost[row].numpy()
+            both = logits_original[:, :n, :width], logits_lighter[:, :n, :width], next_tokens
+            found = {**dict(zip(_FIGURES, score_tokens(*both), strict=True)), **lost}
+            for more in collect:
+                found |= more(*both)
+            places = starts[group] + position
+            for name, values in found.items():
+                whole = out.setdefault(name, np.empty(starts[-1], dtype=values.numpy().dtype))
+                for place, row in zip(places, values, strict=True):
+                    whole[place : place + n] = row.numpy()
             position += n
         stage.step()
     lengths = np.diff(starts)
@@ -125,10 +130,11 @@ def divergence(
                 width=width,
             )
         )
-    return TokenScores(agree=agree, window=np.repeat(np.arange(len(windows)), lengths), notes=notes, **out)
+    told = {name: out.pop(name) for name in (*_FIGURES, "outside") if name in out}
+    return TokenScores(**told, window=np.repeat(np.arange(len(windows)), lengths), notes=notes, collected=out)
 
 
-_FIGURES = ("kl", "nll_original", "nll_lighter", "outside")
+_FIGURES = ("kl", "agree", "nll_original", "nll_lighter")
 
 
 def _narrowed(logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,6 +170,12 @@ def score_tokens(original: Tensor, lighter: Tensor, next_tokens: Tensor) -> tupl
     gap = log_q.neg_().add_(log_p)
     kl = log_p.exp_().mul_(gap).sum(-1).clamp_min_(0)
     return kl.cpu(), agree.cpu(), nll_p.cpu(), nll_q.cpu()
+
+
+def by_token(scores: TokenScores) -> dict[str, NDArray[Any]]:
+    """All that is known of every token, by name: the fields that are there, and what was collected."""
+    known = {name: value for name in (*_FIGURES, "window", "outside") if (value := getattr(scores, name)) is not None}
+    return known | scores.collected
 
 
 @dataclass(frozen=True)

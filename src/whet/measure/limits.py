@@ -6,92 +6,14 @@ A limit passes only when the whole interval is on its good side: "not shown to b
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from whet.errors import UsageError, did_you_mean
+from whet.measure.figures import ANSWERED, ASPECTS, FIGURES, LIMITS, SCORES, Figure
 from whet.messages import Message, listed
 
 Verdict = Literal["pass", "fail", "inconclusive", "not judged"]
-Source = Literal["size", "memory", "text", "skills", "speed"]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """`upper`: the figure must not be above a limit, else not below it. `low` to `high` is what a limit may be set to.
-
-    meaning: what is judged, in words. source: what it is measured on. limit: what `compare` calls a limit on it, None
-    where it has none; default: the limit unless set, None: judged only when set.
-    """
-
-    meaning: Message
-    upper: bool
-    source: Source
-    low: float = 0.0
-    high: float = math.inf
-    limit: str | None = None
-    default: float | None = None
-
-    def allows(self, value: Any) -> bool:
-        """Whether `value` can be a limit on this figure."""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value) and self.low <= value <= self.high
-
-
-FIGURES = {
-    "kl": Figure(Message("mean KL in nats a token"), True, "text", limit="max_kl", default=0.1),
-    "top1": Figure(
-        Message("share of tokens with the same first choice"), False, "text", high=1.0, limit="min_top1", default=0.85
-    ),
-    "perplexity": Figure(Message("perplexity over the original's"), True, "text", limit="max_ppl_ratio", default=1.1),
-    "retention": Figure(
-        Message("accuracy over the original's, above chance"),
-        False,
-        "skills",
-        high=2.0,
-        limit="min_retention",
-        default=0.95,
-    ),
-    "shrink": Figure(Message("times smaller on disk, the whole folder"), False, "size", limit="min_shrink"),
-    "prefill.speedup": Figure(Message("times faster through a prompt, side by side"), False, "speed"),
-    "decode.speedup": Figure(Message("times faster at each new token, side by side"), False, "speed"),
-    "memory": Figure(Message("peak memory over the original's"), True, "memory"),
-}
-# Of models that give scores or hidden states; no gate is on them yet.
-SCORES = {
-    "difference": Figure(
-        Message("mean difference of scores over their standard deviation"),
-        True,
-        "text",
-        limit="max_difference",
-        default=0.1,
-    ),
-    "order": Figure(
-        Message("share of pairs in the same order"), False, "text", high=1.0, limit="min_order", default=0.95
-    ),
-    "error": Figure(Message("relative error of hidden states"), True, "text", limit="max_error", default=0.1),
-    "cosine": Figure(
-        Message("cosine of the vectors of a text"), False, "text", high=1.0, limit="min_cosine", default=0.99
-    ),
-    "neighbours": Figure(
-        Message("share of texts with the same nearest one"),
-        False,
-        "text",
-        high=1.0,
-        limit="min_neighbours",
-        default=0.9,
-    ),
-}
-# Which figures on text there are, by what a model answers.
-ANSWERED = {
-    "predictions": ("kl", "top1", "perplexity"),
-    "classes": ("kl", "top1"),
-    "decisions": ("kl", "top1"),
-    "scores": ("difference", "order"),
-    "vectors": ("error", "cosine", "neighbours"),
-}
 _CALLED = {
     "predictions": Message("predictions of tokens"),
     "classes": Message("classes"),
@@ -99,13 +21,16 @@ _CALLED = {
     "scores": Message("scores"),
     "vectors": Message("hidden states"),
 }
-LIMITS = {figure.limit: figure for figure in (FIGURES | SCORES).values() if figure.limit is not None}
 
 
 def resolve_limits(
-    given: Mapping[str, float | None] | None, has_skills: bool, answers: str = "predictions"
+    given: Mapping[str, float | None] | None,
+    has_skills: bool,
+    answers: str = "predictions",
+    aspects: Collection[str] = (),
 ) -> dict[str, float]:
-    """The defaults with `given` over them; None as a value turns a limit off. answers: a key of ANSWERED.
+    """The defaults with `given` over them; None as a value turns a limit off. answers: a key of ANSWERED. aspects:
+    those that are measured.
 
     Raises UsageError for an unknown name (did-you-mean), a value that is no number or out of range, and a limit on
     skills when there are none.
@@ -115,7 +40,8 @@ def resolve_limits(
         for name, figure in (FIGURES | SCORES).items()
         if figure.source == "text" and name not in ANSWERED[answers]
     }
-    resolved = {name: limit.default for name, limit in LIMITS.items() if name not in apart}
+    unmeasured = {name for name in ASPECTS if name.partition(".")[0] not in aspects}
+    resolved = {name: limit.default for name, limit in LIMITS.items() if name not in apart | unmeasured}
     for name, value in (given or {}).items():
         if name not in LIMITS:
             raise UsageError(
@@ -130,6 +56,12 @@ def resolve_limits(
                 name=name,
                 answers=_CALLED[answers],
                 known=", ".join(resolved),
+            )
+        if name in unmeasured:
+            raise UsageError(
+                "Limit {name} is on {aspect}, which is not measured. Measure it too: --measure {aspect}.",
+                name=name,
+                aspect=name.partition(".")[0],
             )
         figure = LIMITS[name]
         if value is not None and not figure.allows(value):
@@ -220,6 +152,11 @@ def judgements(result: Mapping[str, Any], identical: bool) -> list[dict[str, Any
             for entry in result["skills"]:
                 kept = entry["retention"]
                 made.append(judge(name, at, kept["value"], kept["interval"], exact=identical, of=entry["skill"]))
+        elif name in ASPECTS:
+            made += [
+                judge(name, at, read["value"], read["interval"], exact=read["exact"], of=read["of"])
+                for read in readings(result, name)
+            ]
         elif name == "min_shrink":
             made.append(judge(name, at, result["size"]["shrink"], None, exact=True))
         else:
@@ -231,3 +168,10 @@ def overall(found: Sequence[Mapping[str, Any]]) -> Literal["pass", "fail", "inco
     """fail if any limit is broken, else inconclusive if any is open, else pass."""
     verdicts = {judgement["verdict"] for judgement in found}
     return "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
+
+
+def readings(result: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """What an aspect measured of the figure `name` (ASPECT.figure), one entry for each of its parts."""
+    aspect, _, figure = name.partition(".")
+    measured = result["aspects"].get(aspect) or {"readings": []}
+    return [read for read in measured["readings"] if read["figure"] == figure]

@@ -153,7 +153,7 @@ _UNITS = {
 
 
 def answers_of(original: str | Path, lighter: str | Path) -> tuple[str, str]:
-    """What both models answer, as `measure.limits.ANSWERED` has it, and the task.
+    """What both models answer, as `measure.figures.ANSWERED` has it, and the task.
 
     Raises UsageError where they do not answer alike.
     """

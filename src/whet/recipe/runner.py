@@ -28,6 +28,7 @@ from whet.apply.run import Run
 from whet.checkpoint import Checkpoint, write_json
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore, note_event
+from whet.measure.aspects import check_files_of_aspects, chosen, files_of
 from whet.measure.compare import compare
 from whet.measure.gates import GateMaterial, check_gate, gate_seconds, measure_gate, parse_gate
 from whet.measure.sides import item_tokens, seconds_a_token
@@ -35,6 +36,7 @@ from whet.messages import Message
 from whet.paths import check_out
 from whet.recipe.adopt import adopt
 from whet.recipe.gradual import gradual_step
+from whet.recipe.notes import ended_notes
 from whet.recipe.order import planned
 from whet.recipe.schema import Recipe, read_recipe
 from whet.recipe.texts import Divided
@@ -103,6 +105,8 @@ class _Runner:
         self.checkpoint = Checkpoint(recipe.model)
         self.original = self.checkpoint.path
         self.steps, self.report = planned(recipe, self.original, source)
+        check_files_of_aspects(recipe.files)
+        chosen((self.report or Compare()).measure)
         self.divided = Divided.of(
             self.original,
             recipe.text,
@@ -187,7 +191,9 @@ class _Runner:
         return parse_gate(gate, skills=skills, text=self.divided.gate is not None, source=source)
 
     def _set_aside(self) -> GateMaterial:
-        return GateMaterial(self.divided.gate, self.divided.items["gate"], chat=self.recipe.chat)
+        return GateMaterial(
+            self.divided.gate, self.divided.items["gate"], chat=self.recipe.chat, files=self.recipe.files
+        )
 
     def _judged(self, tell: OnEvent) -> Any:
         material = self._set_aside()
@@ -259,6 +265,7 @@ class _Runner:
             "model_sha256": self.checkpoint.examine(lambda _: stage.step()),
             "seed": self.recipe.seed,
             "text and questions": self.divided.mark,
+            **({"files": self.recipe.files} if self.recipe.files else {}),
             **{step.name: [step.options.document(), dict(step.gate), step.on_fail] for step in self.steps},
             **{f"{one.name}, schedule": one.schedule.document() for one in self.steps if one.schedule is not None},
             "tries": [option.document() for step in self.steps for option in step.tries],
@@ -284,7 +291,9 @@ class _Runner:
             name: getattr(self.recipe, name)
             for name in ("model", "seed", "text", "skills", "field", "chat", "skip_bad")
         }
-        named = {name: value for name, value in top.items() if isinstance(value, str | int)}
+        named: dict[str, Any] = {name: value for name, value in top.items() if isinstance(value, str | int)}
+        if self.recipe.files:
+            named["files"] = self.recipe.files
         if Path(str(named.get("model", "/"))).is_absolute():
             named.pop("model", None)
         report = [] if self.report is None else [{"compare": self.report.document()}]
@@ -306,6 +315,8 @@ class _Runner:
                 window=options.window,
                 limits=options.limits,
                 speed=options.speed,
+                measure=options.measure,
+                files=files_of(chosen(options.measure), self.recipe.files),
                 seed=self.recipe.seed,
                 device=self.device,
                 use_report_split=False,
@@ -337,7 +348,7 @@ class _Runner:
             "kept": [f"{end['step']} {end['craft']}" for end in ended if end["outcome"] == "kept"],
             "steps": [*ended, *missed],
             "report": report,
-            "notes": [*self.divided.notes, *_notes(ended, last == self.original)],
+            "notes": [*self.divided.notes, *ended_notes(ended, last == self.original)],
             "seconds": seconds,
         }
 
@@ -359,37 +370,3 @@ def _amount(options: Sequence[Options]) -> Amount:
 def _gate(step: Planned) -> str:
     """What the gate of a step is called on the way."""
     return f"{step.name}, gate"
-
-
-_ENDED = {"stopped": Message("stopped"), "undecided": Message("undecided"), "skipped": Message("skipped")}
-
-
-def _notes(ended: Sequence[Mapping[str, Any]], nothing: bool) -> list[Message]:
-    """What a person has to know of how the run ended."""
-    notes = []
-    for end in ended:
-        if end["outcome"] in _ENDED:
-            notes.append(
-                Message(
-                    "step {number}, {craft}: {outcome}, tries: {count}. {reason}",
-                    number=end["step"],
-                    craft=end["craft"],
-                    outcome=_ENDED[end["outcome"]],
-                    count=len(end["attempts"]),
-                    reason=Message.read(end["attempts"][-1]["gate"]["reason"]),
-                )
-            )
-        elif (schedule := end.get("schedule")) is not None and schedule["reached"] < schedule["asked"]:
-            notes.append(
-                Message(
-                    "step {number}, {craft}: {reached:.1%} of {asked:.1%} was taken: {reason}",
-                    number=end["step"],
-                    craft=end["craft"],
-                    reached=schedule["reached"],
-                    asked=schedule["asked"],
-                    reason=Message.read(schedule["reason"]),
-                )
-            )
-    if nothing:
-        notes.append(Message("nothing was kept: the original is the best model so far, and no folder was written"))
-    return notes

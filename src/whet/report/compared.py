@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from whet.measure.figures import ASPECTS, LIMITS
+from whet.report.aspects import label, shown
 from whet.report.findings import weakest
 from whet.report.numbers import figure, interval, percent, size, times, with_error
 from whet.report.plots import Mark, RowOf, bars, rows_plot
@@ -56,12 +58,17 @@ def limits(compare: Mapping[str, Any], say: Words) -> Table:
 
 def _limit(entry: Mapping[str, Any], say: Words) -> Row:
     limit, value = entry["limit"], entry["value"]
-    share, ratio = limit in ("min_top1", "min_order", "min_neighbours"), limit == "max_ppl_ratio"
+    share = limit in ("min_top1", "min_order", "min_neighbours") or LIMITS[limit].unit == "share"
+    ratio = limit == "max_ppl_ratio"
     at = percent(entry["at"], 0) if share else f"{entry['at']:g}"
-    name = say(limit, at=at) if limit in _LIMITS else f"{limit} {at}"
     digits = 5 if ratio else 3
-    shown = percent(value) if share else times(value) if limit == "min_shrink" else figure(value, digits)
-    return Row(name, [shown, interval(entry["interval"], share, digits), _badge(entry["verdict"], say)])
+    if limit in ASPECTS:
+        side = say("at_most" if LIMITS[limit].upper else "at_least", at=at)
+        name, told = f"{label(LIMITS[limit], entry['of'], say)}, {side}", shown(LIMITS[limit], value)
+    else:
+        name = say(limit, at=at) if limit in _LIMITS else f"{limit} {at}"
+        told = percent(value) if share else times(value) if limit == "min_shrink" else figure(value, digits)
+    return Row(name, [told, interval(entry["interval"], share, digits), _badge(entry["verdict"], say)])
 
 
 _OF_STATES = ("max_error", "min_cosine", "min_neighbours")

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from whet.measure.figures import ASPECTS
+from whet.report.aspects import label, shown
 from whet.report.numbers import figure, percent, size, times
 from whet.report.words import Words
 
@@ -50,7 +52,7 @@ def headline(facts: Mapping[str, Any], say: Words) -> str:
 
 def findings(compare: Mapping[str, Any], say: Words) -> list[Finding]:
     """What got worse in a compare result, what breaks a limit first."""
-    found = [*_skills(compare, say), *_text(compare, say), *_cost(compare, say)]
+    found = [*_skills(compare, say), *_text(compare, say), *_aspects(compare, say), *_cost(compare, say)]
     return sorted(found, key=lambda finding: KINDS.index(finding.kind))
 
 
@@ -128,6 +130,20 @@ def _text(compare: Mapping[str, Any], say: Words) -> list[Finding]:
     if kl["percentiles"].get("p99.9"):
         values = {"value": figure(kl["percentiles"]["p99.9"], 2), "mean": figure(kl["mean"], 2)}
         found.append(Finding(kind("max_kl"), say("worse.tail", **values)))
+    return found
+
+
+def _aspects(compare: Mapping[str, Any], say: Words) -> list[Finding]:
+    """Limits on aspects that are broken."""
+    from whet.measure.aspects import KNOWN  # which takes torch
+
+    found = []
+    for entry in compare["judgements"]:
+        if entry["limit"] in ASPECTS and entry["verdict"] == "fail":
+            about = ASPECTS[entry["limit"]]
+            title = say.sentence(KNOWN[entry["limit"].partition(".")[0]].title)
+            told = {"what": label(about, entry["of"], say), "value": shown(about, entry["value"])}
+            found.append(Finding("broken", say("worse.aspect", title=title, **told)))
     return found
 
 

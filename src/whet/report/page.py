@@ -23,6 +23,7 @@ import whet
 from whet.messages import Message
 from whet.report import carried, compared, planned, steps
 from whet.report import rate as rates
+from whet.report.aspects import aspects
 from whet.report.findings import Finding, findings, headline, verdict_sentence
 from whet.report.numbers import NONE, figure, size
 from whet.report.tables import RAN, Row, Table, verdict_badge
@@ -35,6 +36,7 @@ _SECTIONS = (
     "limits",
     "quality",
     "skills",
+    "aspects",
     "scores",
     "schemes",
     "rate",
@@ -83,6 +85,7 @@ def view(facts: Mapping[str, Any], say: Words) -> dict[str, Any]:
         "limits": compared.limits(compare, say) if compare else None,
         "quality": compared.quality(compare, say) if compare else None,
         "skills": compared.skills(compare, say) if compare else None,
+        "aspects": aspects(compare, say) if compare else [],
         "scores": carried.scores(facts.get("scores") or {}, say),
         "schemes": planned.schemes(facts, say),
         "rate": rates.rate(facts, say),

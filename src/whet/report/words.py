@@ -62,6 +62,16 @@ WORDS: dict[str, tuple[str, str]] = {
     "min_retention": ("Every skill keeps at least {at}", "모든 능력의 유지율 {at} 이상"),
     "retention.all": ("by all {count} skill(s)", "{count}개 모두 지킴"),
     "retention.most": ("by {kept} of {count} skill(s)", "{count}개 중 {kept}개가 지킴"),
+    # aspects
+    "aspects": ("What else was measured", "그 밖의 측정"),
+    "aspect.lede": ("Measures {meaning}.", "{meaning}을 봅니다."),
+    "aspect.table": ("Figures", "측정값"),
+    "at_most": ("at most {at}", "{at} 이하"),
+    "at_least": ("at least {at}", "{at} 이상"),
+    "worse.aspect": ("{title}: {what} is {value}.", "{title}: {what}, {value}."),
+    "aspect.examples": ("Examples", "예시"),
+    "aspect.about": ("What to see", "볼 점"),
+    "judged": ("Judged by", "판정 기준값"),
     # key figures
     "key.size": ("Size on disk", "디스크 크기"),
     "key.size.of": ("{share} of the original", "원본의 {share}"),

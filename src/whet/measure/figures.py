@@ -1,0 +1,105 @@
+"""The table of figures that may be limited: in `compare` by the name of a limit, in a gate by that of the figure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from whet.messages import Message
+
+Source = Literal["size", "memory", "text", "skills", "aspects", "speed"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`upper`: the figure must not be above a limit, else not below it. `low` to `high` is what a limit may be set to.
+
+    meaning: what is judged, in words. source: what it is measured on. limit: what `compare` calls a limit on it, None
+    where it has none; default: the limit unless set, None: judged only when set. unit: how values are shown: `share`
+    as per cent, else as a number with the unit behind it.
+    """
+
+    meaning: Message
+    upper: bool
+    source: Source
+    low: float = 0.0
+    high: float = math.inf
+    limit: str | None = None
+    default: float | None = None
+    unit: str = ""
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` can be a limit on this figure."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value) and self.low <= value <= self.high
+
+
+FIGURES = {
+    "kl": Figure(Message("mean KL in nats a token"), True, "text", limit="max_kl", default=0.1),
+    "top1": Figure(
+        Message("share of tokens with the same first choice"), False, "text", high=1.0, limit="min_top1", default=0.85
+    ),
+    "perplexity": Figure(Message("perplexity over the original's"), True, "text", limit="max_ppl_ratio", default=1.1),
+    "retention": Figure(
+        Message("accuracy over the original's, above chance"),
+        False,
+        "skills",
+        high=2.0,
+        limit="min_retention",
+        default=0.95,
+    ),
+    "shrink": Figure(Message("times smaller on disk, the whole folder"), False, "size", limit="min_shrink"),
+    "prefill.speedup": Figure(Message("times faster through a prompt, side by side"), False, "speed"),
+    "decode.speedup": Figure(Message("times faster at each new token, side by side"), False, "speed"),
+    "memory": Figure(Message("peak memory over the original's"), True, "memory"),
+}
+# Of the aspects of `whet.measure.aspects`, measured where they were asked for: named ASPECT.figure, and limited so.
+_ASPECTS = {
+    "acceptance.share": Figure(
+        Message("share of the lighter model's drafted tokens that the original accepts"),
+        False,
+        "aspects",
+        high=1.0,
+        unit="share",
+    ),
+    "energy.joules_per_token": Figure(Message("joules for each token"), True, "aspects", unit="J"),
+    "energy.ratio": Figure(Message("joules over the original's"), True, "aspects"),
+    "energy.grams_per_million": Figure(Message("CO2 for a million decoded tokens"), True, "aspects", unit="g"),
+    "energy.price_per_million": Figure(Message("price of a million decoded tokens"), True, "aspects"),
+}
+ASPECTS = {name: replace(figure, limit=name) for name, figure in _ASPECTS.items()}
+# Of models that give scores or hidden states; no gate is on them yet.
+SCORES = {
+    "difference": Figure(
+        Message("mean difference of scores over their standard deviation"),
+        True,
+        "text",
+        limit="max_difference",
+        default=0.1,
+    ),
+    "order": Figure(
+        Message("share of pairs in the same order"), False, "text", high=1.0, limit="min_order", default=0.95
+    ),
+    "error": Figure(Message("relative error of hidden states"), True, "text", limit="max_error", default=0.1),
+    "cosine": Figure(
+        Message("cosine of the vectors of a text"), False, "text", high=1.0, limit="min_cosine", default=0.99
+    ),
+    "neighbours": Figure(
+        Message("share of texts with the same nearest one"),
+        False,
+        "text",
+        high=1.0,
+        limit="min_neighbours",
+        default=0.9,
+    ),
+}
+# Which figures on text there are, by what a model answers.
+ANSWERED = {
+    "predictions": ("kl", "top1", "perplexity"),
+    "classes": ("kl", "top1"),
+    "decisions": ("kl", "top1"),
+    "scores": ("difference", "order"),
+    "vectors": ("error", "cosine", "neighbours"),
+}
+LIMITS = {figure.limit: figure for figure in (FIGURES | ASPECTS | SCORES).values() if figure.limit is not None}
