@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from whet.cli.completion import PRESETS
+from whet.cli.completion import PRESETS, RUNS
 from whet.grids import find_mix, parse_scheme
 from whet.quantize import SOLVERS, TRANSFORMS
 from whet.recipe.schema import PRESETS as KNOWN_PRESETS
+from whet.recipe.schema import RUNS as KNOWN_RUNS
 from whet.steps import options
 from whet.targets import TARGETS
 
@@ -51,7 +52,11 @@ def completed(typed: str, shell: str, folder: Path) -> str:
         ("whet compress a b --embed Q4", ["Q4_K_M"]),
         ("whet masks a b --within r", ["row"]),
         ("whet generate st", ["starter"]),
-        ("whet run ", ["w8", "w4", "balanced", "smallest", "made/", "mine.yaml"]),
+        (
+            "whet run ",
+            ["w8", "w4", "balanced", "smallest", "safe", "fastest", "on-device", "distil", "made/", "mine.yaml"],
+        ),
+        ("whet compress a b --recipe s", ["smallest"]),
         ("whet run made/", ["made/other.yaml"]),
         ("whet compare a b --limit max_k", ["max_kl="]),
         ("whet schema ", ["plan", "recipe"]),
@@ -85,6 +90,6 @@ def test_names_that_are_completed_are_those_of_the_tables() -> None:
     assert options.RUNTIMES.split(", ") == list(TARGETS)
     assert options.TRANSFORMS.split(", ") == list(TRANSFORMS)
     assert set(options.SOLVERS.split(", ")) == set(SOLVERS)
-    assert PRESETS.split(", ") == list(KNOWN_PRESETS)
+    assert PRESETS.split(", ") == list(KNOWN_PRESETS) and RUNS.split(", ") == list(KNOWN_RUNS)
     for scheme in options.SCHEMES.split(", "):
         assert find_mix(scheme) or parse_scheme(scheme)

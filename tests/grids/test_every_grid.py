@@ -83,3 +83,13 @@ def test_nobody_outside_asks_for_a_grids_class():
                 asked = {getattr(x, "id", getattr(x, "attr", "")) for x in ast.walk(node)}
                 assert not any(name.endswith("Grid") for name in asked), (file, node.lineno)
     assert known > 10
+
+
+@pytest.mark.parametrize("scheme,columns", [case for case in CASES if case[0] in CODED])
+def test_stored_parts_are_read_back_into_codes_and_parameters(scheme, columns):
+    grid, (w, _) = parse_scheme(scheme).coded, problem(24, columns)
+    solution = nearest(w, None, grid)
+    codes, params = grid.read_parts(grid.stored_parts(solution.codes, solution.params))
+    assert torch.equal(codes, solution.codes) and codes.dtype == torch.uint8
+    assert params.keys() == solution.params.keys()
+    assert all(torch.equal(params[k], v) and params[k].dtype == v.dtype for k, v in solution.params.items())

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 Complete = Callable[[str], list[str]]
-PRESETS = "w8, w4, balanced, smallest"  # of recipes; named here, as what reads them is slow to import
+# Of recipes, with one quantize and with several steps; named here, as what reads them is slow to import.
+PRESETS, RUNS = "w8, w4, balanced, smallest", "safe, fastest, on-device, distil"
 
 
 def among(values: str) -> Complete:
@@ -40,17 +41,26 @@ def limits_of(incomplete: str) -> list[str]:
 
 
 def recipes(incomplete: str) -> list[str]:
-    """Presets, and the recipes and folders that go on from what was typed."""
+    """Presets with one quantize, and the recipes and folders that go on from what was typed."""
+    return [*among(PRESETS)(incomplete), *_files(incomplete)]
+
+
+def runs(incomplete: str) -> list[str]:
+    """Every preset, and those too."""
+    return [*among(f"{PRESETS}, {RUNS}")(incomplete), *_files(incomplete)]
+
+
+def _files(incomplete: str) -> list[str]:
+    """Recipes and folders that go on from what was typed."""
     place, _, begun = incomplete.rpartition("/")
     try:
         beside = sorted(Path(f"{place}/" if "/" in incomplete else ".").iterdir())
     except OSError:
         beside = []
     before = f"{place}/" if "/" in incomplete else ""
-    found = [
+    return [
         f"{before}{path.name}{'/' if path.is_dir() else ''}"
         for path in beside
         if path.name.startswith(begun) and (begun or not path.name.startswith("."))
         if path.is_dir() or path.suffix in (".yaml", ".yml")
     ]
-    return [*among(PRESETS)(incomplete), *found]

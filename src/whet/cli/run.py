@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
-from whet.cli.completion import PRESETS, models, recipes
+from whet.cli.completion import PRESETS, RUNS, models, runs
 from whet.cli.console import Console
 from whet.cli.options import Debug, Device, Json, Trust, trusted
 from whet.cli.phrases import duration, say, sentence, size
@@ -26,9 +26,9 @@ def run(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help=f"A .yaml file, or a preset: {PRESETS}.",
+            help=f"A .yaml file, or a preset: {PRESETS}, {RUNS}.",
             show_default=False,
-            autocompletion=recipes,
+            autocompletion=runs,
         ),
     ],
     model: Annotated[

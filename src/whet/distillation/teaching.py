@@ -42,7 +42,9 @@ class Objective:
 class Distillation:
     """What a student is taught by whom, and for how long. teacher, name, sha256: its folder, what it is called, and its
     hash once it was read whole. steps of about `batch` tokens, `at_once` of them together, at a learning rate of `rate`
-    at the most, which falls as `schedule` says. checkpointing: as in `whet.train.Settings`."""
+    at the most, which falls as `schedule` says. checkpointing: as in `whet.train.Settings`. rounded: what of a
+    quantized student is trained, `all` or `scales`, None of a dense one; coupled: whether weights move with their
+    scales (`whet.grids.straight`)."""
 
     objective: Objective
     teacher: Path
@@ -53,12 +55,15 @@ class Distillation:
     rate: float
     schedule: str
     checkpointing: bool
+    rounded: str | None = None
+    coupled: bool = True
     sha256: str | None = None
 
     def record(self) -> dict[str, Any]:
         """As plain JSON."""
         told = asdict(self) | {"objective": self.objective.record(), "teacher": self.name}
-        return {key: value for key, value in told.items() if key != "name"}
+        gone = {"name"} if self.rounded is not None else {"name", "rounded", "coupled"}
+        return {key: value for key, value in told.items() if key not in gone}
 
 
 class Teaching:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from whet.checkpoint.modeling_whet import codes_of
 from whet.errors import UsageError
 from whet.grids.inputs import InputGrid
 from whet.grids.levels import Levels
+from whet.grids.packing import unpack_columns
 from whet.grids.relaxed import Relaxed
 
 Params = dict[str, Tensor]
@@ -172,6 +174,21 @@ class CodedGrid(Grid):
     @abstractmethod
     def stored(self, x: Tensor) -> Tensor:
         """Scales, or real zeros, as they will be stored."""
+
+    def read_parts(self, parts: dict[str, Tensor]) -> tuple[Tensor, Params]:
+        """Codes uint8 `[out, in]` and parameters of one linear from its stored tensors, the other way round."""
+        entry = self.table_entry("float32")
+        rows, columns = (int(n) for n in parts["weight_shape"])
+        params = {"scale": parts["weight_scale"]}
+        if "weight_zero_point" in parts:
+            params["zero"] = unpack_columns(parts["weight_zero_point"], entry["bits"], rows)
+        if "weight_offset" in parts:
+            params["offset"] = parts["weight_offset"]
+        if "part_bits" in entry:  # whole numbers of each part: of scales, and then of offsets
+            numbers = unpack_columns(parts["weight_parts"], entry["part_bits"], rows)
+            names = ("part_scale", "part_offset")[: len(params)]
+            params |= dict(zip(names, numbers.chunk(len(names), 1), strict=True))
+        return codes_of(parts["weight_packed"], entry, columns), params
 
     def spread(self, params: Params, count: int) -> Params:
         """Parameters of each of `count` groups, `[out, groups]`: its own, and what it shares with others."""

@@ -42,6 +42,12 @@ class Levels:
         """What `codes` stand for."""
         return torch.addcmul(self.offset, codes, self.scale)
 
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """The least and the largest value."""
+        codes = self.scale.new_tensor([0.0, float(self.top)]).view(2, *[1] * self.scale.ndim)
+        both = self.value(codes.expand(2, *self.scale.shape))
+        return both.amin(0), both.amax(0)
+
     def gaps(self, codes: Tensor, value: Tensor) -> Tensor:
         """How far the nearer neighbour of the `value` of each of `codes` is; 0 where all values are one."""
         gaps = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whet.checkpoint.modeling_whet import digit_places
+from whet.checkpoint.modeling_whet import digit_places, unpack
 
 # Codes packed at a time: the working copy takes eight bytes a code.
 _AT_ONCE = 1 << 22
@@ -38,6 +38,11 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 def pack_columns(numbers: Tensor, bits: int) -> Tensor:
     """Numbers uint8 `[rows, columns]` packed along rows, int32 `[ceil(rows * bits / 32), columns]`."""
     return pack(numbers.t().contiguous(), bits).t().contiguous()
+
+
+def unpack_columns(words: Tensor, bits: int, rows: int) -> Tensor:
+    """Numbers uint8 `[rows, columns]` from what `pack_columns` made of them."""
+    return unpack(words.t().contiguous(), bits, rows).t().contiguous()
 
 
 def pack_digits(codes: Tensor, group: int) -> Tensor:

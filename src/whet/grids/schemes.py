@@ -16,7 +16,7 @@ from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
 from whet.grids.shifted import ShiftedGrid
 from whet.grids.small_floats import MXFP4, NVFP4, SmallFloatGrid
-from whet.grids.table import IQ4, NF4, TableGrid
+from whet.grids.table import IQ4, NF4, SEQ, TableGrid
 from whet.grids.ternary import TernaryGrid
 from whet.peers import refuse_peers_word
 
@@ -72,6 +72,7 @@ SMALL_FLOATS: dict[str, GroupedGrid] = {
         NVFP4,
         MXFP4,
         TableGrid(4, 64, "none", values=NF4, table="nf4"),
+        TableGrid(2, 64, "none", values=SEQ, table="seq2"),
         SmallFloatGrid("fp4", "e2m1", group=64, regroups=True),
         SmallFloatGrid("fp4m1", "e2m1", group=64, scale_dtype=torch.float8_e8m0fnu, regroups=True),
         ShiftedGrid("fp4m2", "e2m1", group=64, regroups=True),
@@ -86,7 +87,7 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
     `int<bits><kind>[-g<group>]`: bits 2 to 8; kind nothing (integer zero), `s` (symmetric, signed scale) or `z` (real
     zero); without a group, one scale per row. Or a preset, W2A16 to W8A16; a block type of ggml (BLOCKS), whose scales
     are float16 whatever `scale_dtype` says; F16 and BF16; FP8 (E4M3, a scale for each row), fp8-tensor, fp8-block, the
-    same of E5M2 (fp8e5m2 …), NVFP4, MXFP4; nf4, fp4, fp4m1 and fp4m2 in groups of 64 or with -g<group>, of which
+    same of E5M2 (fp8e5m2 …), NVFP4, MXFP4; nf4, seq2, fp4, fp4m1 and fp4m2 in groups of 64 or with -g<group>, of which
     fp4m1-g32 is MXFP4. After a plus, what the inputs of linears are rounded to while the model runs (`INPUTS`):
     `int8s+int8`, `FP8+fp8-tensor`; or such a preset, W8A8, W8A8-static, W4A8, FP8A8, FP8A8-static, W4A4. Case does not
     matter.

@@ -21,7 +21,7 @@ from whet.grids.books import BookLevels
 from whet.grids.grid import Params
 from whet.grids.grouped import CACHED
 from whet.grids.least_squares import Quadratic, errors, sums, usable
-from whet.grids.packing import pack_columns
+from whet.grids.packing import pack_columns, unpack_columns
 from whet.grids.small_floats import SmallFloatGrid, power
 
 SHIFT_BITS = 4
@@ -54,6 +54,11 @@ class ShiftedGrid(SmallFloatGrid):
     def stored_parts(self, codes: Tensor, params: Params) -> dict[str, Tensor]:
         """The tensors of one linear, the shifts packed along rows."""
         return {**super().stored_parts(codes, params), "weight_parts": pack_columns(params["shift"], SHIFT_BITS)}
+
+    def read_parts(self, parts: dict[str, Tensor]) -> tuple[Tensor, Params]:
+        """Codes and parameters of one linear from its stored tensors."""
+        codes, params = super().read_parts(parts)
+        return codes, params | {"shift": unpack_columns(parts["weight_parts"], SHIFT_BITS, len(codes))}
 
     # -- values ---------------------------------------------------------------------------------------------------
 

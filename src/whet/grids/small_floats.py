@@ -188,6 +188,25 @@ class SmallFloatGrid(GroupedGrid):
             "weight_global_scale": divisors,
         }
 
+    def read_parts(self, parts: dict[str, Tensor]) -> tuple[Tensor, Params]:
+        """Codes and parameters of one linear from its stored tensors."""
+        scale, book = parts["weight_scale"], self.book(parts["weight_scale"].device)
+        if book.dtype is not None:
+            raw = parts["weight"].view(torch.uint8)
+            size = self.rows or len(raw)
+            scale = scale.reshape(-1, scale.shape[-1] if self.rows else 1).repeat_interleave(size, 0)[: len(raw)]
+        else:
+            packed = parts["weight_packed"]
+            raw = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1)
+        if self.scales == "e8m0":
+            scale = (scale.int() << 23).view(torch.float32)
+        params = {"scale": scale.float() if self.scales == "e4m3" else scale}
+        if self.scales == "e4m3":
+            params["divisor"] = parts["weight_global_scale"].expand(len(raw), 1).clone()
+        order = torch.zeros(256, dtype=torch.uint8, device=raw.device)
+        order[book.stored.long()] = torch.arange(len(book.stored), dtype=torch.uint8, device=raw.device)
+        return order[raw.long()], params
+
     # -- values ---------------------------------------------------------------------------------------------------
 
     def group_params(self, params: Params, index: int) -> Params:

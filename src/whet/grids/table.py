@@ -1,10 +1,12 @@
-"""Levels that are entries of a table of sixteen values times a scale, which may be negative: IQ4_NL and NF4.
+"""Levels that are entries of a table of values times a scale, which may be negative: IQ4_NL, NF4 and SEQ.
 
-Both are denser near zero, and NF4 has one value more above zero than below:
+The first two have sixteen values, denser near zero, and NF4 has one value more above zero than below:
 
 - IQ4_NL: ggml's values, in groups of 32 with float16 scales. The same on two levels are IQ4_XS (`nested`);
 - NF4: NormalFloat, as QLoRA defines it (Dettmers et al. 2023, arXiv 2305.14314, appendix E) and bitsandbytes has it,
-  with scales in float16 or bfloat16, which are not quantized once more.
+  with scales in float16 or bfloat16, which are not quantized once more;
+- seq2: four evenly spaced values without zero, the same above and below (ParetoQ's stretched elastic quantization, Liu
+  et al. 2025, arXiv 2502.02631), for weights that are trained on 2 bits.
 
 A table is stored, and its scales are searched, as a symmetric integer grid's: all that is different is what codes stand
 for. Floats of 8 and 4 bits (`small_floats`) are stored as others have them, and some of their scales are too coarse for
@@ -30,6 +32,7 @@ NF4 = (
     *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
     *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 )
+SEQ = (-1.5, -0.5, 0.5, 1.5)
 # The group of a table whose name says none.
 _GROUP = 64
 

@@ -7,10 +7,13 @@ from typing import Any
 
 from whet.errors import UsageError
 from whet.messages import Message
+from whet.recipe.schedule import USUAL_TOKENS, Schedule, parse_schedule
 from whet.recipe.schema import Recipe, step_options
 from whet.recipe.trial import Planned
 from whet.steps.crafts import CRAFTS
-from whet.steps.options import Compare, Options
+from whet.steps.distill import check as check_distill
+from whet.steps.options import Compare, Distill, Options
+from whet.strict import checked
 
 
 def planned(recipe: Recipe, original: Path, source: str) -> tuple[list[Planned], Compare | None]:
@@ -46,7 +49,7 @@ def planned(recipe: Recipe, original: Path, source: str) -> tuple[list[Planned],
                 exported=exported,
             )
         exported = exported if craft.gives is not None else where
-        state = craft.gives or state
+        state = state if craft.keeps else craft.gives or state
         steps.append(_planned(index + 1, step, original, where))
         try:
             craft.after(steps[-1].options, before, original)
@@ -65,7 +68,10 @@ def _planned(number: int, step: Any, original: Path, where: str) -> Planned:
         raise UsageError(
             "{where}: on_fail says what to do where the gate fails, and there is no gate. Give one.", where=where
         )
+    schedule = None
     options = step_options(step, {}, where)
+    if step.schedule is not None:
+        options, schedule = _scheduled(step, options, where)
     tries: list[Options] = []
     if not isinstance(step.on_fail, str):
         for index, other in enumerate(step.on_fail.tries):
@@ -82,4 +88,32 @@ def _planned(number: int, step: Any, original: Path, where: str) -> Planned:
             "budget (fit, bits, quality), or other options: {{try: [...]}}.",
             where=where,
         )
-    return Planned(number, step.craft, options, step.gate, on_fail, tuple(tries))
+    return Planned(number, step.craft, options, step.gate, on_fail, tuple(tries), schedule)
+
+
+def _scheduled(step: Any, options: Options, where: str) -> tuple[Options, Schedule]:
+    """The options of a step with a schedule, and that. Raises UsageError for a step that has none, or no gate."""
+    said = step.schedule
+    if step.craft != "prune":
+        raise UsageError("{where} has a schedule, and prune alone is done in smaller steps. Leave it out.", where=where)
+    if not step.gate or not isinstance(step.on_fail, str) or step.on_fail == "halve":
+        raise UsageError(
+            "{where} has a schedule: each of its steps needs a gate to stand, and is halved where that fails. Give a "
+            "gate, and leave on_fail out or say skip.",
+            where=where,
+        )
+    whole = getattr(options, "remove", None)
+    if (whole is None) == (said.remove is None):
+        raise UsageError(
+            "{where} and its schedule need one remove between them, the share that goes in all: 45%.", where=where
+        )
+    training = dict(said.train)
+    if not {"steps", "minutes", "tokens"} & set(training):
+        training["tokens"] = USUAL_TOKENS
+    taught = checked(Distill, training, Message("{where}, schedule.train", where=where))
+    try:
+        check_distill(taught)
+        found = parse_schedule(whole or said.remove, said.step, said.shape, taught)
+    except UsageError as error:
+        raise UsageError("{where}, schedule: {error}", where=where, error=error.message) from error
+    return options.model_copy(update={"remove": found.share}), found

@@ -17,6 +17,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from whet.measure.sides import item_tokens, seconds_a_token
 from whet.messages import Message
 from whet.paths import check_out
 from whet.recipe.adopt import adopt
+from whet.recipe.gradual import gradual_step
+from whet.recipe.notes import ended_notes
 from whet.recipe.order import planned
 from whet.recipe.schema import Recipe, read_recipe
 from whet.recipe.texts import Divided
@@ -111,9 +114,9 @@ class _Runner:
             field=recipe.field,
             chat=recipe.chat,
             seed=recipe.seed,
-            budgets=any(getattr(step.options, "budgeted", False) for step in self.steps),
+            budgets=any(getattr(step.options, "budgeted", False) or step.schedule for step in self.steps),
             skip_bad=recipe.skip_bad,
-            amount=_amount([step.options for step in self.steps]),
+            amount=_amount([*(step.options for step in self.steps), *_trainings(self.steps)]),
         )
         for step in self.steps:
             if step.gate:
@@ -145,15 +148,19 @@ class _Runner:
         """Every step's end, and the folder of the last model that was kept."""
         source, ended = self.original, []
         for step in self.steps:
-            end = try_step(
-                step,
-                self.run.folder,
-                self.original,
-                lambda made, options: self._step(source, made, options, way.part(step.name)),  # noqa: B023
-                self._judged(way.part(_gate(step))),
-                keep_failed,
-                way,
-            )
+            judge, tell = self._judged(way.part(_gate(step))), way.part(step.name)
+            if step.schedule is not None:
+                end = self._gradual(step, source, judge, tell, keep_failed, way)
+            else:
+                end = try_step(
+                    step,
+                    self.run.folder,
+                    self.original,
+                    lambda made, options: self._step(source, made, options, tell),  # noqa: B023
+                    judge,
+                    keep_failed,
+                    way,
+                )
             ended.append(end)
             if end["outcome"] in ("stopped", "undecided"):
                 break
@@ -162,6 +169,18 @@ class _Runner:
                     shutil.rmtree(source, ignore_errors=True)  # nothing reads it any more
                 source = self.run.folder / step.name
         return ended, source
+
+    def _gradual(
+        self, step: Planned, source: Path, judge: Any, tell: OnEvent, keep_failed: Path | None, way: Way
+    ) -> dict[str, Any]:
+        """The end of a step that is done in smaller ones."""
+        assert step.schedule is not None
+        schedule = replace(step.schedule, questions=tuple(item.record() for item in self.divided.items["solve"]))
+
+        def request(now: Path, made: Path, options: Options) -> Request:
+            return self._step(now, made, options, tell)
+
+        return gradual_step(step, schedule, self.run.folder, source, request, judge, keep_failed, way)
 
     def _step(self, source: Path, made: Path, options: Options, tell: OnEvent, dry_run: bool = False) -> Request:
         texts = Texts(self.divided.solve, self.divided.gate, self.divided.items["solve"])
@@ -202,6 +221,15 @@ class _Runner:
                 place = self.run.folder / f"{step.name}.0"
                 found = CRAFTS[step.craft].run(self._step(self.original, place, options, ignore, dry_run=True))
                 needs["memory"] = max(needs["memory"], found["memory"])
+            if step.schedule is not None:
+                place = self.run.folder / f"{step.name}.0"
+                trained = self._step(self.original, place, step.schedule.training, ignore, dry_run=True)
+                also = CRAFTS["distill"].run(trained)
+                needs["memory"] = max(needs["memory"], also["memory"])
+                found = {
+                    "seconds": step.schedule.count * (found["seconds"] + also["seconds"]),
+                    "disk": 2 * found["disk"] + also["disk"],
+                }
             self.seconds[step.name] = found["seconds"]
             needs["seconds"] += found["seconds"]
             needs["disk"] += found["disk"]
@@ -212,10 +240,12 @@ class _Runner:
         """Every step and gate as if it were tried once, and the report."""
         stages = [reading(self.checkpoint)]
         for step in self.steps:
-            stages.append(Part(step.name, self.seconds[step.name]))
-            if step.gate:
-                seconds = gate_seconds(self.original, self._gate(step.gate, self.source), self._set_aside())
-                stages.append(Part(_gate(step), seconds))
+            rounds = 1 if step.schedule is None else step.schedule.count
+            for _ in range(rounds):
+                stages.append(Part(step.name, self.seconds[step.name] / rounds))
+                if step.gate:
+                    seconds = gate_seconds(self.original, self._gate(step.gate, self.source), self._set_aside())
+                    stages.append(Part(_gate(step), seconds))
         if self.divided.report is not None:
             asked = self.report or Compare()
             text = sum(len(document.encode()) // 4 for document in self.divided.report)
@@ -237,6 +267,7 @@ class _Runner:
             "text and questions": self.divided.mark,
             **({"files": self.recipe.files} if self.recipe.files else {}),
             **{step.name: [step.options.document(), dict(step.gate), step.on_fail] for step in self.steps},
+            **{f"{one.name}, schedule": one.schedule.document() for one in self.steps if one.schedule is not None},
             "tries": [option.document() for step in self.steps for option in step.tries],
         }
         digest = hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
@@ -317,9 +348,14 @@ class _Runner:
             "kept": [f"{end['step']} {end['craft']}" for end in ended if end["outcome"] == "kept"],
             "steps": [*ended, *missed],
             "report": report,
-            "notes": [*self.divided.notes, *_notes(ended, last == self.original)],
+            "notes": [*self.divided.notes, *ended_notes(ended, last == self.original)],
             "seconds": seconds,
         }
+
+
+def _trainings(steps: Sequence[Planned]) -> list[Options]:
+    """How what is left is trained between smaller steps."""
+    return [step.schedule.training for step in steps if step.schedule is not None]
 
 
 def _amount(options: Sequence[Options]) -> Amount:
@@ -334,26 +370,3 @@ def _amount(options: Sequence[Options]) -> Amount:
 def _gate(step: Planned) -> str:
     """What the gate of a step is called on the way."""
     return f"{step.name}, gate"
-
-
-_ENDED = {"stopped": Message("stopped"), "undecided": Message("undecided"), "skipped": Message("skipped")}
-
-
-def _notes(ended: Sequence[Mapping[str, Any]], nothing: bool) -> list[Message]:
-    """What a person has to know of how the run ended."""
-    notes = []
-    for end in ended:
-        if end["outcome"] in _ENDED:
-            notes.append(
-                Message(
-                    "step {number}, {craft}: {outcome}, tries: {count}. {reason}",
-                    number=end["step"],
-                    craft=end["craft"],
-                    outcome=_ENDED[end["outcome"]],
-                    count=len(end["attempts"]),
-                    reason=Message.read(end["attempts"][-1]["gate"]["reason"]),
-                )
-            )
-    if nothing:
-        notes.append(Message("nothing was kept: the original is the best model so far, and no folder was written"))
-    return notes

@@ -33,7 +33,8 @@ from whet.messages import Message, with_and
 from whet.steps.options import CHAT, FIELD, SKIP_BAD, STEPS, TARGET, Options, Quantize
 from whet.strict import PlainLoader, Strict, checked
 
-PRESETS = ("w8", "w4", "balanced", "smallest")
+PRESETS = ("w8", "w4", "balanced", "smallest")  # of one quantize
+RUNS = ("safe", "fastest", "on-device", "distil")  # of several steps
 _MOST = 1 << 20  # bytes of a recipe
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
@@ -50,6 +51,19 @@ class Try(Strict):
     tries: list[dict[str, Any]] = Field(alias="try", min_length=1)
 
 
+class ScheduleOf(Strict):
+    """A share that is taken in small steps, each trained and gated."""
+
+    remove: str | float | None = Field(default=None, description="What goes in all, unless prune says it: 45%")
+    step: str | float = Field(default="12%", description="The share of the original that one step takes, in the mean")
+    shape: Literal["cubic", "linear"] = Field(
+        default="cubic", description="cubic takes most at first and little at last, linear as much at each step"
+    )
+    train: dict[str, Any] = Field(
+        default_factory=dict, description="Options of distill, by which what is left is trained after each step"
+    )
+
+
 class StepBase(Strict):
     """One step: one of the crafts with its options, and what must hold for it to stand."""
 
@@ -58,6 +72,8 @@ class StepBase(Strict):
         default="stop",
         description="Where the gate fails: stop (the default), skip the step, halve it, or {try: [other options, ...]}",
     )
+
+    schedule: ScheduleOf | None = Field(default=None, description="With prune: in what smaller steps it is done")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -210,18 +226,18 @@ def _read(recipe: str | Path | Mapping[str, Any], source: str) -> Recipe:
 
 
 def _load(recipe: str | Path) -> Any:
-    if str(recipe) in PRESETS:
+    if str(recipe) in (*PRESETS, *RUNS):
         file = resources.files("whet.recipe").joinpath("presets", f"{recipe}.yaml")
         return yaml.load(file.read_text(encoding="utf-8"), _Loader)
     path = Path(recipe)
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = did_you_mean(str(recipe), PRESETS) or did_you_mean(path.name, beside)
+        near = did_you_mean(str(recipe), (*PRESETS, *RUNS)) or did_you_mean(path.name, beside)
         raise UsageError(
             "{recipe} is neither a file nor a preset.{near} Presets: {known}.",
             recipe=recipe,
             near=near,
-            known=", ".join(PRESETS),
+            known=", ".join((*PRESETS, *RUNS)),
         )
     if path.stat().st_size > _MOST:
         raise UsageError("{path} has more than {most:,} bytes: it is no recipe.", path=path, most=_MOST)

@@ -24,6 +24,7 @@ from typing import Any
 from whet.checkpoint import size_on_disk, sync_folder, write_json
 from whet.events import OnEvent, note_event
 from whet.messages import Message
+from whet.recipe.schedule import Schedule
 from whet.steps.crafts import CRAFTS
 from whet.steps.options import Options
 from whet.steps.request import Request
@@ -33,7 +34,8 @@ HALVINGS = 4  # of one step, at most
 
 @dataclass(frozen=True)
 class Planned:
-    """A step as the recipe has it. on_fail: `stop`, `skip` or `halve`; tries: other options, the next best first."""
+    """A step as the recipe has it. on_fail: `stop`, `skip` or `halve`; tries: other options, the next best first.
+    schedule: in what smaller steps it is done, None for all at once."""
 
     number: int
     craft: str
@@ -41,6 +43,7 @@ class Planned:
     gate: Mapping[str, float]
     on_fail: str
     tries: tuple[Options, ...]
+    schedule: Schedule | None = None
 
     @property
     def name(self) -> str:
@@ -50,7 +53,9 @@ class Planned:
     def document(self) -> dict[str, Any]:
         """As a recipe spells it, every default filled in."""
         fail = {"try": [one.document() for one in self.tries]} if self.tries else self.on_fail
-        gated = {"gate": dict(self.gate), "on_fail": fail} if self.gate else {}
+        gated: dict[str, Any] = {"gate": dict(self.gate), "on_fail": fail} if self.gate else {}
+        if self.schedule is not None:
+            gated["schedule"] = self.schedule.document()
         return {self.craft: self.options.document(), **gated}
 
     def attempts(self, original: Path) -> Iterator[Options]:
@@ -92,11 +97,11 @@ def try_step(
     for number, options in enumerate(step.attempts(original), 1):
         made = folder / f"{step.name}.{number}"
         place = adopted if adopted.is_dir() and not made.is_dir() else made
-        told = _once(folder / f"{made.name}.made.json", lambda: _done(step, request(made, options)))  # noqa: B023
+        told = once(folder / f"{made.name}.made.json", lambda: done(step.craft, request(made, options)))  # noqa: B023
         attempt = {"options": options.document(), "bytes": told["bytes"], "seconds": told["seconds"]}
         attempts.append(attempt)
         if step.gate:
-            attempt["gate"] = _once(folder / f"{made.name}.gate.json", lambda: judge(place, step.gate))  # noqa: B023
+            attempt["gate"] = once(folder / f"{made.name}.gate.json", lambda: judge(place, step.gate))  # noqa: B023
             reason = Message.read(attempt["gate"]["reason"])
             message = Message("step {number}, {craft}: {reason}", number=step.number, craft=step.craft, reason=reason)
             on_event(note_event(message))
@@ -105,16 +110,17 @@ def try_step(
                 made.replace(adopted)
                 sync_folder(folder)
             return _end(ended, step, "kept", attempts, told["result"])
-        _roll_back(made, keep_failed)
+        roll_back(made, keep_failed)
     verdict = attempts[-1]["gate"]["verdict"]
     outcome = "skipped" if step.on_fail == "skip" else "stopped" if verdict == "fail" else "undecided"
     return _end(ended, step, outcome, attempts, {})
 
 
-def _done(step: Planned, request: Request) -> dict[str, Any]:
+def done(craft: str, request: Request) -> dict[str, Any]:
+    """Do a step once; what is told of it."""
     started = time.monotonic()
-    result = CRAFTS[step.craft].run(request)
-    written = size_on_disk(request.out)["total"] if CRAFTS[step.craft].gives else _bytes(request.out)
+    result = CRAFTS[craft].run(request)
+    written = size_on_disk(request.out)["total"] if CRAFTS[craft].gives else _bytes(request.out)
     return {"result": _plain(result), "bytes": written, "seconds": time.monotonic() - started}
 
 
@@ -129,7 +135,7 @@ def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _roll_back(made: Path, keep_failed: Path | None) -> None:
+def roll_back(made: Path, keep_failed: Path | None) -> None:
     """Take a try away, or put it aside. May be repeated."""
     if keep_failed is not None and made.is_dir():
         keep_failed.mkdir(parents=True, exist_ok=True)
@@ -145,7 +151,7 @@ def _end(
     return ended
 
 
-def _once(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def once(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What an earlier run found, or what is found now."""
     if not file.is_file():
         write_json(file, make())

@@ -27,7 +27,7 @@ def timeline(steps: Sequence[Mapping[str, Any]], say: Words) -> Table | None:
             table.rows.append(Row(name, [_badge(step["outcome"], say), "", "", ""]))
         for number, attempt in enumerate(step["attempts"], 1):
             last = number == len(step["attempts"])
-            outcome = step["outcome"] if last else "tried"
+            outcome = attempt.get("outcome") or (step["outcome"] if last else "tried")
             gate = attempt.get("gate")
             cells = [
                 _badge(outcome, say),

@@ -13,7 +13,7 @@ CRAFTS: dict[str, Craft] = {
     "prune": Craft(("dense",), "dense", prune.run, check=prune.check, halved=prune.halved),
     "slice": Craft(("dense",), "dense", slice.run, check=slice.check, after=slice.after),
     "masks": Craft(("dense",), "dense", masks.run, check=masks.check, halved=masks.halved),
-    "distill": Craft(("dense",), "dense", distill.run, check=distill.check),
+    "distill": Craft(("dense", "rounded"), "dense", distill.run, check=distill.check, keeps=True),
     "tune": Craft(("dense",), "dense", tune.run, check=tune.check),
     "transform": Craft(("dense",), "dense", transform.run),
     "quantize": Craft(("dense",), "rounded", quantize.run, check=quantize.check, halved=quantize.halved),

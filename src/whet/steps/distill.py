@@ -23,19 +23,17 @@ from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, Stage, Way
 from whet.messages import Message
 from whet.paths import check_out
+from whet.steps.coded_student import GAP_RATE, about_latent, open_coded, stored_as
 from whet.steps.course import estimated_course
-from whet.steps.distill_options import SCHEDULES, TRAINED_TOKENS
-from whet.steps.distilled import MOST_STEPS, carried_out, needs_of, timed_steps
+from whet.steps.distill_options import LEARNT, SCALES, SCHEDULES, TRAINED_TOKENS
+from whet.steps.distilled import MOST_STEPS, carried_out, needs_of, timed_steps, weights_of
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
+from whet.steps.lesson import dense_rate, taught
 from whet.steps.material import Material, about_text, read_material, with_text
 from whet.steps.options import Distill
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.request import Request, with_texts
 from whet.targets import find_target
-
-# AdamW's rate goes with one over the width (Yang et al. 2022, arXiv 2203.03466), from one that was tried on the
-# embedded model: see docs/distillation.md.
-_RATE, _WIDTH = 1e-3, 256
 
 
 def distill(
@@ -55,7 +53,7 @@ def distill(
     check_out(out, model)
     run = Run(out)
     on_event = run.telling(on_event)
-    job = decide_distill(model, asked, seed=seed, device=device)
+    job = decide_distill(model, asked, seed=seed, device=device, alike=alike)
     if not alike and job.checkpoint.path.resolve() == taught(job).teacher.resolve():
         raise UsageError(
             "{folder} is both the student and the teacher, so there is nothing to learn. Name the original as teacher.",
@@ -116,6 +114,16 @@ def check(options: Distill) -> None:
             near=did_you_mean(options.schedule, known),
             known=SCHEDULES,
         )
+    for name, every in (("learn", LEARNT), ("scales", SCALES)):
+        said = getattr(options, name)
+        if said is not None and said not in every.split(", "):
+            raise UsageError(
+                "{name} {said!r} is not known.{near} One of: {known}.",
+                name=name,
+                said=said,
+                near=did_you_mean(said, every.split(", ")),
+                known=every,
+            )
 
 
 def resume_distill(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
@@ -123,12 +131,6 @@ def resume_distill(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> d
     job = job_of(run, request, Distill, decide_distill)
     way = Way(run.telling(on_event), estimated_course(job, needs_of(job)["stages"]))
     return _carried_out(run, _read_whole(job, way), request["recipe"], way)
-
-
-def taught(job: Job) -> Distillation:
-    """What a job's model is taught."""
-    assert job.distillation is not None
-    return job.distillation
 
 
 def decide_distill(
@@ -139,14 +141,24 @@ def decide_distill(
     device: str = "auto",
     material: Material | None = None,
     compute: torch.dtype | None = None,
+    alike: bool = False,
 ) -> Job:
     """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`. Raises UsageError for what cannot
     be taught, with what can."""
     place = resolve_device(device)
     if asked.teacher is None:
         raise UsageError("No teacher was given. Name the original that {model} was made from: --teacher.", model=model)
-    student, teacher = (open_original(one, find_target("transformers")) for one in (model, asked.teacher))
+    teacher = open_original(asked.teacher, find_target("transformers"))
+    coded = not Checkpoint(model).dense
+    student = open_coded(model) if coded else open_original(model, find_target("transformers"))
     _check_pair(student, teacher)
+    for name in ("learn", "scales"):
+        if not coded and not alike and getattr(asked, name) is not None:
+            raise UsageError(
+                "{name} is of a quantized student, and {folder} is not quantized. Leave it out.",
+                name=name,
+                folder=student.checkpoint.path,
+            )
     given = material
     if material is None:
         material = read_material(asked, teacher.checkpoint, teacher.parts, seed, needed=True, instead="--text")
@@ -155,7 +167,6 @@ def decide_distill(
         notes += about_text(asked, material, teacher.parts, solved=False)
         if asked.text is not None and asked.synthetic:
             material = dataclasses.replace(material, to_write=asked.synthetic, synthetic=asked.synthetic)
-    width = student.parts.embedding.shape[1]
     distillation = Distillation(
         Objective(asked.loss, asked.mix, asked.temperature, asked.hidden, asked.relations),
         teacher.checkpoint.path,
@@ -163,11 +174,18 @@ def decide_distill(
         steps=asked.steps or min(MOST_STEPS, -(-(asked.tokens or TRAINED_TOKENS) // asked.batch)),
         batch=asked.batch,
         at_once=asked.at_once or asked.batch,
-        rate=asked.rate or _RATE * _WIDTH / width,
+        rate=0.0,
         schedule=asked.schedule,
         checkpointing=asked.checkpointing,
+        rounded=(asked.learn or "all") if coded else None,
+        coupled=asked.scales != "lsq",
     )
-    return dense_job(student, "distill", place, seed, material, compute, notes=tuple(notes), distillation=distillation)
+    stored = stored_as(student.checkpoint) if coded else {}
+    job = dense_job(student, "distill", place, seed, material, compute, distillation=distillation, **stored)
+    rate = asked.rate or (GAP_RATE if coded else dense_rate(job))
+    about = [about_latent(job, weights_of(job))] if coded and given is None else []
+    distillation = dataclasses.replace(distillation, rate=rate)
+    return dataclasses.replace(job, distillation=distillation, notes=(*notes, *about))
 
 
 def _check_pair(student: Original, teacher: Original) -> None:
@@ -177,7 +195,7 @@ def _check_pair(student: Original, teacher: Original) -> None:
             raise UsageError(
                 "{folder} predicts no next token, which is what a student learns here.", folder=one.checkpoint.path
             )
-    if (student.checkpoint.whet or {}).get("masks"):
+    if student.checkpoint.dense and (student.checkpoint.whet or {}).get("masks"):
         raise UsageError(
             "{folder} has masks, and training would fill them again. Train first, then make masks.",
             folder=student.checkpoint.path,

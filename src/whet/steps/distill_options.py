@@ -10,6 +10,8 @@ from whet.errors import UsageError
 from whet.messages import with_and
 from whet.steps.option_kinds import EvalText, Shown, Source, Text
 
+LEARNT = "all, scales"  # of a quantized student
+SCALES = "coupled, lsq"
 DIVERGENCES = "forward, reverse, js, skewed, skewed-reverse, adaptive, cakld, todi"
 SCHEDULES = "wsd, cosine"
 TRAINED_TOKENS = 2_000_000  # that a student is trained on where nothing is said
@@ -38,8 +40,8 @@ class Distill(Text):
     at_once: int | None = Field(
         default=None, ge=1, description="Tokens that go through the models together; fewer take less memory"
     )
-    rate: Annotated[float | None, Shown(default="by the model's width")] = Field(
-        default=None, gt=0, description="The highest learning rate"
+    rate: Annotated[float | None, Shown(default="by the model's width; 0.007 of a quantized one")] = Field(
+        default=None, gt=0, description="The highest learning rate; of a quantized student in gaps between levels"
     )
     schedule: Annotated[str, Shown(among=SCHEDULES)] = Field(
         default="cosine", description=f"How the learning rate falls: {SCHEDULES}"
@@ -53,6 +55,12 @@ class Distill(Text):
     temperature: float = Field(default=1.0, gt=0, description="What logits of both are divided by")
     hidden: float = Field(default=0.0, ge=0, description="Weight of the difference of hidden states beside that")
     relations: float = Field(default=0.0, ge=0, description="Weight of the difference of attention in the last block")
+    learn: Annotated[str | None, Shown(default="all", among=LEARNT)] = Field(
+        default=None, description="Of a quantized student: all, or scales alone with the codes as they are"
+    )
+    scales: Annotated[str | None, Shown(default="coupled", among=SCALES)] = Field(
+        default=None, description="Of a quantized student: coupled (weights move with their scale) or lsq"
+    )
     checkpointing: bool = Field(
         default=False, description="Compute blocks again on the way back: less memory, a third more time"
     )

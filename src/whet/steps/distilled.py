@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +17,30 @@ from whet.budget import tensor_bytes
 from whet.checkpoint import (
     MANIFEST,
     copy_beside,
+    empty_model,
     hashed_files,
     load_model,
-    load_tokenizer,
     size_on_disk,
     write_bytes,
     write_json,
     write_tensors,
 )
-from whet.distillation import Distillation, Teaching
 from whet.engines.torch import cached_outputs, outputs
 from whet.errors import GateError, UsageError
-from whet.events import OnEvent, Stage, Way, note_event, without_plan
+from whet.events import Stage, Way, note_event
 from whet.messages import Message, to_json
 from whet.steps.config import write_config
 from whet.steps.distill_card import distill_card
+from whet.steps.distilled_coded import finished_coded
+from whet.steps.lesson import LOOKS, Lesson, taught
 from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.prune_proof import agree
 from whet.steps.rates import multiplications_per_second
-from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, noise, train
 
 MOST_STEPS = 10**6
 _TIMED = 3  # steps that are timed, after one that is not
 _PLAIN = 512  # tokens of a window, up to which a table of attention is small
-_LOOKS = 10  # times that held-out text is looked at
 _JUDGED = 4096  # tokens of it together
 _WARM_UP, _MOST_WARM_UP = 0.05, 100  # of the steps
 # What Python, torch and transformers take, and activations of a block that are kept for the way back: about so many
@@ -56,14 +54,20 @@ _BESIDE = 2.0
 
 def needs_of(job: Job, minutes: float | None = None) -> dict[str, Any]:
     """What a run takes: `bytes`, `memory`, `disk`, `seconds` (rough, unless `minutes` says it) and its `stages`."""
-    one, parts = _of(job), job.anatomy
-    before = tensor_bytes(parts, job.checkpoint.stored, {})
-    own = sum(math.prod(shape) for shape in job.checkpoint.shapes.values())
+    one, parts = taught(job), job.anatomy
+    if job.checkpoint.dense:
+        before = tensor_bytes(parts, job.checkpoint.stored, {})
+        own = sum(math.prod(shape) for shape in job.checkpoint.shapes.values())
+    else:
+        before = _parts_of(job)
+        own = weights_of(job)
     theirs = sum(file.stat().st_size for file in one.teacher.glob("*.safetensors"))
     width, inner = parts.embedding.shape[1], max(linear.shape[0] for linear in parts.linears())
     a_block = 4 * one.at_once * (_OF_STREAM * width + _OF_INNER * inner)
     kept = 4 * one.at_once * width * len(parts.blocks) if one.checkpointing else a_block * (len(parts.blocks) - 1)
-    memory = _BASE_MEMORY + 16 * own + theirs * 4 // max(2, job.dtype.itemsize) + a_block + kept + _AT_HEAD
+    # of a quantized one latent weights too, from which its weights and their gradient are computed
+    wide = 16 if job.checkpoint.dense else 12 if one.rounded == "scales" else 24
+    memory = _BASE_MEMORY + wide * own + theirs * 4 // max(2, job.dtype.itemsize) + a_block + kept + _AT_HEAD
     rate = multiplications_per_second()
     tokens = one.steps * one.batch
     again = 8.0 if one.checkpointing else 6.0
@@ -83,14 +87,26 @@ def needs_of(job: Job, minutes: float | None = None) -> dict[str, Any]:
     }
 
 
+def weights_of(job: Job) -> int:
+    """Weights of the student's model."""
+    return sum(parameter.numel() for parameter in empty_model(job.checkpoint, torch.float32).parameters())
+
+
+def _parts_of(job: Job) -> dict[str, int]:
+    """Bytes by part of a quantized folder, as `tensor_bytes` gives those of a dense one."""
+    found = size_on_disk(job.checkpoint.path)
+    parts = {name: found[name] for name in ("linears", "embedding", "head", "other")}
+    return {**parts, "total": sum(parts.values())}
+
+
 def timed_steps(job: Job, minutes: float) -> int:
     """Steps that fit into so many minutes here, by taking a few on a model that is thrown away."""
-    lesson = _Lesson(job)
+    lesson = Lesson(job)
     lesson.train(1, None, None)
     seconds = lesson.train(_TIMED, None, None)["seconds"] / _TIMED
     started = time.monotonic()
     lesson.losses()
-    looking = (_LOOKS + 1) * (time.monotonic() - started)
+    looking = (LOOKS + 1) * (time.monotonic() - started)
     return max(1, min(MOST_STEPS, int((60 * minutes - looking) / seconds)))
 
 
@@ -99,148 +115,22 @@ def carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way) -> dict[
     started = time.monotonic()
     for note in job.notes:
         way(note_event(note))
-    lesson = _Lesson(job)
-    trained = lesson.train(_of(job).steps, run, way)
+    lesson = Lesson(job)
+    trained = lesson.train(taught(job).steps, run, way)
     result = _finished(run, job, lesson, trained, began, way)
     run.close()
     return {**result, "seconds": {"this call": time.monotonic() - started, "training": trained["seconds"]}}
 
 
-def _of(job: Job) -> Distillation:
-    assert job.distillation is not None
-    return job.distillation
-
-
-class _Lesson:
-    """A student and its teacher in memory."""
-
-    def __init__(self, job: Job) -> None:
-        self.job, self.of = job, _of(job)
-        self.student = load_model(job.checkpoint.path, torch.float32, job.device)
-        teacher = load_model(self.of.teacher, job.compute, job.device)
-        teacher.requires_grad_(False)
-        if self.short:
-            for model in (self.student, teacher):
-                model.set_attn_implementation("eager")
-        self.autocast = job.compute != torch.float32
-        with self._computing():
-            self.teaching = Teaching(teacher, self.student, self.of.objective, _kept(job))
-        end = load_tokenizer(job.checkpoint.path).eos_token_id
-        self.rows = PackedRows(job.solve, self.of.batch, job.seed, end)
-        self.held_out = list(_padded(job.verify))
-        self.taught: list[Tensor] = []
-
-    @property
-    def short(self) -> bool:
-        """Whether attention is computed plainly: on processors SDPA's backward is slow, a seventh of a step here."""
-        return self.job.device == "cpu" and max(map(len, self.job.solve)) <= _PLAIN
-
-    def train(self, steps: int, run: Run | None, tell: OnEvent | None) -> dict[str, Any]:
-        """Train for so many steps, in the folder of `run` if there is one; returns what `whet.train.train` does."""
-        of = self.of
-        warmup = min(_MOST_WARM_UP, math.ceil(_WARM_UP * steps))
-        return train(
-            self.teaching.trained(),
-            self._batches,
-            Schedule(of.rate, steps, warmup, of.schedule, decay=0.5),
-            loss=self._loss,
-            settings=Settings(autocast=self.autocast, checkpointing=of.checkpointing, seed=self.job.seed),
-            folder=None if run is None else run.folder / "training",
-            judge=(lambda _: self.losses()) if run is not None and self.held_out else None,
-            judge_every=max(1, steps // _LOOKS),
-            good_every=max(1, steps // _LOOKS),
-            on_event=(lambda event: None) if tell is None else without_plan(tell),
-        )
-
-    @torch.no_grad()
-    def losses(self) -> Tensor:
-        """KL to the teacher on the held-out text, nats a token, of each piece of PIECE tokens `[n]`."""
-        found = []
-        with self._computing():
-            self.taught = self.taught or [self.teaching.taught(batch) for batch in self._held_out()]
-            for batch, states in zip(self._held_out(), self.taught, strict=True):
-                each = self.teaching.divergences(batch, states).cpu()
-                found.append(each[batch["weights"].cpu() > 0])
-        every = torch.cat(found)
-        whole = len(every) // PIECE * PIECE
-        return every[:whole].view(-1, PIECE).double().mean(-1) if whole else every.double().mean()[None]
-
-    def agreement(self, other: Any = None) -> dict[str, float]:
-        """`kl` and its `kl_error`, nats a token, and `top1` on the held-out text; of the model `other` in place of the
-        student."""
-        lesson = self if other is None else self._of_another(other)
-        pieces = lesson.losses()
-        return {"kl": pieces.mean().item(), "kl_error": noise(pieces), "top1": lesson._top1()}
-
-    def _of_another(self, model: Any) -> _Lesson:
-        other = _Lesson.__new__(_Lesson)
-        other.__dict__ |= self.__dict__
-        with self._computing():
-            other.teaching = Teaching(self.teaching.teacher.model, model, dataclasses.replace(self.of.objective))
-        other.student = model
-        return other
-
-    @torch.no_grad()
-    def _top1(self) -> float:
-        right, count = 0, 0
-        with self._computing():
-            for batch in self._held_out():
-                counted = batch["weights"] > 0
-                picks = []
-                for halves in (self.teaching.teacher, self.teaching.student):
-                    states = halves.states(batch["input_ids"]).last_hidden_state[counted]
-                    wide = [halves.logits(part)[:, : self.teaching.vocabulary].argmax(-1) for part in states.split(256)]
-                    picks.append(torch.cat(wide))
-                right += int((picks[0] == picks[1]).sum())
-                count += len(picks[0])
-        return right / max(1, count)
-
-    def _computing(self) -> Any:
-        kind = torch.device(self.job.device).type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.autocast)
-
-    def _held_out(self) -> Iterator[Batch]:
-        for batch in self.held_out:
-            yield {name: tensor.to(self.job.device) for name, tensor in batch.items()}
-
-    def _batches(self, step: int) -> Sequence[Batch]:
-        batch = self.rows(step)
-        rows = max(1, self.of.at_once // batch["input_ids"].shape[1])
-        return [
-            {name: tensor[start : start + rows] for name, tensor in batch.items()}
-            for start in range(0, len(batch["input_ids"]), rows)
-        ]
-
-    def _loss(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self.teaching(model, batch)
-
-
-def _kept(job: Job) -> list[int] | None:
-    """Numbers in the teacher of the student's blocks, where it was pruned from it directly."""
-    manifest = job.checkpoint.whet or {}
-    steps = [record.get("step") for record in manifest.get("lineage", ()) if record.get("removal") is not None]
-    layers = (manifest.get("kept") or {}).get("layers")
-    return layers if len(steps) == 1 and layers and len(layers) == len(job.anatomy.blocks) else None
-
-
-def _padded(windows: Sequence[Tensor]) -> Iterator[Batch]:
-    """Windows in batches of about the same length."""
-    ordered = sorted(windows, key=len, reverse=True)
-    while ordered:
-        count = max(1, _JUDGED // len(ordered[0]))
-        some, ordered = ordered[:count], ordered[count:]
-        ids = torch.zeros(len(some), len(some[0]), dtype=torch.int64)
-        weights = torch.zeros(ids.shape)
-        for number, window in enumerate(some):
-            ids[number, : len(window)], weights[number, : len(window)] = window, 1.0
-        yield {"input_ids": ids, "weights": weights}
-
-
 def _finished(
-    run: Run, job: Job, lesson: _Lesson, trained: Mapping[str, Any], began: Mapping[str, Any], way: Way
+    run: Run, job: Job, lesson: Lesson, trained: Mapping[str, Any], began: Mapping[str, Any], way: Way
 ) -> dict[str, Any]:
     """Weights, the student's other files, proof, card and manifest. Every part may be repeated."""
     out = run.out
+    told = {key: trained[key] for key in ("steps", "rewinds", "held_out") if key in trained}
+    if lesson.coded is not None:
+        recipe = _portable(began["recipe"])
+        return finished_coded(run, job, lesson, told, [*job.notes, *_notes(trained)], recipe, way)
     stage = Stage(way, "finish", 2)
     _write(run, job, lesson.student)
     write_config(out, job)
@@ -252,7 +142,6 @@ def _finished(
     notes = [*job.notes, *_notes(trained)]
     for note in notes[len(job.notes) :]:
         way(note_event(note))
-    told = {key: trained[key] for key in ("steps", "rewinds", "held_out") if key in trained}
     write_bytes(out / RECIPE, recipe_text(_portable(began["recipe"]), "whet run recipe.yaml MODEL OUT").encode())
     write_bytes(out / "README.md", distill_card(job, told, found, notes).encode())
     manifest = next_manifest(
@@ -272,7 +161,7 @@ def _finished(
     return {
         "out": str(out),
         **job.choices(),
-        "distillation": _of(job).record(),
+        "distillation": taught(job).record(),
         "training": told,
         "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
         "loads_in": "transformers",

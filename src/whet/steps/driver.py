@@ -81,13 +81,16 @@ def dense_job(
 ) -> Job:
     """The job of a step that leaves the model dense, for transformers. place: the device. compute: as for `decide`.
     what: the job's other fields, each in place of what is usual in such a step."""
-    usual: dict[str, Any] = {"grids": {}, "solver": "nearest"}
+    usual: dict[str, Any] = {
+        "grids": {},
+        "solver": "nearest",
+        "storage": Storage("dense", dequantize=False, reason=""),
+        "target": "transformers",
+    }
     return Job(
         checkpoint=opened.checkpoint,
         anatomy=opened.parts,
         name=model_name(opened.checkpoint.path.resolve()),
-        storage=Storage("dense", dequantize=False, reason=""),
-        target="transformers",
         dtype=opened.dtype,
         compute=compute or compute_type(opened.dtype, place),
         device=place,

@@ -48,10 +48,10 @@ class Craft:
     """One kind of step.
 
     reads: the states of a folder that it takes. gives: the state it leaves the model in; None where it writes no model
-    (a file, a measurement). run: does it, and returns what a person wants to know, as plain JSON. check: raises
-    UsageError for options that cannot be, without a model. after: raises it for options that cannot follow those of the
-    last step that changed the model (None: the original folder is read). halved: options that go half the way from the
-    original folder, None where they have no such way.
+    (a file, a measurement). keeps: whether it leaves the state as it found it. run: does it, and returns what a person
+    wants to know, as plain JSON. check: raises UsageError for options that cannot be, without a model. after: raises it
+    for options that cannot follow those of the last step that changed the model (None: the original folder is read).
+    halved: options that go half the way from the original folder, None where they have no such way.
     """
 
     reads: tuple[State, ...]
@@ -60,6 +60,7 @@ class Craft:
     check: Callable[[Any], None] = lambda options: None
     after: Callable[[Any, Options | None, Path], None] = lambda options, before, original: None
     halved: Callable[[Any, Path], Options | None] = lambda options, original: None
+    keeps: bool = False
 
 
 def with_texts(options: dict[str, Any], texts: Texts) -> dict[str, Any]:
