@@ -54,9 +54,7 @@ Dtype = Annotated[
         autocompletion=among("float32, bfloat16, float16"),
     ),
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")]
 
 
 def run(
@@ -139,7 +137,7 @@ def drawn(lighter: Path, result: dict[str, Any], original: Path, **more: Any) ->
 def report(console: Console, result: dict[str, Any]) -> None:
     """The tables, the notes and the verdict."""
     console.show(*(sheet.rich() for sheet in comparison(result)))
-    for note in result["notes"]:
+    for note in [*result["notes"], *(note for told in result["aspects"].values() for note in told["notes"])]:
         console.show(f"{say('note')}: {sentence(note)}")
     console.show(say(f"verdict.{result['verdict']}"))
 

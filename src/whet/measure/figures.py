@@ -63,6 +63,9 @@ _ASPECTS = {
         high=1.0,
         unit="share",
     ),
+    "folder.differences": Figure(
+        Message("differences in tokenizer, special tokens, chat template and settings"), True, "aspects", default=0.0
+    ),
 }
 ASPECTS = {name: replace(figure, limit=name) for name, figure in _ASPECTS.items()}
 # Of models that give scores or hidden states; no gate is on them yet.
