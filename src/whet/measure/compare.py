@@ -195,6 +195,7 @@ def _measured(
         score(engine, items, chat=asked.chat, on_event=on_event, stage=f"skills, {name}") if items else []
         for name, engine in zip(sides, engines, strict=True)
     ]
+    both = Sides(engines[0], engines[1], measured.collected, outcomes if items else ())
     result: dict[str, Any] = {
         "format": "whet.compare",
         "version": VERSION,
@@ -205,10 +206,7 @@ def _measured(
         "text": given.described,
         "divergence": measured.figures,
         "skills": compare_skills(items, outcomes[0], outcomes[1], asked.examples),
-        "aspects": {
-            aspect.name: aspect.measure(case, Sides(engines[0], engines[1], measured.collected), on_event)
-            for aspect, case in aspects
-        },
+        "aspects": {aspect.name: aspect.measure(case, both, on_event) for aspect, case in aspects},
         "size": {**size, "shrink": size["original"]["total"] / size["lighter"]["total"]},
         "speed": side_by_side(engines[0], engines[1], prompt, on_event=on_event) if prompt else None,
         "memory": memory or None,

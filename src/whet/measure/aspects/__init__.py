@@ -8,10 +8,13 @@ from whet.errors import UsageError, did_you_mean
 from whet.measure.aspects.acceptance import ACCEPTANCE
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
 from whet.measure.aspects.folder import FOLDER
+from whet.measure.aspects.generation import GENERATION
+from whet.measure.aspects.knowledge import KNOWLEDGE
+from whet.measure.aspects.languages import LANGUAGES_KEPT
 
 __all__ = ["KNOWN", "Aspect", "Case", "Example", "Reading", "Sides", "chosen", "found"]
 
-KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, FOLDER)}
+KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, FOLDER, GENERATION, LANGUAGES_KEPT, KNOWLEDGE)}
 
 
 def chosen(asked: Iterable[str] | None) -> list[Aspect]:

@@ -19,6 +19,7 @@ from whet.events import OnEvent
 from whet.measure.asked import Asked, Given
 from whet.measure.divergence import Collect
 from whet.measure.items import Item
+from whet.measure.skills import Outcome
 from whet.measure.statistics import Estimate
 from whet.messages import Message
 
@@ -40,11 +41,13 @@ class Case:
 class Sides(NamedTuple):
     """Both models, opened, and what comparing them on the text collected: by name an array with an entry for every
     predicted token, in the order of the windows and of the tokens in them: the fields of
-    `whet.measure.divergence.TokenScores`, and what aspects collect."""
+    `whet.measure.divergence.TokenScores`, and what aspects collect. outcomes: of both, what they answered to the items;
+    () where there were none."""
 
     original: Engine
     lighter: Engine
     collected: Mapping[str, NDArray[Any]]
+    outcomes: Sequence[Sequence[Outcome]] = ()
 
 
 @dataclass(frozen=True)
