@@ -195,7 +195,7 @@ def aspects(result: dict[str, Any]) -> list[Sheet]:
             ends = (
                 "" if read["interval"] is None else " ({} – {})".format(*(_in_unit(about, e) for e in read["interval"]))
             )
-            value = "–" if read["value"] is None else _in_unit(about, read["value"]) + (f" ({ends})" if ends else "")
+            value = "–" if read["value"] is None else _in_unit(about, read["value"]) + ends
             sheet.rows.append([meaning, *sides, value])
         found.append(sheet)
     return found

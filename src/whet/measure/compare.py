@@ -102,7 +102,7 @@ def compare(
         skills: a path to items, or items (see `whet.measure.skills.read_skills`).
         windows: how many windows of `window` tokens to sample with `seed`; None takes all of the text, in order.
         batch_tokens: tokens run through a model at once.
-        limits: over the defaults max_kl 0.1, min_top1 0.85, max_ppl_ratio 1.1, min_retention 0.95 (every skill);
+        limits: over the defaults max_kl 0.05, min_top1 0.85, max_ppl_ratio 1.1, min_retention 0.95 (every skill);
             min_shrink (original bytes over lighter) is judged only when given. None as a value turns one off.
         dtype: the type both models compute in; None: the one each folder names.
         speed: also time both and measure memory, which opens each model once more in a process of its own.

@@ -36,7 +36,7 @@ class Figure:
 
 
 FIGURES = {
-    "kl": Figure(Message("mean KL in nats a token"), True, "text", limit="max_kl", default=0.1),
+    "kl": Figure(Message("mean KL in nats a token"), True, "text", limit="max_kl", default=0.05),
     "top1": Figure(
         Message("share of tokens with the same first choice"), False, "text", high=1.0, limit="min_top1", default=0.85
     ),
@@ -144,6 +144,21 @@ _ASPECTS = {
         high=1.0,
         default=0.01,
         unit="share",
+    ),
+    "context.kl": Figure(Message("mean KL of tokens at these positions"), True, "aspects", default=0.1),
+    "context.needle": Figure(
+        Message("share of what the original finds again, with the needle at this depth"),
+        False,
+        "aspects",
+        high=2.0,
+        default=0.9,
+        unit="share",
+    ),
+    "context.cache": Figure(
+        Message("largest KL between computing without and with the cache, over the original's"),
+        True,
+        "aspects",
+        default=0.01,
     ),
 }
 ASPECTS = {name: replace(figure, limit=name) for name, figure in _ASPECTS.items()}

@@ -35,11 +35,11 @@ def read(told: dict[str, Any], figure: str) -> dict[str, dict[str, Any]]:
 
 
 def test_the_damaged_language_is_told_apart(original, tokenizer) -> None:
-    texts = [KOREAN] * 8 + [ENGLISH] * 8 + ["123 456"] * 8
+    texts = [KOREAN] * 16 + [ENGLISH] * 16 + ["123 456"] * 16
     lengths = [len(tokenizer(text)["input_ids"]) - 1 for text in texts]
     window = np.repeat(np.arange(len(texts)), lengths)
-    kl = np.where(window < 8, 0.5 + 0.01 * window, 0.0).astype(np.float32)
-    collected = {"window": window, "kl": kl, "agree": window >= 8}
+    kl = np.where(window < 16, 0.5 + 0.01 * window, 0.0).astype(np.float32)
+    collected = {"window": window, "kl": kl, "agree": window >= 16}
     told = LANGUAGES_KEPT.measure(case([], texts, tokenizer), Sides(original, original, collected), print)
     divergence, same = read(told, "kl"), read(told, "top1")
     assert set(divergence) == {"ko", "latin"} == set(same)
@@ -48,10 +48,10 @@ def test_the_damaged_language_is_told_apart(original, tokenizer) -> None:
 
 
 def test_answers_by_language_and_edge_cases(original, tokenizer) -> None:
-    records = [{"skill": "s", "prompt": prompt, "answer": "1"} for prompt in (KOREAN, ENGLISH) for _ in range(10)]
-    records += [{"skill": "s", "prompt": ENGLISH, "answer": "1", "edge": True, "language": "de"} for _ in range(10)]
+    records = [{"skill": "s", "prompt": prompt, "answer": "1"} for prompt in (KOREAN, ENGLISH) for _ in range(20)]
+    records += [{"skill": "s", "prompt": ENGLISH, "answer": "1", "edge": True, "language": "de"} for _ in range(20)]
     items = [parse_item(record, "") for record in records]
-    both = outcomes([True] * 30), outcomes([True] * 20 + [False] * 10)
+    both = outcomes([True] * 60), outcomes([True] * 40 + [False] * 20)
     none = {"window": np.zeros(1, int), "kl": np.zeros(1), "agree": np.ones(1, bool)}
     told = LANGUAGES_KEPT.measure(case(items, ["1"], tokenizer), Sides(original, original, none, both), print)
     change, edge = read(told, "accuracy"), read(told, "edge")
@@ -77,7 +77,7 @@ def test_a_rare_answer_counts_more() -> None:
              (("서울", {}), ("1392", {}), ("x", {"count": 9}))]  # fmt: skip
     assert counts(items, ["서울은", "서울에 1392", "서울은"]) == [2, 1, 9]
     share, ends = lost_share([1.0, 0.2, 0.2, 0.2, 0.2, 0.2], [True] + [False] * 5, list(range(6)))
-    assert share == 0.5 and ends[0] < 0.2 and ends[1] > 0.8
+    assert share == pytest.approx(0.5) and ends[0] < 0.2 < 0.8 < ends[1]
     assert lost_share([1.0] * 50, [False] * 50, list(range(50)))[1] == pytest.approx(wilson(0, 50))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from whet.errors import UsageError, did_you_mean
 from whet.measure.aspects.acceptance import ACCEPTANCE
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
+from whet.measure.aspects.context import CONTEXT
 from whet.measure.aspects.folder import FOLDER
 from whet.measure.aspects.generation import GENERATION
 from whet.measure.aspects.knowledge import KNOWLEDGE
@@ -14,7 +15,7 @@ from whet.measure.aspects.languages import LANGUAGES_KEPT
 
 __all__ = ["KNOWN", "Aspect", "Case", "Example", "Reading", "Sides", "chosen", "found"]
 
-KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, FOLDER, GENERATION, LANGUAGES_KEPT, KNOWLEDGE)}
+KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, FOLDER, GENERATION, LANGUAGES_KEPT, KNOWLEDGE, CONTEXT)}
 
 
 def chosen(asked: Iterable[str] | None) -> list[Aspect]:

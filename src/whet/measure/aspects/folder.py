@@ -1,5 +1,5 @@
 """What a model is served with beside its weights: tokenizer, special tokens, end tokens, chat template, generation
-settings, context length, attention window.
+settings, context length, attention window. And matrices of nothing but zeros, which text may hardly show.
 
 Figures on text cannot see these: both models are given the same token ids. Each side is asked by itself here, and what
 differs is listed. A cut of the vocabulary renumbers tokens; ids are compared as the original numbers them, and only
@@ -67,7 +67,7 @@ def differences(original: str | Path, lighter: str | Path, sides: Sides, texts: 
     made = _of_settings(*settings, whole=not is_gguf(original) and not is_gguf(lighter))
     made += _of_ends(sides, rows, is_gguf(lighter))
     made += _of_reading(sides, rows, [*texts, *_PROBES])
-    return [*made, *_of_templates(original, lighter, sides)]
+    return [*made, *_of_templates(original, lighter, sides), *_of_zeros(sides)]
 
 
 def _settings_of(model: str | Path, numbers: Sequence[int] | None, kept: Sequence[int] | None) -> dict[str, Any]:
@@ -197,6 +197,22 @@ def _of_templates(original: str | Path, lighter: str | Path, sides: Sides) -> li
             if said[0] != said[1]:
                 return [Difference(what, *map(_shown, said))]
     return []
+
+
+def _of_zeros(sides: Sides) -> list[Difference]:
+    """Matrices of nothing but zeros that the original has not: text may show one of them less than rounding shows."""
+    first, second = (getattr(side, "model", None) for side in sides[:2])
+    if first is None or second is None:
+        return []
+    theirs = dict(first.named_parameters())
+    empty = [
+        name
+        for name, weight in second.named_parameters()
+        if weight.ndim > 1 and name in theirs and not weight.any() and theirs[name].any()
+    ]
+    if not empty:
+        return []
+    return [Difference(Message("matrices of zeros ({count})", count=len(empty)), "–", _shown(empty))]
 
 
 def _rendered(template: ChatTemplate, turns: list[dict[str, Any]], where: str | Path) -> str | None:

@@ -20,7 +20,7 @@ from whet.measure.writing import change_of_share
 from whet.messages import Message
 from whet.text.scripts import LANGUAGES, main_script
 
-FEWEST = 5  # windows, or items, of a language that is told apart
+FEWEST = 16  # windows, or items, of a language that is told apart
 
 
 def language_of(text: str) -> str:
