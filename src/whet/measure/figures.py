@@ -63,6 +63,10 @@ _ASPECTS = {
         high=1.0,
         unit="share",
     ),
+    "energy.joules_per_token": Figure(Message("joules for each token"), True, "aspects", unit="J"),
+    "energy.ratio": Figure(Message("joules over the original's"), True, "aspects"),
+    "energy.grams_per_million": Figure(Message("CO2 for a million decoded tokens"), True, "aspects", unit="g"),
+    "energy.price_per_million": Figure(Message("price of a million decoded tokens"), True, "aspects"),
     "folder.differences": Figure(
         Message("differences in tokenizer, special tokens, chat template and settings"), True, "aspects", default=0.0
     ),

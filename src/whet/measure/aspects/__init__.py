@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from whet.errors import UsageError, did_you_mean
 from whet.measure.aspects.acceptance import ACCEPTANCE
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
 from whet.measure.aspects.context import CONTEXT
+from whet.measure.aspects.energy import ENERGY
 from whet.measure.aspects.folder import FOLDER
 from whet.measure.aspects.generation import GENERATION
 from whet.measure.aspects.knowledge import KNOWLEDGE
 from whet.measure.aspects.languages import LANGUAGES_KEPT
+from whet.paths import check_file
 
-__all__ = ["KNOWN", "Aspect", "Case", "Example", "Reading", "Sides", "chosen", "found"]
+__all__ = [
+    "KNOWN",
+    "Aspect",
+    "Case",
+    "Example",
+    "Reading",
+    "Sides",
+    "check_files_of_aspects",
+    "chosen",
+    "files_of",
+    "found",
+]
 
-KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, FOLDER, GENERATION, LANGUAGES_KEPT, KNOWLEDGE, CONTEXT)}
+KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, ENERGY, FOLDER, GENERATION, LANGUAGES_KEPT, KNOWLEDGE, CONTEXT)}
 
 
 def chosen(asked: Iterable[str] | None) -> list[Aspect]:
@@ -33,6 +47,18 @@ def chosen(asked: Iterable[str] | None) -> list[Aspect]:
         these = [name.removeprefix("-")] if many is None else many
         taken = taken.difference(these) if name.startswith("-") else taken.union(these)
     return [aspect for name, aspect in KNOWN.items() if name in taken]
+
+
+def check_files_of_aspects(files: Mapping[str, str | Path]) -> None:
+    """Raises UsageError where a file is for no aspect, or is not there."""
+    for name, file in files.items():
+        _must_be_known(name, None)
+        check_file(file, name)
+
+
+def files_of(aspects: Sequence[Aspect], files: Mapping[str, str | Path]) -> dict[str, str | Path]:
+    """The files of these aspects among others."""
+    return {aspect.name: files[aspect.name] for aspect in aspects if aspect.name in files}
 
 
 def _must_be_known(name: str, many: Sequence[str] | None) -> None:

@@ -100,4 +100,5 @@ KNOWLEDGE = Aspect(
     lacking=_lacking,
     seconds=lambda case, each: 0.0,
     measure=_measure,
+    answers=True,
 )

@@ -83,4 +83,5 @@ LANGUAGES_KEPT = Aspect(
     lacking=predicts,
     seconds=lambda case, each: 0.0,
     measure=_measure,
+    answers=True,
 )
