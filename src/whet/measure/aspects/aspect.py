@@ -108,8 +108,8 @@ class Aspect:
     given for it is bad. seconds: about how long it takes, where a token takes so many seconds through the original.
     measure: opens nothing and moves nothing; its result is made by `found`.
     collect: what it wants of every predicted token: from logits of both [b, n, V] and the tokens that come int64
-    [b, n], by name values [b, n] on the CPU. Names start with the aspect's. answers: it looks at what was answered to the
-    items, where there are any.
+    [b, n], by name values [b, n] on the CPU. Names start with the aspect's. answers: it looks at what was answered to
+    the items, where there are any.
     """
 
     name: str
