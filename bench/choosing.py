@@ -46,7 +46,7 @@ def main() -> None:
         if not lighter.exists():
             whet.compress(folder, lighter, fit=args.budget, text=text, seed=args.seed, device="cpu")
         told[name] = answers(open_engine(lighter, "cpu"), items, [])
-        weights = next(lighter.glob("*.safetensors")).stat().st_size
+        weights = sum(file.stat().st_size for file in lighter.glob("*.safetensors"))
         print(f"{name}: {weights:,} bytes, mean accuracy {quality(told[name], items):.4f}", flush=True)
     names, every = list(told), list(told.values())
     truth = names[choose_among(every, items).best]
