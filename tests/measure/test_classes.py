@@ -106,7 +106,8 @@ def test_compare_tells_it_with_error_bars(case, tmp_path):
         assert low <= value <= high and high - low > 0
     assert told["clusters"] == len(TEXT)
     limits = {entry["limit"] for entry in found["judgements"]}
-    assert limits == ({"max_difference", "min_order"} if kind == "scores" else {"max_kl", "min_top1"})
+    of_text = {"max_difference", "min_order"} if kind == "scores" else {"max_kl", "min_top1"}
+    assert limits == {*of_text, "folder.differences"}
     shown = "\n".join(cell for sheet in comparison(found) for row in sheet.rows for cell in row)
     assert "perplexity" not in shown and "per token" not in shown
     for language in ("en", "ko"):

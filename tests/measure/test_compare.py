@@ -109,7 +109,15 @@ def test_the_result_is_json_and_says_what_was_done(folders, tmp_path, monkeypatc
     assert result["text"]["windows"] == 40 and result["text"]["part"] == "all"
     low, high = result["divergence"]["kl"]["interval"]
     assert low < result["divergence"]["kl"]["mean"] < high
-    assert {j["limit"] for j in result["judgements"]} == {"max_kl", "min_top1", "max_ppl_ratio", "min_retention"}
+    assert {j["limit"] for j in result["judgements"]} == {
+        "max_kl",
+        "min_top1",
+        "max_ppl_ratio",
+        "min_retention",
+        "folder.differences",
+        "languages.kl",
+        "languages.top1",
+    }
     assert set(result["size"]["lighter"]) >= {"linears", "embedding", "head", "other", "weights", "tokenizer", "total"}
     assert result["speed"]["decode"]["ratio"]["value"] > 0
     assert measured == [folders["original"], folders["lighter"]]
@@ -282,7 +290,7 @@ def test_one_broken_limit_fails_the_whole_and_what_is_not_judged_has_no_say():
 
 def test_limits_are_the_defaults_with_what_was_given_over_them():
     assert resolve_limits(None, has_skills=True) == {
-        "max_kl": 0.1,
+        "max_kl": 0.05,
         "min_top1": 0.85,
         "max_ppl_ratio": 1.1,
         "min_retention": 0.95,

@@ -42,6 +42,10 @@ Measure = Annotated[
         autocompletion=aspects,
     ),
 ]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(help="What both continue freely, a line each, or a .jsonl with prompt; with --measure generation."),
+]
 Tasks = Annotated[
     str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between; needs the extra `tasks`.")
 ]
@@ -86,6 +90,7 @@ def run(
     windows: Annotated[int, typer.Option(help="Windows of text to compare on; 0 takes all of it.", min=0)] = 256,
     window: Annotated[int, typer.Option(help="Tokens in a window.", min=8)] = 512,
     measure: Measure = None,
+    prompts: Prompts = None,
     tasks: Tasks = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
     page: Page = None,
@@ -124,6 +129,7 @@ def run(
             windows=windows or None,
             window=window,
             measure=None if measure is None else measure.split(","),
+            files=files(generation=prompts),
             tasks=[task.strip() for task in tasks.split(",") if task.strip()] if tasks else None,
             speed=speed,
             costs=Costs(price, hours, watts, carbon),
@@ -174,6 +180,11 @@ def material(folder: Path, text: str | None, skills: Path | None) -> dict[str, A
         "text": text if text is not None else starter.held_out(seed=0, count=2000),
         "skills": skills if skills is not None else starter.skills("report"),
     }
+
+
+def files(**given: Path | None) -> dict[str, Path]:
+    """By aspect the material that was given for it."""
+    return {aspect: path for aspect, path in given.items() if path is not None}
 
 
 def limits(given: list[str] | None) -> dict[str, float | None]:

@@ -42,6 +42,14 @@ class Engine(Protocol):
     def context(self) -> int | None:
         """The most tokens a sequence may have, if the model says."""
 
+    @property
+    def ends(self) -> set[int]:
+        """Tokens at which a text ends."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """A transformers tokenizer, or what answers as one as far as text is read with it."""
+
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         """Token ids of a prompt; with `chat`, of a user's turn with the place for the reply."""
 

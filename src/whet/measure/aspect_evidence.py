@@ -13,6 +13,7 @@ from whet.measure.divergence import by_token, divergence
 from whet.measure.evidence import BATCH_TOKENS, Found, GateMaterial, Kept, Pair
 from whet.measure.figures import ASPECTS
 from whet.measure.judging import Measured
+from whet.measure.skills import score
 from whet.messages import Message
 
 _CONFIDENCE = 0.025  # of either end of the interval that an aspect gives
@@ -39,7 +40,12 @@ class Aspects:
         if windows := self.case.given.windows:
             scores = divergence(pair.original, pair.lighter, windows, BATCH_TOKENS, pair.on_event, pair.rows, collect)
             collected = by_token(scores)
-        sides = Sides(pair.original, pair.lighter, collected)
+        items = self.case.items if any(aspect.answers for aspect in aspects) else ()
+        chat = self.case.asked.chat
+        outcomes = [
+            score(side, items, chat=chat, on_event=pair.on_event) for side in (pair.original, pair.lighter) if items
+        ]
+        sides = Sides(pair.original, pair.lighter, collected, outcomes)
         measured = {
             aspect.name: aspect.measure(
                 replace(self.case, file=self.case.asked.files.get(aspect.name)), sides, pair.on_event

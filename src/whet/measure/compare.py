@@ -109,7 +109,7 @@ def compare(
         skills: a path to items, or items (see `whet.measure.skills.read_skills`).
         windows: how many windows of `window` tokens to sample with `seed`; None takes all of the text, in order.
         batch_tokens: tokens run through a model at once.
-        limits: over the defaults max_kl 0.1, min_top1 0.85, max_ppl_ratio 1.1, min_retention 0.95 (every skill);
+        limits: over the defaults max_kl 0.05, min_top1 0.85, max_ppl_ratio 1.1, min_retention 0.95 (every skill);
             min_shrink (original bytes over lighter) is judged only when given. None as a value turns one off.
         dtype: the type both models compute in; None: the one each folder names.
         kv: what the lighter model keeps keys and values in (`whet.engines.cache`): int8, int4, q4_0 or fp8. The result
@@ -223,6 +223,7 @@ def _measured(
         score(engine, items, chat=asked.chat, on_event=on_event, stage=f"skills, {name}") if items else []
         for name, engine in zip(sides, engines, strict=True)
     ]
+    both = Sides(engines[0], engines[1], measured.collected, outcomes if items else ())
     result: dict[str, Any] = {
         "format": "whet.compare",
         "version": VERSION,
@@ -233,10 +234,7 @@ def _measured(
         "text": given.described,
         "divergence": measured.figures,
         "skills": compare_skills(items, outcomes[0], outcomes[1], asked.examples),
-        "aspects": {
-            aspect.name: aspect.measure(case, Sides(engines[0], engines[1], measured.collected), on_event)
-            for aspect, case in aspects
-        },
+        "aspects": {aspect.name: aspect.measure(case, both, on_event) for aspect, case in aspects},
         "size": {**size, "shrink": size["original"]["total"] / size["lighter"]["total"]},
         "speed": side_by_side(engines[0], engines[1], prompt, on_event=on_event) if prompt else None,
         "memory": memory or None,

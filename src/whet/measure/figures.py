@@ -36,7 +36,7 @@ class Figure:
 
 
 FIGURES = {
-    "kl": Figure(Message("mean KL in nats a token"), True, "text", limit="max_kl", default=0.1),
+    "kl": Figure(Message("mean KL in nats a token"), True, "text", limit="max_kl", default=0.05),
     "top1": Figure(
         Message("share of tokens with the same first choice"), False, "text", high=1.0, limit="min_top1", default=0.85
     ),
@@ -78,6 +78,103 @@ _ASPECTS = {
     "packed.prefill_speedup": Figure(Message("times faster than the original through a prompt"), False, "aspects"),
     "packed.decode_speedup": Figure(Message("times faster than the original at each new token"), False, "aspects"),
     "packed.memory": Figure(Message("peak memory over the original's, packed"), True, "aspects"),
+    "folder.differences": Figure(
+        Message("differences in tokenizer, special tokens, chat template and settings"), True, "aspects", default=0.0
+    ),
+    "generation.chrf": Figure(
+        Message("chrF of greedy texts to the original's"), False, "aspects", high=1.0, unit="share"
+    ),
+    "generation.same_until": Figure(
+        Message("share of a greedy text before its first different token"), False, "aspects", high=1.0, unit="share"
+    ),
+    "generation.repetition": Figure(
+        Message("change of the share of repeated runs of 4 tokens"),
+        True,
+        "aspects",
+        low=-1.0,
+        high=1.0,
+        default=0.15,
+        unit="share",
+    ),
+    "generation.distinct": Figure(
+        Message("change of the share of different pairs of tokens"), False, "aspects", low=-1.0, high=1.0, unit="share"
+    ),
+    "generation.length": Figure(
+        Message("change of the length of texts, over the longest allowed"),
+        False,
+        "aspects",
+        low=-1.0,
+        high=1.0,
+        default=-0.25,
+        unit="share",
+    ),
+    "generation.ends": Figure(
+        Message("change of the share of texts that end by themselves"),
+        False,
+        "aspects",
+        low=-1.0,
+        high=1.0,
+        default=-0.25,
+        unit="share",
+    ),
+    "generation.broken": Figure(
+        Message("change of the share of texts with broken letters"),
+        True,
+        "aspects",
+        low=-1.0,
+        high=1.0,
+        default=0.15,
+        unit="share",
+    ),
+    "generation.special": Figure(
+        Message("change of the share of texts with special tokens inside"),
+        True,
+        "aspects",
+        low=-1.0,
+        high=1.0,
+        default=0.15,
+        unit="share",
+    ),
+    "generation.language": Figure(
+        Message("change of the share of texts in no other script than the prompt's"),
+        False,
+        "aspects",
+        low=-1.0,
+        high=1.0,
+        default=-0.25,
+        unit="share",
+    ),
+    "languages.kl": Figure(Message("mean KL in nats a token"), True, "aspects", default=0.1),
+    "languages.top1": Figure(
+        Message("share of tokens with the same first choice"), False, "aspects", high=1.0, default=0.85, unit="share"
+    ),
+    "languages.accuracy": Figure(Message("change of accuracy"), False, "aspects", low=-1.0, high=1.0, unit="share"),
+    "languages.edge": Figure(
+        Message("change of accuracy on edge cases"), False, "aspects", low=-1.0, high=1.0, unit="share"
+    ),
+    "knowledge.lost": Figure(
+        Message("share of what the original knows that was lost, rare answers counting more"),
+        True,
+        "aspects",
+        high=1.0,
+        default=0.01,
+        unit="share",
+    ),
+    "context.kl": Figure(Message("mean KL of tokens at these positions"), True, "aspects", default=0.1),
+    "context.needle": Figure(
+        Message("share of what the original finds again, with the needle at this depth"),
+        False,
+        "aspects",
+        high=2.0,
+        default=0.9,
+        unit="share",
+    ),
+    "context.cache": Figure(
+        Message("largest KL between computing without and with the cache, over the original's"),
+        True,
+        "aspects",
+        default=0.01,
+    ),
 }
 ASPECTS = {name: replace(figure, limit=name) for name, figure in _ASPECTS.items()}
 # Of models that give scores or hidden states; no gate is on them yet.

@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from whet.messages import Message
 from whet.strict import parse_json
 
 CHECKS = ("exact", "contains", "number")
-KEYS = ("skill", "prompt", "answer", "check", "choices", "label", "group")
+KEYS = ("skill", "prompt", "answer", "check", "choices", "label", "group", "language", "edge", "count")
+_ABOUT = ("language", "edge", "count")
 # a sign counts unless it stands between two operands (5-3); commas count only between thousands
 NUMBER = re.compile(r"(?:(?<![\w)])[-−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
@@ -28,7 +29,8 @@ NUMBER = re.compile(r"(?:(?<![\w)])[-−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.
 class Item:
     """One question. Either `answer` and `check` are set, or `choices` and `label` (the position of the right one).
 
-    Items of one `group` depend on each other; None: this one on no other.
+    Items of one `group` depend on each other; None: this one on no other. language: of the question, as a report names
+    it; edge: an edge case; count: how often its answer was seen; of all three nothing, unless the file says.
     """
 
     skill: str
@@ -38,6 +40,9 @@ class Item:
     choices: tuple[str, ...] = ()
     label: int = -1
     group: str | None = None
+    language: str | None = None
+    edge: bool = False
+    count: int | None = None
 
     @property
     def chance(self) -> float:
@@ -49,6 +54,7 @@ class Item:
         base: dict[str, Any] = {"skill": self.skill, "prompt": self.prompt}
         if self.group is not None:
             base["group"] = self.group
+        base |= {key: value for key in _ABOUT if (value := getattr(self, key)) not in (None, False)}
         if self.choices:
             return base | {"choices": list(self.choices), "label": self.label}
         return base | {"answer": self.answer, "check": self.check}
@@ -162,6 +168,27 @@ def parse_item(record: Any, where: str) -> Item:
                 group=group,
             )
         group = str(group)
+    return replace(_asked_item(record, where, group), **_about(record, where))
+
+
+def _about(record: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What an item tells of itself beside question and answer."""
+    language, edge, count = (record.get(key) for key in _ABOUT)
+    if language is not None and (not isinstance(language, str) or not language.strip()):
+        raise UsageError("{where}: language must be text such as ko, found {value!r}.", where=where, value=language)
+    if not isinstance(edge, bool | None):
+        raise UsageError("{where}: edge must be true or false, found {value!r}.", where=where, value=edge)
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+        raise UsageError(
+            "{where}: count must be how often the answer was seen, a whole number, found {value!r}.",
+            where=where,
+            value=count,
+        )
+    return {"language": language, "edge": bool(edge), "count": count}
+
+
+def _asked_item(record: Mapping[str, Any], where: str, group: str | None) -> Item:
+    """Question and answer."""
     if "choices" in record:
         return _choice_item(record, where, group)
     if "label" in record:

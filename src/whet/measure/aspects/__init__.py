@@ -8,7 +8,12 @@ from pathlib import Path
 from whet.errors import UsageError, did_you_mean
 from whet.measure.aspects.acceptance import ACCEPTANCE
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
+from whet.measure.aspects.context import CONTEXT
 from whet.measure.aspects.energy import ENERGY
+from whet.measure.aspects.folder import FOLDER
+from whet.measure.aspects.generation import GENERATION
+from whet.measure.aspects.knowledge import KNOWLEDGE
+from whet.measure.aspects.languages import LANGUAGES_KEPT
 from whet.measure.aspects.packed import PACKED
 from whet.paths import check_file
 
@@ -25,7 +30,10 @@ __all__ = [
     "found",
 ]
 
-KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, ENERGY, PACKED)}
+KNOWN = {
+    aspect.name: aspect
+    for aspect in (ACCEPTANCE, ENERGY, PACKED, FOLDER, GENERATION, LANGUAGES_KEPT, KNOWLEDGE, CONTEXT)
+}
 
 
 def chosen(asked: Iterable[str] | None) -> list[Aspect]:

@@ -19,6 +19,7 @@ from whet.events import OnEvent
 from whet.measure.asked import Asked, Given
 from whet.measure.divergence import Collect
 from whet.measure.items import Item
+from whet.measure.skills import Outcome
 from whet.measure.statistics import Estimate
 from whet.messages import Message
 
@@ -40,11 +41,13 @@ class Case:
 class Sides(NamedTuple):
     """Both models, opened, and what comparing them on the text collected: by name an array with an entry for every
     predicted token, in the order of the windows and of the tokens in them: the fields of
-    `whet.measure.divergence.TokenScores`, and what aspects collect."""
+    `whet.measure.divergence.TokenScores`, and what aspects collect. outcomes: of both, what they answered to the items;
+    () where there were none."""
 
     original: Engine
     lighter: Engine
     collected: Mapping[str, NDArray[Any]]
+    outcomes: Sequence[Sequence[Outcome]] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ class Aspect:
     given for it is bad. seconds: about how long it takes, where a token takes so many seconds through the original.
     measure: opens no model but its own subject, and moves nothing; its result is made by `found`.
     collect: what it wants of every predicted token: from logits of both [b, n, V] and the tokens that come int64
-    [b, n], by name values [b, n] on the CPU. Names start with the aspect's.
+    [b, n], by name values [b, n] on the CPU. Names start with the aspect's. answers: it looks at what was answered to
+    the items, where there are any.
     """
 
     name: str
@@ -116,6 +120,7 @@ class Aspect:
     seconds: Callable[[Case, float], float]
     measure: Callable[[Case, Sides, OnEvent], dict[str, Any]]
     collect: Collect | None = None
+    answers: bool = False
 
 
 WRITES_ONLY = Message("it is told of models that predict tokens, and these do not")
