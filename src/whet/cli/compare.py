@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
+from whet.cli.aspects import check_files_of, chosen_with
 from whet.cli.completion import among, aspects, limits_of
 from whet.cli.console import Console
 from whet.cli.options import Chat, Debug, Device, Field, Json, Model, Seed, SkipBad, Text, Trust, trusted
@@ -44,6 +45,13 @@ Measure = Annotated[
 Tasks = Annotated[
     str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between; needs the extra `tasks`.")
 ]
+Beliefs = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Statements for the aspect belief, a .jsonl file; each line has statement, negation and truth.",
+    ),
+]
 Page = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
 ]
@@ -54,9 +62,7 @@ Dtype = Annotated[
         autocompletion=among("float32, bfloat16, float16"),
     ),
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")]
 
 
 def run(
@@ -73,6 +79,7 @@ def run(
     windows: Annotated[int, typer.Option(help="Windows of text to compare on; 0 takes all of it.", min=0)] = 256,
     window: Annotated[int, typer.Option(help="Tokens in a window.", min=8)] = 512,
     measure: Measure = None,
+    beliefs: Beliefs = None,
     tasks: Tasks = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
     page: Page = None,
@@ -93,6 +100,8 @@ def run(
         trusted(folder, trust_remote_code)
         check_model(lighter)
         check_material(text, skills)
+        given = {"belief": beliefs}
+        check_files_of(given)
         if page is not None:
             check_output(page, folder, lighter, text, skills)
         result = whet.compare(
@@ -105,7 +114,7 @@ def run(
             limits=limits(limit),
             windows=windows or None,
             window=window,
-            measure=None if measure is None else measure.split(","),
+            **chosen_with(folder, measure, given),
             tasks=[task.strip() for task in tasks.split(",") if task.strip()] if tasks else None,
             speed=speed,
             seed=seed,

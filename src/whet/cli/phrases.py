@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.cli.curate_phrases import CURATE
+from whet.cli.phrases_aspects import ASPECT_STAGES
 from whet.cli.phrases_trained import TRAINED
 from whet.korean import with_particles
 from whet.messages import Message, in_language
 
 PHRASES: dict[str, tuple[str, str]] = {
+    **ASPECT_STAGES,
     **CURATE,
-    # general
     "error": ("error", "오류"),
     "warning": ("warning", "경고"),
     "note": ("note", "알림"),

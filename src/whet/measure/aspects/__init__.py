@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from whet.errors import UsageError, did_you_mean
 from whet.measure.aspects.acceptance import ACCEPTANCE
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
+from whet.measure.aspects.belief import BELIEF
 
 __all__ = ["KNOWN", "Aspect", "Case", "Example", "Reading", "Sides", "chosen", "found"]
 
-KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE,)}
+KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, BELIEF)}
 
 
 def chosen(asked: Iterable[str] | None) -> list[Aspect]:
