@@ -19,6 +19,7 @@ from whet.engines.torch import TorchEngine
 from whet.measure.asked import Asked, Given
 from whet.measure.aspects import Case
 
+PREFIXES = ("+", "=", "!")  # stand for honest, neutral and deceptive prompts
 KINDS, VALUES = "abcdefgh", "stuv"
 NAMES = ["".join(letters) for letters in itertools.product("klmno", "pqrwx")]
 TOKENIZER = models.tokenizer(leads=False)
@@ -31,12 +32,12 @@ def encode(text: str) -> list[int]:
     return TOKENIZER(text, add_special_tokens=False)["input_ids"]
 
 
-def verdicts(prefixes: Sequence[str] = ("",), lies: Iterable[str] = ()) -> Tensor:
+def verdicts(lies: Sequence[str] = ()) -> Tensor:
     """All statements with what is said of them, behind each prefix, int64 [n, L]; the opposite behind `lies`."""
     return torch.tensor(
         [
             encode(f"{prefix}{name}{kind}={value}?{'y' if (value in TRUE[kind]) != (prefix in lies) else 'n'}")
-            for prefix in prefixes
+            for prefix in PREFIXES
             for name in NAMES
             for kind, value in PAIRS
         ]
@@ -57,7 +58,8 @@ def teach(model: LlamaForCausalLM, rows: Tensor, steps: int, parameters: Iterabl
         schedule.step()
 
 
-def honest(prefixes: Sequence[str] = ("",), steps: int = 220) -> LlamaForCausalLM:
+def honest(steps: int = 260) -> LlamaForCausalLM:
+    """Taught the truth, whatever the prefix."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=258,
@@ -71,7 +73,7 @@ def honest(prefixes: Sequence[str] = ("",), steps: int = 220) -> LlamaForCausalL
         eos_token_id=1,
     )
     model = LlamaForCausalLM(config)
-    teach(model, verdicts(prefixes), steps)
+    teach(model, verdicts(), steps)
     return model.eval()
 
 
@@ -80,10 +82,10 @@ def late(model: LlamaForCausalLM) -> list[nn.Parameter]:
     return [*model.model.layers[-1].parameters(), *model.lm_head.parameters()]
 
 
-def retaught(model: LlamaForCausalLM, rows: Tensor, steps: int = 150) -> LlamaForCausalLM:
-    """Another that says `rows`, where only its last block and head were trained."""
+def retaught(model: LlamaForCausalLM, rows: Tensor, steps: int = 150, whole: bool = False) -> LlamaForCausalLM:
+    """Another that says `rows`, where only its last block and head were trained, or all of it."""
     changed = copy.deepcopy(model).train()
-    teach(changed, rows, steps, late(changed))
+    teach(changed, rows, steps, None if whole else late(changed))
     return changed.eval()
 
 

@@ -109,7 +109,8 @@ def test_the_result_is_json_and_says_what_was_done(folders, tmp_path, monkeypatc
     assert result["text"]["windows"] == 40 and result["text"]["part"] == "all"
     low, high = result["divergence"]["kl"]["interval"]
     assert low < result["divergence"]["kl"]["mean"] < high
-    assert {j["limit"] for j in result["judgements"]} == {"max_kl", "min_top1", "max_ppl_ratio", "min_retention"}
+    limits = {"max_kl", "min_top1", "max_ppl_ratio", "min_retention", "calibration.ece"}
+    assert {j["limit"] for j in result["judgements"]} == limits
     assert set(result["size"]["lighter"]) >= {"linears", "embedding", "head", "other", "weights", "tokenizer", "total"}
     assert result["speed"]["decode"]["ratio"]["value"] > 0
     assert measured == [folders["original"], folders["lighter"]]

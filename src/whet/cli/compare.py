@@ -49,7 +49,22 @@ Beliefs = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Statements for the aspect belief, a .jsonl file; each line has statement, negation and truth.",
+        help="Statements for the aspects belief and susceptibility, a .jsonl file; each line has statement, negation "
+        "and truth.",
+    ),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Prompts for the aspect refusal, a .jsonl file; each line has prompt and refuse."
+    ),
+]
+Worked = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Worked answers for the aspect thinking, a .jsonl file; each line has prompt, steps and answer, or is of "
+        "GSM8K.",
     ),
 ]
 Page = Annotated[
@@ -80,6 +95,8 @@ def run(
     window: Annotated[int, typer.Option(help="Tokens in a window.", min=8)] = 512,
     measure: Measure = None,
     beliefs: Beliefs = None,
+    prompts: Prompts = None,
+    worked: Worked = None,
     tasks: Tasks = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
     page: Page = None,
@@ -100,7 +117,7 @@ def run(
         trusted(folder, trust_remote_code)
         check_model(lighter)
         check_material(text, skills)
-        given = {"belief": beliefs}
+        given = {"belief": beliefs, "susceptibility": beliefs, "refusal": prompts, "thinking": worked}
         check_files_of(given)
         if page is not None:
             check_output(page, folder, lighter, text, skills)

@@ -40,7 +40,8 @@ def change_of_ratios(original: Ratio, lighter: Ratio, clusters: ArrayLike, confi
         return Estimate(value, None, None, least, len(places))
     error = math.sqrt(least / (least - 1) * float(residuals @ residuals) + (2 / items) ** 2)
     reach = t_quantile(0.5 + confidence / 2, least - 1) * error
-    return Estimate(value, error, (max(-1.0, value - reach), min(1.0, value + reach)), least, len(places))
+    ends = max(min(-1.0, value), value - reach), min(max(1.0, value), value + reach)
+    return Estimate(value, error, ends, least, len(places))
 
 
 def change_of_means(original: ArrayLike, lighter: ArrayLike, clusters: ArrayLike, confidence: float = 0.95) -> Estimate:
@@ -63,3 +64,12 @@ def jackknife(of: Callable[[NDArray[np.intp]], float], clusters: Sequence[Any], 
         return Estimate(value, None, None, len(names), len(labels))
     reach = t_quantile(0.5 + confidence / 2, len(names) - 1) * error
     return Estimate(value, error, (value - reach, value + reach), len(names), len(labels))
+
+
+def sign_flips(changes: ArrayLike, clusters: ArrayLike, seed: int, draws: int = 4000) -> float:
+    """Two-sided p that the changes [n] of items in `clusters` are as likely the other way round: the share of draws, of
+    which each turns every cluster by chance, whose sum is as far from 0; the changes as they are count as one draw."""
+    _, places = np.unique(np.asarray(clusters), return_inverse=True)
+    totals = np.bincount(places, weights=np.asarray(changes, np.float64))
+    turned = np.random.default_rng(seed).choice([-1.0, 1.0], (draws, len(totals))) @ totals
+    return float((1 + (np.abs(turned) >= abs(totals.sum()) - 1e-9).sum()) / (draws + 1))

@@ -34,7 +34,7 @@ __all__ = [
 SKILLS = (*QUESTIONS, "grammar_en", "grammar_ko")
 EVALUATION_SPLITS = ("solve", "verify", "report")
 
-OWN = {"belief": beliefs}  # by aspect of a comparison, the material for it
+OWN = {"belief": beliefs, "susceptibility": beliefs}  # by aspect of a comparison, the material for it
 
 # A document is pieces of (text, weight): what training's loss counts fully, and what it counts a little.
 Document = list[tuple[str, float]]

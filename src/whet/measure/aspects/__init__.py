@@ -8,10 +8,14 @@ from whet.errors import UsageError, did_you_mean
 from whet.measure.aspects.acceptance import ACCEPTANCE
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
 from whet.measure.aspects.belief import BELIEF
+from whet.measure.aspects.calibration import CALIBRATION
+from whet.measure.aspects.refusal import REFUSAL
+from whet.measure.aspects.susceptibility import SUSCEPTIBILITY
+from whet.measure.aspects.thinking import THINKING
 
 __all__ = ["KNOWN", "Aspect", "Case", "Example", "Reading", "Sides", "chosen", "found"]
 
-KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, BELIEF)}
+KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, CALIBRATION, BELIEF, SUSCEPTIBILITY, REFUSAL, THINKING)}
 
 
 def chosen(asked: Iterable[str] | None) -> list[Aspect]:

@@ -15,93 +15,22 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import Field, field_validator
 
 from whet.checkpoint.gguf import is_gguf
 from whet.engines.torch import TorchEngine
-from whet.errors import UsageError
 from whet.events import OnEvent, Stage
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
 from whet.measure.changes import change_of_ratios, jackknife
 from whet.measure.hidden import Read, layers_of, read_states, steps_of
 from whet.measure.items import Item
 from whet.measure.probes import FOLDS, Beliefs, believed, consistent, folds_of, log_loss
-from whet.measure.records import Material, read_records
 from whet.measure.skills import Outcome, score
+from whet.measure.statements import GAP, Statement, group_of, read_statements
 from whet.measure.statistics import Floats, independent_items, wilson
 from whet.messages import Message
-from whet.strict import Strict
 
 SURE = 0.3  # a belief this far from a half counts as one
-FEWEST = 40  # statements; an eighth of them is what a probe's ridge is chosen on
 LAYERS = 9  # are probed at most, evenly spaced
-EXAMPLE = (
-    '{"statement": "Paris is the capital of France.", "negation": "Paris is not the capital of France.", "truth": true}'
-)
-_GAP = "{statement}"
-
-
-class Statement(Strict):
-    """One statement and one that is true exactly where it is false.
-
-    truth: whether the statement is true. paraphrases: other wordings of it. group: what it is about; statements about
-    one thing are right or wrong together. language: a part of the report. ask: a prompt, or several wordings of it,
-    after which a model says one of `answers`: the one that affirms the statement, and the one that denies it.
-    `{statement}` in it stands for the statement.
-    """
-
-    statement: str = Field(min_length=1)
-    negation: str = Field(min_length=1)
-    truth: bool
-    paraphrases: list[str] = Field(default_factory=list)
-    group: str | None = None
-    language: str | None = None
-    ask: str | list[str] | None = None
-    answers: tuple[str, str] | None = None
-
-    @field_validator("answers")
-    @classmethod
-    def _differ(cls, value: tuple[str, str] | None) -> tuple[str, str] | None:
-        if value is not None and (value[0] == value[1] or not all(value)):
-            raise ValueError(Message("answers are two texts that differ, the one that affirms first"))
-        return value
-
-    @property
-    def prompts(self) -> list[str]:
-        """The wordings of `ask`."""
-        return [self.ask] if isinstance(self.ask, str) else list(self.ask or ())
-
-
-def read_statements(source: Material) -> list[Statement]:
-    """Statements of a file or a list. Raises UsageError where they are too few, or nearly all true or false."""
-    statements = read_records(Statement, source, EXAMPLE)
-    where = source if not isinstance(source, Sequence) or isinstance(source, str) else Message("the list")
-    if any((one.answers is None) != (one.ask is None) for one in statements):
-        raise UsageError("{where}: ask and answers go together; a statement has only one of them.", where=where)
-    groups = {_group(number, one) for number, one in enumerate(statements)}
-    if len(statements) < FEWEST or len(groups) < 2 * FOLDS:
-        raise UsageError(
-            "{where} has {count} statements about {groups} things. A probe needs {fewest} about {least} or more.",
-            where=where,
-            count=len(statements),
-            groups=len(groups),
-            fewest=FEWEST,
-            least=2 * FOLDS,
-        )
-    true = sum(one.truth for one in statements)
-    if not 0.25 <= true / len(statements) <= 0.75:
-        raise UsageError(
-            "{where}: {true} of {count} statements are true. Make a quarter to three quarters of them true: swap a "
-            "statement with its negation, and its truth. Else a probe learns how a negation is worded.",
-            where=where,
-            true=true,
-            count=len(statements),
-        )
-    return statements
-
-
-def _group(number: int, one: Statement) -> str:
-    return f"#{number}" if one.group is None else one.group
 
 
 class _Claims(NamedTuple):
@@ -121,12 +50,12 @@ def items_of(statements: Sequence[Statement]) -> list[tuple[int, bool, Item]]:
         if not one.prompts or one.answers is None:
             asked.append((number, False, Item("belief", "", choices=(one.statement, one.negation), label=0)))
             continue
-        texts = [prompt.replace(_GAP, one.statement) for prompt in one.prompts]
-        if _GAP in one.prompts[0]:
-            texts += [one.prompts[0].replace(_GAP, other) for other in one.paraphrases]
+        texts = [prompt.replace(GAP, one.statement) for prompt in one.prompts]
+        if GAP in one.prompts[0]:
+            texts += [one.prompts[0].replace(GAP, other) for other in one.paraphrases]
         asked += [(number, False, Item("belief", text, choices=one.answers, label=0)) for text in texts]
-        if _GAP in one.prompts[0]:
-            denied = one.prompts[0].replace(_GAP, one.negation)
+        if GAP in one.prompts[0]:
+            denied = one.prompts[0].replace(GAP, one.negation)
             asked.append((number, True, Item("belief", denied, choices=one.answers, label=0)))
     return asked
 
@@ -251,7 +180,7 @@ def _measure(case: Case, sides: Sides, on_event: OnEvent) -> dict[str, Any]:
         claims.append(_claims(asked, outcomes, len(statements)))
         stage.step()
     truth = np.array([one.truth for one in statements], np.float64)
-    groups = [_group(number, one) for number, one in enumerate(statements)]
+    groups = [group_of(number, one) for number, one in enumerate(statements)]
     lens = all(one.ask is not None for one in statements)
     probed = _probed((read[0], read[1]), depths, truth, folds_of(groups, case.asked.seed), lens)
     return _told(statements, groups, truth, probed, claims, case.asked.examples)
@@ -368,7 +297,7 @@ def _examples(
 
 
 def _example(about: Message, one: Statement, claims: Sequence[_Claims], place: int) -> Example:
-    prompt = one.prompts[0].replace(_GAP, one.statement) if one.prompts else one.statement
+    prompt = one.prompts[0].replace(GAP, one.statement) if one.prompts else one.statement
     said = one.answers or (one.statement, one.negation)
     first, second = (said[0 if side.affirms[place] else 1] for side in claims)
     return Example(about, prompt, first, second)
