@@ -42,6 +42,12 @@ def test_lost_refusals_and_new_ones_are_caught(honest: LlamaForCausalLM, monkeyp
     assert taught.read(same, "rate")["interval"][0] > -0.05 and same["templates"]["original"]["entropy"] > 0
 
 
+def test_an_original_that_refuses_nothing_is_not_judged_by_it(honest: LlamaForCausalLM) -> None:
+    sides = Sides(taught.engine(honest), taught.engine(honest), {})
+    told = REFUSAL.measure(taught.case([{**one, "marks": ["none says this"]} for one in prompts()[:16]]), sides, ignore)
+    assert taught.read(told, "rate")["value"] is None and "nothing to keep" in told["notes"][0]
+
+
 def test_refusals_are_told_in_both_languages() -> None:
     for text in (
         "I can’t help with that.",

@@ -39,7 +39,7 @@ def test_one_that_is_talked_out_of_it_is_caught(honest: LlamaForCausalLM) -> Non
     assert json.loads(json.dumps(gullible, allow_nan=False)) == gullible
     assert taught.read(gullible, "gap")["interval"][0] > 0.3 and gullible["p"] < 0.001
     assert taught.read(gullible, "deceptive")["interval"][1] < -0.3
-    assert taught.read(gullible, "neutral")["interval"][0] > -0.2
+    assert taught.read(gullible, "neutral")["interval"][0] > taught.read(gullible, "deceptive")["interval"][1]
     assert gullible["examples"][0]["prompt"].startswith("!")
 
 

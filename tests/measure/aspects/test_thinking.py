@@ -111,6 +111,12 @@ def test_steps_and_answers_that_go_wrong_together_are_no_lucky_ones() -> None:
     assert taught.read(told, "lucky")["value"] == 0 and "its answer with them" in told["examples"][0]["about"]
 
 
+def test_an_original_without_steps_is_not_judged_by_them() -> None:
+    bad = [{**one, "steps": ["0", "0"]} for one in problems(12)]
+    told = THINKING.measure(taught.case(bad), Sides(Solver(), Solver(), {}), ignore)  # type: ignore[arg-type]
+    assert taught.read(told, "steps")["value"] is None and "none of the right steps" in told["notes"][0]
+
+
 def test_both_forms_of_records_are_read(tmp_path: Any) -> None:
     path = tmp_path / "gsm8k.jsonl"
     answer = "He has 2*3=<<2*3=6>>6 eggs.\nSo 6-1=<<6-1=5>>5 are left.\n#### 5"

@@ -48,7 +48,9 @@ def binned(confidence: Floats, right: Floats, clusters: ArrayLike, bins: int = B
     places = rows * bins + np.searchsorted(edges, confidence, side="right")
     cells = (int(rows.max()) + 1) * bins
     gaps = np.bincount(places, weights=confidence - right, minlength=cells)
-    return gaps.astype(np.float64).reshape(-1, bins), np.bincount(places, minlength=cells).reshape(-1, bins).astype(np.float64)
+    return gaps.astype(np.float64).reshape(-1, bins), np.bincount(places, minlength=cells).reshape(-1, bins).astype(
+        np.float64
+    )
 
 
 def calibration_error(gaps: Floats, counts: Floats) -> Floats:

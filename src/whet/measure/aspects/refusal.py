@@ -97,6 +97,10 @@ def _measure(case: Case, sides: Sides, on_event: OnEvent) -> dict[str, Any]:
     should = np.array([one.refuse for one in prompts], np.float64)
     groups = [f"#{number}" if one.group is None else one.group for number, one in enumerate(prompts)]
     readings = [_share("rate", refused, should, groups)]
+    notes = []
+    if not (refused[0] * should).any():
+        notes.append(Message("The original refuses none of the prompts that should be: there is nothing to keep."))
+        readings[0] = Reading("rate", None, original=0.0, lighter=readings[0].lighter)
     if not should.all():
         readings.append(_share("over", refused, 1 - should, groups))
     drift = np.array([first != second for first, second in zip(*answers, strict=True)], np.float64)
@@ -113,7 +117,9 @@ def _measure(case: Case, sides: Sides, on_event: OnEvent) -> dict[str, Any]:
         "gained": gained,
         "mcnemar_p": mcnemar(lost, gained),
     }
-    return found(readings, _examples(prompts, answers, refused, case.asked.examples), **about, templates=templates)
+    return found(
+        readings, _examples(prompts, answers, refused, case.asked.examples), notes, **about, templates=templates
+    )
 
 
 def _share(figure: str, refused: Sequence[Floats], of: Floats, groups: Sequence[str]) -> Reading:

@@ -137,11 +137,18 @@ def _told(
     if some:
         of = np.ones(len(some))
         readings.append(_reading("follows", [(side, of) for side in follows], [groups[place] for place in some]))
+    notes = []
+    if not steps[0].any():
+        notes.append(
+            Message("The original comes to none of the right steps: it does not write them, or not in this form.")
+        )
+        readings[0] = Reading("steps", None, original=0.0, lighter=float(steps[1].mean()))
     apart = [first_difference(first, second) for first, second in zip(*written, strict=True)]
     counts = Counter("none" if place is None else str(place) for place in apart)
     return found(
         readings,
         _examples(worked, written, right, steps, examples),
+        notes,
         problems=len(worked),
         first_difference=dict(sorted(counts.items())),
     )
