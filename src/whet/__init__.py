@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from whet.engines.opening import generate
     from whet.formats.export import export
     from whet.measure.compare import compare
+    from whet.recipe.choose import choose
     from whet.recipe.compress import compress
     from whet.recipe.curate import curate
     from whet.recipe.distill import distill
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 # Where each verb is; the rooms it needs load when it is first used.
 _VERBS = {
+    "choose": "whet.recipe.choose",
     "compare": "whet.measure.compare",
     "compress": "whet.recipe.compress",
     "curate": "whet.recipe.curate",
@@ -56,6 +58,7 @@ _VERBS = {
 }
 __all__ = [
     "__version__",
+    "choose",
     "compare",
     "compress",
     "curate",

@@ -15,6 +15,7 @@ WRONG = [
     ["masks", "nowhere", "out", "--remove", "50%"],
     ["masks", "starter", "out", "--text", "nowhere.txt"],
     ["curate", "nowhere.txt", "out"],
+    ["choose", "starter", "nowhere", "out", "--budget", "1MB"],
     ["compare", "starter", "nowhere"],
     ["plan", "nowhere", "plan.json", "--bits", "4"],
     ["inspect", "starter", "--text", "nowhere.txt"],

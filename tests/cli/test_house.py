@@ -115,12 +115,12 @@ def test_every_make_target_is_in_its_help() -> None:
 
 
 # Modules whose package has another name, and what comes with transformers as a part of it.
-PACKAGES = {"yaml": "pyyaml"}
+PACKAGES = {"yaml": "pyyaml", "pynvml": "nvidia-ml-py"}
 WITH_TRANSFORMERS = {"huggingface-hub", "tqdm"}
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("src", ["parquet", "hub", "tasks", "curate", "serve"]), ("tests", ["test"])]
+    ("folder", "extras"), [("src", ["parquet", "hub", "tasks", "curate", "serve", "energy"]), ("tests", ["test"])]
 )
 def test_every_package_that_is_imported_is_asked_for(folder: str, extras: list[str]) -> None:
     wanted = [*PROJECT["dependencies"], *(name for extra in extras for name in PROJECT["optional-dependencies"][extra])]

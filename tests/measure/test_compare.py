@@ -308,7 +308,8 @@ def test_aspects_are_measured_limited_and_refused(folders):
     assert compare(original, lighter, text=DOCUMENTS, speed=False, measure=["none"])["aspects"] == {}
     for given, said in (
         ({"measure": ["none"], "limits": {"acceptance.share": 1}}, "--measure acceptance"),
-        ({"measure": ["none"], "files": {"acceptance": "x"}}, "--measure acceptance"),
+        ({"measure": ["none"], "files": {"acceptance": __file__}}, "--measure acceptance"),
+        ({"files": {"acceptance": "absent.jsonl"}}, "no such file of acceptance"),
     ):
         with pytest.raises(UsageError, match=said):
             compare(original, lighter, text=DOCUMENTS, speed=False, **given)

@@ -363,3 +363,20 @@ def test_what_a_gate_will_refuse_is_refused_before_there_is_a_model(folders, ite
         check({"kl": 0.1}, GateMaterial(None, items))
     with pytest.raises(UsageError, match=r"retention\.own is measured on questions, and none"):
         check({"retention.own": 0.9}, GateMaterial(DOCUMENTS))
+
+
+def test_a_gate_on_an_aspect_measures_it_once(folders, tmp_path, monkeypatch):
+    material = GateMaterial(DOCUMENTS, window=32, windows=40)
+    results = {}
+    for lighter, limit in (("copy", 0.99), ("worse", 0.99), ("worse", 0.01)):
+        gate = {"acceptance.share": limit, "kl": 50.0}
+        result = measure(folders, lighter, gate, material, tmp_path / f"{lighter}{limit}")
+        results[lighter, limit] = {each["figure"]: each["verdict"] for each in result["judgements"]}
+    assert results["copy", 0.99]["acceptance.share"] == results["worse", 0.01]["acceptance.share"] == "pass"
+    assert results["worse", 0.99]["acceptance.share"] == "fail"
+    again = measure(folders, "worse", gate, material, tmp_path / f"worse{limit}")
+    assert {each["figure"]: each["verdict"] for each in again["judgements"]} == results["worse", 0.01]
+    monkeypatch.setattr("whet.measure.aspect_evidence.divergence", lambda *_: pytest.fail("it was measured before"))
+    assert measure(folders, "worse", gate, material, tmp_path / f"worse{limit}")["verdict"] == "pass"
+    with pytest.raises(UsageError, match=r"Did you mean acceptance\.share"):
+        parse_gate({"acceptance.shares": 1})

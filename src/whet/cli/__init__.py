@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 import whet
 from whet.cli import (
+    choose,
     compare,
     compress,
     curate,
@@ -73,7 +74,7 @@ def _options(
 
 for _verb in (
     demo, inspect, plan, compress, prune, slice, masks, distill, tune, merge, curate, run, status, export, compare,
-    verify, generate, serve, rollout, resume, schema,
+    choose, verify, generate, serve, rollout, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

@@ -16,6 +16,7 @@ from whet.cli.phrases import language, say, sentence
 from whet.cli.starter import check_material, is_starter, resolve
 from whet.cli.tables import comparison, needs
 from whet.errors import UsageError
+from whet.measure.costs import GRAMS_A_KWH, Costs
 from whet.paths import check_model, check_output
 
 EXAMPLE = "Example: whet compare MODEL lighter --text held-out.txt --skills skills.jsonl --limit max_kl=0.05"
@@ -79,6 +80,20 @@ Dtype = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")]
 
+Price = Annotated[
+    float | None,
+    typer.Option(help="What the machine costs an hour, in any currency; for --measure energy.", show_default=False),
+]
+Hours = Annotated[
+    float | None,
+    typer.Option(help="How long making LIGHTER took on such a machine: when that has paid.", show_default=False),
+]
+Watts = Annotated[
+    float | None,
+    typer.Option(help="Watts of a core that works; without it the counter.", show_default=False),
+]
+Carbon = Annotated[float, typer.Option(help="Grams of CO2 for a kilowatt-hour.")]
+
 
 def run(
     original: Model,
@@ -100,6 +115,10 @@ def run(
     tasks: Tasks = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
     page: Page = None,
+    price: Price = None,
+    hours: Hours = None,
+    watts: Watts = None,
+    carbon: Carbon = GRAMS_A_KWH,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -134,6 +153,7 @@ def run(
             **chosen_with(folder, measure, given),
             tasks=[task.strip() for task in tasks.split(",") if task.strip()] if tasks else None,
             speed=speed,
+            costs=Costs(price, hours, watts, carbon),
             seed=seed,
             device=device,
             dtype=dtype,
@@ -165,7 +185,7 @@ def drawn(lighter: Path, result: dict[str, Any], original: Path, **more: Any) ->
 def report(console: Console, result: dict[str, Any]) -> None:
     """The tables, the notes and the verdict."""
     console.show(*(sheet.rich() for sheet in comparison(result)))
-    for note in result["notes"]:
+    for note in [*(note for told in result["aspects"].values() for note in told["notes"]), *result["notes"]]:
         console.show(f"{say('note')}: {sentence(note)}")
     console.show(say(f"verdict.{result['verdict']}"))
 

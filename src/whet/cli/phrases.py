@@ -11,15 +11,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from whet.cli.curate_phrases import CURATE
-from whet.cli.phrases_aspects import ASPECT_STAGES
-from whet.cli.phrases_trained import TRAINED
+from whet.cli.phrases_parts import PARTS
 from whet.korean import with_particles
 from whet.messages import Message, in_language
 
 PHRASES: dict[str, tuple[str, str]] = {
-    **ASPECT_STAGES,
-    **CURATE,
+    **PARTS,
+    # general
     "error": ("error", "오류"),
     "warning": ("warning", "경고"),
     "note": ("note", "알림"),
@@ -143,7 +141,6 @@ PHRASES: dict[str, tuple[str, str]] = {
         "Trained for {steps} steps. KL to the teacher on held-out text: {before} before, {after} now.",
         "{steps}단계 학습했습니다. 학습에 쓰지 않은 텍스트에서 교사 모델과의 KL: 전 {before}, 지금 {after}.",
     ),
-    **TRAINED,
     "stays.layers": ("{count} blocks", "블록 {count}개"),
     "stays.channels": ("{count} channels a block", "블록마다 채널 {count}개"),
     "stays.heads": ("{count} key and value heads a block", "블록마다 키·값 헤드 {count}개"),

@@ -192,9 +192,7 @@ def aspects(result: dict[str, Any]) -> list[Sheet]:
             about = ASPECTS[f"{name}.{read['figure']}"]
             meaning = f"{read['of']}: {sentence(about.meaning)}" if read["of"] else sentence(about.meaning)
             sides = ["" if read[side] is None else _in_unit(about, read[side]) for side in ("original", "lighter")]
-            ends = (
-                "" if read["interval"] is None else " ({} – {})".format(*(_in_unit(about, e) for e in read["interval"]))
-            )
+            ends = " – ".join(_in_unit(about, end) for end in read["interval"] or ())
             value = "–" if read["value"] is None else _in_unit(about, read["value"]) + (f" ({ends})" if ends else "")
             sheet.rows.append([meaning, *sides, value])
         found.append(sheet)

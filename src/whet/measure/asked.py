@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from whet.measure.common_tokens import alike_windows
+from whet.measure.costs import Costs
 from whet.measure.divergence import clusters_of
 from whet.measure.material import read_material
 from whet.measure.records import Material
@@ -40,6 +42,7 @@ class Asked:
     use_report_split: bool | None
     examples: int
     files: Mapping[str, Material]
+    costs: Costs = dataclasses.field(default_factory=Costs)
 
 
 @dataclass(frozen=True)

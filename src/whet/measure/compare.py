@@ -42,9 +42,10 @@ from whet.engines.opening import open_engine
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.asked import Asked, Given, read_given
-from whet.measure.aspects import Aspect, Case, Sides, chosen
+from whet.measure.aspects import Aspect, Case, Sides, check_files_of_aspects, chosen
 from whet.measure.classes import TASKS, ask_both, kind_of, summarize_answers
-from whet.measure.divergence import divergence, summarize, sums
+from whet.measure.costs import Costs
+from whet.measure.divergence import by_token, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judgements, overall, resolve_limits
 from whet.measure.records import Material
@@ -90,6 +91,7 @@ def compare(
     use_report_split: bool | None = None,
     measure: Sequence[str] | None = None,
     files: Mapping[str, Material] | None = None,
+    costs: Costs | None = None,
     examples: int = 3,
     dry_run: bool = False,
     on_event: OnEvent = ignore,
@@ -114,6 +116,7 @@ def compare(
             it to leave it out). None: the standard ones. Of these, those that the models or the material do not
             allow are left out; one that was asked for by name raises UsageError instead.
         files: by aspect, material of its own: a path, or records as its file has them.
+        costs: of the machine, for the aspect energy.
         examples: at most so many flips are shown for each skill and direction.
         dry_run: check everything that can be checked, and say what it would take: `seconds` (a rough guess), `memory`
             and `disk` in bytes, beside `text`, `items`, `size` and `notes`. No model is opened.
@@ -124,7 +127,21 @@ def compare(
     """
     original, lighter = model_file(original), model_file(lighter)
     asked = Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
-                   tuple(tasks or ()), use_report_split, examples, dict(files or {}))  # fmt: skip
+                   tuple(tasks or ()), use_report_split, examples, dict(files or {}), costs or Costs())  # fmt: skip
+    return _compared(asked, text, skills, limits, measure, dry_run, on_event)
+
+
+def _compared(
+    asked: Asked,
+    text: str | Path | Sequence[str] | None,
+    skills: str | Path | Sequence[Mapping[str, Any]] | None,
+    limits: Mapping[str, float | None] | None,
+    measure: Sequence[str] | None,
+    dry_run: bool,
+    on_event: OnEvent,
+) -> dict[str, Any]:
+    """`compare`, whose arguments are gathered."""
+    original, lighter = asked.original, asked.lighter
     started = time.monotonic()
     answers, task = answers_of(original, lighter)
     taken = chosen(measure)
@@ -138,14 +155,14 @@ def compare(
     stages = _stages(asked, given, items, aspects)
     needs: dict[str, Any] = {
         "seconds": sum(stage.seconds for stage in stages),
-        "memory": memory_of(original, lighter, dtype),
+        "memory": memory_of(original, lighter, asked.dtype),
         "disk": 0,
     }
     on_event({"event": "plan", **needs})
     if dry_run:
         about = {"format": "whet.compare", "version": VERSION, "dry_run": True, **needs}
         return {**about, "text": given.described, "items": len(items), "size": size, "notes": given.notes}
-    must_have_room(needs["memory"], device)
+    must_have_room(needs["memory"], asked.device)
     result = _measured(asked, given, items, size, limits_used, aspects, Way(on_event, stages))
     result["notes"] += left_out
     return result | {"seconds": time.monotonic() - started}
@@ -159,6 +176,7 @@ def _material(
     on_event: OnEvent,
 ) -> tuple[str | Path | Sequence[str], list[Item]]:
     """The text and the items, checked against what the models can be asked, and the files of the models checked."""
+    check_files_of_aspects(asked.files)
     must_be_askable(asked.original, task, skills, asked.tasks)
     if text is None:
         raise UsageError(
@@ -259,11 +277,7 @@ def _divergence(
     rows = rows_between(asked.original, asked.lighter)
     collect = [each.collect for each in aspects if each.collect is not None]
     scores = divergence(original, lighter, given.windows, asked.batch_tokens, on_event, rows, collect)
-    collected = {name: value for name in _BY_TOKEN if (value := getattr(scores, name)) is not None} | scores.collected
-    return _Divergence(summarize(scores, given.clusters), sums(scores).identical, scores.notes, collected)
-
-
-_BY_TOKEN = ("window", "kl", "agree", "nll_original", "nll_lighter", "outside")
+    return _Divergence(summarize(scores, given.clusters), sums(scores).identical, scores.notes, by_token(scores))
 
 
 def _measurable(

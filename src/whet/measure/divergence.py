@@ -172,6 +172,12 @@ def score_tokens(original: Tensor, lighter: Tensor, next_tokens: Tensor) -> tupl
     return kl.cpu(), agree.cpu(), nll_p.cpu(), nll_q.cpu()
 
 
+def by_token(scores: TokenScores) -> dict[str, NDArray[Any]]:
+    """All that is known of every token, by name: the fields that are there, and what was collected."""
+    known = {name: value for name in (*_FIGURES, "window", "outside") if (value := getattr(scores, name)) is not None}
+    return known | scores.collected
+
+
 @dataclass(frozen=True)
 class Sums:
     """What the figures of a text are made of, a row a window [n]: `tokens` predicted, and over these the sums of

@@ -50,7 +50,7 @@ class GateMaterial:
 
     text: documents, or windows int64 [L] already cut, which count as a document each; None or [] for none. items:
     questions (`read_skills`). window, windows: tokens in a window, and how many are drawn of documents at most. chat:
-    prompts of questions are a user's turn in the model's chat template.
+    prompts of questions are a user's turn in the model's chat template. files: by aspect, material of its own.
     """
 
     text: Sequence[str] | Sequence[Tensor] | None = None
@@ -58,6 +58,7 @@ class GateMaterial:
     window: int = 512
     windows: int = 256
     chat: bool = False
+    files: Mapping[str, str | Path] = field(default_factory=dict)
 
 
 @dataclass
@@ -318,12 +319,14 @@ class Speed:
 
 @dataclass(frozen=True)
 class Found:
-    """Windows of one document behind the other: `clusters` of each, and where each document `ends` among them."""
+    """Windows of one document behind the other: `clusters` of each, where each document `ends` among them,
+    and the `documents` that they are cut from, where these are known."""
 
     windows: list[Tensor]
     clusters: list[int]
     ends: list[int]
     notes: list[Message]
+    documents: list[str] = field(default_factory=list)
 
 
 def find_windows(original: str | Path, lighter: str | Path, material: GateMaterial, seed: int) -> Found:
@@ -332,6 +335,7 @@ def find_windows(original: str | Path, lighter: str | Path, material: GateMateri
     Raises UsageError where the tokenizers differ, or where there is too little text for a window.
     """
     notes: list[Message] = []
+    texts: list[str] = []
     tokenizer = shared_tokenizer(original, lighter)
     windows = ready_windows(material.text or (), tokenizer)
     documents = [document for document in material.text or () if isinstance(document, str)]
@@ -348,12 +352,13 @@ def find_windows(original: str | Path, lighter: str | Path, material: GateMateri
             places.setdefault(label, []).append(i)
         order = [i for some in places.values() for i in some]
         windows, clusters = [located[i].tokens for i in order], [labels[i] for i in order]
+        texts = [documents[located[i].document] for i in order]
     else:
         clusters = list(range(len(windows)))
         Random(seed).shuffle(clusters)
         windows = [windows[i] for i in clusters]
     ends = [i + 1 for i in range(len(clusters)) if i + 1 == len(clusters) or clusters[i + 1] != clusters[i]]
-    return Found(windows, clusters, ends, notes)
+    return Found(windows, clusters, ends, notes, texts)
 
 
 def grouped(items: Sequence[Item], seed: int) -> dict[str, list[list[Item]]]:
@@ -382,7 +387,9 @@ def mark_of(model: str | Path) -> str:
 
 def mark_of_material(material: GateMaterial, windows: Sequence[Tensor]) -> str:
     """SHA-256 of all that may be asked."""
-    return _digest([[window.tolist() for window in windows], [key_of(item) for item in material.items], material.chat])
+    files = {name: sha256(Path(file)) for name, file in material.files.items()}
+    asked = [[window.tolist() for window in windows], [key_of(item) for item in material.items], material.chat]
+    return _digest([*asked, files] if files else asked)
 
 
 def _digest(value: Any) -> str:

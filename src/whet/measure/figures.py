@@ -244,6 +244,10 @@ _ASPECTS = {
         high=1.0,
         unit="share",
     ),
+    "energy.joules_per_token": Figure(Message("joules for each token"), True, "aspects", unit="J"),
+    "energy.ratio": Figure(Message("joules over the original's"), True, "aspects"),
+    "energy.grams_per_million": Figure(Message("CO2 for a million decoded tokens"), True, "aspects", unit="g"),
+    "energy.price_per_million": Figure(Message("price of a million decoded tokens"), True, "aspects"),
 }
 ASPECTS = {name: replace(figure, limit=name) for name, figure in _ASPECTS.items()}
 # Of models that give scores or hidden states; no gate is on them yet.

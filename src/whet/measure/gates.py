@@ -12,6 +12,7 @@ second they share it (Bonferroni).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -24,6 +25,8 @@ from typing import Any
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError, did_you_mean
 from whet.events import OnEvent, Part, Way, ignore
+from whet.measure.aspect_evidence import Aspects, gate_case
+from whet.measure.aspects import KNOWN, Case
 from whet.measure.evidence import (
     ROUNDS,
     Found,
@@ -39,7 +42,7 @@ from whet.measure.evidence import (
     mark_of,
     mark_of_material,
 )
-from whet.measure.figures import FIGURES, Source
+from whet.measure.figures import ASPECTS, FIGURES, Source
 from whet.measure.judging import SOURCES, Asked, Evidence, conclude, judgings, take_looks
 from whet.measure.sequential import SHARES
 from whet.measure.sides import (
@@ -68,6 +71,12 @@ class Gate:
         """What has to be measured."""
         return {each.about.source for each in self.asked}
 
+    @property
+    def aspects(self) -> list[str]:
+        """The aspects that have to be measured."""
+        names = {each.figure.partition(".")[0] for each in self.asked if each.about.source == "aspects"}
+        return [name for name in KNOWN if name in names]
+
 
 def parse_gate(
     limits: Any, skills: Sequence[str] = (), *, text: bool = True, source: str = Message("the gate")
@@ -92,7 +101,7 @@ def parse_gate(
     asked: list[Asked] = []
     for name, at in limits.items():
         figure, of = _split(str(name), source)
-        about = FIGURES[figure]
+        about = (FIGURES | ASPECTS)[figure]
         if not about.allows(at):
             raise UsageError(
                 "{source}: {name} is {value!r}; a limit on it is a number from {low:g} to {high:g} ({figure}).",
@@ -115,7 +124,7 @@ def parse_gate(
                 source=source,
                 name=name,
             )
-        if of and of not in known:
+        if about.source == "skills" and of and of not in known:
             raise UsageError(
                 "{source}: no question set aside for gates is of skill {skill}.{near} The skills are: {known}.",
                 source=source,
@@ -132,16 +141,20 @@ def parse_gate(
 
 
 def _split(name: str, source: str) -> tuple[str, str]:
-    """The figure that is meant, and the skill, '' for none."""
+    """The figure that is meant, and of what: a skill, or a part of an aspect; '' for none."""
+    known = FIGURES | ASPECTS
     figure, dot, skill = name.partition(".")
-    if name in FIGURES or (figure == "retention" and dot):
-        return (name, "") if name in FIGURES else (figure, skill)
+    aspect = ".".join(name.split(".")[:2])
+    if name in known or (figure == "retention" and dot):
+        return (name, "") if name in known else (figure, skill)
+    if aspect in ASPECTS:
+        return aspect, name.removeprefix(f"{aspect}.")
     raise UsageError(
         "{source}: there is no figure {name}.{near} The figures are: {known}, and retention.SKILL for one skill.",
         source=source,
         name=name,
-        near=did_you_mean(name, FIGURES),
-        known=", ".join(FIGURES),
+        near=did_you_mean(name, known),
+        known=", ".join(known),
     )
 
 
@@ -149,7 +162,9 @@ def check_gate(original: str | Path, gate: Gate, material: GateMaterial, seed: i
     """Raises UsageError, before there is a lighter model, for what `measure_gate` would refuse afterwards: a model that
     says no tokens, material that a figure lacks, text shorter than a window, a context too short to time."""
     _must_suffice(gate, material, original, original)
-    windows = _windows(gate, material, original, original, seed).windows
+    found = _windows(gate, material, original, original, seed)
+    windows = found.windows
+    _must_be_measurable(gate, gate_case((original, original), material, found, seed))
     if gate.sources & {"memory", "speed"}:
         prompt_of(original, windows, seed)
 
@@ -191,6 +206,7 @@ def measure_gate(
     if gate.sources - {"size", "memory"}:
         must_have_room(memory_of(original, lighter, dtype), place)
     found = _windows(gate, material, original, lighter, seed)
+    _must_be_measurable(gate, gate_case((original, lighter), material, found, seed))
     marks = mark_of(original), mark_of(lighter)
     ours = [marks[0], place, dtype, material.chat]
     whole = [*ours, marks[1], dict(gate.limits), mark_of_material(material, found.windows), seed]
@@ -198,7 +214,11 @@ def measure_gate(
     pair = Pair((original, lighter), place, dtype, Way(on_event, _stages(original, gate, material, dtype)))
     sources: dict[Source, Evidence] = {}
     for source in sorted(gate.sources, key=SOURCES.index):
-        sources[source] = _source(source, pair, material, found, kept, seed, marks[0] == marks[1], sources)
+        sources[source] = (
+            Aspects(pair, gate_case(pair.paths, material, found, seed), gate.aspects, kept)
+            if source == "aspects"
+            else _source(source, pair, material, found, kept, seed, marks[0] == marks[1], sources)
+        )
     judging, looks = judgings(gate.asked, lambda source: sources[source]), []
     before = kept.gate.get("seconds", 0.0)
 
@@ -237,6 +257,7 @@ def _stages(original: str | Path, gate: Gate, material: GateMaterial, dtype: str
     takes: dict[Source, list[Part]] = {
         "text": [Part("divergence", 2 * each * min(given, material.windows * material.window))],
         "skills": [Part("skills, original", asking), Part("skills, lighter", asking)],
+        "aspects": [Part("aspects", _ASPECTS * each * min(given, material.windows * material.window))],
         "speed": [Part("speed", 2 * each * ROUNDS * (PREFILL_TOKENS + 4 * DECODE_TOKENS))],
     }
     stages = [Part("memory", 12)] * ("memory" in gate.sources)
@@ -254,9 +275,20 @@ def _must_suffice(gate: Gate, material: GateMaterial, original: str | Path, ligh
     must_say_tokens(original)
 
 
+_ASPECTS = 4  # times as long as reading the text, about
+
+
+def _must_be_measurable(gate: Gate, case: Case) -> None:
+    """Raises UsageError where the models or the material do not allow an aspect that the gate is on."""
+    for name in gate.aspects:
+        why = KNOWN[name].lacking(dataclasses.replace(case, file=case.asked.files.get(name)))
+        if why is not None:
+            raise UsageError("The gate is on {name}, which cannot be measured: {why}.", name=name, why=why)
+
+
 def _windows(gate: Gate, material: GateMaterial, original: str | Path, lighter: str | Path, seed: int) -> Found:
     """The windows that the figures are measured on, or that speed and memory take their prompt from."""
-    if not material.text or not gate.sources & {"text", "speed", "memory"}:
+    if not material.text or not gate.sources & {"text", "aspects", "speed", "memory"}:
         return Found([], [], [], [])
     return find_windows(original, lighter, material, seed)
 

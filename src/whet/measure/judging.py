@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from whet.errors import GateError
-from whet.measure.figures import FIGURES, Figure, Source
+from whet.measure.figures import ASPECTS, FIGURES, Figure, Source
 from whet.measure.limits import weigh
 from whet.measure.sequential import levels, schedule
 from whet.messages import Message, listed
 
 ERROR = 0.025  # of passing wrongly, and of failing wrongly: of the whole gate, over all its looks
-SOURCES: tuple[Source, ...] = ("size", "memory", "text", "skills", "speed")  # in each look the cheap ones first
+# in each look the cheap ones first
+SOURCES: tuple[Source, ...] = ("size", "memory", "text", "skills", "aspects", "speed")
 _MOST_TIMES = 100  # as much evidence; to ask for more is no advice
 _ENDED = {
     "text": Message("all of the text that was drawn is in"),
     "skills": Message("all of its questions are in"),
+    "aspects": Message("all of its material is in"),
     "speed": Message("all rounds are in"),
 }
 
@@ -44,7 +46,7 @@ class Asked:
     @property
     def about(self) -> Figure:
         """The row of the table of figures."""
-        return FIGURES[self.figure]
+        return (FIGURES | ASPECTS)[self.figure]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from whet.apply.run import Run
 from whet.checkpoint import Checkpoint, write_json
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore, note_event
+from whet.measure.aspects import check_files_of_aspects, chosen, files_of
 from whet.measure.compare import compare
 from whet.measure.gates import GateMaterial, check_gate, gate_seconds, measure_gate, parse_gate
 from whet.measure.sides import item_tokens, seconds_a_token
@@ -101,6 +102,8 @@ class _Runner:
         self.checkpoint = Checkpoint(recipe.model)
         self.original = self.checkpoint.path
         self.steps, self.report = planned(recipe, self.original, source)
+        check_files_of_aspects(recipe.files)
+        chosen((self.report or Compare()).measure)
         self.divided = Divided.of(
             self.original,
             recipe.text,
@@ -169,7 +172,9 @@ class _Runner:
         return parse_gate(gate, skills=skills, text=self.divided.gate is not None, source=source)
 
     def _set_aside(self) -> GateMaterial:
-        return GateMaterial(self.divided.gate, self.divided.items["gate"], chat=self.recipe.chat)
+        return GateMaterial(
+            self.divided.gate, self.divided.items["gate"], chat=self.recipe.chat, files=self.recipe.files
+        )
 
     def _judged(self, tell: OnEvent) -> Any:
         material = self._set_aside()
@@ -230,6 +235,7 @@ class _Runner:
             "model_sha256": self.checkpoint.examine(lambda _: stage.step()),
             "seed": self.recipe.seed,
             "text and questions": self.divided.mark,
+            **({"files": self.recipe.files} if self.recipe.files else {}),
             **{step.name: [step.options.document(), dict(step.gate), step.on_fail] for step in self.steps},
             "tries": [option.document() for step in self.steps for option in step.tries],
         }
@@ -254,7 +260,9 @@ class _Runner:
             name: getattr(self.recipe, name)
             for name in ("model", "seed", "text", "skills", "field", "chat", "skip_bad")
         }
-        named = {name: value for name, value in top.items() if isinstance(value, str | int)}
+        named: dict[str, Any] = {name: value for name, value in top.items() if isinstance(value, str | int)}
+        if self.recipe.files:
+            named["files"] = self.recipe.files
         if Path(str(named.get("model", "/"))).is_absolute():
             named.pop("model", None)
         report = [] if self.report is None else [{"compare": self.report.document()}]
@@ -276,6 +284,8 @@ class _Runner:
                 window=options.window,
                 limits=options.limits,
                 speed=options.speed,
+                measure=options.measure,
+                files=files_of(chosen(options.measure), self.recipe.files),
                 seed=self.recipe.seed,
                 device=self.device,
                 use_report_split=False,

@@ -96,6 +96,9 @@ class Recipe(Strict):
     seed: int = Field(default=0, ge=0)
     text: str | None = Field(default=None, description="Text of every step, gate and report, divided before the first")
     skills: str | None = Field(default=None, description="Questions of budgets, gates and the report, divided too")
+    files: dict[str, str] = Field(
+        default_factory=dict, description="Material of aspects that gates and the report measure, by aspect"
+    )
     field: str = Field(default="text", description=FIELD)
     chat: bool = Field(default=False, description=CHAT)
     skip_bad: bool = Field(default=False, description=SKIP_BAD)

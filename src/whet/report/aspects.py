@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from whet.measure.aspects import KNOWN
 from whet.measure.figures import ASPECTS, Figure
 from whet.report.numbers import NONE, figure, interval, percent
 from whet.report.tables import Row, Table, two_lines
@@ -18,6 +17,8 @@ def aspects(compare: Mapping[str, Any], say: Words) -> list[dict[str, Any]]:
 
 
 def _section(name: str, told: Mapping[str, Any], say: Words) -> dict[str, Any]:
+    from whet.measure.aspects import KNOWN  # which takes torch, and a page without aspects does not
+
     # what either model reads alone is shown only where some reading has it
     sides = any(read["original"] is not None or read["lighter"] is not None for read in told["readings"])
     head = [say("figure"), *([say("original"), say("lighter")] if sides else []), say("judged")]

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from whet.measure.aspects import KNOWN
 from whet.measure.figures import ASPECTS
 from whet.report.aspects import label, shown
 from whet.report.numbers import figure, percent, size, times
@@ -136,6 +135,8 @@ def _text(compare: Mapping[str, Any], say: Words) -> list[Finding]:
 
 def _aspects(compare: Mapping[str, Any], say: Words) -> list[Finding]:
     """Limits on aspects that are broken."""
+    from whet.measure.aspects import KNOWN  # which takes torch
+
     found = []
     for entry in compare["judgements"]:
         if entry["limit"] in ASPECTS and entry["verdict"] == "fail":

@@ -333,6 +333,9 @@ class Compare(Options):
         description="What must hold, over the defaults: min_retention, max_kl, min_top1, ...",
     )
     speed: bool = Field(default=True, description="Also measure speed and memory")
+    measure: list[str] | None = Field(
+        default=None, description="What else to measure: names of aspects, all, standard or none; -NAME leaves one out"
+    )
 
 
 # Every step of a recipe by its name, and its options. What each does is in `whet.steps.crafts`.

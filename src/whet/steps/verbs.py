@@ -84,6 +84,17 @@ class Inspect(Machine, Target, Opening, Text):
     spectra: bool = Field(default=True, description="Also measure how many directions each output uses")
 
 
+class Choose(Machine, Text, Target, Solver):
+    """Options of `choose`."""
+
+    budget: Annotated[str | int | None, Shown(metavar="SIZE")] = Field(
+        default=None, description="The most bytes of the weight files of each: 2GB, 1.5GiB, or 25% of the largest"
+    )
+    skills: Source | None = Field(
+        default=None, description="A .jsonl file of questions that judge; without it the text does, in bits a byte"
+    )
+
+
 class Curate(Machine):
     """Options of `curate`."""
 

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from whet.errors import UsageError, did_you_mean
 from whet.measure.aspects.acceptance import ACCEPTANCE
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
 from whet.measure.aspects.belief import BELIEF
 from whet.measure.aspects.calibration import CALIBRATION
+from whet.measure.aspects.energy import ENERGY
 from whet.measure.aspects.refusal import REFUSAL
 from whet.measure.aspects.susceptibility import SUSCEPTIBILITY
 from whet.measure.aspects.thinking import THINKING
+from whet.measure.records import Material
+from whet.paths import check_file
 
-__all__ = ["KNOWN", "Aspect", "Case", "Example", "Reading", "Sides", "chosen", "found"]
+__all__ = [
+    "KNOWN",
+    "Aspect",
+    "Case",
+    "Example",
+    "Reading",
+    "Sides",
+    "check_files_of_aspects",
+    "chosen",
+    "files_of",
+    "found",
+]
 
-KNOWN = {aspect.name: aspect for aspect in (ACCEPTANCE, CALIBRATION, BELIEF, SUSCEPTIBILITY, REFUSAL, THINKING)}
+_ALL = (ACCEPTANCE, CALIBRATION, BELIEF, SUSCEPTIBILITY, REFUSAL, THINKING, ENERGY)
+KNOWN = {aspect.name: aspect for aspect in _ALL}
 
 
 def chosen(asked: Iterable[str] | None) -> list[Aspect]:
@@ -33,6 +49,19 @@ def chosen(asked: Iterable[str] | None) -> list[Aspect]:
         these = [name.removeprefix("-")] if many is None else many
         taken = taken.difference(these) if name.startswith("-") else taken.union(these)
     return [aspect for name, aspect in KNOWN.items() if name in taken]
+
+
+def check_files_of_aspects(files: Mapping[str, Material]) -> None:
+    """Raises UsageError where material is for no aspect, or is a file that is not there."""
+    for name, file in files.items():
+        _must_be_known(name, None)
+        if isinstance(file, str | Path):
+            check_file(file, name)
+
+
+def files_of(aspects: Sequence[Aspect], files: Mapping[str, str | Path]) -> dict[str, str | Path]:
+    """The files of these aspects among others."""
+    return {aspect.name: files[aspect.name] for aspect in aspects if aspect.name in files}
 
 
 def _must_be_known(name: str, many: Sequence[str] | None) -> None:

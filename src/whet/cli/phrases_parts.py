@@ -1,0 +1,10 @@
+"""The parts of the table in `whet.cli.phrases` that stand in files of their own."""
+
+from __future__ import annotations
+
+from whet.cli.curate_phrases import CURATE
+from whet.cli.phrases_aspects import ASPECT_STAGES
+from whet.cli.phrases_choose import CHOOSE
+from whet.cli.phrases_trained import TRAINED
+
+PARTS = CURATE | TRAINED | CHOOSE | ASPECT_STAGES
