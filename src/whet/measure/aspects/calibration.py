@@ -81,7 +81,7 @@ def readings_of(
     of: str = "",
 ) -> list[Reading]:
     """figures: the names of error, brier and wrong. The rest: of the original and of the lighter, [n] each."""
-    same = all(np.array_equal(*pair) for pair in (confidence, right, brier))
+    same = all(np.array_equal(pair[0], pair[1]) for pair in (confidence, right, brier))
     bins = min(BINS, max(2, len(right[0]) // 20))
     sides = [binned(c, r, clusters, bins) for c, r in zip(confidence, right, strict=True)]
     alone = [float(calibration_error(gaps.sum(0), counts.sum(0))) for gaps, counts in sides]
