@@ -117,6 +117,7 @@ def test_the_result_is_json_and_says_what_was_done(folders, tmp_path, monkeypatc
         "folder.differences",
         "languages.kl",
         "languages.top1",
+        "calibration.ece",
     }
     assert set(result["size"]["lighter"]) >= {"linears", "embedding", "head", "other", "weights", "tokenizer", "total"}
     assert result["speed"]["decode"]["ratio"]["value"] > 0

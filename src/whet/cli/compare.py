@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import whet
+from whet.cli.aspects import check_files_of, chosen_with
 from whet.cli.completion import among, aspects, limits_of
 from whet.cli.console import Console
 from whet.cli.options import Chat, Debug, Device, Field, Json, Kv, Model, Seed, SkipBad, Text, Trust, trusted
@@ -48,6 +49,28 @@ Prompts = Annotated[
 ]
 Tasks = Annotated[
     str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between; needs the extra `tasks`.")
+]
+Beliefs = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Statements for the aspects belief and susceptibility, a .jsonl file; each line has statement, negation "
+        "and truth.",
+    ),
+]
+Refusals = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Prompts for the aspect refusal, a .jsonl file; each line has prompt and refuse."
+    ),
+]
+Worked = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Worked answers for the aspect thinking, a .jsonl file; each line has prompt, steps and answer, or is of "
+        "GSM8K.",
+    ),
 ]
 Page = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
@@ -90,7 +113,10 @@ def run(
     windows: Annotated[int, typer.Option(help="Windows of text to compare on; 0 takes all of it.", min=0)] = 256,
     window: Annotated[int, typer.Option(help="Tokens in a window.", min=8)] = 512,
     measure: Measure = None,
+    beliefs: Beliefs = None,
     prompts: Prompts = None,
+    refusals: Refusals = None,
+    worked: Worked = None,
     tasks: Tasks = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
     page: Page = None,
@@ -116,6 +142,9 @@ def run(
         trusted(folder, trust_remote_code)
         check_model(lighter)
         check_material(text, skills)
+        given = {"belief": beliefs, "susceptibility": beliefs, "refusal": refusals, "thinking": worked}
+        given["generation"] = prompts
+        check_files_of(given)
         if page is not None:
             check_output(page, folder, lighter, text, skills)
         result = whet.compare(
@@ -128,8 +157,7 @@ def run(
             limits=limits(limit),
             windows=windows or None,
             window=window,
-            measure=None if measure is None else measure.split(","),
-            files=files(generation=prompts),
+            **chosen_with(folder, measure, given),
             tasks=[task.strip() for task in tasks.split(",") if task.strip()] if tasks else None,
             speed=speed,
             costs=Costs(price, hours, watts, carbon),
@@ -180,11 +208,6 @@ def material(folder: Path, text: str | None, skills: Path | None) -> dict[str, A
         "text": text if text is not None else starter.held_out(seed=0, count=2000),
         "skills": skills if skills is not None else starter.skills("report"),
     }
-
-
-def files(**given: Path | None) -> dict[str, Path]:
-    """By aspect the material that was given for it."""
-    return {aspect: path for aspect, path in given.items() if path is not None}
 
 
 def limits(given: list[str] | None) -> dict[str, float | None]:

@@ -15,6 +15,7 @@ from whet.measure.common_tokens import alike_windows
 from whet.measure.costs import Costs
 from whet.measure.divergence import clusters_of
 from whet.measure.material import read_material
+from whet.measure.records import Material
 from whet.measure.sides import context_of, must_be_runnable, notes_of, shared_tokenizer
 from whet.measure.speed import DECODE_TOKENS, PREFILL_TOKENS
 from whet.messages import Message
@@ -41,7 +42,7 @@ class Asked:
     tasks: tuple[str, ...]
     use_report_split: bool | None
     examples: int
-    files: Mapping[str, str | Path]
+    files: Mapping[str, Material]
     costs: Costs = dataclasses.field(default_factory=Costs)
     kv: str | None = None
 

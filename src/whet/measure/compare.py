@@ -50,6 +50,7 @@ from whet.measure.divergence import by_token, divergence, summarize, sums
 from whet.measure.items import Item, read_skills
 from whet.measure.limits import judgements, overall, resolve_limits
 from whet.measure.positions import by_position
+from whet.measure.records import Material
 from whet.measure.sides import (
     answers_of,
     config_of,
@@ -94,7 +95,7 @@ def compare(
     tasks: Sequence[str] | None = None,
     use_report_split: bool | None = None,
     measure: Sequence[str] | None = None,
-    files: Mapping[str, str | Path] | None = None,
+    files: Mapping[str, Material] | None = None,
     costs: Costs | None = None,
     examples: int = 3,
     dry_run: bool = False,
@@ -121,7 +122,8 @@ def compare(
         measure: names of aspects (`whet.measure.aspects.chosen`: also all, standard, none, and a name with `-` before
             it to leave it out). None: the standard ones. Of these, those that the models or the material do not
             allow are left out; one that was asked for by name raises UsageError instead.
-        files: by aspect, material of its own. costs: of the machine, for the aspect energy.
+        files: by aspect, material of its own: a path, or records as its file has them.
+        costs: of the machine, for the aspect energy.
         examples: at most so many flips are shown for each skill and direction.
         dry_run: check everything that can be checked, and say what it would take: `seconds` (a rough guess), `memory`
             and `disk` in bytes, beside `text`, `items`, `size` and `notes`. No model is opened.

@@ -79,7 +79,21 @@ def score(
 
 
 def _choose(engine: Engine, items: Sequence[Item], chat: bool) -> list[Outcome]:
-    """Outcomes of items with choices, all choices of all items batched by length."""
+    """Outcomes of items with choices."""
+    outcomes = []
+    for item, sums in zip(items, choice_likelihoods(engine, items, chat), strict=True):
+        best = max(range(len(sums)), key=lambda i: sums[i])
+        per_byte = [total / len(choice.encode()) for total, choice in zip(sums, item.choices, strict=True)]
+        best_per_byte = max(range(len(sums)), key=lambda i: per_byte[i])
+        outcomes.append(Outcome(item.choices[best], best == item.label, best_per_byte == item.label))
+    return outcomes
+
+
+def choice_likelihoods(engine: Engine, items: Sequence[Item], chat: bool = False) -> list[list[float]]:
+    """Of each item the log-likelihood of each of its choices, as `score` compares them; all are batched by length.
+
+    Raises UsageError for a prompt that does not fit the model's context.
+    """
     rows: list[list[int]] = []
     starts: list[int] = []
     for item in items:
@@ -101,16 +115,11 @@ def _choose(engine: Engine, items: Sequence[Item], chat: bool) -> list[Outcome]:
                 # position + k holds the share of token position + k + 1; tokens from starts[i] on count
                 totals[i] += float(shares[row, max(0, starts[i] - 1 - position) :].sum())
             position += n
-    outcomes = []
-    first = 0
+    found, first = [], 0
     for item in items:
-        sums = totals[first : first + len(item.choices)]
+        found.append(totals[first : first + len(item.choices)])
         first += len(item.choices)
-        best = max(range(len(sums)), key=lambda i: sums[i])
-        per_byte = [total / len(choice.encode()) for total, choice in zip(sums, item.choices, strict=True)]
-        best_per_byte = max(range(len(sums)), key=lambda i: per_byte[i])
-        outcomes.append(Outcome(item.choices[best], best == item.label, best_per_byte == item.label))
-    return outcomes
+    return found
 
 
 def choice_rows(engine: Engine, item: Item, chat: bool = False) -> tuple[list[list[int]], int]:

@@ -12,11 +12,29 @@ from typing import Any
 
 from whet.errors import UsageError, did_you_mean
 from whet.starter.logic import logic_comparison
+from whet.starter.statements import beliefs
 from whet.starter.stories import OPENING, grammar_pair, story_en, story_ko
 from whet.starter.tasks import QUESTIONS, fact_text
 
+__all__ = [
+    "EVALUATION_SPLITS",
+    "MIXTURE",
+    "OWN",
+    "SKILLS",
+    "Document",
+    "beliefs",
+    "document",
+    "documents",
+    "held_out",
+    "mixed",
+    "path",
+    "skills",
+]
+
 SKILLS = (*QUESTIONS, "grammar_en", "grammar_ko")
 EVALUATION_SPLITS = ("solve", "verify", "report")
+
+OWN = {"belief": beliefs, "susceptibility": beliefs}  # by aspect of a comparison, the material for it
 
 # A document is pieces of (text, weight): what training's loss counts fully, and what it counts a little.
 Document = list[tuple[str, float]]

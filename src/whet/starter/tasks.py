@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from random import Random
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from whet.korean import josa
 from whet.starter.logic import logic_ordering, logic_syllogism
@@ -163,6 +163,21 @@ def _worded(rng: Random, split: str, forms: Sequence[str], mark: str, opened: bo
         opening, form = rng.randrange(3), rng.randrange(3)
         if ((opening + form) % 3 == 0) == (split != "train"):
             return f"{_OPENINGS[mark][opening]}{forms[form]}\n{mark}:"
+
+
+class FactForms(NamedTuple):
+    """A fact in all the words of training: sentences that tell it, questions up to their `Answer:`, the answer."""
+
+    told: list[str]
+    asked: list[str]
+    answer: str
+
+
+def fact_forms(fact: Fact) -> FactForms:
+    """The forms of a fact, or of what could be one."""
+    mark = "Answer" if fact.subject.isascii() else "답"
+    asked = [f"{_fill(form, fact.subject)}\n{mark}:" for form in _ASKED[fact.kind]]
+    return FactForms([tell(fact.subject, fact.value) for tell in _TOLD[fact.kind]], asked, _fact_answer(fact))
 
 
 def fact_question(rng: Random, split: str, opened: bool = False) -> Question:

@@ -8,6 +8,8 @@ from pathlib import Path
 from whet.errors import UsageError, did_you_mean
 from whet.measure.aspects.acceptance import ACCEPTANCE
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
+from whet.measure.aspects.belief import BELIEF
+from whet.measure.aspects.calibration import CALIBRATION
 from whet.measure.aspects.context import CONTEXT
 from whet.measure.aspects.energy import ENERGY
 from whet.measure.aspects.folder import FOLDER
@@ -15,6 +17,10 @@ from whet.measure.aspects.generation import GENERATION
 from whet.measure.aspects.knowledge import KNOWLEDGE
 from whet.measure.aspects.languages import LANGUAGES_KEPT
 from whet.measure.aspects.packed import PACKED
+from whet.measure.aspects.refusal import REFUSAL
+from whet.measure.aspects.susceptibility import SUSCEPTIBILITY
+from whet.measure.aspects.thinking import THINKING
+from whet.measure.records import Material
 from whet.paths import check_file
 
 __all__ = [
@@ -32,7 +38,10 @@ __all__ = [
 
 KNOWN = {
     aspect.name: aspect
-    for aspect in (ACCEPTANCE, ENERGY, PACKED, FOLDER, GENERATION, LANGUAGES_KEPT, KNOWLEDGE, CONTEXT)
+    for aspect in (
+        *(ACCEPTANCE, CALIBRATION, BELIEF, SUSCEPTIBILITY, REFUSAL, THINKING, ENERGY, PACKED),
+        *(FOLDER, GENERATION, LANGUAGES_KEPT, KNOWLEDGE, CONTEXT),
+    )
 }
 
 
@@ -53,11 +62,12 @@ def chosen(asked: Iterable[str] | None) -> list[Aspect]:
     return [aspect for name, aspect in KNOWN.items() if name in taken]
 
 
-def check_files_of_aspects(files: Mapping[str, str | Path]) -> None:
-    """Raises UsageError where a file is for no aspect, or is not there."""
+def check_files_of_aspects(files: Mapping[str, Material]) -> None:
+    """Raises UsageError where material is for no aspect, or is a file that is not there."""
     for name, file in files.items():
         _must_be_known(name, None)
-        check_file(file, name)
+        if isinstance(file, str | Path):
+            check_file(file, name)
 
 
 def files_of(aspects: Sequence[Aspect], files: Mapping[str, str | Path]) -> dict[str, str | Path]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from whet.events import OnEvent
 from whet.measure.asked import Asked, Given
 from whet.measure.divergence import Collect
 from whet.measure.items import Item
+from whet.measure.records import Material
 from whet.measure.skills import Outcome
 from whet.measure.statistics import Estimate
 from whet.messages import Message
@@ -28,14 +28,15 @@ from whet.messages import Message
 class Case:
     """What is known before a model is opened.
 
-    task: what both models answer, as `whet.anatomy` names it. file: the aspect's own material, where one was given.
+    task: what both models answer, as `whet.anatomy` names it. file: the aspect's own material, where one was given: a
+    path, or records.
     """
 
     asked: Asked
     given: Given
     items: Sequence[Item]
     task: str
-    file: str | Path | None = None
+    file: Material | None = None
 
 
 class Sides(NamedTuple):

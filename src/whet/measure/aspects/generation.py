@@ -8,7 +8,7 @@ and once by sampling at temperature 1, with the same seed for both; a prompt's t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from whet.engines import Engine
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found, predicts
+from whet.measure.records import Material
 from whet.measure.statistics import clustered_mean
 from whet.measure.writing import BROKEN, change_of_share, chrf, distinct, repetition, same_until, whole_letters
 from whet.messages import Message
@@ -42,29 +43,39 @@ class Written:
     ended: bool
 
 
-def read_prompts(path: str | Path) -> list[str]:
-    """Prompts of a file: a line each, or of a .jsonl what `prompt` has. Raises UsageError for what is none."""
-    path = Path(path)
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("{path}: the prompts cannot be read ({error}).", path=path, error=str(error)) from error
-    if path.suffix == ".jsonl":
-        lines = [_prompt_of(line, number, path) for number, line in enumerate(lines, 1)]
-    prompts = list(dict.fromkeys(lines))
+def read_prompts(source: Material) -> list[str]:
+    """Prompts of a file: a line each, or of a .jsonl what `prompt` has; or of such records. Raises UsageError for what
+    is none."""
+    if isinstance(source, str | Path):
+        path, found = Path(source), list[str]()
+        try:
+            lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError("{path}: the prompts cannot be read ({error}).", path=path, error=str(error)) from error
+        for number, line in enumerate(lines, 1):
+            found.append(_prompt_of(_parsed(line, number, path), number, path) if path.suffix == ".jsonl" else line)
+    else:
+        found = [_prompt_of(record, number, Message("the list")) for number, record in enumerate(source, 1)]
+    prompts = list(dict.fromkeys(found))
     if len(prompts) < 2:
-        raise UsageError("{path} has fewer than two prompts. Give one a line.", path=path)
+        raise UsageError(
+            "{path} has fewer than two prompts. Give one a line.",
+            path=source if isinstance(source, str | Path) else Message("the list"),
+        )
     return prompts
 
 
-def _prompt_of(line: str, number: int, path: Path) -> str:
+def _parsed(line: str, number: int, path: Path) -> Any:
     try:
-        record = parse_json(line)
+        return parse_json(line)
     except json.JSONDecodeError as error:
         raise UsageError(
             "{path}, prompt {line}: no JSON ({error}).", path=path, line=number, error=error.msg
         ) from error
-    prompt = record.get("prompt") if isinstance(record, dict) else None
+
+
+def _prompt_of(record: Any, number: int, path: str | Path) -> str:
+    prompt = record.get("prompt") if isinstance(record, Mapping) else None
     if not isinstance(prompt, str) or not prompt.strip():
         raise UsageError("{path}, prompt {line}: there is no text under `prompt`.", path=path, line=number)
     return prompt
