@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 import whet
-from whet.checkpoint.model_files import GRAPHS
 from whet.cli.completion import among, models
 from whet.cli.console import Console
 from whet.cli.options import Debug, Dequantize, Json
@@ -114,7 +113,7 @@ def proved(result: dict[str, Any]) -> list[str]:
         return lines
     if "runtime" in check:
         return [*lines, *_of_graph(check)]
-    if (name := next((name for name in GRAPHS if name in check), None)) is not None:
+    if (name := next((name for name in ("onnx", "openvino") if name in check), None)) is not None:
         return [*lines, say("graph.unchecked", target=name, why=sentence(check[name]))]
     if "llama.cpp" in check:
         return [*lines, say("export.unchecked", why=sentence(check["llama.cpp"]))]

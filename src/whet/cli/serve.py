@@ -110,12 +110,8 @@ def run(
         folder, draft = _named(original), draft and _named(draft)
         _check(lighter, [(keys, Message("keys")), (skills, Message("skills"))], text)
         share, questions = _escalation(escalate, skills, folder, state)
-        limits = Limits(
-            waiting=queue,
-            tokens=max_tokens,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-        )
+        each = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        limits = Limits(waiting=queue, tokens=max_tokens, **each)
         console.line(sentence(Message("Opening both models.")))
         serve(
             Serving(
