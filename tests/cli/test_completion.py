@@ -46,7 +46,7 @@ def completed(typed: str, shell: str, folder: Path) -> str:
     [
         ("whet comp", ["compress", "compare"]),
         ("whet compress --sol", ["--solver"]),
-        ("whet compress a b --for ", options.RUNTIMES.split(", ")),
+        ("whet compress a b --for ", [*options.RUNTIMES.split(", "), "auto"]),
         ("whet plan a b --solver g", ["good", "gptq", "gptaq"]),
         ("whet compress a b --transform sm", ["smooth"]),
         ("whet compress a b --embed Q4", ["Q4_K_M"]),
