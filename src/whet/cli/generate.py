@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+import whet
 from whet.cli.console import Console
 from whet.cli.options import Debug, Device, Fast, Json, Kv, Model, Packed, Seed, Trust, trusted
 from whet.cli.phrases import percent, sentence
 from whet.cli.starter import resolve
-from whet.errors import verb
+from whet.events import Event
 from whet.messages import Message
 
 Draft = Annotated[
@@ -44,32 +45,42 @@ def run(
     model = resolve(folder)
     trusted(model, trust_remote_code)
     drafting = None if draft is None else resolve(draft)
-    from whet.engines.opening import Wanted, continued
+    drafted: dict[str, Any] = {}
 
     with Console(as_json) as console:
-        text, done = verb(continued)(
+
+        def tell(event: Event) -> None:
+            if event["event"] == "drafted":
+                drafted.update(event)
+            else:
+                console.on_event(event)
+
+        text = whet.generate(
             model,
             prompt,
-            Wanted(max_new_tokens, temperature, top_p, seed, chat),
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            chat=chat,
             device=device,
             fast=fast,
             packed=packed,
-            draft=drafting,
             kv=kv,
-            on_event=console.on_event,
+            draft=drafting,
+            on_event=tell,
         )
         console.show(text if chat else prompt + text)
         result = {"model": folder, "prompt": prompt, "text": text, "temperature": temperature, "seed": seed}
-        if done is not None:
-            rate = len(done.ids) / max(done.seconds, 1e-9)
+        if drafted:
             told = Message(
                 "Tokens that the draft guessed: {count}, kept: {share}. {rate:.1f} tokens a second.",
-                count=done.proposed,
-                share=percent(done.kept / max(1, done.proposed)),
-                rate=rate,
+                count=drafted["proposed"],
+                share=percent(drafted["kept"] / max(1, drafted["proposed"])),
+                rate=drafted["tokens_per_second"],
             )
             console.line(sentence(told))
-            drafted = {"proposed": done.proposed, "kept": done.kept, "tokens_per_second": rate}
-            result |= {"draft": {"model": draft, **drafted}}
+            figures = {name: drafted[name] for name in ("proposed", "kept", "tokens_per_second")}
+            result |= {"draft": {"model": draft, **figures}}
         console.result(result)
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from whet.checkpoint.packing_whet import Packing
 from whet.engines import onnx, openvino
 from whet.engines.cache import find_cache
 from whet.engines.cached import CachedEngine
-from whet.engines.drafted import Drafted, steppers, write
+from whet.engines.drafted import steppers, write
 from whet.engines.llamacpp import LlamaEngine, open_gguf
 from whet.engines.onnx import open_onnx
 from whet.engines.packed import packing_of, tell_packing
@@ -78,46 +77,8 @@ def generate(
     With `chat` the prompt is a user's turn in the model's chat template. draft: a lighter model that guesses tokens for
     this one to verify, which is faster and changes no answer: greedy the same, sampled the same distribution. Raises
     UsageError when the model has no template, when prompt and answer do not fit the model's context, when a number is
-    out of range, or when `draft` cannot draft for it.
+    out of range, or when `draft` cannot draft for it. An event `drafted` tells how many guessed tokens were kept.
     """
-    return continued(
-        folder,
-        prompt,
-        Wanted(max_new_tokens, temperature, top_p, seed, chat),
-        device=device,
-        fast=fast,
-        packed=packed,
-        kv=kv,
-        draft=draft,
-        on_event=on_event,
-    )[0]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How a prompt is continued; what each means is said in `generate`."""
-
-    max_new_tokens: int = 100
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    chat: bool = False
-
-
-def continued(
-    folder: str | Path,
-    prompt: str,
-    wanted: Wanted,
-    *,
-    device: str = "auto",
-    fast: bool = False,
-    packed: bool = False,
-    kv: str | None = None,
-    draft: str | Path | None = None,
-    on_event: OnEvent = ignore,
-) -> tuple[str, Drafted | None]:
-    """What `generate` says, and what the draft did, if there is one. fast, packed: of either model."""
-    chat = wanted.chat
     if not prompt and not chat:
         raise UsageError("The prompt is empty. Give some words to continue.")
     for kind in () if kv is None else kv.split(","):
@@ -128,20 +89,19 @@ def continued(
     if kv is not None:
         keep(engine, kv)
     ids = engine.encode(prompt, chat=chat)
-    how = {"temperature": wanted.temperature, "top_p": wanted.top_p, "seed": wanted.seed}
-    done = None
     if draft is None:
-        (new,) = engine.continue_ids([ids], wanted.max_new_tokens, **how)  # type: ignore[arg-type]
+        (new,) = engine.continue_ids([ids], max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     else:
         other = _opened(draft, device, packing_of(fast, packed), on_event)
-        steps, drafts = steppers(engine, other, 1, len(ids) + wanted.max_new_tokens)
-        done = write(engine, steps, drafts, ids, wanted.max_new_tokens, **how)  # type: ignore[arg-type]
-        new = done.ids
+        steps, drafts = steppers(engine, other, 1, len(ids) + max_new_tokens)
+        done = write(engine, steps, drafts, ids, max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        new, rate = done.ids, len(done.ids) / max(done.seconds, 1e-9)
+        on_event({"event": "drafted", "proposed": done.proposed, "kept": done.kept, "tokens_per_second": rate})
     if engine.task == "seq2seq":
-        return engine.decode(new), done  # an answer to the prompt, not what comes after it
+        return engine.decode(new)  # an answer to the prompt, not what comes after it
     # decoded together, because what a token says can depend on the one before it (a space, half a Korean syllable)
     before, whole = engine.decode(ids), engine.decode([*ids, *new])
-    return whole[len(before) :] if whole.startswith(before) else engine.decode(new), done
+    return whole[len(before) :] if whole.startswith(before) else engine.decode(new)
 
 
 def keep(engine: TorchEngine | LlamaEngine | CachedEngine, kv: str) -> None:
