@@ -32,7 +32,7 @@ BLOCKS = (
 PLAIN = ("F16", "BF16")
 FLOATS = (
     *("FP8", "fp8-tensor", "fp8-block", "fp8e5m2", "fp8e5m2-tensor", "fp8e5m2-block"),
-    *("NVFP4", "MXFP4", "nf4", "fp4", "fp4m1", "fp4m2"),
+    *("NVFP4", "MXFP4", "nf4", "seq2", "fp4", "fp4m1", "fp4m2"),
 )
 GROUPED = ("nf4-g32", "fp4-g32", "fp4m1-g16", "fp4m1-g32", "fp4m2-g32", "int4-g16")
 # Groups that do not divide all rows.

@@ -29,7 +29,7 @@ TOKENS = torch.randint(2, 264, (2, 24), generator=torch.Generator().manual_seed(
 ELSEWHERE = {
     **dict.fromkeys(("NVFP4", "Q2_K", "Q3_K", "Q6_K", "int2-g16", "int2s-g16", "int3s-g24", "int4z-g20"), "group"),
     **{name: "floats" for name in EVERY if name.lower().startswith("fp8")},
-    **dict.fromkeys(("nf4", "nf4-g20"), "values"),
+    **dict.fromkeys(("nf4", "nf4-g20", "seq2"), "values"),
     **dict.fromkeys((name for name in INTEGERS if int(name[3]) > 4), "int8"),
 }
 

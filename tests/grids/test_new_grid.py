@@ -97,7 +97,9 @@ def original(tmp_path_factory):
 
 def test_its_name_is_found_and_told_of():
     assert parse_scheme("POW4-g16") == PowerGrid(16) and parse_scheme("pow4", torch.bfloat16) == PowerGrid()
-    with pytest.raises(UsageError, match=r"Did you mean pow4\?.*-g<group> too: nf4, fp4, fp4m1, fp4m2, pow4"):
+    with pytest.raises(
+        UsageError, match=r"Did you mean pow4\?.*; nf4, seq2, fp4, fp4m1, fp4m2, pow4 \(with -g<group> too\)"
+    ):
         parse_scheme("pow5")
 
 

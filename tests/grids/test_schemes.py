@@ -63,10 +63,12 @@ def test_a_block_type_has_float16_scales_whatever_the_model_has(dtype):
     assert grid == parse_scheme("int5z-g32", dtype)
 
 
-@each("name", [*SMALL_FLOATS, "nf4-g32", "nf4-g100", "fp4-g32", "fp4m1-g128", "fp4m2-g16"])
+@each("name", [*SMALL_FLOATS, "nf4-g32", "nf4-g100", "seq2-g32", "fp4-g32", "fp4m1-g128", "fp4m2-g16"])
 def test_the_name_of_a_float_or_table_parses_to_it(name):
     grid = parse_scheme(name.upper(), torch.bfloat16)
-    kind = TableGrid if name.startswith("nf4") else ShiftedGrid if name.startswith("fp4m2") else SmallFloatGrid
+    kind = (
+        TableGrid if name.startswith(("nf4", "seq2")) else ShiftedGrid if name.startswith("fp4m2") else SmallFloatGrid
+    )
     assert type(grid) is kind and grid.name == name and parse_scheme(grid.name) == grid
     stored = {"NVFP4": torch.float8_e4m3fn, "MXFP4": torch.float8_e8m0fnu, "fp4m1": torch.float8_e8m0fnu}
     assert grid.scale_dtype == stored.get(name.partition("-g")[0], torch.bfloat16)

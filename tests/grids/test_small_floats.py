@@ -18,6 +18,7 @@ from covering import matrix
 from whet.checkpoint import Checkpoint
 from whet.grids import SMALL_FLOATS, ShiftedGrid, SmallFloatGrid, TableGrid, parse_scheme, safe_scale_dtype
 from whet.grids.least_squares import pooled
+from whet.quantize import holds_zero
 
 NAMES = tuple(SMALL_FLOATS)
 FLOATS = tuple(name for name, grid in SMALL_FLOATS.items() if isinstance(grid, SmallFloatGrid))
@@ -168,7 +169,8 @@ def test_doubling_the_weights_doubles_the_values(name, power, seed):
 @matrix({"name": NAMES, "dtype": SCALES})
 def test_odd_groups_are_finite_and_close(name, dtype):
     plain = torch.randn(8, 32, generator=torch.Generator().manual_seed(1))
-    bound = 3e-2 if SMALL_FLOATS[name].bits == 4 else 8e-3 if "e5m2" in name else 2e-3
+    # on 2 bits the least that four even levels leave of Gaussian weights (Max 1960)
+    bound = {2: 0.1188, 4: 3e-2}.get(SMALL_FLOATS[name].bits, 8e-3 if "e5m2" in name else 2e-3)
     groups = {
         "zero": torch.zeros(8, 32),
         "constant": torch.full((8, 32), -0.37),
@@ -191,7 +193,13 @@ def test_odd_groups_are_finite_and_close(name, dtype):
         relative = ((w - values) / w.abs().max().clamp_min(1e-30)).square().sum() / max(
             (w / w.abs().max().clamp_min(1e-30)).square().sum().item(), 1e-30
         )
-        assert relative.item() <= (0.0 if case == "zero" else bound), (case, relative)
+        allowed = 0.0 if case == "zero" else bound
+        if case == "one weight" and not holds_zero(grid):  # 31 zeros on the level nearest to it, whatever its sign
+            small, large = min(abs(v) for v in grid.values), max(grid.values)
+            allowed = 1.001 * (1 - large**2 / (large**2 + 31 * small**2))  # of the best scale
+        if case == "very tiny" and grid.bits == 2:  # squares are 0 in float32, so that nothing tells starts apart
+            allowed = loss(grid, w * 1e25, usual(grid, w * 1e25)) / loss(grid, w * 1e25, {"scale": torch.zeros(8, 1)})
+        assert relative.item() <= allowed, (case, relative)
         assert (values[w == 0] == 0).all() or case != "a zero row"
 
 
@@ -206,13 +214,15 @@ def test_nbytes_is_what_is_stored(name, dtype, rows, columns):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_zero_is_a_value_and_rows_that_share_have_one_scale(name):
+def test_zero_is_a_value_or_none_and_rows_that_share_have_one_scale(name):
     grid, w = parse_scheme(name), weights(260, 64, 6)
     w[:, ::5] = 0
     params = grid.fit(w)
-    assert (grid.decode(grid.encode(w, params), params)[:, ::5] == 0).all()
-    own = {k: v[:, :1] for k, v in params.items()}
-    assert (grid.dequantize(grid.zero_value(own), own) == 0).all()
+    values, own = grid.decode(grid.encode(w, params), params), {k: v[:, :1] for k, v in params.items()}
+    if holds_zero(grid):
+        assert (values[:, ::5] == 0).all() and (grid.dequantize(grid.zero_value(own), own) == 0).all()
+    else:
+        assert grid.zero_value(own) is None and (values != 0).all() and 0 not in grid.values
     tall = grid.rows or 260
     assert all(len(part.unique()) == part.shape[1] for part in params["scale"].split(tall)) or tall == 1
     sums = pooled(torch.arange(260.0), grid.rows)

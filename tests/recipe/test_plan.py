@@ -299,7 +299,7 @@ REFUSED = {
     "scheme too": ({"scheme": "int8s"}, ["scheme and plan", "Give one"]),
     "embed too": ({"embed": "int8s"}, ["embed goes with scheme", "plan decides"]),
     "budgets too": ({"fit": "25%", "bits": 3.5}, ["plan and fit and bits", "Give one"]),
-    "skills": ({"skills": "s.jsonl"}, ["skills", "fit, bits or quality"]),
+    "skills": ({"skills": "s.jsonl"}, ["skills", "give a budget", "fit, bits, quality, latency or speedup"]),
     "another target": ({"target": "whet"}, ["plan is for transformers", "whet is asked for", "Leave out --for"]),
     "no solver": ({"solver": "gptk"}, ["gptq"]),
 }

@@ -125,13 +125,13 @@ def parse_scheme(scheme: str, scale_dtype: torch.dtype = torch.float16) -> Grid:
         raise UsageError(
             "Scheme {scheme!r} is not known.{near} A scheme is int<bits><kind>-g<group> with 2 to 8 bits, kind "
             "nothing (integer zero), s (symmetric) or z (real zero), and any group (without -g: one scale per row), "
-            "for example int4-g32, int3z-g64, int4s-g128; or one of {presets}; {floats} (with -g<group> too: "
-            "{grouped}); with inputs rounded too {rounded}; or, for llama.cpp, one of {blocks}.",
+            "for example int4-g32, int3z-g64; or one of {presets}; {floats}; {grouped} (with -g<group> too); with "
+            "inputs rounded too {rounded}; for llama.cpp {blocks}.",
             scheme=scheme,
             near=did_you_mean(scheme, examples),
             presets=", ".join(PRESETS),
             rounded=", ".join(ROUNDED),
-            floats=", ".join(SMALL_FLOATS),
+            floats=", ".join(name for name in SMALL_FLOATS if name not in free),
             grouped=", ".join(free),
             blocks=", ".join((*BLOCKS, *FLOATS)),
         )

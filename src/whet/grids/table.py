@@ -15,6 +15,7 @@ a closed form.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,8 @@ NF4 = (
 SEQ = (-1.5, -0.5, 0.5, 1.5)
 # The group of a table whose name says none.
 _GROUP = 64
+# Where the search for a scale starts if the table is its own mirror image: from the whole range to this part of it.
+_LEAST, _STARTS = 0.15, 24
 
 
 @dataclass(frozen=True)
@@ -90,4 +93,10 @@ class TableGrid(IntegerGrid):
         return None if zero < 0 else torch.full_like(params["scale"], zero, dtype=torch.float32)
 
     def _starts(self, x: Tensor) -> Params:
+        if all(low == -high for low, high in zip(self.values, reversed(self.values), strict=True)):
+            # Under a scale of the other sign the levels are the same. Starts far below the whole range clip a few large
+            # weights, which pays on four levels: with a fiftieth of the weights up to six times as large, groups of 128
+            # lose 2 % less than with starts from 0.35 of the range on.
+            factors = torch.linspace(0, math.log2(_LEAST), _STARTS, device=x.device).exp2()
+            return {"scale": x.abs().amax(0) / self.values[-1] * factors[:, None]}
         return {"scale": signed_starts(x, self.bits, self.values[0], self.values[-1])}

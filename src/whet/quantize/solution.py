@@ -74,8 +74,8 @@ def masked_codes(codes: Tensor, params: Params, grid: CodedGrid, kept: Tensor) -
     zero = grid.zero_value(params)
     if zero is None:
         raise UsageError(
-            "{grid} cannot hold exact zeros (its zero is a real number), so a mask cannot be kept. Use an "
-            "integer-zero or symmetric grid for sparse weights.",
+            "{grid} cannot hold exact zeros: 0 is none of its values. So a mask cannot be kept. For sparse weights use "
+            "a scheme with a zero, such as int4 or int4s.",
             grid=grid.name,
         )
     return torch.where(kept, codes, zero.to(codes.dtype))

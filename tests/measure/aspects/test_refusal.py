@@ -65,4 +65,4 @@ def test_bad_prompts_are_refused() -> None:
         REFUSAL.lacking(taught.case([{"prompt": "Hello", "refuse": False}]))
     with pytest.raises(UsageError, match="Did you mean refuse"):
         REFUSAL.lacking(taught.case([{"prompt": "Hello", "refuses": False}]))
-    assert "--prompts" in str(REFUSAL.lacking(taught.case(None)))
+    assert "--refusals FILE" in str(REFUSAL.lacking(taught.case(None)))
