@@ -204,6 +204,10 @@ def _missing(llama: bool) -> list[dict[str, Any]]:
     if not llama:
         found.append({"pair": RUNTIME, "why": Message("not installed: pip install 'whet[llamacpp]'")})
     for name in ("onnxruntime", "openvino"):
-        why = Message("it is not timed here; whet compare times its files") if packages[name] else Message("it is not installed here")
+        why = (
+            Message("it is not timed here; whet compare times its files")
+            if packages[name]
+            else Message("it is not installed here")
+        )
         found.append({"pair": name, "why": why})
     return found
