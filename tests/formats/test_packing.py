@@ -10,6 +10,7 @@ from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32,
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load, save
 
 from covering import matrix
 from whet.checkpoint.modeling_whet import decode, parts_of, unpack
@@ -47,6 +48,9 @@ def test_zero_points_are_packed_along_rows_as_theirs(bits, shape, seed):
     grid = IntegerGrid(bits, 1, "int")
     parts = grid.stored_parts(codes_of(bits, shape), {"scale": torch.ones(shape), "zero": zero})
     assert torch.equal(parts["weight_zero_point"], pack_to_int32(signed, bits, packed_dim=0))
+    # a single row of words that was read from a file and turned is contiguous, with a stride other than one
+    read = load(save({"zero": parts["weight_zero_point"]}))["zero"]
+    assert torch.equal(unpack(read.t(), bits, shape[0]).t(), zero)
 
 
 @matrix({"bits": range(2, 9), "kind": ["none", "int"], "group": [0, 16], "dtype": DTYPES})

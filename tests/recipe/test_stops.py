@@ -183,7 +183,7 @@ def test_from_python_they_are_errors_of_whet_too(model, tmp_path, verb):
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_too_little_memory_is_a_machine_error_from_python(model, monkeypatch, error):
-    def refuse(*_):
+    def refuse(*_arguments, **_options):
         raise error
 
     monkeypatch.setattr(importlib.import_module("whet.engines.opening"), "open_engine", refuse)

@@ -191,12 +191,13 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path, pair):
 def test_students_that_cannot_learn_are_refused_with_what_to_do(tmp_path, pair):
     original, student = pair()
     compress(student, tmp_path / "rounded", scheme="W8A16", solver="nearest")
+    (tmp_path / "rounded" / "whet.json").unlink()
     masks(student, tmp_path / "masked", pattern="2:4", importance="magnitude")
     models.make(tmp_path / "other", "llama")
     models.tokenizer(extra=3).save_pretrained(tmp_path / "other")
     bert = models.make(tmp_path / "bert", "bert", architecture="AutoModelForMaskedLM")
     for folder, words in [
-        (tmp_path / "rounded", "quantized"),
+        (tmp_path / "rounded", "quantized by another tool"),
         (tmp_path / "masked", "Train first"),
         (tmp_path / "other", "different tokenizers"),
         (bert, "predicts no next token"),

@@ -77,7 +77,8 @@ def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
     """Codes uint8 `[rows, columns]` from their bit stream, int32 `[rows, ceil(columns * bits / 32)]`."""
     rows = words.shape[0]
     if bits in (2, 4, 8) and sys.byteorder == "little":
-        octets = words.contiguous().view(torch.uint8)
+        # contiguous() leaves the strides of a single column as they are, and view looks at them
+        octets = words.contiguous().as_strided(words.shape, (words.shape[1], 1)).view(torch.uint8)
         shifts = [octets >> shift & 2**bits - 1 for shift in range(0, 8, bits)] if bits < 8 else [octets]
         return torch.stack(shifts, dim=-1).flatten(1)[:, :columns]
     step = max(1, (1 << 22) // max(columns, 1))  # the working copy takes eight bytes a code
