@@ -37,7 +37,8 @@ LATENT, SCALES, DENSE = "latent weights", "scales", "dense"
 
 
 def open_coded(folder: str | Path) -> Original:
-    """A quantized folder as it is trained. Raises UsageError for one that another tool made, with what can be."""
+    """A quantized folder as it is trained. Raises UsageError for one that another tool made or that rounds
+    inputs, with what can be."""
     checkpoint = Checkpoint(folder)
     refuse_unfinished(checkpoint.path)
     manifest = checkpoint.whet
@@ -54,6 +55,12 @@ def open_coded(folder: str | Path) -> Original:
             why=Message("it holds a .gguf alone (whet compress --folder keeps the weights beside it)")
             if is_alone(manifest)
             else Message("no table tells which of the model's parameters its codes are"),
+        )
+    if any("inputs" in entry for entry in table_of(checkpoint).values()):
+        raise UsageError(
+            "{folder} rounds the inputs of its linears too, and whet distill trains through rounded weights alone. "
+            "Quantize the original with a scheme of weights alone (such as W8A16 or int4s-g32) and train that.",
+            folder=checkpoint.path,
         )
     model = empty_model(checkpoint, torch.float32)
     shapes = {name: tuple(param.shape) for name, param in model.named_parameters()}
