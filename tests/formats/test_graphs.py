@@ -172,7 +172,7 @@ def test_answers_of_several_slots_do_not_depend_on_each_other(target, tmp_path):
     slots, rows = stepper(engine, 2, 64), ([5, 6, 7, 8], [9, 10, 11])
     for slot, row in enumerate(rows):
         slots.read(slot, row[:-1])
-    for row, logits in zip(rows, slots.step([(slot, row[-1]) for slot, row in enumerate(rows)]), strict=True):
+    for row, logits in zip(rows, slots.last([(slot, row[-1:]) for slot, row in enumerate(rows)]), strict=True):
         assert (logits - engine.logits(torch.tensor([row]))[0, -1]).abs().max() < 1e-4
     assert slots.score(rows[0], 2).shape == (2, engine.vocabulary)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.model_files import is_finished
 from whet.engines.torch import TorchEngine
 from whet.events import OnEvent, Stage
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found
@@ -143,8 +143,8 @@ def _lacking(case: Case) -> Message | None:
     if case.task != "causal":
         return Message("it is told of models that continue text, and these do not")
     for model in (case.asked.original, case.asked.lighter):
-        if is_gguf(model):
-            return Message("hidden states are read in PyTorch, and {path} is a .gguf: give its folder", path=model)
+        if is_finished(model):
+            return Message("hidden states are read in PyTorch, and {path} is a file: give its folder", path=model)
     if case.file is None:
         return Message("it needs statements: give a file of them (--beliefs FILE)")
     read_statements(case.file)

@@ -13,13 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import nn
+
+from whet.anatomy import stock_config
 from whet.checkpoint import Checkpoint, load_tokenizer, rows_between
 from whet.checkpoint.gguf import is_gguf, read_gguf
 from whet.checkpoint.loading import model_config
+from whet.checkpoint.model_files import is_finished, is_graph
 from whet.errors import WhetError
 from whet.events import OnEvent
 from whet.measure.aspects.aspect import Aspect, Case, Reading, Sides, found
-from whet.measure.sides import context_of
+from whet.measure.sides import config_of, context_of, folder_of
 from whet.messages import Message
 from whet.strict import parse_json
 from whet.text.chat import ChatTemplate, template_of
@@ -64,7 +68,7 @@ def differences(original: str | Path, lighter: str | Path, sides: Sides, texts: 
     `texts`, by what their chat templates make of a conversation."""
     rows = rows_between(original, lighter)
     settings = _settings_of(original, None, rows), _settings_of(lighter, rows, rows)
-    made = _of_settings(*settings, whole=not is_gguf(original) and not is_gguf(lighter))
+    made = _of_settings(*settings, whole=not is_finished(original) and not is_finished(lighter))
     made += _of_ends(sides, rows, is_gguf(lighter))
     made += _of_reading(sides, rows, [*texts, *_PROBES])
     return [*made, *_of_templates(original, lighter, sides), *_of_zeros(sides)]
@@ -76,18 +80,19 @@ def _settings_of(model: str | Path, numbers: Sequence[int] | None, kept: Sequenc
     told: dict[str, Any] = {"context": context_of(model)}
     if is_gguf(model):
         return {**told, **_of_gguf(model)}
-    checkpoint = Checkpoint(model)
-    config = model_config(checkpoint).get_text_config()
+    said, folder = config_of(model), folder_of(model)
+    whole = stock_config(said) if is_graph(model) else model_config(Checkpoint(model))
+    config = whole.get_text_config()
     told |= {"window": _window(config), "rope": _rope(config)}
-    file = checkpoint.path / _GENERATION
+    file = folder / _GENERATION
     written = parse_json(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    for where, entries in (("config.json", checkpoint.config), (_GENERATION, written)):
+    for where, entries in (("config.json", said), (_GENERATION, written)):
         for key, value in entries.items() if isinstance(entries, Mapping) else ():
             if key.endswith("_token_id"):
                 told[f"{where}: {key}"] = _as_original(value, numbers, kept)
             elif where == _GENERATION and key not in _ABOUT_FILES:
                 told[f"{where}: {key}"] = value
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(folder)
     told |= {f"tokenizer: {name}": str(token) for name, token in tokenizer.special_tokens_map.items()}
     return told
 
@@ -202,7 +207,7 @@ def _of_templates(original: str | Path, lighter: str | Path, sides: Sides) -> li
 def _of_zeros(sides: Sides) -> list[Difference]:
     """Matrices of nothing but zeros that the original has not: text may show one of them less than rounding shows."""
     first, second = (getattr(side, "model", None) for side in sides[:2])
-    if first is None or second is None:
+    if not isinstance(first, nn.Module) or not isinstance(second, nn.Module):
         return []
     theirs = dict(first.named_parameters())
     empty = [

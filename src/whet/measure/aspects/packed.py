@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from whet.checkpoint.gguf import is_gguf
+from whet.checkpoint.model_files import is_finished
 from whet.engines.opening import open_engine
 from whet.engines.packed import packing_of, tell_packing
 from whet.events import Event, OnEvent, without_plan
@@ -18,8 +18,8 @@ _WINDOWS = 16  # that tell how far the two are apart
 
 
 def _lacking(case: Case) -> Message | None:
-    if is_gguf(case.asked.lighter):
-        return Message("llama.cpp keeps a file packed as it is")
+    if is_finished(case.asked.lighter):
+        return Message("its runtime keeps a file packed as it is")
     if case.task not in ("causal", "seq2seq"):
         return Message("it is told of models that write, and these do not")
     return None if case.given.prompt else Message("it is measured with speed, which was left out")
