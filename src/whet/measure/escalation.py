@@ -21,8 +21,7 @@ from typing import Any
 
 import torch
 
-from whet.checkpoint.gguf import is_gguf
-from whet.checkpoint.model_files import model_file
+from whet.checkpoint.model_files import is_finished, model_file
 from whet.engines.opening import open_engine
 from whet.engines.sampling import Doubt
 from whet.engines.stepping import Stepper, stepper
@@ -194,8 +193,8 @@ def main() -> None:
         shared_tokenizer(*models)
         if asked["threads"] is not None:
             torch.set_num_threads(asked["threads"])
-        engines = [open_engine(model, "cpu" if is_gguf(model) else asked["device"], asked["dtype"]) for model in models]
-        original, lighter = engines
+        devices = ["cpu" if is_finished(model) else asked["device"] for model in models]
+        original, lighter = (open_engine(*one, asked["dtype"]) for one in zip(models, devices, strict=True))
         said: dict[str, Any] = vars(choose(original, lighter, items, asked["share"]))
     except (WhetError, OSError, RuntimeError) as error:
         said = {
