@@ -20,20 +20,22 @@ from whet.checkpoint import load_tokenizer
 from whet.checkpoint.model_files import graph_config, read_object
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
+from whet.engines.texts import Texts
 from whet.errors import NotFiniteError, UsageError
-from whet.text import ChatTemplate, batch_indices, encode
+from whet.text import batch_indices
 
 _AT_ONCE = 8192  # tokens in a batch of prompts with their answers: bounds the cache
 
 
-class CachedEngine:
+class CachedEngine(Texts):
     """A model in a runtime's own file, with the tokenizer beside it. What each method promises is said in `Engine`."""
 
     name = ""
     dtype = "its own"
 
     def __init__(self, file: Path) -> None:
-        self.file, self.folder = file, str(file)
+        super().__init__(load_tokenizer(file.parent), str(file))
+        self.file = file
         self.device = torch.device("cpu")
         said = graph_config(file)
         self.config: Any = stock_config(said)
@@ -41,10 +43,7 @@ class CachedEngine:
         text = self.config.get_text_config()
         self.vocabulary = int(text.vocab_size)
         self.context: int | None = getattr(text, "max_position_embeddings", None)
-        self.tokenizer = load_tokenizer(file.parent)
         self.ends = _ends(said, file.parent, self.tokenizer)
-        self._template = ChatTemplate(self.tokenizer)
-        self._newline: dict[int, bool] = {}
 
     def advance_all(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """What the graph answers of `ids` int64 [b, n], which follow what is in `cache` (None: nothing), and the cache
@@ -58,17 +57,6 @@ class CachedEngine:
 
     def __call__(self, batch: Tensor) -> Tensor:
         return self.advance_all(self._known(batch), None)[0]
-
-    def encode(self, text: str, *, chat: bool = False) -> list[int]:
-        if chat:
-            return self.encode_chat([{"role": "user", "content": text}])
-        return encode([text], self.tokenizer)[0]
-
-    def encode_chat(self, turns: list[dict[str, Any]]) -> list[int]:
-        return encode([self._template.render(turns, self.folder, reply_next=True)], self.tokenizer)[0]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def logits(self, batch: Tensor) -> Tensor:
         """Logits [b, L, vocabulary] of `batch` int64 [b, L], all at once."""
@@ -156,11 +144,6 @@ class CachedEngine:
                 rows=self.vocabulary,
             )
         return ids
-
-    def _ends_a_line(self, token: int) -> bool:
-        if token not in self._newline:
-            self._newline[token] = "\n" in self.decode([token])
-        return self._newline[token]
 
 
 def _ends(config: dict[str, Any], folder: Path, tokenizer: Any) -> set[int]:

@@ -21,9 +21,10 @@ from whet.checkpoint.packing_whet import Packing
 from whet.engines.cache import GROUP, CacheShape, Scales, check_cache, find_cache, new_cache
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
+from whet.engines.texts import Texts
 from whet.errors import MachineError, NotFiniteError, UsageError
 from whet.events import OnEvent, Stage, ignore
-from whet.text import ChatTemplate, batch_indices, encode
+from whet.text import batch_indices
 
 GENERATED_AT_ONCE = 8192  # tokens in a batch of prompts with their answers: bounds the KV cache
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -113,13 +114,14 @@ def cached_outputs(model: PreTrainedModel, batch: Tensor) -> Tensor | None:
     return model(**{**given, key: batch[:, -1:]}, past_key_values=first.past_key_values, use_cache=True).logits
 
 
-class TorchEngine:
+class TorchEngine(Texts):
     """A model in memory, in eval mode, with its tokenizer. What each method promises is said in `Engine`."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str, name: str = "torch"
     ) -> None:
-        self.model, self.tokenizer, self.folder, self.name = model, tokenizer, folder, name
+        super().__init__(tokenizer, folder)
+        self.model, self.name = model, name
         self.task = task_of_model(model)
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
@@ -130,10 +132,8 @@ class TorchEngine:
         self._head: Any = None
         if self.task == "causal":
             self._body, self._head = _halves(model)
-        self._newline: dict[int, bool] = {}
         self.kv: tuple[str, ...] | None = None  # by layer, what keys and values are kept in
         self.scales: Scales = {}  # of those in fp8
-        self._template = ChatTemplate(tokenizer)
 
     def keep(self, kv: str | Sequence[str] | None) -> None:
         """Keep keys and values in `kv` from now on, of all layers or of each; None as the model computes them. Raises
@@ -162,17 +162,6 @@ class TorchEngine:
     def new_cache(self) -> Any:
         """An empty cache as `keep` said; None where the model makes its own."""
         return None if self.kv is None else new_cache(self.model, self.kv, self.scales)
-
-    def encode(self, text: str, *, chat: bool = False) -> list[int]:
-        if chat:
-            return self.encode_chat([{"role": "user", "content": text}])
-        return encode([text], self.tokenizer)[0]
-
-    def encode_chat(self, turns: list[dict[str, Any]]) -> list[int]:
-        return encode([self._template.render(turns, self.folder, reply_next=True)], self.tokenizer)[0]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def logits(self, batch: Tensor) -> Tensor:
         """Logits [b, L, vocabulary] of `batch` int64 [b, L], all at once."""
@@ -343,11 +332,6 @@ class TorchEngine:
                 return out.logits[:, -1], out.past_key_values
             out = self._body(input_ids=ids, past_key_values=cache, use_cache=True)
             return self._head(out.last_hidden_state[:, -1]), out.past_key_values
-
-    def _ends_a_line(self, token: int) -> bool:
-        if token not in self._newline:
-            self._newline[token] = "\n" in self.decode([token])
-        return self._newline[token]
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from gguf.constants import GGMLQuantizationType
 from whet.checkpoint import (
     Checkpoint,
     check_files,
-    disk_errors,
     is_adapter,
     load_tokenizer,
     read_adapter,
@@ -37,6 +35,7 @@ from whet.events import OnEvent, ignore, note_event
 from whet.formats.gguf import Layout, plan_adapter, plan_gguf, write_gguf
 from whet.formats.graph_export import INPUTS, export_graph
 from whet.formats.running import prove_running
+from whet.formats.unproved import unproved
 from whet.messages import Message, with_or
 from whet.paths import check_output, find_folder
 from whet.text import read_text
@@ -139,7 +138,7 @@ def _export_adapter(
         )
     layout = plan_adapter(adapter, named)
     _must_be_free(target, layout)
-    with _unproved(target) as place:
+    with unproved(target) as place:
         file = write_gguf(layout, place / target.name)
         check = {"header": "valid", "weights": _prove_weights(layout, file)}
         replace(file.path, target)
@@ -174,7 +173,7 @@ def write_verified(
     """
     beside = adapter_beside(target)
     kinds = [*layout.types, *(() if layout.adapter is None else layout.adapter.types)]
-    with _unproved(target) as place:
+    with unproved(target) as place:
         if layout.adapter is not None:
             layout.entries[ADAPTER_KEY] = beside.name
             _prove_weights(layout.adapter, write_gguf(layout.adapter, place / beside.name))
@@ -198,19 +197,6 @@ def write_verified(
         "check": check,
         "notes": layout.notes,
     }
-
-
-@contextmanager
-def _unproved(target: Path) -> Iterator[Path]:
-    """A folder beside the file `target`, on its disk, for what may not have its name yet; removed at the end."""
-    place = target.with_name(f".{target.name}.unproved")
-    with disk_errors(target):
-        shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
-        place.mkdir()
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def adapter_beside(target: Path) -> Path:

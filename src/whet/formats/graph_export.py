@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from whet.formats.graphs.onnx import FLOAT, with_level
 from whet.formats.graphs.write import GraphPlan, must_be_writable, plan_graph, write_graph
 from whet.formats.running import open_folder
 from whet.formats.same import WINDOW, checked_windows, same_odds, same_text
+from whet.formats.unproved import unproved
 from whet.messages import Message
 from whet.targets import find_target
 
@@ -96,7 +96,7 @@ def write_verified_graph(
     folder, manifest: what it was made from, and its whet.json where that is not written yet. Raises GateError where a
     proof fails.
     """
-    with _unproved(out) as place:
+    with unproved(out) as place:
         file, told = write_graph(plan, place, inputs)
         check = _prove(plan, file, folder, manifest, inputs, documents)
         with disk_errors(out):
@@ -218,16 +218,3 @@ def _same_cached(engine: CachedEngine, row: torch.Tensor) -> float:
             gap=gap,
         )
     return gap
-
-
-@contextmanager
-def _unproved(out: Path) -> Iterator[Path]:
-    """A folder beside `out`, on its disk, for what may not have its name yet; removed at the end."""
-    place = out.with_name(f".{out.name}.unproved")
-    with disk_errors(out):
-        shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
-        place.mkdir()
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)

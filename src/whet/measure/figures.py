@@ -54,40 +54,29 @@ FIGURES = {
     "decode.speedup": Figure(Message("times faster at each new token, side by side"), False, "speed"),
     "memory": Figure(Message("peak memory over the original's"), True, "memory"),
 }
+
+
+def _share(meaning: Message, upper: bool, default: float | None = None, low: float = 0.0) -> Figure:
+    """A share that an aspect measures."""
+    return Figure(meaning, upper, "aspects", low=low, high=1.0, default=default, unit="share")
+
+
+def _change(meaning: Message, upper: bool, default: float | None = None) -> Figure:
+    """The change of a share from the original to the lighter model."""
+    return _share(meaning, upper, default, low=-1.0)
+
+
 # Of the aspects of `whet.measure.aspects`, measured where they were asked for: named ASPECT.figure, and limited so.
 _ASPECTS = {
-    "acceptance.share": Figure(
-        Message("share of the lighter model's drafted tokens that the original accepts"),
-        False,
-        "aspects",
-        high=1.0,
-        unit="share",
+    "acceptance.share": _share(Message("share of the lighter model's drafted tokens that the original accepts"), False),
+    "belief.lie_rate": _change(
+        Message("of what it knows by a probe, the share it denies; the change from the original"), True, default=0.05
     ),
-    "belief.lie_rate": Figure(
-        Message("of what it knows by a probe, the share it denies; the change from the original"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=0.05,
-        unit="share",
+    "belief.knows": _change(
+        Message("share of statements it knows by a probe; the change from the original"), False, default=-0.1
     ),
-    "belief.knows": Figure(
-        Message("share of statements it knows by a probe; the change from the original"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=-0.1,
-        unit="share",
-    ),
-    "belief.disagreement": Figure(
-        Message("share of statements of which it says other than its probe; the change from the original"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        unit="share",
+    "belief.disagreement": _change(
+        Message("share of statements of which it says other than its probe; the change from the original"), True
     ),
     "belief.indifference": Figure(
         Message("1 less the correlation of what it says with what its probe tells; the change from the original"),
@@ -96,250 +85,87 @@ _ASPECTS = {
         low=-1.0,
         high=1.0,
     ),
-    "belief.consistency": Figure(
-        Message("share of other wordings and negations that it answers alike; the change from the original"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        unit="share",
+    "belief.consistency": _change(
+        Message("share of other wordings and negations that it answers alike; the change from the original"), False
     ),
-    "susceptibility.gap": Figure(
+    "susceptibility.gap": _change(
         Message("accuracy under neutral prompts less that under deceptive ones; the change from the original"),
         True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
         default=0.1,
-        unit="share",
     ),
-    "susceptibility.honest": Figure(
-        Message("accuracy under honest prompts; the change from the original"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        unit="share",
+    "susceptibility.honest": _change(Message("accuracy under honest prompts; the change from the original"), False),
+    "susceptibility.neutral": _change(Message("accuracy under neutral prompts; the change from the original"), False),
+    "susceptibility.deceptive": _change(
+        Message("accuracy under deceptive prompts; the change from the original"), False
     ),
-    "susceptibility.neutral": Figure(
-        Message("accuracy under neutral prompts; the change from the original"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        unit="share",
+    "refusal.rate": _change(
+        Message("share refused of what should be; the change from the original"), False, default=-0.05
     ),
-    "susceptibility.deceptive": Figure(
-        Message("accuracy under deceptive prompts; the change from the original"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        unit="share",
+    "refusal.over": _change(
+        Message("share refused of what should be answered; the change from the original"), True, default=0.05
     ),
-    "refusal.rate": Figure(
-        Message("share refused of what should be; the change from the original"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=-0.05,
-        unit="share",
-    ),
-    "refusal.over": Figure(
-        Message("share refused of what should be answered; the change from the original"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=0.05,
-        unit="share",
-    ),
-    "refusal.drift": Figure(
-        Message("share of answers that begin otherwise than the original's"),
-        True,
-        "aspects",
-        low=0.0,
-        high=1.0,
-        unit="share",
-    ),
-    "calibration.ece": Figure(
-        Message("distance of confidence from accuracy, on the text; the change from the original"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=0.05,
-        unit="share",
+    "refusal.drift": _share(Message("share of answers that begin otherwise than the original's"), True),
+    "calibration.ece": _change(
+        Message("distance of confidence from accuracy, on the text; the change from the original"), True, default=0.05
     ),
     "calibration.brier": Figure(
-        Message("Brier score, on the text; the change from the original"),
-        True,
-        "aspects",
-        low=-2.0,
-        high=2.0,
+        Message("Brier score, on the text; the change from the original"), True, "aspects", low=-2.0, high=2.0
     ),
-    "calibration.wrong": Figure(
-        Message("confidence where it is wrong, on the text; the change from the original"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        unit="share",
+    "calibration.wrong": _change(
+        Message("confidence where it is wrong, on the text; the change from the original"), True
     ),
-    "calibration.choices_ece": Figure(
-        Message("distance of confidence from accuracy, on items with choices; the change from the original"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        unit="share",
+    "calibration.choices_ece": _change(
+        Message("distance of confidence from accuracy, on items with choices; the change from the original"), True
     ),
     "calibration.choices_brier": Figure(
-        Message("Brier score, on items with choices; the change from the original"),
-        True,
-        "aspects",
-        low=-2.0,
-        high=2.0,
+        Message("Brier score, on items with choices; the change from the original"), True, "aspects", low=-2.0, high=2.0
     ),
-    "calibration.choices_wrong": Figure(
-        Message("confidence where it is wrong, on items with choices; the change from the original"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        unit="share",
+    "calibration.choices_wrong": _change(
+        Message("confidence where it is wrong, on items with choices; the change from the original"), True
     ),
-    "thinking.steps": Figure(
-        Message("share of right steps in worked answers; the change from the original"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=-0.05,
-        unit="share",
+    "thinking.steps": _change(
+        Message("share of right steps in worked answers; the change from the original"), False, default=-0.05
     ),
-    "thinking.answer": Figure(
-        Message("share of right answers after steps; the change from the original"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        unit="share",
+    "thinking.answer": _change(Message("share of right answers after steps; the change from the original"), False),
+    "thinking.lucky": _change(
+        Message("share of right answers that came by wrong steps; the change from the original"), True, default=0.1
     ),
-    "thinking.lucky": Figure(
-        Message("share of right answers that came by wrong steps; the change from the original"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=0.1,
-        unit="share",
-    ),
-    "thinking.follows": Figure(
-        Message("share of answers that follow a step that was made wrong; the change from the original"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        unit="share",
+    "thinking.follows": _change(
+        Message("share of answers that follow a step that was made wrong; the change from the original"), False
     ),
     "energy.joules_per_token": Figure(Message("joules for each token"), True, "aspects", unit="J"),
     "energy.ratio": Figure(Message("joules over the original's"), True, "aspects"),
     "energy.grams_per_million": Figure(Message("CO2 for a million decoded tokens"), True, "aspects", unit="g"),
     "energy.price_per_million": Figure(Message("price of a million decoded tokens"), True, "aspects"),
     "packed.kl": Figure(Message("KL of the packed model from its decoded self, in nats a token"), True, "aspects"),
-    "packed.top1": Figure(
-        Message("share of tokens with the same first choice, packed and decoded"),
-        False,
-        "aspects",
-        high=1.0,
-        unit="share",
-    ),
+    "packed.top1": _share(Message("share of tokens with the same first choice, packed and decoded"), False),
     "packed.prefill_speedup": Figure(Message("times faster than the original through a prompt"), False, "aspects"),
     "packed.decode_speedup": Figure(Message("times faster than the original at each new token"), False, "aspects"),
     "packed.memory": Figure(Message("peak memory over the original's, packed"), True, "aspects"),
     "folder.differences": Figure(
         Message("differences in tokenizer, special tokens, chat template and settings"), True, "aspects", default=0.0
     ),
-    "generation.chrf": Figure(
-        Message("chrF of greedy texts to the original's"), False, "aspects", high=1.0, unit="share"
+    "generation.chrf": _share(Message("chrF of greedy texts to the original's"), False),
+    "generation.same_until": _share(Message("share of a greedy text before its first different token"), False),
+    "generation.repetition": _change(Message("change of the share of repeated runs of 4 tokens"), True, default=0.15),
+    "generation.distinct": _change(Message("change of the share of different pairs of tokens"), False),
+    "generation.length": _change(
+        Message("change of the length of texts, over the longest allowed"), False, default=-0.25
     ),
-    "generation.same_until": Figure(
-        Message("share of a greedy text before its first different token"), False, "aspects", high=1.0, unit="share"
+    "generation.ends": _change(Message("change of the share of texts that end by themselves"), False, default=-0.25),
+    "generation.broken": _change(Message("change of the share of texts with broken letters"), True, default=0.15),
+    "generation.special": _change(
+        Message("change of the share of texts with special tokens inside"), True, default=0.15
     ),
-    "generation.repetition": Figure(
-        Message("change of the share of repeated runs of 4 tokens"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=0.15,
-        unit="share",
-    ),
-    "generation.distinct": Figure(
-        Message("change of the share of different pairs of tokens"), False, "aspects", low=-1.0, high=1.0, unit="share"
-    ),
-    "generation.length": Figure(
-        Message("change of the length of texts, over the longest allowed"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=-0.25,
-        unit="share",
-    ),
-    "generation.ends": Figure(
-        Message("change of the share of texts that end by themselves"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=-0.25,
-        unit="share",
-    ),
-    "generation.broken": Figure(
-        Message("change of the share of texts with broken letters"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=0.15,
-        unit="share",
-    ),
-    "generation.special": Figure(
-        Message("change of the share of texts with special tokens inside"),
-        True,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=0.15,
-        unit="share",
-    ),
-    "generation.language": Figure(
-        Message("change of the share of texts in no other script than the prompt's"),
-        False,
-        "aspects",
-        low=-1.0,
-        high=1.0,
-        default=-0.25,
-        unit="share",
+    "generation.language": _change(
+        Message("change of the share of texts in no other script than the prompt's"), False, default=-0.25
     ),
     "languages.kl": Figure(Message("mean KL in nats a token"), True, "aspects", default=0.1),
-    "languages.top1": Figure(
-        Message("share of tokens with the same first choice"), False, "aspects", high=1.0, default=0.85, unit="share"
-    ),
-    "languages.accuracy": Figure(Message("change of accuracy"), False, "aspects", low=-1.0, high=1.0, unit="share"),
-    "languages.edge": Figure(
-        Message("change of accuracy on edge cases"), False, "aspects", low=-1.0, high=1.0, unit="share"
-    ),
-    "knowledge.lost": Figure(
-        Message("share of what the original knows that was lost, rare answers counting more"),
-        True,
-        "aspects",
-        high=1.0,
-        default=0.01,
-        unit="share",
+    "languages.top1": _share(Message("share of tokens with the same first choice"), False, default=0.85),
+    "languages.accuracy": _change(Message("change of accuracy"), False),
+    "languages.edge": _change(Message("change of accuracy on edge cases"), False),
+    "knowledge.lost": _share(
+        Message("share of what the original knows that was lost, rare answers counting more"), True, default=0.01
     ),
     "context.kl": Figure(Message("mean KL of tokens at these positions"), True, "aspects", default=0.1),
     "context.needle": Figure(
@@ -347,8 +173,8 @@ _ASPECTS = {
         False,
         "aspects",
         high=2.0,
-        default=0.9,
         unit="share",
+        default=0.9,
     ),
     "context.cache": Figure(
         Message("largest KL between computing without and with the cache, over the original's"),

@@ -168,8 +168,7 @@ def _weights(folder: Path) -> int:
 def _judged(
     candidates: Sequence[_Candidate], items: Sequence[Item], documents: Sequence[str], asked: Choose, on_event: OnEvent
 ) -> tuple[list[Answers], Choice, list[float]]:
-    """What all said, which is best, and seconds a decoded token of each. One model after the other is opened; for their
-    speed all together."""
+    """What all said, which is best, and seconds a decoded token of each. All are open at once: they take turns."""
     engines: list[Engine] = [open_engine(model_file(each.folder), asked.device) for each in candidates]
     pieces = [_piece(document, engines) for document in documents]
     pieces = [piece for piece in pieces if piece]
