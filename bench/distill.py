@@ -71,31 +71,33 @@ def taught(args: argparse.Namespace, folder: Path, name: str, steps: int, loss: 
 
 
 def from_nothing(args: argparse.Namespace, folder: Path, name: str) -> list[str]:
-    """The same shape trained from random weights on as many tokens of the same text."""
-    made = folder / f"nothing-{args.steps}"
-    seconds = "–"
+    """The pruned shape trained from random weights on as many tokens of the same text."""
+    made, seconds = folder / f"nothing-{args.steps}", "–"
     if not made.exists():
-        torch.manual_seed(args.seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder / "pruned"), dtype=torch.float32)
-        model.set_attn_implementation("eager")
-        tokenizer = load_tokenizer(folder / "pruned")
-        text = starter.documents(args.seed + 1, args.documents)
-        rows = PackedRows(windows(text, tokenizer, None, 256), args.batch, args.seed, tokenizer.eos_token_id)
-
-        def batch(step: int) -> dict[str, torch.Tensor]:
-            found = rows(step)
-            return {"input_ids": found["input_ids"], "weights": found["weights"][:, 1:]}
-
         started = time.perf_counter()
-        train(
-            model, batch, Schedule(PEAK, args.steps, warmup=min(100, args.steps // 10)), loss=token_loss,
-            settings=Settings(muon=True, autocast=True),
-        )  # fmt: skip
+        text = starter.documents(args.seed + 1, args.documents)
+        trained_from_nothing(folder / "pruned", made, text, args.steps, args.batch, args.seed)
         seconds = f"{time.perf_counter() - started:.0f}"
-        model.bfloat16().save_pretrained(made)
-        for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-            shutil.copy(folder / "pruned" / file, made)
     return measured(args, f"{name}, {args.steps} steps", made, seconds)
+
+
+def trained_from_nothing(shape: Path, made: Path, text: list[str], steps: int, batch: int, seed: int) -> None:
+    """Write to `made` a model of the folder `shape`'s config, trained from random weights by cross-entropy."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(shape), dtype=torch.float32)
+    model.set_attn_implementation("eager")
+    tokenizer = load_tokenizer(shape)
+    rows = PackedRows(windows(text, tokenizer, None, 256), batch, seed, tokenizer.eos_token_id)
+
+    def batches(step: int) -> dict[str, torch.Tensor]:
+        found = rows(step)
+        return {"input_ids": found["input_ids"], "weights": found["weights"][:, 1:]}
+
+    schedule = Schedule(PEAK, steps, warmup=min(100, steps // 10))
+    train(model, batches, schedule, loss=token_loss, settings=Settings(muon=True, autocast=True))
+    model.bfloat16().save_pretrained(made)
+    for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copy(shape / file, made)
 
 
 def measured(args: argparse.Namespace, name: str, folder: Path, seconds: str) -> list[str]:

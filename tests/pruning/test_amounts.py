@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whet.pruning import Amounts, Weights, shapes
+from whet.steps.prune_shapes import TRIALS
+from whet.steps.prune_trials import climb
 
 UNITS = ("layers", "channels", "heads")
 
@@ -53,3 +55,19 @@ def test_depth_alone_takes_what_is_nearest_or_nothing():
     assert [one.layers for one in shapes(weights, Fraction(1, 6), ("layers",))] == [5]
     assert shapes(weights, Fraction(1, 100), ("layers",)) == []
     assert shapes(weights, Fraction(9, 10), UNITS) == []
+
+
+def test_the_search_leaves_a_pit_of_many_thin_blocks():
+    """Thin blocks are best among their neighbours, and four whole ones best of all: a search from the first alone would
+    stay with the thin ones."""
+    weights = Weights([590_336] * 6, 768, 49_152, 0, Amounts(6, 512, 4, 0))
+    offered = shapes(weights, Fraction(52, 100), UNITS)
+
+    def loss(one):
+        return 0.62 if (one.layers, one.heads) == (6, 2) else 0.9 if one.layers > 4 else abs(one.layers - 4) * 0.2 + 0.1
+
+    assert min(climb(offered[:3], loss).values()) == 0.62
+    tried = climb(offered, loss)
+    assert min(tried, key=tried.get).layers == 4 and len(tried) <= TRIALS
+    # with few to choose from, none is left out that is next to the best
+    assert climb(offered[:1], loss) == {offered[0]: loss(offered[0])}
