@@ -11,7 +11,13 @@ Importing is light: torch and the rooms that need it load when a verb is first u
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# oneDNN keeps what it compiled for a shape of a product, and its scratch memory, for 1,024 shapes. The texts of a
+# training differ in length, so that 1.5 GB became 8 GB; with 64 it stays at 1.5 GB and takes no longer. It reads this
+# once, before its first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 if TYPE_CHECKING:
     from whet.checkpoint.code import trust_remote_code

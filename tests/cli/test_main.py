@@ -241,6 +241,16 @@ def test_threads_that_wait_do_not_spin_unless_told_to(given: str | None) -> None
     assert ended.stdout == f"{given or 'PASSIVE'} False\n"
 
 
+@pytest.mark.parametrize("given", [None, "7"])
+def test_what_is_compiled_for_shapes_is_kept_for_few_unless_told_to(given: str | None) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    environment |= {} if given is None else {name: given}
+    code = f"import whet, os; print(os.environ[{name!r}])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert ended.stdout == f"{given or '64'}\n"
+
+
 def test_python_runs_whet_as_a_module_and_nothing_of_the_current_folder(tmp_path: Path) -> None:
     for name in ("json", "torch", "typer"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('planted')\n")
