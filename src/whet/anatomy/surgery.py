@@ -207,7 +207,7 @@ def _cuts(
     cuts = {}
     for stored, found in places.items():
         more, factor = narrowed.get(stored, ((), 1.0))
-        cuts[_numbered(parts, names[stored], index, new)] = Cut(stored, (*found, *more), factor)
+        cuts[renumbered(parts, names[stored], index, new)] = Cut(stored, (*found, *more), factor)
     return cuts
 
 
@@ -280,7 +280,7 @@ def _cut_experts(parts: Anatomy, index: int, kept: Sequence[int], places: Places
     return count
 
 
-def _numbered(parts: Anatomy, name: str, index: int, new: int) -> str:
+def renumbered(parts: Anatomy, name: str, index: int, new: int) -> str:
     """The stored name of a block's tensor once the block has another number."""
     stack = parts.block_prefix(index).removesuffix(f".{index}.").rpartition(".")[2]
     return re.sub(rf"(^|\.){re.escape(stack)}\.{index}\.", rf"\g<1>{stack}.{new}.", name, count=1)
