@@ -193,7 +193,8 @@ class _Codes:
         for name, cut in self.cuts.items():
             by_block[places.get(cut.stored, rest)][name] = cut
         journal, stage = Journal(self.run.folder), Stage(self.way, "prune", len(by_block))
-        mapping, total = {}, 0
+        mapping: dict[str, str] = {}
+        total = 0
         for number, cuts in by_block.items():
             file = self.run.out / f"{self._stem}-{number + 1:05d}-of-{len(by_block):05d}.safetensors"
             if journal.finished(file.name, self.run.out) is None:
@@ -348,10 +349,13 @@ class _Codes:
         logits = outputs(model, tokens).float()
         if not torch.isfinite(logits).all():
             raise GateError("{out}: the smaller model computes values that are not finite on its own text.", out=out)
-        cached = cached_outputs(model, tokens)
+        found["loaded"] = "whole"
+        cached = cached_outputs(model, tokens) if self.parts.task == "causal" else None
+        if cached is None:
+            return found
         found["cached against uncached"] = (cached[:, -1].float() - logits[:, -1]).abs().max().item()
         agree(out, "generation with a cache and without", found["cached against uncached"], logits)
         by_block = streamed(Decoded(out, torch.float32, self.reading), self.job, tokens)
         found["loaded against block by block"] = (by_block.cpu() - logits.cpu()).abs().max().item()
         agree(out, "the model that is loaded and its blocks one by one", found["loaded against block by block"], logits)
-        return {**found, "loaded": "whole"}
+        return found

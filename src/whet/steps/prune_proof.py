@@ -80,7 +80,8 @@ def _logits(skeleton: Skeleton, tokens: Tensor, hidden: Tensor, head: Tensor | N
 
 def streamed(written: Checkpoint, job: Job, tokens: Tensor) -> Tensor:
     """Logits of the folder that was written, one block in memory at a time."""
-    parts = anatomy(written.config, written.shapes, str(written.path), job.anatomy.family)
+    family = job.anatomy.family
+    parts = anatomy(written.config, written.shapes, str(written.path), None if family.entries else family)
     table = written.read(parts.embedding.parameter)
     walk = Walk(written, parts, [tokens], [], table, table, job.device)
     walk.go(Untouched())

@@ -27,9 +27,9 @@ WRITE = 2e-8  # seconds a weight that is written
 
 
 def built(job: Job) -> dict[str, Any]:
-    """config.json with every default filled in."""
+    """config.json with every default filled in; of a text model inside a larger one its own entries over the others."""
     whole: dict[str, Any] = model_config(job.checkpoint).to_dict()
-    return {**whole, **job.checkpoint.config}
+    return {**whole, **job.checkpoint.config, **job.anatomy.family.entries}
 
 
 def whole_of(job: Job) -> Amounts:

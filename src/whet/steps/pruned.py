@@ -224,7 +224,8 @@ class _Work:
 
 def measured(trials: Trials, checkpoint: Checkpoint, parts: Anatomy, written: Checkpoint) -> dict[str, float]:
     """As `agreement_at_end`, of the folder that was `written` of the model of `checkpoint` and `parts`."""
-    after = anatomy(written.config, written.shapes, str(written.path), parts.family)
+    row = None if parts.family.entries else parts.family  # whose numbers are those of the larger one
+    after = anatomy(written.config, written.shapes, str(written.path), row)
     table, device = written.read(after.embedding.parameter), trials.job.device
     walks = [
         Walk(checkpoint, parts, trials.judge, [], trials.table, trials.table, device),
