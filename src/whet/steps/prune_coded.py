@@ -107,9 +107,8 @@ def after_codes(asked: Any, before: Options | None, original: Path) -> None:
     """Raises UsageError where a recipe prunes what the step before it quantized, and not by experts or blocks."""
     if not isinstance(before, Quantize):
         return
-    check_codes(asked, original)
     units = {name.strip() for name in (asked.units or "").split(",")} - {""}
-    if asked.of_tokens or units - set(CODED):
+    if asked.of_tokens or asked.elastic or asked.merge or asked.shapes == "free" or units - set(CODED):
         raise UsageError(
             "of a quantized model only {units} can be taken: {why}. Move the step before quantize.",
             units=", ".join(CODED),
