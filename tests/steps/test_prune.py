@@ -418,7 +418,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path, originals):
 
 
 def test_experts_that_every_token_needs_stay(tmp_path, originals):
-    with pytest.raises(UsageError, match="1 experts would stay, and every token is sent to 2"):
+    with pytest.raises(UsageError, match=r"1 of 4 experts would stay.*is sent to 2.*at the most 4"):
         prune(originals("mixtral"), tmp_path / "out", units="experts", remove=0.65, **TEXT)
     made = prune(originals("mixtral"), tmp_path / "few", units="experts", remove=0.43, **TEXT)
     assert any("known to lose much" in str(note) for note in made["notes"])

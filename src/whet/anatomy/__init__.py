@@ -9,7 +9,18 @@ from whet.anatomy.narrow import factor as narrow_factor
 from whet.anatomy.narrow import narrowed_rest
 from whet.anatomy.read import anatomy, family_of
 from whet.anatomy.stored import conversion, turned
-from whet.anatomy.surgery import UNITS, Cut, Kept, block_cuts, columns, fewest_experts, resized, unit_counts, zeroed
+from whet.anatomy.surgery import (
+    UNITS,
+    Cut,
+    Kept,
+    block_cuts,
+    columns,
+    fewest_experts,
+    renumbered,
+    resized,
+    unit_counts,
+    zeroed,
+)
 from whet.anatomy.unknown import (
     kinds_of,
     layer_counts,
@@ -61,6 +72,7 @@ __all__ = [
     "per_layer",
     "plain_name",
     "quantized_by",
+    "renumbered",
     "resized",
     "stacks",
     "stock_config",

@@ -39,6 +39,9 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _CHOSEN = "num_experts_per_tok"
 _NO_WIDTH = 1  # of a feed-forward, which none has
 _TIED = "tie_word_embeddings"
+# Of a larger model: its config of the text model, where that is not told beside the tower's, and those of towers, and
+# the entry by which what they give enters blocks too.
+_TEXT, _TOWERS, _INTO_BLOCKS = "text_config", ("vision_config",), "deepstack_visual_indexes"
 
 Places = dict[str, list[tuple[int, Tensor]]]  # by stored name: dimensions, and the numbers along them that stay
 
@@ -112,11 +115,12 @@ def unit_counts(parts: Anatomy, config: Mapping[str, Any]) -> dict[str, int | Me
         return dict.fromkeys(UNITS, Message("its blocks differ in shape already"))
     if not family.known or family.found:
         return dict.fromkeys(UNITS, Message("whet has no row for the family {family}", family=parts.model_type))
-    if family.entries:
-        return dict.fromkeys(UNITS, Message("its text model is inside a larger one"))
     if len(family.stacks) > 1:
         return dict.fromkeys(UNITS, Message("{family} has two stacks of blocks", family=family.title))
     found: dict[str, int | Message] = {"layers": len(parts.blocks)}
+    if any((config.get(tower) or {}).get(_INTO_BLOCKS) for tower in _TOWERS):
+        found["layers"] = Message("images enter certain blocks by their numbers")
+    config = family.entries or config
     if config.get("scale_attn_by_inverse_layer_idx"):
         found["layers"] = Message("its attention is scaled by the number of the block")
     for unit, reader in READERS.items():
@@ -184,6 +188,9 @@ def resized(
     counts = unit_counts(parts, built)
     for index in kept.layers:
         cuts |= _cuts(parts, counts, shapes, kept, index)
+    built = parts.family.entries or built
+    if parts.family.entries and isinstance(text := config.get(_TEXT), dict):
+        return {**config, _TEXT: _config(parts, text, built, kept)}, cuts
     return _config(parts, config, built, kept), cuts
 
 
@@ -207,7 +214,7 @@ def _cuts(
     cuts = {}
     for stored, found in places.items():
         more, factor = narrowed.get(stored, ((), 1.0))
-        cuts[_numbered(parts, names[stored], index, new)] = Cut(stored, (*found, *more), factor)
+        cuts[renumbered(parts, names[stored], index, new)] = Cut(stored, (*found, *more), factor)
     return cuts
 
 
@@ -280,7 +287,7 @@ def _cut_experts(parts: Anatomy, index: int, kept: Sequence[int], places: Places
     return count
 
 
-def _numbered(parts: Anatomy, name: str, index: int, new: int) -> str:
+def renumbered(parts: Anatomy, name: str, index: int, new: int) -> str:
     """The stored name of a block's tensor once the block has another number."""
     stack = parts.block_prefix(index).removesuffix(f".{index}.").rpartition(".")[2]
     return re.sub(rf"(^|\.){re.escape(stack)}\.{index}\.", rf"\g<1>{stack}.{new}.", name, count=1)

@@ -19,6 +19,7 @@ from whet.checkpoint.adapter import (
 )
 from whet.checkpoint.beside import about_left_out, copied_files, copy_beside, inside
 from whet.checkpoint.card import read_card
+from whet.checkpoint.decoded import QUANTIZED, Decoded, Stored, reading_of
 from whet.checkpoint.files import (
     TensorInfo,
     atomic,
@@ -71,6 +72,7 @@ __all__ = [
     "CONFIG",
     "MANIFEST",
     "NAMED",
+    "QUANTIZED",
     "REQUEST",
     "RUN",
     "TIMES",
@@ -79,9 +81,11 @@ __all__ = [
     "Adapter",
     "BaseModelName",
     "Checkpoint",
+    "Decoded",
     "Factors",
     "Manifest",
     "Rows",
+    "Stored",
     "TensorInfo",
     "VocabMap",
     "about_left_out",
@@ -123,6 +127,7 @@ __all__ = [
     "read_manifest",
     "read_map",
     "read_tensor",
+    "reading_of",
     "refuse_scaled",
     "refuse_unfinished",
     "replace",

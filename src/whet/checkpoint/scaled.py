@@ -38,7 +38,7 @@ def as_weights(
     settings = config.get(_KEY) or (config.get("text_config") or {}).get(_KEY)
     if not isinstance(settings, Mapping):
         return None
-    dtype = _type_in(config)
+    dtype = type_in(config)
     found: dict[str, TensorInfo] = {}
     kinds: set[str] = set()
     for name, info in tensors.items():
@@ -83,7 +83,7 @@ def _is_scale(name: str, tensors: Mapping[str, TensorInfo]) -> bool:
     return of is not None and of in tensors and tensors[of].dtype in _FLOATS
 
 
-def _type_in(config: Mapping[str, Any]) -> torch.dtype:
+def type_in(config: Mapping[str, Any]) -> torch.dtype:
     """The type that the config names for weights, bfloat16 where it is none of those that compute."""
     text = config.get("text_config") or {}
     said = next((one[key] for one in (config, text) for key in ("dtype", "torch_dtype") if one.get(key)), None)

@@ -7,10 +7,19 @@ options in `whet.steps.options`, and its row here (docs/adding.md).
 from __future__ import annotations
 
 from whet.steps import distill, export, masks, prune, quantize, slice, transform, tune
+from whet.steps.prune_coded import after_codes
 from whet.steps.request import Craft
 
 CRAFTS: dict[str, Craft] = {
-    "prune": Craft(("dense",), "dense", prune.run, check=prune.check, halved=prune.halved),
+    "prune": Craft(
+        ("dense", "rounded"),
+        "dense",
+        prune.run,
+        check=prune.check,
+        after=after_codes,
+        halved=prune.halved,
+        keeps=True,
+    ),
     "slice": Craft(("dense",), "dense", slice.run, check=slice.check, after=slice.after),
     "masks": Craft(("dense",), "dense", masks.run, check=masks.check, halved=masks.halved),
     "distill": Craft(("dense", "rounded"), "dense", distill.run, check=distill.check, keeps=True),

@@ -49,10 +49,12 @@ class Original:
     unfound: Message | None = None
 
 
-def open_original(model: str | Path, target: Target, dequantize: bool = False, *, turned: bool = False) -> Original:
+def open_original(
+    model: str | Path | Checkpoint, target: Target, dequantize: bool = False, *, turned: bool = False
+) -> Original:
     """The original, for a target that has its family. dequantize: one that is stored in few bits is taken as what it
     decodes to. turned: its residual stream will be, for which the head has to be a tensor of its own."""
-    checkpoint = Checkpoint(model)
+    checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
     refuse_scaled(checkpoint.path, checkpoint.stored_in, dequantize)
     refuse_unfinished(checkpoint.path)
     about = checkpoint.path / "README.md"

@@ -18,6 +18,7 @@ import torch
 from whet.anatomy import UNITS, fewest_experts, unit_counts, why_alike
 from whet.apply.job import Job
 from whet.apply.run import Run
+from whet.checkpoint import Checkpoint, Decoded
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
 from whet.events import OnEvent, Way
@@ -35,6 +36,7 @@ from whet.pruning.removal import (
     parse_shapes,
     rivals_of,
 )
+from whet.steps.coded_student import stored_as
 from whet.steps.course import estimated_course
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
 from whet.steps.elastic import SORTED, Elastic, elastic_needs
@@ -44,7 +46,8 @@ from whet.steps.material import Material, about_text, read_material, with_text
 from whet.steps.options import SIZES, Prune
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.protect import about_protected, protected
-from whet.steps.prune_shapes import built, needs_of, offered_shapes
+from whet.steps.prune_coded import carried_out_coded, check_codes, is_coded, open_codes, units_of_codes
+from whet.steps.prune_shapes import built, needs_of, offered_shapes, weights_of
 from whet.steps.prune_trials import Trials
 from whet.steps.pruned import carried_out
 from whet.steps.request import Request, with_texts
@@ -87,6 +90,8 @@ def _needs(job: Job) -> dict[str, Any]:
 
 def _carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way) -> dict[str, Any]:
     assert job.removal is not None
+    if isinstance(job.checkpoint, Decoded):
+        return carried_out_coded(run, job, began, way)
     if job.removal.sizes:
         return carried_out(run, job, began, way, Elastic, elastic_card)
     return carried_out(run, job, began, way, Free if job.removal.free else Trials)
@@ -178,7 +183,11 @@ def decide_prune(
     """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`. Raises UsageError for what cannot
     be taken, with what can."""
     place = resolve_device(device)
-    opened = open_original(model, find_target("transformers"), asked.dequantize)
+    source = Checkpoint(model)
+    if coded := is_coded(source):
+        check_codes(asked, source.path)
+        source = open_codes(source.path)
+    opened = open_original(source, find_target("transformers"), asked.dequantize)
     notes: list[Message] = []
     removal = _removal(asked, opened, notes)
     given = material
@@ -192,7 +201,8 @@ def decide_prune(
     notes += about_original(opened, asked.window, material) + about_protected(material)
     if given is None:
         notes += about_text(asked, material, opened.parts, solved=removal.repair or bool(removal.sizes))
-    job = dense_job(opened, "prune", place, seed, material, compute, notes=tuple(notes), removal=removal)
+    stored = stored_as(source) if coded else {}
+    job = dense_job(opened, "prune", place, seed, material, compute, notes=tuple(notes), removal=removal, **stored)
     job = _with_shapes(job)
     _check_verifying(job)
     return job
@@ -206,7 +216,8 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
             "{folder} has masks, and which weights they are of would be lost. Prune first, then make masks.",
             folder=opened.checkpoint.path,
         )
-    counts = unit_counts(parts, config)
+    counts, coded = unit_counts(parts, config), isinstance(opened.checkpoint, Decoded)
+    counts = units_of_codes(counts, opened) if coded else counts
     possible = [unit for unit in UNITS if isinstance(counts[unit], int)]
     if parse_shapes(asked.shapes):
         return _free_removal(asked, opened, notes)
@@ -264,7 +275,7 @@ def _removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
             )
         )
     rivals = rivals_of(asked.importance, importance, asked.repair)
-    return Removal(share, units, importance, asked.repair, rivals=rivals, merge=asked.merge)
+    return Removal(share, units, importance, asked.repair and not coded, rivals=rivals, merge=asked.merge)
 
 
 def _free_removal(asked: Prune, opened: Original, notes: list[Message]) -> Removal:
@@ -340,13 +351,18 @@ def _with_shapes(job: Job) -> Job:
     if job.removal.free:
         check_free(job)
         return job
-    offered = tuple(offered_shapes(job))
-    least, fewest = min(one.experts for one in offered), fewest_experts(built(job))
-    if 0 < least < fewest:
+    offered, fewest = offered_shapes(job), fewest_experts(built(job))
+    enough = tuple(one for one in offered if one.experts == 0 or one.experts >= fewest)
+    if not enough:
+        weights = weights_of(job)
+        most = weights.expert * weights.whole.layers * (weights.whole.experts - fewest) / weights.total
         raise UsageError(
-            "{folder}: {left} experts would stay, and every token is sent to {fewest}. Remove less.",
+            "{folder}: {count} of {whole} experts would stay in each block, and every token is sent to {fewest}. "
+            "Experts that can go are at the most {most:.1%} of the blocks' parameters.",
             folder=job.checkpoint.path,
-            left=least,
+            count=max(one.experts for one in offered),
+            whole=weights.whole.experts,
             fewest=fewest,
+            most=float(most),
         )
-    return replace(job, removal=replace(job.removal, offered=offered))
+    return replace(job, removal=replace(job.removal, offered=enough))

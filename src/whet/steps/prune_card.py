@@ -56,11 +56,19 @@ def prune_card(
     if "kl" in found:
         before = "the original" if job.original.whet is None else f"`{job.name}`, the step before it,"
         lines += ["", f"On text that was kept out of calibration: KL to {before} {found['kl']:.5f} nats per token."]
-    lines += ["", "## Loading", "", *(_by_file(job, shape) if free else (_AS_BEFORE, *loading(job)))]
+    lines += ["", "## Loading", "", *(_by_file(job, shape) if free else _alike(job))]
     if notes:
         lines += ["", "## Notes", "", *(f"- {note}" for note in notes)]
     lines += ["", "`whet.json` holds what stayed, by the original's numbers, and the SHA-256 of every file.", ""]
     return "\n".join(lines)
+
+
+def _alike(job: Job) -> list[str]:
+    """How a folder is loaded that is one of its family."""
+    if job.storage.container != "whet":
+        return [_AS_BEFORE, *loading(job)]
+    code = "The folder carries `modeling_whet.py`, which computes the weights and hands back the stock architecture:"
+    return [f"Its codes are those of `{job.name}`. {code}", *loading(job, ", trust_remote_code=True")]
 
 
 def _unlike(shape: Mapping[str, Any], whole: Mapping[str, int]) -> str:

@@ -36,7 +36,7 @@ def prove_pruned(
     result: dict[str, Any] = {}
     before = _logits(skeleton, tokens, row, head)
     if written.nbytes * 4 // written.dtype.itemsize > PROVED:
-        after = _streamed(written, job, tokens)
+        after = streamed(written, job, tokens)
         result["loaded"] = "block by block"
     else:
         model = load_as_others(written, torch.float32, job.device)
@@ -78,9 +78,10 @@ def _logits(skeleton: Skeleton, tokens: Tensor, hidden: Tensor, head: Tensor | N
         return skeleton.cap(states @ head.to(states.device).float().t())
 
 
-def _streamed(written: Checkpoint, job: Job, tokens: Tensor) -> Tensor:
+def streamed(written: Checkpoint, job: Job, tokens: Tensor) -> Tensor:
     """Logits of the folder that was written, one block in memory at a time."""
-    parts = anatomy(written.config, written.shapes, str(written.path), job.anatomy.family)
+    family = job.anatomy.family
+    parts = anatomy(written.config, written.shapes, str(written.path), None if family.entries else family)
     table = written.read(parts.embedding.parameter)
     walk = Walk(written, parts, [tokens], [], table, table, job.device)
     walk.go(Untouched())

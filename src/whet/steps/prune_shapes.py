@@ -11,7 +11,7 @@ from whet.anatomy import Cut, Kept, block_cuts, resized, unit_counts
 from whet.apply.job import BATCH_TOKENS, Job
 from whet.apply.merging import SAMPLED
 from whet.budget import tensor_bytes
-from whet.checkpoint import differing_shape, model_config
+from whet.checkpoint import Decoded, differing_shape, model_config, size_on_disk
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.pruning import Amounts, Weights, shapes
@@ -27,9 +27,9 @@ WRITE = 2e-8  # seconds a weight that is written
 
 
 def built(job: Job) -> dict[str, Any]:
-    """config.json with every default filled in."""
+    """config.json with every default filled in; of a text model inside a larger one its own entries over the others."""
     whole: dict[str, Any] = model_config(job.checkpoint).to_dict()
-    return {**whole, **job.checkpoint.config}
+    return {**whole, **job.checkpoint.config, **job.anatomy.family.entries}
 
 
 def whole_of(job: Job) -> Amounts:
@@ -63,8 +63,8 @@ def weights_of(job: Job) -> Weights:
 def needs_of(job: Job) -> dict[str, Any]:
     """What a run takes: `bytes` before and after, `memory`, `disk`, and `seconds` by `stages`; rough."""
     assert job.removal is not None
-    parts, checkpoint, weights = job.anatomy, job.checkpoint, weights_of(job)
-    before = tensor_bytes(parts, checkpoint.stored, {})
+    parts, weights = job.anatomy, weights_of(job)
+    before = bytes_before(job)
     offered = job.removal.offered
     after = bytes_after(job, offered[0], before)
     tokens = job.tokens + sum(map(len, job.verify))
@@ -176,6 +176,15 @@ def example(job: Job, amounts: Amounts) -> Kept:
     return Kept(tuple(range(amounts.layers)), first("channels"), first("heads"), first("experts"), hidden)
 
 
+def bytes_before(job: Job) -> dict[str, int]:
+    """Bytes by part of the model as it is stored."""
+    if not isinstance(job.checkpoint, Decoded):
+        return tensor_bytes(job.anatomy, job.checkpoint.stored, {})
+    sizes = size_on_disk(job.checkpoint.path)
+    found = {part: sizes[part] for part in ("linears", "embedding", "head", "other")}
+    return {**found, "total": sum(found.values())}
+
+
 def bytes_after(job: Job, amounts: Amounts, before: Mapping[str, int]) -> dict[str, int]:
     """Bytes by part of a model of that shape."""
     parts, checkpoint = job.anatomy, job.checkpoint
@@ -188,7 +197,8 @@ def bytes_after(job: Job, amounts: Amounts, before: Mapping[str, int]) -> dict[s
         if cut.stored not in tables:
             info = checkpoint.tensors[cut.stored]
             part = "linears" if cut.stored in every else "other"
-            found[part] += math.prod(cut.shape(info.shape)) * info.dtype.itemsize
+            coded = isinstance(checkpoint, Decoded) and cut.stored in checkpoint.sources  # which goes whole or stays
+            found[part] += info.on_disk if coded else math.prod(cut.shape(info.shape)) * info.dtype.itemsize
     if kept.hidden is not None:
         embedding = parts.embedding
         size = embedding.shape[0] * kept.hidden * checkpoint.tensors[embedding.parameter].dtype.itemsize

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.anatomy import BLOCK_CONFIGS, Cut, Kept, anatomy, block_cuts, narrowed_rest, per_layer, resized
+from whet.anatomy import BLOCK_CONFIGS, Anatomy, Cut, Kept, anatomy, block_cuts, narrowed_rest, per_layer, resized
 from whet.anatomy.surgery import READERS
 from whet.apply.cut import Cutter, Cutting, Done
 from whet.apply.job import Job
@@ -180,8 +180,8 @@ class _Work:
         head = self.heads[1] if self.parts.task == "causal" else None
         found["check"] = prove_pruned(out, job, ended.skeleton, *first, head, exact=not kept.experts)
         if self.judge and self.parts.task == "causal" and kept.experts:
-            found |= self._measured(out)
-        notes = [*job.notes, *_notes(job, shape)]
+            found |= measured(self.trials, self.checkpoint, self.parts, Checkpoint(out))
+        notes = [*job.notes, *notes_of(job, shape)]
         for note in notes[len(job.notes) :]:
             self.way(note_event(note))
         write_bytes(out / RECIPE, recipe_text(began["recipe"], "whet run recipe.yaml").encode())
@@ -221,19 +221,20 @@ class _Work:
             "notes": notes,
         }
 
-    def _measured(self, out: Path) -> dict[str, float]:
-        """As `agreement_at_end`, of the folder that was written."""
-        written, trials = Checkpoint(out), self.trials
-        parts = anatomy(written.config, written.shapes, str(out), self.parts.family)
-        table = written.read(parts.embedding.parameter)
-        walks = [
-            Walk(self.checkpoint, self.parts, trials.judge, [], trials.table, trials.table, self.job.device),
-            Walk(written, parts, trials.judge, [], table, table, self.job.device),
-        ]
-        for walk in walks:
-            walk.go(Untouched())
-        head = self.checkpoint.read((self.parts.head or self.parts.embedding).parameter).to(self.job.device).float()
-        return kl_and_top1(walks[0], trials.judge, zip(*(walk.final() for walk in walks), strict=True), head, head)
+
+def measured(trials: Trials, checkpoint: Checkpoint, parts: Anatomy, written: Checkpoint) -> dict[str, float]:
+    """As `agreement_at_end`, of the folder that was `written` of the model of `checkpoint` and `parts`."""
+    row = None if parts.family.entries else parts.family  # whose numbers are those of the larger one
+    after = anatomy(written.config, written.shapes, str(written.path), row)
+    table, device = written.read(after.embedding.parameter), trials.job.device
+    walks = [
+        Walk(checkpoint, parts, trials.judge, [], trials.table, trials.table, device),
+        Walk(written, after, trials.judge, [], table, table, device),
+    ]
+    for walk in walks:
+        walk.go(Untouched())
+    head = checkpoint.read((parts.head or parts.embedding).parameter).to(device).float()
+    return kl_and_top1(walks[0], trials.judge, zip(*(walk.final() for walk in walks), strict=True), head, head)
 
 
 def _directions(cutting: Cutting) -> int | None:
@@ -241,7 +242,8 @@ def _directions(cutting: Cutting) -> int | None:
     return None if cutting.narrow is None else cutting.narrow.kept
 
 
-def _notes(job: Job, shape: Mapping[str, Any]) -> list[Message]:
+def notes_of(job: Job, shape: Mapping[str, Any]) -> list[Message]:
+    """Notes on what came out otherwise than it was asked for."""
     assert job.removal is not None
     notes = []
     if shape["amounts"].get("hidden", 0) not in (0, whole_of(job).hidden) and job.anatomy.tied:
