@@ -11,7 +11,7 @@ import whet
 from whet.cli.aspects import check_files_of, chosen_with
 from whet.cli.completion import among, aspects, limits_of
 from whet.cli.console import Console
-from whet.cli.options import Chat, Debug, Device, Field, Json, Kv, Model, Seed, SkipBad, Text, Trust, trusted
+from whet.cli.options import Chat, Debug, Device, Field, Json, Kv, Model, Precision, Seed, SkipBad, Text, Trust, trusted
 from whet.cli.phrases import language, say, sentence
 from whet.cli.starter import check_material, is_starter, resolve
 from whet.cli.tables import comparison, needs
@@ -121,6 +121,7 @@ def run(
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
     page: Page = None,
     kv: Kv = None,
+    precision: Precision = None,
     price: Price = None,
     hours: Hours = None,
     watts: Watts = None,
@@ -165,6 +166,7 @@ def run(
             device=device,
             dtype=dtype,
             kv=kv,
+            precision=precision,
             dry_run=dry_run,
             on_event=console.on_event,
         )
