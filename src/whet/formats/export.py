@@ -24,6 +24,7 @@ from whet.checkpoint import (
     check_files,
     is_adapter,
     load_tokenizer,
+    precisions_in,
     read_adapter,
     refuse_scaled,
     replace,
@@ -105,6 +106,13 @@ def export(
     if base is not None:
         raise UsageError("{folder} is a model, and base is of adapters. Leave it out.", folder=path)
     refuse_scaled(path, Checkpoint(path).stored_in, dequantize)
+    if precisions_in(Checkpoint(path)):
+        raise UsageError(
+            "{folder} has several precisions, and {format} holds one. Compress the original to that one: whet compress "
+            "MODEL OUT --for RUNTIME --scheme SCHEME.",
+            folder=path,
+            format=to,
+        )
     check_files(path, on_event)
     documents: list[str] | None = None
     if isinstance(text, (str, Path)):

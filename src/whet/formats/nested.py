@@ -48,7 +48,7 @@ def nest(folders: Mapping[int, Path], out: Path, stage: Stage) -> dict[int, int]
     opened = {bits: Checkpoint(folder) for bits, folder in folders.items()}
     tables = {bits: table_in(checkpoint.whet or {}) for bits, checkpoint in opened.items()}
     table = nested_table(tables)
-    adds, mapping = dict.fromkeys(order, 0), {}
+    adds, mapping = dict.fromkeys(order, 0), dict[str, str]()
     for name in sorted({info.file.name for info in opened[order[-1]].tensors.values()}):
         shards = {bits: read_header(folder / name) for bits, folder in folders.items()}
         tensors: dict[str, Tensor] = {}

@@ -12,7 +12,6 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from whet.steps.decide import decide
 from whet.steps.driver import carry_out, examined, job_of, request_of
 from whet.steps.estimate import estimate
 from whet.steps.material import Material, with_text
+from whet.steps.option_kinds import parse_precisions
 from whet.steps.options import Quantize
 from whet.targets import find_target
 
@@ -37,19 +37,6 @@ TARGET = "whet"
 _INTEGER = re.compile(r"int[2-8]([sz]?)(-g[1-9][0-9]*)?")
 _PRESET = re.compile(r"w[2-8]a16")
 _APART = ("plan", "fit", "bits", "quality", "latency", "speedup", "transform", "repair", "sparsity", "importance")
-
-
-def parse_precisions(text: str) -> tuple[int, ...]:
-    """The bits that `8,4,2` names. Raises UsageError for what is no falling list of 2 to 8."""
-    said = [part.strip() for part in str(text).split(",")]
-    bits = tuple(int(part) for part in said if part.isascii() and part.isdigit())
-    falling = all(first > second for first, second in pairwise(bits))
-    if len(bits) != len(said) or len(bits) < 2 or not falling or bits[0] > 8 or bits[-1] < 2:
-        raise UsageError(
-            "precisions {text!r} is no falling list of two or more from 8 to 2. Give bits with commas between: 8,4,2.",
-            text=text,
-        )
-    return bits
 
 
 def scheme_at(scheme: str, bits: int) -> str:
