@@ -9,7 +9,7 @@ Three ways to make them, all on the embedded model:
 - `added`: the coarsest is solved, and each finer precision adds codes of what the one before leaves, rounded to nearest
   with a scale of their own: exactly as many bits as the finest.
 
-Written text of the embedded model calibrates; what it never saw measures.
+Written text of the embedded model calibrates; what it never saw measures. Folders that are there are not made again.
 """
 
 from __future__ import annotations
@@ -54,11 +54,14 @@ def main() -> None:
     original = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     bits = [int(one) for one in args.precisions.split(",")]
     given = {"target": "whet", "solver": args.solver, "samples": args.samples, "text": text, "device": "cpu"}
-    made = whet.compress(model, out / "all", scheme=args.scheme, precisions=args.precisions, **given)
+    if not (out / "all" / "whet.json").is_file():
+        whet.compress(model, out / "all", scheme=args.scheme, precisions=args.precisions, **given)
+    made = Checkpoint(out / "all").whet or {}
     alone = {}
     for one in bits:
         folder = out / f"{one}"
-        whet.compress(model, folder, scheme=made["levels"][str(one)]["scheme"], **given)
+        if not (folder / "whet.json").is_file():
+            whet.compress(model, folder, scheme=made["levels"][str(one)]["scheme"], **given)
         alone[one] = window_scores(original, load_model(folder, dtype=torch.float32), measured)["kl"]
     rows = []
     for way, levels in ways(Checkpoint(out / "all"), original, bits).items():

@@ -221,6 +221,23 @@ def converted(
     return made.eval().to(device)  # type: ignore[arg-type]
 
 
+def _in_several(table: dict[str, dict], names: dict[str, str]) -> set[str]:
+    """The parameters that are stored in several precisions, all or a part of each."""
+    found = set()
+    for address, entry in table.items():
+        if entry.get("form") == NESTED:
+            place, key = entry.get("into") or {}, f"{address}.weight"
+            found.add(place.get("parameter") or names.get(key, key))
+    return found
+
+
+def _wide(model: PreTrainedModel) -> list[re.Pattern[str]]:
+    """What transformers holds in float32 in a model of 16 bits, by name."""
+    wide = [*((model.dtype in HALVES and model._keep_in_fp32_modules_strict) or ())]
+    wide += (model.dtype == torch.float16 and model._keep_in_fp32_modules) or ()
+    return [re.compile(re.escape(one).replace(r"\*", ".*")) for one in wide]
+
+
 def fill(
     model: PreTrainedModel,
     folder: Path,
@@ -238,18 +255,11 @@ def fill(
     several: only what is stored in several precisions, of a model that has the rest or is to be without it.
     """
     dtype = model.dtype
-    only = set()
-    for address, entry in table.items():
-        if several and entry.get("form") == NESTED:
-            place, key = entry.get("into") or {}, f"{address}.weight"
-            only.add(place.get("parameter") or (names or {}).get(key, key))
+    only = _in_several(table, names or {}) if several else set()
     written: dict[str, int] = {}
     known = {name for name, _ in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
 
-    # what transformers holds in float32 in a model of 16 bits
-    wide = [*((dtype in HALVES and model._keep_in_fp32_modules_strict) or ())]
-    wide += (dtype == torch.float16 and model._keep_in_fp32_modules) or ()
-    patterns = [re.compile(re.escape(one).replace(r"\*", ".*")) for one in wide]
+    patterns = _wide(model)
 
     def kept(name: str, old: Tensor | None) -> torch.dtype:
         if any(pattern.search(name) for pattern in patterns):

@@ -141,13 +141,10 @@ def run(
     with Console(as_json) as console:
         folder = resolve(original)
         trusted(folder, trust_remote_code)
-        check_model(lighter)
-        check_material(text, skills)
         given = {"belief": beliefs, "susceptibility": beliefs, "refusal": refusals, "thinking": worked}
         given["generation"] = prompts
+        _check(folder, lighter, text, skills, page)
         check_files_of(given)
-        if page is not None:
-            check_output(page, folder, lighter, text, skills)
         result = whet.compare(
             folder,
             lighter,
@@ -181,6 +178,14 @@ def run(
                 console.show(say("wrote", files=page))
         console.result(result)
     return 0 if dry_run else EXIT_CODES[result["verdict"]]
+
+
+def _check(folder: Path, lighter: Path, text: str | None, skills: Path | None, page: Path | None) -> None:
+    """Raises UsageError for a path that leads nowhere, or over what is read."""
+    check_model(lighter)
+    check_material(text, skills)
+    if page is not None:
+        check_output(page, folder, lighter, text, skills)
 
 
 def drawn(lighter: Path, result: dict[str, Any], original: Path, **more: Any) -> str:

@@ -18,6 +18,7 @@ from whet.cli.starter import is_starter, resolve
 from whet.errors import MachineError, UsageError
 from whet.messages import Message
 from whet.paths import check_file, check_model, check_text
+from whet.steps.option_kinds import parse_precisions
 
 Dtype = Annotated[
     str | None,
@@ -114,7 +115,6 @@ def run(
     from whet.serving.rollout import Rules
     from whet.serving.server import Serving, serve
     from whet.serving.sides import Limits
-    from whet.steps.option_kinds import parse_precisions
 
     with Console(as_json) as console:
         folder, draft = _named(original), draft and _named(draft)

@@ -106,13 +106,7 @@ def export(
     if base is not None:
         raise UsageError("{folder} is a model, and base is of adapters. Leave it out.", folder=path)
     refuse_scaled(path, Checkpoint(path).stored_in, dequantize)
-    if precisions_in(Checkpoint(path)):
-        raise UsageError(
-            "{folder} has several precisions, and {format} holds one. Compress the original to that one: whet compress "
-            "MODEL OUT --for RUNTIME --scheme SCHEME.",
-            folder=path,
-            format=to,
-        )
+    _must_be_one(path, to)
     check_files(path, on_event)
     documents: list[str] | None = None
     if isinstance(text, (str, Path)):
@@ -127,6 +121,17 @@ def export(
     _must_be_free(target, layout)
     made = write_verified(layout, target, path, None, documents, on_event)
     return {**told, **made, "seconds": time.monotonic() - started}
+
+
+def _must_be_one(folder: Path, to: str) -> None:
+    """Raises UsageError for a folder of several precisions."""
+    if precisions_in(Checkpoint(folder)):
+        raise UsageError(
+            "{folder} has several precisions, and {format} holds one. Compress the original to that one: whet compress "
+            "MODEL OUT --for RUNTIME --scheme SCHEME.",
+            folder=folder,
+            format=to,
+        )
 
 
 def _export_adapter(

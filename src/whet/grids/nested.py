@@ -22,14 +22,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from whet.checkpoint.codes_whet import pack
 from whet.grids.books import BookLevels, book
 from whet.grids.grid import CodedGrid, Params
 from whet.grids.grouped import CACHED
 from whet.grids.integer import ranged_starts, signed_starts
 from whet.grids.least_squares import Quadratic, errors, sums, usable
 from whet.grids.levels import Levels, inverse
-from whet.grids.packing import pack_columns
+from whet.grids.packing import pack, pack_columns
 
 _LARGEST, _SMALLEST_NORMAL = 65504.0, 2.0**-14
 # Sizes of a shared number that are tried, over the one that puts its largest group on the largest whole number. Whole

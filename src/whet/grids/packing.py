@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whet.checkpoint.codes_whet import digit_places, pack, unpack
+from whet.checkpoint.codes_whet import digit_places, unpack
+from whet.checkpoint.codes_whet import pack as pack
 
 
 def pack_columns(numbers: Tensor, bits: int) -> Tensor:
