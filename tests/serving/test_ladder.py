@@ -56,6 +56,6 @@ def test_answers_say_their_precision():
     ("lighter", "fast", "why"), [("http://127.0.0.1:1", True, "its own precision"), ("m", False, "--fast")]
 )
 def test_what_cannot_change_is_refused(lighter, fast, why, tmp_path):
-    asked = Serving("m", lighter, tmp_path, port=0, fast=fast, precisions=(8, 4))
+    asked = Serving(lighter, lighter, tmp_path, port=0, fast=fast, precisions=(8, 4))
     with pytest.raises(UsageError, match=why):
         serve(asked, lambda *_: None)

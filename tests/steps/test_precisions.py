@@ -135,7 +135,7 @@ def test_codes_of_ragged_groups_come_back(zero):
     stored = dict(parts[3])
     for below, bits in ((3, 5), (5, 8)):
         near = nearest(codes[below], parts[below], entries[below], parts[bits], entries[bits])
-        assert near.max() < 2**bits
+        assert int(near.max()) < 2**bits
         stored[f"weight_more_{bits}"] = deflated((codes[bits] - near).bitwise_and_(2**bits - 1))
         own = {f"{n}_{bits}": t for n, t in parts[bits].items() if n not in ("weight_packed", "weight_shape")}
         stored |= own

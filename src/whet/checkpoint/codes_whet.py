@@ -10,8 +10,8 @@ Copied into folders beside `modeling_whet.py`, whose words these are. A linear o
   one, row after row a byte each, coded by the Huffman codes of zlib (RFC 1950, without repeated strings).
 
 A finer code lies near the coarser value, but not always in its cell: a solver that makes up for the errors of other
-columns moves a weight past the border of a cell, of 2 bits in three of ten. So the finer one is not cut off to fit:
-what is stored is the difference, which takes some 5 bits instead of 8, and every precision is the one that was solved.
+columns moves weights past the border of a cell. So the finer one is not cut off to fit: what is stored is the
+difference, which takes some 5 bits instead of 8, and every precision is the one that was solved.
 
 Next to a coarser value v lies `round(v / scale) + zero` or `round((v - offset) / scale)`, inside the grid, v and it
 computed in float32, each operation by itself and on the processor: IEEE 754 gives the same everywhere.

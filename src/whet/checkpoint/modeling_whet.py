@@ -55,7 +55,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from .beside_whet import compute_buffers, round_inputs
 from .codes_whet import NESTED, codes_of, level_parts, nested_parts, unpack
-from .switch_whet import Switch, precisions_of, table_at
+from .switch_whet import Switch, in_several, precisions_of, table_at
 
 # FP4's values by their stored codes, as in the OCP Microscaling formats.
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
@@ -221,16 +221,6 @@ def converted(
     return made.eval().to(device)  # type: ignore[arg-type]
 
 
-def _in_several(table: dict[str, dict], names: dict[str, str]) -> set[str]:
-    """The parameters that are stored in several precisions, all or a part of each."""
-    found = set()
-    for address, entry in table.items():
-        if entry.get("form") == NESTED:
-            place, key = entry.get("into") or {}, f"{address}.weight"
-            found.add(place.get("parameter") or names.get(key, key))
-    return found
-
-
 def _wide(model: PreTrainedModel) -> list[re.Pattern[str]]:
     """What transformers holds in float32 in a model of 16 bits, by name."""
     wide = [*((model.dtype in HALVES and model._keep_in_fp32_modules_strict) or ())]
@@ -255,7 +245,7 @@ def fill(
     several: only what is stored in several precisions, of a model that has the rest or is to be without it.
     """
     dtype = model.dtype
-    only = _in_several(table, names or {}) if several else set()
+    only = in_several(table, names or {}) if several else set()
     written: dict[str, int] = {}
     known = {name for name, _ in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
 
@@ -312,11 +302,9 @@ def fill(
     model.tie_weights()
     if packing is not None:
         packing.finish(model)
-    whole = dict(model.named_parameters())
-    if several:
-        whole = {name: parameter for name, parameter in whole.items() if name in only}
-    else:
+    if not several:
         round_inputs(model, table, scales)
+    whole = {name: parameter for name, parameter in model.named_parameters() if not several or name in only}
     partly = [name for name, count in written.items() if name in whole and count < whole[name].numel()]
     return [n for n, p in whole.items() if p.is_meta] + partly
 

@@ -38,6 +38,16 @@ def table_at(table: dict[str, dict], precision: int | None) -> dict[str, dict]:
     return {address: entry_at(entry, precision) for address, entry in table.items()}
 
 
+def in_several(table: dict[str, dict], names: dict[str, str]) -> set[str]:
+    """The parameters that are stored in several precisions, all or a part of each."""
+    found = set()
+    for address, entry in table.items():
+        if entry.get("form") == NESTED:
+            place, key = entry.get("into") or {}, f"{address}.weight"
+            found.add(place.get("parameter") or names.get(key, key))
+    return found
+
+
 class Switch:
     """Sets the precision of `model`: `switch(4)`.
 
