@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from covering import matrix
-from whet.checkpoint.modeling_whet import decode, parts_of, unpack
+from whet.checkpoint.codes_whet import unpack
+from whet.checkpoint.modeling_whet import decode, parts_of
 from whet.errors import GateError
 from whet.formats import quantization_config
 from whet.grids import SMALL_FLOATS, IntegerGrid, pack, parse_scheme

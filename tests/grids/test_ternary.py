@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whet.checkpoint.modeling_whet import codes_of, decode
+from whet.checkpoint.codes_whet import codes_of
+from whet.checkpoint.modeling_whet import decode
 from whet.grids import BLOCKS, TernaryGrid
 from whet.grids.packing import pack_digits
 from whet.quantize import gptq, nearest, second_moment_error

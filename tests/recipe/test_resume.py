@@ -38,6 +38,7 @@ CHOICES = {
     "trained": {"scheme": "int2-g16", "embed": "int6z-g16", "solver": "tuned"},
     "repaired": {"scheme": "int2-g16", "solver": "tuned", "repair": 3},
     "written": {"scheme": "int3-g32", "synthetic": 64},
+    "several": {"scheme": "int4-g16", "embed": "int4z-g16", "precisions": "6,3", "target": "whet"},
 }
 
 

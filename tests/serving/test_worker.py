@@ -195,3 +195,29 @@ def test_an_answer_is_given_up_where_the_mean_doubt_of_its_last_tokens_is_too_la
         first = next((at for at, doubt in enumerate(found) if doubt > limit), None)
         assert ("unsure" in lines[-1]) == (first is not None)
         assert tokens(lines) == tokens(whole)[:first]
+
+
+class Several:
+    """An engine of two precisions that keeps count of its changes."""
+
+    def __init__(self, engine) -> None:
+        self._engine, self.used = engine, []
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def use(self, precision: int) -> None:
+        self.used.append(precision)
+
+
+def test_answers_keep_the_precision_that_they_began_with(engine) -> None:
+    """Two at once, at different ones: each turn computes with both, and neither disturbs the other."""
+    several = Several(engine)
+    jobs = [{"prompt": prompt, "precision": bits} for prompt, bits in zip(PROMPTS, (8, 4, None), strict=True)]
+    mixed = written(several, jobs)
+    assert [tokens(lines) for lines in mixed] == [tokens(lines) for lines in written(engine, jobs_without(jobs))]
+    assert set(several.used) == {8, 4} and several.used[-1] in (8, 4)
+
+
+def jobs_without(jobs: list[dict]) -> list[dict]:
+    return [{"prompt": job["prompt"]} for job in jobs]

@@ -16,8 +16,8 @@ import models
 from whet.anatomy import anatomy
 from whet.budget import tables
 from whet.checkpoint import Checkpoint, load_model
+from whet.checkpoint.codes_whet import pack
 from whet.grids import IntegerGrid
-from whet.grids.packing import pack
 from whet.recipe.compress import compress
 from whet.targets import TARGETS
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from whet.checkpoint.codes_whet import pack
 from whet.grids import IntegerGrid
-from whet.grids.packing import pack
 from whet.targets import TARGETS
 
 # Importing openvino tells its makers so over the network, unless this package is missing.

@@ -199,7 +199,7 @@ class Run:
             differing = {k: (before.get(k), after[k]) for k in after if before.get(k) != after[k] and k != "plan"}
             parts = [_changed(name, *values) for name, values in differing.items()]
             parts += [Message("its plan is another")] * (before.get("plan") != after.get("plan"))
-            parts += [_changed(k, began[k], now[k]) for k in ("budget",) if began.get(k) != now.get(k)]
+            parts += [_changed(k, began[k], now[k]) for k in ("budget", "precisions") if began.get(k) != now.get(k)]
             was, now_is = began.get("files", {}), now.get("files", {})  # a recipe's request names none: its steps' do
             files = sorted(name for name in {**was, **now_is} if was.get(name) != now_is.get(name))
             parts += [Message("the original's {file} is another", file=name) for name in files]

@@ -50,7 +50,6 @@ from whet.checkpoint.loading import (
     model_class,
     model_config,
     quiet_transformers,
-    size_on_disk,
 )
 from whet.checkpoint.manifest import (
     MANIFEST,
@@ -62,8 +61,10 @@ from whet.checkpoint.manifest import (
     read_manifest,
 )
 from whet.checkpoint.no_model import REQUEST, RUN, refuse_unfinished
+from whet.checkpoint.precisions import check_precision, precisions_in
 from whet.checkpoint.rows import Rows, size_with, write_rows
 from whet.checkpoint.scaled import refuse_scaled
+from whet.checkpoint.sizes import size_on_disk
 from whet.checkpoint.verify import check_files
 from whet.checkpoint.vocab_map import VOCAB_MAP, VocabMap, gguf_entries, read_map, rows_between
 
@@ -99,6 +100,7 @@ __all__ = [
     "attach",
     "attach_adapter",
     "check_files",
+    "check_precision",
     "check_shape",
     "context_length",
     "copied_files",
@@ -119,6 +121,7 @@ __all__ = [
     "model_config",
     "modeling_per_layer",
     "move_into",
+    "precisions_in",
     "quiet_transformers",
     "read_adapter",
     "read_card",

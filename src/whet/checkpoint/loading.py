@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from whet.anatomy import (
-    Family,
     auto_class,
-    family_of,
     layer_counts,
     needs_code,
     per_layer,
@@ -34,7 +31,9 @@ from whet.checkpoint.modeling_per_layer import reshape
 from whet.checkpoint.modeling_whet import converted, fill
 from whet.checkpoint.no_model import refuse_pointers_in, refuse_unfinished
 from whet.checkpoint.packing_whet import Packing
+from whet.checkpoint.precisions import check_precision
 from whet.checkpoint.sane import with_type
+from whet.checkpoint.switch_whet import Switch, precisions_of, table_at
 from whet.checkpoint.table import check_fitting, check_stored
 from whet.errors import UsageError
 from whet.paths import find_folder
@@ -122,16 +121,22 @@ def differing_shape(
 
 
 def load_model(
-    folder: str | Path, dtype: torch.dtype | None = None, device: str = "cpu", packing: Packing | None = None
+    folder: str | Path,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    packing: Packing | None = None,
+    precision: int | None = None,
 ) -> PreTrainedModel:
     """A causal language model in evaluation mode from an original or a lighter folder.
 
     dtype: type to compute in; None takes the one config.json names. Weights of a lighter folder are computed from its
     codes by the one definition in `modeling_whet`, whatever container it has, and what whet.json names as its adapter
-    runs beside them. packing: keeps codes packed, and has None compute in bfloat16 (`packing_whet`). No remote code is
-    run.
+    runs beside them. packing: keeps codes packed, and has None compute in bfloat16 (`packing_whet`). precision:
+    of a folder of several the bits to begin with, the most unless given; such a model has `set_precision`. No remote
+    code is run.
     """
     checkpoint = Checkpoint(folder)
+    check_precision(checkpoint, precision)
     config = model_config(checkpoint)
     if packing is not None and not checkpoint.dense:
         dtype = dtype or torch.bfloat16
@@ -150,7 +155,14 @@ def load_model(
         )
     reading = checkpoint.whet.get("reading") or checkpoint.whet
     model = load_lighter(
-        checkpoint, reading["linears"], dtype, device, reading.get("names"), reading.get("convert", False), packing
+        checkpoint,
+        reading["linears"],
+        dtype,
+        device,
+        reading.get("names"),
+        reading.get("convert", False),
+        packing,
+        precision,
     )
     if "adapter" in checkpoint.whet:
         attach_adapter(model, checkpoint.path, device)
@@ -232,12 +244,14 @@ def load_lighter(
     names: dict[str, str] | None = None,
     convert: bool = False,
     packing: Packing | None = None,
+    precision: int | None = None,
 ) -> PreTrainedModel:
     """A model whose quantized linears are those of `table` (address → bits, group, zero, place), computed in `dtype`.
 
     names: what the model calls tensors that are stored under other names. convert: have transformers find that out,
-    which decodes all. packing: keeps codes packed.
+    which decodes all. packing: keeps codes packed. precision: of several, the bits to begin with.
     """
+    table = table_at(table, precision)
     given = check_stored(checkpoint, table)
     model = empty_model(checkpoint, dtype)
     files = sorted({info.file.name for info in checkpoint.tensors.values()})
@@ -254,6 +268,15 @@ def load_lighter(
             "{folder}: no file holds {names}. The folder is incomplete.",
             folder=checkpoint.path,
             names=", ".join(missing[:3]),
+        )
+    if precisions_of(table):
+        model.set_precision = Switch(  # type: ignore[assignment]
+            model,
+            table,
+            precision,
+            lambda one, at, how: fill(one, checkpoint.path, files, at, device, names, how, several=True),
+            lambda: empty_model(checkpoint, dtype),
+            None if packing is None else lambda: Packing(packing.at_use),
         )
     return model.eval()
 
@@ -317,28 +340,6 @@ def answer_of(out: Any) -> Tensor:
     return out.last_hidden_state  # type: ignore[no-any-return]
 
 
-def size_on_disk(folder: str | Path) -> dict[str, int]:
-    """Bytes by part: `linears`, `embedding`, `head`, `other` (tensor data with scales and zeros), `adapter` if it has
-    one, `weights` (the weight files whole, headers too), `tokenizer`, and `total` of the folder."""
-    checkpoint = Checkpoint(folder)
-    family = family_of(checkpoint.config, checkpoint.tensors)
-    parts = dict.fromkeys(("linears", "embedding", "head", "other"), 0)
-    for name, info in checkpoint.tensors.items():
-        parts[_part_of(name, family)] += info.on_disk
-    files = {info.file for info in checkpoint.tensors.values()}
-    if checkpoint.whet is not None and "adapter" in checkpoint.whet:
-        files.add(adapter_file(checkpoint.path))
-        parts["adapter"] = adapter_size(checkpoint.path)
-    found = (p for p in checkpoint.path.rglob("*") if p.is_file())
-    everything = [p for p in found if ".whet" not in p.relative_to(checkpoint.path).parts]
-    return {
-        **parts,
-        "weights": sum(f.stat().st_size for f in files),
-        "tokenizer": sum(p.stat().st_size for p in everything if "token" in p.name or p.name in _VOCABULARY),
-        "total": sum(p.stat().st_size for p in everything),
-    }
-
-
 _SAID = 300  # letters of another's error
 _LAYERS = 1000  # more than any model has
 
@@ -363,26 +364,3 @@ _TOKENIZERS = (
     "tekken.json",
     "tokenizer_config.json",
 )
-_VOCABULARY = ("vocab.json", "merges.txt", "chat_template.jinja")
-
-
-def _part_of(name: str, family: Family | None) -> str:
-    module, _, leaf = name.rpartition(".")
-    if family is not None and leaf.startswith("weight"):
-        module = family.module_name(f"{module}.weight").removesuffix(".weight")
-        if module == family.embedding:
-            return "embedding"
-        if module == family.head:
-            return "head"
-        if any(path.search(module) for path in _paths(family)):
-            return "linears"
-    return "linears" if family is not None and any(path.search(name) for path in _paths(family)) else "other"
-
-
-def _paths(family: Family) -> list[re.Pattern[str]]:
-    """What modules and stacked parameters with linears are called, rows of a fused tensor (`….qkv_proj.q`) too."""
-    said = {(name.path, name.role) for name in family.every} | {(name.held, "") for name in family.every if name.held}
-    return [
-        re.compile(r"\." + re.escape(path).replace(r"\{\}", r"\d+") + (rf"(\.{role})?$" if role else "$"))
-        for path, role in said
-    ]

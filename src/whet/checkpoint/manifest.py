@@ -86,6 +86,29 @@ class _Elastic(BaseModel):
     sizes: list[_Smaller] = Field(min_length=1)
 
 
+class _Level(BaseModel):
+    """One of several precisions: what it lost, the bytes that it adds, and those of its weight files alone."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    scheme: str
+    embed: str | None
+    kl: float | None = None
+    top1: float | None = None
+    bytes: int = Field(ge=0)
+    alone: int = Field(ge=0)
+
+
+def _levels(value: dict[str, Any]) -> dict[str, Any]:
+    """That `value` is precisions by their bits, the finest first."""
+    bits = [int(name) for name in value if name.isascii() and name.isdigit()]
+    if len(bits) != len(value) or len(bits) < 2 or bits != sorted(set(bits), reverse=True):
+        raise ValueError(Message("{names} are no precisions", names=", ".join(value)[:60]))
+    for one in value.values():
+        _Level.model_validate(one)
+    return value
+
+
 class _Listed(BaseModel):
     """Size and SHA-256 of a file that was written; neither of one that may differ."""
 
@@ -117,9 +140,9 @@ class Manifest(BaseModel):
     linears: by address the grid and its parameters, and what rounding lost. masks: by address of linears that have one,
     how it was chosen and the share of weights that is 0; what they lost, where nothing was rounded. kept: what stays of
     a pruned model, by the numbers of the one it was made of. elastic: of a sorted one, the smaller models that can be
-    cut from it. gguf, graph: of the finished file in it, and whether the folder is for that `alone`. reading: how
-    tensors are read where it is not each by its address and name. lineage: a record a step, the oldest first. files:
-    bytes and SHA-256 by name.
+    cut from it. levels: by their bits, its several precisions. gguf, graph: of the finished file in it, and whether the
+    folder is for that `alone`. reading: how tensors are read where it is not each by its address and name. lineage: a
+    record a step, the oldest first. files: bytes and SHA-256 by name.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -133,6 +156,7 @@ class Manifest(BaseModel):
     masks: dict[str, dict[str, Any]] | None = None
     kept: dict[str, Any] | None = None
     elastic: Annotated[dict[str, Any], _as(_Elastic)] | None = None
+    levels: Annotated[dict[str, dict[str, Any]], AfterValidator(_levels)] | None = None
     reading: Annotated[dict[str, Any], _as(_Reading)] | None = None
     transforms: dict[str, dict[str, Any]] | None = None
     adapter: dict[str, Any] | None = None
@@ -147,7 +171,7 @@ class Manifest(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """As it is written; what does not apply is left out."""
-        absent = ("masks", "kept", "elastic", "reading", "transforms", "adapter", "gguf", "graph")
+        absent = ("masks", "kept", "elastic", "levels", "reading", "transforms", "adapter", "gguf", "graph")
         return {k: v for k, v in self.model_dump().items() if not (k in absent and v is None)}
 
 

@@ -43,7 +43,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,8 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from .beside_whet import compute_buffers, round_inputs
+from .codes_whet import NESTED, codes_of, level_parts, nested_parts, unpack
+from .switch_whet import Switch, in_several, precisions_of, table_at
 
 # FP4's values by their stored codes, as in the OCP Microscaling formats.
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
@@ -71,47 +72,6 @@ def form_of(entry: dict) -> str:
 def parts_of(entry: dict) -> set[str]:
     """What a linear with this table `entry` is stored as; nothing where it is a plain tensor."""
     return FORMS[form_of(entry)][0](entry) if "bits" in entry else set()
-
-
-def unpack(words: Tensor, bits: int, columns: int) -> Tensor:
-    """Codes uint8 `[rows, columns]` from their bit stream, int32 `[rows, ceil(columns * bits / 32)]`."""
-    rows = words.shape[0]
-    if bits in (2, 4, 8) and sys.byteorder == "little":
-        # contiguous() leaves the strides of a single column as they are, and view looks at them
-        octets = words.contiguous().as_strided(words.shape, (words.shape[1], 1)).view(torch.uint8)
-        shifts = [octets >> shift & 2**bits - 1 for shift in range(0, 8, bits)] if bits < 8 else [octets]
-        return torch.stack(shifts, dim=-1).flatten(1)[:, :columns]
-    step = max(1, (1 << 22) // max(columns, 1))  # the working copy takes eight bytes a code
-    if rows > step:
-        return torch.cat([unpack(words[i : i + step], bits, columns) for i in range(0, rows, step)])
-    count = -(-columns // 32)
-    padded = torch.zeros(rows, count * bits, dtype=torch.int64, device=words.device)
-    padded[:, : words.shape[1]] = words.to(torch.int64) & 0xFFFFFFFF
-    padded = padded.view(rows, count, bits)
-    codes = torch.empty(rows, count, 32, dtype=torch.uint8, device=words.device)
-    for i in range(32):
-        word, shift = divmod(i * bits, 32)
-        value = padded[:, :, word] >> shift
-        if shift + bits > 32:
-            value = value | (padded[:, :, word + 1] << (32 - shift))
-        codes[:, :, i] = (value & (2**bits - 1)).to(torch.uint8)
-    return codes.view(rows, count * 32)[:, :columns]
-
-
-def digit_places(columns: int, group: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The byte of a row in which each column's digit is, and the power of 3 there, where five digits make a byte."""
-    column = torch.arange(columns, device=device)
-    inside = column % group
-    return column // group * -(-group // 5) + inside // 5, inside % 5
-
-
-def codes_of(packed: Tensor, entry: dict, columns: int) -> Tensor:
-    """Codes uint8 `[rows, columns]` from `weight_packed` of a linear with this table `entry`."""
-    if "in_byte" not in entry:
-        return unpack(packed, entry["bits"], columns)
-    place, digit = digit_places(columns, entry["group"], packed.device)
-    powers = torch.tensor([1, 3, 9, 27, 81], dtype=torch.uint8, device=packed.device)
-    return packed[:, place].div_(powers[digit], rounding_mode="floor").remainder_(3)
 
 
 def decode(parts: dict[str, Tensor], entry: dict, model_dtype: torch.dtype) -> Tensor:
@@ -219,6 +179,7 @@ FORMS = {
     "codes": (_code_parts, _codes),
     "float": (_float_parts, _small_floats),
     "bytes": (_byte_parts, _small_floats),
+    NESTED: (nested_parts, lambda parts, entry, model_dtype: _codes(*level_parts(parts, entry), model_dtype)),
 }
 
 
@@ -260,6 +221,13 @@ def converted(
     return made.eval().to(device)  # type: ignore[arg-type]
 
 
+def _wide(model: PreTrainedModel) -> list[re.Pattern[str]]:
+    """What transformers holds in float32 in a model of 16 bits, by name."""
+    wide = [*((model.dtype in HALVES and model._keep_in_fp32_modules_strict) or ())]
+    wide += (model.dtype == torch.float16 and model._keep_in_fp32_modules) or ()
+    return [re.compile(re.escape(one).replace(r"\*", ".*")) for one in wide]
+
+
 def fill(
     model: PreTrainedModel,
     folder: Path,
@@ -268,20 +236,20 @@ def fill(
     device: str,
     names: dict[str, str] | None = None,
     packing: Any = None,
+    several: bool = False,
 ) -> list[str]:
     """Give every parameter of `model` (built on the meta device) its value; returns what the files did not hold.
 
     names: what the model calls tensors that are stored under another name. Tensors that the architecture has no place
     for (a vision tower, frequencies that are computed today) are left alone. packing: a `Packing` of packing_whet.py.
+    several: only what is stored in several precisions, of a model that has the rest or is to be without it.
     """
     dtype = model.dtype
+    only = in_several(table, names or {}) if several else set()
     written: dict[str, int] = {}
     known = {name for name, _ in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
 
-    # what transformers holds in float32 in a model of 16 bits
-    wide = [*((dtype in HALVES and model._keep_in_fp32_modules_strict) or ())]
-    wide += (dtype == torch.float16 and model._keep_in_fp32_modules) or ()
-    patterns = [re.compile(re.escape(one).replace(r"\*", ".*")) for one in wide]
+    patterns = _wide(model)
 
     def kept(name: str, old: Tensor | None) -> torch.dtype:
         if any(pattern.search(name) for pattern in patterns):
@@ -325,7 +293,7 @@ def fill(
         entry = table.get(address, {}) if part == "weight" else {}
         place = entry.get("into") or {}
         name = place.get("parameter") or (names or {}).get(key, key)
-        if name not in known:
+        if name not in known or (several and name not in only):
             continue
         if packing is not None:
             value = packing.add(name, place, value, entry, dtype)
@@ -334,8 +302,9 @@ def fill(
     model.tie_weights()
     if packing is not None:
         packing.finish(model)
-    round_inputs(model, table, scales)
-    whole = dict(model.named_parameters())
+    if not several:
+        round_inputs(model, table, scales)
+    whole = {name: parameter for name, parameter in model.named_parameters() if not several or name in only}
     partly = [name for name, count in written.items() if name in whole and count < whole[name].numel()]
     return [n for n, p in whole.items() if p.is_meta] + partly
 
@@ -350,12 +319,23 @@ class WhetForCausalLM(PreTrainedModel):
 
     @classmethod
     def from_pretrained(  # type: ignore[no-untyped-def,override]
-        cls, folder, *args, dtype=None, torch_dtype=None, device_map=None, fast=False, packed=False, **kwargs
+        cls,
+        folder,
+        *args,
+        dtype=None,
+        torch_dtype=None,
+        device_map=None,
+        fast=False,
+        packed=False,
+        precision=None,
+        **kwargs,
     ):
         """The model of a local folder (or hub name) in evaluation mode; `dtype` None takes the one in config.json.
 
         fast: linears stay packed where PyTorch has a kernel for their codes, and compute in bfloat16, as the model does
         unless `dtype` says otherwise. packed: those without a kernel too; they are decoded whenever they are used.
+        precision: of a folder of several the bits to begin with, the most unless given; `model.set_precision(4)` then
+        changes it.
         """
         path = Path(folder)
         if not path.is_dir():
@@ -375,23 +355,38 @@ class WhetForCausalLM(PreTrainedModel):
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         names = settings.get("architectures") or []
         kind = getattr(transformers, names[0], None) if names else None
-        with torch.device("meta"):
-            if kind is None:
-                model = transformers.AutoModelForCausalLM.from_config(stock, dtype=dtype)
-            else:
-                model = kind._from_config(stock, dtype=dtype)
+
+        def build() -> PreTrainedModel:
+            with torch.device("meta"):
+                if kind is None:
+                    return transformers.AutoModelForCausalLM.from_config(stock, dtype=dtype)
+                return kind._from_config(stock, dtype=dtype)
+
+        model = build()
         index = json.loads((path / "whet.safetensors.index.json").read_text(encoding="utf-8"))
         files = sorted(set(index["weight_map"].values()))
         if any(Path(file).name != file for file in files):
             raise ValueError(f"{path}: the index names a file outside the folder")
+        linears = table_at(table["linears"], precision)
         if table.get("convert"):
-            return converted(model, path, files, table["linears"], str(device))
+            return converted(model, path, files, linears, str(device))
         packing = None
         if fast or packed:
             from .packing_whet import Packing
 
             packing = Packing(at_use=packed, warns=True)
-        missing = fill(model, path, files, table["linears"], str(device), table.get("names"), packing)
+        names = table.get("names")
+        missing = fill(model, path, files, linears, str(device), names, packing)
         if missing:
             raise ValueError(f"{path}: no file holds {', '.join(missing[:3])}; the folder is incomplete")
+        if precisions_of(linears):
+            others = None if packing is None else lambda: type(packing)(at_use=packed)
+            model.set_precision = Switch(  # type: ignore[assignment]
+                model,
+                linears,
+                precision,
+                lambda one, at, how: fill(one, path, files, at, str(device), names, how, several=True),
+                build,
+                others,
+            )
         return model.eval()

@@ -23,17 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .modeling_whet import (
-    E2M1,
-    codes_of,
-    decode,
-    float_scales,
-    form_of,
-    halves_of,
-    points_of,
-    scales_of,
-    unpack,
-)
+from .codes_whet import codes_of, unpack
+from .modeling_whet import E2M1, decode, float_scales, form_of, halves_of, points_of, scales_of
 
 GROUPS = (256, 128, 64, 32)  # columns with one scale that the int4 kernel takes
 _AT_ONCE = 1 << 18  # weights unpacked or decoded at a time

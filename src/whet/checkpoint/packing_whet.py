@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from .codes_whet import NESTED, level_parts
 from .modeling_whet import decode, form_of
 from .packed_whet import AtUse, Dense, Fit, Int4, Int8, Parts, Piece, fit_of, kernels, opened
 
@@ -210,6 +211,8 @@ class Packing:
         """What a linear is kept as, and what rows are looked up in."""
         if isinstance(value, Tensor):
             return Dense(value.to(dtype, copy=True)), None
+        if form_of(entry) == NESTED:
+            value, entry = level_parts(value, entry)
         if form_of(entry) not in ("codes", "float"):
             self.without["form"] += 1
             return Dense(decode(value, entry, dtype)), None

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from whet.checkpoint.modeling_whet import FORMS, codes_of, form_of, parts_of
+from whet.checkpoint.codes_whet import NESTED, codes_of, levels_of
+from whet.checkpoint.modeling_whet import FORMS, form_of, parts_of
 from whet.errors import UsageError
 from whet.messages import Message
 
@@ -58,11 +59,18 @@ def _inputs(value: Any) -> bool:
     )
 
 
+def _level(value: Any) -> bool:
+    """Whether `value` is the entry of a linear at one of its precisions."""
+    known = {"bits": _whole(2, 8), "group": _whole(0), "zero": _one_of("none", "int", "real"), "decode": _DECODE}
+    return isinstance(value, dict) and value.keys() == known.keys() and all(known[k](v) for k, v in value.items())
+
+
+_DECODE = _one_of("model", "scale", "float32", "plain")
 _MAY: dict[str, Callable[[Any], bool]] = {
     "bits": _whole(1, 16),
     "group": lambda value: value is None or _whole(0)(value),  # 0: a whole row
     "zero": _one_of("none", "int", "real"),
-    "decode": _one_of("model", "scale", "float32", "plain"),
+    "decode": _DECODE,
     "values": lambda value: isinstance(value, list) and 0 < len(value) <= 256 and all(map(_number, value)),
     "part": _whole(1),
     "part_bits": _whole(1, 8),
@@ -74,6 +82,7 @@ _MAY: dict[str, Callable[[Any], bool]] = {
     "form": lambda value: isinstance(value, str) and value in FORMS,
     "into": _place,
     "inputs": _inputs,
+    "under": lambda value: isinstance(value, list) and bool(value) and all(map(_level, value)),
     "grid": lambda value: isinstance(value, str),
     "error": _number,
     "unrepaired": _number,
@@ -97,6 +106,10 @@ def checked_table(table: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
             raise ValueError(Message("{address}: {key} is missing", address=address, key=missing))
         if "in_byte" in entry and (not entry["group"] or entry["bits"] != 2):
             raise ValueError(Message("{address}: {key} is {value}", address=address, key="in_byte", value=5))
+        if entry.get("form") == NESTED:
+            every = [entry["bits"], *(one["bits"] for one in entry.get("under", ()))]
+            if len(every) < 2 or every != sorted(set(every), reverse=True) or every[0] > 8:
+                raise ValueError(Message("{address}: {key} is {value}", address=address, key="under", value=every[1:]))
     return table
 
 
@@ -227,6 +240,26 @@ def _codes(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> Sh
     return rows, columns
 
 
+def _nested(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> Shape:
+    every = levels_of(dict(entry))
+    *finer, coarsest = every.values()
+    shape = _codes(checkpoint, address, coarsest)
+    parts = _Parts(checkpoint, address)
+    for one in finer:
+        bits, groups = one["bits"], -(-shape[1] // (one["group"] or shape[1]))
+        parts.wants(f"weight_scale_{bits}", _FLOATS, (shape[0], groups))
+        if one["zero"] == "real":
+            parts.wants(f"weight_offset_{bits}", _FLOATS, (shape[0], groups))
+        elif one["zero"] == "int":
+            parts.wants(f"weight_zero_point_{bits}", (torch.int32,), (-(-shape[0] * bits // 32), groups))
+        more = parts.wants(f"weight_more_{bits}", (torch.uint8,))
+        if len(more) != 1:
+            raise parts.unfit(
+                f"weight_more_{bits}", "has shape {shape}, and codes are a row of bytes", shape=list(more)
+            )
+    return shape
+
+
 def _bytes(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> Shape:
     parts = _Parts(checkpoint, address)
     shape = parts.wants("weight", (torch.int8,))
@@ -258,4 +291,4 @@ def _floats(checkpoint: Checkpoint, address: str, entry: Mapping[str, Any]) -> S
 
 
 # Forms that a grid of another's brings along are checked by its own decoder.
-_CHECKS = {"plain": _plain, "codes": _codes, "float": _floats, "bytes": _bytes}
+_CHECKS = {"plain": _plain, "codes": _codes, "float": _floats, "bytes": _bytes, NESTED: _nested}

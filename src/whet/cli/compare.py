@@ -11,7 +11,7 @@ import whet
 from whet.cli.aspects import check_files_of, chosen_with
 from whet.cli.completion import among, aspects, limits_of
 from whet.cli.console import Console
-from whet.cli.options import Chat, Debug, Device, Field, Json, Kv, Model, Seed, SkipBad, Text, Trust, trusted
+from whet.cli.options import Chat, Debug, Device, Field, Json, Kv, Model, Precision, Seed, SkipBad, Text, Trust, trusted
 from whet.cli.phrases import language, say, sentence
 from whet.cli.starter import check_material, is_starter, resolve
 from whet.cli.tables import comparison, needs
@@ -121,6 +121,7 @@ def run(
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
     page: Page = None,
     kv: Kv = None,
+    precision: Precision = None,
     price: Price = None,
     hours: Hours = None,
     watts: Watts = None,
@@ -140,13 +141,10 @@ def run(
     with Console(as_json) as console:
         folder = resolve(original)
         trusted(folder, trust_remote_code)
-        check_model(lighter)
-        check_material(text, skills)
         given = {"belief": beliefs, "susceptibility": beliefs, "refusal": refusals, "thinking": worked}
         given["generation"] = prompts
+        _check(folder, lighter, text, skills, page)
         check_files_of(given)
-        if page is not None:
-            check_output(page, folder, lighter, text, skills)
         result = whet.compare(
             folder,
             lighter,
@@ -165,6 +163,7 @@ def run(
             device=device,
             dtype=dtype,
             kv=kv,
+            precision=precision,
             dry_run=dry_run,
             on_event=console.on_event,
         )
@@ -179,6 +178,14 @@ def run(
                 console.show(say("wrote", files=page))
         console.result(result)
     return 0 if dry_run else EXIT_CODES[result["verdict"]]
+
+
+def _check(folder: Path, lighter: Path, text: str | None, skills: Path | None, page: Path | None) -> None:
+    """Raises UsageError for a path that leads nowhere, or over what is read."""
+    check_model(lighter)
+    check_material(text, skills)
+    if page is not None:
+        check_output(page, folder, lighter, text, skills)
 
 
 def drawn(lighter: Path, result: dict[str, Any], original: Path, **more: Any) -> str:

@@ -16,7 +16,7 @@ from whet.cli.options import Debug, Json, Trust, takes, trusted
 from whet.cli.phrases import say, sentence, size
 from whet.cli.running import run_lines
 from whet.cli.starter import calibration, check_material, is_starter, resolve
-from whet.cli.tables import answered, by_part, needs
+from whet.cli.tables import answered, by_part, needs, precisions
 from whet.errors import UsageError
 from whet.events import Event
 from whet.report.numbers import figure
@@ -144,6 +144,8 @@ def made(console: Console, result: dict[str, Any], model: Path | None = None) ->
         console.show(answered(result["answers"]))
     elif "kl" in result:
         console.show(say("verified", kl=figure(result["kl"]), top1=f"{100 * result['top1']:.1f} %"))
+    if "levels" in result:
+        console.show(precisions(result["levels"]).rich())
     loads = "dense" if result.get("container") == "dense" else result["loads_in"]
     console.show(say("made", out=result["out"]), say(f"loads.{loads}"))
     if result.get("repair") and loads != "gguf":

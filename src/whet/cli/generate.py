@@ -8,7 +8,7 @@ import typer
 
 import whet
 from whet.cli.console import Console
-from whet.cli.options import Debug, Device, Fast, Json, Kv, Model, Packed, Seed, Trust, trusted
+from whet.cli.options import Debug, Device, Fast, Json, Kv, Model, Packed, Precision, Seed, Trust, trusted
 from whet.cli.phrases import percent, sentence
 from whet.cli.starter import resolve
 from whet.events import Event
@@ -35,6 +35,7 @@ def run(
     fast: Fast = False,
     packed: Packed = False,
     kv: Kv = None,
+    precision: Precision = None,
     device: Device = "auto",
     draft: Draft = None,
     trust_remote_code: Trust = False,
@@ -67,6 +68,7 @@ def run(
             fast=fast,
             packed=packed,
             kv=kv,
+            precision=precision,
             draft=drafting,
             on_event=tell,
         )

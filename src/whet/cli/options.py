@@ -32,6 +32,14 @@ Kv = Annotated[
         autocompletion=among("int8, int4, q4_0, fp8"),
     ),
 ]
+Precision = Annotated[
+    int | None,
+    typer.Option(
+        "--precision",
+        help="Of a folder of several precisions (whet compress --precisions), the bits to use.",
+        autocompletion=among("8, 4, 2"),
+    ),
+]
 Field = Annotated[str, typer.Option(help=f"{FIELD}.")]
 Chat = Annotated[bool, typer.Option("--chat", help=f"{CHAT}.")]
 Dequantize = Annotated[bool, typer.Option("--dequantize", help=f"{DEQUANTIZE}.")]

@@ -18,6 +18,7 @@ from whet.cli.starter import is_starter, resolve
 from whet.errors import MachineError, UsageError
 from whet.messages import Message
 from whet.paths import check_file, check_model, check_text
+from whet.steps.option_kinds import parse_precisions
 
 Dtype = Annotated[
     str | None,
@@ -32,6 +33,14 @@ Lighter = Annotated[
 State = Annotated[Path, typer.Option(help="Folder for the state of the roll-out and the admin's key.")]
 Fast = Annotated[
     bool, typer.Option("--fast", help="Keep LIGHTER packed in memory, where PyTorch has a kernel for its codes.")
+]
+Precisions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BITS",
+        help="With --fast: of a LIGHTER of several precisions, fewer bits while requests wait; the last is the floor.",
+        autocompletion=among("8,4"),
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads of the processor for each model.", min=1)]
 Host = Annotated[str, typer.Option(help="Address to listen on; beyond this machine only with --keys.")]
@@ -88,6 +97,7 @@ def run(
     device: Device = "auto",
     dtype: Dtype = None,
     fast: Fast = False,
+    precisions: Precisions = None,
     threads: Threads = None,
     draft: Draft = None,
     escalate: Escalate = None,
@@ -132,6 +142,7 @@ def run(
                 dtype=dtype,
                 threads=threads,
                 fast=fast,
+                precisions=() if precisions is None else parse_precisions(precisions),
                 trust_remote_code=trust_remote_code,
                 draft=draft,
                 escalate=share,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,17 @@ def by_part(before: dict[str, int], after: dict[str, int], total: str) -> Sheet:
             sheet.rows.append(
                 [say(total if part == "total" else f"size.{part}"), size(first), size(after[part]), ratio]
             )
+    return sheet
+
+
+def precisions(levels: Mapping[str, Mapping[str, Any]]) -> Sheet:
+    """Each of several precisions: what it lost, the bytes that it adds to the file, and those of a file of it alone."""
+    sheet = Sheet(
+        say("levels"), [say("levels.bits"), "KL", say("levels.top1"), say("levels.adds"), say("levels.alone")]
+    )
+    for bits, level in levels.items():
+        kept = [figure(level["kl"]), f"{100 * level['top1']:.1f} %"] if "kl" in level else ["", ""]
+        sheet.rows.append([f"{bits} ({level['scheme']})", *kept, size(level["bytes"]), size(level["alone"])])
     return sheet
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from whet.checkpoint import check_files
+from whet.checkpoint import Checkpoint, check_files, check_precision
 from whet.checkpoint.gguf import is_gguf
 from whet.checkpoint.model_files import is_finished, is_graph, model_file
 from whet.checkpoint.packing_whet import Packing
@@ -28,6 +28,7 @@ def open_engine(
     dtype: str | torch.dtype | None = None,
     threads: int | None = None,
     packing: Packing | None = None,
+    precision: int | None = None,
 ) -> TorchEngine | LlamaEngine | CachedEngine:
     """`open_model` for a folder; for a finished file the engine of its runtime, which computes in its own types
     whatever `dtype` says and stays packed as it is."""
@@ -35,7 +36,7 @@ def open_engine(
         return open_gguf(model, threads)
     if is_graph(model):
         return open_graph(model, threads)
-    return open_model(model, device, dtype, threads, packing)
+    return open_model(model, device, dtype, threads, packing, precision=precision)
 
 
 def open_graph(path: str | Path, threads: int | None = None) -> CachedEngine:
@@ -66,6 +67,7 @@ def generate(
     fast: bool = False,
     packed: bool = False,
     kv: str | None = None,
+    precision: int | None = None,
     draft: str | Path | None = None,
     on_event: OnEvent = ignore,
 ) -> str:
@@ -74,6 +76,7 @@ def generate(
 
     fast, packed: of a lighter folder, what stays packed in memory, as `whet.load` says. kv: what keys and values are
     kept in (`whet.engines.cache`): int8, int4, q4_0 or fp8, of all layers or, with commas, of each.
+    precision: of a folder of several, the bits to compute with; of the draft's it says nothing.
     With `chat` the prompt is a user's turn in the model's chat template. draft: a lighter model that guesses tokens for
     this one to verify, which is faster and changes no answer: greedy the same, sampled the same distribution. Raises
     UsageError when the model has no template, when prompt and answer do not fit the model's context, when a number is
@@ -85,7 +88,7 @@ def generate(
         find_cache(kind)
     if kv is not None and draft is not None:
         raise UsageError("A draft keeps keys and values as they are computed. Leave --kv or --draft out.")
-    engine = _opened(folder, device, packing_of(fast, packed), on_event)
+    engine = _opened(folder, device, packing_of(fast, packed), on_event, precision)
     if kv is not None:
         keep(engine, kv)
     ids = engine.encode(prompt, chat=chat)
@@ -113,8 +116,17 @@ def keep(engine: TorchEngine | LlamaEngine | CachedEngine, kv: str) -> None:
     engine.keep(kv)
 
 
+def must_have_precision(model: str | Path, precision: int | None) -> None:
+    """Raises UsageError for a precision that `model` does not have."""
+    if precision is None:
+        return
+    if is_finished(model):
+        raise UsageError("{path} is a file of one precision. Leave precision out, or give its folder.", path=model)
+    check_precision(Checkpoint(model), precision)
+
+
 def _opened(
-    model: str | Path, device: str, packing: Packing | None, on_event: OnEvent
+    model: str | Path, device: str, packing: Packing | None, on_event: OnEvent, precision: int | None = None
 ) -> TorchEngine | LlamaEngine | CachedEngine:
     """A model with its files checked; what stays packed of it is told."""
     model = model_file(model)
@@ -127,7 +139,8 @@ def _opened(
             "{path} runs in a runtime of its own, which keeps it packed as it is. Leave --fast and --packed out.",
             path=model,
         )
+    must_have_precision(model, precision)
     check_files(model, on_event)
-    engine = open_engine(model, device, packing=packing)
+    engine = open_engine(model, device, packing=packing, precision=precision)
     tell_packing(packing, model, on_event)
     return engine

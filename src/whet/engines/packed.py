@@ -35,13 +35,16 @@ def load(
     packed: bool = False,
     device: str = "auto",
     dtype: str | torch.dtype | None = None,
+    precision: int | None = None,
     on_event: OnEvent = ignore,
 ) -> PreTrainedModel:
     """A model folder, original or lighter, as a transformers model in evaluation mode.
 
     fast: linears of a lighter folder stay packed where PyTorch has a kernel for their codes; the model computes in
     bfloat16 unless `dtype` says otherwise. packed: linears without a kernel too, which are decoded whenever they are
-    used. Without either every weight is decoded, exactly as whet measures it. Raises UsageError for what is wrong with
+    used. Without either every weight is decoded, exactly as whet measures it. precision: of a
+    folder of several (`whet.compress(precisions="8,4,2")`) the bits to begin with, the most unless given;
+    `model.set_precision(4)` then changes it, without loading anything anew. Raises UsageError for what is wrong with
     the folder; a `note` tells what no kernel takes.
     """
     folder = model_file(folder)
@@ -49,7 +52,7 @@ def load(
         raise UsageError("{path} runs in llama.cpp. Give a model folder, or use whet.generate.", path=folder)
     check_files(folder, on_event)
     packing = packing_of(fast, packed)
-    model = load_model(folder, dtype_of(dtype), resolve_device(device), packing)
+    model = load_model(folder, dtype_of(dtype), resolve_device(device), packing, precision)
     tell_packing(packing, folder, on_event)
     return model
 

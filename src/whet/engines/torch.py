@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whet.anatomy import HEADLESS, task_of
-from whet.checkpoint import answer_of, load_model, load_tokenizer
+from whet.checkpoint import Checkpoint, answer_of, check_precision, load_model, load_tokenizer
 from whet.checkpoint.packing_whet import Packing
 from whet.engines.cache import GROUP, CacheShape, Scales, check_cache, find_cache, new_cache
 from whet.engines.engine import Timing
@@ -37,17 +37,19 @@ def open_model(
     threads: int | None = None,
     packing: Packing | None = None,
     kv: str | Sequence[str] | None = None,
+    precision: int | None = None,
 ) -> TorchEngine:
     """Read a model folder, original or lighter, ready to be asked.
 
     `device` is `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...; `dtype` is the type to compute in (None:
     the one the folder says); `threads`, when given, sets PyTorch's thread count for the whole process; `packing` keeps
-    codes packed; `kv`: what keys and values are kept in (`whet.engines.cache`), of all layers or of each.
+    codes packed; `kv`: what keys and values are kept in (`whet.engines.cache`), of all layers or of each; `precision`:
+    of a folder of several, the bits to begin with.
     Raises UsageError for what is wrong with the folder or the names, MachineError for a device that is not there.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    model = load_model(folder, dtype_of(dtype), resolve_device(device), packing)
+    model = load_model(folder, dtype_of(dtype), resolve_device(device), packing, precision)
     name = "torch" if packing is None or not packing.kept else "torch, packed"
     engine = TorchEngine(model, load_tokenizer(folder), str(folder), name)
     if kv is not None:
@@ -158,6 +160,24 @@ class TorchEngine(Texts):
         kinds = tuple(map(find_cache, named if len(named) == layers else [*named] * layers))
         check_cache(self.model.config, kinds)
         self.kv = kinds
+
+    @property
+    def precisions(self) -> tuple[int, ...]:
+        """The bits that `use` takes, the most first; none of a model of one precision."""
+        switch = getattr(self.model, "set_precision", None)
+        return () if switch is None else switch.precisions
+
+    @property
+    def precision(self) -> int | None:
+        """The bits that it computes with now, of several."""
+        switch = getattr(self.model, "set_precision", None)
+        return None if switch is None else switch.now
+
+    def use(self, precision: int) -> None:
+        """Compute with so many bits from now on. Raises UsageError for a precision that the folder does not have."""
+        if precision not in self.precisions:
+            check_precision(Checkpoint(self.folder), precision)
+        self.model.set_precision(precision)  # type: ignore[operator]
 
     def new_cache(self) -> Any:
         """An empty cache as `keep` said; None where the model makes its own."""

@@ -24,6 +24,7 @@ from whet.checkpoint import (
     check_files,
     is_adapter,
     load_tokenizer,
+    precisions_in,
     read_adapter,
     refuse_scaled,
     replace,
@@ -105,6 +106,7 @@ def export(
     if base is not None:
         raise UsageError("{folder} is a model, and base is of adapters. Leave it out.", folder=path)
     refuse_scaled(path, Checkpoint(path).stored_in, dequantize)
+    _must_be_one(path, to)
     check_files(path, on_event)
     documents: list[str] | None = None
     if isinstance(text, (str, Path)):
@@ -119,6 +121,17 @@ def export(
     _must_be_free(target, layout)
     made = write_verified(layout, target, path, None, documents, on_event)
     return {**told, **made, "seconds": time.monotonic() - started}
+
+
+def _must_be_one(folder: Path, to: str) -> None:
+    """Raises UsageError for a folder of several precisions."""
+    if precisions_in(Checkpoint(folder)):
+        raise UsageError(
+            "{folder} has several precisions, and {format} holds one. Compress the original to that one: whet compress "
+            "MODEL OUT --for RUNTIME --scheme SCHEME.",
+            folder=folder,
+            format=to,
+        )
 
 
 def _export_adapter(

@@ -3,15 +3,25 @@
 Whoever takes a grid asks for its facts and values (`Grid`, `CodedGrid`), never for its class.
 """
 
+from whet.checkpoint.codes_whet import pack
 from whet.grids.floats import FloatGrid
 from whet.grids.grid import INTEGER, PLAIN, CodedGrid, Grid, Params
 from whet.grids.grouped import GroupedGrid, safe_scale_dtype
 from whet.grids.inputs import INPUTS, InputGrid, find_inputs
 from whet.grids.integer import IntegerGrid
 from whet.grids.nested import NestedGrid
-from whet.grids.packing import pack
 from whet.grids.relaxed import Relaxed
-from whet.grids.schemes import BLOCKS, FLOATS, MIXES, ROUNDED, SMALL_FLOATS, find_mix, leaves_group, parse_scheme
+from whet.grids.schemes import (
+    BLOCKS,
+    FLOATS,
+    MIXES,
+    PRESETS,
+    ROUNDED,
+    SMALL_FLOATS,
+    find_mix,
+    leaves_group,
+    parse_scheme,
+)
 from whet.grids.shifted import ShiftedGrid
 from whet.grids.small_floats import SmallFloatGrid
 from whet.grids.table import TableGrid
@@ -24,6 +34,7 @@ __all__ = [
     "INTEGER",
     "MIXES",
     "PLAIN",
+    "PRESETS",
     "ROUNDED",
     "SMALL_FLOATS",
     "CodedGrid",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from whet.checkpoint.modeling_whet import codes_of
+from whet.checkpoint.codes_whet import codes_of
 from whet.errors import UsageError
 from whet.grids.inputs import InputGrid
 from whet.grids.levels import Levels

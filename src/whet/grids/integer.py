@@ -22,13 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whet.checkpoint.codes_whet import pack
 from whet.errors import UsageError
 from whet.grids.grid import INTEGER, Grid, Params, Zero
 from whet.grids.grouped import GroupedGrid
 from whet.grids.inputs import InputGrid
 from whet.grids.least_squares import Quadratic, errors, sums, usable
 from whet.grids.levels import Levels, inverse
-from whet.grids.packing import pack, pack_columns
+from whet.grids.packing import pack_columns
 
 # Shrink factors of the range tried by `fit`. Fewer bits want a smaller range and a finer search: at 2 bits the best
 # symmetric range of Gaussian groups of 128 is about half the largest weight.

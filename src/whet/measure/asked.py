@@ -25,7 +25,7 @@ from whet.text import Amount, located_windows
 @dataclass(frozen=True)
 class Asked:
     """What `compare` was asked with. files: by aspect, its own material. kv: what the lighter one keeps keys and values
-    in."""
+    in. precision: of several, the bits that it computes with."""
 
     original: str | Path
     lighter: str | Path
@@ -45,6 +45,7 @@ class Asked:
     files: Mapping[str, Material]
     costs: Costs = dataclasses.field(default_factory=Costs)
     kv: str | None = None
+    precision: int | None = None
 
 
 @dataclass(frozen=True)

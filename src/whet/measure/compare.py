@@ -39,7 +39,7 @@ import whet
 from whet.checkpoint import check_files, rows_between
 from whet.checkpoint.model_files import model_file
 from whet.engines.cache import find_cache
-from whet.engines.opening import keep, open_engine
+from whet.engines.opening import keep, must_have_precision, open_engine
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.asked import Asked, Given, read_given
@@ -91,6 +91,7 @@ def compare(
     device: str = "auto",
     dtype: str | None = None,
     kv: str | None = None,
+    precision: int | None = None,
     speed: bool = True,
     tasks: Sequence[str] | None = None,
     use_report_split: bool | None = None,
@@ -115,6 +116,7 @@ def compare(
         dtype: the type both models compute in; None: the one each folder names.
         kv: what the lighter model keeps keys and values in (`whet.engines.cache`): int8, int4, q4_0 or fp8. The result
             then says KL by position too, as `divergence.positions`.
+        precision: of a lighter folder of several, the bits that it computes with; the most unless given.
         speed: also time both and measure memory, which opens each model once more in a process of its own.
         tasks: names of tasks of lm-evaluation-harness (extra `tasks`).
         use_report_split: None: only the report part is used when this text also compressed the model (its fingerprint
@@ -135,8 +137,10 @@ def compare(
     for kind in () if kv is None else kv.split(","):
         find_cache(kind)
     original, lighter = model_file(original), model_file(lighter)
+    must_have_precision(lighter, precision)
     asked = Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
-                   tuple(tasks or ()), use_report_split, examples, dict(files or {}), costs or Costs(), kv)  # fmt: skip
+                   tuple(tasks or ()), use_report_split, examples, dict(files or {}), costs or Costs(), kv,
+                   precision)  # fmt: skip
     return _compared(asked, text, skills, limits, measure, dry_run, on_event)
 
 
@@ -215,9 +219,13 @@ def _measured(
     stage = Stage(on_event, "memory", len(sides))
     for name, model in sides.items() if prompt else ():
         # before the models are opened here, so that the two processes do not have to find room beside them
-        memory[name] = footprint(model, prompt, device=asked.device, dtype=asked.dtype)
+        bits = asked.precision if name == "lighter" else None
+        memory[name] = footprint(model, prompt, device=asked.device, dtype=asked.dtype, precision=bits)
         stage.step()
-    engines = [open_engine(folder, asked.device, asked.dtype) for folder in sides.values()]
+    engines = [
+        open_engine(folder, asked.device, asked.dtype, precision=bits)
+        for folder, bits in zip(sides.values(), (None, asked.precision), strict=True)
+    ]
     if asked.kv is not None:
         keep(engines[1], asked.kv)
     measured = _divergence(engines, asked, given, [aspect for aspect, _ in aspects], on_event)
@@ -253,6 +261,7 @@ def _measured(
             "dtype": [engine.dtype for engine in engines],
             "batch_tokens": asked.batch_tokens,
             **({} if asked.kv is None else {"kv": asked.kv}),
+            **({} if asked.precision is None else {"precision": asked.precision}),
         },
         "environment": environment(),
     }

@@ -100,10 +100,11 @@ def footprint(
     device: str = "cpu",
     dtype: str | None = None,
     fast: bool = False,
+    precision: int | None = None,
 ) -> dict[str, Any]:
     """Load time and peak memory of a model folder, found by opening it and generating in a process of its own.
 
-    fast: its weights stay packed in memory.
+    fast: its weights stay packed in memory. precision: of several, the bits that it computes with.
     `load_seconds`: from the folder to a model that can be asked, imports not counted, files read once before.
     `peak_bytes`: the most resident memory of that process (on a GPU: the most allocated there), `before_bytes` what it
     held before the model was opened; None where the system does not say (Linux does). If the process fails, a dict
@@ -112,7 +113,8 @@ def footprint(
     with tempfile.TemporaryDirectory() as scratch:
         order = Path(scratch) / "order.json"
         what = {"folder": str(folder), "prompt": list(prompt), "new_tokens": new_tokens, "device": device}
-        order.write_text(json.dumps({**what, "dtype": dtype, "threads": torch.get_num_threads(), "fast": fast}))
+        how = {"dtype": dtype, "threads": torch.get_num_threads(), "fast": fast, "precision": precision}
+        order.write_text(json.dumps(what | how))
         answer = Path(scratch) / "answer.json"
         done = run_python("from whet.measure.speed import _child; _child(*sys.argv[1:])", str(order), str(answer))
         if done.returncode or not answer.exists():
@@ -136,7 +138,9 @@ def _child(order_path: str, answer_path: str) -> None:
                 pass
     started = time.perf_counter()
     packing = packing_of(order["fast"], packed=False)
-    engine = open_engine(order["folder"], order["device"], order["dtype"], order["threads"], packing)
+    engine = open_engine(
+        order["folder"], order["device"], order["dtype"], order["threads"], packing, order["precision"]
+    )
     loaded = time.perf_counter() - started
     engine.time(order["prompt"], order["new_tokens"])
     peak = torch.cuda.max_memory_allocated(order["device"]) if on_gpu else _resident("VmHWM")

@@ -164,11 +164,13 @@ class Gateway:
             raise
         if wanted.stream:
             headers = {"x-whet-served-by": wire.served_by(choices), "cache-control": "no-store"}
+            headers |= wire.precisions(choices)
             return EventStream(self._stream(frame, choices, wanted, first, parts), headers, _PING)
         async with contextlib.aclosing(parts):
             while await unless_gone(request, anext(parts, None)) is not None:
                 pass
-        return JSONResponse(frame.whole(choices), headers={"x-whet-served-by": wire.served_by(choices)})
+        headers = {"x-whet-served-by": wire.served_by(choices)} | wire.precisions(choices)
+        return JSONResponse(frame.whole(choices), headers=headers)
 
     async def _stream(
         self, frame: Wire, choices: list[Choice], wanted: Wanted, first: bytes, parts: AsyncGenerator[bytes, None]
@@ -319,6 +321,10 @@ class Gateway:
         if self.drift is not None:
             told = self.drift.told()["distance"]
             gauges.append(("whet_prompt_drift", "How far prompts are from the text, 0 to 1.", {}, told))
+        if (ladder := self.pair.lighter.ladder) is not None:
+            gauges.append(("whet_precision", "Bits of the next answer of the lighter model.", {}, ladder.now))
+            for bits, mean in self.quality.by_precision().items():
+                gauges.append(("whet_agreement_at", "Mean agreement at so many bits.", {"bits": str(bits)}, mean))
         draft = self.draft()
         if draft is not None:
             gauges += [

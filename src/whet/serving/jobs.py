@@ -14,6 +14,7 @@ class Job:
     prompt: text, token ids, or the turns of a conversation. tokens: the most the answer may have, None for as many as
     fit. top: of how many tokens log-probabilities are asked at each position, None for none. prompt_ids, sent: token
     ids, where the engine tells them; text: what was sent. doubt: above which the engine is to give the answer up.
+    precision: the bits that the lighter model answers with, of several.
     """
 
     prompt: str | list[int] | list[dict[str, Any]]
@@ -28,6 +29,7 @@ class Job:
     sent: list[int] = field(default_factory=list)
     text: str = ""
     doubt: float | None = None
+    precision: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ class Engine(Protocol):
         """The pieces of an answer that go on after `job.sent`. Closing the iterator cancels it. Raises Fault, Unsure
         or AskedWrongly."""
 
-    async def score(self, ids: list[int], start: int) -> Scored | None:
-        """What it says of ids[start:], None where it cannot tell. Raises Fault."""
+    async def score(self, ids: list[int], start: int, precision: int | None = None) -> Scored | None:
+        """What it says of ids[start:], with so many bits where it has several; None where it cannot tell. Raises
+        Fault."""
 
     async def wait(self, seconds: float) -> bool:
         """Whether it is ready, after at most so many seconds."""

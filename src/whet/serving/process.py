@@ -26,7 +26,8 @@ _PAUSES = 0.2, 30.0  # seconds before it is started again: at first, and after m
 class Opened:
     """How a model is opened. most: tokens of a prompt with its answer; slots: answers at once. trusted:
     the folder whose Python code may build models. fast: stays packed in memory where there is a
-    kernel. draft: a model that guesses for it, in the same process; measure: find out first how much faster that is."""
+    kernel. draft: a model that guesses for it, in the same process; measure: find out first how much faster that is.
+    precisions: those of a folder of several that it answers with."""
 
     model: str
     device: str = "auto"
@@ -38,6 +39,7 @@ class Opened:
     fast: bool = False
     draft: str | None = None
     measure: bool = True
+    precisions: tuple[int, ...] = ()
 
 
 @dataclass
@@ -207,6 +209,7 @@ class ProcessEngine:
             "seed": job.seed,
             "top": job.top,
             "doubt": job.doubt,
+            "precision": job.precision if self._opened.precisions else None,
         }
         async with self._asked(line) as told:
             while True:
@@ -221,8 +224,9 @@ class ProcessEngine:
                 if told.ended:
                     return
 
-    async def score(self, ids: list[int], start: int) -> Scored | None:
-        async with self._asked({"op": "score", "ids": ids, "start": start}) as told:
+    async def score(self, ids: list[int], start: int, precision: int | None = None) -> Scored | None:
+        line = {"op": "score", "ids": ids, "start": start, "precision": precision}
+        async with self._asked(line) as told:
             said = await told.said.get()
             told.ended = True
             _must_be_well(said)

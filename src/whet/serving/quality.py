@@ -33,6 +33,7 @@ class Quality:
         self._waiting: asyncio.Queue[tuple[Job, bool]] = asyncio.Queue(_WAITING)
         self.losses: deque[float] = deque(maxlen=1000)  # nats a token, of the last requests
         self.agreements: deque[float] = deque(maxlen=300)  # of the last requests
+        self._at: dict[int, deque[float]] = {}  # the same by precision, where the lighter model has several
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -52,6 +53,10 @@ class Quality:
             self._waiting.put_nowait((job, lighter))
         except asyncio.QueueFull:
             self.metrics.count("whet_comparisons_total", outcome="too many waiting")
+
+    def by_precision(self) -> dict[int, float]:
+        """Mean agreement of the last requests by the bits that answered them."""
+        return {bits: sum(last) / len(last) for bits, last in sorted(self._at.items(), reverse=True)}
 
     async def idle(self) -> None:
         """Until all that were offered are compared."""
@@ -80,11 +85,13 @@ class Quality:
         if job.prompt_ids is None or not job.sent:
             return
         ids, start = [*job.prompt_ids, *job.sent], len(job.prompt_ids)
+        ladder = self.pair.lighter.ladder
+        bits = None if ladder is None else given.precision or ladder.now
         theirs = await self.pair.original.engine.score(ids, start)
         if theirs is None:
             return
         try:
-            ours = await self.pair.lighter.engine.score(ids, start)
+            ours = await self.pair.lighter.engine.score(ids, start, **({} if bits is None else {"precision": bits}))
         except Fault:
             self.controller.not_compared()
             raise
@@ -94,6 +101,8 @@ class Quality:
         lost = [a - b for a, b in zip(theirs.logprobs, ours.logprobs, strict=True)]
         self.losses.append(sum(lost) / len(lost))
         self._compared(sum(same) / len(same))
+        if bits is not None:
+            self._at.setdefault(bits, deque(maxlen=300)).append(sum(same) / len(same))
         if self.pairs.most and not all(same):
             other = given if lighter else await self._lighter(replace(job, sent=[], text=""))
             self.pairs.add(job.prompt, job.text, other.text, sum(same) / len(same))

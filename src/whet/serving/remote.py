@@ -140,7 +140,7 @@ class UrlEngine:
         if not ended:
             raise Fault("died", "the stream ended before the answer")
 
-    async def score(self, ids: list[int], start: int) -> Scored | None:
+    async def score(self, ids: list[int], start: int, precision: int | None = None) -> Scored | None:
         return None
 
 

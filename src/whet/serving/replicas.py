@@ -89,5 +89,5 @@ class Replicas:
                 self.open[number] -= 1
         raise fault
 
-    async def score(self, ids: list[int], start: int) -> Scored | None:
+    async def score(self, ids: list[int], start: int, precision: int | None = None) -> Scored | None:
         return None

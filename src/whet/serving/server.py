@@ -24,6 +24,7 @@ from whet.serving.gateway import Gateway
 from whet.serving.jobs import Engine
 from whet.serving.journal import Journal
 from whet.serving.keys import Keys, admin_key, hashed, must_be_guarded, read_keys
+from whet.serving.ladder import Ladder
 from whet.serving.manner import Drift
 from whet.serving.patience import patient_for
 from whet.serving.process import Opened, ProcessEngine
@@ -59,6 +60,7 @@ class Serving:
     threads: int | None = None
     trust_remote_code: bool = False  # of the original's folder
     fast: bool = False  # the lighter stays packed in memory
+    precisions: tuple[int, ...] = ()  # the bits that the lighter answers with, by load; the last is the floor
     draft: str | None = None  # a model that guesses what the original then verifies
     escalate: float | None = None  # share of harmful flips that answers must stay below
     drift: Drift | None = None  # how prompts are compared with the text that the lighter model was made with
@@ -83,6 +85,8 @@ def serve(asked: Serving, tell: Callable[[str, dict[str, Any]], None]) -> None:
             "in the server behind it, and leave --draft out.",
             original=asked.original if is_url(asked.original) else asked.draft,
         )
+    if asked.precisions:
+        _must_have(asked)
     if not 0 < asked.sample <= 1:
         raise UsageError(
             "A sample of {sample:g} cannot be compared: without comparisons nothing is ever proven. Use a share above "
@@ -93,6 +97,23 @@ def serve(asked: Serving, tell: Callable[[str, dict[str, Any]], None]) -> None:
         check_escalation(asked.escalate, asked.skills, is_url(asked.original))
     with _listening(asked.host, asked.port) as listening:
         _serve_at(asked, users, listening, tell)
+
+
+def _must_have(asked: Serving) -> None:
+    """Raises UsageError unless the lighter folder has all the precisions, and keeps them packed in memory."""
+    if is_url(asked.lighter):
+        raise UsageError(
+            "{lighter} is a URL: its server has its own precision. Leave --precisions out.", lighter=asked.lighter
+        )
+    if not asked.fast:
+        raise UsageError(
+            "Precisions are changed between two answers, which needs them packed in memory. Give --fast with "
+            "--precisions."
+        )
+    from whet.engines.opening import must_have_precision
+
+    for bits in asked.precisions:
+        must_have_precision(asked.lighter, bits)
 
 
 def _serve_at(
@@ -181,7 +202,7 @@ async def _serve(
         controller = Controller(
             asked.rules,
             journal,
-            fingerprint(asked.original, asked.lighter, asked.fast),
+            fingerprint(asked.original, asked.lighter, asked.fast, asked.precisions),
             secrets.token_hex(8),
             time.monotonic,
             time.time,
@@ -317,15 +338,17 @@ def _side(asked: Serving, name: str) -> Side:
                 trusted,
                 asked.fast and name == "lighter",
                 asked.draft if name == "original" else None,
+                precisions=asked.precisions if name == "lighter" else (),
             )
         )
-    return Side(name, engine, slots, asked.limits.waiting)
+    ladder = Ladder(asked.precisions, slots) if asked.precisions and name == "lighter" else None
+    return Side(name, engine, slots, asked.limits.waiting, ladder=ladder)
 
 
-def fingerprint(original: str, lighter: str, fast: bool = False) -> str:
+def fingerprint(original: str, lighter: str, fast: bool = False, precisions: tuple[int, ...] = ()) -> str:
     """Which two models these are: their names, the sizes and times of their files, and whether the lighter stays packed
-    in memory, where it computes a little differently."""
-    digest = hashlib.sha256(b"fast" if fast else b"")
+    in memory, where it computes a little differently, and with which precisions."""
+    digest = hashlib.sha256((b"fast" if fast else b"") + (repr(precisions).encode() if precisions else b""))
     for model in (original, lighter):
         digest.update(model.encode() if is_url(model) else str(Path(model).resolve()).encode())
         path = Path(model)

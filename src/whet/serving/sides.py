@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from whet.serving.jobs import Engine, Fault, Job, Piece, Unsure
+from whet.serving.ladder import Ladder
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Side:
     queued: int = 0
     busy: int = 0
     seconds: float = 1.0  # that an answer takes, of late
+    ladder: Ladder | None = None  # the precisions that it answers with, where it has several
     free: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +90,7 @@ class Share:
     side: str
     start: int
     end: int
+    precision: int | None = None
 
 
 @dataclass
@@ -109,7 +112,7 @@ class Served:
         self.first = now if self.first is None else self.first
         self.last = now
         if not self.shares or self.shares[-1].side != side:
-            self.shares.append(Share(side, self.count, self.count))
+            self.shares.append(Share(side, self.count, self.count, self.job.precision if side == "lighter" else None))
         self.count += piece.count
         self.shares[-1].end = self.count
         self.job.text += piece.text
@@ -124,7 +127,11 @@ class Served:
 
     @property
     def by(self) -> list[dict[str, str | int]]:
-        return [{"model": share.side, "from": share.start, "to": share.end} for share in self.shares]
+        return [
+            {"model": share.side, "from": share.start, "to": share.end}
+            | ({} if share.precision is None else {"precision": share.precision})
+            for share in self.shares
+        ]
 
 
 class GaveUp(Exception):
@@ -182,10 +189,12 @@ class Pair:
         if not side.engine.ready:
             raise Fault("died")
         job = served.job
-        async with (
-            side.slot(until - time.monotonic(), must=bool(served.faults) or served.escalated),
-            contextlib.aclosing(side.engine.ask(job)) as pieces,
-        ):
+        async with contextlib.AsyncExitStack() as held:
+            must = bool(served.faults) or served.escalated
+            await held.enter_async_context(side.slot(until - time.monotonic(), must=must))
+            if side.ladder is not None:
+                job.precision = side.ladder.choose(side.queued)
+            pieces = await held.enter_async_context(contextlib.aclosing(side.engine.ask(job)))
             seconds = self.limits.first_token
             while True:
                 left = until - time.monotonic()

@@ -120,6 +120,13 @@ def usage(choices: list[Choice]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 
+def precisions(choices: list[Choice]) -> dict[str, str]:
+    """The header that says with how many bits the lighter model answered; none where it did not, or has one precision
+    alone."""
+    told = [s.precision for choice in choices for s in choice.served.shares if s.precision is not None]
+    return {"x-whet-precision": ", ".join(map(str, dict.fromkeys(told)))} if told else {}
+
+
 def served_by(choices: list[Choice]) -> str:
     """`lighter@0..12, original@12..40`, of each choice, for a header."""
     told = (", ".join(f"{s.side}@{s.start}..{s.end}" for s in choice.served.shares) for choice in choices)

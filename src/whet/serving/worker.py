@@ -110,11 +110,17 @@ class Worker:
         for sequence in [sequence for sequence in self.open.values() if sequence.unread]:
             with self._told(sequence.told["id"]):
                 self._read(sequence)
-        if writing:
-            self._write(writing)
+        for bits in {one.told.get("precision"): one for one in writing}:
+            self._write([one for one in writing if one.told.get("precision") == bits])
+
+    def _use(self, told: Line) -> None:
+        """Compute with the bits that a job asks for, where the model has several."""
+        if told.get("precision") is not None:
+            self.engine.use(told["precision"])
 
     def _read(self, sequence: Writing) -> None:
         """Read a part of a prompt, so that others need not wait for all of it; and say so, as a sign of life."""
+        self._use(sequence.told)
         part, sequence.unread = sequence.unread[:_AT_ONCE], sequence.unread[_AT_ONCE:]
         logits = self.stepper.read(sequence.slot, part)
         if self.drafts is not None:
@@ -125,6 +131,7 @@ class Worker:
             self._next(sequence, logits)
 
     def _write(self, writing: list[Writing]) -> None:
+        self._use(writing[0].told)
         guesses = self._guesses(writing) if self.drafts is not None else {}
         fed = [(one.slot, [one.made[-1], *guesses.get(one.slot, ())]) for one in writing]
         before = {one.slot: self.stepper.lengths[one.slot] for one in writing} if guesses else {}
@@ -276,6 +283,7 @@ class Worker:
         }
 
     def _score(self, told: Line) -> None:
+        self._use(told)
         ids, start = told["ids"], told["start"]
         logits = self.stepper.score(ids, start).double()
         if not bool(logits.isfinite().all()):
@@ -326,7 +334,10 @@ def opened(asked: Line) -> tuple[Any, Any, Any, Line]:
         model = model_file(model)
         device = "cpu" if is_finished(model) else asked["device"]
         packing = packing_of(fast and not is_finished(model), packed=False)
-        return open_engine(model, device, asked["dtype"], asked["threads"], packing)
+        made = open_engine(model, device, asked["dtype"], asked["threads"], packing)
+        for bits in reversed(asked.get("precisions", ()) if fast else ()):  # packed now, so that no answer waits for it
+            made.use(bits)
+        return made
 
     engine, ready = one(asked["model"], asked["fast"]), {}
     if asked["draft"] is None:

@@ -18,6 +18,7 @@ from whet.checkpoint import (
     empty_model,
     is_alone,
     model_config,
+    precisions_in,
     refuse_unfinished,
     write_tensors,
 )
@@ -55,6 +56,12 @@ def open_coded(folder: str | Path) -> Original:
             why=Message("it holds a .gguf alone (whet compress --folder keeps the weights beside it)")
             if is_alone(manifest)
             else Message("no table tells which of the model's parameters its codes are"),
+        )
+    if precisions_in(checkpoint):
+        raise UsageError(
+            "{folder} has several precisions, and training moves one. Quantize the original to that one (whet compress "
+            "without --precisions) and train that.",
+            folder=checkpoint.path,
         )
     if any("inputs" in entry for entry in table_of(checkpoint).values()):
         raise UsageError(

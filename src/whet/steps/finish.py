@@ -45,7 +45,10 @@ from whet.targets import find_target
 from whet.walk import STARVED, Journal
 
 # What a folder carries that stock transformers cannot hold; the latter two only where it stays packed in memory.
-MODELLING = ("modeling_whet.py", "beside_whet.py", "packing_whet.py", "packed_whet.py")
+MODELLING = (
+    *("modeling_whet.py", "beside_whet.py", "codes_whet.py", "switch_whet.py"),
+    *("packing_whet.py", "packed_whet.py"),
+)
 # Figures on text of models that give scores or hidden states.
 _ANSWERED = ("difference", "order", "error", "cosine", "neighbours")
 

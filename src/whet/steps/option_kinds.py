@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
 
+from whet.errors import UsageError
 from whet.messages import Message
 from whet.strict import Strict, checked
 
@@ -95,3 +97,16 @@ EvalText = Annotated[
     Source | None,
     Field(alias="eval", description="Text to verify on; without it a tenth of the text is kept for that"),
 ]
+
+
+def parse_precisions(text: str) -> tuple[int, ...]:
+    """The bits that `8,4,2` names. Raises UsageError for what is no falling list of 2 to 8."""
+    said = [part.strip() for part in str(text).split(",")]
+    bits = tuple(int(part) for part in said if part.isascii() and part.isdigit())
+    falling = all(first > second for first, second in pairwise(bits))
+    if len(bits) != len(said) or len(bits) < 2 or not falling or bits[0] > 8 or bits[-1] < 2:
+        raise UsageError(
+            "precisions {text!r} is no falling list of two or more from 8 to 2. Give bits with commas between: 8,4,2.",
+            text=text,
+        )
+    return bits

@@ -124,6 +124,9 @@ class Schemes(Options):
         default=None, description="The scheme of embedding and head; without it they stay as they are"
     )
     plan: Source | None = Field(default=None, description="A plan, which names a scheme for each part: a .json file")
+    precisions: Annotated[str | None, Shown(among="8,4,2")] = Field(
+        default=None, description="Several precisions in one folder, switched while it runs: the scheme's at 8,4,2 bits"
+    )
 
 
 class Sparsity(Options):

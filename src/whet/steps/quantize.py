@@ -29,6 +29,7 @@ from whet.steps.estimate import estimate
 from whet.steps.in_time import check_time, time_costs, with_runtime
 from whet.steps.material import with_text
 from whet.steps.options import Quantize
+from whet.steps.precisions import decide_all, make_all, needs_of, resume_all
 from whet.steps.request import Request, with_texts
 from whet.steps.search import search
 from whet.transforms.make import check_transform
@@ -56,6 +57,8 @@ def quantize(
     on_event = run.telling(on_event)
     items = read_skills(asked.skills) if asked.skills is not None else []
     asked, given = with_runtime(asked), asked
+    if asked.precisions is not None:
+        return _several(run, model, asked, dry_run, on_event, seed=seed, device=device)
     job = decide(model, asked, seed=seed, device=device)
     check_time(job, given)
     budget = budget_of(job.checkpoint, given, time_costs(job, given, on_event))
@@ -74,6 +77,23 @@ def quantize(
     way = _way(job, budget, items, on_event)
     job = with_text(examined(job, way), way)
     return _carried_out(run, job, budget, items, recipe_of(model, asked, job), way)
+
+
+def _several(
+    run: Run, model: str | Path, asked: Quantize, dry_run: bool, on_event: OnEvent, **more: Any
+) -> dict[str, Any]:
+    """The same of several precisions in one folder."""
+    jobs = decide_all(model, asked, **more)
+    first = next(iter(jobs.values()))
+    run.check_free(first.checkpoint.path)
+    needs = needs_of(jobs)
+    announce(run, needs, on_event)
+    if dry_run:
+        return planned(run, first, needs) | {"precisions": list(jobs)}
+    scheme = {"scheme": first.scheme, "embed": first.embed}
+    return make_all(
+        run, jobs, recipe_of(model, asked.model_copy(update=scheme), first), asked.precisions or "", on_event
+    )
 
 
 def recipe_of(model: str | Path, asked: Quantize, job: Job) -> dict[str, Any]:
@@ -128,6 +148,8 @@ def halved(options: Quantize, original: Path) -> Quantize | None:
 
 def resume_quantize(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
     """Go on with a stopped run, from what it began with."""
+    if request.get("precisions") is not None:
+        return resume_all(run, request, on_event)
     job = job_of(run, request, Quantize, decide)
     budget = None if request["budget"] is None else Budget.read(request["budget"])
     items = [parse_item(one, Message("skill item {number}", number=i)) for i, one in enumerate(request["items"])]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from whet.anatomy import family_of, per_layer
 from whet.checkpoint import Checkpoint, model_config
-from whet.checkpoint.modeling_whet import codes_of, decode, parts_of, unpack
+from whet.checkpoint.codes_whet import codes_of, unpack
+from whet.checkpoint.modeling_whet import decode, parts_of
 from whet.checkpoint.table import check_stored
 from whet.errors import UsageError
 from whet.formats.gguf.blocks import FLOAT_TYPES, block_type, blocks, float_rows

@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from whet.checkpoint.codes_whet import pack
 from whet.errors import MachineError
 from whet.formats.graphs.graph import Attention
 from whet.formats.graphs.weights import Coded
-from whet.grids.packing import pack
 
 MODEL, DATA = "model.onnx", "model.onnx.data"
 FLOAT, INT8 = 1, 4  # accuracy levels of MatMulNBits: what its inputs become

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from whet.checkpoint.codes_whet import pack
 from whet.engines.openvino import FLOAT_MARK, runtime
 from whet.formats.graphs.graph import Attention
 from whet.formats.graphs.weights import Coded
-from whet.grids.packing import pack
 
 MODEL = "openvino_model.xml"
 _NEVER = -1e30  # a score of what is not looked at; minus infinity would make a row of these not a number

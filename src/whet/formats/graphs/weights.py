@@ -12,7 +12,8 @@ from torch import Tensor
 
 from whet.anatomy import Anatomy, anatomy
 from whet.checkpoint import Checkpoint
-from whet.checkpoint.modeling_whet import codes_of, decode, form_of, parts_of, unpack
+from whet.checkpoint.codes_whet import codes_of, unpack
+from whet.checkpoint.modeling_whet import decode, form_of, parts_of
 from whet.checkpoint.table import check_stored
 from whet.errors import UsageError
 from whet.messages import Message, listed

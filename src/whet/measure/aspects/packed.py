@@ -29,11 +29,11 @@ def _measure(case: Case, sides: Sides, on_event: OnEvent) -> dict[str, Any]:
     asked, prompt = case.asked, case.given.prompt
     memory = [
         footprint(asked.original, prompt, device=asked.device, dtype=asked.dtype).get("peak_bytes"),
-        footprint(asked.lighter, prompt, device=asked.device, fast=True).get("peak_bytes"),
+        footprint(asked.lighter, prompt, device=asked.device, fast=True, precision=asked.precision).get("peak_bytes"),
     ]
     packing, notes = packing_of(fast=True, packed=False), list[Message]()
     assert packing is not None
-    engine = open_engine(asked.lighter, asked.device, packing=packing)
+    engine = open_engine(asked.lighter, asked.device, packing=packing, precision=asked.precision)
 
     def keep(event: Event) -> None:
         notes.append(Message.read(event))
