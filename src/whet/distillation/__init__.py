@@ -6,22 +6,30 @@ from whet.distillation.divergences import DIVERGENCES, Divergence
 from whet.distillation.halves import Halves
 from whet.distillation.logits import Head, log_chances, prediction_loss
 from whet.distillation.relations import relation_heads, relation_loss
+from whet.distillation.sampled import DRAWS, MOST_TOKENS, Drawn, estimated_kl, sampled_loss
 from whet.distillation.states import Projections, layer_map, state_loss
+from whet.distillation.stored import StoredTeaching
 from whet.distillation.teaching import Distillation, Objective, Teaching
 
 __all__ = [
     "DIVERGENCES",
+    "DRAWS",
+    "MOST_TOKENS",
     "Distillation",
     "Divergence",
+    "Drawn",
     "Halves",
     "Head",
     "Objective",
     "Projections",
+    "StoredTeaching",
     "Teaching",
+    "estimated_kl",
     "layer_map",
     "log_chances",
     "prediction_loss",
     "relation_heads",
     "relation_loss",
+    "sampled_loss",
     "state_loss",
 ]

@@ -44,10 +44,11 @@ class Distillation:
     hash once it was read whole. steps of about `batch` tokens, `at_once` of them together, at a learning rate of `rate`
     at the most, which falls as `schedule` says. checkpointing: as in `whet.train.Settings`. rounded: what of a
     quantized student is trained, `all` or `scales`, None of a dense one; coupled: whether weights move with their
-    scales (`whet.grids.straight`)."""
+    scales (`whet.grids.straight`). targets: the folder of what was drawn from the teacher, `draws` tokens a position,
+    and its SHA-256 once it is known."""
 
     objective: Objective
-    teacher: Path
+    teacher: Path | None
     name: str
     steps: int
     batch: int
@@ -58,11 +59,16 @@ class Distillation:
     rounded: str | None = None
     coupled: bool = True
     sha256: str | None = None
+    targets: Path | None = None
+    draws: int | None = None
+    targets_sha256: str | None = None
 
     def record(self) -> dict[str, Any]:
         """As plain JSON."""
         told = asdict(self) | {"objective": self.objective.record(), "teacher": self.name}
-        gone = {"name"} if self.rounded is not None else {"name", "rounded", "coupled"}
+        gone = {"name", "targets"} if self.rounded is not None else {"name", "targets", "rounded", "coupled"}
+        if self.targets is None:
+            gone |= {"draws", "targets_sha256"}
         return {key: value for key, value in told.items() if key not in gone}
 
 
@@ -96,6 +102,10 @@ class Teaching:
     def trained(self) -> nn.Module:
         """What the training loop is given: the student, and beside it what is dropped in the end."""
         return _Beside(self.student.model, self.projections) if len(self.projections.matrices) else self.student.model
+
+    def beside(self, student: Any) -> Teaching:
+        """The same of another student, to be measured."""
+        return Teaching(self.teacher.model, student, self.objective)
 
     def __call__(self, _: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         ids, weights, asked = batch["input_ids"], batch["weights"], self.objective
@@ -142,6 +152,16 @@ class Teaching:
             p = log_chances(self.teacher.logits(their), self.vocabulary)
             found.append(forward_kl(p, log_chances(self.student.logits(own), self.vocabulary)))
         return torch.cat(found).view(ids.shape)
+
+    @torch.no_grad()
+    def agreeing(self, batch: Batch) -> Tensor:
+        """At every position with a weight, whether the likeliest tokens of both are the same `[n]`."""
+        picks = []
+        for halves in (self.teacher, self.student):
+            states = halves.states(batch["input_ids"]).last_hidden_state[batch["weights"] > 0]
+            wide = [halves.logits(part)[:, : self.vocabulary].argmax(-1) for part in states.split(256)]
+            picks.append(torch.cat(wide))
+        return picks[0] == picks[1]
 
     @torch.no_grad()
     def taught(self, batch: Batch) -> Tensor:

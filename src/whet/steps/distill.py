@@ -27,6 +27,7 @@ from whet.steps.coded_student import GAP_RATE, about_latent, open_coded, stored_
 from whet.steps.course import estimated_course
 from whet.steps.distill_options import LEARNT, SCALES, SCHEDULES, TRAINED_TOKENS
 from whet.steps.distilled import MOST_STEPS, carried_out, needs_of, timed_steps, weights_of
+from whet.steps.draw_targets import check_targets, check_tokens, with_targets
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
 from whet.steps.lesson import dense_rate, taught
 from whet.steps.material import Material, about_text, read_material, with_text
@@ -54,7 +55,8 @@ def distill(
     run = Run(out)
     on_event = run.telling(on_event)
     job = decide_distill(model, asked, seed=seed, device=device, alike=alike)
-    if not alike and job.checkpoint.path.resolve() == taught(job).teacher.resolve():
+    teacher = taught(job).teacher
+    if not alike and teacher is not None and job.checkpoint.path.resolve() == teacher.resolve():
         raise UsageError(
             "{folder} is both the student and the teacher, so there is nothing to learn. Name the original as teacher.",
             folder=job.checkpoint.path,
@@ -66,7 +68,7 @@ def distill(
         return planned(run, job, needs)
     way = Way(on_event, estimated_course(job, needs["stages"]))
     job = _read_whole(job, way)
-    job = with_text(job, way, Checkpoint(taught(job).teacher))
+    job = with_targets(with_text(job, way, None if teacher is None else Checkpoint(teacher)), way)
     if asked.minutes is not None:
         steps = _steps_begun(run) or timed_steps(job, asked.minutes)
         job = dataclasses.replace(job, distillation=dataclasses.replace(taught(job), steps=steps))
@@ -130,7 +132,7 @@ def resume_distill(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> d
     """Go on with a stopped run, from what it began with."""
     job = job_of(run, request, Distill, decide_distill)
     way = Way(run.telling(on_event), estimated_course(job, needs_of(job)["stages"]))
-    return _carried_out(run, _read_whole(job, way), request["recipe"], way)
+    return _carried_out(run, with_targets(_read_whole(job, way), way), request["recipe"], way)
 
 
 def decide_distill(
@@ -146,12 +148,15 @@ def decide_distill(
     """What a run does, as `whet.steps.decide.decide` says it of the step `quantize`. Raises UsageError for what cannot
     be taught, with what can."""
     place = resolve_device(device)
-    if asked.teacher is None:
+    store = check_targets(asked)
+    if asked.teacher is None and (store is None or not store.complete):
         raise UsageError("No teacher was given. Name the original that {model} was made from: --teacher.", model=model)
-    teacher = open_original(asked.teacher, find_target("transformers"))
     coded = not Checkpoint(model).dense
     student = open_coded(model) if coded else open_original(model, find_target("transformers"))
+    teacher = None if asked.teacher is None else open_original(asked.teacher, find_target("transformers"))
     _check_pair(student, teacher)
+    if store is not None and store.complete:
+        check_tokens(store, student.checkpoint.path, student.parts.embedding.shape[0])
     for name in ("learn", "scales"):
         if not coded and not alike and getattr(asked, name) is not None:
             raise UsageError(
@@ -160,17 +165,20 @@ def decide_distill(
                 folder=student.checkpoint.path,
             )
     given = material
-    if material is None:
-        material = read_material(asked, teacher.checkpoint, teacher.parts, seed, needed=True, instead="--text")
+    reader = teacher or student
+    if material is None and asked.text is None and store is not None and store.complete:
+        material = Material()  # what was drawn has it
+    elif material is None:
+        material = read_material(asked, reader.checkpoint, reader.parts, seed, needed=True, instead="--text")
     notes = about_original(student, asked.window, material)
     if given is None:
-        notes += about_text(asked, material, teacher.parts, solved=False)
+        notes += about_text(asked, material, reader.parts, solved=False)
         if asked.text is not None and asked.synthetic:
             material = dataclasses.replace(material, to_write=asked.synthetic, synthetic=asked.synthetic)
     distillation = Distillation(
         Objective(asked.loss, asked.mix, asked.temperature, asked.hidden, asked.relations),
-        teacher.checkpoint.path,
-        model_name(teacher.checkpoint.path.resolve()),
+        None if teacher is None else teacher.checkpoint.path,
+        "" if teacher is None else model_name(teacher.checkpoint.path.resolve()),
         steps=asked.steps or min(MOST_STEPS, -(-(asked.tokens or TRAINED_TOKENS) // asked.batch)),
         batch=asked.batch,
         at_once=asked.at_once or asked.batch,
@@ -179,6 +187,8 @@ def decide_distill(
         checkpointing=asked.checkpointing,
         rounded=(asked.learn or "all") if coded else None,
         coupled=asked.scales != "lsq",
+        targets=None if asked.targets is None else Path(asked.targets),
+        draws=asked.draws,
     )
     stored = stored_as(student.checkpoint) if coded else {}
     job = dense_job(student, "distill", place, seed, material, compute, distillation=distillation, **stored)
@@ -188,9 +198,10 @@ def decide_distill(
     return dataclasses.replace(job, distillation=distillation, notes=(*notes, *about))
 
 
-def _check_pair(student: Original, teacher: Original) -> None:
+def _check_pair(student: Original, teacher: Original | None) -> None:
     """Raises UsageError unless both predict the next of the same tokens."""
-    for one in (student, teacher):
+    both = [student] if teacher is None else [student, teacher]
+    for one in both:
         if one.parts.task != "causal":
             raise UsageError(
                 "{folder} predicts no next token, which is what a student learns here.", folder=one.checkpoint.path
@@ -200,7 +211,9 @@ def _check_pair(student: Original, teacher: Original) -> None:
             "{folder} has masks, and training would fill them again. Train first, then make masks.",
             folder=student.checkpoint.path,
         )
-    vocabularies = [load_tokenizer(one.checkpoint.path).get_vocab() for one in (student, teacher)]
+    if teacher is None:
+        return
+    vocabularies = [load_tokenizer(one.checkpoint.path).get_vocab() for one in both]
     if vocabularies[0] != vocabularies[1]:
         raise UsageError(
             "{student} and {teacher} have different tokenizers ({few} and {many} tokens), so what they predict cannot "
@@ -215,7 +228,9 @@ def _check_pair(student: Original, teacher: Original) -> None:
 def _read_whole(job: Job, way: OnEvent) -> Job:
     """`job` once both models were read whole and found finite; with a note where the teacher is not the original."""
     job = examined(job, way)
-    teacher = Checkpoint(taught(job).teacher)
+    if taught(job).teacher is None:
+        return job
+    teacher = Checkpoint(taught(job).teacher)  # type: ignore[arg-type]
     check_files(teacher.path, way)
     stage = Stage(way, "read", len(teacher.stored))
     digest = teacher.examine(lambda _: stage.step())
@@ -243,7 +258,8 @@ def _steps_begun(run: Run) -> int | None:
 def _recipe(model: str | Path, job: Job, asked: Distill) -> dict[str, Any]:
     one = taught(job)
     decided = {"steps": one.steps, "minutes": None, "tokens": None, "rate": one.rate, "at_once": one.at_once}
-    return step_recipe(model, job, Distill, asked, **decided, teacher=str(asked.teacher))
+    named = {name: str(getattr(asked, name)) for name in ("teacher", "targets") if getattr(asked, name) is not None}
+    return step_recipe(model, job, Distill, asked, **decided | named)
 
 
 def _carried_out(run: Run, job: Job, recipe: Mapping[str, Any], way: Way) -> dict[str, Any]:

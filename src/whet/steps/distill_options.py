@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -55,6 +56,13 @@ class Distill(Text):
     temperature: float = Field(default=1.0, gt=0, description="What logits of both are divided by")
     hidden: float = Field(default=0.0, ge=0, description="Weight of the difference of hidden states beside that")
     relations: float = Field(default=0.0, ge=0, description="Weight of the difference of attention in the last block")
+    targets: Annotated[str | Path | None, Shown(metavar="FOLDER")] = Field(
+        default=None,
+        description="A folder for what the teacher predicts: it runs once, and later runs need neither it nor the text",
+    )
+    draws: Annotated[int | None, Shown(default="12")] = Field(
+        default=None, ge=1, le=128, description="With targets: tokens that are drawn at each position"
+    )
     learn: Annotated[str | None, Shown(default="all", among=LEARNT)] = Field(
         default=None, description="Of a quantized student: all, or scales alone with the codes as they are"
     )

@@ -61,20 +61,26 @@ def needs_of(job: Job, minutes: float | None = None) -> dict[str, Any]:
     else:
         before = _parts_of(job)
         own = weights_of(job)
-    theirs = sum(file.stat().st_size for file in one.teacher.glob("*.safetensors"))
+    theirs = 0 if one.teacher is None else sum(file.stat().st_size for file in one.teacher.glob("*.safetensors"))
     width, inner = parts.embedding.shape[1], max(linear.shape[0] for linear in parts.linears())
     a_block = 4 * one.at_once * (_OF_STREAM * width + _OF_INNER * inner)
     kept = 4 * one.at_once * width * len(parts.blocks) if one.checkpointing else a_block * (len(parts.blocks) - 1)
     # of a quantized one latent weights too, from which its weights and their gradient are computed
     wide = 16 if job.checkpoint.dense else 12 if one.rounded == "scales" else 24
-    memory = _BASE_MEMORY + wide * own + theirs * 4 // max(2, job.dtype.itemsize) + a_block + kept + _AT_HEAD
+    alone = _BASE_MEMORY + wide * own + a_block + kept + _AT_HEAD
+    teacher = theirs * 4 // max(2, job.dtype.itemsize)
+    # what draws targets is gone before training begins
+    memory = alone + teacher if one.targets is None else max(alone, _BASE_MEMORY + teacher + _AT_HEAD)
     rate = multiplications_per_second()
     tokens = one.steps * one.batch
     again = 8.0 if one.checkpointing else 6.0
     stages = {}
     if job.to_write:
         stages["write"] = _WRITING * theirs / 2 * job.to_write / rate
-    trained = _BESIDE * tokens * (again * own + theirs) / rate
+    if one.targets is not None:
+        text = job.to_write + sum(map(len, (*job.solve, *job.verify)))
+        stages["draw"] = _BESIDE * text * theirs / rate
+    trained = _BESIDE * tokens * (again * own + (theirs if one.targets is None else 0)) / rate
     stages["train"] = trained if minutes is None else 60 * minutes
     stages["finish"] = 0.5 + 1e-8 * before["total"]
     return {
@@ -172,11 +178,12 @@ def _finished(
 
 
 def _portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe without the place of the teacher on this machine; a recipe's step has its original for teacher."""
+    """A recipe without places on this machine; a recipe's step has its original for teacher."""
     (step,) = recipe["steps"]
     options = dict(step["distill"])
-    if Path(options["teacher"]).is_absolute():
-        del options["teacher"]
+    for name in ("teacher", "targets"):
+        if name in options and Path(options[name]).is_absolute():
+            del options[name]
     return {**recipe, "steps": [{"distill": options}]}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,9 +12,10 @@ from torch import Tensor
 from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.checkpoint import load_model, load_tokenizer
-from whet.distillation import Distillation, Teaching
+from whet.distillation import Distillation, StoredTeaching, Teaching
 from whet.events import OnEvent, without_plan
 from whet.steps.coded_student import CodedStudent
+from whet.steps.target_store import Drawers, TargetStore
 from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, noise, train
 
 LOOKS = 10  # times that held-out text is looked at
@@ -44,22 +44,33 @@ class Lesson:
     def __init__(self, job: Job) -> None:
         self.job, self.of = job, taught(job)
         self.student = load_model(job.checkpoint.path, torch.float32, job.device)
-        teacher = load_model(self.of.teacher, job.compute, job.device)
-        teacher.requires_grad_(False)
         if self.short:
-            for model in (self.student, teacher):
-                model.set_attn_implementation("eager")
+            self.student.set_attn_implementation("eager")
         self.autocast = job.compute != torch.float32
+        self.store = None if self.of.targets is None else TargetStore(self.of.targets)
         with self._computing():
-            self.teaching = Teaching(teacher, self.student, self.of.objective, _kept(job))
+            self.teaching = self._teaching()
         end = load_tokenizer(job.checkpoint.path).eos_token_id
-        self.rows = PackedRows(job.solve, self.of.batch, job.seed, end)
-        self.held_out = list(_padded(job.verify))
-        self.taught: list[Tensor] = []
+        self.rows = PackedRows(job.solve, self.of.batch, job.seed, end, alone=self.store is not None)
+        self.held_out = [self._with_targets(batch, "held_out") for batch in _padded(job.verify)]
+        self.taught: list[Tensor | None] = []
         # the model is known part by part from here on, so its parameters may become others
         self.coded: CodedStudent | None = None
         if not job.checkpoint.dense:
             self.coded = CodedStudent(job.checkpoint, self.student, self.of, dense_rate(job))
+
+    def _teaching(self) -> Teaching | StoredTeaching:
+        if self.store is not None:
+            return StoredTeaching(self.student, self.store.about["vocabulary"], self.of.objective.temperature)
+        return Teaching(self._teacher(), self.student, self.of.objective, _kept(self.job))
+
+    def _teacher(self) -> Any:
+        assert self.of.teacher is not None
+        teacher = load_model(self.of.teacher, self.job.compute, self.job.device)
+        teacher.requires_grad_(False)
+        if self.short:
+            teacher.set_attn_implementation("eager")
+        return teacher
 
     @property
     def short(self) -> bool:
@@ -113,24 +124,15 @@ class Lesson:
         other = Lesson.__new__(Lesson)
         other.__dict__ |= self.__dict__
         with self._computing():
-            other.teaching = Teaching(self.teaching.teacher.model, model, dataclasses.replace(self.of.objective))
+            other.teaching = self.teaching.beside(model)
         other.student = model
         return other
 
     @torch.no_grad()
     def _top1(self) -> float:
-        right, count = 0, 0
         with self._computing():
-            for batch in self._held_out():
-                counted = batch["weights"] > 0
-                picks = []
-                for halves in (self.teaching.teacher, self.teaching.student):
-                    states = halves.states(batch["input_ids"]).last_hidden_state[counted]
-                    wide = [halves.logits(part)[:, : self.teaching.vocabulary].argmax(-1) for part in states.split(256)]
-                    picks.append(torch.cat(wide))
-                right += int((picks[0] == picks[1]).sum())
-                count += len(picks[0])
-        return right / max(1, count)
+            right = torch.cat([self.teaching.agreeing(batch) for batch in self._held_out()])
+        return right.double().mean().item()
 
     def _computing(self) -> Any:
         kind = torch.device(self.job.device).type
@@ -144,9 +146,16 @@ class Lesson:
         batch = self.rows(step)
         rows = max(1, self.of.at_once // batch["input_ids"].shape[1])
         return [
-            {name: tensor[start : start + rows] for name, tensor in batch.items()}
+            self._with_targets({name: tensor[start : start + rows] for name, tensor in batch.items()}, "rows")
             for start in range(0, len(batch["input_ids"]), rows)
         ]
+
+    def _with_targets(self, batch: Batch, kind: str) -> Batch:
+        """A batch with what was drawn in its rows, if targets are stored."""
+        if self.store is None:
+            return batch
+        drawn: Drawers = getattr(self.store, kind)
+        return batch | drawn.of(batch["number"].tolist())
 
     def _loss(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.teaching(model, batch)
@@ -162,12 +171,13 @@ def _kept(job: Job) -> list[int] | None:
 
 def _padded(windows: Sequence[Tensor]) -> Iterator[Batch]:
     """Windows in batches of about the same length."""
-    ordered = sorted(windows, key=len, reverse=True)
+    ordered = sorted(range(len(windows)), key=lambda i: len(windows[i]), reverse=True)
     while ordered:
-        count = max(1, _JUDGED // len(ordered[0]))
-        some, ordered = ordered[:count], ordered[count:]
+        count = max(1, _JUDGED // len(windows[ordered[0]]))
+        numbers, ordered = ordered[:count], ordered[count:]
+        some = [windows[number] for number in numbers]
         ids = torch.zeros(len(some), len(some[0]), dtype=torch.int64)
         weights = torch.zeros(ids.shape)
         for number, window in enumerate(some):
             ids[number, : len(window)], weights[number, : len(window)] = window, 1.0
-        yield {"input_ids": ids, "weights": weights}
+        yield {"input_ids": ids, "weights": weights, "number": torch.tensor(numbers)}
