@@ -1,4 +1,4 @@
-"""Stored targets: the teacher runs once, later runs need neither it nor the text, and what is not its own is refused."""
+"""Stored targets: the teacher runs once, later runs need neither it nor the text; those of others are refused."""
 
 from __future__ import annotations
 

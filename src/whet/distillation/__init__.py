@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from whet.distillation.divergences import DIVERGENCES, Divergence
 from whet.distillation.halves import Halves
+from whet.distillation.likeliest import SUPPORT, likeliest_loss, outcomes
 from whet.distillation.logits import Head, log_chances, prediction_loss
 from whet.distillation.relations import relation_heads, relation_loss
 from whet.distillation.sampled import DRAWS, MOST_TOKENS, Drawn, estimated_kl, sampled_loss
 from whet.distillation.states import Projections, layer_map, state_loss
 from whet.distillation.stored import StoredTeaching
 from whet.distillation.teaching import Distillation, Objective, Teaching
+from whet.distillation.writing import Written, distinct, written
 
 __all__ = [
     "DIVERGENCES",
     "DRAWS",
     "MOST_TOKENS",
+    "SUPPORT",
     "Distillation",
     "Divergence",
     "Drawn",
@@ -24,12 +27,17 @@ __all__ = [
     "Projections",
     "StoredTeaching",
     "Teaching",
+    "Written",
+    "distinct",
     "estimated_kl",
     "layer_map",
+    "likeliest_loss",
     "log_chances",
+    "outcomes",
     "prediction_loss",
     "relation_heads",
     "relation_loss",
     "sampled_loss",
     "state_loss",
+    "written",
 ]

@@ -45,7 +45,8 @@ class Distillation:
     at the most, which falls as `schedule` says. checkpointing: as in `whet.train.Settings`. rounded: what of a
     quantized student is trained, `all` or `scales`, None of a dense one; coupled: whether weights move with their
     scales (`whet.grids.straight`). targets: the folder of what was drawn from the teacher, `draws` tokens a position,
-    and its SHA-256 once it is known."""
+    and its SHA-256 once it is known. own_text: the share of the steps, the last ones, in which the student learns from
+    its own text too; writer: who writes that, `student` or `switch`."""
 
     objective: Objective
     teacher: Path | None
@@ -62,6 +63,8 @@ class Distillation:
     targets: Path | None = None
     draws: int | None = None
     targets_sha256: str | None = None
+    own_text: float = 0.0
+    writer: str = "student"
 
     def record(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -69,6 +72,8 @@ class Distillation:
         gone = {"name", "targets"} if self.rounded is not None else {"name", "targets", "rounded", "coupled"}
         if self.targets is None:
             gone |= {"draws", "targets_sha256"}
+        if not self.own_text:
+            gone |= {"own_text", "writer"}
         return {key: value for key, value in told.items() if key not in gone}
 
 

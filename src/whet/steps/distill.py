@@ -25,7 +25,7 @@ from whet.messages import Message
 from whet.paths import check_out
 from whet.steps.coded_student import GAP_RATE, about_latent, open_coded, stored_as
 from whet.steps.course import estimated_course
-from whet.steps.distill_options import LEARNT, SCALES, SCHEDULES, TRAINED_TOKENS
+from whet.steps.distill_options import LEARNT, SCALES, SCHEDULES, TRAINED_TOKENS, WRITERS
 from whet.steps.distilled import MOST_STEPS, carried_out, needs_of, timed_steps, weights_of
 from whet.steps.draw_targets import check_targets, check_tokens, with_targets
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
@@ -116,7 +116,10 @@ def check(options: Distill) -> None:
             near=did_you_mean(options.schedule, known),
             known=SCHEDULES,
         )
-    for name, every in (("learn", LEARNT), ("scales", SCALES)):
+    if options.writer is not None and options.own_text is None:
+        raise UsageError("writer says who writes the student's own text: give own-text with it, or leave it out.")
+    own_share(options.own_text)
+    for name, every in (("learn", LEARNT), ("scales", SCALES), ("writer", WRITERS)):
         said = getattr(options, name)
         if said is not None and said not in every.split(", "):
             raise UsageError(
@@ -126,6 +129,19 @@ def check(options: Distill) -> None:
                 near=did_you_mean(said, every.split(", ")),
                 known=every,
             )
+
+
+def own_share(asked: str | float | None) -> float:
+    """The share of the steps on own text. Raises UsageError for what is none."""
+    if asked is None:
+        return 0.0
+    try:
+        share = float(asked[:-1]) / 100 if isinstance(asked, str) and asked.endswith("%") else float(asked)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise UsageError("own-text {share} is no share of the steps: give one, such as 15%.", share=asked)
+    return share
 
 
 def resume_distill(run: Run, request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
@@ -189,7 +205,13 @@ def decide_distill(
         coupled=asked.scales != "lsq",
         targets=None if asked.targets is None else Path(asked.targets),
         draws=asked.draws,
+        own_text=own_share(asked.own_text),
+        writer=asked.writer or "student",
     )
+    if distillation.own_text and teacher is None:
+        raise UsageError(
+            "own-text needs the teacher: it says what it would have written. Give --teacher beside the targets."
+        )
     stored = stored_as(student.checkpoint) if coded else {}
     job = dense_job(student, "distill", place, seed, material, compute, distillation=distillation, **stored)
     rate = asked.rate or (GAP_RATE if coded else dense_rate(job))

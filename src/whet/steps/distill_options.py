@@ -14,6 +14,7 @@ from whet.steps.option_kinds import EvalText, Shown, Source, Text
 LEARNT = "all, scales"  # of a quantized student
 SCALES = "coupled, lsq"
 DIVERGENCES = "forward, reverse, js, skewed, skewed-reverse, adaptive, cakld, todi"
+WRITERS = "student, switch"
 SCHEDULES = "wsd, cosine"
 TRAINED_TOKENS = 2_000_000  # that a student is trained on where nothing is said
 WINDOWS = 4096  # of text to train on, at the most, where no number is asked for
@@ -62,6 +63,13 @@ class Distill(Text):
     )
     draws: Annotated[int | None, Shown(default="12")] = Field(
         default=None, ge=1, le=128, description="With targets: tokens that are drawn at each position"
+    )
+    own_text: Annotated[str | float | None, Shown(among="15%")] = Field(
+        default=None,
+        description="The share of the steps, the last ones, in which it also learns from text that it writes: 15%",
+    )
+    writer: Annotated[str | None, Shown(default="student", among=WRITERS)] = Field(
+        default=None, description="With own-text: student, or switch, where the teacher steps in"
     )
     learn: Annotated[str | None, Shown(default="all", among=LEARNT)] = Field(
         default=None, description="Of a quantized student: all, or scales alone with the codes as they are"

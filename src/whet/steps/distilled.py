@@ -35,6 +35,7 @@ from whet.steps.distilled_coded import finished_coded
 from whet.steps.lesson import LOOKS, Lesson, taught
 from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
+from whet.steps.own_text import OWN
 from whet.steps.prune_proof import agree
 from whet.steps.rates import multiplications_per_second
 
@@ -70,7 +71,8 @@ def needs_of(job: Job, minutes: float | None = None) -> dict[str, Any]:
     alone = _BASE_MEMORY + wide * own + a_block + kept + _AT_HEAD
     teacher = theirs * 4 // max(2, job.dtype.itemsize)
     # what draws targets is gone before training begins
-    memory = alone + teacher if one.targets is None else max(alone, _BASE_MEMORY + teacher + _AT_HEAD)
+    kept_too = one.targets is None or one.own_text
+    memory = alone + teacher if kept_too else max(alone, _BASE_MEMORY + teacher + _AT_HEAD)
     rate = multiplications_per_second()
     tokens = one.steps * one.batch
     again = 8.0 if one.checkpointing else 6.0
@@ -81,6 +83,9 @@ def needs_of(job: Job, minutes: float | None = None) -> dict[str, Any]:
         text = job.to_write + sum(map(len, (*job.solve, *job.verify)))
         stages["draw"] = _BESIDE * text * theirs / rate
     trained = _BESIDE * tokens * (again * own + (theirs if one.targets is None else 0)) / rate
+    # what the student writes is written token by token, and read by both
+    owned = one.own_text * OWN * tokens * _WRITING * (own + (theirs / 2 if one.writer == "switch" else 0)) / rate
+    trained += owned + (0 if one.targets is None else one.own_text * OWN * _BESIDE * tokens * theirs / rate)
     stages["train"] = trained if minutes is None else 60 * minutes
     stages["finish"] = 0.5 + 1e-8 * before["total"]
     return {
@@ -108,8 +113,11 @@ def _parts_of(job: Job) -> dict[str, int]:
 def timed_steps(job: Job, minutes: float) -> int:
     """Steps that fit into so many minutes here, by taking a few on a model that is thrown away."""
     lesson = Lesson(job)
-    lesson.train(1, None, None)
-    seconds = lesson.train(_TIMED, None, None)["seconds"] / _TIMED
+    lesson.train(1, None, None, own=0)
+    share = taught(job).own_text
+    seconds = lesson.train(_TIMED, None, None, own=0)["seconds"] / _TIMED
+    if share:
+        seconds = (1 - share) * seconds + share * lesson.train(1, None, None, own=1)["seconds"]
     started = time.monotonic()
     lesson.losses()
     looking = (LOOKS + 1) * (time.monotonic() - started)
@@ -133,7 +141,7 @@ def _finished(
 ) -> dict[str, Any]:
     """Weights, the student's other files, proof, card and manifest. Every part may be repeated."""
     out = run.out
-    told = {key: trained[key] for key in ("steps", "rewinds", "held_out") if key in trained}
+    told = {key: trained[key] for key in ("steps", "rewinds", "collapsed", "held_out") if key in trained}
     if lesson.coded is not None:
         recipe = _portable(began["recipe"])
         return finished_coded(run, job, lesson, told, [*job.notes, *_notes(trained)], recipe, way)
@@ -188,16 +196,25 @@ def _portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes(trained: Mapping[str, Any]) -> list[Message]:
-    held_out = trained.get("held_out")
+    held_out, found = trained.get("held_out"), list[Message]()
+    if "collapsed" in trained:
+        found.append(
+            Message(
+                "what the student wrote itself collapsed after {step} steps, so its training ended there, with the "
+                "best weights before: give less own-text or a lower learning rate (--rate)",
+                step=trained["collapsed"],
+            )
+        )
     if held_out is None or held_out["helped"]:
-        return []
+        return found
     return [
+        *found,
         Message(
             "training did not help: KL on held-out text was {start:.4g} before and {best:.4g} at best, which chance "
             "may be. The weights are as they were. Give more text, more steps or another learning rate (--rate).",
             start=held_out["start"],
             best=held_out["best"],
-        )
+        ),
     ]
 
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.checkpoint import load_model, load_tokenizer
-from whet.distillation import Distillation, StoredTeaching, Teaching
+from whet.distillation import Distillation, Halves, StoredTeaching, Teaching
 from whet.events import OnEvent, without_plan
 from whet.steps.coded_student import CodedStudent
+from whet.steps.own_text import OWN, OwnText, own_steps, without_some
 from whet.steps.target_store import Drawers, TargetStore
-from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, noise, train
+from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, Watch, noise, train
 
 LOOKS = 10  # times that held-out text is looked at
 _PLAIN = 512  # tokens of a window, up to which a table of attention is small
@@ -54,6 +55,7 @@ class Lesson:
         self.rows = PackedRows(job.solve, self.of.batch, job.seed, end, alone=self.store is not None)
         self.held_out = [self._with_targets(batch, "held_out") for batch in _padded(job.verify)]
         self.taught: list[Tensor | None] = []
+        self.own: OwnText | None = None
         # the model is known part by part from here on, so its parameters may become others
         self.coded: CodedStudent | None = None
         if not job.checkpoint.dense:
@@ -77,9 +79,12 @@ class Lesson:
         """Whether attention is computed plainly: on processors SDPA's backward is slow, a seventh of a step here."""
         return self.job.device == "cpu" and max(map(len, self.job.solve)) <= _PLAIN
 
-    def train(self, steps: int, run: Run | None, tell: OnEvent | None) -> dict[str, Any]:
-        """Train for so many steps, in the folder of `run` if there is one; returns what `whet.train.train` does."""
-        of = self.of
+    def train(self, steps: int, run: Run | None, tell: OnEvent | None, own: int | None = None) -> dict[str, Any]:
+        """Train for so many steps, in the folder of `run` if there is one; returns what `whet.train.train` does. own:
+        how many of them are on its own text too, where that is not as was asked for."""
+        of, watch = self.of, Watch()
+        own = own_steps(steps, of.own_text) if own is None else own
+        self.own = self._own_text(steps - own, watch) if own else None
         warmup = min(_MOST_WARM_UP, math.ceil(_WARM_UP * steps))
         return train(
             self.teaching.trained(),
@@ -97,8 +102,18 @@ class Lesson:
             judge=(lambda _: self.losses()) if run is not None and self.held_out else None,
             judge_every=max(1, steps // LOOKS),
             good_every=max(1, steps // LOOKS),
+            watch=watch,
             on_event=(lambda event: None) if tell is None else without_plan(tell),
         )
+
+    def _own_text(self, first: int, watch: Watch) -> OwnText:
+        if isinstance(self.teaching, StoredTeaching):
+            with self._computing():
+                teacher = Halves.of(self._teacher())
+        else:
+            teacher = self.teaching.teacher
+        student, tokens = self.teaching.student, round(OWN * self.of.batch)
+        return OwnText(self.job, student, teacher, first, tokens, self.of.writer == "switch", watch)
 
     @torch.no_grad()
     def losses(self) -> Tensor:
@@ -143,12 +158,17 @@ class Lesson:
             yield {name: tensor.to(self.job.device) for name, tensor in batch.items()}
 
     def _batches(self, step: int) -> Sequence[Batch]:
-        batch = self.rows(step)
+        batch, own = self.rows(step), list[Batch]()
+        if self.own is not None and step >= self.own.first:
+            batch = without_some(batch)
+            with self._computing():
+                own = self.own.batches(step, self.of.at_once)
         rows = max(1, self.of.at_once // batch["input_ids"].shape[1])
-        return [
+        given = [
             self._with_targets({name: tensor[start : start + rows] for name, tensor in batch.items()}, "rows")
             for start in range(0, len(batch["input_ids"]), rows)
         ]
+        return [*given, *own]
 
     def _with_targets(self, batch: Batch, kind: str) -> Batch:
         """A batch with what was drawn in its rows, if targets are stored."""
@@ -158,6 +178,9 @@ class Lesson:
         return batch | drawn.of(batch["number"].tolist())
 
     def _loss(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        if "taught" in batch:
+            assert self.own is not None
+            return self.own.loss(batch)
         return self.teaching(model, batch)
 
 

@@ -21,6 +21,7 @@ from whet.train.steps import (
     take_step,
     usual_steps,
 )
+from whet.train.watch import Watch
 
 __all__ = [
     "JUDGES",
@@ -33,6 +34,7 @@ __all__ = [
     "PackedRows",
     "Schedule",
     "Settings",
+    "Watch",
     "adam",
     "descend",
     "in_pieces",
