@@ -74,9 +74,8 @@ class OwnText:
             model.train(training)
         weights = made.weights.to(model.device)
         taught, entropy = self._taught(made.ids, weights)
-        rows = [
-            row[self.prompt : self.prompt + size].tolist() for row, size in zip(made.ids, made.lengths, strict=True)
-        ]
+        new = made.ids[:, self.prompt :].tolist()
+        rows = [row[:size] for row, size in zip(new, made.lengths, strict=True)]
         more = {"stepped_in": made.stepped_in} if self.switch else {}
         self.watch.look(made.entropy, entropy, distinct(rows), sum(made.lengths) / len(rows), **more)
         sure = made.entropy < _SURE * entropy

@@ -120,8 +120,8 @@ def train(
             with the best weights so far, or without a judge with the last good ones.
         on_event: told the memory needed (`plan`), then `progress` with loss and time left.
 
-    Returns `{steps, loss, seconds, rewinds}`, `collapsed` where it ended for that, and with a judge and all steps done `held_out`: `start`, `best`, `error`
-    (the standard error of what was gained), `step`, `helped`.
+    Returns `{steps, loss, seconds, rewinds}`, `collapsed` where it ended for that, and with a judge and
+    all steps done `held_out`: `start`, `best`, `error` (the standard error of what was gained), `step`, `helped`.
 
     Raises:
         UsageError: the loss is not finite, rate lowered or not; the saved state belongs to another model or schedule.

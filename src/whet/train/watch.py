@@ -7,8 +7,8 @@ from typing import Any
 
 from whet.messages import Message
 
-# Against the teacher on the same text, and against the first text of its own: what is less is a collapse, where it is so
-# in as many steps behind each other.
+# Against the teacher on the same text, and against the first text of its own: what is less is a collapse, where it is
+# so in as many steps behind each other.
 ENTROPY, DISTINCT, STEPS = 0.5, 0.5, 3
 
 
