@@ -32,7 +32,6 @@ from whet.starter.make import PEAK
 from whet.text.windows import windows
 from whet.train import PackedRows, Schedule, Settings, token_loss, train
 
-
 # Ways to learn, beside each other at equal steps and tokens.
 LOSSES: dict[str, dict[str, str]] = {
     "forward": {},
@@ -88,8 +87,8 @@ def taught(args: argparse.Namespace, folder: Path, name: str, steps: int, loss: 
             folder / "pruned", made, teacher=starter.path(), text=starter.documents(args.seed + 1, args.documents),
             steps=steps, batch=args.batch, rate=args.rate, seed=args.seed, device="cpu", **options,
         )  # fmt: skip
-        made.with_suffix(".seconds").write_text(f"{result['seconds']['training']:.0f}")
-    return measured(args, f"{name}, {steps} steps", made, made.with_suffix(".seconds").read_text())
+        Path(f"{made}.seconds").write_text(f"{result['seconds']['training']:.0f}")
+    return measured(args, f"{name}, {steps} steps", made, Path(f"{made}.seconds").read_text())
 
 
 def from_nothing(args: argparse.Namespace, folder: Path, name: str) -> list[str]:
@@ -122,7 +121,7 @@ def from_nothing(args: argparse.Namespace, folder: Path, name: str) -> list[str]
 
 def measured(args: argparse.Namespace, name: str, folder: Path, seconds: str) -> list[str]:
     """A row: name, seconds, KL, every skill; kept beside the folder."""
-    file = folder.with_suffix(f".{args.held_out}-{args.questions}.json")
+    file = Path(f"{folder}.{args.held_out}-{args.questions}.json")
     if file.exists():
         before = json.loads(file.read_text())
         args.skills = before["skills"]
