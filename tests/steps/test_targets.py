@@ -67,6 +67,27 @@ def test_stopped_while_it_draws_or_trains_it_ends_the_same(tmp_path, pair, monke
     assert (tmp_path / "targets" / "part-00003.safetensors").exists()
 
 
+def test_what_the_teacher_writes_in_place_of_the_text_is_written_once(tmp_path, pair):
+    asked = {"teacher": pair / "original", "targets": tmp_path / "targets", "rewrite": True, **TEXT, **HOW}
+    stages = []
+
+    def listen(event):
+        if event["event"] == "progress":
+            stages.append(event["stage"])
+
+    made = [
+        distill(pair / "student", tmp_path / name, on_event=listen, **asked | {"steps": 2}) for name in ("one", "two")
+    ]
+    assert made[0]["text"]["written"]["tokens"] >= 900 and made[0]["text"] == made[1]["text"]
+    written = {tuple(row.tolist()) for row in TargetStore(tmp_path / "targets").windows()[0]}
+    read = {tuple(row.tolist()) for row in TargetStore(pair / "targets").windows()[0]}
+    assert not written & read and hashes(tmp_path / "one") == hashes(tmp_path / "two")
+    assert stages.count("draw") and "write" not in stages[stages.index("finish") + 2 :]
+    for options in ({"text": None}, {"synthetic": 96}):
+        with pytest.raises(UsageError, match="in place of the text: give text with it"):
+            distill(pair / "student", tmp_path / "out", **asked | options)
+
+
 def test_what_was_drawn_of_another_teacher_text_or_tokenizer_is_refused_and_stays(tmp_path, pair):
     models.make(tmp_path / "other", "llama", blocks=3, seed=5)
     models.make(tmp_path / "words", "llama", blocks=3, seed=5)

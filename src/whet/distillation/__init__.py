@@ -6,6 +6,7 @@ from whet.distillation.divergences import DIVERGENCES, Divergence
 from whet.distillation.halves import Halves
 from whet.distillation.likeliest import SUPPORT, likeliest_loss, outcomes
 from whet.distillation.logits import Head, log_chances, prediction_loss
+from whet.distillation.panel import Panel
 from whet.distillation.relations import relation_heads, relation_loss
 from whet.distillation.sampled import DRAWS, MOST_TOKENS, Drawn, estimated_kl, sampled_loss
 from whet.distillation.states import Projections, layer_map, state_loss
@@ -24,6 +25,7 @@ __all__ = [
     "Halves",
     "Head",
     "Objective",
+    "Panel",
     "Projections",
     "StoredTeaching",
     "Teaching",

@@ -27,13 +27,14 @@ from whet.steps.coded_student import GAP_RATE, about_latent, open_coded, stored_
 from whet.steps.course import estimated_course
 from whet.steps.distill_options import LEARNT, SCALES, SCHEDULES, TRAINED_TOKENS, WRITERS
 from whet.steps.distilled import MOST_STEPS, carried_out, needs_of, timed_steps, weights_of
-from whet.steps.draw_targets import check_targets, check_tokens, with_targets
+from whet.steps.draw_targets import check_targets, check_tokens, drawn_already, with_targets
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
 from whet.steps.lesson import dense_rate, taught
 from whet.steps.material import Material, about_text, read_material, with_text
 from whet.steps.options import Distill
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.request import Request, with_texts
+from whet.steps.target_store import digest_of
 from whet.targets import find_target
 
 
@@ -68,7 +69,12 @@ def distill(
         return planned(run, job, needs)
     way = Way(on_event, estimated_course(job, needs["stages"]))
     job = _read_whole(job, way)
-    job = with_targets(with_text(job, way, None if teacher is None else Checkpoint(teacher)), way)
+    given = digest_of(job.solve, job.verify)
+    if asked.rewrite and drawn_already(job, given):
+        job = dataclasses.replace(job, solve=(), verify=(), to_write=0)
+    else:
+        job = with_text(job, way, None if teacher is None else Checkpoint(teacher), instead=asked.rewrite)
+    job = with_targets(job, way, given)
     if asked.minutes is not None:
         steps = _steps_begun(run) or timed_steps(job, asked.minutes)
         job = dataclasses.replace(job, distillation=dataclasses.replace(taught(job), steps=steps))
@@ -119,6 +125,11 @@ def check(options: Distill) -> None:
     if options.writer is not None and options.own_text is None:
         raise UsageError("writer says who writes the student's own text: give own-text with it, or leave it out.")
     own_share(options.own_text)
+    if options.rewrite and (options.text is None or options.synthetic is not None):
+        raise UsageError(
+            "rewrite has the teacher write in place of the text: give text with it, and no synthetic (tokens beside "
+            "it)."
+        )
     for name, every in (("learn", LEARNT), ("scales", SCALES), ("writer", WRITERS)):
         said = getattr(options, name)
         if said is not None and said not in every.split(", "):
@@ -181,6 +192,7 @@ def decide_distill(
                 folder=student.checkpoint.path,
             )
     given = material
+    others = _others(asked, student, teacher)
     reader = teacher or student
     if material is None and asked.text is None and store is not None and store.complete:
         material = Material()  # what was drawn has it
@@ -191,6 +203,8 @@ def decide_distill(
         notes += about_text(asked, material, reader.parts, solved=False)
         if asked.text is not None and asked.synthetic:
             material = dataclasses.replace(material, to_write=asked.synthetic, synthetic=asked.synthetic)
+        if asked.rewrite and material.solve:
+            material = dataclasses.replace(material, to_write=sum(map(len, material.solve)))
     distillation = Distillation(
         Objective(asked.loss, asked.mix, asked.temperature, asked.hidden, asked.relations),
         None if teacher is None else teacher.checkpoint.path,
@@ -207,6 +221,7 @@ def decide_distill(
         draws=asked.draws,
         own_text=own_share(asked.own_text),
         writer=asked.writer or "student",
+        others=others,
     )
     if distillation.own_text and teacher is None:
         raise UsageError(
@@ -218,6 +233,25 @@ def decide_distill(
     about = [about_latent(job, weights_of(job))] if coded and given is None else []
     distillation = dataclasses.replace(distillation, rate=rate)
     return dataclasses.replace(job, distillation=distillation, notes=(*notes, *about))
+
+
+def _others(asked: Distill, student: Original, teacher: Original | None) -> tuple[Path, ...]:
+    """Folders of more teachers. Raises UsageError for those that do not go with what is asked for."""
+    if asked.more_teachers is None:
+        return ()
+    if teacher is None:
+        raise UsageError("more-teachers are beside the teacher: name that too (--teacher).")
+    for name in ("hidden", "relations"):
+        if getattr(asked, name):
+            raise UsageError("{name} compares with one teacher. Leave out {name}, or more-teachers.", name=name)
+    if asked.writer == "switch":
+        raise UsageError("switch has one teacher step in. Leave out writer, or more-teachers.")
+    found = []
+    for folder in asked.more_teachers.split(","):
+        other = open_original(folder.strip(), find_target("transformers"))
+        _check_pair(student, other)
+        found.append(other.checkpoint.path)
+    return tuple(found)
 
 
 def _check_pair(student: Original, teacher: Original | None) -> None:
@@ -265,7 +299,9 @@ def _read_whole(job: Job, way: OnEvent) -> Job:
             student=job.name,
         )
         notes = (*notes, *([] if note in notes else [note]))
-    return dataclasses.replace(job, notes=notes, distillation=dataclasses.replace(taught(job), sha256=digest))
+    others = tuple(Checkpoint(folder).examine(lambda _: None) for folder in taught(job).others)
+    one = dataclasses.replace(taught(job), sha256=digest, others_sha256=others)
+    return dataclasses.replace(job, notes=notes, distillation=one)
 
 
 def _steps_begun(run: Run) -> int | None:

@@ -26,11 +26,18 @@ class Distill(Text):
     teacher: Source | None = Field(
         default=None, description="The model to learn from, a dense folder with the same tokenizer: the original"
     )
+    more_teachers: Annotated[str | None, Shown(metavar="FOLDERS")] = Field(
+        default=None,
+        description="More teachers, with commas between: a mixture of all teaches, of each text most who knows it best",
+    )
     samples: Annotated[int | None, Shown(default="4096, or what the text holds")] = Field(
         default=None, ge=1, description="Windows of text to train on"
     )
     synthetic: Annotated[int | None, Shown(metavar="TOKENS")] = Field(
         default=None, ge=1, description="Tokens of text that the teacher writes beside yours"
+    )
+    rewrite: bool = Field(
+        default=False, description="Train on what the teacher writes after pieces of the text, in place of the text"
     )
     eval_text: EvalText = None
     steps: int | None = Field(default=None, ge=1, description="Train for so many steps")

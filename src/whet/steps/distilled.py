@@ -62,7 +62,8 @@ def needs_of(job: Job, minutes: float | None = None) -> dict[str, Any]:
     else:
         before = _parts_of(job)
         own = weights_of(job)
-    theirs = 0 if one.teacher is None else sum(file.stat().st_size for file in one.teacher.glob("*.safetensors"))
+    teachers = () if one.teacher is None else (one.teacher, *one.others)
+    theirs = sum(file.stat().st_size for folder in teachers for file in folder.glob("*.safetensors"))
     width, inner = parts.embedding.shape[1], max(linear.shape[0] for linear in parts.linears())
     a_block = 4 * one.at_once * (_OF_STREAM * width + _OF_INNER * inner)
     kept = 4 * one.at_once * width * len(parts.blocks) if one.checkpointing else a_block * (len(parts.blocks) - 1)
@@ -189,8 +190,8 @@ def _portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe without places on this machine; a recipe's step has its original for teacher."""
     (step,) = recipe["steps"]
     options = dict(step["distill"])
-    for name in ("teacher", "targets"):
-        if name in options and Path(options[name]).is_absolute():
+    for name in ("teacher", "targets", "more_teachers"):
+        if name in options and any(Path(part).is_absolute() for part in options[name].split(",")):
             del options[name]
     return {**recipe, "steps": [{"distill": options}]}
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from whet.apply.job import Job
-from whet.checkpoint import Checkpoint, disk_errors, empty_model, load_model, load_tokenizer, write_json, write_tensors
-from whet.distillation import DRAWS, MOST_TOKENS, Drawn, Halves, log_chances
+from whet.checkpoint import Checkpoint, disk_errors, empty_model, load_tokenizer, write_json, write_tensors
+from whet.distillation import DRAWS, MOST_TOKENS, Drawn, Halves, Panel, log_chances
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage
-from whet.steps.lesson import taught
+from whet.steps.lesson import taught, teacher_of
 from whet.steps.options import Distill
 from whet.steps.target_store import ABOUT, HELD_OUT, VERSION, WINDOWS, TargetStore, digest_of, tokenizer_digest
 from whet.train import PackedRows
@@ -67,11 +67,19 @@ def check_tokens(store: TargetStore, student: Path, rows: int) -> None:
         )
 
 
-def with_targets(job: Job, on_event: OnEvent) -> Job:
+def drawn_already(job: Job, given: str) -> bool:
+    """Whether all targets are there, of the text that was given, by its hash."""
+    one = taught(job)
+    store = None if one.targets is None else TargetStore(one.targets)
+    return store is not None and store.complete and store.about["given"] == given
+
+
+def with_targets(job: Job, on_event: OnEvent, given: str = "") -> Job:
     """`job` with the teacher's targets: its text is the rows that were drawn at. Where the folder is not complete, the
     teacher is opened and draws what is missing.
 
-    Raises UsageError where the folder is of another teacher or another text.
+    given: the hash of the text that was given, where the teacher wrote after it. Raises UsageError where the folder is
+    of another teacher or another text.
     """
     one = taught(job)
     if one.targets is None:
@@ -80,20 +88,26 @@ def with_targets(job: Job, on_event: OnEvent) -> Job:
     if store.about:
         _check(store, job)
     if not store.complete:
-        _begin(store, job)
+        _begin(store, job, given)
         _draw(store, job, on_event)
         store = TargetStore(one.targets)
     rows, held_out = store.windows()
     about = store.about
     one = dataclasses.replace(
-        one, name=about["teacher"], sha256=about["teacher_sha256"], draws=about["draws"], targets_sha256=store.digest()
+        one,
+        others_sha256=tuple(about["others"]),
+        name=about["teacher"],
+        sha256=about["teacher_sha256"],
+        draws=about["draws"],
+        targets_sha256=store.digest(),
     )
     return dataclasses.replace(job, solve=rows, verify=held_out, text=about["about"], distillation=one)
 
 
 def _check(store: TargetStore, job: Job) -> None:
     one, about = taught(job), store.about
-    if one.teacher is not None and one.sha256 != about["teacher_sha256"]:
+    whose = [about["teacher_sha256"], *about["others"]]
+    if one.teacher is not None and [one.sha256, *one.others_sha256] != whose:
         raise UsageError(
             "{folder} was drawn from the teacher {before}, and {teacher} is another (or has changed since). Name "
             "another folder, and its targets are made anew.",
@@ -109,7 +123,7 @@ def _check(store: TargetStore, job: Job) -> None:
         )
 
 
-def _begin(store: TargetStore, job: Job) -> None:
+def _begin(store: TargetStore, job: Job, given: str) -> None:
     """Write what is drawn at and of whom, unless that was done."""
     if store.about:
         return
@@ -130,9 +144,11 @@ def _begin(store: TargetStore, job: Job) -> None:
         "version": VERSION,
         "teacher": one.name,
         "teacher_sha256": one.sha256,
+        "others": list(one.others_sha256),
         "tokenizer": tokenizer_digest(one.teacher),
         "vocabulary": vocabulary,
         "text": digest_of(job.solve, job.verify),
+        "given": given,
         "rows": digest_of(rows, job.verify),
         "draws": one.draws or DRAWS,
         "temperature": one.objective.temperature,
@@ -154,7 +170,7 @@ def _draw(store: TargetStore, job: Job, on_event: OnEvent) -> None:
     """Draw the parts that are missing, and say that it is complete."""
     one, about = taught(job), store.about
     assert one.teacher is not None
-    teacher = Halves.of(load_model(one.teacher, job.compute, job.device))
+    teacher = teacher_of(job, plain=False)
     rows, held_out = store.windows()
     parts = _parts(about["lengths"])
     stage = Stage(on_event, "draw", len(rows) + len(held_out))
@@ -186,7 +202,7 @@ def _parts(lengths: list[int]) -> list[range]:
 
 
 def _drawn(
-    teacher: Halves, row: Tensor, job: Job, about: dict[str, Any], number: int
+    teacher: Halves | Panel, row: Tensor, job: Job, about: dict[str, Any], number: int
 ) -> tuple[Drawn, dict[str, Tensor]]:
     """What is drawn in a row, or where its number is negative in a held-out window, with more of it then."""
     held_out = number < 0

@@ -12,7 +12,7 @@ from torch import Tensor
 from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.checkpoint import load_model, load_tokenizer
-from whet.distillation import Distillation, Halves, StoredTeaching, Teaching
+from whet.distillation import Distillation, Halves, Panel, StoredTeaching, Teaching
 from whet.events import OnEvent, without_plan
 from whet.steps.coded_student import CodedStudent
 from whet.steps.own_text import OWN, OwnText, own_steps, without_some
@@ -66,13 +66,8 @@ class Lesson:
             return StoredTeaching(self.student, self.store.about["vocabulary"], self.of.objective.temperature)
         return Teaching(self._teacher(), self.student, self.of.objective, _kept(self.job))
 
-    def _teacher(self) -> Any:
-        assert self.of.teacher is not None
-        teacher = load_model(self.of.teacher, self.job.compute, self.job.device)
-        teacher.requires_grad_(False)
-        if self.short:
-            teacher.set_attn_implementation("eager")
-        return teacher
+    def _teacher(self) -> Halves | Panel:
+        return teacher_of(self.job, plain=self.short)
 
     @property
     def short(self) -> bool:
@@ -109,7 +104,7 @@ class Lesson:
     def _own_text(self, first: int, watch: Watch) -> OwnText:
         if isinstance(self.teaching, StoredTeaching):
             with self._computing():
-                teacher = Halves.of(self._teacher())
+                teacher = self._teacher()
         else:
             teacher = self.teaching.teacher
         student, tokens = self.teaching.student, round(OWN * self.of.batch)
@@ -182,6 +177,19 @@ class Lesson:
             assert self.own is not None
             return self.own.loss(batch)
         return self.teaching(model, batch)
+
+
+def teacher_of(job: Job, *, plain: bool) -> Halves | Panel:
+    """The teacher of a job, or several as one. plain: compute attention plainly."""
+    of, found = taught(job), []
+    assert of.teacher is not None
+    for folder in (of.teacher, *of.others):
+        model = load_model(folder, job.compute, job.device)
+        model.requires_grad_(False)
+        if plain:
+            model.set_attn_implementation("eager")
+        found.append(model)
+    return Panel(found, of.objective.temperature) if of.others else Halves.of(found[0])
 
 
 def _kept(job: Job) -> list[int] | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from whet.apply.job import Job
 from whet.checkpoint import load_tokenizer
-from whet.distillation import Halves, distinct, likeliest_loss, log_chances, written
+from whet.distillation import Halves, Panel, distinct, likeliest_loss, log_chances, written
 from whet.train import Batch, Watch
 
 OWN = 1 / 3  # of the tokens of a step
@@ -33,7 +33,7 @@ class OwnText:
 
     job: Job
     student: Halves
-    teacher: Halves
+    teacher: Halves | Panel
     first: int
     tokens: int
     switch: bool
@@ -68,7 +68,7 @@ class OwnText:
                 vocabulary=self.vocabulary,
                 ends=self.ends,
                 special=self.special,
-                teacher=self.teacher if self.switch else None,
+                teacher=self.teacher if self.switch and isinstance(self.teacher, Halves) else None,
             )
         finally:
             model.train(training)
@@ -90,7 +90,7 @@ class OwnText:
     @torch.no_grad()
     def _taught(self, ids: Tensor, weights: Tensor) -> tuple[Tensor, float]:
         """The teacher's final states of rows, and its mean entropy where a weight is."""
-        states: Tensor = self.teacher.states(ids).last_hidden_state
+        states: Tensor = self.teacher.states(ids, weights=weights).last_hidden_state
         total = 0.0
         for some in states[weights > 0].split(_CHUNK):
             p = log_chances(self.teacher.logits(some), self.vocabulary)

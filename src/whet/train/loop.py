@@ -121,7 +121,7 @@ def train(
         on_event: told the memory needed (`plan`), then `progress` with loss and time left.
 
     Returns `{steps, loss, seconds, rewinds}`, `collapsed` where it ended for that, and with a judge and
-    all steps done `held_out`: `start`, `best`, `error` (the standard error of what was gained), `step`, `helped`.
+    all steps done `held_out`: `start`, `best`, `error` (the standard error of what was gained), `step`, `helped`, `curve` (pairs of step and loss).
 
     Raises:
         UsageError: the loss is not finite, rate lowered or not; the saved state belongs to another model or schedule.
@@ -194,6 +194,7 @@ class _Run:
         self.done, self.before, self.lowered, self.rewinds, self.good = 0, 0.0, 1.0, 0, 0
         self.value = math.nan
         self.watch, self.collapsed = watch or Watch(), False
+        self.curve: list[list[float]] = []  # held-out loss by step
         self.judge: Judge[int] | None = None
         self.device = next(model.parameters()).device
         self.started = time.monotonic()
@@ -217,6 +218,7 @@ class _Run:
                 found = losses(self.model).double().cpu()
             self.model.train()
             self.metrics.write(step=self.done, held_out=found.mean().item(), error=noise(found))
+            self.curve.append([self.done, found.mean().item()])
             return found
 
         def best() -> int:
@@ -263,7 +265,8 @@ class _Run:
             return found
         first, best = self.judge.first, self.judge.found
         held_out = {"start": first.mean().item(), "best": best.mean().item(), "error": noise(first - best)}
-        return {**found, "held_out": {**held_out, "step": self.judge.best, "helped": self.judge.helped}}
+        held_out |= {"step": self.judge.best, "helped": self.judge.helped, "curve": self.curve}
+        return {**found, "held_out": held_out}
 
     def _step(self, given: Batch | Sequence[Batch]) -> bool:
         """Take one step; False, with the weights as they were, where something of it is not finite."""
@@ -329,7 +332,7 @@ class _Run:
         if self.judge is not None:
             judged = {"first": self.judge.first, "found": self.judge.found, "best": self.judge.best}
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-        found |= {"good": self.good, "watched": self.watch.state()}
+        found |= {"good": self.good, "watched": self.watch.state(), "curve": self.curve}
         return {**found, "weights": weights(self.model), "judged": judged, "optimizers": optimizers}
 
     def _take_up(self, state: Mapping[str, Any]) -> None:
@@ -339,6 +342,7 @@ class _Run:
         self.done, self.before, self.good = state["step"], state["seconds"], state["good"]
         self.lowered, self.rewinds = state["lowered"], state["rewinds"]
         self.watch.take_up(state["watched"])
+        self.curve = [list(point) for point in state["curve"]]
 
     def _collapse(self, message: Message) -> None:
         """End here, with the weights as they last were good; a judge has better ones."""
