@@ -3,13 +3,15 @@ what narrows is seen."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 import models
 from whet.checkpoint import load_model
-from whet.distillation import Halves, distinct, likeliest_loss, written
+from whet.distillation import Halves, distinct, likeliest_loss, preferred_loss, said, written
 from whet.train import Schedule, Watch, train
 
 VOCABULARY, TOKENS, SUPPORT = 23, 11, 5
@@ -127,3 +129,30 @@ def test_a_collapse_ends_with_the_best_and_stopped_before_it_ends_the_same(tmp_p
     assert watch.collapsed(3) is None and watch.narrow == 2  # of fewer different words, too
     watch.look(1.0, 1.0, 0.9, 20.0)
     assert watch.narrow == 0
+
+
+def test_what_is_preferred_is_the_textbooks_in_value_and_gradient_in_parts_or_whole():
+    draw = torch.Generator().manual_seed(3)
+    ids = torch.randint(0, VOCABULARY, (4, 6), generator=draw)
+    weights = torch.ones(4, 6, dtype=torch.float64)
+    weights[:, -1], weights[0, :2], weights[3, 3:] = 0, 0, 0
+    q, p = (torch.randn(4, 6, VOCABULARY, generator=draw, dtype=torch.float64) for _ in range(2))
+    naive = q.clone().requires_grad_()
+    ratios = []
+    for row in range(4):
+        places = [i for i in range(5) if weights[row, i] > 0]
+        gaps = naive[row].log_softmax(-1) - p[row].log_softmax(-1)
+        ratios.append(sum(gaps[i, ids[row, i + 1]] for i in places) / len(places))
+    expected = sum(-torch.log(torch.sigmoid(2.0 * (ratios[i] - ratios[i + 2]))) for i in range(2))
+    expected.backward()
+    for rows in (2, 100):
+        mine = q.clone().requires_grad_()
+        own, theirs = (
+            said(x, lambda h: h, ids, weights, VOCABULARY, at_once=4 * VOCABULARY * rows).view(2, 2) for x in (mine, p)
+        )
+        total = preferred_loss(own, theirs).sum()
+        total.backward()
+        assert total.item() == pytest.approx(expected.item(), rel=1e-9)
+        assert torch.allclose(mine.grad, naive.grad, rtol=1e-8, atol=1e-12)
+        assert not mine.grad[weights == 0].any()
+    assert preferred_loss(own.detach(), own.detach()).tolist() == pytest.approx([math.log(2)] * 2)

@@ -34,7 +34,7 @@ def stopped(done):
     return stop
 
 
-@pytest.mark.parametrize("options", [{}, {"writer": "switch"}, {"targets": "targets"}])
+@pytest.mark.parametrize("options", [{}, {"writer": "switch"}, {"targets": "targets"}, {"own_loss": "dpkd"}])
 def test_stopped_and_resumed_the_weights_are_the_same_and_what_is_written_is_watched(tmp_path, pair, options):
     options = options | ({"targets": tmp_path / "targets"} if "targets" in options else {})
     asked = {"teacher": pair / "original", **HOW, **options}
@@ -66,7 +66,9 @@ def test_what_cannot_be_is_refused(tmp_path, pair):
         ({"own_text": "120%"}, "own-text 120% is no share"),
         ({"own_text": "some"}, "own-text some is no share"),
         ({"writer": "swich"}, "Did you mean switch"),
-        ({"own_text": None, "writer": "switch"}, "give own-text with it"),
+        ({"own_text": None, "writer": "switch"}, "writer is about .* give own-text with it"),
+        ({"own_text": None, "own_loss": "dpkd"}, "own_loss is about .* give own-text with it"),
+        ({"own_loss": "dpkd", "writer": "switch"}, "leave out writer"),
     ]:
         with pytest.raises(UsageError, match=words):
             distill(pair / "student", tmp_path / "out", **{"teacher": pair / "original", **HOW, **options})

@@ -7,6 +7,7 @@ from whet.distillation.halves import Halves
 from whet.distillation.likeliest import SUPPORT, likeliest_loss, outcomes
 from whet.distillation.logits import Head, log_chances, prediction_loss
 from whet.distillation.panel import Panel
+from whet.distillation.preferred import preferred_loss, said
 from whet.distillation.relations import relation_heads, relation_loss
 from whet.distillation.sampled import DRAWS, MOST_TOKENS, Drawn, estimated_kl, sampled_loss
 from whet.distillation.states import Projections, layer_map, state_loss
@@ -37,8 +38,10 @@ __all__ = [
     "log_chances",
     "outcomes",
     "prediction_loss",
+    "preferred_loss",
     "relation_heads",
     "relation_loss",
+    "said",
     "sampled_loss",
     "state_loss",
     "written",

@@ -47,7 +47,8 @@ class Distillation:
     quantized student is trained, `all` or `scales`, None of a dense one; coupled: whether weights move with their
     scales (`whet.grids.straight`). targets: the folder of what was drawn from the teacher, `draws` tokens a position,
     and its SHA-256 once it is known. own_text: the share of the steps, the last ones, in which the student learns from
-    its own text too; writer: who writes that, `student` or `switch`. others: folders of more teachers, and
+    its own text too; writer: who writes that, `student` or `switch`; own_loss: by what it learns from that, `mixed` or
+    `dpkd`. others: folders of more teachers, and
     others_sha256 their hashes."""
 
     objective: Objective
@@ -67,6 +68,7 @@ class Distillation:
     targets_sha256: str | None = None
     own_text: float = 0.0
     writer: str = "student"
+    own_loss: str = "mixed"
     others: tuple[Path, ...] = ()
     others_sha256: tuple[str, ...] = ()
 
@@ -81,7 +83,7 @@ class Distillation:
         else:
             gone |= {"others", "others_sha256"}
         if not self.own_text:
-            gone |= {"own_text", "writer"}
+            gone |= {"own_text", "writer", "own_loss"}
         return {key: value for key, value in told.items() if key not in gone}
 
 

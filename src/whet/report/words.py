@@ -251,8 +251,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "training.lede": (
         "Loss on text that was kept out of training, nats a token: {start} at the start, {best} at its best, after "
         "{step} steps (a diamond). The weights are those of then.",
-        "학습에 쓰지 않은 텍스트의 손실(토큰당 nat): 시작할 때 {start}, 가장 좋을 때 {best}({step}스텝, 마름모). 가중치는 "
-        "그때의 것입니다.",
+        "학습에 쓰지 않은 텍스트의 손실(토큰당 nat): 시작할 때 {start}, 가장 좋을 때 {best}({step}스텝, 마름모). "
+        "가중치는 그때의 것입니다.",
     ),
     "training.chance": (
         "Loss on text that was kept out of training, nats a token: {start} at the start, {best} at its best, which may "

@@ -25,7 +25,7 @@ from whet.messages import Message
 from whet.paths import check_out
 from whet.steps.coded_student import GAP_RATE, about_latent, open_coded, stored_as
 from whet.steps.course import estimated_course
-from whet.steps.distill_options import LEARNT, SCALES, SCHEDULES, TRAINED_TOKENS, WRITERS
+from whet.steps.distill_options import LEARNT, OWN_LOSSES, SCALES, SCHEDULES, TRAINED_TOKENS, WRITERS
 from whet.steps.distilled import MOST_STEPS, carried_out, needs_of, timed_steps, weights_of
 from whet.steps.draw_targets import check_targets, check_tokens, drawn_already, with_targets
 from whet.steps.driver import announce, dense_job, examined, job_of, planned, request_of, step_recipe
@@ -36,6 +36,7 @@ from whet.steps.original import Original, about_original, open_original
 from whet.steps.request import Request, with_texts
 from whet.steps.target_store import digest_of
 from whet.targets import find_target
+from whet.train import check_tracker
 
 
 def distill(
@@ -122,15 +123,23 @@ def check(options: Distill) -> None:
             near=did_you_mean(options.schedule, known),
             known=SCHEDULES,
         )
-    if options.writer is not None and options.own_text is None:
-        raise UsageError("writer says who writes the student's own text: give own-text with it, or leave it out.")
+    for name in ("writer", "own_loss"):
+        if getattr(options, name) is not None and options.own_text is None:
+            raise UsageError(
+                "{name} is about the student's own text: give own-text with it, or leave it out.", name=name
+            )
+    if options.own_loss == "dpkd" and (options.writer == "switch" or options.more_teachers is not None):
+        raise UsageError(
+            "dpkd compares a text of the student's with one of its teacher's: leave out writer and more-teachers."
+        )
     own_share(options.own_text)
+    check_tracker(options.track)
     if options.rewrite and (options.text is None or options.synthetic is not None):
         raise UsageError(
             "rewrite has the teacher write in place of the text: give text with it, and no synthetic (tokens beside "
             "it)."
         )
-    for name, every in (("learn", LEARNT), ("scales", SCALES), ("writer", WRITERS)):
+    for name, every in (("learn", LEARNT), ("scales", SCALES), ("writer", WRITERS), ("own_loss", OWN_LOSSES)):
         said = getattr(options, name)
         if said is not None and said not in every.split(", "):
             raise UsageError(
@@ -221,6 +230,7 @@ def decide_distill(
         draws=asked.draws,
         own_text=own_share(asked.own_text),
         writer=asked.writer or "student",
+        own_loss=asked.own_loss or "mixed",
         others=others,
     )
     if distillation.own_text and teacher is None:
@@ -322,4 +332,4 @@ def _recipe(model: str | Path, job: Job, asked: Distill) -> dict[str, Any]:
 
 def _carried_out(run: Run, job: Job, recipe: Mapping[str, Any], way: Way) -> dict[str, Any]:
     with run.opened(request_of(job, recipe), job.solve, job.verify) as began:
-        return carried_out(run, job, began, way)
+        return carried_out(run, job, began, way, began["recipe"]["steps"][0]["distill"].get("track"))

@@ -15,6 +15,8 @@ LEARNT = "all, scales"  # of a quantized student
 SCALES = "coupled, lsq"
 DIVERGENCES = "forward, reverse, js, skewed, skewed-reverse, adaptive, cakld, todi"
 WRITERS = "student, switch"
+OWN_LOSSES = "mixed, dpkd"
+TRACKERS = "tensorboard, trackio, wandb"
 SCHEDULES = "wsd, cosine"
 TRAINED_TOKENS = 2_000_000  # that a student is trained on where nothing is said
 WINDOWS = 4096  # of text to train on, at the most, where no number is asked for
@@ -77,6 +79,13 @@ class Distill(Text):
     )
     writer: Annotated[str | None, Shown(default="student", among=WRITERS)] = Field(
         default=None, description="With own-text: student, or switch, where the teacher steps in"
+    )
+    own_loss: Annotated[str | None, Shown(default="mixed", among=OWN_LOSSES)] = Field(
+        default=None,
+        description="With own-text: mixed (forward and reverse KL), or dpkd (prefer what the teacher writes instead)",
+    )
+    track: Annotated[str | None, Shown(among=TRACKERS)] = Field(
+        default=None, description=f"Tell the metrics of each step to a tracker too: {TRACKERS}"
     )
     learn: Annotated[str | None, Shown(default="all", among=LEARNT)] = Field(
         default=None, description="Of a quantized student: all, or scales alone with the codes as they are"

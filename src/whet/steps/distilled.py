@@ -38,6 +38,7 @@ from whet.steps.options import RECIPE, recipe_text
 from whet.steps.own_text import OWN
 from whet.steps.prune_proof import agree
 from whet.steps.rates import multiplications_per_second
+from whet.train import Tracker
 
 MOST_STEPS = 10**6
 _TIMED = 3  # steps that are timed, after one that is not
@@ -125,13 +126,18 @@ def timed_steps(job: Job, minutes: float) -> int:
     return max(1, min(MOST_STEPS, int((60 * minutes - looking) / seconds)))
 
 
-def carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way) -> dict[str, Any]:
-    """See a run through that is begun or gone on with."""
+def carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way, track: str | None = None) -> dict[str, Any]:
+    """See a run through that is begun or gone on with. track: the tracker that is told how it goes."""
     started = time.monotonic()
     for note in job.notes:
         way(note_event(note))
     lesson = Lesson(job)
-    trained = lesson.train(taught(job).steps, run, way)
+    tracker = None if track is None else Tracker(track, run.out.name, Path(f"{run.out}-{track}"))
+    try:
+        trained = lesson.train(taught(job).steps, run, way, tracker=tracker)
+    finally:
+        if tracker is not None:
+            tracker.close()
     result = _finished(run, job, lesson, trained, began, way)
     run.close()
     return {**result, "seconds": {"this call": time.monotonic() - started, "training": trained["seconds"]}}

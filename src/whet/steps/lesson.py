@@ -17,7 +17,7 @@ from whet.events import OnEvent, without_plan
 from whet.steps.coded_student import CodedStudent
 from whet.steps.own_text import OWN, OwnText, own_steps, without_some
 from whet.steps.target_store import Drawers, TargetStore
-from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, Watch, noise, train
+from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, Tracker, Watch, noise, train
 
 LOOKS = 10  # times that held-out text is looked at
 _PLAIN = 512  # tokens of a window, up to which a table of attention is small
@@ -74,9 +74,16 @@ class Lesson:
         """Whether attention is computed plainly: on processors SDPA's backward is slow, a seventh of a step here."""
         return self.job.device == "cpu" and max(map(len, self.job.solve)) <= _PLAIN
 
-    def train(self, steps: int, run: Run | None, tell: OnEvent | None, own: int | None = None) -> dict[str, Any]:
+    def train(
+        self,
+        steps: int,
+        run: Run | None,
+        tell: OnEvent | None,
+        own: int | None = None,
+        tracker: Tracker | None = None,
+    ) -> dict[str, Any]:
         """Train for so many steps, in the folder of `run` if there is one; returns what `whet.train.train` does. own:
-        how many of them are on its own text too, where that is not as was asked for."""
+        how many of them are on its own text too, where that is not as was asked for. tracker: told how it goes."""
         of, watch = self.of, Watch()
         own = own_steps(steps, of.own_text) if own is None else own
         self.own = self._own_text(steps - own, watch) if own else None
@@ -98,6 +105,7 @@ class Lesson:
             judge_every=max(1, steps // LOOKS),
             good_every=max(1, steps // LOOKS),
             watch=watch,
+            tracker=tracker,
             on_event=(lambda event: None) if tell is None else without_plan(tell),
         )
 
@@ -108,7 +116,8 @@ class Lesson:
         else:
             teacher = self.teaching.teacher
         student, tokens = self.teaching.student, round(OWN * self.of.batch)
-        return OwnText(self.job, student, teacher, first, tokens, self.of.writer == "switch", watch)
+        of = self.of
+        return OwnText(self.job, student, teacher, first, tokens, of.writer == "switch", of.own_loss == "dpkd", watch)
 
     @torch.no_grad()
     def losses(self) -> Tensor:
@@ -173,7 +182,7 @@ class Lesson:
         return batch | drawn.of(batch["number"].tolist())
 
     def _loss(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        if "taught" in batch:
+        if "taught" in batch or "preferred" in batch:
             assert self.own is not None
             return self.own.loss(batch)
         return self.teaching(model, batch)

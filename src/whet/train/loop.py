@@ -29,6 +29,7 @@ from whet.train.ranks import Alone, Losing, Together
 from whet.train.schedule import Schedule
 from whet.train.state import BEST_FILE, GOOD_FILE, START_FILE, STATE_FILE, Kept, Metrics, put_back, weights
 from whet.train.steps import Judge, noise
+from whet.train.trackers import Tracker
 from whet.train.watch import Watch
 
 Batch = dict[str, Tensor]
@@ -94,6 +95,7 @@ def train(
     save_seconds: float = 180.0,
     stop_after: int | None = None,
     watch: Watch | None = None,
+    tracker: Tracker | None = None,
     on_event: OnEvent = ignore,
 ) -> dict[str, Any]:
     """Trains the parameters of `model` that ask for a gradient, in place, for `schedule.steps` steps.
@@ -118,10 +120,12 @@ def train(
         stop_after: ends the call early after this many of the run's steps, state saved; for runs in pieces.
         watch: told by `batches` what a model writes that learns from its own text. Where that collapses, the run ends
             with the best weights so far, or without a judge with the last good ones.
+        tracker: told every line of metrics too.
         on_event: told the memory needed (`plan`), then `progress` with loss and time left.
 
     Returns `{steps, loss, seconds, rewinds}`, `collapsed` where it ended for that, and with a judge and
-    all steps done `held_out`: `start`, `best`, `error` (the standard error of what was gained), `step`, `helped`, `curve` (pairs of step and loss).
+    all steps done `held_out`: `start`, `best`, `error` (the standard error of what was gained), `step`, `helped`,
+    `curve` (pairs of step and loss).
 
     Raises:
         UsageError: the loss is not finite, rate lowered or not; the saved state belongs to another model or schedule.
@@ -129,6 +133,7 @@ def train(
     """
     ranks = Alone() if accelerator is None else Together(accelerator)
     run = _Run(model, batches, schedule, loss, settings, roles, folder, ranks, watch, on_event)
+    run.metrics.tracker = tracker if ranks.first else None
     run.judged_by(judge, judge_every)
     with _prepared(model, settings):
         run.go(min(schedule.steps, stop_after or schedule.steps), good_every, save_seconds)
