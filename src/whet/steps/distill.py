@@ -134,11 +134,8 @@ def check(options: Distill) -> None:
         )
     own_share(options.own_text)
     check_tracker(options.track)
-    if options.rewrite and (options.text is None or options.synthetic is not None):
-        raise UsageError(
-            "rewrite has the teacher write in place of the text: give text with it, and no synthetic (tokens beside "
-            "it)."
-        )
+    if options.rewrite and options.synthetic is not None:
+        raise _no_text_to_rewrite()
     for name, every in (("learn", LEARNT), ("scales", SCALES), ("writer", WRITERS), ("own_loss", OWN_LOSSES)):
         said = getattr(options, name)
         if said is not None and said not in every.split(", "):
@@ -149,6 +146,12 @@ def check(options: Distill) -> None:
                 near=did_you_mean(said, every.split(", ")),
                 known=every,
             )
+
+
+def _no_text_to_rewrite() -> UsageError:
+    return UsageError(
+        "rewrite has the teacher write in place of the text: give text with it, and no synthetic (tokens beside it)."
+    )
 
 
 def own_share(asked: str | float | None) -> float:
@@ -185,6 +188,8 @@ def decide_distill(
     be taught, with what can."""
     place = resolve_device(device)
     store = check_targets(asked)
+    if asked.rewrite and asked.text is None and material is None:
+        raise _no_text_to_rewrite()
     if asked.teacher is None and (store is None or not store.complete):
         raise UsageError("No teacher was given. Name the original that {model} was made from: --teacher.", model=model)
     coded = not Checkpoint(model).dense
