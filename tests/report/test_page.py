@@ -270,7 +270,11 @@ def test_the_curve_of_a_training_is_drawn_where_there_is_one_and_says_where_the_
         ("ko", "300스텝, 마름모"),
     ):
         found = view(given, Words(language))["training"]
-        assert words in found["lede"] and found["plot"].count("<circle") == 4 and found["plot"].count("diamond") == 1
+        assert (
+            words in found["lede"]
+            and found["plot"].count("<circle") == 4
+            and found["plot"].count('class="diamond"') == 1
+        )
     held_out = given["lighter"]["lineage"][-1]["training"]["held_out"]
     held_out |= {"helped": False, "step": 0}
     assert "may be chance" in view(given, Words("en"))["training"]["lede"]
