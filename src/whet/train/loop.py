@@ -270,8 +270,8 @@ class _Run:
             return found
         first, best = self.judge.first, self.judge.found
         held_out = {"start": first.mean().item(), "best": best.mean().item(), "error": noise(first - best)}
-        held_out |= {"step": self.judge.best, "helped": self.judge.helped, "curve": self.curve}
-        return {**found, "held_out": held_out}
+        looked = {"step": self.judge.best, "helped": self.judge.helped, "curve": self.curve}
+        return {**found, "held_out": {**held_out, **looked}}
 
     def _step(self, given: Batch | Sequence[Batch]) -> bool:
         """Take one step; False, with the weights as they were, where something of it is not finite."""
@@ -337,8 +337,8 @@ class _Run:
         if self.judge is not None:
             judged = {"first": self.judge.first, "found": self.judge.found, "best": self.judge.best}
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-        found |= {"good": self.good, "watched": self.watch.state(), "curve": self.curve}
-        return {**found, "weights": weights(self.model), "judged": judged, "optimizers": optimizers}
+        seen = {"good": self.good, "watched": self.watch.state(), "curve": self.curve}
+        return {**found, **seen, "weights": weights(self.model), "judged": judged, "optimizers": optimizers}
 
     def _take_up(self, state: Mapping[str, Any]) -> None:
         put_back(self.model, state["weights"])
