@@ -10,6 +10,7 @@ from random weights with the optimiser that made the embedded model (Muon, 4e-3)
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import time
@@ -31,27 +32,44 @@ from whet.starter.make import PEAK
 from whet.text.windows import windows
 from whet.train import PackedRows, Schedule, Settings, token_loss, train
 
+# Ways to learn, beside each other at equal steps and tokens.
+LOSSES: dict[str, dict[str, str]] = {
+    "forward": {},
+    "own-text": {"own_text": "15%"},
+    "switch": {"own_text": "15%", "writer": "switch"},
+    "targets": {"targets": ""},
+    **{name: {"loss": name} for name in DIVERGENCES if name != "forward"},
+}
+
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     out = Path(args.out)
     rows = []
-    for share in filter(None, args.shares.split(",")):
-        rows += recovered(args, out / share.replace("%", ""), share)
-    print_table(args, rows)
-    losses = [] if args.losses == "none" else list(DIVERGENCES) if args.losses == "all" else args.losses.split(",")
-    if losses:
+    if args.recovery:
+        for share in args.shares.split(","):
+            rows += recovered(args, out / share.replace("%", ""), share)
+        print_table(args, rows)
+    names = [] if args.losses == "none" else list(LOSSES) if args.losses == "all" else args.losses.split(",")
+    if names:
         share = args.shares.split(",")[0]
-        print_table(args, [taught(args, out / share.replace("%", ""), loss, args.loss_steps, loss) for loss in losses])
+        folder = out / share.replace("%", "")
+        rows = [measured(args, "pruned", pruned(args, folder, share), "–")]
+        print_table(args, rows + [taught(args, folder, name, args.loss_steps, name) for name in names])
+
+
+def pruned(args: argparse.Namespace, folder: Path, share: str) -> Path:
+    """The folder that is taught."""
+    made = folder / "pruned"
+    if not (made / "whet.json").exists():
+        whet.prune(starter.path(), made, remove=share, text=starter.documents(args.seed, 800), device="cpu")
+    return made
 
 
 def recovered(args: argparse.Namespace, folder: Path, share: str) -> list[list[str]]:
     """Rows of one share: pruned, then taught, and the control."""
-    pruned = folder / "pruned"
-    if not (pruned / "whet.json").exists():
-        whet.prune(starter.path(), pruned, remove=share, text=starter.documents(args.seed, 800), device="cpu")
-    rows = [measured(args, f"{share} pruned, repaired", pruned, "–")]
+    rows = [measured(args, f"{share} pruned, repaired", pruned(args, folder, share), "–")]
     rows.append(taught(args, folder, f"{share} then distilled", args.steps, "forward"))
     if args.control:
         rows.append(from_nothing(args, folder, f"{share} from nothing"))
@@ -60,14 +78,17 @@ def recovered(args: argparse.Namespace, folder: Path, share: str) -> list[list[s
 
 def taught(args: argparse.Namespace, folder: Path, name: str, steps: int, loss: str) -> list[str]:
     """The pruned folder taught with a loss."""
-    made, seconds = folder / f"{loss}-{steps}-{args.rate or 'usual'}", "–"
+    made = folder / f"{loss}-{steps}-{args.batch}-{args.rate or 'usual'}"
     if not (made / "whet.json").exists():
+        options = dict(LOSSES[loss])
+        if "targets" in options:
+            options["targets"] = str(folder / f"targets-{args.batch}")
         result = whet.distill(
             folder / "pruned", made, teacher=starter.path(), text=starter.documents(args.seed + 1, args.documents),
-            steps=steps, batch=args.batch, loss=loss, rate=args.rate, seed=args.seed, device="cpu",
+            steps=steps, batch=args.batch, rate=args.rate, seed=args.seed, device="cpu", **options,
         )  # fmt: skip
-        seconds = f"{result['seconds']['training']:.0f}"
-    return measured(args, f"{name}, {steps} steps", made, seconds)
+        Path(f"{made}.seconds").write_text(f"{result['seconds']['training']:.0f}")
+    return measured(args, f"{name}, {steps} steps", made, Path(f"{made}.seconds").read_text())
 
 
 def from_nothing(args: argparse.Namespace, folder: Path, name: str) -> list[str]:
@@ -101,7 +122,12 @@ def trained_from_nothing(shape: Path, made: Path, text: list[str], steps: int, b
 
 
 def measured(args: argparse.Namespace, name: str, folder: Path, seconds: str) -> list[str]:
-    """A row: name, seconds, KL, every skill."""
+    """A row: name, seconds, KL, every skill; kept beside the folder."""
+    file = Path(f"{folder}.{args.held_out}-{args.questions}.json")
+    if file.exists():
+        before = json.loads(file.read_text())
+        args.skills = before["skills"]
+        return list(before["row"])
     found = whet.compare(
         starter.path(), folder, text=starter.held_out(args.seed, args.held_out), windows=args.held_out,
         skills=starter.skills("report", args.questions, args.seed), device="cpu", speed=False,
@@ -111,6 +137,7 @@ def measured(args: argparse.Namespace, name: str, folder: Path, seconds: str) ->
     row = [*cells, *(kept(one["retention"]) for one in found["skills"])]
     args.skills = [one["skill"] for one in found["skills"]]
     print(" | ".join(row), flush=True)
+    file.write_text(json.dumps({"row": row, "skills": args.skills}))
     return row
 
 
@@ -123,9 +150,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shares", default="33%,45%", help="of the blocks' parameters that go")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=2048)
-    parser.add_argument("--losses", default="all", help="all, none, or names")
+    parser.add_argument("--losses", default="all", help="all, none, or names, with commas between")
     parser.add_argument("--loss-steps", type=int, default=50)
     parser.add_argument("--rate", type=float, help="without it whet's own")
+    parser.add_argument("--recovery", action=argparse.BooleanOptionalAction, default=True, help="the first table")
     parser.add_argument("--control", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--documents", type=int, default=12000)
     parser.add_argument("--held-out", type=int, default=100, help="documents for the KL")

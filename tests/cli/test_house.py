@@ -122,7 +122,10 @@ WITH_TRANSFORMERS = {"huggingface-hub", "tqdm"}
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("src", ["parquet", "hub", "tasks", "curate", "serve", "energy", "onnx", "openvino"]), ("tests", ["test"])],
+    [
+        ("src", ["parquet", "hub", "tasks", "curate", "serve", "energy", "onnx", "openvino", "train"]),
+        ("tests", ["test"]),
+    ],
 )
 def test_every_package_that_is_imported_is_asked_for(folder: str, extras: list[str]) -> None:
     wanted = [*PROJECT["dependencies"], *(name for extra in extras for name in PROJECT["optional-dependencies"][extra])]

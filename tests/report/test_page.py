@@ -18,6 +18,7 @@ from whet.report.words import LANGUAGES, WORDS, Words
 
 ALL = [
     "steps",
+    "training",
     "worse",
     "limits",
     "quality",
@@ -260,3 +261,23 @@ def test_every_word_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_files_of_the_page_are_in_the_package() -> None:
     folder = Path(whet.report.__file__).parent
     assert all((folder / name).is_file() for name in ("template.html", "style.css", "script.js"))
+
+
+def test_the_curve_of_a_training_is_drawn_where_there_is_one_and_says_where_the_weights_are_from():
+    given = facts()
+    for language, words in (
+        ("en", "0.0466 at the start, 0.0247 at its best, after 300 steps"),
+        ("ko", "300스텝, 마름모"),
+    ):
+        found = view(given, Words(language))["training"]
+        assert (
+            words in found["lede"]
+            and found["plot"].count("<circle") == 4
+            and found["plot"].count('class="diamond"') == 1
+        )
+    held_out = given["lighter"]["lineage"][-1]["training"]["held_out"]
+    held_out |= {"helped": False, "step": 0}
+    assert "may be chance" in view(given, Words("en"))["training"]["lede"]
+    for curve in ([], [[0, 0.1]], [[0, 0.1], [5, 0.0]]):
+        held_out["curve"] = curve
+        assert view(given, Words("en"))["training"] is None

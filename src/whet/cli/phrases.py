@@ -64,6 +64,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stage.shape": ("trying shapes", "모양을 시험하는 중"),
     "stage.sort": ("sorting channels and heads", "채널과 헤드를 중요도순으로 정렬하는 중"),
     "stage.prune": ("pruning", "가지치기하는 중"),
+    "stage.draw": ("drawing the teacher's targets", "교사 모델의 예측을 뽑아 저장하는 중"),
     "stage.train": ("training", "학습하는 중"),
     "stage.cut": ("cutting tokens", "토큰을 줄이는 중"),
     "stage.prove": ("proving", "검증하는 중"),

@@ -50,8 +50,9 @@ class Halves:
             )
         return halves
 
-    def states(self, ids: Tensor, every: bool = False) -> Any:
-        """Hidden states of `ids [rows, positions]`: `last_hidden_state`, and of `every` block `hidden_states`."""
+    def states(self, ids: Tensor, every: bool = False, weights: Tensor | None = None) -> Any:
+        """Hidden states of `ids [rows, positions]`: `last_hidden_state`, and of `every` block `hidden_states`. weights:
+        of positions; only several teachers go by them (`Panel`)."""
         return self.model.base_model(input_ids=ids, use_cache=False, output_hidden_states=every)
 
     def logits(self, hidden: Tensor) -> Tensor:

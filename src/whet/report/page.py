@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 import whet
 from whet.messages import Message
-from whet.report import carried, compared, planned, steps
+from whet.report import carried, compared, planned, steps, training
 from whet.report import rate as rates
 from whet.report.aspects import aspects
 from whet.report.findings import Finding, findings, headline, verdict_sentence
@@ -32,6 +32,7 @@ from whet.report.words import LANGUAGES, Words
 _HERE = Path(__file__).parent
 _SECTIONS = (
     "steps",
+    "training",
     "worse",
     "limits",
     "quality",
@@ -77,6 +78,7 @@ def view(facts: Mapping[str, Any], say: Words) -> dict[str, Any]:
     found: dict[str, Any] = {
         "say": say,
         "steps": steps.timeline(facts.get("steps") or (), say),
+        "training": training.curve(facts, say),
         "language": say.language,
         "title": headline(facts, say),
         "figures": compared.key_figures(compare, say) if compare else _planned_figures(plan, say) if plan else [],

@@ -15,7 +15,7 @@ from math import log
 from markupsafe import Markup
 
 from whet.report.numbers import figure, size
-from whet.report.scales import Axis
+from whet.report.scales import Axis, fitted
 
 ROW, BAR, RATE_HEIGHT = 42, 30, 340
 # A label this near to an earlier one (per cent across, pixels down) is left out; on a phone the second counts.
@@ -148,6 +148,32 @@ def rate_plot(
     body += [_segment(bits, kl, (a.bits, a.kl), (b.bits, b.kl), "frontier") for a, b in pairwise(frontier)]
     body += [_mark(p.shape, 100 * bits.at(p.bits), _down(kl, p.kl), p.title) for p in reversed(points)]
     body += _labels(points, bits, kl)
+    return _svg(ident, "rate", title, description, RATE_HEIGHT, body)
+
+
+def curve_plot(
+    ident: str,
+    title: str,
+    description: str,
+    points: Sequence[tuple[float, float]],
+    best: float,
+    labels: tuple[str, str],
+) -> Markup:
+    """Loss (above 0, on a log axis) by step, a line through all points. best: the step whose point is a diamond.
+    labels: of the two axes."""
+    steps = Axis(min(step for step, _ in points), max(max(step for step, _ in points), 1))
+    loss = fitted([value for _, value in points], log=True)
+    body = []
+    for value in loss.ticks():
+        body += [_line("0%", "100%", (y := _down(loss, value)), y, "grid"), _text(power(value), -8, y + 4, "tick end")]
+    for value in steps.ticks(5):
+        x = _across(100 * steps.at(value))
+        body += [_line(x, x, 0, RATE_HEIGHT, "grid"), _text(f"{value:g}", x, RATE_HEIGHT + 18, "tick middle")]
+    body += [_text(labels[0], "100%", RATE_HEIGHT + 54, "tick end"), _text(labels[1], -48, -12, "tick")]
+    body += [_segment(steps, loss, a, b, "frontier") for a, b in pairwise(points)]
+    for step, value in points:
+        shape = "diamond" if step == best else "dot"
+        body.append(_mark(shape, 100 * steps.at(step), _down(loss, value), f"{step:g} · {figure(value)}"))
     return _svg(ident, "rate", title, description, RATE_HEIGHT, body)
 
 

@@ -246,6 +246,23 @@ WORDS: dict[str, tuple[str, str]] = {
     "empty": ("(nothing)", "(빈 답)"),
     "tasks": ("Harness tasks", "하네스 과제"),
     "task": ("Task and metric", "과제와 지표"),
+    # the training of a folder
+    "training": ("Training", "학습"),
+    "training.lede": (
+        "Loss on text that was kept out of training, nats a token: {start} at the start, {best} at its best, after "
+        "{step} steps (a diamond). The weights are those of then.",
+        "학습에 쓰지 않은 텍스트의 손실(토큰당 nat): 시작할 때 {start}, 가장 좋을 때 {best}({step}스텝, 마름모). "
+        "가중치는 그때의 것입니다.",
+    ),
+    "training.chance": (
+        "Loss on text that was kept out of training, nats a token: {start} at the start, {best} at its best, which may "
+        "be chance. The weights are as they were before.",
+        "학습에 쓰지 않은 텍스트의 손실(토큰당 nat): 시작할 때 {start}, 가장 좋을 때 {best}. 이 차이는 우연일 수 있어 "
+        "가중치는 학습 전 그대로입니다.",
+    ),
+    "training.plot": ("Held-out loss by step", "스텝에 따른 손실"),
+    "training.steps": ("steps", "스텝"),
+    "training.loss": ("loss", "손실"),
     # the steps of a recipe
     "steps": ("Steps of the run", "실행한 단계"),
     "steps.lede": (

@@ -35,8 +35,10 @@ from whet.steps.distilled_coded import finished_coded
 from whet.steps.lesson import LOOKS, Lesson, taught
 from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
+from whet.steps.own_text import OWN
 from whet.steps.prune_proof import agree
 from whet.steps.rates import multiplications_per_second
+from whet.train import Tracker
 
 MOST_STEPS = 10**6
 _TIMED = 3  # steps that are timed, after one that is not
@@ -61,20 +63,31 @@ def needs_of(job: Job, minutes: float | None = None) -> dict[str, Any]:
     else:
         before = _parts_of(job)
         own = weights_of(job)
-    theirs = sum(file.stat().st_size for file in one.teacher.glob("*.safetensors"))
+    teachers = () if one.teacher is None else (one.teacher, *one.others)
+    theirs = sum(file.stat().st_size for folder in teachers for file in folder.glob("*.safetensors"))
     width, inner = parts.embedding.shape[1], max(linear.shape[0] for linear in parts.linears())
     a_block = 4 * one.at_once * (_OF_STREAM * width + _OF_INNER * inner)
     kept = 4 * one.at_once * width * len(parts.blocks) if one.checkpointing else a_block * (len(parts.blocks) - 1)
     # of a quantized one latent weights too, from which its weights and their gradient are computed
     wide = 16 if job.checkpoint.dense else 12 if one.rounded == "scales" else 24
-    memory = _BASE_MEMORY + wide * own + theirs * 4 // max(2, job.dtype.itemsize) + a_block + kept + _AT_HEAD
+    alone = _BASE_MEMORY + wide * own + a_block + kept + _AT_HEAD
+    teacher = theirs * 4 // max(2, job.dtype.itemsize)
+    # what draws targets is gone before training begins
+    kept_too = one.targets is None or one.own_text
+    memory = alone + teacher if kept_too else max(alone, _BASE_MEMORY + teacher + _AT_HEAD)
     rate = multiplications_per_second()
     tokens = one.steps * one.batch
     again = 8.0 if one.checkpointing else 6.0
     stages = {}
     if job.to_write:
         stages["write"] = _WRITING * theirs / 2 * job.to_write / rate
-    trained = _BESIDE * tokens * (again * own + theirs) / rate
+    if one.targets is not None:
+        text = job.to_write + sum(map(len, (*job.solve, *job.verify)))
+        stages["draw"] = _BESIDE * text * theirs / rate
+    trained = _BESIDE * tokens * (again * own + (theirs if one.targets is None else 0)) / rate
+    # what the student writes is written token by token, and read by both
+    owned = one.own_text * OWN * tokens * _WRITING * (own + (theirs / 2 if one.writer == "switch" else 0)) / rate
+    trained += owned + (0 if one.targets is None else one.own_text * OWN * _BESIDE * tokens * theirs / rate)
     stages["train"] = trained if minutes is None else 60 * minutes
     stages["finish"] = 0.5 + 1e-8 * before["total"]
     return {
@@ -102,21 +115,29 @@ def _parts_of(job: Job) -> dict[str, int]:
 def timed_steps(job: Job, minutes: float) -> int:
     """Steps that fit into so many minutes here, by taking a few on a model that is thrown away."""
     lesson = Lesson(job)
-    lesson.train(1, None, None)
-    seconds = lesson.train(_TIMED, None, None)["seconds"] / _TIMED
+    lesson.train(1, None, None, own=0)
+    share = taught(job).own_text
+    seconds = lesson.train(_TIMED, None, None, own=0)["seconds"] / _TIMED
+    if share:
+        seconds = (1 - share) * seconds + share * lesson.train(1, None, None, own=1)["seconds"]
     started = time.monotonic()
     lesson.losses()
     looking = (LOOKS + 1) * (time.monotonic() - started)
     return max(1, min(MOST_STEPS, int((60 * minutes - looking) / seconds)))
 
 
-def carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way) -> dict[str, Any]:
-    """See a run through that is begun or gone on with."""
+def carried_out(run: Run, job: Job, began: Mapping[str, Any], way: Way, track: str | None = None) -> dict[str, Any]:
+    """See a run through that is begun or gone on with. track: the tracker that is told how it goes."""
     started = time.monotonic()
     for note in job.notes:
         way(note_event(note))
     lesson = Lesson(job)
-    trained = lesson.train(taught(job).steps, run, way)
+    tracker = None if track is None else Tracker(track, run.out.name, Path(f"{run.out}-{track}"))
+    try:
+        trained = lesson.train(taught(job).steps, run, way, tracker=tracker)
+    finally:
+        if tracker is not None:
+            tracker.close()
     result = _finished(run, job, lesson, trained, began, way)
     run.close()
     return {**result, "seconds": {"this call": time.monotonic() - started, "training": trained["seconds"]}}
@@ -127,7 +148,7 @@ def _finished(
 ) -> dict[str, Any]:
     """Weights, the student's other files, proof, card and manifest. Every part may be repeated."""
     out = run.out
-    told = {key: trained[key] for key in ("steps", "rewinds", "held_out") if key in trained}
+    told = {key: trained[key] for key in ("steps", "rewinds", "collapsed", "held_out") if key in trained}
     if lesson.coded is not None:
         recipe = _portable(began["recipe"])
         return finished_coded(run, job, lesson, told, [*job.notes, *_notes(trained)], recipe, way)
@@ -172,25 +193,35 @@ def _finished(
 
 
 def _portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe without the place of the teacher on this machine; a recipe's step has its original for teacher."""
+    """A recipe without places on this machine; a recipe's step has its original for teacher."""
     (step,) = recipe["steps"]
     options = dict(step["distill"])
-    if Path(options["teacher"]).is_absolute():
-        del options["teacher"]
+    for name in ("teacher", "targets", "more_teachers"):
+        if name in options and any(Path(part).is_absolute() for part in options[name].split(",")):
+            del options[name]
     return {**recipe, "steps": [{"distill": options}]}
 
 
 def _notes(trained: Mapping[str, Any]) -> list[Message]:
-    held_out = trained.get("held_out")
+    held_out, found = trained.get("held_out"), list[Message]()
+    if "collapsed" in trained:
+        found.append(
+            Message(
+                "what the student wrote itself collapsed after {step} steps, so its training ended there, with the "
+                "best weights before: give less own-text or a lower learning rate (--rate)",
+                step=trained["collapsed"],
+            )
+        )
     if held_out is None or held_out["helped"]:
-        return []
+        return found
     return [
+        *found,
         Message(
             "training did not help: KL on held-out text was {start:.4g} before and {best:.4g} at best, which chance "
             "may be. The weights are as they were. Give more text, more steps or another learning rate (--rate).",
             start=held_out["start"],
             best=held_out["best"],
-        )
+        ),
     ]
 
 

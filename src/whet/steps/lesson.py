@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,10 +12,12 @@ from torch import Tensor
 from whet.apply.job import Job
 from whet.apply.run import Run
 from whet.checkpoint import load_model, load_tokenizer
-from whet.distillation import Distillation, Teaching
+from whet.distillation import Distillation, Halves, Panel, StoredTeaching, Teaching
 from whet.events import OnEvent, without_plan
 from whet.steps.coded_student import CodedStudent
-from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, noise, train
+from whet.steps.own_text import OWN, OwnText, own_steps, without_some
+from whet.steps.target_store import Drawers, TargetStore
+from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, Tracker, Watch, noise, train
 
 LOOKS = 10  # times that held-out text is looked at
 _PLAIN = 512  # tokens of a window, up to which a table of attention is small
@@ -44,31 +45,48 @@ class Lesson:
     def __init__(self, job: Job) -> None:
         self.job, self.of = job, taught(job)
         self.student = load_model(job.checkpoint.path, torch.float32, job.device)
-        teacher = load_model(self.of.teacher, job.compute, job.device)
-        teacher.requires_grad_(False)
         if self.short:
-            for model in (self.student, teacher):
-                model.set_attn_implementation("eager")
+            self.student.set_attn_implementation("eager")
         self.autocast = job.compute != torch.float32
+        self.store = None if self.of.targets is None else TargetStore(self.of.targets)
         with self._computing():
-            self.teaching = Teaching(teacher, self.student, self.of.objective, _kept(job))
+            self.teaching = self._teaching()
         end = load_tokenizer(job.checkpoint.path).eos_token_id
-        self.rows = PackedRows(job.solve, self.of.batch, job.seed, end)
-        self.held_out = list(_padded(job.verify))
-        self.taught: list[Tensor] = []
+        self.rows = PackedRows(job.solve, self.of.batch, job.seed, end, alone=self.store is not None)
+        self.held_out = [self._with_targets(batch, "held_out") for batch in _padded(job.verify)]
+        self.taught: list[Tensor | None] = []
+        self.own: OwnText | None = None
         # the model is known part by part from here on, so its parameters may become others
         self.coded: CodedStudent | None = None
         if not job.checkpoint.dense:
             self.coded = CodedStudent(job.checkpoint, self.student, self.of, dense_rate(job))
+
+    def _teaching(self) -> Teaching | StoredTeaching:
+        if self.store is not None:
+            return StoredTeaching(self.student, self.store.about["vocabulary"], self.of.objective.temperature)
+        return Teaching(self._teacher(), self.student, self.of.objective, _kept(self.job))
+
+    def _teacher(self) -> Halves | Panel:
+        return teacher_of(self.job, plain=self.short)
 
     @property
     def short(self) -> bool:
         """Whether attention is computed plainly: on processors SDPA's backward is slow, a seventh of a step here."""
         return self.job.device == "cpu" and max(map(len, self.job.solve)) <= _PLAIN
 
-    def train(self, steps: int, run: Run | None, tell: OnEvent | None) -> dict[str, Any]:
-        """Train for so many steps, in the folder of `run` if there is one; returns what `whet.train.train` does."""
-        of = self.of
+    def train(
+        self,
+        steps: int,
+        run: Run | None,
+        tell: OnEvent | None,
+        own: int | None = None,
+        tracker: Tracker | None = None,
+    ) -> dict[str, Any]:
+        """Train for so many steps, in the folder of `run` if there is one; returns what `whet.train.train` does. own:
+        how many of them are on its own text too, where that is not as was asked for. tracker: told how it goes."""
+        of, watch = self.of, Watch()
+        own = own_steps(steps, of.own_text) if own is None else own
+        self.own = self._own_text(steps - own, watch) if own else None
         warmup = min(_MOST_WARM_UP, math.ceil(_WARM_UP * steps))
         return train(
             self.teaching.trained(),
@@ -86,8 +104,20 @@ class Lesson:
             judge=(lambda _: self.losses()) if run is not None and self.held_out else None,
             judge_every=max(1, steps // LOOKS),
             good_every=max(1, steps // LOOKS),
+            watch=watch,
+            tracker=tracker,
             on_event=(lambda event: None) if tell is None else without_plan(tell),
         )
+
+    def _own_text(self, first: int, watch: Watch) -> OwnText:
+        if isinstance(self.teaching, StoredTeaching):
+            with self._computing():
+                teacher = self._teacher()
+        else:
+            teacher = self.teaching.teacher
+        student, tokens = self.teaching.student, round(OWN * self.of.batch)
+        of = self.of
+        return OwnText(self.job, student, teacher, first, tokens, of.writer == "switch", of.own_loss == "dpkd", watch)
 
     @torch.no_grad()
     def losses(self) -> Tensor:
@@ -113,24 +143,15 @@ class Lesson:
         other = Lesson.__new__(Lesson)
         other.__dict__ |= self.__dict__
         with self._computing():
-            other.teaching = Teaching(self.teaching.teacher.model, model, dataclasses.replace(self.of.objective))
+            other.teaching = self.teaching.beside(model)
         other.student = model
         return other
 
     @torch.no_grad()
     def _top1(self) -> float:
-        right, count = 0, 0
         with self._computing():
-            for batch in self._held_out():
-                counted = batch["weights"] > 0
-                picks = []
-                for halves in (self.teaching.teacher, self.teaching.student):
-                    states = halves.states(batch["input_ids"]).last_hidden_state[counted]
-                    wide = [halves.logits(part)[:, : self.teaching.vocabulary].argmax(-1) for part in states.split(256)]
-                    picks.append(torch.cat(wide))
-                right += int((picks[0] == picks[1]).sum())
-                count += len(picks[0])
-        return right / max(1, count)
+            right = torch.cat([self.teaching.agreeing(batch) for batch in self._held_out()])
+        return right.double().mean().item()
 
     def _computing(self) -> Any:
         kind = torch.device(self.job.device).type
@@ -141,15 +162,43 @@ class Lesson:
             yield {name: tensor.to(self.job.device) for name, tensor in batch.items()}
 
     def _batches(self, step: int) -> Sequence[Batch]:
-        batch = self.rows(step)
+        batch, own = self.rows(step), list[Batch]()
+        if self.own is not None and step >= self.own.first:
+            batch = without_some(batch)
+            with self._computing():
+                own = self.own.batches(step, self.of.at_once)
         rows = max(1, self.of.at_once // batch["input_ids"].shape[1])
-        return [
-            {name: tensor[start : start + rows] for name, tensor in batch.items()}
+        given = [
+            self._with_targets({name: tensor[start : start + rows] for name, tensor in batch.items()}, "rows")
             for start in range(0, len(batch["input_ids"]), rows)
         ]
+        return [*given, *own]
+
+    def _with_targets(self, batch: Batch, kind: str) -> Batch:
+        """A batch with what was drawn in its rows, if targets are stored."""
+        if self.store is None:
+            return batch
+        drawn: Drawers = getattr(self.store, kind)
+        return batch | drawn.of(batch["number"].tolist())
 
     def _loss(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        if "taught" in batch or "preferred" in batch:
+            assert self.own is not None
+            return self.own.loss(batch)
         return self.teaching(model, batch)
+
+
+def teacher_of(job: Job, *, plain: bool) -> Halves | Panel:
+    """The teacher of a job, or several as one. plain: compute attention plainly."""
+    of, found = taught(job), []
+    assert of.teacher is not None
+    for folder in (of.teacher, *of.others):
+        model = load_model(folder, job.compute, job.device)
+        model.requires_grad_(False)
+        if plain:
+            model.set_attn_implementation("eager")
+        found.append(model)
+    return Panel(found, of.objective.temperature) if of.others else Halves.of(found[0])
 
 
 def _kept(job: Job) -> list[int] | None:
@@ -162,12 +211,13 @@ def _kept(job: Job) -> list[int] | None:
 
 def _padded(windows: Sequence[Tensor]) -> Iterator[Batch]:
     """Windows in batches of about the same length."""
-    ordered = sorted(windows, key=len, reverse=True)
+    ordered = sorted(range(len(windows)), key=lambda i: len(windows[i]), reverse=True)
     while ordered:
-        count = max(1, _JUDGED // len(ordered[0]))
-        some, ordered = ordered[:count], ordered[count:]
+        count = max(1, _JUDGED // len(windows[ordered[0]]))
+        numbers, ordered = ordered[:count], ordered[count:]
+        some = [windows[number] for number in numbers]
         ids = torch.zeros(len(some), len(some[0]), dtype=torch.int64)
         weights = torch.zeros(ids.shape)
         for number, window in enumerate(some):
             ids[number, : len(window)], weights[number, : len(window)] = window, 1.0
-        yield {"input_ids": ids, "weights": weights}
+        yield {"input_ids": ids, "weights": weights, "number": torch.tensor(numbers)}

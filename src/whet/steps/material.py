@@ -155,17 +155,18 @@ def about_text(asked: Calibrated, material: Material, parts: Anatomy, *, solved:
     return notes
 
 
-def with_text(job: Job, on_event: OnEvent, writer: Checkpoint | None = None) -> Job:
+def with_text(job: Job, on_event: OnEvent, writer: Checkpoint | None = None, *, instead: bool = False) -> Job:
     """`job` with the text that the model is still to write: beside what was given, or all of it and what verifies.
 
-    writer: who writes it, where that is not the model that is worked on.
+    writer: who writes it, where that is not the model that is worked on. instead: what was given to train on does not
+    stay beside it; what was held out does.
     """
     if not job.to_write:
         return job
     about, writer = dict(job.text or {}), writer or job.checkpoint
     if job.solve:
         written = continued(writer, job.solve, job.to_write, job.seed, job.device, on_event)
-        solve, verify = [*job.solve, *written], job.verify
+        solve, verify = [*([] if instead else job.solve), *written], job.verify
         about["written"] = {"windows": len(written), "tokens": sum(map(len, written))}
     else:
         samples = job.to_write // about["window"]

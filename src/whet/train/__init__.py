@@ -21,11 +21,14 @@ from whet.train.steps import (
     take_step,
     usual_steps,
 )
+from whet.train.trackers import TRACKERS, Tracker, check_tracker
+from whet.train.watch import Watch
 
 __all__ = [
     "JUDGES",
     "PIECE",
     "STEP_TOKENS",
+    "TRACKERS",
     "Batch",
     "Judge",
     "Loss",
@@ -33,7 +36,10 @@ __all__ = [
     "PackedRows",
     "Schedule",
     "Settings",
+    "Tracker",
+    "Watch",
     "adam",
+    "check_tracker",
     "descend",
     "in_pieces",
     "make_optimizers",

@@ -29,10 +29,12 @@ from whet.train.ranks import Alone, Losing, Together
 from whet.train.schedule import Schedule
 from whet.train.state import BEST_FILE, GOOD_FILE, START_FILE, STATE_FILE, Kept, Metrics, put_back, weights
 from whet.train.steps import Judge, noise
+from whet.train.trackers import Tracker
+from whet.train.watch import Watch
 
 Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
-_VERSION = 2  # of the files that are kept
+_VERSION = 3  # of the files that are kept
 _REWINDS = 4  # times that a run goes back, each at half the rate
 
 
@@ -92,6 +94,8 @@ def train(
     good_every: int = 200,
     save_seconds: float = 180.0,
     stop_after: int | None = None,
+    watch: Watch | None = None,
+    tracker: Tracker | None = None,
     on_event: OnEvent = ignore,
 ) -> dict[str, Any]:
     """Trains the parameters of `model` that ask for a gradient, in place, for `schedule.steps` steps.
@@ -114,17 +118,22 @@ def train(
             goes on from there at half the rate, four times at most.
         save_seconds: after which the state is saved.
         stop_after: ends the call early after this many of the run's steps, state saved; for runs in pieces.
+        watch: told by `batches` what a model writes that learns from its own text. Where that collapses, the run ends
+            with the best weights so far, or without a judge with the last good ones.
+        tracker: told every line of metrics too.
         on_event: told the memory needed (`plan`), then `progress` with loss and time left.
 
-    Returns `{steps, loss, seconds, rewinds}`, and with a judge and all steps done `held_out`: `start`, `best`, `error`
-    (the standard error of what was gained), `step`, `helped`.
+    Returns `{steps, loss, seconds, rewinds}`, `collapsed` where it ended for that, and with a judge and
+    all steps done `held_out`: `start`, `best`, `error` (the standard error of what was gained), `step`, `helped`,
+    `curve` (pairs of step and loss).
 
     Raises:
         UsageError: the loss is not finite, rate lowered or not; the saved state belongs to another model or schedule.
         MachineError: a state cannot be written.
     """
     ranks = Alone() if accelerator is None else Together(accelerator)
-    run = _Run(model, batches, schedule, loss, settings, roles, folder, ranks, on_event)
+    run = _Run(model, batches, schedule, loss, settings, roles, folder, ranks, watch, on_event)
+    run.metrics.tracker = tracker if ranks.first else None
     run.judged_by(judge, judge_every)
     with _prepared(model, settings):
         run.go(min(schedule.steps, stop_after or schedule.steps), good_every, save_seconds)
@@ -171,6 +180,7 @@ class _Run:
         roles: Mapping[str, str] | None,
         folder: Path | None,
         ranks: Alone,
+        watch: Watch | None,
         on_event: OnEvent,
     ) -> None:
         self.model, self.batches, self.schedule, self.ranks = model, batches, schedule, ranks
@@ -188,6 +198,8 @@ class _Run:
         self.metrics = Metrics(folder if ranks.first else None)
         self.done, self.before, self.lowered, self.rewinds, self.good = 0, 0.0, 1.0, 0, 0
         self.value = math.nan
+        self.watch, self.collapsed = watch or Watch(), False
+        self.curve: list[list[float]] = []  # held-out loss by step
         self.judge: Judge[int] | None = None
         self.device = next(model.parameters()).device
         self.started = time.monotonic()
@@ -211,6 +223,7 @@ class _Run:
                 found = losses(self.model).double().cpu()
             self.model.train()
             self.metrics.write(step=self.done, held_out=found.mean().item(), error=noise(found))
+            self.curve.append([self.done, found.mean().item()])
             return found
 
         def best() -> int:
@@ -231,6 +244,9 @@ class _Run:
                 continue
             if self.judge is not None:
                 self.judge.look(self.done)
+            if (message := self.watch.collapsed(self.done)) is not None:
+                self._collapse(message)
+                break
             if self.done % good_every == 0 and self.done < self.schedule.steps:
                 self.good = self.done
                 self.kept.write(GOOD_FILE, self._state())
@@ -239,7 +255,7 @@ class _Run:
             elif self.done == last or self.ranks.any(time.monotonic() - saved > save_seconds):
                 self.kept.write(STATE_FILE, self._state())
                 saved = time.monotonic()
-        if self.judge is not None and self.done == self.schedule.steps:
+        if self.judge is not None and (self.collapsed or self.done == self.schedule.steps):
             helped = self.judge.helped and self.judge.best
             kept = self.kept.read(BEST_FILE if helped else START_FILE)
             assert kept is not None
@@ -248,11 +264,14 @@ class _Run:
     def result(self) -> dict[str, Any]:
         """What `train` returns."""
         found = {"steps": self.done, "loss": self.value, "seconds": self._seconds(), "rewinds": self.rewinds}
-        if self.judge is None or self.done < self.schedule.steps:
+        if self.collapsed:
+            found["collapsed"] = self.done
+        if self.judge is None or (self.done < self.schedule.steps and not self.collapsed):
             return found
         first, best = self.judge.first, self.judge.found
         held_out = {"start": first.mean().item(), "best": best.mean().item(), "error": noise(first - best)}
-        return {**found, "held_out": {**held_out, "step": self.judge.best, "helped": self.judge.helped}}
+        looked = {"step": self.judge.best, "helped": self.judge.helped, "curve": self.curve}
+        return {**found, "held_out": {**held_out, **looked}}
 
     def _step(self, given: Batch | Sequence[Batch]) -> bool:
         """Take one step; False, with the weights as they were, where something of it is not finite."""
@@ -274,7 +293,8 @@ class _Run:
         self.done += 1
         tokens = sum(batch["input_ids"].numel() for batch in some if "input_ids" in batch)
         taken = {"loss": self.value, "tokens": tokens}
-        self.metrics.write(step=self.done, **taken, rate=rate, norm=norm, seconds=self._seconds())
+        told = self.watch.told()
+        self.metrics.write(step=self.done, **taken, rate=rate, norm=norm, seconds=self._seconds(), **told)
         left = (time.monotonic() - self.started) / (self.done - self.first) * (self.schedule.steps - self.done)
         whole = {"done": self.done, "of": self.schedule.steps, "whole": self.done / self.schedule.steps}
         self.on_event({"event": "progress", "stage": "train", **whole, **taken, "seconds_left": left})
@@ -317,7 +337,8 @@ class _Run:
         if self.judge is not None:
             judged = {"first": self.judge.first, "found": self.judge.found, "best": self.judge.best}
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-        return {**found, "good": self.good, "weights": weights(self.model), "judged": judged, "optimizers": optimizers}
+        seen = {"good": self.good, "watched": self.watch.state(), "curve": self.curve}
+        return {**found, **seen, "weights": weights(self.model), "judged": judged, "optimizers": optimizers}
 
     def _take_up(self, state: Mapping[str, Any]) -> None:
         put_back(self.model, state["weights"])
@@ -325,6 +346,17 @@ class _Run:
             optimizer.load_state_dict(saved)
         self.done, self.before, self.good = state["step"], state["seconds"], state["good"]
         self.lowered, self.rewinds = state["lowered"], state["rewinds"]
+        self.watch.take_up(state["watched"])
+        self.curve = [list(point) for point in state["curve"]]
+
+    def _collapse(self, message: Message) -> None:
+        """End here, with the weights as they last were good; a judge has better ones."""
+        self.collapsed = True
+        kept = self.kept.read(GOOD_FILE) if self.good else self.kept.read(START_FILE)
+        assert kept is not None
+        put_back(self.model, kept["weights"])
+        self.metrics.write(step=self.done, collapsed=True)
+        self.on_event(note_event(message))
 
     def _rewind(self) -> None:
         """Go back to the last good state, at half the rate. Raises UsageError where that cannot help."""

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from whet.errors import MachineError, UsageError
 from whet.train.groups import trained
 from whet.train.ranks import Alone
+from whet.train.trackers import Tracker
 
 STATE_FILE, GOOD_FILE, START_FILE, BEST_FILE = (f"training-{name}.pt" for name in ("state", "good", "start", "best"))
 METRICS_FILE = "metrics.jsonl"
@@ -122,9 +123,10 @@ def put_back(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
 
 
 class Metrics:
-    """Lines of JSON of a run, in its folder; nowhere without one."""
+    """Lines of JSON of a run, in its folder; nowhere without one. tracker: told them too."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, tracker: Tracker | None = None) -> None:
+        self.tracker = tracker
         self.file = None if folder is None else folder / METRICS_FILE
 
     def go_on(self, step: int) -> None:
@@ -137,6 +139,8 @@ class Metrics:
 
     def write(self, **told: Any) -> None:
         """Add a line."""
+        if self.tracker is not None:
+            self.tracker.tell(told)
         if self.file is not None:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(told) + "\n")
