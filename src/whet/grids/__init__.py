@@ -3,6 +3,7 @@
 Whoever takes a grid asks for its facts and values (`Grid`, `CodedGrid`), never for its class.
 """
 
+from whet.grids.caches import CACHE_GRIDS, CACHE_PARTS, CacheGrid, find_cache_grid
 from whet.grids.floats import FloatGrid
 from whet.grids.grid import INTEGER, PLAIN, CodedGrid, Grid, Params
 from whet.grids.grouped import GroupedGrid, safe_scale_dtype
@@ -19,6 +20,8 @@ from whet.grids.ternary import TernaryGrid
 
 __all__ = [
     "BLOCKS",
+    "CACHE_GRIDS",
+    "CACHE_PARTS",
     "FLOATS",
     "INPUTS",
     "INTEGER",
@@ -26,6 +29,7 @@ __all__ = [
     "PLAIN",
     "ROUNDED",
     "SMALL_FLOATS",
+    "CacheGrid",
     "CodedGrid",
     "FloatGrid",
     "Grid",
@@ -39,6 +43,7 @@ __all__ = [
     "SmallFloatGrid",
     "TableGrid",
     "TernaryGrid",
+    "find_cache_grid",
     "find_inputs",
     "find_mix",
     "leaves_group",
