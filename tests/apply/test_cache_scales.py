@@ -71,7 +71,7 @@ def test_scales_hold_what_reaches_them_and_compare_judges_with_them(tmp_path, or
     cache = engine.new_cache()
     engine._step(TOKENS, cache, {})
     assert {layer.kept[0].codes.dtype for layer in cache.layers} == {torch.int8}
-    asked = {"text": DOCUMENTS, "windows": 4, "window": 24}
+    asked = {"text": DOCUMENTS, "windows": 4, "window": 24, "speed": False}
     kept = compare(originals("llama"), tmp_path / "out", **asked)
     bare = compare(originals("llama"), tmp_path / "out", **asked, kv="16")
     assert kept["options"]["kv"] == "int8-head" and "positions" in kept["divergence"]

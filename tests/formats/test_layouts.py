@@ -134,7 +134,7 @@ def test_every_weight_is_read_back_by_another_reading(to, scheme, tmp_path, fold
 
 def test_mlx_names_what_differs(tmp_path, original):
     groups = {
-        "down": {"addresses": ["*.down_proj"], "choice": {"schemes": "int6s-g32"}},
+        "down": {"addresses": ["*.down_proj"], "choice": {"schemes": "int8s-g32"}},
         "all": {"addresses": ["*[!n]_proj"], "choice": {"schemes": "int4s-g32"}},
         "tables": {"addresses": ["model.embed_tokens", "lm_head"], "choice": {"schemes": "keep"}},
     }
@@ -143,8 +143,8 @@ def test_mlx_names_what_differs(tmp_path, original):
     export(tmp_path / "lighter", to="mlx", out=tmp_path / "out")
     told = json.loads((tmp_path / "out" / "config.json").read_text())["quantization"]
     assert (told["bits"], told["group_size"]) == (4, 32)
-    assert told["model.layers.0.mlp.down_proj"] == {"bits": 6, "group_size": 32} and len(told) == 4
-    with pytest.raises(UsageError, match=r"has one scheme for all linears of the blocks, here int4s-g32"):
+    assert told["model.layers.0.mlp.down_proj"] == {"bits": 8, "group_size": 32} and len(told) == 4
+    with pytest.raises(UsageError, match=r"has one scheme for all linears of the blocks, here int[48]s-g32"):
         export(tmp_path / "lighter", to="gptq", out=tmp_path / "gptq")
 
 
