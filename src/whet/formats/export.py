@@ -111,11 +111,7 @@ def export(
     check_files(path, on_event)
     told: dict[str, Any] = {"format": "whet.export", "version": 1, "folder": str(path)}
     if to in PACKED:
-        if text is not None:
-            raise UsageError(
-                "text is what a file is run on, and no loader of {layout} is run here. Leave it out.", layout=to
-            )
-        made = export_layout(path, to, target, kind, on_event)
+        made = export_layout(path, to, target, kind, text, on_event)
         return {**told, **made, "seconds": time.monotonic() - started}
     documents: list[str] | None = None
     if isinstance(text, (str, Path)):

@@ -66,11 +66,15 @@ class LayoutPlan:
         return self.checkpoint.nbytes
 
 
-def export_layout(folder: Path, to: str, out: Path, kind: str | None, on_event: OnEvent) -> dict[str, Any]:
+def export_layout(folder: Path, to: str, out: Path, kind: str | None, text: Any, on_event: OnEvent) -> dict[str, Any]:
     """`folder` in the layout `to` in the new folder `out`; what `export` returns of it. Raises UsageError before
     anything is written for what the layout does not hold, and GateError, leaving nothing, where a weight is another."""
     if kind is not None:
         raise UsageError("type is of originals: a lighter folder has its types already. Leave --type out.")
+    if text is not None:
+        raise UsageError(
+            "text is what a file is run on, and no loader of {layout} is run here. Leave it out.", layout=to
+        )
     plan = plan_layout(folder, PACKED[to])
     must_be_free(out, plan.nbytes)
     notes = list(_notes(plan))

@@ -83,8 +83,7 @@ def decide(
     method = _method(asked)
     place = resolve_device(device)
     opened = open_original(model, method.target, asked.dequantize, turned=find_transform(asked.transform).stream)
-    parts, checkpoint = opened.parts, opened.checkpoint
-    notes: list[Message] = []
+    parts, checkpoint, notes = opened.parts, opened.checkpoint, list[Message]()
     if not parts.family.known:
         notes.append(_about_unknown(asked, method, opened))
         method = dataclasses.replace(method, effort=SOLVERS["nearest"])
