@@ -27,6 +27,7 @@ from whet.apply import spikes
 from whet.checkpoint import Checkpoint, load_as_others, load_model, load_tokenizer
 from whet.engines.cache import CacheShape
 from whet.engines.torch import open_model, outputs
+from whet.grids import CACHE_GRIDS
 from whet.measure.divergence import divergence, score_tokens
 from whet.measure.positions import by_position
 from whet.recipe.compress import compress
@@ -55,7 +56,7 @@ def main() -> None:
     if args.only in (None, "spikes"):
         print(table(["scheme", "inputs", "KL", "of the loss back"], of_spikes(args, out, solve, held)), flush=True)
     if args.only in (None, "caches"):
-        print(table(["cache", "bytes", "computed", "KL", "by quarter"], of_caches(args, held)), flush=True)
+        print(table(["cache", "bytes", "computed", "KL", "by quarter"], of_caches(args, out, held)), flush=True)
 
 
 def cut(documents: list[str], tokenizer: object, count: int) -> list[torch.Tensor]:
@@ -147,7 +148,7 @@ def of_spikes(args: argparse.Namespace, out: Path, solve: list, held: list) -> l
     return rows
 
 
-def of_caches(args: argparse.Namespace, held: list) -> list[list[str]]:
+def of_caches(args: argparse.Namespace, out: Path, held: list) -> list[list[str]]:
     original, lighter, rows = open_model(args.model), open_model(args.model), []
     length = min(original.context or 4096, 4096)
     ids = torch.cat(held)
@@ -161,6 +162,22 @@ def of_caches(args: argparse.Namespace, held: list) -> list[list[str]]:
         kl = divergence(original, lighter, windows).kl
         quarters = " ".join(f"{one['kl']:.1e}" for one in by_position(kl, windows))
         rows.append([kind, str(held_bytes), str(computed), f"{kl.mean():.2e}", quarters])
+    return [*rows, *of_stored_scales(args, out, windows)]
+
+
+def of_stored_scales(args: argparse.Namespace, out: Path, windows: list) -> list[list[str]]:
+    """Folders with scales of keys and values, calibrated by `compress --kv`: against the same folder without them."""
+    rows = []
+    for kind in CACHE_GRIDS:
+        folder = out / f"kv-{kind}"
+        shutil.rmtree(folder, ignore_errors=True)
+        compress(args.model, folder, scheme="int8s", solver="nearest", kv=kind, text=starter.documents(3, 900),
+                 samples=min(args.samples, 16), window=256)  # fmt: skip
+        plain, kept = open_model(folder, kv="16"), open_model(folder)
+        kl = divergence(plain, kept, windows).kl
+        computed = CacheShape.of(kept.model.config, kept.model.dtype.itemsize).nbytes(kept.kv or (), len(windows[0]))
+        quarters = " ".join(f"{one['kl']:.1e}" for one in by_position(kl, windows))
+        rows.append([f"{kind}, stored scales", str(computed), str(computed), f"{kl.mean():.2e}", quarters])
     return rows
 
 

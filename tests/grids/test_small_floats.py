@@ -18,7 +18,7 @@ from covering import matrix
 from whet.checkpoint import Checkpoint
 from whet.grids import SMALL_FLOATS, ShiftedGrid, SmallFloatGrid, TableGrid, parse_scheme, safe_scale_dtype
 from whet.grids.least_squares import pooled
-from whet.quantize import holds_zero
+from whet.quantize import holds_zero, nearest
 
 NAMES = tuple(SMALL_FLOATS)
 FLOATS = tuple(name for name, grid in SMALL_FLOATS.items() if isinstance(grid, SmallFloatGrid))
@@ -261,3 +261,15 @@ def test_nvfp4_is_exact_in_every_type():
     values = grid.decode(grid.encode(w, params), params)
     assert torch.equal(values.to(torch.bfloat16).float(), values)
     assert torch.equal(grid.decode(grid.encode(w, params), params, torch.bfloat16).float(), values)
+
+
+def test_mxfp4_goes_onto_nvfp4_exactly():
+    """A power of two is an E4M3 scale, and what lies below half of the largest value is on the grid an octave lower."""
+    octaves = torch.randint(-6, 3, (24, 8), generator=torch.Generator().manual_seed(3)).float()
+    w = weights(24, 256, 3) * torch.exp2(octaves).repeat_interleave(32, 1)
+    mx = parse_scheme("MXFP4")
+    first = nearest(w, None, mx)
+    value = mx.decode(first.codes, first.params)
+    nv = parse_scheme("NVFP4").suited(value)
+    again = nearest(value, None, nv)
+    assert torch.equal(nv.decode(again.codes, again.params), value)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from whet.anatomy import Linear
+from whet.apply.cache_scales import calibrate_cache
 from whet.apply.linear import Part, Weight, by_input
 from whet.apply.ranges import calibrate
 from whet.apply.repair import repaired
@@ -38,12 +39,14 @@ class BlockRounding:
     def visit(self, step: BlockStep) -> Mapping[str, Tensor]:
         """Round a block on what reaches it; returns the lighter weights by address."""
         linears = self.job.chosen(step.linears)
-        if not linears:
-            self.without_text(step.index, [])
-            return {}
         unit, started = f"block {step.index}", time.monotonic()
+        if not linears:
+            kept = calibrate_cache(self.shards, dataclasses.replace(step, linears=[]), {})
+            self.without_text(step.index, [], kept)
+            return {}
         self.rules = calibrate(self.shards, step, linears)
         if self.shards.finished(unit):
+            calibrate_cache(self.shards, step, {})
             return self.shards.weights(unit, linears)
         self.scales = {x.address: step.walk.inputs.scales[x.address].cpu() for x in linears if x.address in self.rules}
         step = dataclasses.replace(step, linears=linears)
@@ -52,10 +55,16 @@ class BlockRounding:
         lost = None
         if self.job.blockwise:
             parts, lost = self._together(step, list(parts))
-        return self._written(step.index, linears, parts, started, **({} if lost is None else {"trained": lost}))
+        tensors, report, weights = self._stored(step.index, parts)
+        del parts
+        tensors |= calibrate_cache(self.shards, step, weights)
+        del weights
+        more = {} if lost is None else {"trained": lost}
+        return self.shards.finish(unit, tensors, report, linears, started, **more)
 
-    def without_text(self, index: int, linears: list[Linear]) -> None:
-        """Round block `index` without any inputs: the weights are read and nothing runs."""
+    def without_text(self, index: int, linears: list[Linear], beside: Mapping[str, Tensor] | None = None) -> None:
+        """Round block `index` without any inputs: the weights are read and nothing runs. beside: what else its file
+        holds, by stored name."""
         if self.shards.finished(f"block {index}"):
             return
 
@@ -63,7 +72,8 @@ class BlockRounding:
             return linear.view(self.job.checkpoint.read(linear.parameter).to(self.job.device).float())
 
         started = time.monotonic()
-        self._written(index, linears, self._parts(linears, weight, None), started)
+        tensors, report, _ = self._stored(index, self._parts(linears, weight, None))
+        self.shards.finish(f"block {index}", {**tensors, **(beside or {})}, report, linears, started)
 
     def _parts(self, linears: list[Linear], weight: Weight, moments: SecondMoments | None) -> Iterator[Part]:
         for parts in by_input(self.job, linears, weight, moments):
@@ -104,17 +114,11 @@ class BlockRounding:
         ]
         return found, [trained.before, trained.after]
 
-    def _written(
-        self, index: int, linears: list[Linear], parts: Iterable[Part], started: float, **more: Any
-    ) -> dict[str, Tensor]:
-        """Write block `index`; returns the lighter weights."""
-        tensors, report = self._stored(index, parts)
-        del parts
-        return self.shards.finish(f"block {index}", tensors, report, linears, started, **more)
-
-    def _stored(self, index: int, parts: Iterable[Part]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The tensors of block `index` and a line for each of `parts`; writes what repairs them."""
+    def _stored(self, index: int, parts: Iterable[Part]) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
+        """The tensors of block `index`, a line for each of `parts`, and the lighter weights by address where scales are
+        still to be found by them; writes what repairs them."""
         solved: dict[Linear, Solved] = {}
+        weights: dict[str, Tensor] = {}
         report: dict[str, Any] = {}
         factors: dict[str, tuple[Tensor, Tensor]] = {}
         for part in parts:
@@ -131,12 +135,15 @@ class BlockRounding:
             if part.mask is not None and self.job.sparsity is not None:
                 line["mask"] = self.job.sparsity.told(address, part.mask)
             solved[part.linear] = (part.solution, part.grid, rounded)
+            if self.job.kv is not None:
+                weights[address] = rounded.float() + part.added if part.factors is not None else rounded.float()
         if self.job.repaired:
             self.shards.keep_factors(index, factors)
         if self.job.storage.dense:
             names = self.job.anatomy.block_tensors[index]
-            return self.shards.in_place(names, {linear: one[0].codes for linear, one in solved.items()}), report
-        return self._tensors(index, solved), report
+            dense = self.shards.in_place(names, {linear: one[0].codes for linear, one in solved.items()})
+            return dense, report, weights
+        return self._tensors(index, solved), report, weights
 
     def _tensors(self, index: int, solved: Mapping[Linear, Solved]) -> dict[str, Tensor]:
         """The tensors of block `index`: what was solved as it is stored, and everything else as it was."""

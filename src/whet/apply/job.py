@@ -16,7 +16,7 @@ from whet.anatomy import Anatomy, Linear, Module, Piece
 from whet.budget import adapted, plan_hash
 from whet.checkpoint import Checkpoint
 from whet.distillation import Distillation
-from whet.grids import Grid, InputGrid
+from whet.grids import CacheGrid, Grid, InputGrid
 from whet.messages import Message
 from whet.pruning import Removal, Sparsity
 from whet.quantize import SOLVERS, Effort, Solution, Transform, find_transform
@@ -47,6 +47,7 @@ class Job:
     step: which step's work it is. sparsity: which weights are 0, where any are by rule. removal: what goes altogether.
     distillation: from whom it learns, and how.
     folder: whether the folder that a runtime's file was made in stays beside it.
+    kv: what keys and values are rounded to.
     """
 
     checkpoint: Checkpoint
@@ -82,6 +83,7 @@ class Job:
     folder: bool = False
     removal: Removal | None = None
     distillation: Distillation | None = None
+    kv: CacheGrid | None = None
 
     @property
     def alone(self) -> bool:
@@ -176,6 +178,8 @@ class Job:
             rule["distillation"] = self.distillation.record()
         if self.folder:
             rule["folder"] = True
+        if self.kv is not None:
+            rule["kv"] = self.kv.name
         rounding: dict[str, Any] = (
             {}
             if self.removal is not None or self.distillation is not None
@@ -215,7 +219,7 @@ class Job:
         """What was chosen, as a result tells it."""
         keys = ("scheme", "embed", "solver", "transform", "repair", "update", "target", "container", "seed", "text")
         record = self.record()
-        chosen = {k: record[k] for k in (*keys, "sparsity") if k in record}
+        chosen = {k: record[k] for k in (*keys, "sparsity", "kv") if k in record}
         if not self.storage.dense:
             chosen |= {"plan": self.plan, "dequantize": self.storage.dequantize}
         return chosen if self.transforms is None else chosen | {"transforms": self.transforms}

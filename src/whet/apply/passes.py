@@ -25,7 +25,7 @@ from whet.measure.divergence import score_tokens
 from whet.measure.vectors import Vectors, pooling, summarize_vectors
 from whet.scores import tied_metric
 from whet.text import batches
-from whet.walk import RoundedInputs, Untouched, Walk, not_followed, steadied
+from whet.walk import RoundedCache, RoundedInputs, Untouched, Walk, not_followed, steadied
 
 
 def solve_through(job: Job, shards: Shards) -> dict[str, Any]:
@@ -76,8 +76,8 @@ def _solve(
     lighter = round_table(shards, "embedding", parts.embedding, [], moment)
     decoded = table if lighter is None else lighter
     follow = job.blockwise or job.asymmetric
-    inputs = RoundedInputs(job.inputs)
-    walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute, follow, inputs)
+    rounded = RoundedInputs(job.inputs), RoundedCache(job.kv)
+    walk = Walk(checkpoint, parts, solve, verify, table, decoded, device, run, compute, follow, *rounded)
     del table, decoded
     walk.go(BlockRounding(shards, metric))
     rest = [n for n in parts.other_tensors if n not in (parts.embedding.parameter, parts.dropped)]

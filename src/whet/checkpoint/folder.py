@@ -31,6 +31,7 @@ from whet.paths import check_possible, find_folder
 from whet.strict import parse_json
 
 _SHARD = re.compile(r".+-\d{5}-of-(\d{5})\.safetensors")
+_CACHE_SCALES = (".k_scale", ".v_scale")
 _INDEX = ".safetensors.index.json"
 _WHET_INDEX = "whet" + _INDEX
 NAMED = "transformers_weights"  # the entry of config.json that names the file or the index to read
@@ -42,7 +43,8 @@ class Checkpoint:
 
     path: the folder. config: config.json as a dict. tensors: name → `TensorInfo`, in the order of the files. repeated:
     names among them that no file has (`repeat`). stored_in: `FP8` or `MXFP4`, where an original is stored in those and
-    `config` and `tensors` are of the weights that they stand for (`scaled`); None otherwise. Nothing is read but
+    `config` and `tensors` are of the weights that they stand for (`scaled`); None otherwise. kv: the scales of keys and
+    values that a lighter folder holds, which are not among its tensors. Nothing is read but
     headers until `read` is called. Raises UsageError naming the file for anything missing, cut off, or pointing outside
     the folder.
     """
@@ -72,7 +74,9 @@ class Checkpoint:
                         file=file.name,
                     )
                 self.tensors[name] = info
-        held = self.tensors
+        held = dict(self.tensors)
+        scaled = [name for name in held if name.endswith(_CACHE_SCALES)] if (self.whet or {}).get("kv") else []
+        self.kv = {name: self.tensors.pop(name) for name in scaled}
         self.stored_in: str | None = None
         own = self.whet is not None or is_unfinished(self.path)  # what whet stores is told by its tables
         if not own and (read := as_weights(self.config, self.tensors)) is not None:

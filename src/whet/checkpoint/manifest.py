@@ -134,6 +134,14 @@ def _as(kind: type[BaseModel]) -> AfterValidator:
     return AfterValidator(checked)
 
 
+class _Kept(BaseModel):
+    """What keys and values are kept in, whose scales the folder holds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    kind: Literal["fp8", "fp8-head", "int8-tensor", "int8-head"]
+
+
 class Manifest(BaseModel):
     """What a folder holds and how it came to be; docs/artifact.md tells of every key.
 
@@ -141,7 +149,8 @@ class Manifest(BaseModel):
     how it was chosen and the share of weights that is 0; what they lost, where nothing was rounded. kept: what stays of
     a pruned model, by the numbers of the one it was made of. elastic: of a sorted one, the smaller models that can be
     cut from it. levels: by their bits, its several precisions. gguf, graph: of the finished file in it, and whether the
-    folder is for that `alone`. reading: how tensors are read where it is not each by its address and name. lineage: a
+    folder is for that `alone`. reading: how tensors are read where it is not each by its address and name. kv: what keys
+    and values are kept in. lineage: a
     record a step, the oldest first. files: bytes and SHA-256 by name.
     """
 
@@ -159,6 +168,7 @@ class Manifest(BaseModel):
     levels: Annotated[dict[str, dict[str, Any]], AfterValidator(_levels)] | None = None
     reading: Annotated[dict[str, Any], _as(_Reading)] | None = None
     transforms: dict[str, dict[str, Any]] | None = None
+    kv: Annotated[dict[str, Any], _as(_Kept)] | None = None
     adapter: dict[str, Any] | None = None
     copied: list[str] = Field(default_factory=list)
     dropped: str | None = None
@@ -171,7 +181,7 @@ class Manifest(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """As it is written; what does not apply is left out."""
-        absent = ("masks", "kept", "elastic", "levels", "reading", "transforms", "adapter", "gguf", "graph")
+        absent = ("masks", "kept", "elastic", "levels", "reading", "transforms", "kv", "adapter", "gguf", "graph")
         return {k: v for k, v in self.model_dump().items() if not (k in absent and v is None)}
 
 

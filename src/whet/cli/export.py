@@ -15,7 +15,7 @@ from whet.cli.phrases import say, sentence, size
 from whet.cli.starter import resolve
 
 EXAMPLE = "Example: whet export lighter --for onnx --out lighter-onnx"
-FORMATS = "gguf, onnx, openvino"
+FORMATS = "gguf, onnx, openvino, gptq, awq, mlx"
 
 
 def run(
@@ -33,13 +33,15 @@ def run(
         typer.Option(
             "--to",
             "--for",
-            help="The format: gguf, which llama.cpp reads, or the graph of onnx or openvino.",
+            help="The format: gguf for llama.cpp, the graph of onnx or openvino, or the layout of gptq, awq or mlx.",
             autocompletion=among(FORMATS),
         ),
     ] = "gguf",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The file to write, of a graph the folder; without it FOLDER's name, here."),
+        typer.Option(
+            metavar="FILE", help="The file to write, of a graph or layout the folder; without it FOLDER's name, here."
+        ),
     ] = None,
     kind: Annotated[
         str | None,
@@ -83,8 +85,9 @@ def run(
         )
         console.show(*proved(result), say("wrote", files=result["out"]))
         beside = f"llama-cli -m MODEL.gguf --lora {result['out']}"
-        command = beside if "base" in result else f'whet generate {result["out"]} "PROMPT"'
-        console.show(say("export.run", command=command))
+        if "loader" not in result["check"]:  # what whet reads itself
+            command = beside if "base" in result else f'whet generate {result["out"]} "PROMPT"'
+            console.show(say("export.run", command=command))
         console.result(result)
     return 0
 
@@ -111,6 +114,8 @@ def proved(result: dict[str, Any]) -> list[str]:
     check = result["check"]
     if "base" in result:
         return lines
+    if "loader" in check:
+        return [*lines, say("export.laid_out")]
     if "runtime" in check:
         return [*lines, *_of_graph(check)]
     if (name := next((name for name in ("onnx", "openvino") if name in check), None)) is not None:

@@ -28,8 +28,9 @@ Kv = Annotated[
     str | None,
     typer.Option(
         "--kv",
-        help="What keys and values are kept in: int8, int4, q4_0 or fp8; of a .gguf int8 or q4_0.",
-        autocompletion=among("int8, int4, q4_0, fp8"),
+        help="What keys and values are kept in: int8, int4, q4_0 or fp8; of a .gguf int8 or q4_0. With 16 they stay as "
+        "they are where a folder says otherwise.",
+        autocompletion=among("int8, int4, q4_0, fp8, 16"),
     ),
 ]
 Precision = Annotated[

@@ -18,6 +18,10 @@ WRITTEN: dict[str, tuple[str, str]] = {
         "llama.cpp가 불러옵니다: 텍스트 {tokens}개의 토큰이 같고, 토큰당 KL {kl} nat, 프롬프트 {of}개 중 {same}개의 "
         "텍스트가 같습니다.",
     ),
+    "export.laid_out": (
+        "Every weight read back from it is that of the folder, bit for bit. No loader of this layout was run here.",
+        "다시 읽은 가중치가 모두 폴더와 비트 단위로 같습니다. 이 형태를 읽는 프로그램은 여기서 실행하지 않았습니다.",
+    ),
     "export.unchecked": (
         "Its weights are proved equal, but it was not run in llama.cpp: {why}.",
         "가중치가 같은 것은 검증했지만 llama.cpp에서 실행하지는 못했습니다: {why}.",

@@ -3,14 +3,18 @@
 - `int8`, `q4_0`: a scale (float16) for every 32 channels of a token's key or value, as llama.cpp's `q8_0` and `q4_0`;
 - `int4`: keys by channel and values by token, each 32 numbers with a scale and a smallest value, and the last tokens as
   they are (KIVI, Liu et al. 2024, arXiv 2402.02750): channels of keys differ in size, those of values do not;
-- `fp8`: E4M3 under one scale a layer for keys and one for values, as vLLM holds them;
+- `fp8`: E4M3 under one scale a layer for keys and one for values, as vLLM holds them: the folder's own scales where it
+  was made with `compress --kv fp8`, else 1;
+- `fp8-head`, `int8-tensor`, `int8-head`: under scales that the folder holds (`whet.grids.caches`);
 - `16`: as the model computes them.
 
-Layers that look back over a window only, or keep something else than keys and values, stay as they are.
+Layers that look back over a window only, or keep something else than keys and values, stay as they are; with scales of
+the folder's own those of windows are rounded too, as compressed-tensors and vLLM do.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +22,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from whet.checkpoint import Checkpoint, model_config
+from whet.checkpoint.files import TensorInfo, read_tensor
 from whet.errors import UsageError, did_you_mean
+from whet.grids import CACHE_GRIDS, CACHE_PARTS
+from whet.messages import Message
 
 GROUP = 32  # numbers that share a scale
 RECENT = 32  # tokens that `int4` keeps as they are, at least
 FULL = "16"
-CACHES = ("int8", "int4", "q4_0", "fp8", FULL)
-Scales = Mapping[int, tuple[float, float]]  # of keys and of values, by layer
+CACHES = ("int8", "int4", "q4_0", *CACHE_GRIDS, FULL)
+Scales = Mapping[int, tuple[Tensor, Tensor]]  # of keys and of values, by layer
+_LAYER = re.compile(r"\.(\d+)\.")
 
 
 def find_cache(name: str) -> str:
@@ -92,7 +101,8 @@ class CacheShape:
             whole = max(0, tokens - RECENT) // GROUP * GROUP
             coded = 2 * whole * (numbers // 2 + numbers // GROUP * 4)
             return coded + 2 * (tokens - whole) * numbers * self.itemsize
-        each = {"int8": numbers + numbers // GROUP * 2, "q4_0": numbers // 2 + numbers // GROUP * 2, "fp8": numbers}
+        each = {"int8": numbers + numbers // GROUP * 2, "q4_0": numbers // 2 + numbers // GROUP * 2}
+        each |= dict.fromkeys(CACHE_GRIDS, numbers)
         return 2 * tokens * each.get(kind, numbers * self.itemsize)
 
 
@@ -100,9 +110,11 @@ def new_cache(model: PreTrainedModel, kinds: Sequence[str], scales: Scales | Non
     """An empty cache for `model` with the kind of each layer. Raises UsageError for heads that groups do not divide."""
     cache = DynamicCache(config=model.config)
     for number, kind in enumerate(kinds):
-        if kind != FULL and type(cache.layers[number]) is DynamicLayer:
-            key, value = (scales or {}).get(number, (1.0, 1.0))
-            cache.layers[number] = Recent() if kind == "int4" else Coded(kind, key, value)
+        own, layer = (scales or {}).get(number), cache.layers[number]
+        if kind in CACHE_GRIDS and own is not None and type(layer) is DynamicSlidingWindowLayer:
+            cache.layers[number] = RoundedWindow(layer.sliding_window, kind, own)
+        elif kind != FULL and type(layer) is DynamicLayer:
+            cache.layers[number] = Recent() if kind == "int4" else Coded(kind, own)
     return cache
 
 
@@ -110,7 +122,7 @@ def check_cache(config: Any, kinds: Sequence[str]) -> None:
     """Raises UsageError where layers of a model cannot be kept so."""
     shape = CacheShape.of(config)
     for width, kind in zip(shape.width, kinds, strict=True):
-        if kind not in (FULL, "fp8") and width % GROUP:
+        if kind not in (FULL, *CACHE_GRIDS) and width % GROUP:
             raise UsageError(
                 "Heads of {width} numbers do not divide into groups of {group}, which --kv {kind} needs. Use --kv fp8.",
                 width=width,
@@ -185,28 +197,29 @@ def decode_ranges(kept: _Codes, dtype: torch.dtype) -> Tensor:
 class Coded(DynamicLayer):
     """Keys and values of one layer, each token coded as it comes."""
 
-    def __init__(self, kind: str, key_scale: float = 1.0, value_scale: float = 1.0) -> None:
+    def __init__(self, kind: str, scales: tuple[Tensor, Tensor] | None = None) -> None:
         super().__init__()
-        self.kind, self.scales = kind, (key_scale, value_scale)
+        self.kind, self.scales = kind, scales or (torch.ones(1), torch.ones(1))
         self.kept: list[_Codes] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Keys and values `[b, heads, n, width]` of all tokens, as they are decoded."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+            self.scales = _beside(self.scales, key_states)
         new = [self._encode(x, s) for x, s in zip((key_states, value_states), self.scales, strict=True)]
         self.kept = new if self.kept is None else [a.cat(b, -2) for a, b in zip(self.kept, new, strict=True)]
         key, value = (self._decode(x, s) for x, s in zip(self.kept, self.scales, strict=True))
         return key, value
 
-    def _encode(self, x: Tensor, scale: float) -> _Codes:
-        if self.kind == "fp8":
-            return _Codes((x / scale).clamp(-448, 448).to(torch.float8_e4m3fn), ())
+    def _encode(self, x: Tensor, scale: Tensor) -> _Codes:
+        if self.kind in CACHE_GRIDS:
+            return _Codes(CACHE_GRIDS[self.kind].encode(x, scale), ())
         return encode_blocks(x, self.kind)
 
-    def _decode(self, kept: _Codes, scale: float) -> Tensor:
-        if self.kind == "fp8":
-            return kept.codes.to(self.dtype) * scale
+    def _decode(self, kept: _Codes, scale: Tensor) -> Tensor:
+        if self.kind in CACHE_GRIDS:
+            return CACHE_GRIDS[self.kind].decode(kept.codes, scale, self.dtype)
         return decode_blocks(kept, self.kind, self.dtype)
 
     def get_seq_length(self) -> int:
@@ -217,6 +230,66 @@ class Coded(DynamicLayer):
     def nbytes(self) -> int:
         """Bytes that are kept."""
         return 0 if self.kept is None else sum(one.nbytes for one in self.kept)
+
+
+class RoundedWindow(DynamicSlidingWindowLayer):
+    """Keys and values of a layer that looks back over a window, rounded as they come and kept in the model's type."""
+
+    def __init__(self, window: int, kind: str, scales: tuple[Tensor, Tensor]) -> None:
+        super().__init__(sliding_window=window)
+        self.kind, self.scales = kind, scales
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values `[b, heads, n, width]` that the layer looks at."""
+        grid, scales = CACHE_GRIDS[self.kind], _beside(self.scales, key_states)
+        new = (grid.rounded(x, scale) for x, scale in zip((key_states, value_states), scales, strict=True))
+        return super().update(*new, *args, **kwargs)  # type: ignore[no-any-return]
+
+
+def _beside(scales: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales in the type and on the device of `x`."""
+    key, value = (scale.to(x) for scale in scales)
+    return key, value
+
+
+def stored_cache(checkpoint: Checkpoint) -> tuple[str, Scales] | None:
+    """What a folder says that keys and values are kept in, and its scales; None where it says nothing. Raises
+    UsageError where scales are missing, or are no numbers above 0."""
+    if checkpoint.whet is None or "kv" not in checkpoint.whet:
+        return None
+    kind, shape = checkpoint.whet["kv"]["kind"], CacheShape.of(model_config(checkpoint))
+    scales = scales_in(checkpoint, checkpoint.kv)
+    for number, heads in enumerate(shape.heads):
+        for part, scale in zip(CACHE_PARTS, scales.get(number, (None, None)), strict=True):
+            name = f"{part} ({number})"
+            if scale is None:
+                raise _unfit(checkpoint, name, Message("is missing, which whet.json says is stored"))
+            if scale.shape != CACHE_GRIDS[kind].shape(heads) or not (scale > 0).all() or not scale.isfinite().all():
+                raise _unfit(checkpoint, name, Message("is no scale of {kind}", kind=kind))
+    return kind, scales
+
+
+def scales_in(checkpoint: Checkpoint, stored: Mapping[str, TensorInfo]) -> dict[int, tuple[Tensor, Tensor]]:
+    """By layer the scales of keys and of values among `stored`. Raises UsageError where one is without the other."""
+    found = dict[int, dict[str, Tensor]]()
+    for name, info in stored.items():
+        stem, _, part = name.rpartition(".")
+        place = _LAYER.search(f"{stem}.")
+        if part in CACHE_PARTS and place is not None:
+            found.setdefault(int(place[1]), {})[part] = read_tensor(info)
+    if (lone := next((number for number, one in found.items() if len(one) < len(CACHE_PARTS)), None)) is not None:
+        raise _unfit(checkpoint, f"k_scale, v_scale ({lone})", Message("is missing, which whet.json says is stored"))
+    return {number: (one[CACHE_PARTS[0]], one[CACHE_PARTS[1]]) for number, one in found.items()}
+
+
+def _unfit(checkpoint: Checkpoint, name: str, fault: Message) -> UsageError:
+    return UsageError(
+        "{folder}: {name} {fault}. Weights and whet.json are not of one folder, or a file is damaged: download the "
+        "folder again, or make it anew.",
+        folder=checkpoint.path,
+        name=name,
+        fault=fault,
+    )
 
 
 class Recent(DynamicLayer):

@@ -11,7 +11,7 @@ from whet.checkpoint.gguf import is_gguf
 from whet.checkpoint.model_files import is_finished, is_graph, model_file
 from whet.checkpoint.packing_whet import Packing
 from whet.engines import onnx, openvino
-from whet.engines.cache import find_cache
+from whet.engines.cache import FULL, find_cache
 from whet.engines.cached import CachedEngine
 from whet.engines.drafted import steppers, write
 from whet.engines.llamacpp import LlamaEngine, open_gguf
@@ -86,7 +86,7 @@ def generate(
         raise UsageError("The prompt is empty. Give some words to continue.")
     for kind in () if kv is None else kv.split(","):
         find_cache(kind)
-    if kv is not None and draft is not None:
+    if kv is not None and kv != FULL and draft is not None:
         raise UsageError("A draft keeps keys and values as they are computed. Leave --kv or --draft out.")
     engine = _opened(folder, device, packing_of(fast, packed), on_event, precision)
     if kv is not None:

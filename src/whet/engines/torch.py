@@ -18,12 +18,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from whet.anatomy import HEADLESS, task_of
 from whet.checkpoint import Checkpoint, answer_of, check_precision, load_model, load_tokenizer
 from whet.checkpoint.packing_whet import Packing
-from whet.engines.cache import GROUP, CacheShape, Scales, check_cache, find_cache, new_cache
+from whet.engines.cache import GROUP, CacheShape, Scales, check_cache, find_cache, new_cache, stored_cache
 from whet.engines.engine import Timing
 from whet.engines.sampling import check_request, sample
 from whet.engines.texts import Texts
 from whet.errors import MachineError, NotFiniteError, UsageError
 from whet.events import OnEvent, Stage, ignore
+from whet.grids import CACHE_GRIDS
+from whet.messages import Message
 from whet.text import batch_indices
 
 GENERATED_AT_ONCE = 8192  # tokens in a batch of prompts with their answers: bounds the KV cache
@@ -43,8 +45,9 @@ def open_model(
 
     `device` is `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ...; `dtype` is the type to compute in (None:
     the one the folder says); `threads`, when given, sets PyTorch's thread count for the whole process; `packing` keeps
-    codes packed; `kv`: what keys and values are kept in (`whet.engines.cache`), of all layers or of each; `precision`:
-    of a folder of several, the bits to begin with.
+    codes packed; `kv`: what keys and values are kept in (`whet.engines.cache`), of all layers or of each; what the
+    folder says unless given, `16` as the model computes them; `precision`: of a folder of several, the bits to begin
+    with.
     Raises UsageError for what is wrong with the folder or the names, MachineError for a device that is not there.
     """
     if threads is not None:
@@ -52,6 +55,9 @@ def open_model(
     model = load_model(folder, dtype_of(dtype), resolve_device(device), packing, precision)
     name = "torch" if packing is None or not packing.kept else "torch, packed"
     engine = TorchEngine(model, load_tokenizer(folder), str(folder), name)
+    if (own := stored_cache(Checkpoint(folder))) is not None:
+        engine.own, engine.scales = own
+        kv = engine.own if kv is None else kv
     if kv is not None:
         engine.keep(kv)
     return engine
@@ -135,7 +141,8 @@ class TorchEngine(Texts):
         if self.task == "causal":
             self._body, self._head = _halves(model)
         self.kv: tuple[str, ...] | None = None  # by layer, what keys and values are kept in
-        self.scales: Scales = {}  # of those in fp8
+        self.own: str | None = None  # what the folder says they are kept in
+        self.scales: Scales = {}  # and under which scales
 
     def keep(self, kv: str | Sequence[str] | None) -> None:
         """Keep keys and values in `kv` from now on, of all layers or of each; None as the model computes them. Raises
@@ -159,6 +166,14 @@ class TorchEngine(Texts):
             )
         kinds = tuple(map(find_cache, named if len(named) == layers else [*named] * layers))
         check_cache(self.model.config, kinds)
+        if lacking := next((kind for kind in kinds if kind in CACHE_GRIDS and kind not in ("fp8", self.own)), None):
+            raise UsageError(
+                "{folder} holds no scales for {kind}: it is made for {own}. Make a folder that has them (whet compress "
+                "--kv {kind}), or use --kv int8, which finds its own.",
+                folder=self.folder,
+                kind=lacking,
+                own=self.own or Message("keys and values as they are"),
+            )
         self.kv = kinds
 
     @property
@@ -181,7 +196,10 @@ class TorchEngine(Texts):
 
     def new_cache(self) -> Any:
         """An empty cache as `keep` said; None where the model makes its own."""
-        return None if self.kv is None else new_cache(self.model, self.kv, self.scales)
+        if self.kv is None:
+            return None
+        own = {i: pair for i, pair in self.scales.items() if self.kv[i] == self.own}
+        return new_cache(self.model, self.kv, own)
 
     def logits(self, batch: Tensor) -> Tensor:
         """Logits [b, L, vocabulary] of `batch` int64 [b, L], all at once."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whet.anatomy import Anatomy
-from whet.grids import Grid
+from whet.grids import CacheGrid, Grid
 
 CT_VERSION = "0.20.0"
 
@@ -41,12 +41,13 @@ def reading(parts: Anatomy, grids: Mapping[str, Grid], decode: str) -> dict[str,
 
 
 def quantization_config(
-    grids: Mapping[str, Grid], dense: list[str], embedding: str, dequantize: bool
+    grids: Mapping[str, Grid], dense: list[str], embedding: str, dequantize: bool, kv: CacheGrid | None = None
 ) -> dict[str, Any]:
     """The `quantization_config` of compressed-tensors for `grids` by the names of modules.
 
     dense: linears that stay as they are. embedding: the embedding. dequantize: ask transformers
-    to compute the weights at load; needed for integer zeros and quantized embeddings, right only for one scheme.
+    to compute the weights at load; needed for integer zeros and quantized embeddings, right only for one scheme. kv:
+    what keys and values are rounded to.
     """
     by_grid: dict[Grid, list[str]] = {}
     for address, grid in grids.items():
@@ -67,6 +68,8 @@ def quantization_config(
         "config_groups": groups,
         "version": CT_VERSION,
     }
+    if kv is not None:
+        config["kv_cache_scheme"] = kv.compressed
     if dequantize:
         config["dequantize"] = True
     return config

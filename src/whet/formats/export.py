@@ -35,13 +35,15 @@ from whet.errors import GateError, MachineError, UsageError, did_you_mean, verb
 from whet.events import OnEvent, ignore, note_event
 from whet.formats.gguf import Layout, plan_adapter, plan_gguf, write_gguf
 from whet.formats.graph_export import INPUTS, export_graph
+from whet.formats.layout_export import export_layout
+from whet.formats.layouts import PACKED
 from whet.formats.running import prove_running
 from whet.formats.unproved import unproved
 from whet.messages import Message, with_or
 from whet.paths import check_output, find_folder
 from whet.text import read_text
 
-FORMATS = ("gguf", *GRAPHS)
+FORMATS = ("gguf", *GRAPHS, *PACKED)
 FILE = "model.gguf"  # in the folder that `compress --for llama.cpp` writes
 
 
@@ -60,12 +62,13 @@ def export(
 ) -> dict[str, Any]:
     """Write `folder`, original or lighter, as what its runtime reads, and prove that it is the same model.
 
-    to: the format: `gguf`, or the graph of `onnx` or `openvino`. out: the file, `<folder's name>.gguf` here unless
-    given; of a graph the folder, `<folder's name>-onnx`. inputs: of a graph, how its linears of codes take theirs:
-    `int8`, which is fast, unless given; or `float`. kind: of an original, the type of its matrices: `f32`, `f16` or
-    `bf16` (the stored one unless given); a lighter folder has its types already. text: what the file is checked on, as
-    `compress` takes it; a few built-in sentences unless given. base: of an adapter's folder, its model, the one it
-    names unless given; the file is what llama.cpp loads beside that model, and its numbers alone are checked.
+    to: the format: `gguf`, the graph of `onnx` or `openvino`, or of a lighter folder the layout of `gptq`, `awq` or
+    `mlx`. out: the file, `<folder's name>.gguf` here unless given; of a graph or a layout the folder, `<name>-onnx`.
+    inputs: of a graph, how its linears of codes take theirs: `int8`, which is fast, unless given; or `float`. kind: of
+    an original, the type of its matrices: `f32`, `f16` or `bf16` (the stored one unless given); a lighter folder has
+    its types already. text: what the file is checked on, as `compress` takes it; a few built-in sentences unless given.
+    base: of an adapter's folder, its model, the one it names unless given; the file is what llama.cpp loads beside that
+    model, and its numbers alone are checked.
     dequantize: an original that is stored in FP8 or MXFP4 is written as what it decodes to.
 
     Returns a JSON-able dict: `out`, `types` (how many matrices have each), `bytes` (`planned` and `tensors`, of tensor
@@ -90,10 +93,10 @@ def export(
         )
     path = find_folder(folder)
     name = path.resolve().name + (f"-{kind.lower()}" if kind else "")
-    target = Path(out) if out is not None else Path(f"{name}-{to}" if to in GRAPHS else f"{name}.gguf")
+    target = Path(out) if out is not None else Path(f"{name}-{to}" if to != "gguf" else f"{name}.gguf")
     _must_be_new(target)
     check_output(target, path)
-    if is_adapter(path) and to in GRAPHS:
+    if is_adapter(path) and to != "gguf":
         raise UsageError(
             "{folder} is an adapter, which {target} does not run beside a model. Merge it first (whet merge) and "
             "export "
@@ -108,12 +111,15 @@ def export(
     refuse_scaled(path, Checkpoint(path).stored_in, dequantize)
     _must_be_one(path, to)
     check_files(path, on_event)
+    told: dict[str, Any] = {"format": "whet.export", "version": 1, "folder": str(path)}
+    if to in PACKED:
+        made = export_layout(path, to, target, kind, text, on_event)
+        return {**told, **made, "seconds": time.monotonic() - started}
     documents: list[str] | None = None
     if isinstance(text, (str, Path)):
         documents = read_text(text, tokenizer=load_tokenizer(path)).documents
     elif text is not None:
         documents = list(text)
-    told: dict[str, Any] = {"format": "whet.export", "version": 1, "folder": str(path)}
     if to in GRAPHS:
         made = export_graph(path, to, target, kind, inputs or INPUTS[0], documents, on_event)
         return {**told, **made, "seconds": time.monotonic() - started}

@@ -4,6 +4,7 @@ Whoever takes a grid asks for its facts and values (`Grid`, `CodedGrid`), never 
 """
 
 from whet.checkpoint.codes_whet import pack
+from whet.grids.caches import CACHE_GRIDS, CACHE_PARTS, CacheGrid, find_cache_grid
 from whet.grids.floats import FloatGrid
 from whet.grids.grid import INTEGER, PLAIN, CodedGrid, Grid, Params
 from whet.grids.grouped import GroupedGrid, safe_scale_dtype
@@ -29,6 +30,8 @@ from whet.grids.ternary import TernaryGrid
 
 __all__ = [
     "BLOCKS",
+    "CACHE_GRIDS",
+    "CACHE_PARTS",
     "FLOATS",
     "INPUTS",
     "INTEGER",
@@ -37,6 +40,7 @@ __all__ = [
     "PRESETS",
     "ROUNDED",
     "SMALL_FLOATS",
+    "CacheGrid",
     "CodedGrid",
     "FloatGrid",
     "Grid",
@@ -50,6 +54,7 @@ __all__ = [
     "SmallFloatGrid",
     "TableGrid",
     "TernaryGrid",
+    "find_cache_grid",
     "find_inputs",
     "find_mix",
     "leaves_group",

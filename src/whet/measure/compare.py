@@ -260,7 +260,7 @@ def _measured(
             "device": str(engines[0].device),
             "dtype": [engine.dtype for engine in engines],
             "batch_tokens": asked.batch_tokens,
-            **({} if asked.kv is None else {"kv": asked.kv}),
+            **({} if (kv := _kept(asked, engines[1])) is None else {"kv": kv}),
             **({} if asked.precision is None else {"precision": asked.precision}),
         },
         "environment": environment(),
@@ -268,6 +268,11 @@ def _measured(
     result["judgements"] = judgements(result, identical=measured.identical and outcomes[0] == outcomes[1])
     result["verdict"] = overall(result["judgements"])
     return result
+
+
+def _kept(asked: Asked, lighter: Any) -> str | None:
+    """What the lighter model keeps keys and values in: what was asked for, or what its folder says."""
+    return asked.kv or getattr(lighter, "own", None)
 
 
 class _Divergence(NamedTuple):
@@ -297,7 +302,7 @@ def _divergence(
     collect = [each.collect for each in aspects if each.collect is not None]
     scores = divergence(original, lighter, given.windows, asked.batch_tokens, on_event, rows, collect)
     figures = summarize(scores, given.clusters)
-    if asked.kv is not None:
+    if _kept(asked, lighter) is not None:
         figures["positions"] = by_position(scores.kl, given.windows)
     return _Divergence(figures, sums(scores).identical, scores.notes, by_token(scores))
 

@@ -81,7 +81,7 @@ def fit_context(
     itemsize = (model_config(checkpoint).dtype or checkpoint.dtype).itemsize
     shape = CacheShape.of(model_config(checkpoint), itemsize)
     check_files(checkpoint.path, on_event)
-    engine = open_model(folder, device)
+    engine = open_model(folder, device, kv=FULL)
     cut = _windows(engine, text, field, windows, min(window, tokens, most or window), seed)
     return {
         "folder": str(folder),
@@ -179,6 +179,7 @@ def _runtime(
 def _kl(engine: TorchEngine, cut: Sequence[Tensor], kinds: Sequence[str]) -> tuple[float, list[dict[str, Any]]]:
     """KL of the model to itself with keys and values kept so, in nats a token, and by position."""
     other = TorchEngine(engine.model, engine.tokenizer, engine.folder)
+    other.own, other.scales = engine.own, engine.scales
     other.keep(kinds)
     with torch.no_grad():
         scores = divergence(engine, other, cut)

@@ -8,6 +8,7 @@ from typing import Any
 
 from whet.checkpoint import Checkpoint
 from whet.checkpoint.modeling_whet import form_of
+from whet.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,16 @@ def table_of(checkpoint: Checkpoint) -> Mapping[str, Mapping[str, Any]]:
         return {}
     table: Mapping[str, Mapping[str, Any]] = (checkpoint.whet.get("reading") or checkpoint.whet)["linears"]
     return table
+
+
+def refuse_kept(checkpoint: Checkpoint) -> None:
+    """Raises UsageError for a folder that holds scales of keys and values: other weights need others."""
+    if checkpoint.kv:
+        raise UsageError(
+            "{folder} holds scales of keys and values (compress --kv), which belong to its weights as they are. Make "
+            "the folder without --kv for this step.",
+            folder=checkpoint.path,
+        )
 
 
 def coded_modules(checkpoint: Checkpoint) -> dict[str, list[Coded]]:

@@ -25,7 +25,7 @@ from whet.checkpoint import (
 from whet.distillation import Distillation
 from whet.errors import UsageError
 from whet.messages import Message
-from whet.steps.coded import table_of
+from whet.steps.coded import refuse_kept, table_of
 from whet.steps.coded_parts import rounded_parts, stored_again
 from whet.steps.original import Original
 from whet.targets import Storage
@@ -69,6 +69,7 @@ def open_coded(folder: str | Path) -> Original:
             "Quantize the original with a scheme of weights alone (such as W8A16 or int4s-g32) and train that.",
             folder=checkpoint.path,
         )
+    refuse_kept(checkpoint)
     model = empty_model(checkpoint, torch.float32)
     shapes = {name: tuple(param.shape) for name, param in model.named_parameters()}
     parts = anatomy(model.config.to_dict(), shapes, str(checkpoint.path))  # type: ignore[no-untyped-call]

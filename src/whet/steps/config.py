@@ -49,6 +49,7 @@ def write_config(out: Path, job: Job) -> None:
             _dense(job),
             job.anatomy.family.embedding,
             job.storage.dequantize,
+            job.kv,
         )
     else:
         made = whet_config(job.anatomy, job.grids, auto_class(config), job.storage.decode)

@@ -23,10 +23,11 @@ from whet.engines.torch import resolve_device
 from whet.errors import UsageError
 from whet.formats.gguf.mixes import mixed_types
 from whet.formats.gguf.source import text_model
-from whet.grids import Grid, find_mix, leaves_group, parse_scheme
+from whet.grids import Grid, find_cache_grid, find_mix, leaves_group, parse_scheme
 from whet.messages import Message, first_of, listed
 from whet.pruning import Sparsity
 from whet.quantize import SOLVERS, Effort, find_solver, find_transform
+from whet.steps.caches import kept_caches
 from whet.steps.material import Material, about_text, read_material
 from whet.steps.options import TARGET, Quantize
 from whet.steps.original import Original, about_original, check_code, open_original
@@ -82,8 +83,7 @@ def decide(
     method = _method(asked)
     place = resolve_device(device)
     opened = open_original(model, method.target, asked.dequantize, turned=find_transform(asked.transform).stream)
-    parts, checkpoint = opened.parts, opened.checkpoint
-    notes: list[Message] = []
+    parts, checkpoint, notes = opened.parts, opened.checkpoint, list[Message]()
     if not parts.family.known:
         notes.append(_about_unknown(asked, method, opened))
         method = dataclasses.replace(method, effort=SOLVERS["nearest"])
@@ -135,6 +135,7 @@ def decide(
         card=opened.card,
         sparsity=sparsity,
         folder=asked.folder,
+        kv=kept_caches(asked, method.target, stored, parts, checkpoint),
     )
     check_sparsity(job)
     if asked.repair is not None:
@@ -160,6 +161,8 @@ def _method(asked: Quantize) -> _Method:
             parse_scheme(asked.embed)
     effort = find_solver(solver or SOLVER)
     find_transform(asked.transform)
+    if asked.kv is not None:
+        find_cache_grid(asked.kv)
     if asked.folder and not (runtime.gguf or runtime.graph):
         raise UsageError(
             "folder keeps the Hugging Face folder beside a runtime's own file, and {target} reads the folder "
@@ -236,6 +239,8 @@ def _material(
     without = "" if asked.transform is None else f" without --transform {asked.transform}"
     if any(grid.inputs and grid.inputs.scale_part for grid in grids.values()):
         needed, without = True, f" with inputs that are scaled while the model runs (+int8, +fp8){without}"
+    if asked.kv is not None:
+        needed, without = True, f"{without} and without --kv"
     if sparsity is not None and sparsity.inputs:
         needed, without = True, f" with --importance magnitude{without}"
     instead = f"--solver nearest{without}"

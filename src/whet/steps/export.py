@@ -6,7 +6,6 @@ import shutil
 from typing import Any
 
 from whet.checkpoint import Checkpoint
-from whet.checkpoint.model_files import GRAPHS
 from whet.errors import UsageError, did_you_mean
 from whet.formats.export import FORMATS, export
 from whet.steps.request import Request
@@ -26,7 +25,7 @@ def run(request: Request) -> dict[str, Any]:
         size = Checkpoint(request.source).nbytes
         return {"memory": size, "disk": size, "seconds": 0.0, "notes": []}
     request.out.mkdir(parents=True, exist_ok=True)
-    if options.to in GRAPHS:
+    if options.to != "gguf":  # a folder
         file = request.out / options.to
         shutil.rmtree(file, ignore_errors=True)  # of an attempt that was killed
     else:

@@ -111,6 +111,7 @@ def _manifest(job: Job, report: dict[str, Any], verified: Mapping[str, Any], not
         linears={address: {**entry, **_without_mask(report[address])} for address, entry in table.items()},
         masks=_masks(job, report),
         **read_how(job),
+        kv=None if job.kv is None else {"kind": job.kv.name},
         transforms=None if job.transforms is None else dict(job.transforms),
         copied=list(job.anatomy.unnamed),
         dropped=job.anatomy.dropped,

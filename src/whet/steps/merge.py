@@ -35,6 +35,7 @@ from whet.errors import UsageError
 from whet.events import OnEvent, Part, Stage, Way, note_event
 from whet.messages import Message
 from whet.paths import check_out
+from whet.steps.coded import refuse_kept
 from whet.steps.driver import announce
 from whet.steps.merge_coded import beside, exactly, solved_again, to_dense, why_not_exact
 from whet.steps.merge_files import merge_card
@@ -137,6 +138,7 @@ def _decide(base: str | Path, adapter: str | Path, asked: Merge, seed: int, devi
             "export ADAPTER --base {folder}), which llama.cpp loads beside it.",
             folder=checkpoint.path,
         )
+    refuse_kept(checkpoint)
     return Merging(asked, checkpoint, given, _way(checkpoint, given, asked, notes), seed, device, tuple(notes))
 
 

@@ -149,17 +149,22 @@ class Quantize(Opening, Text, Runtime, Sparsity, Method, Budget, Schemes):
         # a way to say what to do, and what it leaves no room for
         "scheme": ("skills",),
         "plan": ("embed", "skills"),
-        "fit": ("embed", "repair", "sparsity", "importance"),
-        "bits": ("embed", "repair", "sparsity", "importance"),
-        "quality": ("embed", "repair", "sparsity", "importance"),
-        "latency": ("embed", "repair", "sparsity", "importance"),
-        "speedup": ("embed", "repair", "sparsity", "importance"),
+        "fit": ("embed", "repair", "sparsity", "importance", "kv"),
+        "bits": ("embed", "repair", "sparsity", "importance", "kv"),
+        "quality": ("embed", "repair", "sparsity", "importance", "kv"),
+        "latency": ("embed", "repair", "sparsity", "importance", "kv"),
+        "speedup": ("embed", "repair", "sparsity", "importance", "kv"),
     }
 
     skills: Source | None = Field(
         default=None, description="With a budget: a .jsonl file of questions whose skills it is to keep"
     )
     eval_text: EvalText = None
+    kv: Annotated[str | None, Shown(among="fp8, fp8-head, int8-tensor, int8-head")] = Field(
+        default=None,
+        description="Calibrate scales for keys and values, which transformers and vLLM then keep in 8 bits: "
+        "fp8, fp8-head, int8-tensor or int8-head",
+    )
     folder: bool = Field(
         default=False,
         description="With --for llama.cpp, onnx or openvino: keep the Hugging Face folder of the same weights too",
@@ -203,6 +208,12 @@ class Quantize(Opening, Text, Runtime, Sparsity, Method, Budget, Schemes):
                 "sparsity out, or take weights first (whet masks) and give the budget for what that makes.",
                 given=given[0],
                 sparsity=self.sparsity,
+            )
+        if self.kv is not None and self.budgeted:
+            raise UsageError(
+                "kv goes with scheme and plan: its scales are calibrated on one model, and {way} makes several. Make "
+                "a plan first (whet plan) and give it with --plan.",
+                way=given[0],
             )
         if self.bits is not None and not 0 < self.bits <= 32:
             raise UsageError(

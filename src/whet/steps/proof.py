@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from whet.apply.job import Job
 from whet.checkpoint import Checkpoint, attach_adapter, load_as_others, load_lighter, load_model, quiet_transformers
+from whet.engines.cache import new_cache, scales_in
 from whet.engines.torch import cached_outputs, outputs
 from whet.errors import GateError
 from whet.formats import reading
@@ -73,6 +74,8 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
             if job.repaired:
                 attach_adapter(stock, out, job.device)
             theirs = outputs(stock, tokens)
+            if job.kv is not None:
+                logits = _kept(own, written, job.kv.name, tokens)
             difference = (theirs.float() - logits.float()).abs().max().item()
             if not difference <= tolerance * 0.1:  # not a number is no agreement either
                 raise GateError(
@@ -84,6 +87,13 @@ def prove(out: Path, job: Job) -> dict[str, Any]:
                 )
             result["stock transformers"] = difference
     return result
+
+
+def _kept(model: PreTrainedModel, written: Checkpoint, kind: str, tokens: Tensor) -> Tensor:
+    """Logits `[b, L, vocabulary]` with keys and values kept under the scales that were written."""
+    scales = scales_in(written, written.tensors)
+    cache = new_cache(model, [kind] * len(scales), scales)
+    return model(input_ids=tokens.to(model.device), past_key_values=cache, use_cache=True).logits  # type: ignore[no-any-return]
 
 
 def _gap(model: PreTrainedModel, tokens: Tensor, logits: Tensor) -> float | None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from whet.anatomy import Anatomy
 from whet.errors import UsageError, did_you_mean
-from whet.grids import BLOCKS, INTEGER, PLAIN, Grid, parse_scheme
+from whet.grids import BLOCKS, CACHE_GRIDS, INTEGER, PLAIN, Grid, parse_scheme
 from whet.messages import Message, listed, with_or
 from whet.peers import refuse_peers_word
 
@@ -40,7 +40,8 @@ class Target:
     `usual`: the one where none is asked for, or a mix; `instead`: what stands in for a scheme whose blocks do not
     divide a row, where something better does. `families`: the only ones it loads, None for any. `gguf`: it reads a
     file of that format, which is written into the lighter folder; `graph`: a graph, likewise. `adapters`: it runs
-    low-rank adapters beside what it stores. `head_multiple`: what the width of attention's heads must divide by.
+    low-rank adapters beside what it stores. `caches`: keys and values whose stored scales it reads.
+    `head_multiple`: what the width of attention's heads must divide by.
     `checked`: `run in tests`, `accepted by its parser` or `unsupported`.
     """
 
@@ -66,6 +67,7 @@ class Target:
     graph: bool = False
     adapters: bool = False
     head_multiple: int = 1
+    caches: tuple[str, ...] = ()
     checked: str = "run in tests"
 
 
@@ -107,7 +109,7 @@ GRAPH_FAMILIES = (
 _GROUPS = (256, 128, 64, 32, 16, 8)
 
 TARGETS: dict[str, Target] = {
-    "transformers": Target("transformers", modelling_file=True, divides=True, adapters=True),
+    "transformers": Target("transformers", modelling_file=True, divides=True, adapters=True, caches=tuple(CACHE_GRIDS)),
     "vllm": Target(
         "vllm",
         modelling_file=False,
@@ -126,6 +128,7 @@ TARGETS: dict[str, Target] = {
         },
         bytewise=True,
         ties=(("q", "k", "v"), ("gate", "up")),
+        caches=("fp8", "fp8-head"),
         checked="accepted by its parser",
     ),
     "llama.cpp": Target(

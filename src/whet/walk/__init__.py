@@ -1,5 +1,6 @@
 """The block loop, forward and in reverse: streams through a model one block at a time, second moments, the journal."""
 
+from whet.walk.caches import RoundedCache
 from whet.walk.gradients import Flow, GradientVisitor, GradientWalk, Sample, not_followed, refuse_unscored
 from whet.walk.inputs import RoundedInputs
 from whet.walk.journal import Journal, is_locked, locked
@@ -16,6 +17,7 @@ __all__ = [
     "GradientVisitor",
     "GradientWalk",
     "Journal",
+    "RoundedCache",
     "RoundedInputs",
     "Sample",
     "SecondMoments",

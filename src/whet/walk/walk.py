@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from whet.anatomy import Anatomy, Linear
 from whet.checkpoint import Checkpoint
+from whet.walk.caches import RoundedCache
 from whet.walk.hidden import HiddenStates
 from whet.walk.inputs import RoundedInputs
 from whet.walk.moments import OTHERS, HeardEnough, SecondMoments
@@ -116,7 +117,8 @@ class Walk:
     lighter: embedding tables `[vocabulary, hidden]`. compute: type that products inside a block are computed in; hidden
     states and norms are float32 whatever it is. folder: where hidden states are spilled when there are too many.
     follow: whether the original stream takes the solving batches along too, for visitors that ask for `target`.
-    inputs: how the lighter stream's linears round what they read, where they do.
+    inputs, cache: how the lighter stream's linears round what they read, and its attentions keys and values, where they
+    do.
     After `go`, `drift[i]` is the relative squared error of the lighter hidden states after block i on `verify`.
     """
 
@@ -133,8 +135,10 @@ class Walk:
         compute: torch.dtype = torch.float32,
         follow: bool = False,
         inputs: RoundedInputs | None = None,
+        cache: RoundedCache | None = None,
     ) -> None:
         self.inputs = inputs or RoundedInputs({})
+        self.cache = cache or RoundedCache()
         self.skeleton = Skeleton(checkpoint, anatomy, device)
         self.solving = len(solve)
         self.followed = len(solve) if follow else 0  # of the solving batches, how many the original stream has
@@ -167,7 +171,9 @@ class Walk:
                     self._next_stack(index)
                 module = self.skeleton.load_block(index)
                 step = BlockStep(index, anatomy.block_prefix(index), module, linears, self)
-                with hooked(self.inputs.listening(module, linears, step.prefix, self._at_lighter)):
+                handles = self.inputs.listening(module, linears, step.prefix, self._at_lighter)
+                handles += self.cache.listening(module, index, self._at_lighter)
+                with hooked(handles):
                     self._pass(step, visitor)
                 self.drift.append(self._drift())
                 self.skeleton.free_block(index)
