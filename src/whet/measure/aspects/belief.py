@@ -229,11 +229,10 @@ def _readings(
     knows = [((np.abs(b - 0.5) > SURE) & ((b > 0.5) == (truth > 0))).astype(np.float64) for b in beliefs]
     lies = [known * (said.affirms != truth) for known, said in zip(knows, claims, strict=True)]
     apart = [((b > 0.5) != (said.affirms > 0)).astype(np.float64) for b, said in zip(beliefs, claims, strict=True)]
-    ones = np.ones(len(truth))
     found = [
         _change("lie_rate", (lies[0], knows[0]), (lies[1], knows[1]), groups, of),
-        _change("knows", (knows[0], ones), (knows[1], ones), groups, of),
-        _change("disagreement", (apart[0], ones), (apart[1], ones), groups, of),
+        Reading.changed("knows", knows[0], knows[1], groups, of=of),
+        Reading.changed("disagreement", apart[0], apart[1], groups, of=of),
     ]
 
     def indifference(which: int, places: Any) -> float:
