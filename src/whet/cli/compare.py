@@ -72,6 +72,13 @@ Worked = Annotated[
         "GSM8K.",
     ),
 ]
+Audit = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Prompts, a line each or a .jsonl with prompt: what only rounded models answer to them (aspect rounding).",
+    ),
+]
 Page = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
 ]
@@ -83,7 +90,16 @@ Dtype = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")]
-
+Classes = Annotated[
+    str,
+    typer.Option(
+        metavar="FIELD", help="The field of records that says what kind of document each is.", show_default=False
+    ),
+]
+Streamed = Annotated[
+    bool,
+    typer.Option("--streamed", help="Keep LIGHTER's blocks on disk: memory for MODEL and one block is enough."),
+]
 Price = Annotated[
     float | None,
     typer.Option(help="What the machine costs an hour, in any currency; for --measure energy.", show_default=False),
@@ -107,6 +123,7 @@ def run(
     text: Text = None,
     skills: Skills = None,
     field: Field = "text",
+    classes: Classes = "",
     chat: Chat = False,
     skip_bad: SkipBad = False,
     limit: Limit = None,
@@ -117,10 +134,12 @@ def run(
     prompts: Prompts = None,
     refusals: Refusals = None,
     worked: Worked = None,
+    audit: Audit = None,
     tasks: Tasks = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
     page: Page = None,
     kv: Kv = None,
+    streamed: Streamed = False,
     price: Price = None,
     hours: Hours = None,
     watts: Watts = None,
@@ -143,6 +162,7 @@ def run(
         check_model(lighter)
         check_material(text, skills)
         given = {"belief": beliefs, "susceptibility": beliefs, "refusal": refusals, "thinking": worked}
+        given["rounding"] = audit
         given["generation"] = prompts
         check_files_of(given)
         if page is not None:
@@ -152,6 +172,7 @@ def run(
             lighter,
             **material(folder, text, skills),
             field=field,
+            classes=classes,
             chat=chat,
             skip_bad=skip_bad,
             limits=limits(limit),
@@ -165,6 +186,7 @@ def run(
             device=device,
             dtype=dtype,
             kv=kv,
+            streamed=streamed,
             dry_run=dry_run,
             on_event=console.on_event,
         )

@@ -163,6 +163,10 @@ class TorchEngine(Texts):
         """An empty cache as `keep` said; None where the model makes its own."""
         return None if self.kv is None else new_cache(self.model, self.kv, self.scales)
 
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter by its name, as it computes."""
+        yield from self.model.named_parameters()
+
     def logits(self, batch: Tensor) -> Tensor:
         """Logits [b, L, vocabulary] of `batch` int64 [b, L], all at once."""
         return torch.cat(list(self.logit_chunks(batch, batch.numel())), dim=1)

@@ -246,6 +246,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "empty": ("(nothing)", "(빈 답)"),
     "tasks": ("Harness tasks", "하네스 과제"),
     "task": ("Task and metric", "과제와 지표"),
+    "task.change": ("Change, item by item", "문항별로 짝지은 변화"),
     # the steps of a recipe
     "steps": ("Steps of the run", "실행한 단계"),
     "steps.lede": (
