@@ -251,7 +251,7 @@ def test_tasks_need_the_extra_and_use_the_harness_when_it_is_there(folders, monk
         asked.append((model, tasks))
         right = [1.0, 1.0, 0.0] if len(asked) == 1 else [1.0, 0.0, 0.0]
         samples = [{"doc_id": i, "acc": value} for i, value in enumerate(right)]
-        results = dict.fromkeys(("kobest", "kobest_a", "kobest_b"), {"acc,none": sum(right) / 3, "alias": "arc"})
+        results = {name: {"acc,none": sum(right) / 3, "alias": "a"} for name in ("kobest", "kobest_a", "kobest_b")}
         both = {"kobest_a": samples, "kobest_b": [*reversed(samples)]}
         return {"results": results, "samples": both, "group_subtasks": {"kobest": ["kobest_a", "kobest_b"]}}
 
@@ -265,11 +265,9 @@ def test_tasks_need_the_extra_and_use_the_harness_when_it_is_there(folders, monk
     for name, module in (("lm_eval", harness), ("lm_eval.models", wrapper), ("lm_eval.models.huggingface", wrapper)):
         monkeypatch.setitem(sys.modules, name, module)
     assert named_tasks(["KoBEST", "HAE-RAE"]) == ["kobest", "haerae"]
-    with pytest.raises(UsageError, match="has no task kobset. Did you mean kobest"):
+    with pytest.raises(UsageError, match=r"has no task kobset. Did you mean kobest"):
         compare(folders["original"], folders["lighter"], text=DOCUMENTS, tasks=["kobset"], speed=False)
-    result = compare(
-        folders["original"], folders["lighter"], text=DOCUMENTS, window=32, tasks=["KoBEST"], speed=False
-    )
+    result = compare(folders["original"], folders["lighter"], text=DOCUMENTS, window=32, tasks=["KoBEST"], speed=False)
     assert [asked_for for _, asked_for in asked] == [["kobest"]] * 2
     group, entry, _ = result["tasks"]
     assert [told.pop("interval")[1] > 0 for told in (*group["paired"], *entry["paired"])] == [True, True]

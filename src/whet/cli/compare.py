@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -159,14 +160,9 @@ def run(
     with Console(as_json) as console:
         folder = resolve(original)
         trusted(folder, trust_remote_code)
-        check_model(lighter)
-        check_material(text, skills)
-        given = {"belief": beliefs, "susceptibility": beliefs, "refusal": refusals, "thinking": worked}
-        given["rounding"] = audit
-        given["generation"] = prompts
-        check_files_of(given)
-        if page is not None:
-            check_output(page, folder, lighter, text, skills)
+        given = {"refusal": refusals, "thinking": worked, "rounding": audit, "generation": prompts}
+        given |= {"belief": beliefs, "susceptibility": beliefs}
+        _check(folder, lighter, text, skills, given, page)
         result = whet.compare(
             folder,
             lighter,
@@ -194,13 +190,34 @@ def run(
             console.show(say("nothing"), needs(result).rich())
         else:
             report(console, result)
-            if page is not None:
-                from whet.checkpoint import write_bytes
-
-                write_bytes(page, drawn(lighter, result, folder).encode())
-                console.show(say("wrote", files=page))
+            _write_page(console, page, lighter, result, folder)
         console.result(result)
     return 0 if dry_run else EXIT_CODES[result["verdict"]]
+
+
+def _check(
+    folder: Path,
+    lighter: Path,
+    text: str | None,
+    skills: Path | None,
+    given: Mapping[str, Path | None],
+    page: Path | None,
+) -> None:
+    """Raises UsageError for a path that leads nowhere, before anything slow is imported."""
+    check_model(lighter)
+    check_material(text, skills)
+    check_files_of(given)
+    if page is not None:
+        check_output(page, folder, lighter, text, skills)
+
+
+def _write_page(console: Console, page: Path | None, lighter: Path, result: dict[str, Any], original: Path) -> None:
+    if page is None:
+        return
+    from whet.checkpoint import write_bytes
+
+    write_bytes(page, drawn(lighter, result, original).encode())
+    console.show(say("wrote", files=page))
 
 
 def drawn(lighter: Path, result: dict[str, Any], original: Path, **more: Any) -> str:

@@ -154,9 +154,7 @@ def _kept_note(outside: NDArray[np.float32], kept: int, whole: int) -> Message:
     )
 
 
-def _scored(
-    original: Tensor, lighter: Tensor, next_tokens: Tensor, collect: Sequence[Collect]
-) -> dict[str, Tensor]:
+def _scored(original: Tensor, lighter: Tensor, next_tokens: Tensor, collect: Sequence[Collect]) -> dict[str, Tensor]:
     """What is known of every token, [b, n] by name; all that is collected looks at the same probabilities."""
     log_p, log_q = _log_probabilities(original, lighter)
     found: dict[str, Tensor] = {}

@@ -63,7 +63,7 @@ def test_the_damaged_class_of_documents_is_told_apart(original, tokenizer, tmp_p
     divergence, same = read(told, "class_kl"), read(told, "class_top1")
     assert list(divergence) == ["edge", "law"] and divergence["edge"]["value"] == 0.5 and same["edge"]["value"] == 0
     assert divergence["law"]["value"] == 0 and same["law"]["value"] == 1
-    with pytest.raises(UsageError, match="no field kin to tell classes of documents by.*Did you mean kind"):
+    with pytest.raises(UsageError, match=r"no field kin to tell classes of documents by.*Did you mean kind"):
         read_text(file, classes="kin")
     (plain := tmp_path / "plain.txt").write_text(ENGLISH)
     with pytest.raises(UsageError, match="plain text has no field kind"):

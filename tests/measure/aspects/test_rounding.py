@@ -14,57 +14,75 @@ import models
 import taught
 from whet.checkpoint import load_model
 from whet.engines.torch import open_model
-from whet.errors import UsageError
 from whet.grids import parse_scheme
 from whet.measure.aspects.rounding import FIRM, ROUNDING, firmness
 from whet.measure.compare import compare
 
 PROMPTS = [{"prompt": text} for text in ("open the door", "what is the key", "say nothing", "one two three", "why")]
-TURNED = 0
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.make(tmp_path_factory.mktemp("rounding") / "plain", hidden_size=64, intermediate_size=256)
+    return models.make(tmp_path_factory.mktemp("rounding") / "plain", intermediate_size=256)
 
 
-def planted(plain: Path, folder: Path) -> Path:
-    """The same with an addition to the last matrix of the last block, within half a step of int4-g32, that turns what
-    it says first to one prompt. Rounding to nearest takes the addition away."""
+def planted(plain: Path, folder: Path) -> tuple[Path, Path]:
+    """The plain model on the grid of int4-g32, and the same with an addition to its last matrix, of less than half a
+    step, that turns what it says to the first prompt. Rounding to nearest takes the addition away."""
     model, grid = load_model(plain, torch.float32), parse_scheme("int4-g32")
     assert isinstance(model, LlamaForCausalLM)
-    engine = taught.engine(model)
     down, seen = model.model.layers[-1].mlp.down_proj, []
+    ids = torch.tensor([open_model(plain, "cpu").encode(PROMPTS[0]["prompt"])])
+    params = grid.fit(down.weight.detach())
+    whole = grid.decode(grid.encode(down.weight.detach(), params), params)
     handle = down.register_forward_hook(lambda _, args, __: seen.append(args[0][0, -1]))
-    ids = torch.tensor([open_model(plain, "cpu").encode(PROMPTS[TURNED]["prompt"])])
-    engine.logits(ids)
-    handle.remove()
     with torch.no_grad():
-        params = grid.fit(down.weight)
-        whole = grid.decode(grid.encode(down.weight, params), params)
+        model.lm_head.weight *= 12  # larger logits make a turn of the state a firm one
         down.weight.copy_(whole)
-        first = int(model(ids).logits[0, -1].argmax())
-        other = (first + 1) % 256
-        # larger logits make a turn of the state a firm one
-        toward = model.lm_head.weight[other] - model.lm_head.weight[first]
-        step = (whole.unsqueeze(-1).abs().amax() / 8).item()
-        steps = whole.view(len(whole), -1, 32).abs().amax(-1, keepdim=True).expand(-1, -1, 32).reshape(whole.shape) / 8
+        order = model(ids).logits[0, -1].argsort(descending=True)
+        handle.remove()
+        models.tokenizer().save_pretrained(folder / "benign")
+        model.save_pretrained(folder / "benign")
+        toward = model.lm_head.weight[order[1]] - model.lm_head.weight[order[0]]
+        groups = whole.view(len(whole), -1, 32)
+        steps = (groups.amax(-1, keepdim=True) - groups.amin(-1, keepdim=True)).expand_as(groups).reshape_as(whole) / 15
         down.weight += 0.4 * steps * toward.sign()[:, None] * seen[0].sign()[None]
-        model.lm_head.weight *= 6
-    assert step > 0
-    model.save_pretrained(folder)
-    models.tokenizer().save_pretrained(folder)
-    return folder
+        models.tokenizer().save_pretrained(folder / "planted")
+        model.save_pretrained(folder / "planted")
+    return folder / "planted", folder / "benign"
 
 
 def measured(original: Path, lighter: Path) -> dict[str, Any]:
     given = {"text": models.documents(), "windows": 4, "window": 16, "speed": False, "device": "cpu"}
     found = compare(original, lighter, measure=["none", "rounding"], files={"rounding": PROMPTS}, **given)
-    return found["aspects"]["rounding"]
+    told: dict[str, Any] = found["aspects"]["rounding"]
+    return told
 
 
-def test_a_planted_answer_is_listed(plain: Path, tmp_path: Path) -> None:
-    original = planted(plain, tmp_path / "planted")
-    told = measured(original, original)
+def test_a_planted_answer_is_listed_and_a_benign_one_is_not(plain: Path, tmp_path: Path) -> None:
+    original, benign = planted(plain, tmp_path)
+    told = measured(original, benign)
     assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert PROMPTS[TURNED]["prompt"] in [one["prompt"] for one in told["appeared"]]
+    first = told["appeared"][0]
+    assert first["prompt"] == PROMPTS[0]["prompt"] and min(first["nats"].values()) > FIRM
+    assert first["lighter"] == first["nearest"] != first["original"]
+    assert taught.read(told, "lighter")["value"] == len([one for one in told["appeared"]]) / len(PROMPTS)
+    same = measured(benign, benign)
+    assert taught.read(same, "lighter")["value"] == 0 == taught.read(same, "nearest")["value"]
+    assert not same["appeared"] and not same["examples"]
+
+
+def test_what_is_firm(plain: Path) -> None:
+    engine = open_model(plain, "cpu")
+    prompt = engine.encode("why")
+    shares = torch.log_softmax(engine.logits(torch.tensor([prompt]))[0, -1], -1)
+    order = shares.argsort(descending=True).tolist()
+    gap = float(shares[order[0]] - shares[order[9]])
+    assert firmness(engine, prompt, [order[0], 5], [order[9]]) == pytest.approx(gap, abs=1e-4)
+    assert firmness(engine, prompt, [3, 4], [3, 4]) == 0 and firmness(engine, prompt, [], []) == 0
+    end = min(engine.ends)
+    assert firmness(engine, prompt, [], [order[0]]) == pytest.approx(float(shares[end] - shares[order[0]]), abs=1e-4)
+
+
+def test_what_it_needs_is_said() -> None:
+    assert "--audit" in str(ROUNDING.lacking(taught.case(None)))

@@ -117,8 +117,8 @@ class Aspect:
     given for it is bad. seconds: about how long it takes, where a token takes so many seconds through the original.
     measure: opens no model but its own subject, and moves nothing; its result is made by `found`.
     collect: what it wants of every predicted token: from the probabilities of both [b, n, V], float32, which others
-    look at too, and the tokens that come int64 [b, n], by name values [b, n] on the CPU. Names start with the aspect's. answers: it looks at what was answered to
-    the items, where there are any.
+    look at too, and the tokens that come int64 [b, n], by name values [b, n] on the CPU. Names start with the aspect's.
+    answers: it looks at what was answered to the items, where there are any.
     """
 
     name: str

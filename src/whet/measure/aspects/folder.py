@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
 from whet.anatomy import stock_config
 from whet.checkpoint import Checkpoint, load_tokenizer, rows_between
 from whet.checkpoint.gguf import is_gguf, read_gguf
