@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import LlamaForCausalLM
 
 import models
@@ -33,12 +34,14 @@ def planted(plain: Path, folder: Path) -> tuple[Path, Path]:
     assert isinstance(model, LlamaForCausalLM)
     down, seen = model.model.layers[-1].mlp.down_proj, []
     ids = torch.tensor([open_model(plain, "cpu").encode(PROMPTS[0]["prompt"])])
-    params = grid.fit(down.weight.detach())
-    whole = grid.decode(grid.encode(down.weight.detach(), params), params)
+    for module in model.model.layers.modules():
+        if isinstance(module, nn.Linear):
+            params = grid.fit(module.weight.detach())
+            module.weight.data.copy_(grid.decode(grid.encode(module.weight.detach(), params), params))
+    whole = down.weight.detach().clone()
     handle = down.register_forward_hook(lambda _, args, __: seen.append(args[0][0, -1]))
     with torch.no_grad():
         model.lm_head.weight *= 12  # larger logits make a turn of the state a firm one
-        down.weight.copy_(whole)
         order = model(ids).logits[0, -1].argsort(descending=True)
         handle.remove()
         models.tokenizer().save_pretrained(folder / "benign")
@@ -59,14 +62,17 @@ def measured(original: Path, lighter: Path) -> dict[str, Any]:
     return told
 
 
-def test_a_planted_answer_is_listed_and_a_benign_one_is_not(plain: Path, tmp_path: Path) -> None:
+def test_a_planted_answer_is_listed_and_a_benign_one_is_not(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whet.measure.aspects.rounding.TOKENS", 1)
     original, benign = planted(plain, tmp_path)
     told = measured(original, benign)
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     first = told["appeared"][0]
     assert first["prompt"] == PROMPTS[0]["prompt"] and min(first["nats"].values()) > FIRM
     assert first["lighter"] == first["nearest"] != first["original"]
-    assert taught.read(told, "lighter")["value"] == len([one for one in told["appeared"]]) / len(PROMPTS)
+    assert taught.read(told, "lighter")["value"] == len(told["appeared"]) / len(PROMPTS)
     same = measured(benign, benign)
     assert taught.read(same, "lighter")["value"] == 0 == taught.read(same, "nearest")["value"]
     assert not same["appeared"] and not same["examples"]
