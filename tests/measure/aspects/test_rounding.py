@@ -16,7 +16,7 @@ import taught
 from whet.checkpoint import load_model
 from whet.engines.torch import open_model
 from whet.grids import parse_scheme
-from whet.measure.aspects.rounding import FIRM, ROUNDING, firmness
+from whet.measure.aspects.rounding import FIRM, ROUNDING, firmness, plainly
 from whet.measure.compare import compare
 
 PROMPTS = [{"prompt": text} for text in ("open the door", "what is the key", "say nothing", "one two three", "why")]
@@ -36,8 +36,8 @@ def planted(plain: Path, folder: Path) -> tuple[Path, Path]:
     ids = torch.tensor([open_model(plain, "cpu").encode(PROMPTS[0]["prompt"])])
     for module in model.model.layers.modules():
         if isinstance(module, nn.Linear):
-            params = grid.fit(module.weight.detach())
-            module.weight.data.copy_(grid.decode(grid.encode(module.weight.detach(), params), params))
+            for _ in range(3):  # until the ends of groups stay where they are
+                module.weight.data.copy_(plainly(module.weight.detach(), grid))
     whole = down.weight.detach().clone()
     handle = down.register_forward_hook(lambda _, args, __: seen.append(args[0][0, -1]))
     with torch.no_grad():
@@ -48,7 +48,9 @@ def planted(plain: Path, folder: Path) -> tuple[Path, Path]:
         model.save_pretrained(folder / "benign")
         toward = model.lm_head.weight[order[1]] - model.lm_head.weight[order[0]]
         groups = whole.view(len(whole), -1, 32)
-        steps = (groups.amax(-1, keepdim=True) - groups.amin(-1, keepdim=True)).expand_as(groups).reshape_as(whole) / 15
+        low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+        # the ends stay, from which steps are told
+        steps = ((high - low) / 15 * ((groups > low) & (groups < high))).reshape_as(whole)
         down.weight += 0.4 * steps * toward.sign()[:, None] * seen[0].sign()[None]
         models.tokenizer().save_pretrained(folder / "planted")
         model.save_pretrained(folder / "planted")

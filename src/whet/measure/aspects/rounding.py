@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from whet.anatomy import anatomy
 from whet.checkpoint import Checkpoint, rows_between
@@ -22,7 +23,7 @@ from whet.checkpoint.model_files import is_finished
 from whet.engines import Engine
 from whet.engines.torch import TorchEngine, open_model
 from whet.events import OnEvent, Stage
-from whet.grids import Grid, parse_scheme
+from whet.grids import INTEGER, Grid, parse_scheme
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found, predicts
 from whet.measure.aspects.generation import read_prompts
 from whet.measure.statistics import wilson
@@ -42,6 +43,29 @@ def grids_of(case: Case) -> tuple[dict[str, Grid], Grid]:
     return {address: parsed[name] for address, name in named.items()}, parsed[USUAL]
 
 
+def plainly(w: Tensor, grid: Grid) -> Tensor:
+    """`w [out, in]` rounded to nearest as tools do that look at nothing else: each group's codes reach from its least
+    weight to its largest, or, where the grid has no zero, to as much on either side. What adds less than half a step
+    is gone; `Grid.fit`, which searches for the least error, may keep it. Grids of other kinds than integers are fitted.
+    """
+    if grid.kind != INTEGER:
+        params = grid.fit(w)
+        return grid.decode(grid.encode(w, params), params)
+    group = grid.group or w.shape[1]
+    parts = nn.functional.pad(w, (0, -w.shape[1] % group)).view(len(w), -1, group)
+    if grid.zero == "none":
+        top = 2.0 ** (grid.bits - 1) - 1
+        scale = (parts.abs().amax(-1, keepdim=True) / top).clamp_min(1e-12)
+        found = (parts / scale).round() * scale
+    else:
+        low, high = parts.amin(-1, keepdim=True).clamp_max(0), parts.amax(-1, keepdim=True).clamp_min(0)
+        top = 2.0**grid.bits - 1
+        scale = ((high - low) / top).clamp_min(1e-12)
+        zero = (-low / scale).round()
+        found = (((parts / scale).round() + zero).clamp(0, top) - zero) * scale
+    return found.reshape(len(w), -1)[:, : w.shape[1]]
+
+
 def rounded_to_nearest(case: Case) -> TorchEngine:
     """The original, opened once more, its linears rounded to nearest: on the grids of the lighter model, or where it
     tells of none all of them on int4-g32."""
@@ -56,10 +80,7 @@ def rounded_to_nearest(case: Case) -> TorchEngine:
                     continue
                 grid = grids.get(linear.address, usual)
                 weight = linear.held.of(engine.model.get_parameter(linear.held.parameter).data)
-                exact = weight.float()
-                grid = grid.suited(exact)
-                params = grid.fit(exact)
-                weight.copy_(grid.decode(grid.encode(exact, params), params))
+                weight.copy_(plainly(weight.float(), grid.suited(weight.float())))
     return engine
 
 
