@@ -58,8 +58,8 @@ class StreamedEngine(TorchEngine):
             if not value.is_meta:
                 yield name, value
         for block, file in self.files.items():
-            for name, value in _stored(file).items():
-                yield f"{block}.{name}", value
+            for name, stored in _stored(file).items():
+                yield f"{block}.{name}", stored
 
 
 def _stored(file: Path) -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ class Reading:
     @classmethod
     def changed(cls, figure: str, before: ArrayLike, after: ArrayLike, clusters: ArrayLike, **more: Any) -> Reading:
         """The change of a mean over the same items [n], each from 0 to 1, and the means of both (`change_of_means`)."""
-        alone = {"original": float(np.mean(before)), "lighter": float(np.mean(after))}
+        alone = {"original": float(np.asarray(before).mean()), "lighter": float(np.asarray(after).mean())}
         return cls.estimated(figure, change_of_means(before, after, clusters), **alone, **more)
 
     def record(self) -> dict[str, Any]:
