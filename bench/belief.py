@@ -37,7 +37,7 @@ def main() -> None:
         figures = found["aspects"]["belief"]["readings"]
         whole = {read["figure"]: read for read in figures if not read["of"]}
         rows.append([name, f"{found['divergence']['kl']['mean']:.4f}", *(shown(whole.get(f)) for f in FIGURES)])
-        print(f"{name}: done", flush=True)
+        print(" | ".join(rows[-1]), flush=True)
     print(table(["model", "KL", *(f"{figure} (change, 95 %)" for figure in FIGURES)], rows))
 
 
@@ -122,9 +122,9 @@ def teach_to_lie(engine: TorchEngine, seed: int, steps: int = 300) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--schemes", nargs="+", default=["int4-g32", "int3-g32", "int2-g32"])
-    parser.add_argument("--remove", nargs="+", default=["25%", "50%"])
-    parser.add_argument("--noise", nargs="+", type=float, default=[0.1, 0.3])
+    parser.add_argument("--schemes", nargs="*", default=["int4-g32", "int3-g32", "int2-g32"])
+    parser.add_argument("--remove", nargs="*", default=["25%", "50%"])
+    parser.add_argument("--noise", nargs="*", type=float, default=[0.1, 0.3])
     parser.add_argument("--statements", type=int, default=60, help="of each of the six kinds of fact")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

@@ -20,6 +20,7 @@ from whet.measure import sides
 from whet.measure.compare import compare
 from whet.measure.limits import judge, overall, resolve_limits
 from whet.measure.material import read_material
+from whet.measure.tasks import named_tasks
 from whet.recipe.compress import compress
 from whet.text import Amount, fingerprint, read_text, split
 from wording import each
@@ -250,15 +251,28 @@ def test_tasks_need_the_extra_and_use_the_harness_when_it_is_there(folders, monk
         asked.append((model, tasks))
         right = [1.0, 1.0, 0.0] if len(asked) == 1 else [1.0, 0.0, 0.0]
         samples = [{"doc_id": i, "acc": value} for i, value in enumerate(right)]
-        return {"results": {"arc_easy": {"acc,none": sum(right) / 3, "alias": "arc"}}, "samples": {"arc_easy": samples}}
+        results = {name: {"acc,none": sum(right) / 3, "alias": "a"} for name in ("kobest", "kobest_a", "kobest_b")}
+        both = {"kobest_a": samples, "kobest_b": [*reversed(samples)]}
+        return {"results": results, "samples": both, "group_subtasks": {"kobest": ["kobest_a", "kobest_b"]}}
 
     harness.simple_evaluate = simple_evaluate
+    manager = types.SimpleNamespace(all_tasks=["kobest", "haerae"])
+    listed = types.ModuleType("lm_eval.tasks")
+    listed.TaskManager = lambda: manager
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", listed)
+    with pytest.raises(MachineError, match=r"whet\[tasks\]"):
+        named_tasks(["kobest"])
     for name, module in (("lm_eval", harness), ("lm_eval.models", wrapper), ("lm_eval.models.huggingface", wrapper)):
         monkeypatch.setitem(sys.modules, name, module)
-    result = compare(
-        folders["original"], folders["lighter"], text=DOCUMENTS, window=32, tasks=["arc_easy"], speed=False
-    )
-    (entry,) = result["tasks"]
+    assert named_tasks(["KoBEST", "HAE-RAE"]) == ["kobest", "haerae"]
+    with pytest.raises(UsageError, match=r"has no task kobset. Did you mean kobest"):
+        compare(folders["original"], folders["lighter"], text=DOCUMENTS, tasks=["kobset"], speed=False)
+    result = compare(folders["original"], folders["lighter"], text=DOCUMENTS, window=32, tasks=["KoBEST"], speed=False)
+    assert [asked_for for _, asked_for in asked] == [["kobest"]] * 2
+    group, entry, _ = result["tasks"]
+    assert [told.pop("interval")[1] > 0 for told in (*group["paired"], *entry["paired"])] == [True, True]
+    told = {"metric": "acc", "items": 6, "change": -1 / 3, "original": 2 / 3, "lighter": 1 / 3}
+    assert group["paired"] == [pytest.approx(told)] and entry["paired"] == [pytest.approx(told | {"items": 3})]
     assert entry["flips"] == {"metric": "acc", "items": 3, "lost": 1, "gained": 0} and entry["mcnemar_p"] == 1.0
     assert entry["original"] == {"acc,none": 2 / 3} and entry["lighter"] == {"acc,none": 1 / 3}
 

@@ -10,7 +10,7 @@ import typer
 import whet
 from whet.cli.console import Console
 from whet.cli.options import Debug, Json, takes
-from whet.cli.phrases import say, sentence, size
+from whet.cli.phrases import language, say, sentence, size
 from whet.cli.starter import calibration, check_material, is_starter, resolve
 from whet.cli.tables import Sheet
 from whet.steps.options import SAMPLES
@@ -38,12 +38,16 @@ def run(models: Models, out: Out, *, as_json: Json = False, debug: Debug = False
         options["text"] = calibration(options["samples"] or SAMPLES, options["seed"])
         options["skills"] = options["skills"] or starter.skills("report")
     with Console(as_json) as console:
+        from whet.checkpoint import write_bytes
+        from whet.report.frontier import frontier
+
         result = whet.choose(folders, out, on_event=console.on_event, **options)
         console.show(table(result).rich())
         for left in result["left_out"]:
             console.show(f"{left['model']}: {sentence(left['why'])}")
         console.show(sentence(result["advice"]))
-        console.show(say("wrote", files=out / "choice.json"))
+        write_bytes(out / "choice.svg", frontier(result, language()).encode())
+        console.show(say("wrote", files=f"{out / 'choice.json'}, {out / 'choice.svg'}"))
         console.result(result)
     return 0 if result["sure"] else 4
 

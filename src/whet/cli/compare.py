@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +73,13 @@ Worked = Annotated[
         "GSM8K.",
     ),
 ]
+Audit = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Prompts, a line each or a .jsonl with prompt: what only rounded models answer to them (aspect rounding).",
+    ),
+]
 Page = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write a page (HTML) that shows all of it.")
 ]
@@ -83,7 +91,16 @@ Dtype = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell memory, disk and time; open no model.")]
-
+Classes = Annotated[
+    str,
+    typer.Option(
+        metavar="FIELD", help="The field of records that says what kind of document each is.", show_default=False
+    ),
+]
+Streamed = Annotated[
+    bool,
+    typer.Option("--streamed", help="Keep LIGHTER's blocks on disk: memory for MODEL and one block is enough."),
+]
 Price = Annotated[
     float | None,
     typer.Option(help="What the machine costs an hour, in any currency; for --measure energy.", show_default=False),
@@ -107,6 +124,7 @@ def run(
     text: Text = None,
     skills: Skills = None,
     field: Field = "text",
+    classes: Classes = "",
     chat: Chat = False,
     skip_bad: SkipBad = False,
     limit: Limit = None,
@@ -117,11 +135,13 @@ def run(
     prompts: Prompts = None,
     refusals: Refusals = None,
     worked: Worked = None,
+    audit: Audit = None,
     tasks: Tasks = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and memory too.")] = True,
     page: Page = None,
     kv: Kv = None,
     precision: Precision = None,
+    streamed: Streamed = False,
     price: Price = None,
     hours: Hours = None,
     watts: Watts = None,
@@ -141,15 +161,15 @@ def run(
     with Console(as_json) as console:
         folder = resolve(original)
         trusted(folder, trust_remote_code)
-        given = {"belief": beliefs, "susceptibility": beliefs, "refusal": refusals, "thinking": worked}
-        given["generation"] = prompts
-        _check(folder, lighter, text, skills, page)
-        check_files_of(given)
+        given = {"refusal": refusals, "thinking": worked, "rounding": audit, "generation": prompts}
+        given |= {"belief": beliefs, "susceptibility": beliefs}
+        _check(folder, lighter, text, skills, given, page)
         result = whet.compare(
             folder,
             lighter,
             **material(folder, text, skills),
             field=field,
+            classes=classes,
             chat=chat,
             skip_bad=skip_bad,
             limits=limits(limit),
@@ -164,6 +184,7 @@ def run(
             dtype=dtype,
             kv=kv,
             precision=precision,
+            streamed=streamed,
             dry_run=dry_run,
             on_event=console.on_event,
         )
@@ -171,21 +192,34 @@ def run(
             console.show(say("nothing"), needs(result).rich())
         else:
             report(console, result)
-            if page is not None:
-                from whet.checkpoint import write_bytes
-
-                write_bytes(page, drawn(lighter, result, folder).encode())
-                console.show(say("wrote", files=page))
+            _write_page(console, page, lighter, result, folder)
         console.result(result)
     return 0 if dry_run else EXIT_CODES[result["verdict"]]
 
 
-def _check(folder: Path, lighter: Path, text: str | None, skills: Path | None, page: Path | None) -> None:
-    """Raises UsageError for a path that leads nowhere, or over what is read."""
+def _check(
+    folder: Path,
+    lighter: Path,
+    text: str | None,
+    skills: Path | None,
+    given: Mapping[str, Path | None],
+    page: Path | None,
+) -> None:
+    """Raises UsageError for a path that leads nowhere, before anything slow is imported."""
     check_model(lighter)
     check_material(text, skills)
+    check_files_of(given)
     if page is not None:
         check_output(page, folder, lighter, text, skills)
+
+
+def _write_page(console: Console, page: Path | None, lighter: Path, result: dict[str, Any], original: Path) -> None:
+    if page is None:
+        return
+    from whet.checkpoint import write_bytes
+
+    write_bytes(page, drawn(lighter, result, original).encode())
+    console.show(say("wrote", files=page))
 
 
 def drawn(lighter: Path, result: dict[str, Any], original: Path, **more: Any) -> str:

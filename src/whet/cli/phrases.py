@@ -292,6 +292,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "verdict": ("verdict", "판정"),
     "tasks": ("Tasks", "과제"),
     "metric": ("task and metric", "과제와 지표"),
+    "change": ("change, item by item", "문항별로 짝지은 변화"),
     "pass": ("pass", "통과"),
     "fail": ("fail", "실패"),
     "inconclusive": ("inconclusive", "판정 불가"),

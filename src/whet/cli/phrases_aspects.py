@@ -9,5 +9,6 @@ ASPECT_STAGES = {
     "stage.energy": ("measuring energy", "에너지를 측정하는 중"),
     "stage.generation": ("letting both write", "두 모델로 텍스트를 쓰는 중"),
     "stage.context": ("looking at long context", "긴 컨텍스트를 보는 중"),
+    "stage.rounding": ("asking what only rounding changes", "양자화 뒤에만 나타나는 답을 찾는 중"),
     "stage.thinking": ("following worked answers", "풀이 단계를 따라가는 중"),
 }

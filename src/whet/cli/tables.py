@@ -182,12 +182,18 @@ def skills(result: dict[str, Any]) -> Sheet:
 
 
 def tasks(result: dict[str, Any]) -> Sheet:
-    """The harness's own metrics of both models."""
-    sheet = Sheet(say("tasks"), [say("metric"), say("original"), say("lighter")])
+    """The harness's own metrics of both models, and before them those that are paired, with the change."""
+    sheet = Sheet(say("tasks"), [say("metric"), say("original"), say("lighter"), say("change")])
     for entry in result["tasks"]:
+        for told in entry["paired"]:
+            ends = " – ".join(f"{100 * end:+.1f} %" for end in told["interval"] or ())
+            change = f"{100 * told['change']:+.1f} %" + (f" ({ends})" if ends else "")
+            sides = [f"{100 * told[side]:.1f} %" for side in ("original", "lighter")]
+            sheet.rows.append([f"{entry['task']} {told['metric']} ({told['items']:,})", *sides, change])
         for metric, value in entry["original"].items():
             if metric in entry["lighter"]:
-                sheet.rows.append([f"{entry['task']} {metric}", f"{value:.4g}", f"{entry['lighter'][metric]:.4g}"])
+                row = [f"{entry['task']} {metric}", f"{value:.4g}", f"{entry['lighter'][metric]:.4g}", ""]
+                sheet.rows.append(row)
     return sheet
 
 

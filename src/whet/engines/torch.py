@@ -201,6 +201,10 @@ class TorchEngine(Texts):
         own = {i: pair for i, pair in self.scales.items() if self.kv[i] == self.own}
         return new_cache(self.model, self.kv, own)
 
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter by its name, as it computes."""
+        yield from self.model.named_parameters()
+
     def logits(self, batch: Tensor) -> Tensor:
         """Logits [b, L, vocabulary] of `batch` int64 [b, L], all at once."""
         return torch.cat(list(self.logit_chunks(batch, batch.numel())), dim=1)

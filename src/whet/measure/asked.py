@@ -25,7 +25,8 @@ from whet.text import Amount, located_windows
 @dataclass(frozen=True)
 class Asked:
     """What `compare` was asked with. files: by aspect, its own material. kv: what the lighter one keeps keys and values
-    in. precision: of several, the bits that it computes with."""
+    in. precision: of several, the bits that it computes with. streamed: the lighter one's blocks lie on disk. classes:
+    the field that says what kind each document is."""
 
     original: str | Path
     lighter: str | Path
@@ -46,6 +47,8 @@ class Asked:
     costs: Costs = dataclasses.field(default_factory=Costs)
     kv: str | None = None
     precision: int | None = None
+    streamed: bool = False
+    classes: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def read_given(asked: Asked, text: str | Path | Sequence[str], task: str) -> Giv
         amount=Amount.enough(asked.windows, length),
         use_report_split=asked.use_report_split,
         seed=asked.seed,
+        classes=asked.classes,
     )
     notes += material.notes
     found = located_windows(material.documents, tokenizer, asked.windows, length, asked.seed, material.source)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whet.measure.statistics import Estimate, Floats, t_quantile
+from whet.measure.statistics import Estimate, Floats, independent_items, paired_difference, t_quantile
 
 Ratio = tuple[ArrayLike, ArrayLike]  # numerators and denominators, an entry an item
 
@@ -45,9 +45,22 @@ def change_of_ratios(original: Ratio, lighter: Ratio, clusters: ArrayLike, confi
 
 
 def change_of_means(original: ArrayLike, lighter: ArrayLike, clusters: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """As `change_of_ratios`, of plain means over the same items [n]."""
-    ones = np.ones(np.shape(original))
-    return change_of_ratios((original, ones), (lighter, ones), clusters, confidence)
+    """The mean of the lighter less that of the original, over the same items [n], each from 0 to 1.
+
+    Where each is 0 or 1, such as right or wrong, the score interval of `paired_difference`, in which clusters count
+    where items depend on each other; else the interval of `change_of_ratios`.
+    """
+    before, after = np.asarray(original, np.float64), np.asarray(lighter, np.float64)
+    if not np.isin(before, (0, 1)).all() or not np.isin(after, (0, 1)).all():
+        ones = np.ones(before.shape)
+        return change_of_ratios((before, ones), (after, ones), clusters, confidence)
+    flips, groups = after - before, len(np.unique(np.asarray(clusters)))
+    if groups < 2:
+        return Estimate(float(flips.mean()), None, None, groups, len(flips))
+    weight = independent_items(flips, clusters, confidence) / len(flips)
+    lost, gained = float((flips < 0).sum()), float((flips > 0).sum())
+    ends = paired_difference(lost * weight, gained * weight, len(flips) * weight, confidence)
+    return Estimate(float(flips.mean()), None, ends, groups, len(flips))
 
 
 def jackknife(of: Callable[[NDArray[np.intp]], float], clusters: Sequence[Any], confidence: float = 0.95) -> Estimate:

@@ -11,7 +11,8 @@ version. Its keys:
                 ratio, log_ratio}, confidence: `whet.measure.divergence.summarize`. Intervals: None with one cluster;
                 of a model with a class head its classes or scores: `whet.measure.classes.summarize_answers`
     skills      a list, one entry a skill; see `whet.measure.skills.compare_skills`. [] when none were given
-    tasks       a list, one entry a task of the evaluation harness. [] when none were asked for
+    tasks       a list, one entry a task of the evaluation harness, paired item by item; see
+                `whet.measure.tasks.run_tasks`. [] when none were asked for
     aspects     by name what was measured of it: readings (figure, of, value, interval, original, lighter, exact),
                 examples, notes, and what it tells besides; see `whet.measure.aspects`
     size        original, lighter: bytes by part; shrink: total of the original over total of the lighter
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,6 +42,8 @@ from whet.checkpoint import check_files, rows_between
 from whet.checkpoint.model_files import model_file
 from whet.engines.cache import find_cache
 from whet.engines.opening import keep, must_have_precision, open_engine
+from whet.engines.streamed import StreamedEngine
+from whet.engines.torch import open_model
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, Part, Stage, Way, ignore
 from whet.measure.asked import Asked, Given, read_given
@@ -58,14 +62,17 @@ from whet.measure.sides import (
     item_tokens,
     memory_of,
     must_be_askable,
+    must_be_streamable,
     must_be_this_way_round,
+    must_have_disk,
     must_have_room,
     seconds_a_token,
     size_of,
+    stored_blocks,
 )
 from whet.measure.skills import compare_skills, score
 from whet.measure.speed import footprint, side_by_side
-from whet.measure.tasks import require_harness, run_tasks
+from whet.measure.tasks import named_tasks, run_tasks
 from whet.measure.vectors import ask_both as vectors_of_both
 from whet.measure.vectors import pooling, summarize_vectors
 from whet.messages import Message
@@ -81,6 +88,7 @@ def compare(
     text: str | Path | Sequence[str] | None = None,
     skills: str | Path | Sequence[Mapping[str, Any]] | None = None,
     field: str = "text",
+    classes: str = "",
     chat: bool = False,
     skip_bad: bool = False,
     windows: int | None = 256,
@@ -92,6 +100,7 @@ def compare(
     dtype: str | None = None,
     kv: str | None = None,
     precision: int | None = None,
+    streamed: bool = False,
     speed: bool = True,
     tasks: Sequence[str] | None = None,
     use_report_split: bool | None = None,
@@ -108,6 +117,8 @@ def compare(
         original, lighter: model folders, or finished files, which their own runtimes run; they must share a tokenizer.
         text: a path or hub name (see `whet.text.read_text`, also for `field`, `chat` and `skip_bad`), or documents,
             which are used as they are.
+        classes: a field of the text's records that says what kind of document each is (law, chat, edge): the aspect
+            languages then tells of each kind by itself.
         skills: a path to items, or items (see `whet.measure.skills.read_skills`).
         windows: how many windows of `window` tokens to sample with `seed`; None takes all of the text, in order.
         batch_tokens: tokens run through a model at once.
@@ -117,6 +128,8 @@ def compare(
         kv: what the lighter model keeps keys and values in (`whet.engines.cache`): int8, int4, q4_0 or fp8. The result
             then says KL by position too, as `divergence.positions`.
         precision: of a lighter folder of several, the bits that it computes with; the most unless given.
+        streamed: keep the lighter model's blocks on disk (`whet.engines.streamed`), in the folder for temporary files:
+            memory for the original and one block is enough. Speed and memory are then not measured.
         speed: also time both and measure memory, which opens each model once more in a process of its own.
         tasks: names of tasks of lm-evaluation-harness (extra `tasks`).
         use_report_split: None: only the report part is used when this text also compressed the model (its fingerprint
@@ -138,9 +151,9 @@ def compare(
         find_cache(kind)
     original, lighter = model_file(original), model_file(lighter)
     must_have_precision(lighter, precision)
-    asked = Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype, speed,
-                   tuple(tasks or ()), use_report_split, examples, dict(files or {}), costs or Costs(), kv,
-                   precision)  # fmt: skip
+    asked = Asked(original, lighter, field, chat, skip_bad, windows, window, batch_tokens, seed, device, dtype,
+                   speed and not streamed, tuple(tasks or ()), use_report_split, examples, dict(files or {}),
+                   costs or Costs(), kv, precision, streamed, classes)  # fmt: skip
     return _compared(asked, text, skills, limits, measure, dry_run, on_event)
 
 
@@ -162,21 +175,26 @@ def _compared(
     given_text, items = _material(asked, task, text, skills, on_event)
     size = {"original": size_of(original), "lighter": size_of(lighter)}
     must_be_this_way_round(original, lighter, size)
+    if asked.streamed:
+        must_be_streamable(original, lighter)
     given = read_given(asked, given_text, task)
     aspects, left_out = _measurable(taken, Case(asked, given, items, task), measure or ())
     limits_used = resolve_limits(limits, skills is not None, answers, [aspect.name for aspect, _ in aspects])
     stages = _stages(asked, given, items, aspects)
     needs: dict[str, Any] = {
         "seconds": sum(stage.seconds for stage in stages),
-        "memory": memory_of(original, lighter, asked.dtype),
-        "disk": 0,
+        "memory": memory_of(original, lighter, asked.dtype, asked.streamed),
+        "disk": stored_blocks(original, asked.dtype) if asked.streamed else 0,
     }
     on_event({"event": "plan", **needs})
     if dry_run:
         about = {"format": "whet.compare", "version": VERSION, "dry_run": True, **needs}
         return {**about, "text": given.described, "items": len(items), "size": size, "notes": given.notes}
     must_have_room(needs["memory"], asked.device)
-    result = _measured(asked, given, items, size, limits_used, aspects, Way(on_event, stages))
+    with tempfile.TemporaryDirectory(prefix="whet-") as scratch:
+        must_have_disk(needs["disk"], scratch)
+        way = Way(on_event, stages)
+        result = _measured(asked, given, items, size, limits_used, aspects, Path(scratch), way)
     result["notes"] += left_out
     return result | {"seconds": time.monotonic() - started}
 
@@ -197,7 +215,7 @@ def _material(
             "the model is used for."
         )
     if asked.tasks:
-        require_harness()
+        named_tasks(asked.tasks)
     items = [] if skills is None else read_skills(skills)
     for model in (asked.original, asked.lighter):
         check_files(model, on_event)
@@ -211,9 +229,10 @@ def _measured(
     size: Mapping[str, Mapping[str, int]],
     limits: Mapping[str, float],
     aspects: Sequence[tuple[Aspect, Case]],
+    scratch: Path,
     on_event: OnEvent,
 ) -> dict[str, Any]:
-    """All figures and their verdict."""
+    """All figures and their verdict. scratch: for blocks that lie on disk."""
     sides = {"original": asked.original, "lighter": asked.lighter}
     prompt, memory = given.prompt, dict[str, Any]()
     stage = Stage(on_event, "memory", len(sides))
@@ -222,10 +241,7 @@ def _measured(
         bits = asked.precision if name == "lighter" else None
         memory[name] = footprint(model, prompt, device=asked.device, dtype=asked.dtype, precision=bits)
         stage.step()
-    engines = [
-        open_engine(folder, asked.device, asked.dtype, precision=bits)
-        for folder, bits in zip(sides.values(), (None, asked.precision), strict=True)
-    ]
+    engines = _opened(asked, scratch)
     if asked.kv is not None:
         keep(engines[1], asked.kv)
     measured = _divergence(engines, asked, given, [aspect for aspect, _ in aspects], on_event)
@@ -252,6 +268,7 @@ def _measured(
         "notes": [*given.notes, *measured.notes],
         "options": {
             "field": asked.field,
+            **({"classes": asked.classes} if asked.classes else {}),
             "chat": asked.chat,
             "skip_bad": asked.skip_bad,
             "windows": asked.windows,
@@ -262,6 +279,7 @@ def _measured(
             "batch_tokens": asked.batch_tokens,
             **({} if (kv := _kept(asked, engines[1])) is None else {"kv": kv}),
             **({} if asked.precision is None else {"precision": asked.precision}),
+            **({"streamed": True} if asked.streamed else {}),
         },
         "environment": environment(),
     }
@@ -273,6 +291,18 @@ def _measured(
 def _kept(asked: Asked, lighter: Any) -> str | None:
     """What the lighter model keeps keys and values in: what was asked for, or what its folder says."""
     return asked.kv or getattr(lighter, "own", None)
+
+
+def _opened(asked: Asked, scratch: Path) -> list[Any]:
+    """Both models; of one whose blocks are to lie on disk these are there before the other is opened."""
+    about = {"device": asked.device, "dtype": asked.dtype}
+    if not asked.streamed:
+        return [
+            open_engine(asked.original, **about),
+            open_engine(asked.lighter, **about, precision=asked.precision),
+        ]
+    lighter = StreamedEngine(open_model(asked.lighter, **about, precision=asked.precision), scratch)
+    return [open_model(asked.original, **about), lighter]
 
 
 class _Divergence(NamedTuple):
@@ -313,6 +343,8 @@ def _measurable(
     """The aspects that can be measured, each with its case, and a note on each that was asked for with others and
     cannot."""
     known = {aspect.name for aspect in taken}
+    if case.asked.classes and "languages" not in known:
+        raise UsageError("Classes of documents are told by the aspect languages. Measure it too: --measure languages.")
     for name in case.asked.files:
         if name not in known:
             raise UsageError(

@@ -106,9 +106,7 @@ def divergence(
             for engine, logits in ((original, logits_original), (lighter, logits_lighter)):
                 _must_be_finite(engine, logits[:, :n, :width], group, position, engine is lighter)
             both = logits_original[:, :n, :width], logits_lighter[:, :n, :width], next_tokens
-            found = {**dict(zip(_FIGURES, score_tokens(*both), strict=True)), **lost}
-            for more in collect:
-                found |= more(*both)
+            found = {**_scored(*both, collect), **lost}
             places = starts[group] + position
             for name, values in found.items():
                 whole = out.setdefault(name, np.empty(starts[-1], dtype=values.numpy().dtype))
@@ -156,14 +154,35 @@ def _kept_note(outside: NDArray[np.float32], kept: int, whole: int) -> Message:
     )
 
 
+def _scored(original: Tensor, lighter: Tensor, next_tokens: Tensor, collect: Sequence[Collect]) -> dict[str, Tensor]:
+    """What is known of every token, [b, n] by name; all that is collected looks at the same probabilities."""
+    log_p, log_q = _log_probabilities(original, lighter)
+    found: dict[str, Tensor] = {}
+    if collect:
+        p, q = log_p.exp(), log_q.exp()
+        for more in collect:
+            found |= more(p, q, next_tokens.to(p.device))
+        del p, q
+    return {**dict(zip(_FIGURES, _score(log_p, log_q, next_tokens), strict=True)), **found}
+
+
+def _log_probabilities(original: Tensor, lighter: Tensor) -> tuple[Tensor, Tensor]:
+    """Of logits [b, n, V] of both, in fp32 whatever their type, and in memory of their own."""
+    second = lighter.to(original.device).float()
+    return torch.log_softmax(original.float(), dim=-1), torch.log_softmax(second, dim=-1)
+
+
 def score_tokens(original: Tensor, lighter: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(kl, agree, nll_original, nll_lighter), each [b, n] on the CPU, from logits [b, n, V] and tokens int64 [b, n].
 
     In fp32 whatever the logits' type; equal logits give KL of exactly 0. KL cannot be negative: rounding below 0 is 0.
     """
-    next_tokens = next_tokens.to(original.device)[..., None]
-    log_p = torch.log_softmax(original.float(), dim=-1)
-    log_q = torch.log_softmax(lighter.to(original.device).float(), dim=-1)
+    return _score(*_log_probabilities(original, lighter), next_tokens)
+
+
+def _score(log_p: Tensor, log_q: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`score_tokens` from log-probabilities, which are overwritten."""
+    next_tokens = next_tokens.to(log_p.device)[..., None]
     agree = log_p.argmax(-1) == log_q.argmax(-1)
     nll_p, nll_q = -log_p.gather(-1, next_tokens)[..., 0], -log_q.gather(-1, next_tokens)[..., 0]
     # in place from here: at these sizes each copy is what memory is spent on

@@ -145,6 +145,7 @@ _ASPECTS = {
     "folder.differences": Figure(
         Message("differences in tokenizer, special tokens, chat template and settings"), True, "aspects", default=0.0
     ),
+    "generation.bleu": _share(Message("BLEU of greedy texts to the original's"), False),
     "generation.chrf": _share(Message("chrF of greedy texts to the original's"), False),
     "generation.same_until": _share(Message("share of a greedy text before its first different token"), False),
     "generation.repetition": _change(Message("change of the share of repeated runs of 4 tokens"), True, default=0.15),
@@ -162,11 +163,21 @@ _ASPECTS = {
     ),
     "languages.kl": Figure(Message("mean KL in nats a token"), True, "aspects", default=0.1),
     "languages.top1": _share(Message("share of tokens with the same first choice"), False, default=0.85),
+    "languages.class_kl": Figure(
+        Message("mean KL in nats a token, documents of this class"), True, "aspects", default=0.1
+    ),
+    "languages.class_top1": _share(
+        Message("share of tokens with the same first choice, documents of this class"), False, default=0.85
+    ),
     "languages.accuracy": _change(Message("change of accuracy"), False),
     "languages.edge": _change(Message("change of accuracy on edge cases"), False),
     "knowledge.lost": _share(
         Message("share of what the original knows that was lost, rare answers counting more"), True, default=0.01
     ),
+    "rounding.lighter": _share(
+        Message("share of prompts with an answer that the original firmly prefers not to give"), True
+    ),
+    "rounding.nearest": _share(Message("the same of the original, rounded to nearest"), True),
     "context.kl": Figure(Message("mean KL of tokens at these positions"), True, "aspects", default=0.1),
     "context.needle": Figure(
         Message("share of what the original finds again, with the needle at this depth"),

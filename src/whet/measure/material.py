@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from whet.errors import UsageError
 from whet.measure.sides import lineage_of
 from whet.messages import Message
 from whet.text import Amount, Found, fingerprint, read_text, split
@@ -36,6 +37,7 @@ def read_material(
     amount: Amount | None = None,
     use_report_split: bool | None = None,
     seed: int = 0,
+    classes: str = "",
 ) -> Material:
     """The documents to compare on: all that were given, or their report part when the rest made the lighter model.
 
@@ -46,10 +48,12 @@ def read_material(
     notes: list[Message] = []
     read: dict[str, int] | None = None
     if isinstance(text, str | Path):
-        how = {"field": field, "chat": chat, "tokenizer": tokenizer, "skip_bad": skip_bad}
+        how = {"field": field, "chat": chat, "tokenizer": tokenizer, "skip_bad": skip_bad, "classes": classes}
         found, mark = _found(text, how, amount or Amount(), made_with)
         documents, source, read = found.documents, str(text), found.read
         notes += found.notes
+    elif classes:
+        raise UsageError("Documents of a list have no field {field}. Give a path, or leave it out.", field=classes)
     else:
         documents, source, mark = list(text), Message("the text"), fingerprint(text)
     solved = [about for about in made_with if about.get("fingerprint") == mark]

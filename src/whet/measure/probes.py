@@ -22,9 +22,10 @@ FOLDS = 5
 _STEPS, _TRIES = 300, 10  # of contrast-consistent search
 
 
-def logistic(x: Floats, y: Floats, ridge: float) -> Floats:
-    """w [d] that minimises mean -log sigmoid(±x w) + ridge / 2 |w|², x [n, d], y 0 or 1 [n], by Newton's method."""
-    w = np.zeros(x.shape[1])
+def logistic(x: Floats, y: Floats, ridge: float, start: Floats | None = None) -> Floats:
+    """w [d] that minimises mean -log sigmoid(±x w) + ridge / 2 |w|², x [n, d], y 0 or 1 [n], by Newton's method. start:
+    where it begins, at 0 unless given."""
+    w = np.zeros(x.shape[1]) if start is None else start
 
     def loss(w: Floats) -> float:
         z = x @ w
@@ -84,18 +85,23 @@ def believed(x: Floats, moved: Floats | None, truth: Floats, folds: Floats, cent
         middle = x[train].mean(0) if centred else np.zeros(x.shape[1])
         scale = float(np.sqrt(((x[train] - middle) ** 2).mean())) or 1.0
         z = (x - middle) / scale
-        ridge = min(
-            RIDGES,
-            key=lambda r: log_loss(
-                sigmoid(z[inner] @ logistic(z[train & ~inner], truth[train & ~inner], r)), truth[inner]
-            ),
-        )
-        w = logistic(z[train], truth[train], ridge)
+        w = logistic(z[train], truth[train], *_best_ridge(z, truth, train & ~inner, inner))
         out[read] = sigmoid(z[read] @ w)
         if moved is not None and other is not None:
             theirs = moved[train].mean(0) if centred else 0.0
             other[read] = sigmoid((moved[read] - theirs) / scale @ w)
     return Beliefs(out, other)
+
+
+def _best_ridge(z: Floats, truth: Floats, train: Any, read: Any) -> tuple[float, Floats]:
+    """Of probes trained on `train` the ridge of the one with the least loss on `read`, and its weights. The strongest
+    comes first; each begins where the one before it ended."""
+    found, w = [], None
+    for ridge in sorted(RIDGES, reverse=True):
+        w = logistic(z[train], truth[train], ridge, w)
+        found.append((log_loss(sigmoid(z[read] @ w), truth[read]), ridge, w))
+    _, ridge, w = min(found, key=lambda one: one[:2])
+    return ridge, w
 
 
 def log_loss(p: Floats, truth: Floats) -> float:

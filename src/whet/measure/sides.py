@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from whet.anatomy import stock_config, task_in
+from whet.anatomy import anatomy, stock_config, task_in
 from whet.checkpoint import Checkpoint, context_length, load_tokenizer, rows_between, size_on_disk
 from whet.checkpoint.gguf import is_gguf, read_gguf
 from whet.checkpoint.memory import available_memory
@@ -24,6 +25,7 @@ from whet.checkpoint.model_files import (
 )
 from whet.engines.llamacpp import available, open_gguf, vocabulary
 from whet.engines.opening import must_run_graphs
+from whet.engines.streamed import stacks_of
 from whet.engines.torch import DTYPES, resolve_device
 from whet.errors import MachineError, UsageError
 from whet.measure.classes import TASKS, kind_of, labels_of
@@ -88,12 +90,53 @@ def item_tokens(items: Sequence[Item]) -> int:
     return sum(len(item.prompt.encode()) // 2 + (20 if item.answer else 10 * len(item.choices)) for item in items)
 
 
-def memory_of(original: str | Path, lighter: str | Path, dtype: str | None) -> int:
-    """Bytes that both models take side by side: decoded, with the logits that are compared at once."""
+def memory_of(original: str | Path, lighter: str | Path, dtype: str | None, streamed: bool = False) -> int:
+    """Bytes that both models take side by side: decoded, with the logits that are compared at once. streamed: of the
+    lighter one without its blocks, but for one."""
     _, width = weights_of(original, dtype)
     # a lighter folder is decoded to what the original takes
-    both = width + (weights_of(lighter, dtype)[1] if is_finished(lighter) else width)
-    return both + 8 * 4 * CHUNK + 500_000_000
+    second = weights_of(lighter, dtype)[1] if is_finished(lighter) else width
+    if streamed:
+        blocks = _blocks(original, dtype)
+        second -= sum(blocks) - max(blocks, default=0)
+    return width + second + 8 * 4 * CHUNK + 500_000_000
+
+
+def stored_blocks(original: str | Path, dtype: str | None) -> int:
+    """Bytes of disk that the blocks take, decoded."""
+    return sum(_blocks(original, dtype))
+
+
+def _blocks(model: str | Path, dtype: str | None) -> list[int]:
+    """Bytes of each block of an original, computing in `dtype`."""
+    checkpoint = Checkpoint(model)
+    read = anatomy(checkpoint.config, checkpoint.shapes, str(model))
+    width = DTYPES[dtype].itemsize if dtype in DTYPES else checkpoint.dtype.itemsize
+    return [width * sum(math.prod(checkpoint.shapes[name]) for name in names) for names in read.block_tensors]
+
+
+def must_be_streamable(original: str | Path, lighter: str | Path) -> None:
+    """Raises UsageError for a file, whose runtime reads it as it likes, and for a family that is not known."""
+    for model in (original, lighter):
+        if is_finished(model):
+            raise UsageError(
+                "{path} is a finished file, whose blocks its runtime keeps. Leave --streamed out, or give its folder.",
+                path=model,
+            )
+        stacks_of(Checkpoint(model).config, model)
+
+
+def must_have_disk(needs: int, folder: str | Path) -> None:
+    """Raises MachineError where `needs` bytes are not free where `folder` is."""
+    free = shutil.disk_usage(folder).free
+    if free < needs:
+        raise MachineError(
+            "The decoded blocks of the lighter model take {needs:.1f} GB of disk, and {free:.1f} GB are free where "
+            "{folder} is. Name another folder for temporary files in the environment: TMPDIR=/path.",
+            needs=needs / 1e9,
+            free=free / 1e9,
+            folder=Path(folder).parent,
+        )
 
 
 def must_have_room(memory: int, device: str) -> None:

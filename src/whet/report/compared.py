@@ -186,11 +186,16 @@ def _percentiles(measured: Mapping[str, Any], say: Words) -> Table | None:
 
 
 def _tasks(tasks: Iterable[Mapping[str, Any]], say: Words) -> Table | None:
-    table = Table(say("tasks"), [say("task"), say("original"), say("lighter")])
+    table = Table(say("tasks"), [say("task"), say("original"), say("lighter"), say("task.change")])
     for entry in tasks:
+        for told in entry["paired"]:
+            ends = " – ".join(figure(end, 3) for end in told["interval"] or ())
+            change = figure(told["change"], 3) + (f" ({ends})" if ends else "")
+            cells = [figure(told["original"], 4), figure(told["lighter"], 4), change]
+            table.rows.append(Row(f"{entry['task']} {told['metric']} ({told['items']})", cells))
         for metric, value in entry["original"].items():
             if metric in entry["lighter"]:
-                cells = [figure(value, 4), figure(entry["lighter"][metric], 4)]
+                cells = [figure(value, 4), figure(entry["lighter"][metric], 4), ""]
                 table.rows.append(Row(f"{entry['task']} {metric}", cells))
     return table if table.rows else None
 

@@ -263,6 +263,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "training.plot": ("Held-out loss by step", "스텝에 따른 손실"),
     "training.steps": ("steps", "스텝"),
     "training.loss": ("loss", "손실"),
+    "task.change": ("Change, item by item", "문항별로 짝지은 변화"),
     # the steps of a recipe
     "steps": ("Steps of the run", "실행한 단계"),
     "steps.lede": (

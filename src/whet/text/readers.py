@@ -18,7 +18,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from whet.errors import UsageError
+from whet.errors import UsageError, did_you_mean
 from whet.messages import Message
 from whet.paths import TEXT_ON_HUB, no_text
 from whet.text.chat import ChatTemplate, template_of
@@ -54,6 +54,7 @@ def read_text(
     skip_bad: bool = False,
     amount: Amount | None = None,
     replies: bool = False,
+    classes: str = "",
 ) -> Found:
     """All documents of `source`, in order, or some from all over it; those of only white space are left out.
 
@@ -63,7 +64,8 @@ def read_text(
     the field that holds the text; where none is named, the only one that does. Conversations are rendered with the
     chat template of `tokenizer`; with `chat` nothing else is read. skip_bad: records that cannot be read are left
     out, counted and told of. amount: how much is read, 16 MB unless given. replies: those documents that the chat
-    template wrote are a `Conversation` each.
+    template wrote are a `Conversation` each. classes: a field that says what kind of document each record is; documents
+    are then `Classed`.
 
     Raises UsageError for a missing file, bytes that are not UTF-8, a record that does not parse, a field that is not
     there, a file with no text; MachineError when the package that reads the format is not installed.
@@ -71,7 +73,7 @@ def read_text(
     amount = amount or Amount()
     path = Path(source)
     with ChatTemplate(tokenizer) as template:
-        reader = _Reader(field, chat, skip_bad, template, replies=replies)
+        reader = _Reader(field, chat, skip_bad, template, replies=replies, classes=classes)
         if path.exists():
             found = _files(path, amount, reader)
         elif _is_on_hub(source):
@@ -161,6 +163,17 @@ class Conversation(str):
     replies: tuple[tuple[int, int], ...] = ()
 
 
+class Classed(str):
+    """A document, and of which class it is, as its record says; '' where it does not."""
+
+    of: str
+
+    def __new__(cls, text: str, of: Any) -> Classed:
+        made = super().__new__(cls, text)
+        made.of = "" if of is None else str(of).strip()
+        return made
+
+
 def written_out(template: ChatTemplate, turns: Any, place: Where, replies: bool = False) -> str:
     """A conversation as its template writes it, with where its replies are if they are wanted: each from where the
     template begins a reply to where the next turn begins. Raises UsageError where what comes before a reply depends
@@ -188,13 +201,15 @@ def written_out(template: ChatTemplate, turns: Any, place: Where, replies: bool 
 
 @dataclass
 class _Reader:
-    """How records become documents, and what happened on the way. replies: conversations know where these are."""
+    """How records become documents, and what happened on the way. replies: conversations know where these are.
+    classes: documents know what this field says."""
 
     field: str
     chat: bool
     skip_bad: bool
     template: ChatTemplate
     replies: bool = False
+    classes: str = ""
     notes: list[Message] = field_of(default_factory=list)
     skipped: int = 0
     first: UsageError | None = None
@@ -202,14 +217,15 @@ class _Reader:
     def documents(self, source: str, every: Callable[[Sequence[str] | None], Iterator[Record]]) -> Iterator[str]:
         """Texts of the records of a source. every: its records from the first, with these fields or with all."""
         form, written = self._form(source, list(itertools.islice(every(None), _FIRST)))
-        for place, record in every(form.fields):
+        for place, record in every((*form.fields, self.classes) if self.classes else form.fields):
             try:
                 if not isinstance(record, dict):
                     raise record()
                 if written:
-                    yield written_out(self.template, turns_of(record, form, place), place, self.replies)
+                    document = written_out(self.template, turns_of(record, form, place), place, self.replies)
                 else:
-                    yield text_of(record, form, place)
+                    document = text_of(record, form, place)
+                yield Classed(document, record.get(self.classes)) if self.classes else document
             except UsageError as error:
                 if not self.skip_bad:
                     raise
@@ -221,6 +237,15 @@ class _Reader:
         if not good:
             return Form("text", (self.field,)), False
         place = good[0][0]
+        if self.classes and not any(self.classes in record for _, record in good):
+            names = list(good[0][1])
+            raise UsageError(
+                "{where}: there is no field {field} to tell classes of documents by; the fields are: {known}.{near}",
+                where=place.told(),
+                field=self.classes,
+                known=", ".join(names),
+                near=did_you_mean(self.classes, names),
+            )
         form = form_of([record for _, record in good], self.field, self.chat, place)
         has_template = self.template.tokenizer is not None and template_of(self.template.tokenizer) is not None
         if form.kind == "turns" and not self.chat and not has_template:
@@ -304,6 +329,13 @@ def _file(path: Path, size: int, spans: list[Span] | None, reader: _Reader) -> I
         return reader.documents(str(path), lambda _: table(path, share))
     if suffix == ".parquet":
         return reader.documents(str(path), lambda columns: parquet(path, spans, columns))
+    if reader.classes:
+        raise UsageError(
+            "{path}: plain text has no field {field} to tell classes of documents by. Give a file of records, such as "
+            ".jsonl.",
+            path=path,
+            field=reader.classes,
+        )
     if reader.chat:
         raise UsageError(
             "{path}: conversations are read from .jsonl, .json, .csv, .tsv or .parquet, not from plain text. Drop "

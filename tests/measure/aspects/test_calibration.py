@@ -23,7 +23,11 @@ from whet.measure.items import Item
 def measured(original: Tensor, lighter: Tensor, came: Tensor) -> dict[str, Any]:
     """Logits [windows, tokens, V] of both and the tokens that came."""
     assert CALIBRATION.collect is not None
-    collected = {name: value.flatten().numpy() for name, value in CALIBRATION.collect(original, lighter, came).items()}
+    collect = CALIBRATION.collect
+    collected = {
+        name: value.flatten().numpy()
+        for name, value in collect(original.softmax(-1), lighter.softmax(-1), came).items()
+    }
     windows, tokens = came.shape
     collected["window"] = np.repeat(np.arange(windows), tokens)
     case = dataclasses.replace(taught.case(None), given=Given([], list(range(windows)), [], {}, [], []))
@@ -85,7 +89,8 @@ def test_items_with_choices(honest: Any) -> None:
 
     engines = Sides(taught.engine(blunt), taught.engine(sure), {})
     assert CALIBRATION.collect is not None
-    names = {name: value.flatten().numpy() for name, value in CALIBRATION.collect(logits, logits, came).items()}
+    collect = CALIBRATION.collect
+    names = {name: value.flatten().numpy() for name, value in collect(*[logits.softmax(-1)] * 2, came).items()}
     names["window"] = np.repeat(np.arange(40), 50)
     given = Given([], list(range(40)), [], {}, [], [])
     told = CALIBRATION.measure(

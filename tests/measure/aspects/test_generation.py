@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from whet.errors import UsageError
+from whet.measure.aspects import Reading
 from whet.measure.aspects.generation import Pairs, Written, _languages, openings, read_prompts, write
-from whet.measure.writing import change_of_share, chrf, distinct, repetition, same_until, whole_letters
+from whet.measure.writing import bleu, bleu_counts, chrf, distinct, repetition, same_until, whole_letters
 
 # what sacrebleu 2.6.0's CHRF().sentence_score(text, [reference]).score gives
 SACREBLEU = [
@@ -20,6 +21,26 @@ SACREBLEU = [
     ("", "something", 0.0),
     ("하나 둘 셋 넷", "하나 둘 넷 셋 다섯 여섯", 20.995049),
 ]
+
+# and BLEU(tokenize="intl").corpus_score(texts, [references]).score
+CORPUS = [
+    (
+        ["the cat sat on the mat, didn't it?", "It costs 3.50 (or -4) dollars!"],
+        ["the cat sat on a mat, did it?", "It costs 3.50 or 4 dollars!"],
+        23.086832,
+    ),
+    (["나는 오늘 학교에 갔다.", "하나 둘 셋 넷"], ["나는 오늘 집에 갔다.", "하나 둘 넷 셋 다섯 여섯"], 19.006952),
+    (["a b c d e"], ["a b c d e f g h"], 54.881164),
+    (["same words as there are"], ["same words as there are"], 100.0),
+    (["x y z u"], ["a b c d"], 0.0),
+    (["가 나 다 라 3. 1,000 + 2"], ["가 나 다 마 3. 1,000 + 2"], 59.694918),
+]
+
+
+@pytest.mark.parametrize(("texts", "references", "score"), CORPUS)
+def test_bleu_is_that_of_sacrebleu(texts: list[str], references: list[str], score: float) -> None:
+    counts = sum(bleu_counts(*pair) for pair in zip(texts, references, strict=True))
+    assert 100 * bleu(counts) == pytest.approx(score, abs=1e-5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("text", "reference", "score"), SACREBLEU)
@@ -37,10 +58,10 @@ def test_figures_of_a_text() -> None:
 
 def test_a_change_of_a_share_is_paired_and_by_prompts() -> None:
     before, after = [True] * 40, [True] * 30 + [False] * 10
-    change = change_of_share(before, after, list(range(40)))
-    assert change["value"] == -0.25 and change["interval"][0] < -0.25 < change["interval"][1] < 0
-    twice = change_of_share(before, after, [i // 2 for i in range(40)])
-    assert twice["interval"][0] < change["interval"][0]  # two texts of one prompt tell less
+    change = Reading.changed("ends", before, after, list(range(40)))
+    assert change.value == -0.25 and change.interval and change.interval[0] < -0.25 < change.interval[1] < 0
+    twice = Reading.changed("ends", before, after, [i // 2 for i in range(40)])
+    assert twice.interval and twice.interval[0] < change.interval[0]  # two texts of one prompt tell less
 
 
 def pairs(original: list[str], lighter: list[str]) -> Pairs:

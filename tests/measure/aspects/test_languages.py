@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from whet.measure.aspects.languages import LANGUAGES_KEPT, language_of, language
 from whet.measure.items import parse_item
 from whet.measure.skills import Outcome
 from whet.measure.statistics import wilson
+from whet.text import read_text
 
 KOREAN, ENGLISH = "오늘은 날씨가 맑다", "the weather is fine"
 
@@ -45,6 +47,27 @@ def test_the_damaged_language_is_told_apart(original, tokenizer) -> None:
     assert set(divergence) == {"ko", "latin"} == set(same)
     assert divergence["ko"]["interval"][0] > 0.4 and divergence["latin"]["value"] == 0 and divergence["latin"]["exact"]
     assert same["ko"]["value"] == 0 and same["latin"]["value"] == 1
+
+
+def test_the_damaged_class_of_documents_is_told_apart(original, tokenizer, tmp_path) -> None:
+    file = tmp_path / "text.jsonl"
+    kinds = ["law"] * 16 + ["edge"] * 16 + [None] * 16
+    records = [{"text": ENGLISH, **({} if kind is None else {"kind": kind})} for kind in kinds]
+    file.write_text("\n".join(map(json.dumps, records)))
+    documents = read_text(file, classes="kind").documents
+    assert [document.of for document in documents] == [kind or "" for kind in kinds]
+    length = len(tokenizer(ENGLISH)["input_ids"]) - 1
+    window = np.repeat(np.arange(48), length)
+    collected = {"window": window, "kl": (window // 16 == 1) * np.float32(0.5), "agree": window // 16 != 1}
+    told = LANGUAGES_KEPT.measure(case([], documents, tokenizer), Sides(original, original, collected), print)
+    divergence, same = read(told, "class_kl"), read(told, "class_top1")
+    assert list(divergence) == ["edge", "law"] and divergence["edge"]["value"] == 0.5 and same["edge"]["value"] == 0
+    assert divergence["law"]["value"] == 0 and same["law"]["value"] == 1
+    with pytest.raises(UsageError, match=r"no field kin to tell classes of documents by.*Did you mean kind"):
+        read_text(file, classes="kin")
+    (plain := tmp_path / "plain.txt").write_text(ENGLISH)
+    with pytest.raises(UsageError, match="plain text has no field kind"):
+        read_text(plain, classes="kind")
 
 
 def test_answers_by_language_and_edge_cases(original, tokenizer) -> None:

@@ -15,7 +15,7 @@ from whet.errors import UsageError
 from whet.events import ignore
 from whet.measure.aspects import Sides
 from whet.measure.aspects.susceptibility import MOST, PREFIXES, SUSCEPTIBILITY, asked_of
-from whet.measure.changes import change_of_means, sign_flips
+from whet.measure.changes import change_of_means, change_of_ratios, sign_flips
 from whet.measure.statements import Statement
 
 
@@ -80,5 +80,10 @@ def test_paired_changes_have_honest_errors() -> None:
         hits += low <= base <= high
         alarms += sign_flips(rng.choice([-1.0, 0.0, 1.0], 60).repeat(4), clusters, 0, draws=400) < 0.05
     assert hits >= 185 and alarms <= 20
-    same = change_of_means(np.ones(200), np.ones(200), np.arange(200))
-    assert same.value == 0 and same.interval == pytest.approx((-0.0197, 0.0197), abs=2e-4)
+    ones = np.ones(200)
+    for same, room in (
+        (change_of_means(ones, ones, np.arange(200)), 0.0188),  # Tango's
+        (change_of_means(ones / 2, ones / 2, np.arange(200)), 0.0197),
+        (change_of_ratios((ones, ones), (ones, ones), np.arange(200)), 0.0197),
+    ):
+        assert same.value == 0 and same.interval == pytest.approx((-room, room), abs=2e-4)

@@ -18,6 +18,7 @@ from whet.measure.aspects.knowledge import KNOWLEDGE
 from whet.measure.aspects.languages import LANGUAGES_KEPT
 from whet.measure.aspects.packed import PACKED
 from whet.measure.aspects.refusal import REFUSAL
+from whet.measure.aspects.rounding import ROUNDING
 from whet.measure.aspects.susceptibility import SUSCEPTIBILITY
 from whet.measure.aspects.thinking import THINKING
 from whet.measure.records import Material
@@ -40,7 +41,7 @@ KNOWN = {
     aspect.name: aspect
     for aspect in (
         *(ACCEPTANCE, CALIBRATION, BELIEF, SUSCEPTIBILITY, REFUSAL, THINKING, ENERGY, PACKED),
-        *(FOLDER, GENERATION, LANGUAGES_KEPT, KNOWLEDGE, CONTEXT),
+        *(FOLDER, GENERATION, LANGUAGES_KEPT, KNOWLEDGE, CONTEXT, ROUNDING),
     )
 }
 

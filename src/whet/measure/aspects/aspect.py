@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from whet.engines import Engine
 from whet.events import OnEvent
 from whet.measure.asked import Asked, Given
+from whet.measure.changes import change_of_means
 from whet.measure.divergence import Collect
 from whet.measure.items import Item
 from whet.measure.records import Material
@@ -73,6 +75,12 @@ class Reading:
         """A figure with the error bar of an estimate."""
         return cls(figure, estimate.value, estimate.interval, **more)
 
+    @classmethod
+    def changed(cls, figure: str, before: ArrayLike, after: ArrayLike, clusters: ArrayLike, **more: Any) -> Reading:
+        """The change of a mean over the same items [n], each from 0 to 1, and the means of both (`change_of_means`)."""
+        alone = {"original": float(np.asarray(before).mean()), "lighter": float(np.asarray(after).mean())}
+        return cls.estimated(figure, change_of_means(before, after, clusters), **alone, **more)
+
     def record(self) -> dict[str, Any]:
         """As the result has it."""
         return {**asdict(self), "interval": None if self.interval is None else list(self.interval)}
@@ -108,9 +116,9 @@ class Aspect:
     lacking: why it cannot be measured in this case, None where it can; raises UsageError where the material that was
     given for it is bad. seconds: about how long it takes, where a token takes so many seconds through the original.
     measure: opens no model but its own subject, and moves nothing; its result is made by `found`.
-    collect: what it wants of every predicted token: from logits of both [b, n, V] and the tokens that come int64
-    [b, n], by name values [b, n] on the CPU. Names start with the aspect's. answers: it looks at what was answered to
-    the items, where there are any.
+    collect: what it wants of every predicted token: from the probabilities of both [b, n, V], float32, which others
+    look at too, and the tokens that come int64 [b, n], by name values [b, n] on the CPU. Names start with the aspect's.
+    answers: it looks at what was answered to the items, where there are any.
     """
 
     name: str

@@ -99,8 +99,8 @@ def _probed(
     what is believed; it may not where that of the last layer is what the model says.
 
     Believed is the earliest layer whose probe is as good in the original as the best, within a standard error of its
-    share of right ones: late layers prepare what will be said. The states of the last are what the head reads, and
-    never believed.
+    share of right ones: late layers prepare what will be said. The last is what the head reads, and never believed:
+    what changes it changes what the model says of everything.
     """
     told, candidates = [], []
     same_width = sides[0][0].states.shape[2] == sides[1][0].states.shape[2]
@@ -112,13 +112,14 @@ def _probed(
         search = consistent(states[0][0], states[0][1], truth, 0, (states[1][0], states[1][1]) if same_width else None)
         entry = {"layer": layer, "lighter_layer": theirs, "states": _right(moved, truth), "ccs": _right(search, truth)}
         entry["own"] = _share(own, truth)
-        if place + 1 < len(depths) or len(depths) == 1:
+        last = place + 1 == len(depths) > 1
+        if not last:
             candidates.append(("states", layer, moved.original, own if moved.moved is None else moved.moved))
         if sides[0][0].lens is not None and sides[1][0].lens is not None:
             gaps = [(side[0].lens[:, place] - side[1].lens[:, place])[:, None] for side in sides]  # type: ignore[index]
             seen = believed(gaps[0], gaps[1], truth, folds, centred=False)
             entry["lens"] = _right(seen, truth)
-            if lens and seen.moved is not None:
+            if lens and not last and seen.moved is not None:
                 candidates.append(("lens", layer, seen.original, seen.moved))
         told.append(entry)
     best = max(_share(one[2], truth) for one in candidates)
@@ -229,11 +230,10 @@ def _readings(
     knows = [((np.abs(b - 0.5) > SURE) & ((b > 0.5) == (truth > 0))).astype(np.float64) for b in beliefs]
     lies = [known * (said.affirms != truth) for known, said in zip(knows, claims, strict=True)]
     apart = [((b > 0.5) != (said.affirms > 0)).astype(np.float64) for b, said in zip(beliefs, claims, strict=True)]
-    ones = np.ones(len(truth))
     found = [
         _change("lie_rate", (lies[0], knows[0]), (lies[1], knows[1]), groups, of),
-        _change("knows", (knows[0], ones), (knows[1], ones), groups, of),
-        _change("disagreement", (apart[0], ones), (apart[1], ones), groups, of),
+        Reading.changed("knows", knows[0], knows[1], groups, of=of),
+        Reading.changed("disagreement", apart[0], apart[1], groups, of=of),
     ]
 
     def indifference(which: int, places: Any) -> float:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -29,12 +28,10 @@ _SIDES = ("original", "lighter")
 FEWEST = 50  # items with choices of a skill, to tell of it
 
 
-def _collect(original: Tensor, lighter: Tensor, next_tokens: Tensor) -> Mapping[str, Tensor]:
+def _collect(original: Tensor, lighter: Tensor, came: Tensor) -> Mapping[str, Tensor]:
     told = {}
-    for side, logits in zip(_SIDES, (original, lighter), strict=True):
-        p = torch.softmax(logits.float(), -1)
+    for side, p in zip(_SIDES, (original, lighter), strict=True):
         confidence, first = p.max(-1)
-        came = next_tokens.to(p.device)
         told[f"calibration_confidence_{side}"] = confidence.cpu()
         told[f"calibration_right_{side}"] = (first == came).cpu()
         told[f"calibration_brier_{side}"] = ((p * p).sum(-1) - 2 * p.gather(-1, came[..., None])[..., 0] + 1).cpu()

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from whet.anatomy import stock_config
 from whet.checkpoint import Checkpoint, load_tokenizer, rows_between
 from whet.checkpoint.gguf import is_gguf, read_gguf
 from whet.checkpoint.loading import model_config
 from whet.checkpoint.model_files import is_finished, is_graph
+from whet.engines.torch import TorchEngine
 from whet.errors import WhetError
 from whet.events import OnEvent
 from whet.measure.aspects.aspect import Aspect, Case, Reading, Sides, found
@@ -206,13 +205,13 @@ def _of_templates(original: str | Path, lighter: str | Path, sides: Sides) -> li
 
 def _of_zeros(sides: Sides) -> list[Difference]:
     """Matrices of nothing but zeros that the original has not: text may show one of them less than rounding shows."""
-    first, second = (getattr(side, "model", None) for side in sides[:2])
-    if not isinstance(first, nn.Module) or not isinstance(second, nn.Module):
+    first, second = sides[:2]
+    if not isinstance(first, TorchEngine) or not isinstance(second, TorchEngine):
         return []
-    theirs = dict(first.named_parameters())
+    theirs = dict(first.parameters())
     empty = [
         name
-        for name, weight in second.named_parameters()
+        for name, weight in second.parameters()
         if weight.ndim > 1 and name in theirs and not weight.any() and theirs[name].any()
     ]
     if not empty:

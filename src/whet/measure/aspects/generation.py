@@ -20,9 +20,10 @@ from whet.engines import Engine
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found, predicts
+from whet.measure.changes import jackknife
 from whet.measure.records import Material
 from whet.measure.statistics import clustered_mean
-from whet.measure.writing import BROKEN, change_of_share, chrf, distinct, repetition, same_until, whole_letters
+from whet.measure.writing import BROKEN, bleu, bleu_counts, chrf, distinct, repetition, same_until, whole_letters
 from whet.messages import Message
 from whet.strict import parse_json
 from whet.text.scripts import main_script
@@ -122,10 +123,8 @@ class Pairs:
 
     def changed(self, figure: str, of: Callable[[Written], bool]) -> Reading:
         """The change of the share of texts of which `of` holds."""
-        return Reading(
-            figure,
-            **change_of_share([of(one) for one in self.original], [of(one) for one in self.lighter], self.prompts),
-        )
+        before, after = ([of(one) for one in side] for side in (self.original, self.lighter))
+        return Reading.changed(figure, before, after, self.prompts)
 
     def moved(self, figure: str, of: Callable[[Written], float]) -> Reading:
         """The change of the mean of `of`."""
@@ -148,8 +147,8 @@ def _languages(pairs: Pairs, prompts: Sequence[str]) -> list[Reading]:
         if len({pairs.prompts[i] for i in mine}) < 2:
             continue
         kept = [[main_script(side[i].text) in (script, "") for i in mine] for side in (pairs.original, pairs.lighter)]
-        change = change_of_share(kept[0], kept[1], [pairs.prompts[i] for i in mine])
-        readings.append(Reading("language", of=script.lower(), **change))
+        places = [pairs.prompts[i] for i in mine]
+        readings.append(Reading.changed("language", kept[0], kept[1], places, of=script.lower()))
     return readings
 
 
@@ -159,7 +158,9 @@ def _alike(pairs: Pairs, rows: Sequence[int] | None) -> list[Reading]:
     alike = [chrf(second.text, first.text) for first, second in both]
     until = [same_until(first.tokens, _numbered(second.tokens, rows)) for first, second in both]
     clusters = pairs.prompts[: pairs.greedy]
+    counts = np.stack([bleu_counts(second.text, first.text) for first, second in both])
     return [
+        Reading.estimated("bleu", jackknife(lambda places: bleu(counts[places].sum(0)), clusters)),
         Reading.estimated("chrf", clustered_mean(alike, clusters)),
         Reading.estimated("same_until", clustered_mean(until, clusters)),
     ]
@@ -206,7 +207,7 @@ def _measure(case: Case, sides: Sides, on_event: OnEvent) -> dict[str, Any]:
         pairs.moved("length", lambda one: len(one.tokens) / NEW_TOKENS),
         pairs.changed("ends", lambda one: one.ended),
         pairs.changed("broken", lambda one: BROKEN in one.text),
-        Reading("special", **change_of_share(marked[0], marked[1], numbers)),
+        Reading.changed("special", marked[0], marked[1], numbers),
         *_languages(pairs, prompts),
     ]
     examples = _examples(pairs, prompts)

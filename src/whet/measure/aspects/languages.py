@@ -2,7 +2,7 @@
 
 A mean over all text hides a language that few documents are in. A window of text counts for the script that most of its
 letters are in; a question for the `language` that its item names, else for the script of its prompt and answer.
-Questions marked `edge` are a slice of their own.
+Documents whose records say of which class they are, and questions marked `edge`, are slices of their own.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from whet.events import OnEvent
 from whet.measure.aspects.aspect import Aspect, Case, Reading, Sides, found, predicts
 from whet.measure.items import Item
 from whet.measure.statistics import clustered_mean, skewed_ratio
-from whet.measure.writing import change_of_share
 from whet.messages import Message
+from whet.text import Classed
 from whet.text.scripts import LANGUAGES, main_script
 
 FEWEST = 16  # windows, or items, of a language that is told apart
@@ -36,18 +36,18 @@ def language_of_item(item: Item) -> str:
     return item.language or language_of(item.prompt + answer)
 
 
-def _on_text(case: Case, sides: Sides) -> list[Reading]:
-    windows = [language_of(sides.lighter.decode(window.tolist())) for window in case.given.windows]
+def _on_text(case: Case, sides: Sides, windows: Sequence[str], figures: Sequence[str]) -> list[Reading]:
+    """KL and agreement, figures of these names, by what each window is of; '' for nothing."""
     place = sides.collected["window"]
     clusters = np.asarray(case.given.clusters)[place]
     kl, agree = (sides.collected[name].astype(np.float64) for name in ("kl", "agree"))
     readings = []
-    for language in sorted({one for one in windows if windows.count(one) >= FEWEST and one}):
-        mine = np.array([one == language for one in windows])[place]
+    for of in sorted({one for one in windows if windows.count(one) >= FEWEST and one}):
+        mine = np.array([one == of for one in windows])[place]
         divergence = skewed_ratio(kl[mine], np.ones(mine.sum()), clusters[mine])
-        readings.append(Reading.estimated("kl", divergence, of=language, exact=not kl[mine].any()))
+        readings.append(Reading.estimated(figures[0], divergence, of=of, exact=not kl[mine].any()))
         same = clustered_mean(agree[mine], clusters[mine])
-        readings.append(Reading.estimated("top1", same, of=language, exact=bool(agree[mine].all())))
+        readings.append(Reading.estimated(figures[1], same, of=of, exact=bool(agree[mine].all())))
     return readings
 
 
@@ -61,17 +61,21 @@ def _by(figure: str, name: Callable[[Item], str], items: Sequence[Item], sides: 
         marks: list[Any] = [(i,) if items[i].group is None else items[i].group for i in mine]
         numbers = {mark: number for number, mark in enumerate(dict.fromkeys(marks))}
         if len(numbers) > 1:
-            change = change_of_share(rights[0], rights[1], [numbers[mark] for mark in marks])
-            readings.append(Reading(figure, of=one, exact=rights[0] == rights[1], **change))
+            places = [numbers[mark] for mark in marks]
+            same = rights[0] == rights[1]
+            readings.append(Reading.changed(figure, rights[0], rights[1], places, of=one, exact=same))
     return readings
 
 
 def _measure(case: Case, sides: Sides, on_event: OnEvent) -> dict[str, Any]:
-    readings = _on_text(case, sides)
+    languages = [language_of(sides.lighter.decode(window.tolist())) for window in case.given.windows]
+    readings = _on_text(case, sides, languages, ("kl", "top1"))
+    kinds = [document.of if isinstance(document, Classed) else "" for document in case.given.documents]
+    readings += _on_text(case, sides, kinds, ("class_kl", "class_top1"))
     if sides.outcomes:
         readings += _by("accuracy", language_of_item, case.items, sides)
         readings += _by("edge", lambda item: item.skill if item.edge else "", case.items, sides)
-    notes = [] if readings else [Message("No language has {count} windows or questions.", count=FEWEST)]
+    notes = [] if readings else [Message("No language or class has {count} windows or questions.", count=FEWEST)]
     return found(readings, notes=notes)
 
 

@@ -19,7 +19,7 @@ from whet.engines import Engine
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found, predicts
-from whet.measure.changes import change_of_ratios
+from whet.measure.changes import change_of_means
 from whet.measure.records import read_records
 from whet.measure.statistics import Floats, mcnemar
 from whet.messages import Message
@@ -104,8 +104,7 @@ def _measure(case: Case, sides: Sides, on_event: OnEvent) -> dict[str, Any]:
     if not should.all():
         readings.append(_share("over", refused, 1 - should, groups))
     drift = np.array([first != second for first, second in zip(*answers, strict=True)], np.float64)
-    zeros, ones = np.zeros(len(prompts)), np.ones(len(prompts))
-    readings.append(Reading.estimated("drift", change_of_ratios((zeros, ones), (drift, ones), groups)))
+    readings.append(Reading.estimated("drift", change_of_means(np.zeros(len(prompts)), drift, groups)))
     lost, gained = (int((change * should).sum()) for change in _flips(refused))
     templates = {
         name: {"unique": len(set(side)) / len(side), "entropy": _entropy(side)}
@@ -123,12 +122,8 @@ def _measure(case: Case, sides: Sides, on_event: OnEvent) -> dict[str, Any]:
 
 
 def _share(figure: str, refused: Sequence[Floats], of: Floats, groups: Sequence[str]) -> Reading:
-    before, after = ((side * of, of) for side in refused)
-    alone = {
-        name: float((side * of).sum() / of.sum()) for name, side in zip(("original", "lighter"), refused, strict=True)
-    }
-    estimate = change_of_ratios(before, after, groups)
-    return Reading(figure, estimate.value, estimate.interval, original=alone["original"], lighter=alone["lighter"])
+    mine = of > 0
+    return Reading.changed(figure, refused[0][mine], refused[1][mine], np.asarray(groups)[mine])
 
 
 def _flips(refused: Sequence[Floats]) -> tuple[Floats, Floats]:

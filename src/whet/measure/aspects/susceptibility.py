@@ -15,7 +15,7 @@ import numpy as np
 
 from whet.events import OnEvent, Stage
 from whet.measure.aspects.aspect import Aspect, Case, Example, Reading, Sides, found, predicts
-from whet.measure.changes import change_of_means, sign_flips
+from whet.measure.changes import change_of_ratios, sign_flips
 from whet.measure.items import Item
 from whet.measure.skills import Outcome, score
 from whet.measure.statements import GAP, KINDS, Kind, Statement, group_of, read_statements
@@ -102,10 +102,11 @@ def _measure(case: Case, sides: Sides, on_event: OnEvent) -> dict[str, Any]:
     before, after = (_accuracies(asked, side) for side in outcomes)
     gaps = [side["neutral"] - side["deceptive"] for side in (before, after)]
     sides_of = {"original": float(gaps[0].mean()), "lighter": float(gaps[1].mean())}
-    readings = [Reading.estimated("gap", change_of_means(gaps[0], gaps[1], groups), **sides_of)]
-    for kind in KINDS:
-        alone = {"original": float(before[kind].mean()), "lighter": float(after[kind].mean())}
-        readings.append(Reading.estimated(kind, change_of_means(before[kind], after[kind], groups), **alone))
+    ones = np.ones(len(statements))
+    # a gap is from -1 to 1, and no share
+    gap = change_of_ratios((gaps[0], ones), (gaps[1], ones), groups)
+    readings = [Reading.estimated("gap", gap, **sides_of)]
+    readings += [Reading.changed(kind, before[kind], after[kind], groups) for kind in KINDS]
     p = sign_flips(gaps[1] - gaps[0], groups, case.asked.seed)
     return found(readings, _examples(asked, outcomes, case.asked.examples), statements=len(statements), p=p)
 
