@@ -17,7 +17,8 @@ from whet.errors import MachineError, UsageError
 from whet.serving.evidence import Below, Worse, level
 from whet.serving.faults import IN_A_ROW
 from whet.serving.journal import Journal
-from whet.serving.rollout import Controller, Rules, State, place
+from whet.serving.rollout import Controller, State, place
+from whet.serving.rules import Rules
 
 QUICK = Rules(hold=10.0, requests=20, pairs=20, agreement=0.85)
 

@@ -17,7 +17,7 @@ from whet.engines.stepping import stepper
 from whet.engines.torch import open_model
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf, write_gguf
-from whet.serving.worker import Worker
+from whet.serving.worker import Worker, surprises
 
 PROMPTS = ("ab cd", "가나다", "the ")
 
@@ -195,3 +195,14 @@ def test_an_answer_is_given_up_where_the_mean_doubt_of_its_last_tokens_is_too_la
         first = next((at for at, doubt in enumerate(found) if doubt > limit), None)
         assert ("unsure" in lines[-1]) == (first is not None)
         assert tokens(lines) == tokens(whole)[:first]
+
+
+def test_the_surprise_of_a_text_is_that_of_its_tokens_and_its_pieces_are_it(engine) -> None:
+    text = "ab cd 가나다 the " * 12
+    pieces = surprises(engine, stepper(engine, 1, 96), text)
+    assert "".join(piece for piece, _ in pieces) == text
+    ids = engine.encode(text)[:40]
+    steps = stepper(engine, 1, 96)
+    shares = steps.score(ids, 1).double().log_softmax(-1)
+    theirs = [-float(row[token]) for row, token in zip(shares, ids[1:], strict=True)]
+    assert [value for _, value in pieces[1:40]] == pytest.approx(theirs, abs=1e-4) and pieces[0][1] == 0.0

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from whet.errors import UsageError
-from whet.serving.rollout import STEPS
+from whet.serving.rules import STEPS
 
 Document = dict[str, Any]
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?")

@@ -65,8 +65,9 @@ class Side:
         if self.queued >= self.waiting and not must:
             raise Busy(max(1, round(self.seconds * self.queued / self.slots)))
         self.queued += 1
-        try:
-            await asyncio.wait_for(self.free.acquire(), max(seconds, 0.0))
+        try:  # no `wait_for`, which makes a task of what it waits for
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self.free.acquire()
         except TimeoutError:
             raise Busy(max(1, round(self.seconds))) from None
         finally:
@@ -143,6 +144,11 @@ class Pair:
     limits: Limits
     doubt: float | None = None
 
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """The original first."""
+        return self.original, self.lighter
+
     async def answer(self, served: Served, lighter: bool) -> AsyncGenerator[Piece, None]:
         """The pieces of an answer, which the lighter side begins if it is to and can. Raises Busy, AskedWrongly, and
         GaveUp where the original cannot go on either."""
@@ -190,7 +196,8 @@ class Pair:
             while True:
                 left = until - time.monotonic()
                 try:
-                    piece = await asyncio.wait_for(anext(pieces), max(0.0, min(seconds, left)))
+                    async with asyncio.timeout(max(0.0, min(seconds, left))):
+                        piece = await anext(pieces)
                 except StopAsyncIteration:
                     raise Fault("died", "it stopped before the end") from None
                 except TimeoutError:
