@@ -103,7 +103,7 @@ def test_a_weight_is_the_share_of_users() -> None:
     assert abs(share - 0.05) < 0.005
 
 
-@pytest.mark.parametrize("harm", ["faults", "errors", "agreement", "feedback", "latency"])
+@pytest.mark.parametrize("harm", ["faults", "errors", "agreement", "shift", "length", "feedback", "latency"])
 def test_each_kind_of_harm_sets_the_weight_to_nothing_at_once_and_for_good(harm: str) -> None:
     made = controller()
     good_traffic(made)
@@ -119,6 +119,11 @@ def test_each_kind_of_harm_sets_the_weight_to_nothing_at_once_and_for_good(harm:
             made.served(True, error=number % 4 == 0)
         elif harm == "agreement":
             made.compared(0.5)
+        elif harm == "shift":
+            made.compared(1.0, 0.3)
+        elif harm == "length":
+            made.served(False, cut=False)
+            made.served(True, cut=number % 2 == 0)
         elif harm == "feedback":
             made.rated(False, down=False)
             made.rated(True, down=number % 2 == 0)
@@ -224,7 +229,7 @@ def test_bets_seldom_win_where_the_hypothesis_is_true() -> None:
         below, worse, rich = Below(0.9, 1.0), Worse(), [False, False]
         for number in range(300):
             below.add(float(rng.random() < 0.9))
-            (worse.lighter if number % 3 == 0 else worse.original)(rng.random() < 0.1)
+            worse.add(number % 3 == 0, rng.random() < 0.1)
             rich = [rich[0] or below.evidence >= 20, rich[1] or worse.evidence >= 20]
         exceeded = [count + one for count, one in zip(exceeded, rich, strict=True)]
     assert max(exceeded) <= 15  # 7.5 expected at most; more than 15 has odds of 1 : 200

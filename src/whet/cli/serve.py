@@ -63,6 +63,10 @@ Skills = Annotated[
     typer.Option(help="Questions with answers (.jsonl) to ask of both; --escalate chooses its threshold on them."),
 ]
 Replay = Annotated[float, typer.Option(help="Seconds between two of these questions; 0 asks none.", min=0.0)]
+Watts = Annotated[float | None, typer.Option(help="What the machine draws while it answers.", min=0.0)]
+Hourly = Annotated[
+    float | None, typer.Option(help="What an hour of the machine costs, to tell the money that is saved.", min=0.0)
+]
 Compress = Annotated[
     float | None,
     typer.Option(metavar="SHARE", help="Keep this share of prompts, where x-whet-compress does not say another."),
@@ -107,6 +111,8 @@ def run(
     replay: Replay = 2.0,
     text: Text = None,
     compress: Compress = None,
+    watts: Watts = None,
+    hourly: Hourly = None,
     allow_differences: AllowDifferences = False,
     trust_remote_code: Trust = False,
     as_json: Json = False,
@@ -118,6 +124,7 @@ def run(
     """
     require("serve")
     from whet.serving.rules import Rules
+    from whet.serving.saving import Worth
     from whet.serving.server import Serving, serve
     from whet.serving.sides import Limits
 
@@ -154,6 +161,7 @@ def run(
                 skills=questions,
                 replay=replay,
                 compress=compress,
+                worth=Worth(watts, hourly),
                 allow_differences=allow_differences,
                 drift=None if text is None else drift_from(text),
             ),

@@ -26,6 +26,7 @@
       new: "begun", grow: "grown", resumed: "resumed",
       draft: "Draft: the original writes {a} times as fast, the same words; {b} of {n} guesses kept.",
       draftFailed: "The draft failed, so the original writes alone: {why}",
+      saved: "Its {n} tokens took {a} less than the original's would have.", "lost time": "Its {n} tokens took {a} more than the original's would have.", energy: "{a} kWh", money: "{a} of money",
       escalation: "Where it is unsure, the original goes on: {b} of {n} answers. Harmful flips stay below {a}.",
     },
     ko: {
@@ -52,6 +53,7 @@
       new: "시작", grow: "증가", resumed: "다시 진행",
       draft: "초안 모델: 원본이 같은 답을 {a}배 빠르게 씁니다. 예측 {n}개 중 {b} 채택.",
       draftFailed: "초안 모델이 실패하여 원본이 혼자 씁니다: {why}",
+      saved: "경량 모델의 토큰 {n}개는 원본이 썼을 때보다 {a} 덜 걸렸습니다.", "lost time": "경량 모델의 토큰 {n}개는 원본이 썼을 때보다 {a} 더 걸렸습니다.", energy: "{a} kWh", money: "비용 {a}",
       escalation: "경량 모델이 확신하지 못하면 원본이 이어 씁니다: 답 {n}개 중 {b}개. 해로운 뒤바뀜은 {a} 미만입니다.",
     },
   };
@@ -188,11 +190,15 @@
       el("td", {}, share(one.original, one.count)), el("td", {}, share(one.lighter, one.count))));
     return [el("table", {}, el("thead", {}, head), el("tbody", {}, ...body))];
   };
-  const helpers = ({ draft, escalation, drift }) => {
+  const helpers = ({ draft, escalation, drift, saved }) => {
     const lines = [];
     if (draft?.failed) lines.push(say("draftFailed", { why: draft.failed }));
     else if (draft) lines.push(say("draft", { a: number(draft.times, 2), b: percent(draft.proposed ? draft.kept / draft.proposed : 0), n: number(draft.proposed) }));
     if (escalation) lines.push(say("escalation", { a: percent(escalation.limit, 2), b: number(escalation.gave_up), n: number(escalation.began) }));
+    if (saved) {
+      const worth = [[saved.energy, "energy"], [saved.money, "money"]].filter(([value]) => value !== null).map(([value, name]) => say(name, { a: number(value, 3) }));
+      lines.push(say(saved.seconds < 0 ? "lost time" : "saved", { n: number(saved.tokens), a: spell(Math.abs(saved.seconds)) }) + worth.map((one) => ` · ${one}`).join(""));
+    }
     if (drift) lines.push(told(drift));
     return lines.map((line) => el("p", { class: "soft" }, line));
   };
@@ -266,7 +272,7 @@
     at("skillsPart").hidden = !data.skills.length;
     draw("skills", data.skills, skills);
     draw("sides", { sides: data.sides, requests: data.requests }, sides);
-    draw("helpers", { draft: data.draft, escalation: data.escalation, drift: data.drift }, helpers);
+    draw("helpers", { draft: data.draft, escalation: data.escalation, drift: data.drift, saved: data.saved }, helpers);
     draw("traffic", { ...data.sides, cell: data.cell }, traffic);
     legend("trafficLegend", [["line", say("lighter")], ["other", say("original")], ["bad", say("errorsLegend")]]);
     at("pairsNote").textContent = data.kept ? say("kept", { n: data.kept }) : say("notKept");

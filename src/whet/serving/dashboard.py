@@ -28,6 +28,7 @@ from whet.serving import wire
 from whet.serving.boundaries import PARTS
 from whet.serving.evidence import level
 from whet.serving.rollout import PROVEN, Controller
+from whet.serving.saving import saved
 from whet.serving.sides import Side
 from whet.serving.streams import EventStream
 from whet.serving.watch import CELL, Recent
@@ -124,6 +125,7 @@ def snapshot(gateway: Gateway) -> dict[str, Any]:
             "draft": gateway.draft(),
             "escalation": gateway.escalations(),
             "drift": gateway.drift.message() if gateway.drift is not None else None,
+            "saved": saved(*gateway.pair.sides, gateway.worth),
             "now": time.time(),
             "step": {**report["step"], "start": step.start, "needs": needs},
             "skills": skills(controller),

@@ -38,6 +38,7 @@ from whet.serving.quality import Quality
 from whet.serving.rates import Limited, Rates
 from whet.serving.replay import Replay
 from whet.serving.rollout import Controller
+from whet.serving.saving import Worth, saved
 from whet.serving.sides import Busy, GaveUp, Limits, Pair, Served, Stops, loops
 from whet.serving.streams import EventStream, all_of, merged, unless_gone
 from whet.serving.watch import Recent
@@ -65,11 +66,12 @@ class Gateway:
         questions: Sequence[Item] = (),
         every: float = 2.0,
         compress: str | None = None,
+        worth: Worth | None = None,
     ) -> None:
         """history: of the roll-out, oldest first. pairs: how many answers that differ are kept for the dashboard.
-        escalation: fields of `measure.escalation.Choice`, and the `share` it promises. drift: of the prompts,
-        where the text is known that the lighter model was made with. questions: asked of both models, one of them
-        `every` so many seconds. compress: the share of prompts to keep where a request does not say."""
+        escalation: fields of `measure.escalation.Choice`, and the `share` it promises. drift: of the prompts, where the
+        text is known that the lighter model was made with. questions: asked of both models, one of them `every` so many
+        seconds. compress: the share of prompts to keep where a request does not say. worth: of time saved."""
         self.model, self.pair, self.controller, self.keys, self.history = model, pair, controller, keys, history
         self.limits: Limits = pair.limits
         self.rates = Rates(self.limits.requests_per_minute, self.limits.tokens_per_minute, time.monotonic)
@@ -79,7 +81,7 @@ class Gateway:
         self.replay = Replay(questions, pair, controller, self.metrics, every, random.Random())
         self.compressor, self.compress = Compressor(pair), compress
         self.dashboard = Dashboard(self)
-        self.escalation, self.drift = escalation, drift
+        self.escalation, self.drift, self.worth = escalation, drift, worth or Worth()
         self.escalated = self.begun = 0  # answers that the lighter side gave up for doubt, and all that it began
         self.draining = False
         self._rated: OrderedDict[str, bool] = OrderedDict()
@@ -367,6 +369,7 @@ class Gateway:
             "history": self.history(),
             "nats": sum(losses) / len(losses) if losses else None,
         }
+        more["saved"] = saved(*self.pair.sides, self.worth)
         more["compression"] = self.compressor.told()
         more |= {"draft": self.draft(), "escalation": self.escalations()}
         more["drift"] = self.drift.message() if self.drift is not None else None

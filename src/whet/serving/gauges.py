@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from whet.serving.rollout import Verdict
+from whet.serving.saving import saved
 
 if TYPE_CHECKING:
     from whet.serving.gateway import Gateway
@@ -44,6 +45,11 @@ def gauges(gateway: Gateway) -> list[Gauge]:
     if gateway.drift is not None:
         told = gateway.drift.told()["distance"]
         made.append(("whet_prompt_drift", "How far prompts are from the text, 0 to 1.", {}, told))
+    if (found := saved(*gateway.pair.sides, gateway.worth)) is not None:
+        told = "What the lighter model's tokens would have taken the original longer."
+        for unit, name in (("seconds", "seconds"), ("energy", "kilowatt_hours"), ("money", "money")):
+            if found[unit] is not None:
+                made.append((f"whet_saved_{name}", told, {}, found[unit]))
     draft = gateway.draft()
     if draft is not None:
         made += [

@@ -35,6 +35,7 @@ from whet.serving.replay import free_answers
 from whet.serving.replicas import Replicas, urls_of
 from whet.serving.rollout import Controller
 from whet.serving.rules import Rules
+from whet.serving.saving import Worth
 from whet.serving.sides import Limits, Pair, Side
 
 ADDRESS = "address.json"  # in the folder of a server: where it is reached
@@ -68,6 +69,7 @@ class Serving:
     escalate: float | None = None  # share of harmful flips that answers must stay below
     drift: Drift | None = None  # how prompts are compared with the text that the lighter model was made with
     skills: Path | None = None  # questions on which `escalate` is made sure of, and which are asked of both
+    worth: Worth = field(default_factory=Worth)  # of time that is saved
     compress: float | None = None  # the share of prompts that is kept where a request does not say
     allow_differences: bool = False  # of tokenizer, template and settings
     replay: float = 2.0  # seconds between two of them, 0 for none
@@ -227,6 +229,7 @@ async def _serve(
             questions,
             asked.replay,
             None if asked.compress is None else str(asked.compress),
+            asked.worth,
         )
         await _run(asked, gateway, listening, tell)
     finally:

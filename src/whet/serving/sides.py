@@ -53,10 +53,13 @@ class Side:
     queued: int = 0
     busy: int = 0
     seconds: float = 1.0  # that an answer takes, of late
+    tokens: int = 0  # written so far
+    working: float = 0.0  # seconds in which it wrote at least one answer
     free: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self.free = asyncio.Semaphore(self.slots)
+        self._since = 0.0
 
     @contextlib.asynccontextmanager
     async def slot(self, seconds: float, *, must: bool = False) -> AsyncGenerator[None, None]:
@@ -73,13 +76,16 @@ class Side:
         finally:
             self.queued -= 1
         began = time.monotonic()
+        self._since = self._since if self.busy else began
         self.busy += 1
         try:
             yield
         finally:
             self.busy -= 1
             self.free.release()
-            self.seconds += 0.1 * (time.monotonic() - began - self.seconds)
+            now = time.monotonic()
+            self.seconds += 0.1 * (now - began - self.seconds)
+            self.working += 0.0 if self.busy else now - self._since
 
 
 @dataclass
@@ -206,6 +212,7 @@ class Pair:
                     side.engine.give_up(0.9 * min(seconds, self.limits.between_tokens))
                     raise Fault("hung") from None
                 served.add(side.name, piece)
+                side.tokens += piece.count
                 yield piece
                 if piece.end is not None:
                     return
