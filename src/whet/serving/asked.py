@@ -123,7 +123,8 @@ def read(body: bytes, chat: bool, limits: Limits, tools: bool = False) -> Wanted
     wanted = _wanted(_checked(Chat if chat else Completion, found), limits)
     for job in wanted.jobs:
         job.tools = passed
-        if not tools and any(turn.keys() & {"tool_calls", "tool_call_id"} for turn in job.prompt if chat):
+        turns: list[Any] = list(job.prompt) if chat else []
+        if not tools and any(turn.keys() & {"tool_calls", "tool_call_id"} for turn in turns):
             raise Refused(400, "Calls of tools are not supported here.", "unsupported", "messages")
     return wanted
 

@@ -51,7 +51,7 @@ def words_of(text: str, tokens: Sequence[tuple[str, float]]) -> list[Word]:
         ends.append((total, surprise))
     made, at = [], 0
     for found in _WORDS.finditer(text):
-        mine = []
+        mine: list[float] = []
         while at < len(ends) and (ends[at][0] <= found.end() or not mine):
             mine.append(ends[at][1])
             at += 1
@@ -160,7 +160,7 @@ class Compressor:
     async def shorten(self, prompt: str | list[Any], share: float) -> tuple[str | list[Any], float]:
         """The prompt with `share` of the tokens of those parts that may be shortened, and the share of letters that it
         has left. Raises Unable where the lighter model does not tell how likely text is, and Fault."""
-        made = []
+        made: list[tuple[int | None, str, str]] = []
         for at, text in parts_of(prompt):
             told = await self.pair.lighter.engine.surprise(text)
             if told is None:
@@ -169,7 +169,7 @@ class Compressor:
                 made.append((at, text, shortened(words_of(text, told), share)))
         if not made:
             return prompt, 1.0
-        before, after = (sum(len(part[place]) for part in made) for place in (1, 2))
+        before, after = sum(len(text) for _, text, _ in made), sum(len(shorter) for _, _, shorter in made)
         whole = length_of(prompt)
         return with_parts(prompt, made), (whole - before + after) / whole
 
@@ -188,10 +188,10 @@ class Compressor:
                         pass
                 answers.append(asked.text)
             found = self.compared.setdefault(main_script(text_of(whole)).lower() or "none", Compared())
-            words = [answer.split() for answer in answers]
+            first, second = (answer.split() for answer in answers)
             found.count += 1
-            found.same += words[0] == words[1]
-            found.agreement += difflib.SequenceMatcher(None, *words, autojunk=False).ratio()
+            found.same += first == second
+            found.agreement += difflib.SequenceMatcher(None, first, second, autojunk=False).ratio()
 
     async def stop(self) -> None:
         if self._judging is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 import whet
 from whet.serving import asked
 from whet.serving.rollout import ACTIONS
 
-_TAKEN = {
+_TAKEN: dict[str, tuple[type[BaseModel], str]] = {
     "/v1/chat/completions": (asked.Chat, "An answer to a conversation."),
     "/v1/completions": (asked.Completion, "The text that goes on from a prompt."),
     "/feedback": (asked.Feedback, "A user's rating of an answer."),
@@ -42,11 +43,12 @@ _REFUSALS = {
 
 def description() -> dict[str, Any]:
     """Every route with what it takes."""
-    kinds = [(kind, "validation") for kind, _ in _TAKEN.values()]
-    names, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    kinds: list[tuple[type[BaseModel], JsonSchemaMode]] = [(kind, "validation") for kind, _ in _TAKEN.values()]
+    names, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")
+    given: dict[Any, Any] = {kind: schema for (kind, _), schema in names.items()}
     paths: dict[str, Any] = {path: {"get": _operation(told, path in _OPEN)} for path, told in _TOLD.items()}
     for path, (kind, told) in _TAKEN.items():
-        content = {"application/json": {"schema": names[kind, "validation"]}}
+        content = {"application/json": {"schema": given[kind]}}
         paths[path] = {"post": {**_operation(told), "requestBody": {"required": True, "content": content}}}
     action = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(ACTIONS)}}
     paths["/admin/rollout/{action}"] = {
