@@ -136,37 +136,35 @@ def run(
         each = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
         limits = Limits(waiting=queue, tokens=max_tokens, **each)
         console.line(sentence(Message("Opening both models.")))
-        serve(
-            Serving(
-                folder,
-                lighter,
-                state,
-                host=host,
-                port=port,
-                name=name,
-                keys=keys,
-                rules=Rules(steps_of(steps), hold, requests, pairs, min_agreement, margin),
-                limits=limits,
-                sample=sample,
-                pairs=keep_pairs,
-                slots=slots,
-                most=context,
-                device=device,
-                dtype=dtype,
-                threads=threads,
-                fast=fast,
-                trust_remote_code=trust_remote_code,
-                draft=draft,
-                escalate=share,
-                skills=questions,
-                replay=replay,
-                compress=compress,
-                worth=Worth(watts, hourly),
-                allow_differences=allow_differences,
-                drift=None if text is None else drift_from(text),
-            ),
-            partial(_tell, console, state),
+        where: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "name": name,
+            "keys": keys,
+            "slots": slots,
+            "sample": sample,
+        }
+        opened: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "fast": fast, "most": context}
+        asked = Serving(
+            folder,
+            lighter,
+            state,
+            **where,
+            **opened,
+            rules=Rules(steps_of(steps), hold, requests, pairs, min_agreement, margin),
+            limits=limits,
+            pairs=keep_pairs,
+            trust_remote_code=trust_remote_code,
+            draft=draft,
+            escalate=share,
+            skills=questions,
+            replay=replay,
+            worth=Worth(watts, hourly),
+            compress=compress,
+            allow_differences=allow_differences,
+            drift=None if text is None else drift_from(text),
         )
+        serve(asked, partial(_tell, console, state))
     return 0
 
 
