@@ -136,20 +136,13 @@ def run(
         each = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
         limits = Limits(waiting=queue, tokens=max_tokens, **each)
         console.line(sentence(Message("Opening both models.")))
-        where: dict[str, Any] = {
-            "host": host,
-            "port": port,
-            "name": name,
-            "keys": keys,
-            "slots": slots,
-            "sample": sample,
-        }
+        at: dict[str, Any] = {"host": host, "port": port, "name": name, "keys": keys, "slots": slots, "sample": sample}
         opened: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "fast": fast, "most": context}
         asked = Serving(
             folder,
             lighter,
             state,
-            **where,
+            **at,
             **opened,
             rules=Rules(steps_of(steps), hold, requests, pairs, min_agreement, margin),
             limits=limits,
