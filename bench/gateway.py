@@ -31,7 +31,7 @@ SERVER = """
 import json, pathlib, sys
 from whet.serving import server
 from whet.serving.process import ProcessEngine
-from whet.serving.rollout import Rules
+from whet.serving.rules import Rules
 from whet.serving.sides import Limits
 stub, state, slots = sys.argv[1], sys.argv[2], int(sys.argv[3])
 server.ProcessEngine = lambda opened: ProcessEngine(opened, [sys.executable, stub, opened.model])

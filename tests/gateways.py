@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import uvicorn
 
@@ -17,7 +19,8 @@ from whet.serving.gateway import Gateway
 from whet.serving.jobs import AskedWrongly, Fault, Job, Piece, Scored, Unsure
 from whet.serving.keys import Keys, hashed
 from whet.serving.patience import patient_for
-from whet.serving.rollout import Controller, Rules, State
+from whet.serving.rollout import Controller, State
+from whet.serving.rules import Rules
 from whet.serving.sides import Limits, Pair, Side
 from whet.serving.worker import Words
 
@@ -113,6 +116,10 @@ class Engine:
         kept = [token if i % 10 < 10 * self.agrees else -1 for i, token in enumerate(ids[start:])]
         return Scored(kept, [-0.1] * len(kept))
 
+    async def surprise(self, text: str) -> list[tuple[str, float]]:
+        """Long words surprise."""
+        return [(word, float(len(word.strip()))) for word in re.findall(r"\s*\S+|\s+$", text)]
+
 
 class Says(Engine):
     """Answers one text, whatever it is asked."""
@@ -147,20 +154,24 @@ class Remembered(bench.Memory):
 def gateway(
     original: Engine, lighter: Engine, *, stage: int = 0, keys: dict[str, str] | None = None, **more
 ) -> Gateway:
-    """A gateway at some step of its roll-out. more: of `Limits`, and `slots`, `pairs`
-    and `escalation`."""
+    """A gateway at some step of its roll-out. more: of `Limits`, of `Rules`, and `slots`, `pairs`, `escalation` and
+    `questions`."""
+    questions = more.pop("questions", [])
+    rules = replace(RULES, **{name: more.pop(name) for name in ("harmful", "lost") if name in more})
     slots, pairs, escalation = more.pop("slots", 8), more.pop("pairs", 0), more.pop("escalation", None)
     limits = Limits(**{"waiting": 64, "first_token": 1.0, "between_tokens": 1.0, "header": 1.0, **more})
     sides = [
         Side(name, engine, slots, limits.waiting) for name, engine in (("original", original), ("lighter", lighter))
     ]
     store = Remembered()
-    controller = Controller(RULES, store, "pair", "salt", time.monotonic, time.time, lambda: 0.0)
+    skills = tuple(dict.fromkeys(item.skill for item in questions))
+    controller = Controller(rules, store, "pair", "salt", time.monotonic, time.time, lambda: 0.0, 0.1, skills)
     for _ in range(stage):
         controller.act("promote")
     users = {name: hashed(key) for name, key in (keys or {}).items()}
     known = Keys(hashed(ADMIN), users)
-    return Gateway("model", Pair(*sides, limits), controller, known, store.history, pairs, escalation)
+    pair = Pair(*sides, limits, escalation["doubt"] if escalation else None)
+    return Gateway("model", pair, controller, known, store.history, pairs, escalation, None, questions)
 
 
 @contextlib.contextmanager

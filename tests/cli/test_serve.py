@@ -104,11 +104,11 @@ def test_the_requests_in_the_documents_are_answered(page: str) -> None:
     import httpx
 
     text = (ROOT / page).read_text(encoding="utf-8")
-    lines = re.findall(r"^curl localhost:8000(\S+) -H 'Content-Type: application/json' -d '(.*)'$", text, re.MULTILINE)
-    assert lines
+    curl = r"^curl localhost:8000(\S+) -H 'Content-Type: application/json'(?: -H '([\w-]+): (\S+)')? -d '(.*)'$"
+    lines = re.findall(curl, text, re.MULTILINE)
+    assert len(lines) == text.count("curl localhost:8000/v1")
     with running(gateway(Engine(), Engine())) as url:
-        for path, body in lines:
-            answer = httpx.post(
-                url + path, content=body.encode(), headers={"content-type": "application/json"}, trust_env=False
-            )
+        for path, name, value, body in lines:
+            headers = {"content-type": "application/json"} | ({name: value} if name else {})
+            answer = httpx.post(url + path, content=body.encode(), headers=headers, trust_env=False)
             assert answer.status_code == 200, (page, path)

@@ -23,6 +23,7 @@ from whet.serving.dashboard import page, snapshot
 from whet.serving.evidence import level
 from whet.serving.gateway import Gateway
 from whet.serving.pairs import LETTERS, SECONDS, Pairs
+from whet.serving.saving import Worth, saved
 from whet.serving.watch import CELL, CELLS, Recent
 
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
@@ -258,3 +259,20 @@ def test_buttons_steer_and_the_page_fits_everywhere(browser: Browser) -> None:
         assert made.controller.state.status == "aborted"
         made.draining = True
         browser.evaluate("leave.click(); localStorage.clear()")
+
+
+def test_what_is_saved_is_the_time_that_the_original_would_have_taken() -> None:
+    made = hostile()
+    original, lighter = made.pair.sides
+    assert snapshot(made)["saved"] is None
+    original.tokens, original.working, lighter.tokens, lighter.working = 1000, 100.0, 500, 20.0
+    assert saved(original, lighter, Worth()) == {"seconds": 30.0, "tokens": 500, "energy": None, "money": None}
+    made.worth = Worth(watts=120.0, hourly=6.0)
+    found = snapshot(made)["saved"]
+    assert found["energy"] == pytest.approx(0.001) and found["money"] == pytest.approx(0.05)
+    lighter.working = 100.0
+    assert saved(original, lighter, Worth())["seconds"] == -50.0
+    with running(made) as url:
+        ask(url)
+        assert "whet_saved_money" in httpx.get(f"{url}/metrics", trust_env=False).text
+    assert original.working > 100.0 and original.tokens > 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -355,3 +356,14 @@ def test_an_unsure_answer_goes_over_and_counts_as_no_error(start) -> None:
     assert report["escalation"]["began"] == report["escalation"]["gave_up"] == 3
     assert report["requests"]["lighter"]["errors"] == 0 and lighter.doubt == 0.2
     assert made.pair.original.engine.doubt is None
+
+
+def test_the_description_names_every_route_and_what_it_takes(start: Start) -> None:
+    client, made = start()
+    told = client.get("/openapi.json").json()
+    routes = {(route.path, method.lower()) for route in made.app().app.routes for method in route.methods - {"HEAD"}}
+    assert {(path, method) for path, found in told["paths"].items() for method in found} == routes
+    schemas = told["components"]["schemas"]
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(told)))
+    assert named <= set(schemas) and {"Chat", "Completion", "Feedback"} <= named
+    assert schemas["Chat"]["additionalProperties"] is False and schemas["Chat"]["required"] == ["messages"]

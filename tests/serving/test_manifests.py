@@ -12,6 +12,8 @@ import yaml
 from gateways import Engine, gateway, running
 from whet.cli import main
 from whet.errors import UsageError
+from whet.measure.items import Item
+from whet.serving.compression import Compared
 from whet.serving.manifests import TO, Cluster, written
 from whet.serving.metrics import COUNTERS, HISTOGRAMS
 
@@ -137,7 +139,11 @@ def verdict(metric: dict, result: list[float]) -> str:
 
 
 def test_the_metrics_that_are_asked_for_are_those_that_a_gateway_tells() -> None:
-    with running(gateway(Engine(), Engine())) as url:
+    made = gateway(Engine(), Engine(), questions=[Item("sums", "1 + 1 =", "2")])
+    for side in made.pair.sides:
+        side.tokens = 1000
+    made.compressor.compared["latin"] = Compared(1, 1, 1.0)
+    with running(made) as url:
         page = httpx.get(f"{url}/metrics", trust_env=False).text
     known = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE")}
     known |= {*COUNTERS, *(f"{name}_bucket" for name in HISTOGRAMS), "whet_draft_tokens", "whet_agreement"}

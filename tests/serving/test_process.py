@@ -86,7 +86,7 @@ import json, pathlib, sys
 sys.path[:0] = [sys.argv[2]]
 from whet.serving import server
 from whet.serving.process import Opened, ProcessEngine
-from whet.serving.rollout import Rules
+from whet.serving.rules import Rules
 stub, state = sys.argv[1:4:2]
 server.ProcessEngine = lambda opened: ProcessEngine(opened, [sys.executable, stub, opened.model])
 rules = Rules(hold=0.0, requests=5, pairs=5)

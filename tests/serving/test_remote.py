@@ -202,3 +202,63 @@ def test_replicas_share_the_work_and_stand_in_for_each_other() -> None:
     assert urls_of("http://a:1/v1,https://b") == ["http://a:1/v1", "https://b"] and urls_of("http://a/x,y") == [
         "http://a/x,y"
     ]
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+
+
+def events_of(*deltas: tuple[dict, str | None]) -> bytes:
+    events = [{"choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in deltas]
+    return b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in events)
+
+
+def test_tools_are_passed_on_and_calls_come_whole_whoever_makes_them() -> None:
+    """The lighter side breaks off in the middle of a call, and the original begins it anew."""
+    asked: list[dict] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("models"):
+            return httpx.Response(200, json={"data": [{"id": "m"}]})
+        asked.append(json.loads(request.content))
+        first = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a"'}}
+        made = events_of(({"role": "assistant", "content": None, "tool_calls": [first]}, None))
+        if request.url.host == "original":
+            rest = {"index": 0, "function": {"arguments": ": 1}"}}
+            made += events_of(({"tool_calls": [rest]}, None), ({}, "tool_calls")) + b"data: [DONE]\n\n"
+        return httpx.Response(200, content=made)
+
+    made = gateway(Engine(), Engine(), stage=5)
+    for side in made.pair.sides:
+        side.engine = UrlEngine(f"http://{side.name}", transport=httpx.MockTransport(answer))
+        side.engine.model = "m"
+        side.engine._up.set()
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    turns = [
+        {"role": "user", "content": "add"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "2", "tool_call_id": "call_1"},
+    ]
+    body = {"messages": turns, "tools": tools, "tool_choice": "auto"}
+
+    async def run() -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(made.app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            whole = await client.post("/v1/chat/completions", json=body)
+            return whole, await client.post("/v1/chat/completions", json=body | {"stream": True})
+
+    whole, stream = asyncio.run(run())
+    (choice,) = whole.json()["choices"]
+    assert choice["finish_reason"] == "tool_calls" and choice["message"]["tool_calls"] == [CALL]
+    assert choice["message"]["content"] is None
+    found = [json.loads(line[6:]) for line in stream.text.splitlines() if line.startswith("data: {")]
+    calls = [c["delta"]["tool_calls"] for one in found for c in one["choices"] if "tool_calls" in c["delta"]]
+    assert calls == [[{"index": 0, **CALL}]]
+    turns[1]["content"] = ""
+    assert all(one["tools"] == tools and one["messages"] == turns for one in asked)
+
+
+def test_tools_are_refused_where_a_model_here_has_none() -> None:
+    with running(gateway(Engine(), Engine())) as url:
+        for more in ({"tools": [{}]}, {"messages": [{"role": "assistant", "tool_calls": [CALL]}]}):
+            body = {"messages": [{"role": "user", "content": "x"}], **more}
+            assert httpx.post(f"{url}/v1/chat/completions", json=body, trust_env=False).status_code == 400

@@ -3,10 +3,14 @@ unknown does not serve. `bench/rollout.py` has the rates over 10,000 runs; here 
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
+import signal
 import sqlite3
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +21,8 @@ from whet.errors import MachineError, UsageError
 from whet.serving.evidence import Below, Worse, level
 from whet.serving.faults import IN_A_ROW
 from whet.serving.journal import Journal
-from whet.serving.rollout import Controller, Rules, State, place
+from whet.serving.rollout import Controller, State, place
+from whet.serving.rules import Rules
 
 QUICK = Rules(hold=10.0, requests=20, pairs=20, agreement=0.85)
 
@@ -102,7 +107,7 @@ def test_a_weight_is_the_share_of_users() -> None:
     assert abs(share - 0.05) < 0.005
 
 
-@pytest.mark.parametrize("harm", ["faults", "errors", "agreement", "feedback", "latency"])
+@pytest.mark.parametrize("harm", ["faults", "errors", "agreement", "shift", "length", "feedback", "latency"])
 def test_each_kind_of_harm_sets_the_weight_to_nothing_at_once_and_for_good(harm: str) -> None:
     made = controller()
     good_traffic(made)
@@ -118,6 +123,11 @@ def test_each_kind_of_harm_sets_the_weight_to_nothing_at_once_and_for_good(harm:
             made.served(True, error=number % 4 == 0)
         elif harm == "agreement":
             made.compared(0.5)
+        elif harm == "shift":
+            made.compared(1.0, 0.3)
+        elif harm == "length":
+            made.served(False, cut=False)
+            made.served(True, cut=number % 2 == 0)
         elif harm == "feedback":
             made.rated(False, down=False)
             made.rated(True, down=number % 2 == 0)
@@ -223,7 +233,7 @@ def test_bets_seldom_win_where_the_hypothesis_is_true() -> None:
         below, worse, rich = Below(0.9, 1.0), Worse(), [False, False]
         for number in range(300):
             below.add(float(rng.random() < 0.9))
-            (worse.lighter if number % 3 == 0 else worse.original)(rng.random() < 0.1)
+            worse.add(number % 3 == 0, rng.random() < 0.1)
             rich = [rich[0] or below.evidence >= 20, rich[1] or worse.evidence >= 20]
         exceeded = [count + one for count, one in zip(exceeded, rich, strict=True)]
     assert max(exceeded) <= 15  # 7.5 expected at most; more than 15 has odds of 1 : 200
@@ -236,3 +246,62 @@ def test_bets_seldom_win_where_the_hypothesis_is_true() -> None:
 def test_rules_that_make_no_sense_are_refused(wrong: dict) -> None:
     with pytest.raises(UsageError):
         replace(QUICK, **wrong)
+
+
+def test_a_wall_clock_that_jumps_changes_nothing() -> None:
+    steady, wall = Clock(), Clock()
+    made = Controller(QUICK, bench.Memory(), "a b", "salt", steady, wall, random.Random(0).random)
+    for jump in (-1e9, 1e9, 0.0):
+        wall.now = 1000.0 + jump
+        assert made.tick().verdict == "insufficient" and made.weight == 0
+    good_traffic(made)
+    for jump in (-1e9, 1e9):
+        wall.now = 1000.0 + jump
+        weight = made.weight
+        made.tick()
+        assert made.weight >= weight and made.state.status == "running"
+        good_traffic(made)
+    assert made.weight == 10
+
+
+_TURNS = ("promote", "promote", "hold", "promote", "abort", "resume")
+
+
+def _steered_until_killed(file: Path, told: int) -> None:
+    """In a child: what a person decides, over and over; a byte each time that it is applied."""
+    made = controller(Journal(file))
+    for action in itertools.cycle(_TURNS):
+        os.write(told, b".")
+        made.act(action)
+
+
+def test_a_gateway_that_is_killed_at_any_of_twenty_points_comes_back_where_it_was(tmp_path: Path) -> None:
+    expected = controller()
+    states = [expected.state]
+    for _ in range(60):
+        for action in _TURNS:
+            expected.act(action)
+            states.append(expected.state)
+    for point in range(20):
+        file = tmp_path / f"{point}.sqlite"
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                _steered_until_killed(file, write)
+            finally:
+                os._exit(1)
+        os.close(write)
+        count = 0
+        while count <= point:
+            count += len(os.read(read, 1))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while more := os.read(read, 1000):
+            count += len(more)
+        os.close(read)
+        again = controller(Journal(file))
+        # before the last byte all but the last action were applied; that one may have been stored
+        found = [(s.stage, s.status) for s in states[max(0, count - 1) : count + 1]]
+        assert (again.state.stage, again.state.status) in found, point
+        assert again.weight == again.state.weight(QUICK.steps)

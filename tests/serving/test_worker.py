@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -17,7 +18,9 @@ from whet.engines.stepping import stepper
 from whet.engines.torch import open_model
 from whet.errors import UsageError
 from whet.formats.gguf import plan_gguf, write_gguf
-from whet.serving.worker import Worker
+from whet.measure.beside import told_of
+from whet.serving.beside import apart
+from whet.serving.worker import Worker, surprises
 
 PROMPTS = ("ab cd", "가나다", "the ")
 
@@ -221,3 +224,28 @@ def test_answers_keep_the_precision_that_they_began_with(engine) -> None:
 
 def jobs_without(jobs: list[dict]) -> list[dict]:
     return [{"prompt": job["prompt"]} for job in jobs]
+
+
+def test_the_surprise_of_a_text_is_that_of_its_tokens_and_its_pieces_are_it(engine) -> None:
+    text = "ab cd 가나다 the " * 12
+    pieces = surprises(engine, stepper(engine, 1, 96), text)
+    assert "".join(piece for piece, _ in pieces) == text
+    ids = engine.encode(text)[:40]
+    steps = stepper(engine, 1, 96)
+    shares = steps.score(ids, 1).double().log_softmax(-1)
+    theirs = [-float(row[token]) for row, token in zip(shares, ids[1:], strict=True)]
+    assert [value for _, value in pieces[1:40]] == pytest.approx(theirs, abs=1e-4) and pieces[0][1] == 0.0
+
+
+def test_what_comes_with_the_weights_is_told_as_plain_values(engine, tmp_path) -> None:
+    told = json.loads(json.dumps(told_of(engine.folder, engine)))
+    assert apart(told, told) == [] and told["whole"] and told["texts"][0] and told["zeros"] == []
+    folder = shutil.copytree(engine.folder, tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 7}))
+    other = open_model(folder, "cpu", "float32")
+    name, weight = next((name, one) for name, one in other.model.named_parameters() if one.ndim > 1)
+    weight.data.zero_()
+    other.ends = {3}
+    found = [str(what) for what, *_ in apart(told, json.loads(json.dumps(told_of(folder, other))))]
+    assert found == ["context length", "tokens that end a text", "matrices of zeros (1)"], name

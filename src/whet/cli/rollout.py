@@ -95,7 +95,7 @@ def run(
 
 def _export(console: Console, to: To | None, out: Path | None, given: dict[str, Any]) -> None:
     from whet.serving.manifests import Cluster, written
-    from whet.serving.rollout import Rules
+    from whet.serving.rules import Rules
 
     if to is None:
         raise UsageError("Say what to export to: --to argo, kserve, envoy or grafana.")
@@ -178,6 +178,9 @@ def _show(console: Console, report: dict[str, Any]) -> None:
     if report["agreement"] is not None:
         told = Message("{share:.1%} in {count} comparisons", share=report["agreement"], count=report["pairs"])
         rows.append((Message("agreement with the original"), sentence(told)))
+    for one in report["skills"]:
+        told = Message("{lighter} of {count} right, the original {original}", **one)
+        rows.append((Message("skill {skill}", skill=one["skill"]), sentence(told)))
     if draft := report.get("draft"):
         share = draft["kept"] / draft["proposed"] if draft["proposed"] else 0.0
         told = Message(
@@ -196,6 +199,9 @@ def _show(console: Console, report: dict[str, Any]) -> None:
             limit=chosen["limit"],
         )
         rows.append((Message("gone over, being unsure"), sentence(told)))
+    for language, one in report["compression"].items():
+        told = Message("{same:.1%} of {count} answers are the same, {words:.1%} of their words", **one)
+        rows.append((Message("shortened prompts, {language}", language=language), sentence(told)))
     if drift := report.get("drift"):
         rows.append((Message("drift"), sentence(drift)))
     for side, name in (("lighter", Message("lighter model")), ("original", Message("original"))):

@@ -67,7 +67,23 @@ Text = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="What LIGHTER was calibrated on; prompts that are unlike it are named."),
 ]
-Skills = Annotated[Path | None, typer.Option(help="Questions with answers (.jsonl) to choose that threshold on.")]
+Skills = Annotated[
+    Path | None,
+    typer.Option(help="Questions with answers (.jsonl) to ask of both; --escalate chooses its threshold on them."),
+]
+Replay = Annotated[float, typer.Option(help="Seconds between two of these questions; 0 asks none.", min=0.0)]
+Watts = Annotated[float | None, typer.Option(help="What the machine draws while it answers.", min=0.0)]
+Hourly = Annotated[
+    float | None, typer.Option(help="What an hour of the machine costs, to tell the money that is saved.", min=0.0)
+]
+Compress = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Keep this share of prompts, where x-whet-compress does not say another."),
+]
+AllowDifferences = Annotated[
+    bool,
+    typer.Option("--allow-differences", help="Serve LIGHTER with another tokenizer, template or setting than MODEL's."),
+]
 _DOCUMENTS = 2000  # of the text, which prompts are compared with
 EXAMPLE = "Example: whet serve MODEL lighter --port 8000"
 
@@ -102,7 +118,12 @@ def run(
     draft: Draft = None,
     escalate: Escalate = None,
     skills: Skills = None,
+    replay: Replay = 2.0,
     text: Text = None,
+    compress: Compress = None,
+    watts: Watts = None,
+    hourly: Hourly = None,
+    allow_differences: AllowDifferences = False,
     trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -112,45 +133,42 @@ def run(
     MODEL and LIGHTER may also be URLs of OpenAI-compatible servers.
     """
     require("serve")
-    from whet.serving.rollout import Rules
+    from whet.serving.rules import Rules
+    from whet.serving.saving import Worth
     from whet.serving.server import Serving, serve
     from whet.serving.sides import Limits
 
     with Console(as_json) as console:
         folder, draft = _named(original), draft and _named(draft)
         _check(lighter, [(keys, Message("keys")), (skills, Message("skills"))], text)
-        share, questions = _escalation(escalate, skills, folder, state)
+        share = None if escalate is None else _share(escalate)
+        questions = skills or (_own_skills(Path(folder), state) if share is not None or replay else None)
         each = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
         limits = Limits(waiting=queue, tokens=max_tokens, **each)
         console.line(sentence(Message("Opening both models.")))
-        serve(
-            Serving(
-                folder,
-                lighter,
-                state,
-                host=host,
-                port=port,
-                name=name,
-                keys=keys,
-                rules=Rules(steps_of(steps), hold, requests, pairs, min_agreement, margin),
-                limits=limits,
-                sample=sample,
-                pairs=keep_pairs,
-                slots=slots,
-                most=context,
-                device=device,
-                dtype=dtype,
-                threads=threads,
-                fast=fast,
-                precisions=() if precisions is None else parse_precisions(precisions),
-                trust_remote_code=trust_remote_code,
-                draft=draft,
-                escalate=share,
-                skills=questions,
-                drift=None if text is None else drift_from(text),
-            ),
-            partial(_tell, console, state),
+        at: dict[str, Any] = {"host": host, "port": port, "name": name, "keys": keys, "slots": slots, "sample": sample}
+        opened: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "fast": fast, "most": context}
+        asked = Serving(
+            folder,
+            lighter,
+            state,
+            **at,
+            **opened,
+            rules=Rules(steps_of(steps), hold, requests, pairs, min_agreement, margin),
+            limits=limits,
+            pairs=keep_pairs,
+            trust_remote_code=trust_remote_code,
+            draft=draft,
+            escalate=share,
+            skills=questions,
+            replay=replay,
+            worth=Worth(watts, hourly),
+            compress=compress,
+            precisions=() if precisions is None else parse_precisions(precisions),
+            allow_differences=allow_differences,
+            drift=None if text is None else drift_from(text),
         )
+        serve(asked, partial(_tell, console, state))
     return 0
 
 
@@ -192,14 +210,6 @@ def require(verb: str) -> None:
             verb=verb,
             error=error,
         ) from error
-
-
-def _escalation(said: str | None, skills: Path | None, folder: str, state: Path) -> tuple[float | None, Path | None]:
-    """The share that --escalate asks for, and the questions to choose the threshold on."""
-    share = None if said is None else _share(said)
-    if share is not None and skills is None and Path(folder).is_dir():
-        skills = _own_skills(Path(folder), state)
-    return share, skills
 
 
 def _share(said: str) -> float:

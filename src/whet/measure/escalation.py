@@ -26,9 +26,8 @@ from whet.engines.opening import open_engine
 from whet.engines.sampling import Doubt
 from whet.engines.stepping import Stepper, stepper
 from whet.errors import UsageError, WhetError
-from whet.measure.items import Item, is_right, read_skills
+from whet.measure.items import LONGEST_ANSWER, Item, is_right, read_skills
 from whet.measure.sides import shared_tokenizer
-from whet.measure.skills import LONGEST_ANSWER
 from whet.measure.statistics import upper_limit
 from whet.messages import to_json
 

@@ -18,6 +18,7 @@ from whet.errors import MachineError, UsageError, did_you_mean
 from whet.messages import Message
 from whet.strict import parse_json
 
+LONGEST_ANSWER = 48  # tokens; also Korean in a vocabulary that spells it in bytes gets out a short sentence
 CHECKS = ("exact", "contains", "number")
 KEYS = ("skill", "prompt", "answer", "check", "choices", "label", "group", "language", "edge", "count")
 _ABOUT = ("language", "edge", "count")

@@ -18,12 +18,11 @@ import torch
 from whet.engines import Engine
 from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
-from whet.measure.items import Item, by_skill, is_right
+from whet.measure.items import LONGEST_ANSWER, Item, by_skill, is_right
 from whet.measure.statistics import clustered_mcnemar, holm, independent_items, paired_difference, wilson
 from whet.messages import Message
 from whet.text import batch_indices
 
-LONGEST_ANSWER = 48  # tokens; also Korean in a vocabulary that spells it in bytes gets out a short sentence
 PROMPTS_AT_ONCE = 64
 CHOICE_TOKENS = 4096  # tokens in a batch of choices
 

@@ -30,6 +30,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
+_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
+
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -78,8 +81,10 @@ class Part(_Strict):
 
 class Turn(_Strict):
     role: str
-    content: str | list[Part]
+    content: str | list[Part] | None = None
     name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
 
 
 class Chat(Common):
@@ -107,14 +112,33 @@ class Wanted:
     model: str | None
 
 
-def read(body: bytes, chat: bool, limits: Limits) -> Wanted:
-    """The request in a body. Raises Refused."""
+def read(body: bytes, chat: bool, limits: Limits, tools: bool = False) -> Wanted:
+    """The request in a body. tools: whether the engines have them. Raises Refused."""
     found = _object(body)
+    passed = {name: found.pop(name) for name in _TOOLS if tools and chat and found.get(name) is not None}
     for name, values in _NEUTRAL.items():
         given = found.pop(name, None)
         if given is not None and given not in values:
             raise Refused(400, f"{name} is not supported here. Leave it out.", "unsupported", name)
-    return _wanted(_checked(Chat if chat else Completion, found), limits)
+    wanted = _wanted(_checked(Chat if chat else Completion, found), limits)
+    for job in wanted.jobs:
+        job.tools = passed
+        turns: list[Any] = list(job.prompt) if chat else []
+        if not tools and any(turn.keys() & {"tool_calls", "tool_call_id"} for turn in turns):
+            raise Refused(400, "Calls of tools are not supported here.", "unsupported", "messages")
+    return wanted
+
+
+def user_of(header: str | None, wanted: Wanted) -> str:
+    """Whom an answer is for: a header, a field of the request, else the conversation by how it begins: the user's first
+    turn, which stays however long it gets."""
+    if key := header or wanted.key:
+        return f"user {key}"
+    prompt = wanted.jobs[0].prompt
+    if wanted.chat and isinstance(prompt, list):
+        turns: list[Any] = prompt
+        return f"talk {next((turn for turn in turns if turn['role'] == 'user'), turns[0])}"
+    return secrets.token_hex(8)
 
 
 def read_feedback(body: bytes) -> Feedback:
@@ -194,14 +218,19 @@ def _prompts(asked: Common) -> list[Any]:
     return prompts
 
 
-def _turn(turn: Turn) -> dict[str, str]:
-    if isinstance(turn.content, str):
+def _turn(turn: Turn) -> dict[str, Any]:
+    calls = {name: value for name in ("tool_calls", "tool_call_id") if (value := getattr(turn, name)) is not None}
+    if turn.content is None:
+        if "tool_calls" not in calls:
+            raise Refused(400, "messages: a turn has no content.", field="messages")
+        text = ""
+    elif isinstance(turn.content, str):
         text = turn.content
     elif all(part.type == "text" for part in turn.content):
         text = "".join(part.text for part in turn.content)
     else:
         raise Refused(400, "Only text is understood here.", "unsupported", "messages")
-    return {"role": turn.role, "content": text}
+    return {"role": turn.role, "content": text, **calls}
 
 
 def _length(prompt: Any) -> int:

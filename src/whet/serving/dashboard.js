@@ -10,12 +10,13 @@
       hold: "Hold", promote: "Promote one step", resume: "Resume", abort: "Abort", sure: "Press again: {what}",
       timeline: "Share of users over time", quality: "Agreement with the original", evidence: "How near each test is to its boundary",
       evidenceNote: "Evidence on a logarithmic scale. A test decides when its bar is full.", sides: "Both sides",
-      traffic: "Requests a second in the last 10 minutes", pairs: "Answers that differ", events: "What happened",
-      shadow: "Shadow", time: "Time", requests: "Requests", comparisons: "Comparisons", none: "Nothing yet.",
+      traffic: "Requests a second in the last 10 minutes", skills: "Questions asked of both", skillsNote: "Share answered rightly, of questions drawn at random. The bar shows how near a loss is to being proven.", asked: "{n} asked", pairs: "Answers that differ", events: "What happened",
+      shadow: "Shadow", time: "Time", requests: "Requests", comparisons: "Comparisons", questions: "Questions", none: "Nothing yet.",
       original: "Original", lighter: "Lighter", of: "{a} of {b}", errors: "Errors",
       first: "First token", each: "Each token after", perSecond: "Requests a second", tokens: "Tokens a second",
       queue: "Waiting", running: "Being answered", ready: "Ready", yes: "yes", no: "no",
       "stops errors": "Stops it: more errors", "stops agreement": "Stops it: too little agreement", "stops feedback": "Stops it: rated down", "stops manner": "Stops it: refusals, other language",
+      "stops shift": "Stops it: surer or less sure", "stops skills": "Stops it: a skill is lost", "stops length": "Stops it: answers without an end", "stops harmful": "Stops it: harmful flips",
       "proves agreement": "Proves it: agreement", "proves errors": "Proves it: no more errors",
       meanOf: "mean of the last 20", one: "one request", failsBelow: "mean must reach {a}", provenAbove: "proven above {a}",
       total: "Mean of {n} comparisons: {a}", notKept: "Texts are not kept. To see pairs, start the server with --keep-pairs 20.",
@@ -25,6 +26,7 @@
       new: "begun", grow: "grown", resumed: "resumed",
       draft: "Draft: the original writes {a} times as fast, the same words; {b} of {n} guesses kept.",
       draftFailed: "The draft failed, so the original writes alone: {why}",
+      saved: "Its {n} tokens took {a} less than the original's would have.", "lost time": "Its {n} tokens took {a} more than the original's would have.", energy: "{a} kWh", money: "{a} of money",
       escalation: "Where it is unsure, the original goes on: {b} of {n} answers. Harmful flips stay below {a}.",
     },
     ko: {
@@ -35,12 +37,13 @@
       hold: "유지", promote: "한 단계 올리기", resume: "다시 진행", abort: "중단", sure: "한 번 더 누르기: {what}",
       timeline: "시간에 따른 사용자 비율", quality: "원본과의 일치도", evidence: "검정이 경계에 얼마나 가까운가",
       evidenceNote: "증거를 로그 눈금으로 나타냅니다. 막대가 가득 차면 판정이 납니다.", sides: "두 모델",
-      traffic: "최근 10분의 초당 요청", pairs: "서로 다른 답", events: "기록",
-      shadow: "Shadow", time: "시간", requests: "요청", comparisons: "비교", none: "아직 없습니다.",
+      traffic: "최근 10분의 초당 요청", skills: "두 모델에 물은 질문", skillsNote: "무작위로 뽑은 질문의 정답률입니다. 막대는 능력을 잃었다는 증명에 얼마나 가까운지 나타냅니다.", asked: "{n}개", pairs: "서로 다른 답", events: "기록",
+      shadow: "Shadow", time: "시간", requests: "요청", comparisons: "비교", questions: "질문", none: "아직 없습니다.",
       original: "원본", lighter: "경량 모델", of: "{b} 중 {a}", errors: "오류",
       first: "첫 토큰", each: "이후 토큰마다", perSecond: "초당 요청", tokens: "초당 토큰",
       queue: "대기", running: "답하는 중", ready: "준비됨", yes: "예", no: "아니요",
       "stops errors": "멈춤: 오류가 더 많음", "stops agreement": "멈춤: 일치도가 모자람", "stops feedback": "멈춤: 나쁜 평가", "stops manner": "멈춤: 거부, 다른 언어",
+      "stops shift": "멈춤: 확신이 달라짐", "stops skills": "멈춤: 능력을 잃음", "stops length": "멈춤: 끝나지 않는 답", "stops harmful": "멈춤: 해로운 뒤바뀜",
       "proves agreement": "증명: 일치도", "proves errors": "증명: 오류가 더 많지 않음",
       meanOf: "최근 20개의 평균", one: "요청 하나", failsBelow: "평균이 {a} 이상이어야 함", provenAbove: "{a} 초과를 증명",
       total: "비교 {n}회의 평균: {a}", notKept: "텍스트를 보관하지 않습니다. 보려면 서버를 --keep-pairs 20으로 시작하십시오.",
@@ -50,6 +53,7 @@
       new: "시작", grow: "증가", resumed: "다시 진행",
       draft: "초안 모델: 원본이 같은 답을 {a}배 빠르게 씁니다. 예측 {n}개 중 {b} 채택.",
       draftFailed: "초안 모델이 실패하여 원본이 혼자 씁니다: {why}",
+      saved: "경량 모델의 토큰 {n}개는 원본이 썼을 때보다 {a} 덜 걸렸습니다.", "lost time": "경량 모델의 토큰 {n}개는 원본이 썼을 때보다 {a} 더 걸렸습니다.", energy: "{a} kWh", money: "비용 {a}",
       escalation: "경량 모델이 확신하지 못하면 원본이 이어 씁니다: 답 {n}개 중 {b}개. 해로운 뒤바뀜은 {a} 미만입니다.",
     },
   };
@@ -166,7 +170,7 @@
   let data = null;
   const stopped = () => ["failed", "aborted", "unknown"].includes(data.status);
   const needs = ({ needs: all, step }) => {
-    const label = { seconds: "time", requests: "requests", pairs: "comparisons" };
+    const label = { seconds: "time", requests: "requests", pairs: "comparisons", questions: "questions" };
     return Object.entries(all).filter(([, need]) => need > 0).map(([name, need]) => {
       const form = name === "seconds" ? spell : number, have = step[name];
       const words = say("of", { a: form(Math.min(have, need)), b: form(need) });
@@ -179,11 +183,22 @@
     const css = stops ? "stops" : share >= 1 ? "full" : "";
     return el("div", {}, el("div", { class: "row" }, el("dt", {}, words), el("dd", {}, percent(share, 0))), track(share, css, words));
   });
-  const helpers = ({ draft, escalation, drift }) => {
+  const skills = (all) => {
+    const share = (right, count) => (count ? percent(right / count, 0) : "–");
+    const head = el("tr", {}, el("th"), ...["original", "lighter"].map((name) => el("th", { scope: "col" }, say(name))));
+    const body = all.map((one) => el("tr", {}, el("th", { scope: "row" }, one.skill, el("small", {}, say("asked", { n: number(one.count) })), track(one.share, "stops", one.skill)),
+      el("td", {}, share(one.original, one.count)), el("td", {}, share(one.lighter, one.count))));
+    return [el("table", {}, el("thead", {}, head), el("tbody", {}, ...body))];
+  };
+  const helpers = ({ draft, escalation, drift, saved }) => {
     const lines = [];
     if (draft?.failed) lines.push(say("draftFailed", { why: draft.failed }));
     else if (draft) lines.push(say("draft", { a: number(draft.times, 2), b: percent(draft.proposed ? draft.kept / draft.proposed : 0), n: number(draft.proposed) }));
     if (escalation) lines.push(say("escalation", { a: percent(escalation.limit, 2), b: number(escalation.gave_up), n: number(escalation.began) }));
+    if (saved) {
+      const worth = [[saved.energy, "energy"], [saved.money, "money"]].filter(([value]) => value !== null).map(([value, name]) => say(name, { a: number(value, 3) }));
+      lines.push(say(saved.seconds < 0 ? "lost time" : "saved", { n: number(saved.tokens), a: spell(Math.abs(saved.seconds)) }) + worth.map((one) => ` · ${one}`).join(""));
+    }
     if (drift) lines.push(told(drift));
     return lines.map((line) => el("p", { class: "soft" }, line));
   };
@@ -254,8 +269,10 @@
       ["bound", say("failsBelow", { a: percent(data.bounds.agreement) })], ["least", say("provenAbove", { a: percent(data.bounds.least) })]]);
     at("total").textContent = data.agreement === null ? "" : say("total", { n: number(data.pairs), a: percent(data.agreement, 2) });
     draw("evidence", data.evidence, evidence);
+    at("skillsPart").hidden = !data.skills.length;
+    draw("skills", data.skills, skills);
     draw("sides", { sides: data.sides, requests: data.requests }, sides);
-    draw("helpers", { draft: data.draft, escalation: data.escalation, drift: data.drift }, helpers);
+    draw("helpers", { draft: data.draft, escalation: data.escalation, drift: data.drift, saved: data.saved }, helpers);
     draw("traffic", { ...data.sides, cell: data.cell }, traffic);
     legend("trafficLegend", [["line", say("lighter")], ["other", say("original")], ["bad", say("errorsLegend")]]);
     at("pairsNote").textContent = data.kept ? say("kept", { n: data.kept }) : say("notKept");
@@ -277,7 +294,7 @@
     watching?.abort();
     key = data = watching = null;
     shown.clear();
-    for (const node of document.querySelectorAll("#timeline, #quality, #evidence, #helpers, #sides, #traffic, #pairs, #events")) node.replaceChildren();
+    for (const node of document.querySelectorAll("#timeline, #quality, #evidence, #skills, #helpers, #sides, #traffic, #pairs, #events")) node.replaceChildren();
     state("");
     at("model").textContent = "";
     at("wrong").textContent = why;

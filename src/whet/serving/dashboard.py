@@ -28,6 +28,7 @@ from whet.serving import wire
 from whet.serving.boundaries import PARTS
 from whet.serving.evidence import level
 from whet.serving.rollout import PROVEN, Controller
+from whet.serving.saving import saved
 from whet.serving.sides import Side
 from whet.serving.streams import EventStream
 from whet.serving.watch import CELL, Recent
@@ -115,6 +116,7 @@ def snapshot(gateway: Gateway) -> dict[str, Any]:
         "seconds": rules.hold,
         "requests": rules.requests if controller.state.stage else 0,
         "pairs": rules.pairs if not controller.state.stage else max(1, rules.pairs // 10),
+        "questions": controller.questions * len(controller.skills),
     }
     return _both(
         {
@@ -123,8 +125,10 @@ def snapshot(gateway: Gateway) -> dict[str, Any]:
             "draft": gateway.draft(),
             "escalation": gateway.escalations(),
             "drift": gateway.drift.message() if gateway.drift is not None else None,
+            "saved": saved(*gateway.pair.sides, gateway.worth),
             "now": time.time(),
             "step": {**report["step"], "start": step.start, "needs": needs},
+            "skills": skills(controller),
             "bounds": {"agreement": rules.agreement, "least": rules.agreement - rules.margin},
             "agreements": list(gateway.quality.agreements),
             "evidence": evidence(controller),
@@ -141,11 +145,21 @@ def _side(side: Side, recent: Recent) -> dict[str, Any]:
     return {**recent.told(), "queue": side.queued, "running": side.busy, "ready": bool(side.engine.ready)}
 
 
+def skills(controller: Controller) -> list[dict[str, Any]]:
+    """What both models answered rightly, and how near each skill is to stopping the roll-out, 0 to 1."""
+    whole, part = controller.whole.skills, PARTS["skills"]
+    bound = len(whole.found) / (level(controller.rules.error, 1) * part)
+    return [{**one, "share": _reached(whole.found[one["skill"]].evidence, bound)} for one in whole.told()]
+
+
 def evidence(controller: Controller) -> list[dict[str, Any]]:
     """How far each test has come to its boundary: the logarithm of a bet's wealth over that of the boundary, 0 to 1."""
     error, step = controller.rules.error, controller.step
     made = []
+    unused = {"skills": not controller.skills, "harmful": controller.rules.harmful is None}
     for name, part in PARTS.items():
+        if unused.get(name):
+            continue
         shares = [_reached(getattr(controller.whole, name).evidence, 1 / (level(error, 1) * part))]
         if step.start > 1:
             shares.append(_reached(getattr(step.tests, name).evidence, 1 / (level(error, step.start) * part)))

@@ -19,7 +19,7 @@ _WORSE, _SHARES = (0.02, 0.04, 0.1, 0.4), (0.25, 0.45, 0.2, 0.1)
 
 
 def _kept(wealth: list[float]) -> list[float]:
-    if min(wealth) >= _POOREST and max(wealth) <= _RICHEST:
+    if min(wealth) >= _POOREST and sum(wealth) <= _RICHEST:
         return wealth
     return [min(max(w, _POOREST), _RICHEST) for w in wealth]
 
@@ -79,11 +79,12 @@ class Worse:
     def __post_init__(self) -> None:
         self.within = Below(self.tolerated, 1.0)
 
-    def original(self, bad: bool) -> None:
-        self.open.original += 1
-        self.open.original_bad += bad
-
-    def lighter(self, bad: bool) -> None:
+    def add(self, lighter: bool, bad: bool) -> None:
+        """An outcome of one side."""
+        if not lighter:
+            self.open.original += 1
+            self.open.original_bad += bad
+            return
         self.open.lighter += 1
         self.open.lighter_bad += bad
         if self.open.original:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, get_args
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -20,26 +20,33 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from whet.errors import UsageError
+from whet.measure.items import Item
 from whet.messages import to_json
 from whet.serving import asked, wire
 from whet.serving.asked import Refused, Wanted
+from whet.serving.compression import LEAST, Compressor, Unable, share_of
 from whet.serving.dashboard import Dashboard
+from whet.serving.description import description
+from whet.serving.gauges import gauges
 from whet.serving.guard import OWNER, Guard
-from whet.serving.jobs import AskedWrongly
+from whet.serving.jobs import AskedWrongly, Fault
 from whet.serving.keys import Keys
 from whet.serving.manner import Drift, changes_language, refuses
 from whet.serving.metrics import Metrics
 from whet.serving.pairs import Pairs, text_of
 from whet.serving.quality import Quality
 from whet.serving.rates import Limited, Rates
-from whet.serving.rollout import Controller, Verdict
+from whet.serving.replay import Replay
+from whet.serving.rollout import Controller
+from whet.serving.saving import Worth, saved
 from whet.serving.sides import Busy, GaveUp, Limits, Pair, Served, Stops, loops
-from whet.serving.streams import EventStream, merged, unless_gone
+from whet.serving.streams import EventStream, all_of, merged, unless_gone
 from whet.serving.watch import Recent
 from whet.serving.wire import Choice, Wire
 
 _REMEMBERED = 10_000  # answers that can still be rated
 _TICK = 1.0  # seconds between verdicts
+COMPRESS = "x-whet-compress"  # a header: the share of a prompt to keep
 _PING = 15.0  # seconds of silence after which a comment is sent
 
 
@@ -56,18 +63,25 @@ class Gateway:
         pairs: int = 0,
         escalation: dict[str, Any] | None = None,
         drift: Drift | None = None,
+        questions: Sequence[Item] = (),
+        every: float = 2.0,
+        compress: str | None = None,
+        worth: Worth | None = None,
     ) -> None:
         """history: of the roll-out, oldest first. pairs: how many answers that differ are kept for the dashboard.
-        escalation: fields of `measure.escalation.Choice`, and the `share` it promises. drift: of the prompts,
-        where the text is known that the lighter model was made with."""
+        escalation: fields of `measure.escalation.Choice`, and the `share` it promises. drift: of the prompts, where the
+        text is known that the lighter model was made with. questions: asked of both models, one of them `every` so many
+        seconds. compress: the share of prompts to keep where a request does not say. worth: of time saved."""
         self.model, self.pair, self.controller, self.keys, self.history = model, pair, controller, keys, history
         self.limits: Limits = pair.limits
         self.rates = Rates(self.limits.requests_per_minute, self.limits.tokens_per_minute, time.monotonic)
         self.metrics = Metrics()
         self.watch = {side.name: Recent(time.monotonic) for side in (pair.original, pair.lighter)}
         self.quality = Quality(pair, controller, self.metrics, Pairs(pairs, time.time))
+        self.replay = Replay(questions, pair, controller, self.metrics, every, random.Random())
+        self.compressor, self.compress = Compressor(pair), compress
         self.dashboard = Dashboard(self)
-        self.escalation, self.drift = escalation, drift
+        self.escalation, self.drift, self.worth = escalation, drift, worth or Worth()
         self.escalated = self.begun = 0  # answers that the lighter side gave up for doubt, and all that it began
         self.draining = False
         self._rated: OrderedDict[str, bool] = OrderedDict()
@@ -83,6 +97,7 @@ class Gateway:
             Route("/health", self._health),
             Route("/ready", self._ready),
             Route("/metrics", self._metrics),
+            Route("/openapi.json", self._description),
             Route("/feedback", self._feedback, methods=["POST"]),
             Route("/admin/rollout", self._status),
             Route("/admin/rollout/{action}", self._act, methods=["POST"]),
@@ -95,12 +110,13 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncGenerator[None, None]:
         self.quality.start()
+        self.replay.start()
         self._ticker = asyncio.create_task(self._tick())
         try:
             yield
         finally:
             self._ticker.cancel()
-            await self.quality.stop()
+            await asyncio.gather(self.quality.stop(), self.replay.stop(), self.compressor.stop())
             await asyncio.gather(self.pair.lighter.engine.stop(), self.pair.original.engine.stop())
 
     async def _tick(self) -> None:
@@ -145,32 +161,60 @@ class Gateway:
         return JSONResponse(said, status, headers)
 
     async def _answer(self, request: Request, chat: bool) -> Response:
-        wanted = asked.read(await self._body(request), chat, self.limits)
+        tools = all(getattr(side.engine, "tools", False) for side in self.pair.sides)
+        wanted = asked.read(await self._body(request), chat, self.limits, tools)
         if wanted.model not in (None, self.model):
             raise Refused(
                 404, f"There is no model {wanted.model!r} here, only {self.model!r}.", "model_not_found", "model"
             )
+        headers, whole = await self._compressed(request, wanted)
         frame = Wire(chat, self.model)
-        lighter = self.controller.lighter_serves(self._user(request, wanted))
+        lighter = self.controller.lighter_serves(asked.user_of(request.headers.get("x-whet-user"), wanted))
         choices = [Choice(number, Served(job), request.scope.get(OWNER)) for number, job in enumerate(wanted.jobs)]
         self._rated[frame.name] = lighter
         if len(self._rated) > _REMEMBERED:
             self._rated.popitem(last=False)
         parts = merged([self._events(frame, choice, wanted, lighter) for choice in choices])
         try:
+            if not wanted.stream:
+                await unless_gone(request, all_of(parts))
+                headers |= {"x-whet-served-by": wire.served_by(choices)} | wire.precisions(choices)
+                self._judge_compression(whole, wanted)
+                return JSONResponse(frame.whole(choices), headers=headers)
             first = await unless_gone(request, anext(parts))
         except BaseException:
             await parts.aclose()
             raise
-        if wanted.stream:
-            headers = {"x-whet-served-by": wire.served_by(choices), "cache-control": "no-store"}
-            headers |= wire.precisions(choices)
-            return EventStream(self._stream(frame, choices, wanted, first, parts), headers, _PING)
-        async with contextlib.aclosing(parts):
-            while await unless_gone(request, anext(parts, None)) is not None:
-                pass
-        headers = {"x-whet-served-by": wire.served_by(choices)} | wire.precisions(choices)
-        return JSONResponse(frame.whole(choices), headers=headers)
+        self._judge_compression(whole, wanted)
+        headers |= {"x-whet-served-by": wire.served_by(choices), "cache-control": "no-store"}
+        headers |= wire.precisions(choices)
+        return EventStream(self._stream(frame, choices, wanted, first, parts), headers, _PING)
+
+    async def _compressed(self, request: Request, wanted: Wanted) -> tuple[dict[str, str], list[Any]]:
+        """Shorten the prompts where that is asked for: headers that say so, and the prompts as they were, [] where they
+        are still so. Raises Refused."""
+        try:
+            share = share_of(request.headers.get(COMPRESS, self.compress))
+        except ValueError:
+            raise Refused(400, f"{COMPRESS} takes a share from {LEAST:g} to 1, as 0.5.", field=COMPRESS) from None
+        if share is None:
+            return {}, []
+        whole, left, made = [job.prompt for job in wanted.jobs], 1.0, {}
+        try:
+            for job in wanted.jobs:
+                if (name := repr(job.prompt)) not in made:
+                    made[name] = await self.compressor.shorten(job.prompt, share)
+                job.prompt, left = made[name]
+        except Unable:
+            raise Refused(400, "Nothing tells what could be left out here.", "unsupported", COMPRESS) from None
+        except Fault:  # the prompt is answered as it came
+            self.metrics.count("whet_faults_total", side="lighter", why="prompt not shortened")
+            return {}, []
+        return {"x-whet-compressed": f"{left:.2f}"}, whole
+
+    def _judge_compression(self, whole: list[Any], wanted: Wanted) -> None:
+        if whole and whole[0] != wanted.jobs[0].prompt and random.random() < self.controller.sample:
+            self.compressor.judge(whole[0], wanted.jobs[0])
 
     async def _stream(
         self, frame: Wire, choices: list[Choice], wanted: Wanted, first: bytes, parts: AsyncGenerator[bytes, None]
@@ -188,22 +232,23 @@ class Gateway:
         yield wire.DONE
 
     async def _events(self, frame: Wire, choice: Choice, wanted: Wanted, lighter: bool) -> AsyncGenerator[bytes, None]:
-        """The events of one answer; what it was is kept in `choice`."""
+        """The events of one answer, empty where nobody reads them; what it was is kept in `choice`."""
         served, stops = choice.served, Stops(wanted.stop)
         ended = False
         try:
             async with contextlib.aclosing(self.pair.answer(served, lighter)) as pieces:
                 async for piece in pieces:
-                    if not choice.text and (opening := frame.first(choice)):
+                    if wanted.stream and not choice.text and (opening := frame.first(choice)):
                         yield opening
                     text = stops.add(piece.text, last=piece.end is not None)
                     told = [frame.token(choice, piece)] if piece.logprob is not None else []
                     choice.end = "stop" if stops.stopped else piece.end
                     choice.text.append(text)
+                    choice.calls = piece.calls
                     choice.tokens += told
                     ended = choice.end is not None
                     if text or told or ended:
-                        yield frame.chunk(choice, text, told, choice.end)
+                        yield frame.chunk(choice, text, told, choice.end) if wanted.stream else b""
                     if ended:
                         break
         finally:
@@ -240,7 +285,8 @@ class Gateway:
             seconds = time.monotonic() - served.began
             self.metrics.time("gen_ai_server_request_duration_seconds", seconds, side=side)
         odd = self._odd(served, side) if ended and not served.faults and not served.escalated else None
-        self.controller.served(lighter, error=bool(ours) or loop, hard=hard, times=times, odd=odd)
+        cut = choice.end == "length" if ended and not served.faults and not served.escalated else None
+        self.controller.served(lighter, error=bool(ours) or loop, hard=hard, times=times, odd=odd, cut=cut)
         self.watch[side].add(outcome != "ok", served.count, times)
         if ended and not served.faults:
             self.quality.offer(served.job, lighter)
@@ -255,15 +301,6 @@ class Gateway:
                 self.metrics.count("whet_odd_answers_total", side=side, what=what)
                 return True
         return False
-
-    def _user(self, request: Request, wanted: Wanted) -> str:
-        """Whom an answer is for: a header, a field of the request, else the conversation by how it begins."""
-        if key := request.headers.get("x-whet-user") or wanted.key:
-            return f"user {key}"
-        prompt = wanted.jobs[0].prompt
-        if wanted.chat and isinstance(prompt, list):
-            return f"talk {_first_turn(prompt)}"
-        return secrets.token_hex(8)
 
     async def _body(self, request: Request) -> bytes:
         """The body, if it is JSON, small enough and comes in time. Raises Refused."""
@@ -286,6 +323,9 @@ class Gateway:
         entry = {"id": self.model, "object": "model", "created": self._created, "owned_by": "whet"}
         return JSONResponse({"object": "list", "data": [entry]})
 
+    async def _description(self, request: Request) -> Response:
+        return JSONResponse(description())
+
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
@@ -294,45 +334,7 @@ class Gateway:
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
-        report = self.controller.report()
-        gauges: list[tuple[str, str, dict[str, str], float]] = [
-            ("whet_rollout_weight", "Percent of users that the lighter model serves.", {}, report["weight"]),
-            ("whet_rollout_stage", "Number of the step; 0 is Shadow.", {}, report["stage"]),
-            ("whet_rollout_stopped", "1 where it failed, was aborted or is unknown.", {}, _stopped(report)),
-        ]
-        for verdict in get_args(Verdict):
-            now = float(report["verdict"] == verdict)
-            gauges.append(("whet_verdict", "1 for the verdict now.", {"verdict": verdict}, now))
-        if report["agreement"] is not None:
-            gauges.append(("whet_agreement", "Mean agreement with the original.", {}, report["agreement"]))
-        if losses := self.quality.losses:
-            gauges.append(("whet_divergence_nats", "Nats a token.", {}, sum(losses) / len(losses)))
-        for name, told, read in (
-            ("whet_queue", "Requests that wait for a place.", lambda side: side.queued),
-            ("whet_running", "Answers that are being written.", lambda side: side.busy),
-            ("whet_ready", "Whether the engine is ready.", lambda side: side.engine.ready),
-        ):
-            gauges += [(name, told, {"side": s.name}, float(read(s))) for s in (self.pair.original, self.pair.lighter)]
-        if self.escalation is not None:
-            gauges += [
-                ("whet_escalation_doubt", "Doubt at which the original goes on.", {}, self.escalation["doubt"]),
-                ("whet_escalation_limit", "Upper limit of harmful flips, 95 %.", {}, self.escalation["limit"]),
-            ]
-        if self.drift is not None:
-            told = self.drift.told()["distance"]
-            gauges.append(("whet_prompt_drift", "How far prompts are from the text, 0 to 1.", {}, told))
-        if (ladder := self.pair.lighter.ladder) is not None:
-            gauges.append(("whet_precision", "Bits of the next answer of the lighter model.", {}, ladder.now))
-            for bits, mean in self.quality.by_precision().items():
-                gauges.append(("whet_agreement_at", "Mean agreement at so many bits.", {"bits": str(bits)}, mean))
-        draft = self.draft()
-        if draft is not None:
-            gauges += [
-                ("whet_draft_speedup", "Times as fast with the draft, measured at the start.", {}, draft["times"]),
-                ("whet_draft_tokens", "Tokens that the draft guessed.", {"outcome": "proposed"}, draft["proposed"]),
-                ("whet_draft_tokens", "Tokens that the draft guessed.", {"outcome": "kept"}, draft["kept"]),
-            ]
-        return PlainTextResponse(self.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(self.metrics.text(gauges(self)), media_type="text/plain; version=0.0.4")
 
     def draft(self) -> dict[str, Any] | None:
         """What the original's draft is worth; None where it has none. times: as fast as without, measured at the start;
@@ -368,6 +370,8 @@ class Gateway:
             "history": self.history(),
             "nats": sum(losses) / len(losses) if losses else None,
         }
+        more["saved"] = saved(*self.pair.sides, self.worth)
+        more["compression"] = self.compressor.told()
         more |= {"draft": self.draft(), "escalation": self.escalations()}
         more["drift"] = self.drift.message() if self.drift is not None else None
         return JSONResponse(to_json({**self.controller.report(), **more}))
@@ -380,15 +384,6 @@ class Gateway:
         except OSError as error:
             return JSONResponse({"refused": f"The state cannot be stored, so nothing changed: {error}"}, 507)
         return await self._status(request)
-
-
-def _first_turn(prompt: list[Any]) -> str:
-    """The turn that a conversation keeps however long it gets: the user's first."""
-    return str(next((turn for turn in prompt if turn["role"] == "user"), prompt[0]))
-
-
-def _stopped(report: dict[str, Any]) -> float:
-    return float(report["status"] not in ("running", "held"))
 
 
 async def _failed(request: Request, error: Exception) -> Response:

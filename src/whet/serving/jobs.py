@@ -30,12 +30,14 @@ class Job:
     text: str = ""
     doubt: float | None = None
     precision: int | None = None
+    tools: dict[str, Any] = field(default_factory=dict)  # fields of the request for engines that have tools
 
 
 @dataclass(frozen=True)
 class Piece:
     """What one token adds. end: `stop` or `length`, of the last piece. token: None where an engine tells only text.
-    top: the likeliest tokens here as (text, log-probability); count: tokens in this piece."""
+    top: the likeliest tokens here as (text, log-probability); count: tokens in this piece. calls: of tools, whole, with
+    the last piece."""
 
     text: str = ""
     token: int | None = None
@@ -44,6 +46,7 @@ class Piece:
     name: str = ""
     end: str | None = None
     count: int = 1
+    calls: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,10 @@ class Engine(Protocol):
     async def score(self, ids: list[int], start: int, precision: int | None = None) -> Scored | None:
         """What it says of ids[start:], with so many bits where it has several; None where it cannot tell. Raises
         Fault."""
+
+    async def surprise(self, text: str) -> list[tuple[str, float]] | None:
+        """The pieces of a text, which together are it, with the nats by which each surprised; None where it cannot
+        tell. Raises Fault."""
 
     async def wait(self, seconds: float) -> bool:
         """Whether it is ready, after at most so many seconds."""

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from whet.errors import UsageError
-from whet.serving.rollout import STEPS
+from whet.serving.rules import STEPS
 
 Document = dict[str, Any]
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?")
@@ -229,6 +229,18 @@ _BOARD: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         "percentunit",
         (('whet_draft_tokens{job=~"$job", outcome="kept"} / ignoring(outcome) '
           'whet_draft_tokens{job=~"$job", outcome="proposed"}', "kept"),),
+    ),
+    (
+        "Questions answered rightly",
+        "percentunit",
+        (('max by (skill, side) (whet_questions_right{job=~"$job"}) / on (skill) group_left '
+          'max by (skill) (whet_questions_asked{job=~"$job"})', "{{skill}} {{side}}"),),
+    ),
+    ("Time saved", "s", (('sum(whet_saved_seconds{job=~"$job"})', "saved"),)),
+    (
+        "Answers to shortened prompts that are the same",
+        "percentunit",
+        (('min by (language) (whet_compression_same{job=~"$job"})', "{{language}}"),),
     ),
 )  # fmt: skip
 

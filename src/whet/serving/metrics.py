@@ -21,6 +21,7 @@ COUNTERS = {
     "whet_escalations_total": "Answers that the original went on with because the lighter model was unsure.",
     "whet_odd_answers_total": "Answers that refuse, or change the language, by side.",
     "whet_refused_total": "Requests refused, by status.",
+    "whet_questions_total": "Questions asked of both, and what became of them.",
     "whet_comparisons_total": "Requests answered by both, and what became of the comparison.",
 }
 Labels = tuple[tuple[str, str], ...]

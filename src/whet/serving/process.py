@@ -68,6 +68,7 @@ class ProcessEngine:
         self.start_seconds = 0.0
         self.context: int | None = None
         self.tokens: str | None = None  # a hash of the tokenizer's vocabulary
+        self.beside: dict[str, Any] | None = None  # what it is served with beside its weights: `beside.apart` compares
         self.faster: dict[str, float] | None = None  # what was measured of the draft: fields of `drafted.Speedup`
         self.draft: dict[str, Any] = {}  # what the draft did: `proposed` and `kept` tokens, or why it `failed`
 
@@ -125,6 +126,7 @@ class ProcessEngine:
             why = Message.read(line["refused"]) if "refused" in line else ended
             raise UsageError("{model} cannot be served: {why}", model=self.name, why=why)
         self.context, self.tokens = line.get("context"), line.get("tokens")
+        self.beside = line.get("beside")
         self.faster = line.get("faster", self.faster)
         self.draft = {}
         self.start_seconds = time.monotonic() - began - line.get("measuring", 0.0)
@@ -219,7 +221,7 @@ class ProcessEngine:
                     job.prompt_tokens = len(said["prompt"])
                     continue
                 told.ended = "token" not in said
-                piece = _piece(said)
+                piece = piece_of(said)
                 yield piece
                 if told.ended:
                     return
@@ -232,6 +234,13 @@ class ProcessEngine:
             _must_be_well(said)
             return Scored(said["chosen"], said["logprobs"])
 
+    async def surprise(self, text: str) -> list[tuple[str, float]] | None:
+        async with self._asked({"op": "surprise", "text": text}) as told:
+            said = await told.said.get()
+            told.ended = True
+            _must_be_well(said)
+            return [(str(piece), float(nats)) for piece, nats in said["pieces"]]
+
 
 def _must_be_well(said: dict[str, Any]) -> None:
     if "wrong" in said:
@@ -240,7 +249,7 @@ def _must_be_well(said: dict[str, Any]) -> None:
         raise Fault(said["fault"], said.get("details", ""))
 
 
-def _piece(said: dict[str, Any]) -> Piece:
+def piece_of(said: dict[str, Any]) -> Piece:
     _must_be_well(said)
     if "unsure" in said:
         raise Unsure

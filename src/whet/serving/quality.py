@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import math
 from collections import deque
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ class Quality:
         self.pair, self.controller, self.metrics, self.pairs = pair, controller, metrics, pairs
         self._waiting: asyncio.Queue[tuple[Job, bool]] = asyncio.Queue(_WAITING)
         self.losses: deque[float] = deque(maxlen=1000)  # nats a token, of the last requests
+        self.shifts: deque[float] = deque(maxlen=1000)  # of the shares of the original's tokens, of the last requests
         self.agreements: deque[float] = deque(maxlen=300)  # of the last requests
         self._at: dict[int, deque[float]] = {}  # the same by precision, where the lighter model has several
         self._task: asyncio.Task[None] | None = None
@@ -100,16 +102,18 @@ class Quality:
         same = [a == b for a, b in zip(theirs.chosen, ours.chosen, strict=True)]
         lost = [a - b for a, b in zip(theirs.logprobs, ours.logprobs, strict=True)]
         self.losses.append(sum(lost) / len(lost))
-        self._compared(sum(same) / len(same))
+        moved = [abs(math.exp(a) - math.exp(b)) for a, b in zip(theirs.logprobs, ours.logprobs, strict=True)]
+        self.shifts.append(sum(moved) / len(moved))
+        self._compared(sum(same) / len(same), self.shifts[-1])
         if bits is not None:
             self._at.setdefault(bits, deque(maxlen=300)).append(sum(same) / len(same))
         if self.pairs.most and not all(same):
             other = given if lighter else await self._lighter(replace(job, sent=[], text=""))
             self.pairs.add(job.prompt, job.text, other.text, sum(same) / len(same))
 
-    def _compared(self, agreement: float) -> None:
+    def _compared(self, agreement: float, shift: float | None = None) -> None:
         self.agreements.append(agreement)
-        self.controller.compared(agreement)
+        self.controller.compared(agreement, shift)
 
     async def _answered(self, job: Job) -> Job:
         """The original's answer to a job, in the background."""

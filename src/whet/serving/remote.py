@@ -24,6 +24,8 @@ _ASK = httpx.Timeout(10.0, read=None)  # what an answer may take is the gateway'
 class UrlEngine:
     """Implements `jobs.Engine`. url: with or without `/v1`; key: sent as a bearer token."""
 
+    tools = True  # what it has of them is the server's to say
+
     def __init__(self, url: str, key: str | None = None, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.name = url
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -99,7 +101,7 @@ class UrlEngine:
             if job.text:
                 turns.append({"role": "assistant", "content": job.text})
                 body |= {"continue_final_message": True, "add_generation_prompt": False}
-            body["messages"] = turns
+            body |= {"messages": turns, **job.tools}
             if job.top is not None:
                 body |= {"logprobs": True, "top_logprobs": job.top}
             return "chat/completions", body
@@ -112,7 +114,7 @@ class UrlEngine:
         if job.text and not isinstance(job.prompt, str) and not job.chat:
             raise Fault("refused", "a prompt of token ids cannot be gone on with by text")
         path, body = self._asked(job)
-        ended = False
+        ended, calls = False, Calls()
         try:
             async with self._http.stream("POST", path, json=body) as answer:
                 if answer.status_code in (400, 404, 413, 422):
@@ -129,7 +131,8 @@ class UrlEngine:
                     if found.get("usage"):
                         job.prompt_tokens = int(found["usage"]["prompt_tokens"])
                     for choice in found["choices"]:
-                        piece = _piece(choice)
+                        calls.add(choice)
+                        piece = _piece(choice, calls)
                         if piece.text or piece.end:
                             ended = ended or piece.end is not None
                             yield piece
@@ -143,8 +146,32 @@ class UrlEngine:
     async def score(self, ids: list[int], start: int, precision: int | None = None) -> Scored | None:
         return None
 
+    async def surprise(self, text: str) -> list[tuple[str, float]] | None:
+        return None
 
-def _piece(choice: dict[str, Any]) -> Piece:
+
+class Calls:
+    """Calls of tools, gathered until the answer ends: so one that breaks off can be begun anew by somebody else."""
+
+    def __init__(self) -> None:
+        self.made: dict[int, dict[str, Any]] = {}
+
+    def add(self, choice: dict[str, Any]) -> None:
+        """The parts in one event. Raises TypeError, ValueError or LookupError for what is none."""
+        for part in choice.get("delta", {}).get("tool_calls") or ():
+            call = self.made.setdefault(
+                int(part.get("index", len(self.made))), {"type": "function", "function": {"name": "", "arguments": ""}}
+            )
+            if part.get("id"):
+                call["id"] = str(part["id"])
+            for name in ("name", "arguments"):
+                call["function"][name] += (part.get("function") or {}).get(name) or ""
+
+    def whole(self) -> tuple[dict[str, Any], ...]:
+        return tuple({"index": number, **call} for number, call in sorted(self.made.items()))
+
+
+def _piece(choice: dict[str, Any], calls: Calls) -> Piece:
     text = choice["delta"].get("content") if "delta" in choice else choice["text"]
     if not isinstance(text, str | None):
         raise TypeError("the text of a choice is no text")
@@ -155,4 +182,5 @@ def _piece(choice: dict[str, Any]) -> Piece:
         first = told["content"][0]
         name, logprob = str(first["token"]), float(first["logprob"])
         top = tuple((str(one["token"]), float(one["logprob"])) for one in first.get("top_logprobs", ()))
-    return Piece(text or "", None, logprob, top, name, str(end) if end else None, count=1 if text else 0)
+    made = calls.whole() if end else ()
+    return Piece(text or "", None, logprob, top, name, str(end) if end else None, 1 if text else 0, made)

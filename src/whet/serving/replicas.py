@@ -28,6 +28,8 @@ def urls_of(model: str) -> list[str]:
 class Replicas:
     """Implements `jobs.Engine`. clock: seconds, never backwards."""
 
+    tools = True
+
     def __init__(self, engines: list[UrlEngine], clock: Callable[[], float] = time.monotonic) -> None:
         self.engines, self.clock = engines, clock
         self.open = [0] * len(engines)  # answers that each is giving
@@ -90,4 +92,7 @@ class Replicas:
         raise fault
 
     async def score(self, ids: list[int], start: int, precision: int | None = None) -> Scored | None:
+        return None
+
+    async def surprise(self, text: str) -> list[tuple[str, float]] | None:
         return None

@@ -8,60 +8,22 @@ held or aborted is never raised by the program; a new state is stored before a h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from whet.errors import UsageError
 from whet.messages import Message, with_and
-from whet.serving.boundaries import FAILURES, Tests
+from whet.serving.boundaries import FAILURES, PARTS, Tests
 from whet.serving.evidence import Below, level
 from whet.serving.faults import Breaker, Burn
+from whet.serving.rules import Rules
 
 Status = Literal["running", "held", "failed", "aborted", "unknown"]
 Verdict = Literal["pass", "fail", "inconclusive", "insufficient"]
 ACTIONS = ("hold", "promote", "abort", "resume")
-STEPS = (5.0, 10.0, 25.0, 50.0, 100.0)
 _NOTHING = Message("")
 PROVEN = 1 / 0.05  # wealth at which something counts as proven
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a roll-out goes.
-
-    steps: percent of users, after Shadow. hold, requests: seconds and requests of the lighter side that a step takes
-    at least. pairs: compared requests that Shadow takes at least; each later step takes a tenth of them. agreement: the
-    share of the original's tokens that the lighter model must choose too; margin: how far below that is a failure.
-    worse: by how much the rate of errors may be higher. error: the probability that a lighter model as good as the
-    original is ever stopped by a statistical test.
-    """
-
-    steps: tuple[float, ...] = STEPS
-    hold: float = 600.0
-    requests: int = 200
-    pairs: int = 200
-    agreement: float = 0.85
-    margin: float = 0.02
-    worse: float = 0.05
-    error: float = 0.01
-
-    def __post_init__(self) -> None:
-        rising = all(a < b for a, b in zip((0.0, *self.steps), self.steps, strict=False))
-        if not self.steps or not rising or self.steps[-1] != 100:
-            raise UsageError(
-                "Steps {steps} are not a rising list of percents that ends with 100. Say for example 5,10,25,50,100.",
-                steps=", ".join(f"{step:g}" for step in self.steps) or "-",
-            )
-        if not 0 < self.margin < self.agreement < 1:
-            raise UsageError(
-                "An agreement of {agreement:g} with a margin of {margin:g} cannot be tested: the margin must be above "
-                "0, the agreement above it and below 1.",
-                agreement=self.agreement,
-                margin=self.margin,
-            )
-        if self.hold < 0 or min(self.requests, self.pairs) < 1 or not 0 < self.worse < 1 or not 0 < self.error < 1:
-            raise UsageError("A step needs at least 0 seconds, 1 request and 1 pair, and rates between 0 and 1.")
 
 
 @dataclass(frozen=True)
@@ -129,6 +91,7 @@ class Controller:
     wall: Callable[[], float]
     draw: Callable[[], float]
     sample: float = 0.1
+    skills: tuple[str, ...] = ()  # whose questions are asked of both models
     state: State = field(init=False)
     unsaved: str = ""  # the event whose state could not be stored
     whole: Tests = field(init=False)  # evidence of the whole roll-out
@@ -178,33 +141,38 @@ class Controller:
         hard: bool = False,
         times: tuple[float, float] | None = None,
         odd: bool | None = None,
+        cut: bool | None = None,
     ) -> None:
         """A request was answered by this side, or should have been. hard: a fault of the engine, which is an error too.
         times: seconds to the first token and for each after it, of what was answered. odd: whether the answer refuses
-        or changes the language, if that was seen."""
+        or changes the language, cut: whether it was as long as it may be and not at its end, if that was seen."""
         bad = error or hard
         for tests in (self.whole, self.step.tests):
-            (tests.errors.lighter if lighter else tests.errors.original)(bad)
+            tests.errors.add(lighter, bad)
             if odd is not None:
-                (tests.manner.lighter if lighter else tests.manner.original)(odd)
+                tests.manner.add(lighter, odd)
+            if cut is not None:
+                tests.length.add(lighter, cut)
         if lighter:
             self.step.requests += 1
             self.breaker.add(hard)
         if times is not None:
             self.burn.add(self.clock(), lighter, *times)
         if lighter:  # what the original does can only speak for the lighter model
-            self._stop_if_failing()
+            self._stop_if_failing("errors", "manner", "length")
 
-    def compared(self, agreement: float) -> None:
+    def compared(self, agreement: float, shift: float | None = None) -> None:
         """A request was compared. agreement: at what share of the places of the original's answer both models choose
-        the same token."""
+        the same token. shift: how far the shares are apart that both give its tokens, in the mean, if they tell."""
         agreement = min(max(agreement, 0.0), 1.0)
         self.step.pairs += 1
-        self.whole.agreement.add(agreement)
-        self.step.tests.agreement.add(agreement)
+        for tests in (self.whole, self.step.tests):
+            tests.agreement.add(agreement)
+            if shift is not None:
+                tests.shift.add(-min(max(shift, 0.0), 1.0))
         self.proof.add(-agreement)
         self.mean = (self.mean[0] + 1, self.mean[1] + agreement)
-        self._stop_if_failing()
+        self._stop_if_failing("agreement", "shift")
 
     def not_compared(self) -> None:
         """The lighter model could not be asked about a request: a hard fault, though no user saw it."""
@@ -214,8 +182,22 @@ class Controller:
     def rated(self, lighter: bool, down: bool) -> None:
         """A user rated an answer of this side."""
         for tests in (self.whole, self.step.tests):
-            (tests.feedback.lighter if lighter else tests.feedback.original)(down)
-        self._stop_if_failing()
+            tests.feedback.add(lighter, down)
+        self._stop_if_failing("feedback")
+
+    def asked(self, skill: str, original: bool, lighter: bool) -> None:
+        """Both models answered a question of a skill: whether the original was right, and what a user of the lighter
+        model would have got."""
+        for tests in (self.whole, self.step.tests):
+            tests.skills.add(skill, original, lighter)
+            if self.rules.harmful is not None:
+                tests.harmful.add(-float(original and not lighter))
+        self._stop_if_failing("skills", "harmful")
+
+    @property
+    def questions(self) -> int:
+        """Of each skill that this step takes at least."""
+        return self.rules.questions if not self.state.stage else max(1, self.rules.questions // 10)
 
     # -- what is decided ---------------------------------------------------------------------------------------------
 
@@ -291,9 +273,11 @@ class Controller:
                 "seconds": round(self.clock() - self.step.began, 1),
                 "requests": self.step.requests,
                 "pairs": self.step.pairs,
+                "questions": sum(one.count for one in self.step.tests.skills.found.values()),
             },
             "agreement": total / count if count else None,
             "pairs": count,
+            "skills": self.whole.skills.told(),
             "requests": {
                 "lighter": {"count": seen.lighter + last.lighter, "errors": seen.lighter_bad + last.lighter_bad},
                 "original": {"count": seen.original + last.original, "errors": seen.original_bad + last.original_bad},
@@ -301,6 +285,9 @@ class Controller:
         }
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _tests(self) -> Tests:
+        return Tests.new(self.rules, self.skills)
 
     def _missing(self) -> list[Message]:
         rules, step = self.rules, self.step
@@ -312,23 +299,26 @@ class Controller:
             missing.append(Message("{count} requests", count=requests))
         if pairs > 0:
             missing.append(Message("{count} comparisons", count=pairs))
+        if (questions := self.step.tests.skills.missing(self.questions)) > 0:
+            missing.append(Message("{count} questions", count=questions))
         return missing
 
-    def _failing(self) -> Message | None:
+    def _failing(self, names: Iterable[str] = PARTS) -> Message | None:
         if self.breaker.tripped:
             return FAILURES["faults"]
         if self.burn.burning:
             return FAILURES["latency"]
         error = self.rules.error
-        found = self.whole.failing(level(error, 1))
+        found = self.whole.failing(level(error, 1), names)
         if found is None and self.step.start > 1:
-            found = self.step.tests.failing(level(error, self.step.start))
+            found = self.step.tests.failing(level(error, self.step.start), names)
         return found
 
-    def _stop_if_failing(self) -> None:
+    def _stop_if_failing(self, *names: str) -> None:
+        """names: of the tests that have just heard something; all without any."""
         if self.state.status not in ("running", "held"):
             return
-        if (reason := self._failing()) is not None:
+        if (reason := self._failing(names or PARTS)) is not None:
             self._to(replace(self.state, status="failed", reason=reason), "fail")
 
     def _to(self, state: State, event: str) -> None:
@@ -348,12 +338,12 @@ class Controller:
         if fresh:
             self._anew()
         elif begins:
-            self.step = Step(self.clock(), Tests.new(self.rules.worse, self.rules.agreement), start=self.step.start + 1)
+            self.step = Step(self.clock(), self._tests(), start=self.step.start + 1)
 
     def _anew(self) -> None:
         """Forget all evidence: another roll-out begins."""
-        self.whole = Tests.new(self.rules.worse, self.rules.agreement)
-        self.step = Step(self.clock(), Tests.new(self.rules.worse, self.rules.agreement))
+        self.whole = self._tests()
+        self.step = Step(self.clock(), self._tests())
         self.proof = Below(self.rules.margin - self.rules.agreement, 0.0)
         self.mean = (0, 0.0)
         self.breaker, self.burn = Breaker(), Burn()

@@ -12,13 +12,16 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from whet.errors import MachineError, UsageError
+from whet.measure.items import Item, read_skills
+from whet.serving.beside import apart, must_be_alike
+from whet.serving.compression import check_share
 from whet.serving.escalation import check_escalation, escalation_of
 from whet.serving.gateway import Gateway
 from whet.serving.jobs import Engine
@@ -29,8 +32,11 @@ from whet.serving.manner import Drift
 from whet.serving.patience import patient_for
 from whet.serving.process import Opened, ProcessEngine
 from whet.serving.remote import UrlEngine
+from whet.serving.replay import free_answers
 from whet.serving.replicas import Replicas, urls_of
-from whet.serving.rollout import Controller, Rules
+from whet.serving.rollout import Controller
+from whet.serving.rules import Rules
+from whet.serving.saving import Worth
 from whet.serving.sides import Limits, Pair, Side
 
 ADDRESS = "address.json"  # in the folder of a server: where it is reached
@@ -64,7 +70,11 @@ class Serving:
     draft: str | None = None  # a model that guesses what the original then verifies
     escalate: float | None = None  # share of harmful flips that answers must stay below
     drift: Drift | None = None  # how prompts are compared with the text that the lighter model was made with
-    skills: Path | None = None  # questions on which `escalate` is made sure of
+    skills: Path | None = None  # questions on which `escalate` is made sure of, and which are asked of both
+    worth: Worth = field(default_factory=Worth)  # of time that is saved
+    compress: float | None = None  # the share of prompts that is kept where a request does not say
+    allow_differences: bool = False  # of tokenizer, template and settings
+    replay: float = 2.0  # seconds between two of them, 0 for none
 
 
 def is_url(model: str) -> bool:
@@ -93,10 +103,19 @@ def serve(asked: Serving, tell: Callable[[str, dict[str, Any]], None]) -> None:
             "0, up to 1.",
             sample=asked.sample,
         )
+    questions = free_answers(read_skills(asked.skills)) if asked.skills is not None and asked.replay else []
+    if asked.skills is not None and asked.replay and not questions:
+        raise UsageError(
+            "{skills} has no question that is answered in words, so nothing can be asked of both models. Give others "
+            "with --skills, or say --replay 0.",
+            skills=asked.skills,
+        )
+    if asked.compress is not None:
+        check_share(asked.compress, is_url(asked.lighter))
     if asked.escalate is not None:
         check_escalation(asked.escalate, asked.skills, is_url(asked.original))
     with _listening(asked.host, asked.port) as listening:
-        _serve_at(asked, users, listening, tell)
+        _serve_at(asked, users, questions, listening, tell)
 
 
 def _must_have(asked: Serving) -> None:
@@ -117,7 +136,11 @@ def _must_have(asked: Serving) -> None:
 
 
 def _serve_at(
-    asked: Serving, users: dict[str, bytes], listening: socket.socket, tell: Callable[[str, dict[str, Any]], None]
+    asked: Serving,
+    users: dict[str, bytes],
+    questions: list[Item],
+    listening: socket.socket,
+    tell: Callable[[str, dict[str, Any]], None],
 ) -> None:
     asked.state.mkdir(parents=True, exist_ok=True)
     journal = Journal(asked.state / "rollout.sqlite")
@@ -128,7 +151,7 @@ def _serve_at(
         raise
     before = signal.signal(signal.SIGTERM, _end)  # uvicorn sends it to us again when answers have been ended
     try:
-        asyncio.run(_serve(asked, users, journal, listening, tell, escalation))
+        asyncio.run(_serve(asked, users, questions, journal, listening, tell, escalation))
     except _Ended:
         pass
     finally:
@@ -183,6 +206,7 @@ def _listening(host: str, port: int) -> socket.socket:
 async def _serve(
     asked: Serving,
     users: dict[str, bytes],
+    questions: list[Item],
     journal: Journal,
     listening: socket.socket,
     tell: Callable[..., None],
@@ -199,8 +223,10 @@ async def _serve(
             await pair.lighter.engine.start()
         if _tokens(pair.original) != _tokens(pair.lighter):
             await asyncio.to_thread(_must_share_tokens, asked.original, asked.lighter)
+        if not asked.allow_differences:
+            must_be_alike(asked.lighter, apart(*(getattr(side.engine, "beside", None) for side in pair.sides)))
         controller = Controller(
-            asked.rules,
+            replace(asked.rules, harmful=asked.escalate if questions else None),
             journal,
             fingerprint(asked.original, asked.lighter, asked.fast, asked.precisions),
             secrets.token_hex(8),
@@ -208,11 +234,24 @@ async def _serve(
             time.time,
             random.SystemRandom().random,
             asked.sample,
+            tuple(dict.fromkeys(item.skill for item in questions)),
         )
         admin = admin_key(asked.state)
         name = asked.name or Path(asked.original).name or asked.original
-        keys = Keys(hashed(admin), users)
-        gateway = Gateway(name, pair, controller, keys, journal.history, asked.pairs, escalation, asked.drift)
+        gateway = Gateway(
+            name,
+            pair,
+            controller,
+            Keys(hashed(admin), users),
+            journal.history,
+            asked.pairs,
+            escalation,
+            asked.drift,
+            questions,
+            asked.replay,
+            None if asked.compress is None else str(asked.compress),
+            asked.worth,
+        )
         await _run(asked, gateway, listening, tell)
     finally:
         await asyncio.gather(pair.original.engine.stop(), pair.lighter.engine.stop(), return_exceptions=True)

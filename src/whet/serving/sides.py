@@ -55,10 +55,13 @@ class Side:
     busy: int = 0
     seconds: float = 1.0  # that an answer takes, of late
     ladder: Ladder | None = None  # the precisions that it answers with, where it has several
+    tokens: int = 0  # written so far
+    working: float = 0.0  # seconds in which it wrote at least one answer
     free: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self.free = asyncio.Semaphore(self.slots)
+        self._since = 0.0
 
     @contextlib.asynccontextmanager
     async def slot(self, seconds: float, *, must: bool = False) -> AsyncGenerator[None, None]:
@@ -67,20 +70,24 @@ class Side:
         if self.queued >= self.waiting and not must:
             raise Busy(max(1, round(self.seconds * self.queued / self.slots)))
         self.queued += 1
-        try:
-            await asyncio.wait_for(self.free.acquire(), max(seconds, 0.0))
+        try:  # no `wait_for`, which makes a task of what it waits for
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self.free.acquire()
         except TimeoutError:
             raise Busy(max(1, round(self.seconds))) from None
         finally:
             self.queued -= 1
         began = time.monotonic()
+        self._since = self._since if self.busy else began
         self.busy += 1
         try:
             yield
         finally:
             self.busy -= 1
             self.free.release()
-            self.seconds += 0.1 * (time.monotonic() - began - self.seconds)
+            now = time.monotonic()
+            self.seconds += 0.1 * (now - began - self.seconds)
+            self.working += 0.0 if self.busy else now - self._since
 
 
 @dataclass
@@ -150,6 +157,11 @@ class Pair:
     limits: Limits
     doubt: float | None = None
 
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """The original first."""
+        return self.original, self.lighter
+
     async def answer(self, served: Served, lighter: bool) -> AsyncGenerator[Piece, None]:
         """The pieces of an answer, which the lighter side begins if it is to and can. Raises Busy, AskedWrongly, and
         GaveUp where the original cannot go on either."""
@@ -199,7 +211,8 @@ class Pair:
             while True:
                 left = until - time.monotonic()
                 try:
-                    piece = await asyncio.wait_for(anext(pieces), max(0.0, min(seconds, left)))
+                    async with asyncio.timeout(max(0.0, min(seconds, left))):
+                        piece = await anext(pieces)
                 except StopAsyncIteration:
                     raise Fault("died", "it stopped before the end") from None
                 except TimeoutError:
@@ -208,6 +221,7 @@ class Pair:
                     side.engine.give_up(0.9 * min(seconds, self.limits.between_tokens))
                     raise Fault("hung") from None
                 served.add(side.name, piece)
+                side.tokens += piece.count
                 yield piece
                 if piece.end is not None:
                     return

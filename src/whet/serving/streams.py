@@ -49,6 +49,13 @@ async def merged(streams: Sequence[AsyncGenerator[bytes, None]]) -> AsyncGenerat
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def all_of(parts: AsyncGenerator[bytes, None]) -> None:
+    """Wait for all parts, where nobody reads them one by one."""
+    async with contextlib.aclosing(parts):
+        async for _ in parts:
+            pass
+
+
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """What `work` gives, unless the client goes away first: then it is cancelled, and ClientDisconnect raised."""
     task = asyncio.ensure_future(work)

@@ -34,6 +34,7 @@ class Choice:
     tokens: list[dict[str, Any]] = field(default_factory=list)
     offset: int = 0
     end: str | None = None
+    calls: tuple[dict[str, Any], ...] = ()  # of tools
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Wire:
         made: dict[str, Any] = {"index": choice.index, "logprobs": logprobs, "finish_reason": end}
         if self.chat:
             made["delta"] = {"content": text} if text or not end else {}
+            if end and choice.calls:
+                made["delta"] |= {"tool_calls": choice.calls}
             return event(self._frame("chat.completion.chunk", [made], **more))
         made["text"] = text
         return event(self._frame("text_completion", [made], **more))
@@ -82,6 +85,9 @@ class Wire:
             logprobs = self._logprobs(choice.tokens) if choice.served.job.top is not None else None
             entry: dict[str, Any] = {"index": choice.index, "logprobs": logprobs, "finish_reason": choice.end}
             entry |= {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+            if choice.calls:
+                calls = [{name: value for name, value in call.items() if name != "index"} for call in choice.calls]
+                entry["message"] |= {"tool_calls": calls, "content": text or None}
             made.append(entry)
         kind = "chat.completion" if self.chat else "text_completion"
         by = [{"index": choice.index, "parts": choice.served.by} for choice in choices]
@@ -115,8 +121,12 @@ def _token(name: str, logprob: float | None) -> dict[str, Any]:
 
 def usage(choices: list[Choice]) -> dict[str, int]:
     """Tokens of the request. A prompt that several answers share counts once."""
-    prompts = {json.dumps(choice.served.job.prompt): choice.served.job.prompt_tokens for choice in choices}
-    prompt, written = sum(prompts.values()), sum(choice.served.count for choice in choices)
+    if len(choices) == 1:
+        prompt = choices[0].served.job.prompt_tokens
+    else:
+        prompts = {json.dumps(choice.served.job.prompt): choice.served.job.prompt_tokens for choice in choices}
+        prompt = sum(prompts.values())
+    written = sum(choice.served.count for choice in choices)
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 Line = dict[str, Any]
 _BEFORE = 6  # tokens of the prompt that the first token of an answer is decoded with
 _AT_ONCE = 256  # tokens of a prompt that are read before others get their next token
+_SCORED = 128  # tokens of a text whose likelihoods are told from each other
 _UNFINISHED = 8  # tokens that may wait for the rest of a letter; the longest letter has four bytes
 
 
@@ -103,6 +104,8 @@ class Worker:
             with self._told(told["id"]):
                 if told["op"] == "score":
                     self._score(told)
+                elif told["op"] == "surprise":
+                    self._surprise(told)
                 else:
                     self._begin(told, free[0])
                     free = free[1:] if told["id"] in self.open else free
@@ -293,6 +296,24 @@ class Worker:
         own = [float(row[token]) for row, token in zip(shares, ids[start:], strict=True)]
         self.say({"id": told["id"], "chosen": logits.argmax(-1).tolist(), "logprobs": own})
 
+    def _surprise(self, told: Line) -> None:
+        self.say({"id": told["id"], "pieces": surprises(self.engine, self.stepper, told["text"])})
+
+
+def surprises(engine: Any, stepper: Any, text: str) -> list[tuple[str, float]]:
+    """The pieces of a text, with the nats by which each token surprised after those before it; the first of each part
+    has none, and did by nothing."""
+    ids, words = engine.encode(text), Words(engine, [])
+    nats: list[float] = []
+    size = min(_SCORED, stepper.context)
+    for first in range(0, len(ids), size):
+        part = ids[first : first + size]
+        nats.append(0.0)
+        if part[1:]:
+            shares = stepper.score(part, 1).double().log_softmax(-1)
+            nats += [-float(row[token]) for row, token in zip(shares, part[1:], strict=True)]
+    return [*((words.add(token), value) for token, value in zip(ids, nats, strict=True)), (words.rest(), 0.0)]
+
 
 def serve(worker: Any, lines: TextIO) -> None:
     """Until the input ends."""
@@ -364,7 +385,9 @@ def main() -> None:
         out.write(json.dumps({"refused": to_json(message)}) + "\n")
         out.flush()
         return
-    worker = Worker(engine, steps, out, drafts)
+    from whet.measure.beside import told_of
+
+    worker, beside = Worker(engine, steps, out, drafts), told_of(engine.folder, engine)
     tokens = hashlib.sha256(repr(sorted(engine.tokenizer.get_vocab().items())).encode()).hexdigest()
-    worker.say({"ready": True, "context": steps.context, "tokens": tokens, **ready})
+    worker.say({"ready": True, "context": steps.context, "tokens": tokens, "beside": beside, **ready})
     serve(worker, sys.stdin)

@@ -29,13 +29,13 @@ from whet.text.chat import ChatTemplate, template_of
 
 TEXTS, LETTERS = 64, 2000  # documents that both tokenizers read, and how much of each
 # What a tokenizer may change without the text showing it: capitals, digits, signs, scripts, syllables by letter.
-_PROBES = (
+PROBES = (
     "The Quick Brown Fox, 1,234.56 and 7890: e.g. a_b-C!",
     "McDONALD'S iPhone\n\nAÉÑ ü ß",
     "대한민국 헌법 제1조 ①항, 2026년 11월 30일 오후 3시.",
     "def f(x):\n    return x**2  # naïve",
 )
-_TURNS: tuple[list[dict[str, Any]], ...] = (
+TURNS: tuple[list[dict[str, Any]], ...] = (
     [{"role": "user", "content": "Hello 안녕"}],
     [
         {"role": "user", "content": "1 + 1?"},
@@ -66,14 +66,14 @@ def differences(original: str | Path, lighter: str | Path, sides: Sides, texts: 
     """What the folders differ in, beside their weights: by settings, by end tokens, by what their tokenizers make of
     `texts`, by what their chat templates make of a conversation."""
     rows = rows_between(original, lighter)
-    settings = _settings_of(original, None, rows), _settings_of(lighter, rows, rows)
+    settings = settings_of(original, None, rows), settings_of(lighter, rows, rows)
     made = _of_settings(*settings, whole=not is_finished(original) and not is_finished(lighter))
     made += _of_ends(sides, rows, is_gguf(lighter))
-    made += _of_reading(sides, rows, [*texts, *_PROBES])
+    made += _of_reading(sides, rows, [*texts, *PROBES])
     return [*made, *_of_templates(original, lighter, sides), *_of_zeros(sides)]
 
 
-def _settings_of(model: str | Path, numbers: Sequence[int] | None, kept: Sequence[int] | None) -> dict[str, Any]:
+def settings_of(model: str | Path, numbers: Sequence[int] | None, kept: Sequence[int] | None) -> dict[str, Any]:
     """By name what a side says of itself. numbers: by id its id in the original, where it has numbers of its own.
     kept: ids of the original that both have, None for all."""
     told: dict[str, Any] = {"context": context_of(model)}
@@ -196,7 +196,7 @@ def _of_templates(original: str | Path, lighter: str | Path, sides: Sides) -> li
     if ours is None or theirs is None:
         return [Difference(what, _shown(ours), _shown(theirs))]
     with ChatTemplate(sides.original.tokenizer) as first, ChatTemplate(sides.lighter.tokenizer) as second:
-        for turns in _TURNS:
+        for turns in TURNS:
             said = _rendered(first, turns, original), _rendered(second, turns, lighter)
             if said[0] != said[1]:
                 return [Difference(what, *map(_shown, said))]
