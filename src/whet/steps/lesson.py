@@ -16,7 +16,7 @@ from whet.checkpoint import load_model, load_tokenizer
 from whet.distillation import Distillation, Teaching
 from whet.events import OnEvent, without_plan
 from whet.steps.coded_student import CodedStudent
-from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, noise, train
+from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, noise, tokens_of, train, weights_of
 
 LOOKS = 10  # times that held-out text is looked at
 _PLAIN = 512  # tokens of a window, up to which a table of attention is small
@@ -64,7 +64,7 @@ class Lesson:
     @property
     def short(self) -> bool:
         """Whether attention is computed plainly: on processors SDPA's backward is slow, a seventh of a step here."""
-        return self.job.device == "cpu" and max(map(len, self.job.solve)) <= _PLAIN
+        return self.job.device == "cpu" and max(map(len, map(tokens_of, self.job.solve))) <= _PLAIN
 
     def train(self, steps: int, run: Run | None, tell: OnEvent | None) -> dict[str, Any]:
         """Train for so many steps, in the folder of `run` if there is one; returns what `whet.train.train` does."""
@@ -91,14 +91,16 @@ class Lesson:
 
     @torch.no_grad()
     def losses(self) -> Tensor:
-        """KL to the teacher on the held-out text, nats a token, of each piece of PIECE tokens `[n]`."""
-        found = []
+        """KL to the teacher on the held-out text, nats a token, of each piece of PIECE tokens `[n]`; tokens count as
+        its windows say."""
+        found, counts = list[Tensor](), list[Tensor]()
         with self._computing():
             self.taught = self.taught or [self.teaching.taught(batch) for batch in self._held_out()]
             for batch, states in zip(self._held_out(), self.taught, strict=True):
-                each = self.teaching.divergences(batch, states).cpu()
-                found.append(each[batch["weights"].cpu() > 0])
-        every = torch.cat(found)
+                each, weights = self.teaching.divergences(batch, states).cpu(), batch["weights"].cpu()
+                found.append((each * weights)[weights > 0])
+                counts.append(weights[weights > 0])
+        every = torch.cat(found) / torch.cat(counts).mean()
         whole = len(every) // PIECE * PIECE
         return every[:whole].view(-1, PIECE).double().mean(-1) if whole else every.double().mean()[None]
 
@@ -162,12 +164,14 @@ def _kept(job: Job) -> list[int] | None:
 
 def _padded(windows: Sequence[Tensor]) -> Iterator[Batch]:
     """Windows in batches of about the same length."""
-    ordered = sorted(windows, key=len, reverse=True)
+    ordered = sorted(windows, key=lambda window: len(tokens_of(window)), reverse=True)
     while ordered:
-        count = max(1, _JUDGED // len(ordered[0]))
+        longest = len(tokens_of(ordered[0]))
+        count = max(1, _JUDGED // longest)
         some, ordered = ordered[:count], ordered[count:]
-        ids = torch.zeros(len(some), len(some[0]), dtype=torch.int64)
+        ids = torch.zeros(len(some), longest, dtype=torch.int64)
         weights = torch.zeros(ids.shape)
         for number, window in enumerate(some):
-            ids[number, : len(window)], weights[number, : len(window)] = window, 1.0
+            tokens = tokens_of(window)
+            ids[number, : len(tokens)], weights[number, : len(tokens)] = tokens, weights_of(window)
         yield {"input_ids": ids, "weights": weights}
