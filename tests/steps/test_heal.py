@@ -1,4 +1,4 @@
-"""The step `heal`: skills that come back, others that stay, a roll-back that leaves nothing, and runs that are killed."""
+"""The step `heal`: skills come back, others stay, a roll-back leaves nothing, and runs that are killed go on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ HOW = {"steps": 30, "batch": 256, "window": 24, "device": "cpu", "problems": 60}
 
 
 def questions() -> list[dict[str, str]]:
-    """Two skills: which letter came first, and which is the next after the second."""
+    """Two skills: the letter before the sign, and the one that is next to it."""
     found = []
     for a, b in itertools.product(LETTERS, LETTERS):
         after = LETTERS[(LETTERS.index(b) + 1) % len(LETTERS)]
-        found.append({"skill": "first", "prompt": f"1{a}{b}=", "answer": a})
+        found.append({"skill": "same", "prompt": f"1{a}{b}=", "answer": b})
         found.append({"skill": "next", "prompt": f"2{a}{b}=", "answer": after})
     return found
 
@@ -39,9 +39,9 @@ def original(tmp_path_factory):
     tokenizer = models.tokenizer()
     rows = torch.tensor([tokenizer(f"{one['prompt']}{one['answer']}\n")["input_ids"] for one in questions()])
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
-    for step in range(60):
-        optimiser.param_groups[0]["lr"] = 5e-3 * (1 - step / 60)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
+    for step in range(150):
+        optimiser.param_groups[0]["lr"] = 4e-3 * (1 - step / 150)
         loss = torch.nn.functional.cross_entropy(model(rows).logits[:, -3:-1].flatten(0, 1), rows[:, -2:].flatten())
         optimiser.zero_grad()
         loss.backward()
@@ -67,7 +67,7 @@ def asked(original):
 @pytest.mark.parametrize("how", some(["weights", "scales", "adapter"], 2))
 def test_what_was_lost_comes_back_and_the_lineage_says_so(original, hurt, asked, tmp_path, how):
     before = models.contents(hurt)
-    result = whet.heal(hurt, tmp_path / "out", **asked | {"how": how, "steps": 60, "to": 0.6})
+    result = whet.heal(hurt, tmp_path / "out", **asked | {"how": how, "skill": "same", "steps": 60, "to": 0.95})
     assert models.contents(hurt) == before
     practised = [entry for entry in result["skills"] if entry["practised"]]
     assert result["outcome"] in ("healed", "better") and practised, result["reason"]
@@ -75,7 +75,7 @@ def test_what_was_lost_comes_back_and_the_lineage_says_so(original, hurt, asked,
     assert not any(entry["fell"] for entry in result["skills"])
     record = Checkpoint(tmp_path / "out").whet["lineage"][-1]
     assert record["step"] == "heal" and record["how"] == how and record["training"]
-    assert {entry["skill"] for entry in record["skills"]} == {"first", "next"}
+    assert {entry["skill"] for entry in record["skills"]} == {"same", "next"}
     assert whet.verify(tmp_path / "out")["verdict"] == "pass"
     assert "Skills given back" in (tmp_path / "out" / "README.md").read_text()
     if how != "weights":  # scales alone, or zeros alone
@@ -89,7 +89,7 @@ def test_what_was_lost_comes_back_and_the_lineage_says_so(original, hurt, asked,
 
 
 def test_where_nothing_is_gained_nothing_is_written(hurt, asked, tmp_path):
-    result = whet.heal(hurt, tmp_path / "out", **asked | {"steps": 1, "rate": 1e-9})
+    result = whet.heal(hurt, tmp_path / "out", **asked | {"skill": "same", "steps": 1, "rate": 1e-9})
     assert result["outcome"] == "rolled back" and "no more than chance" in str(result["reason"])
     assert not (tmp_path / "out").exists()
 
@@ -103,7 +103,7 @@ def test_a_folder_that_lost_nothing_is_left_alone(original, asked, tmp_path):
 def test_a_comparison_beside_the_folder_says_what_is_hurt(hurt, asked, tmp_path):
     """Nothing of it is read but the figures of its skills."""
     entries = [
-        {"skill": "first", "retention": {"value": 1.0, "interval": [0.9, 1.1]}},
+        {"skill": "same", "retention": {"value": 1.0, "interval": [0.9, 1.1]}},
         {"skill": "next", "retention": {"value": 0.5, "interval": [0.4, 0.6]}},
     ]
     (hurt / "compare.json").write_text(json.dumps({"skills": entries}))
@@ -117,7 +117,7 @@ def test_a_comparison_beside_the_folder_says_what_is_hurt(hurt, asked, tmp_path)
 def test_it_is_a_step_of_a_recipe(original, tmp_path):
     steps = [
         {"quantize": {"scheme": "int2z-g32", "solver": "nearest", "for": "whet", "window": 24}},
-        {"heal": {"steps": 40, "batch": 256, "window": 24, "to": 0.6}},
+        {"heal": {"skill": "same", "steps": 40, "batch": 256, "window": 24, "to": 0.1}},
     ]
     recipe = {"version": 1, "steps": steps}
     text, out = models.documents(60, 12), tmp_path / "out"
@@ -131,7 +131,7 @@ def test_what_cannot_be_is_told_before_anything_is_done(original, hurt, asked, t
     for changed, said in (
         ({"original": None}, "No original was given"),
         ({"skills": None}, "No questions were given"),
-        ({"skill": "frist"}, "Did you mean first"),
+        ({"skill": "smae"}, "Did you mean same"),
         ({"skill": ","}, "names none"),
         ({"how": "weigths"}, "Did you mean weights"),
         ({"rank": 4}, "rank is that of an adapter"),
@@ -152,7 +152,7 @@ def test_what_cannot_be_is_told_before_anything_is_done(original, hurt, asked, t
 @pytest.mark.parametrize("part", some(range(4), 1))
 def test_killed_and_resumed_the_bytes_are_the_same(hurt, asked, tmp_path, part):
     def work(out):
-        whet.heal(hurt, out, **asked | {"skill": "next", "steps": 20, "to": 0.1})
+        whet.heal(hurt, out, **asked | {"skill": "same", "steps": 20, "to": 0.1})
 
     moments = counted(lambda: work(tmp_path / "undisturbed"))
     at = int(moments * (part + random.Random(part).random()) / 4) + 1
