@@ -118,6 +118,7 @@ def test_it_is_a_step_of_a_recipe(original, tmp_path):
     steps = [
         {"quantize": {"scheme": "int2z-g32", "solver": "nearest", "for": "whet", "window": 24}},
         {"heal": {"skill": "same", "steps": 40, "batch": 256, "window": 24, "to": 0.1}},
+        {"compare": {"speed": False, "measure": ["none"]}},
     ]
     recipe = {"version": 1, "steps": steps}
     text, out = models.documents(60, 12), tmp_path / "out"

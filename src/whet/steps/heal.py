@@ -240,7 +240,7 @@ def _needs(plan: Healing) -> dict[str, Any]:
 
 def _request(plan: Healing) -> dict[str, Any]:
     """What the run depends on, as it is kept beside it."""
-    asked = plan.asked.model_dump()
+    asked = plan.asked.model_dump(include=set(Heal.model_fields))
     for name in ("skills", "practice"):
         asked[name] = None
     asked |= {"text": None, "original": str(plan.original.path.resolve())}

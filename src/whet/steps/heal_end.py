@@ -81,7 +81,7 @@ def left_as_it_was(run: Run, source: Checkpoint, told: Mapping[str, Any], copied
 
 def _recipe(asked: Heal) -> dict[str, Any]:
     """What does the same again, of a recipe's original on its questions."""
-    options = asked.document()
+    options = Heal.model_construct(**asked.model_dump(include=set(Heal.model_fields))).document()
     for name in ("original", "skills", "practice", "text"):
         if Path(str(options.get(name, ""))).is_absolute():
             del options[name]

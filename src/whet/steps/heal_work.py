@@ -268,7 +268,7 @@ def _windows(plan: Healing, problems: Sequence[Problem], chosen: Sequence[str]) 
         held += taken[:out]
         solve += taken[out:]
     if not held:
-        held.append(solve[0])
+        held.append(solve[0].clone())
     return solve, held
 
 
