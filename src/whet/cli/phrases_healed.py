@@ -20,7 +20,7 @@ HEALED: dict[str, tuple[str, str]] = {
         "{skill}: {count} problems that the original solved, {failed} of which the lighter model did not",
         "{skill}: 원본이 푼 문제 {count}개, 그중 경량본이 다르게 답한 문제 {failed}개",
     ),
-    "stage.solve": ("solving problems with the original", "원본으로 문제 푸는 중"),
+    "stage.solve": ("solving problems with the original", "원본이 문제에 답하는 중"),
     "stage.fail": ("finding problems that it fails", "경량본이 틀리는 문제 찾는 중"),
     "stage.skills, healed": ("asking the questions again", "문항에 다시 답하는 중"),
 }

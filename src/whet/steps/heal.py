@@ -159,6 +159,7 @@ def decide_heal(
 
 def _questions(asked: Heal, seed: int) -> tuple[list[Item], list[Item]]:
     """What is practised on and what gates. Raises UsageError where they share a prompt."""
+    assert asked.skills is not None
     items = read_skills(asked.skills)
     if asked.practice is None:
         return in_halves(items, seed)
@@ -245,6 +246,7 @@ def _request(plan: Healing) -> dict[str, Any]:
         asked[name] = None
     asked |= {"text": None, "original": str(plan.original.path.resolve())}
     if plan.asked.practice is None:
+        assert plan.asked.skills is not None
         questions = {"skills": [item.record() for item in read_skills(plan.asked.skills)]}
     else:
         apart = {"skills": plan.gate, "practice": plan.learnt}

@@ -124,7 +124,10 @@ def healed(run: Run, plan: Healing, way: Way) -> dict[str, Any]:
     chosen, notes = _chosen(plan, table)
     notes = [*plan.notes, *notes]
     if not chosen:
-        told = {"outcome": "unhurt", "reason": Message("no skill is hurt: there is nothing to give back")}
+        told: dict[str, Any] = {
+            "outcome": "unhurt",
+            "reason": Message("no skill is hurt: there is nothing to give back"),
+        }
         left_as_it_was(run, plan.checkpoint, told, plan.left)
         return {**told, "skills": [], "notes": notes}
     about, windows, held = _practised(run, plan, chosen, way)
