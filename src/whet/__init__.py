@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from whet.recipe.distill import distill
     from whet.recipe.fit_context import fit_context
     from whet.recipe.hardware import hardware
+    from whet.recipe.heal import heal
     from whet.recipe.inspect import inspect
     from whet.recipe.masks import masks
     from whet.recipe.merge import merge
@@ -55,6 +56,7 @@ _VERBS = {
     "fit_context": "whet.recipe.fit_context",
     "generate": "whet.engines.opening",
     "hardware": "whet.recipe.hardware",
+    "heal": "whet.recipe.heal",
     "inspect": "whet.recipe.inspect",
     "load": "whet.engines.packed",
     "masks": "whet.recipe.masks",
@@ -82,6 +84,7 @@ __all__ = [
     "fit_context",
     "generate",
     "hardware",
+    "heal",
     "inspect",
     "load",
     "masks",

@@ -12,6 +12,7 @@ from whet.anatomy import UNITS
 from whet.anatomy.layers import SUB_BLOCKS
 from whet.checkpoint.model_files import GRAPHS
 from whet.cli import phrases, tables
+from whet.cli.heal import EXIT_CODES
 from whet.curation.curate import NEAR, READ, WRITE
 from whet.curation.models import MODELS
 from whet.curation.private import KINDS
@@ -99,6 +100,7 @@ def test_every_phrase_is_said_somewhere(key: str) -> None:
     told |= {f"status.{state}" for state in ("running", "stopped", "finished")}
     outcomes = ("kept", "skipped", "stopped", "undecided", "not reached", "stopped run", "waiting", "running")
     told |= {f"outcome.{outcome}" for outcome in outcomes}
+    told |= {f"healed.{what}" for what in (*EXIT_CODES, "skill", "before", "after", "change")}
     assert key in told or len(re.findall(f"[\"']{re.escape(key)}[\"']", SPOKEN)) > 1
 
 
@@ -108,7 +110,7 @@ STAGES = {
     *re.findall(r'stage\(\d, on_event, "([^"]+)"', SOURCE),
     *re.findall(r'"stage": "([^"]+)"', SOURCE),
 }
-STAGES |= {"skills", "skills, original", "skills, lighter", "judge", "score"}
+STAGES |= {"skills", "skills, original", "skills, lighter", "skills, healed", "solve", "fail", "judge", "score"}
 
 
 @each("stage", sorted(STAGES))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import models
 import whet
 from covering import some
-from killing import Ticks, counted, killed
+from killing import Ticks, counted, die, killed
 from whet.checkpoint import Checkpoint, hashed_files, load_model, load_tokenizer
 from whet.errors import UsageError
 from whet.recipe import gradual
@@ -176,6 +176,37 @@ def test_killed_and_resumed_the_bytes_are_the_same(original, undisturbed, tmp_pa
         go(original, out, recipe())
     assert weights(out) == weights(whole)
     assert json.loads((out / "run.json").read_text())["verdict"] == "pass"
+
+
+def at_stage(stage):
+    """A listener that does not survive the middle of a stage: its second sign of life, or its first where there is one
+    only."""
+    seen = 0
+
+    def heard(event):
+        nonlocal seen
+        if event["event"] == "progress" and event["stage"] == stage:
+            seen += 1
+            if seen == 2 or event["of"] == 1:
+                die()
+
+    return heard
+
+
+STAGES = ("score", "prune", "train", "divergence")  # scoring, pruning, training, comparing
+
+
+@pytest.mark.parametrize("stage", some(STAGES, 1))
+def test_killed_inside_every_stage_the_weights_are_the_same(original, tmp_path, stage):
+    given = recipe()
+    given["steps"][0]["prune"] = {**PRUNE, "importance": "taylor"}
+    told = []
+    go(original, tmp_path / "undisturbed", given, on_event=told.append)
+    assert {event["stage"] for event in told if event["event"] == "progress"} >= set(STAGES)
+    out = tmp_path / "out"
+    killed(lambda: go(original, out, given, on_event=at_stage(stage)), lambda: None)
+    go(original, out, given)
+    assert weights(out) == weights(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("name", RUNS)

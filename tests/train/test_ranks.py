@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from whet.errors import UsageError
 from whet.train import Schedule, train
 
 TOGETHER = """
@@ -83,3 +85,10 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     assert found["loss"] == pytest.approx(result["loss"], rel=1e-4)
     for name, weight in alone.state_dict().items():
         assert torch.allclose(weight, found["weights"][name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_what_splits_the_weights_is_refused_by_name(kind: str) -> None:
+    accelerator = SimpleNamespace(distributed_type=SimpleNamespace(value=kind), num_processes=2, is_main_process=True)
+    with pytest.raises(UsageError, match=f"splits the model's weights over processes .{kind}."):
+        train(model_of_two_blocks(), parts, SCHEDULE, accelerator=accelerator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from whet.train import PackedRows
+from whet.train import PackedRows, tokens_of, weights_of
 
 WINDOWS = [torch.full((length,), number + 10) for number, length in enumerate([3, 16, 5, 5, 2, 9, 7, 1, 16, 4])]
 
@@ -37,3 +37,14 @@ def test_a_batch_depends_on_its_step_alone():
         not torch.equal(PackedRows(WINDOWS, 32, seed=4, end=1)(step)["input_ids"], one(step)["input_ids"])
         for step in range(3)
     )
+
+
+def test_a_window_may_say_what_each_of_its_tokens_counts():
+    windows = [torch.tensor([[7, 8, 9], [1, 1, 30]]), torch.tensor([[5, 6, 4, 3], [1, 10, 1, 2]])]
+    batch = PackedRows(windows, 8, seed=0, end=1)(0)
+    found = {}
+    for ids, weights in zip(batch["input_ids"].tolist(), batch["weights"].tolist(), strict=True):
+        found |= dict(zip(ids, weights, strict=True))
+    # of the token after each; nothing at the end of a window, between two, and in padding
+    assert found == {7: 1, 8: 30, 9: 0, 5: 10, 6: 1, 4: 2, 3: 0} | {token: 0 for token in (0, 1) if token in found}
+    assert torch.equal(tokens_of(windows[0]), windows[0][0]) and torch.equal(weights_of(windows[0][0]), torch.ones(3))

@@ -7,6 +7,8 @@ from pathlib import Path
 import whet
 from whet.cli.compress import made
 from whet.cli.console import Console
+from whet.cli.heal import EXIT_CODES as HEALED
+from whet.cli.heal import healed
 from whet.cli.merge import merged
 from whet.cli.options import Debug, Json, Trust, Unfinished, trusted
 from whet.cli.run import EXIT_CODES, report
@@ -26,6 +28,8 @@ def run(out: Unfinished, trust_remote_code: Trust = False, as_json: Json = False
         recipe = result.get("format") == "whet.run"
         if recipe:
             report(console, result)
+        elif "outcome" in result:
+            healed(console, result)
         elif "held_out" in result:
             tuned(console, result)
         elif "how" in result:
@@ -33,4 +37,4 @@ def run(out: Unfinished, trust_remote_code: Trust = False, as_json: Json = False
         else:
             made(console, result)
         console.result(result)
-    return EXIT_CODES[result["verdict"]] if recipe else 0
+    return EXIT_CODES[result["verdict"]] if recipe else HEALED.get(result.get("outcome", ""), 0)

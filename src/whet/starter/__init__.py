@@ -6,6 +6,7 @@ questions with exact answers that training never saw. All text is made here, fro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "held_out",
     "mixed",
     "path",
+    "practice",
     "skills",
 ]
 
@@ -144,8 +146,20 @@ def skills(split: str = "report", per_skill: int = 200, seed: int = 0) -> list[d
             known=", ".join(EVALUATION_SPLITS),
             near=did_you_mean(split, EVALUATION_SPLITS),
         )
+    return _questions(split, per_skill, seed)
+
+
+def practice(per_skill: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
+    """Questions to learn from, as `skills` gives them: like those of training, none of which, in whatever words, is in
+    `verify` or `report`. Facts and words are the same everywhere, so of these there are those of `solve`."""
+    return _questions("train", per_skill, seed, {"facts": "solve", "translation_words": "solve"})
+
+
+def _questions(whole: str, per_skill: int, seed: int, apart: Mapping[str, str] = {}) -> list[dict[str, Any]]:
+    """Questions of a split; apart: those of skills that are of another one."""
     items: list[dict[str, Any]] = []
     for skill in SKILLS:
+        split = apart.get(skill, whole)
         rng, tries = Random(f"starter {skill} {split} {seed}"), 0
         seen: set[str] = set()
         while len(seen) < per_skill and tries < 50 * per_skill:

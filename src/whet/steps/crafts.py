@@ -6,7 +6,7 @@ options in `whet.steps.options`, and its row here (docs/adding.md).
 
 from __future__ import annotations
 
-from whet.steps import distill, export, masks, prune, quantize, slice, transform, tune
+from whet.steps import distill, export, heal, masks, prune, quantize, slice, transform, tune
 from whet.steps.prune_coded import after_codes
 from whet.steps.request import Craft
 
@@ -24,6 +24,7 @@ CRAFTS: dict[str, Craft] = {
     "masks": Craft(("dense",), "dense", masks.run, check=masks.check, halved=masks.halved),
     "distill": Craft(("dense", "rounded"), "dense", distill.run, check=distill.check, keeps=True),
     "tune": Craft(("dense",), "dense", tune.run, check=tune.check),
+    "heal": Craft(("dense", "rounded"), "dense", heal.run, check=heal.check, keeps=True),
     "transform": Craft(("dense",), "dense", transform.run),
     "quantize": Craft(("dense",), "rounded", quantize.run, check=quantize.check, halved=quantize.halved),
     "export": Craft(("dense", "rounded"), None, export.run),

@@ -38,7 +38,7 @@ from whet.steps.options import RECIPE, recipe_text
 from whet.steps.own_text import OWN
 from whet.steps.prune_proof import agree
 from whet.steps.rates import multiplications_per_second
-from whet.train import Tracker
+from whet.train import Tracker, tokens_of
 
 MOST_STEPS = 10**6
 _TIMED = 3  # steps that are timed, after one that is not
@@ -273,7 +273,7 @@ def _view(linear: Any, params: Mapping[str, Tensor]) -> Callable[[], Tensor]:
 @torch.no_grad()
 def _prove(run: Run, job: Job, student: Any) -> dict[str, Any]:
     """Load the folder and raise GateError unless it computes what was trained, with a cache and without."""
-    tokens = job.solve[0][None, :64].to(job.device)
+    tokens = tokens_of(job.solve[0])[None, :64].to(job.device)
     before = outputs(student, tokens).float()
     if not torch.isfinite(before).all():
         raise GateError("{out}: the trained model computes values that are not finite on its own text.", out=run.out)

@@ -29,6 +29,7 @@ from whet.steps.lesson import Lesson, taught
 from whet.steps.lineage import next_manifest
 from whet.steps.options import RECIPE, recipe_text
 from whet.steps.prune_proof import agree
+from whet.train import tokens_of
 
 # Of a linear's entry, what the solver found: it is not so any more.
 _SOLVED = ("error", "unrepaired", "kl", "starved")
@@ -98,7 +99,7 @@ def _loaded(run: Run, job: Job, dtype: torch.dtype) -> Any:
 @torch.no_grad()
 def _prove(run: Run, job: Job, lesson: Lesson) -> dict[str, Any]:
     """Load the folder and raise GateError unless it computes what was trained, to the bit, with a cache too."""
-    tokens = job.solve[0][None, :64].to(job.device)
+    tokens = tokens_of(job.solve[0])[None, :64].to(job.device)
     before = outputs(lesson.student, tokens).float()
     if not torch.isfinite(before).all():
         raise GateError("{out}: the trained model computes values that are not finite on its own text.", out=run.out)

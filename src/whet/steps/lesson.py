@@ -17,7 +17,19 @@ from whet.events import OnEvent, without_plan
 from whet.steps.coded_student import CodedStudent
 from whet.steps.own_text import OWN, OwnText, own_steps, without_some
 from whet.steps.target_store import Drawers, TargetStore
-from whet.train import PIECE, Batch, PackedRows, Schedule, Settings, Tracker, Watch, noise, train
+from whet.train import (
+    PIECE,
+    Batch,
+    PackedRows,
+    Schedule,
+    Settings,
+    Tracker,
+    Watch,
+    noise,
+    tokens_of,
+    train,
+    weights_of,
+)
 
 LOOKS = 10  # times that held-out text is looked at
 _PLAIN = 512  # tokens of a window, up to which a table of attention is small
@@ -72,7 +84,7 @@ class Lesson:
     @property
     def short(self) -> bool:
         """Whether attention is computed plainly: on processors SDPA's backward is slow, a seventh of a step here."""
-        return self.job.device == "cpu" and max(map(len, self.job.solve)) <= _PLAIN
+        return self.job.device == "cpu" and max(map(len, map(tokens_of, self.job.solve))) <= _PLAIN
 
     def train(
         self,
@@ -121,14 +133,16 @@ class Lesson:
 
     @torch.no_grad()
     def losses(self) -> Tensor:
-        """KL to the teacher on the held-out text, nats a token, of each piece of PIECE tokens `[n]`."""
-        found = []
+        """KL to the teacher on the held-out text, nats a token, of each piece of PIECE tokens `[n]`; tokens count as
+        its windows say."""
+        found, counts = list[Tensor](), list[Tensor]()
         with self._computing():
             self.taught = self.taught or [self.teaching.taught(batch) for batch in self._held_out()]
             for batch, states in zip(self._held_out(), self.taught, strict=True):
-                each = self.teaching.divergences(batch, states).cpu()
-                found.append(each[batch["weights"].cpu() > 0])
-        every = torch.cat(found)
+                each, weights = self.teaching.divergences(batch, states).cpu(), batch["weights"].cpu()
+                found.append((each * weights)[weights > 0])
+                counts.append(weights[weights > 0])
+        every = torch.cat(found) / torch.cat(counts).mean()
         whole = len(every) // PIECE * PIECE
         return every[:whole].view(-1, PIECE).double().mean(-1) if whole else every.double().mean()[None]
 
@@ -211,13 +225,14 @@ def _kept(job: Job) -> list[int] | None:
 
 def _padded(windows: Sequence[Tensor]) -> Iterator[Batch]:
     """Windows in batches of about the same length."""
-    ordered = sorted(range(len(windows)), key=lambda i: len(windows[i]), reverse=True)
+    ordered = sorted(range(len(windows)), key=lambda i: len(tokens_of(windows[i])), reverse=True)
     while ordered:
-        count = max(1, _JUDGED // len(windows[ordered[0]]))
+        longest = len(tokens_of(windows[ordered[0]]))
+        count = max(1, _JUDGED // longest)
         numbers, ordered = ordered[:count], ordered[count:]
-        some = [windows[number] for number in numbers]
-        ids = torch.zeros(len(some), len(some[0]), dtype=torch.int64)
+        ids = torch.zeros(len(numbers), longest, dtype=torch.int64)
         weights = torch.zeros(ids.shape)
-        for number, window in enumerate(some):
-            ids[number, : len(window)], weights[number, : len(window)] = window, 1.0
+        for row, number in enumerate(numbers):
+            tokens = tokens_of(windows[number])
+            ids[row, : len(tokens)], weights[row, : len(tokens)] = tokens, weights_of(windows[number])
         yield {"input_ids": ids, "weights": weights, "number": torch.tensor(numbers)}

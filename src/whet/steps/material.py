@@ -32,6 +32,7 @@ from whet.events import OnEvent, note_event
 from whet.messages import Message
 from whet.steps.options import Distill, Masks, Prune, Quantize, Tune
 from whet.text.calibration import Windows, read_windows, verify_count
+from whet.train import tokens_of
 
 # Tokens to solve on, at least so many and for each column of the widest input. A model of a million parameters and
 # inputs of up to 352 columns lost as much on 3 and 2 bits with 8,192 tokens as with 131,072.
@@ -106,9 +107,14 @@ def windows_of(asked: Calibrated | Tune, checkpoint: Checkpoint, seed: int) -> W
 
 
 def _check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor, ...]) -> None:
-    if any(window.dim() != 1 or len(window) < 2 or int(window.min()) < 0 for window in cut):
-        raise UsageError("The windows given must be rows of at least two token numbers, none of them negative.")
-    largest = max((int(window.max()) for window in cut), default=0)
+    shapes = [tuple(window.shape) for window in cut]
+    rows = all(len(shape) == 1 or (len(shape) == 2 and shape[0] == 2) for shape in shapes)
+    if not rows or any(shape[-1] < 2 for shape in shapes) or any(int(window.min()) < 0 for window in cut):
+        raise UsageError(
+            "The windows given must be rows of at least two token numbers, none of them negative, or two such rows: "
+            "tokens, and what each counts."
+        )
+    largest = max((int(tokens_of(window).max()) for window in cut), default=0)
     if largest >= parts.embedding.shape[0]:
         raise UsageError(
             "{folder}: the tokenizer makes token {token}, the embedding has {rows} rows. The tokenizer belongs to "

@@ -12,6 +12,7 @@ from pydantic import Field
 from whet.errors import UsageError
 from whet.messages import with_and
 from whet.steps.distill_options import Distill as Distill
+from whet.steps.heal_options import Heal as Heal
 from whet.steps.option_kinds import CHAT as CHAT
 from whet.steps.option_kinds import DEQUANTIZE as DEQUANTIZE
 from whet.steps.option_kinds import FIELD as FIELD
@@ -385,6 +386,7 @@ STEPS: dict[str, type[Options]] = {
     "masks": Masks,
     "distill": Distill,
     "tune": Tune,
+    "heal": Heal,
     "transform": Transform,
     "quantize": Quantize,
     "export": Export,

@@ -38,16 +38,25 @@ _READING = 2e-9  # seconds a byte of weights that are hashed and loaded
 
 
 def tune(
-    model: str | Path, out: str | Path, asked: Tune, *, seed: int, device: str, dry_run: bool, on_event: OnEvent
+    model: str | Path,
+    out: str | Path,
+    asked: Tune,
+    *,
+    seed: int,
+    device: str,
+    dry_run: bool,
+    on_event: OnEvent,
+    material: Material | None = None,
 ) -> dict[str, Any]:
-    """Train an adapter of `model`, or all of it, into the folder `out`; returns what `whet.tune` does."""
+    """Train an adapter of `model`, or all of it, into the folder `out`; returns what `whet.tune` does. material: what
+    it is trained on, where that is no text."""
     check(asked)
     check_out(out, model)
     run = Run(out)
     on_event = run.telling(on_event)
     # what minutes are in steps was measured when the run began
     steps = run.request()["record"].get("steps") if run.begun and asked.minutes is not None and not dry_run else None
-    plan = decide_tune(model, asked, seed=seed, device=device, steps=steps)
+    plan = decide_tune(model, asked, seed=seed, device=device, material=material, steps=steps)
     run.check_free(plan.checkpoint.path)
     announce(run, plan.needs(), on_event)
     if dry_run:

@@ -15,6 +15,7 @@ from whet.steps.options import (
     SKIP_BAD,
     Budget,
     Distill,
+    Heal,
     Masks,
     Merge,
     Opening,
@@ -62,6 +63,10 @@ class SliceVerb(Device, Slice):
 
 class TuneVerb(Machine, Tune):
     """Options of `tune`."""
+
+
+class HealVerb(Machine, Heal):
+    """Options of `heal`."""
 
 
 class MergeVerb(Machine, Merge):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from whet.train.groups import make_optimizers, roles_of, trained
 from whet.train.loop import Batch, Loss, Settings, needed_bytes, token_loss, train
 from whet.train.muon import Muon
-from whet.train.rows import PackedRows
+from whet.train.rows import PackedRows, tokens_of, weights_of
 from whet.train.schedule import Schedule
 from whet.train.steps import (
     JUDGES,
@@ -50,7 +50,9 @@ __all__ = [
     "surely",
     "take_step",
     "token_loss",
+    "tokens_of",
     "train",
     "trained",
     "usual_steps",
+    "weights_of",
 ]

@@ -15,6 +15,9 @@ T = TypeVar("T")
 Loss = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, Tensor]]
 
 
+_SPLIT = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # accelerate's names of what gives a process a part of the weights
+
+
 class Losing(nn.Module):
     """A model whose forward is its loss, so that what wraps it sees all of the work."""
 
@@ -59,6 +62,14 @@ class Together(Alone):
     """Several, by an `accelerate.Accelerator`: every process has the whole model (DDP). Gradients are averaged."""
 
     def __init__(self, accelerator: Any) -> None:
+        kind = getattr(accelerator.distributed_type, "value", str(accelerator.distributed_type))
+        if kind in _SPLIT:
+            raise UsageError(
+                "The accelerator splits the model's weights over processes ({kind}), and whet's training reads them "
+                "whole: the state to go on from, the best iterate and what is computed through grids and adapters. Use "
+                "one that gives every process the whole model (DDP: --multi_gpu or --multi_cpu).",
+                kind=kind,
+            )
         self.accelerator = accelerator
         self.count, self.first = int(accelerator.num_processes), bool(accelerator.is_main_process)
 
