@@ -65,6 +65,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stage.sort": ("sorting channels and heads", "채널과 헤드를 중요도순으로 정렬하는 중"),
     "stage.prune": ("pruning", "가지치기하는 중"),
     "stage.train": ("training", "학습하는 중"),
+    "stage.calibrate": ("calibrating exits", "출구를 보정하는 중"),
     "stage.cut": ("cutting tokens", "토큰을 줄이는 중"),
     "stage.prove": ("proving", "검증하는 중"),
     "stage.finish": ("finishing and proving", "마무리하고 검증하는 중"),

@@ -11,6 +11,7 @@ from whet.checkpoint import check_files, load_model
 from whet.checkpoint.gguf import is_gguf
 from whet.checkpoint.model_files import model_file
 from whet.checkpoint.packing_whet import Packing
+from whet.engines.dynamic import check_asked, open_choosing
 from whet.engines.torch import dtype_of, resolve_device
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, ignore, note_event
@@ -35,19 +36,27 @@ def load(
     packed: bool = False,
     device: str = "auto",
     dtype: str | torch.dtype | None = None,
+    active: str | float | None = None,
+    task: str | None = None,
     on_event: OnEvent = ignore,
 ) -> PreTrainedModel:
     """A model folder, original or lighter, as a transformers model in evaluation mode.
 
     fast: linears of a lighter folder stay packed where PyTorch has a kernel for their codes; the model computes in
     bfloat16 unless `dtype` says otherwise. packed: linears without a kernel too, which are decoded whenever they are
-    used. Without either every weight is decoded, exactly as whet measures it. Raises UsageError for what is wrong with
-    the folder; a `note` tells what no kernel takes.
+    used. Without either every weight is decoded, exactly as whet measures it. active, task: of a folder of
+    `whet.dynamic`, the model that has that share of the channels alone, those that the text `task` chooses. Raises
+    UsageError for what is wrong with the folder; a `note` tells what no kernel takes.
     """
     folder = model_file(folder)
     if is_gguf(folder):
         raise UsageError("{path} runs in llama.cpp. Give a model folder, or use whet.generate.", path=folder)
     check_files(folder, on_event)
+    if active is not None or task is not None:
+        check_asked(active, task, False, {"fast": fast, "packed": packed})
+        if task is None or active is None:
+            raise UsageError("active is a share of channels, and task the text that chooses them. Give both to load.")
+        return open_choosing(folder, active, task, device, dtype).sliced(()).model
     packing = packing_of(fast, packed)
     model = load_model(folder, dtype_of(dtype), resolve_device(device), packing)
     tell_packing(packing, folder, on_event)

@@ -14,6 +14,7 @@ from whet.events import OnEvent, ignore
 from whet.recipe.runner import resume_run
 from whet.steps.alone import leave_file
 from whet.steps.distill import resume_distill
+from whet.steps.dynamic import resume_dynamic
 from whet.steps.masks import resume_masks
 from whet.steps.merge import resume_merge
 from whet.steps.prune import resume_prune
@@ -30,6 +31,7 @@ _RESUMES = {
     "prune": resume_prune,
     "slice": resume_slice,
     "distill": resume_distill,
+    "dynamic": resume_dynamic,
     "tune": resume_tune,
 }
 

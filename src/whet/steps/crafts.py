@@ -6,7 +6,7 @@ options in `whet.steps.options`, and its row here (docs/adding.md).
 
 from __future__ import annotations
 
-from whet.steps import distill, export, masks, prune, quantize, slice, transform, tune
+from whet.steps import distill, dynamic, export, masks, prune, quantize, slice, transform, tune
 from whet.steps.request import Craft
 
 CRAFTS: dict[str, Craft] = {
@@ -14,6 +14,7 @@ CRAFTS: dict[str, Craft] = {
     "slice": Craft(("dense",), "dense", slice.run, check=slice.check, after=slice.after),
     "masks": Craft(("dense",), "dense", masks.run, check=masks.check, halved=masks.halved),
     "distill": Craft(("dense", "rounded"), "dense", distill.run, check=distill.check, keeps=True),
+    "dynamic": Craft(("dense",), "dense", dynamic.run, check=dynamic.check),
     "tune": Craft(("dense",), "dense", tune.run, check=tune.check),
     "transform": Craft(("dense",), "dense", transform.run),
     "quantize": Craft(("dense",), "rounded", quantize.run, check=quantize.check, halved=quantize.halved),

@@ -15,6 +15,7 @@ from whet.steps.options import (
     SKIP_BAD,
     Budget,
     Distill,
+    Dynamic,
     Masks,
     Merge,
     Opening,
@@ -58,6 +59,10 @@ class DistillVerb(Machine, Distill):
 
 class SliceVerb(Device, Slice):
     """Options of `slice`."""
+
+
+class DynamicVerb(Machine, Dynamic):
+    """Options of `dynamic`."""
 
 
 class TuneVerb(Machine, Tune):
