@@ -84,7 +84,10 @@ def masked(model: Any, parts: Anatomy, masks: Tensor) -> Iterator[None]:
 
     def hook(index: int) -> Any:
         def multiply(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (given[0] * masks[:, index, None].to(given[0].dtype), *given[1:])
+            x, mine = given[0], masks[:, index].to(given[0].dtype)
+            # a family (OPT) that has its tokens in one row after another here
+            spread = mine.repeat_interleave(len(x) // len(mine), 0) if x.dim() == 2 else mine[:, None]
+            return (x * spread, *given[1:])
 
         return multiply
 
