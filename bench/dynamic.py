@@ -1,8 +1,8 @@
 """What deciding at run time keeps: channels by the prompt, and blocks by the token, of the embedded model.
 
 Channels: a folder is made by `whet dynamic --active`, and beside every share stand a static cut of as many channels
-(`whet prune`, which repairs what stays), one choice for all prompts, and the choice of another prompt. KL is of held-out
-text behind the prompt, which neither trained nor judged, and skills are right answers, as counts.
+(`whet prune`, which repairs what stays), one choice for all prompts, and the choice of another prompt. KL is of
+held-out text behind the prompt, which neither trained nor judged, and skills are right answers, as counts.
 
 Exits: a folder is made by `whet dynamic --agreement`, and by threshold stands on held-out text how many tokens agree
 with the whole model, how many blocks are read for one, and how many bytes, looking at exits counted.
@@ -149,7 +149,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default="channels,exits")
     parser.add_argument("--active", default="50%")
-    parser.add_argument("--agreement", default="95%")
+    parser.add_argument("--agreement", default="90%")
     parser.add_argument("--exits", default="4,5")
     parser.add_argument("--samples", type=int, default=512, help="windows to train on")
     parser.add_argument("--calibrated", type=int, default=64, help="windows that the static cut is calibrated on")

@@ -176,7 +176,7 @@ def test_what_cannot_be_is_said_before_anything_long(base, choosing, tmp_path):
     ]:
         with pytest.raises(UsageError, match=said):
             whet.generate(folder, "ab", device="cpu", **options)
-    with pytest.raises(UsageError, match="whet dynamic .* --active 50%"):
+    with pytest.raises(UsageError, match=r"whet dynamic .* --active 50%"):
         whet.generate(base, "ab", active="50%")
     with pytest.raises(UsageError, match="Give both to load"):
         whet.load(folder, active="50%")

@@ -90,7 +90,7 @@ def _proved(out: Path, plan: Plan, work: Work) -> dict[str, Any]:
         found["whole model"] = "the original, bit for bit"
     again = read_dynamic(out)
     if not all(torch.equal(again[name], value) for name, value in work.tensors().items()):
-        raise GateError("{out}: what was written beside the model is not what was trained.", out=out)
+        raise GateError("{out}: what was written beside the model is not what was trained. This is a defect of whet.", out=out)
     if plan.kind == "channels":
         assert isinstance(work.beside, Chooser)
         found["sliced against masked"] = _sliced_gap(out, model, work.beside, tokens, min(plan.counts.values()))
