@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from whet.checkpoint import Checkpoint, load_as_others, read_card, read_dynamic, write_bytes, write_dynamic
+from whet.checkpoint import Checkpoint, load_as_others, load_model, read_card, read_dynamic, write_bytes, write_dynamic
 from whet.engines.chooser import Chooser, chosen, masked, read_prompts, sliced
 from whet.engines.dynamic import model_parts
 from whet.engines.exits import NEVER, Exits, Staged, Used
@@ -82,7 +82,7 @@ def _proved(out: Path, plan: Plan, work: Work) -> dict[str, Any]:
     whole = outputs(model, tokens).float()
     found: dict[str, Any] = {}
     if not plan.asked.joint:
-        before = outputs(load_as_others(plan.checkpoint, torch.float32, plan.device), tokens).float()
+        before = outputs(load_model(plan.checkpoint.path, torch.float32, plan.device), tokens).float()
         if not torch.equal(whole, before):
             raise GateError(
                 "{out}: the whole model gives other logits than the original. This is a defect of whet.", out=out
@@ -90,7 +90,9 @@ def _proved(out: Path, plan: Plan, work: Work) -> dict[str, Any]:
         found["whole model"] = "the original, bit for bit"
     again = read_dynamic(out)
     if not all(torch.equal(again[name], value) for name, value in work.tensors().items()):
-        raise GateError("{out}: what was written beside the model is not what was trained. This is a defect of whet.", out=out)
+        raise GateError(
+            "{out}: what was written beside the model is not what was trained. This is a defect of whet.", out=out
+        )
     if plan.kind == "channels":
         assert isinstance(work.beside, Chooser)
         found["sliced against masked"] = _sliced_gap(out, model, work.beside, tokens, min(plan.counts.values()))

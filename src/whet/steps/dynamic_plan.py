@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from whet import __version__
-from whet.anatomy import Anatomy
+from whet.anatomy import Anatomy, per_layer
 from whet.apply.job import compute_type, model_name
 from whet.checkpoint import Checkpoint, copied_files, empty_model, model_config, refuse_unfinished, sha256
 from whet.engines.chooser import INNER, why_not_chosen
@@ -299,7 +299,8 @@ def exits_of(text: str | None, parts: Anatomy, checkpoint: Checkpoint) -> tuple[
     are none of its blocks'."""
     with torch.device("meta"):
         model = empty_model(checkpoint, torch.float32)
-    if why := why_no_exits(model, parts):
+    unlike = Message("its blocks differ in shape already") if per_layer(checkpoint.config) else None
+    if why := unlike or why_no_exits(model, parts):
         raise UsageError(
             "{folder}: tokens cannot leave it early: {why}. Channels may be chosen by the prompt (active), or whet "
             "prune makes a smaller model.",
