@@ -297,8 +297,7 @@ def counts_of(shares: Sequence[float], parts: Anatomy, checkpoint: Checkpoint) -
 def exits_of(text: str | None, parts: Anatomy, checkpoint: Checkpoint) -> tuple[int, ...]:
     """After how many blocks tokens may leave. Raises UsageError for a model that none can leave, and for numbers that
     are none of its blocks'."""
-    with torch.device("meta"):
-        model = empty_model(checkpoint, torch.float32)
+    model = empty_model(checkpoint, torch.float32)
     unlike = Message("its blocks differ in shape already") if per_layer(checkpoint.config) else None
     if why := unlike or why_no_exits(model, parts):
         raise UsageError(
