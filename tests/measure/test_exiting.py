@@ -14,7 +14,7 @@ def test_the_lower_limit_is_wrong_as_seldom_as_it_says():
     for mean, draw in ((0.9, lambda n: random.random(n) < 0.9), (0.98, lambda n: random.beta(49, 1, n))):
         limits = [lower_mean(np.asarray(draw(120), dtype=float)) for _ in range(300)]
         assert np.mean([limit > mean for limit in limits]) <= 0.05
-        assert np.mean(limits) > mean - 0.1  # and says something
+        assert np.mean(limits) > mean - 0.15  # and says something
     assert lower_mean([0.0] * 50) < 0.01 and lower_mean([1.0] * 300) > 0.98
 
 
