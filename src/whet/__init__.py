@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from whet.recipe.compress import compress
     from whet.recipe.curate import curate
     from whet.recipe.distill import distill
+    from whet.recipe.dynamic import dynamic
     from whet.recipe.fit_context import fit_context
     from whet.recipe.hardware import hardware
     from whet.recipe.heal import heal
@@ -52,6 +53,7 @@ _VERBS = {
     "compress": "whet.recipe.compress",
     "curate": "whet.recipe.curate",
     "distill": "whet.recipe.distill",
+    "dynamic": "whet.recipe.dynamic",
     "export": "whet.formats.export",
     "fit_context": "whet.recipe.fit_context",
     "generate": "whet.engines.opening",
@@ -80,6 +82,7 @@ __all__ = [
     "compress",
     "curate",
     "distill",
+    "dynamic",
     "export",
     "fit_context",
     "generate",

@@ -20,6 +20,7 @@ from whet.checkpoint.adapter import (
 from whet.checkpoint.beside import about_left_out, copied_files, copy_beside, inside
 from whet.checkpoint.card import read_card
 from whet.checkpoint.decoded import QUANTIZED, Decoded, Stored, reading_of
+from whet.checkpoint.dynamic import dynamic_file, read_dynamic, write_dynamic
 from whet.checkpoint.files import (
     TensorInfo,
     atomic,
@@ -107,6 +108,7 @@ __all__ = [
     "copy_beside",
     "differing_shape",
     "disk_errors",
+    "dynamic_file",
     "empty_model",
     "gguf_entries",
     "hashed_files",
@@ -125,6 +127,7 @@ __all__ = [
     "quiet_transformers",
     "read_adapter",
     "read_card",
+    "read_dynamic",
     "read_factors",
     "read_header",
     "read_manifest",
@@ -141,6 +144,7 @@ __all__ = [
     "size_with",
     "sync_folder",
     "write_bytes",
+    "write_dynamic",
     "write_json",
     "write_rows",
     "write_tensors",

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from whet.checkpoint.adapter import ADAPTER
 from whet.checkpoint.beside import subfolders
+from whet.checkpoint.dynamic import DYNAMIC, Dynamic
 from whet.checkpoint.files import sha256
 from whet.checkpoint.table import checked_table
 from whet.errors import UsageError
@@ -148,9 +149,10 @@ class Manifest(BaseModel):
     linears: by address the grid and its parameters, and what rounding lost. masks: by address of linears that have one,
     how it was chosen and the share of weights that is 0; what they lost, where nothing was rounded. kept: what stays of
     a pruned model, by the numbers of the one it was made of. elastic: of a sorted one, the smaller models that can be
-    cut from it. levels: by their bits, its several precisions. gguf, graph: of the finished file in it, and whether the
-    folder is for that `alone`. reading: how tensors are read where it is not each by its address and name. kv: what
-    keys and values are kept in. lineage: a record a step, the oldest first. files: bytes and SHA-256 by name.
+    cut from it. dynamic: of one that decides at run time, what and how much is used. levels: by their bits, its several
+    precisions. gguf, graph: of the finished file in it, and whether the folder is for that `alone`. reading: how tensors
+    are read where it is not each by its address and name. kv: what keys and values are kept in. lineage: a record a
+    step, the oldest first. files: bytes and SHA-256 by name.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -164,6 +166,7 @@ class Manifest(BaseModel):
     masks: dict[str, dict[str, Any]] | None = None
     kept: dict[str, Any] | None = None
     elastic: Annotated[dict[str, Any], _as(_Elastic)] | None = None
+    dynamic: Annotated[dict[str, Any], _as(Dynamic)] | None = None
     levels: Annotated[dict[str, dict[str, Any]], AfterValidator(_levels)] | None = None
     reading: Annotated[dict[str, Any], _as(_Reading)] | None = None
     transforms: dict[str, dict[str, Any]] | None = None
@@ -180,7 +183,19 @@ class Manifest(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """As it is written; what does not apply is left out."""
-        absent = ("masks", "kept", "elastic", "levels", "reading", "transforms", "kv", "adapter", "gguf", "graph")
+        absent = (
+            "masks",
+            "kept",
+            "elastic",
+            "dynamic",
+            "levels",
+            "reading",
+            "transforms",
+            "kv",
+            "adapter",
+            "gguf",
+            "graph",
+        )
         return {k: v for k, v in self.model_dump().items() if not (k in absent and v is None)}
 
 
@@ -220,9 +235,10 @@ def is_alone(manifest: Mapping[str, Any]) -> bool:
 def hashed_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Bytes and SHA-256 of every file of a folder but the manifest, by name; of `times.json` neither."""
     # names with a dot are temporary files of a run that was killed; each is replaced or belongs to whet.json itself
+    inner = (p for name in (ADAPTER, DYNAMIC, *subfolders(folder)) for p in (folder / name).glob("*"))
     names = sorted(
         str(p.relative_to(folder))
-        for p in (*folder.iterdir(), *(p for name in (ADAPTER, *subfolders(folder)) for p in (folder / name).glob("*")))
+        for p in (*folder.iterdir(), *inner)
         if p.is_file() and p.name != MANIFEST and not p.name.startswith(".")
     )
     return {

@@ -9,7 +9,7 @@ import typer
 import whet
 from whet.cli.console import Console
 from whet.cli.options import Debug, Device, Fast, Json, Kv, Model, Packed, Precision, Seed, Trust, trusted
-from whet.cli.phrases import percent, sentence
+from whet.cli.phrases import percent, sentence, size
 from whet.cli.starter import resolve
 from whet.events import Event
 from whet.messages import Message
@@ -19,6 +19,19 @@ Draft = Annotated[
     typer.Option(
         metavar="MODEL", help="A lighter model that guesses tokens for this one to verify: the same answer, faster."
     ),
+]
+Active = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE", help="Of a folder of whet dynamic: the share of channels that a prompt chooses: 50%."
+    ),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="With --active: choose channels by this text instead, for every prompt alike."),
+]
+EarlyExit = Annotated[
+    bool, typer.Option("--early-exit", help="Of a folder of whet dynamic: tokens leave where they are sure.")
 ]
 
 EXAMPLE = 'Example: whet generate lighter "Once upon a time" --max-new-tokens 60'
@@ -38,6 +51,9 @@ def run(
     precision: Precision = None,
     device: Device = "auto",
     draft: Draft = None,
+    active: Active = None,
+    task: Task = None,
+    early_exit: EarlyExit = False,
     trust_remote_code: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -47,12 +63,15 @@ def run(
     trusted(model, trust_remote_code)
     drafting = None if draft is None else resolve(draft)
     drafted: dict[str, Any] = {}
+    decided: dict[str, Any] = {}
 
     with Console(as_json) as console:
 
         def tell(event: Event) -> None:
             if event["event"] == "drafted":
                 drafted.update(event)
+            elif event["event"] == "dynamic":
+                decided.update(event)
             else:
                 console.on_event(event)
 
@@ -70,6 +89,9 @@ def run(
             kv=kv,
             precision=precision,
             draft=drafting,
+            active=active,
+            task=task,
+            early_exit=early_exit,
             on_event=tell,
         )
         console.show(text if chat else prompt + text)
@@ -84,5 +106,26 @@ def run(
             console.line(sentence(told))
             figures = {name: drafted[name] for name in ("proposed", "kept", "tokens_per_second")}
             result |= {"draft": {"model": draft, **figures}}
+        if decided:
+            console.line(sentence(_decided(decided)))
+            result |= {"dynamic": {name: value for name, value in decided.items() if name != "event"}}
         console.result(result)
     return 0
+
+
+def _decided(event: dict[str, Any]) -> Message:
+    """What of the model was used."""
+    if "channels" in event:
+        return Message(
+            "Channels of a block: {channels} of {of}. In use {used}, stored {stored}.",
+            channels=event["channels"],
+            of=event["of"],
+            used=size(event["bytes"]),
+            stored=size(event["stored"]),
+        )
+    return Message(
+        "Blocks read for a token: {read:.2f} of {of}, for {tokens} tokens.",
+        read=event["read"],
+        of=event["of"],
+        tokens=event["tokens"],
+    )

@@ -66,6 +66,7 @@ PHRASES: dict[str, tuple[str, str]] = {
     "stage.prune": ("pruning", "가지치기하는 중"),
     "stage.draw": ("drawing the teacher's targets", "교사 모델의 예측을 뽑아 저장하는 중"),
     "stage.train": ("training", "학습하는 중"),
+    "stage.calibrate": ("calibrating exits", "출구를 보정하는 중"),
     "stage.cut": ("cutting tokens", "토큰을 줄이는 중"),
     "stage.prove": ("proving", "검증하는 중"),
     "stage.finish": ("finishing and proving", "마무리하고 검증하는 중"),

@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 TRAINED: dict[str, tuple[str, str]] = {
+    "dynamic.active": (
+        "{share} of the channels: {used} in use, {stored} stored; KL {kl} on held-out text, {other} with "
+        "channels that another prompt chose, {static} with one choice for all prompts.",
+        "채널의 {share}: 사용 {used}, 저장 {stored}. 학습에 쓰지 않은 텍스트의 KL {kl}, 다른 프롬프트가 고른 "
+        "채널로는 {other}, 모든 프롬프트에 같은 채널로는 {static}.",
+    ),
+    "dynamic.exits": (
+        "From a probability of {threshold} on a token leaves: {agreement} of held-out tokens are the whole model's, "
+        "{layers} of {of} blocks are read for a token, and {reads} of the bytes, with the head at every exit.",
+        "확률 {threshold} 이상인 토큰은 일찍 나갑니다. 학습에 쓰지 않은 토큰의 {agreement}이(가) 전체 모델과 같고, "
+        "토큰당 블록 {of}개 중 {layers}개를 읽으며, 출구마다 읽는 출력층까지 바이트의 {reads}을(를) 읽습니다.",
+    ),
+    "dynamic.next": ("Use it: {command}", "사용하려면: {command}"),
     "tuned": (
         "{what} for {steps} steps: held-out {unit} {before} before, {after} after (gained {gain}).",
         "{what}, {steps}스텝: 학습에 쓰지 않은 텍스트의 {unit} 학습 전 {before}, 후 {after} (차이 {gain}).",

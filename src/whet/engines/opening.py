@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from whet.engines import onnx, openvino
 from whet.engines.cache import FULL, find_cache
 from whet.engines.cached import CachedEngine
 from whet.engines.drafted import steppers, write
+from whet.engines.dynamic import ChoosingEngine, check_asked, open_choosing, open_leaving
 from whet.engines.llamacpp import LlamaEngine, open_gguf
 from whet.engines.onnx import open_onnx
 from whet.engines.packed import packing_of, tell_packing
@@ -69,6 +71,9 @@ def generate(
     kv: str | None = None,
     precision: int | None = None,
     draft: str | Path | None = None,
+    active: str | float | None = None,
+    task: str | None = None,
+    early_exit: bool = False,
     on_event: OnEvent = ignore,
 ) -> str:
     """The text after `prompt`, from any model folder or finished file; greedy at temperature 0, else sampled with
@@ -81,6 +86,9 @@ def generate(
     this one to verify, which is faster and changes no answer: greedy the same, sampled the same distribution. Raises
     UsageError when the model has no template, when prompt and answer do not fit the model's context, when a number is
     out of range, or when `draft` cannot draft for it. An event `drafted` tells how many guessed tokens were kept.
+    Of a folder of `whet.dynamic`, active: the share of channels that are used (50%), chosen by the prompt, or by the
+    text `task` for every prompt of that kind; early_exit: tokens leave where they are sure. An event `dynamic` tells
+    what was used.
     """
     if not prompt and not chat:
         raise UsageError("The prompt is empty. Give some words to continue.")
@@ -88,6 +96,17 @@ def generate(
         find_cache(kind)
     if kv is not None and kv != FULL and draft is not None:
         raise UsageError("A draft keeps keys and values as they are computed. Leave --kv or --draft out.")
+    if active is not None or task is not None or early_exit:
+        check_asked(
+            active, task, early_exit, {"fast": fast, "packed": packed, "kv": kv, "draft": draft, "precision": precision}
+        )
+        folder = model_file(folder)
+        check_files(folder, on_event)
+        decides = open_leaving(folder, device) if active is None else open_choosing(folder, active, task, device)
+        ids = decides.encode(prompt, chat=chat)
+        (new,) = decides.continue_ids([ids], max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        on_event({"event": "dynamic", **decides.told()})
+        return _behind(decides, ids, new)
     engine = _opened(folder, device, packing_of(fast, packed), on_event, precision)
     if kv is not None:
         keep(engine, kv)
@@ -102,7 +121,14 @@ def generate(
         on_event({"event": "drafted", "proposed": done.proposed, "kept": done.kept, "tokens_per_second": rate})
     if engine.task == "seq2seq":
         return engine.decode(new)  # an answer to the prompt, not what comes after it
-    # decoded together, because what a token says can depend on the one before it (a space, half a Korean syllable)
+    return _behind(engine, ids, new)
+
+
+def _behind(
+    engine: TorchEngine | LlamaEngine | CachedEngine | ChoosingEngine, ids: Sequence[int], new: Sequence[int]
+) -> str:
+    """The text of the tokens `new` behind `ids`, decoded together with them, because what a token says can depend on
+    the one before it (a space, half a Korean syllable)."""
     before, whole = engine.decode(ids), engine.decode([*ids, *new])
     return whole[len(before) :] if whole.startswith(before) else engine.decode(new)
 

@@ -11,6 +11,7 @@ from whet.checkpoint import check_files, load_model
 from whet.checkpoint.gguf import is_gguf
 from whet.checkpoint.model_files import model_file
 from whet.checkpoint.packing_whet import Packing
+from whet.engines.dynamic import check_asked, open_choosing
 from whet.engines.torch import dtype_of, resolve_device
 from whet.errors import UsageError, verb
 from whet.events import OnEvent, ignore, note_event
@@ -36,6 +37,8 @@ def load(
     device: str = "auto",
     dtype: str | torch.dtype | None = None,
     precision: int | None = None,
+    active: str | float | None = None,
+    task: str | None = None,
     on_event: OnEvent = ignore,
 ) -> PreTrainedModel:
     """A model folder, original or lighter, as a transformers model in evaluation mode.
@@ -44,13 +47,19 @@ def load(
     bfloat16 unless `dtype` says otherwise. packed: linears without a kernel too, which are decoded whenever they are
     used. Without either every weight is decoded, exactly as whet measures it. precision: of a
     folder of several (`whet.compress(precisions="8,4,2")`) the bits to begin with, the most unless given;
-    `model.set_precision(4)` then changes it, without loading anything anew. Raises UsageError for what is wrong with
-    the folder; a `note` tells what no kernel takes.
+    `model.set_precision(4)` then changes it, without loading anything anew. active, task: of a folder of
+    `whet.dynamic`, the model that has that share of the channels alone, those that the text `task` chooses. Raises
+    UsageError for what is wrong with the folder; a `note` tells what no kernel takes.
     """
     folder = model_file(folder)
     if is_gguf(folder):
         raise UsageError("{path} runs in llama.cpp. Give a model folder, or use whet.generate.", path=folder)
     check_files(folder, on_event)
+    if active is not None or task is not None:
+        check_asked(active, task, False, {"fast": fast, "packed": packed})
+        if task is None or active is None:
+            raise UsageError("active is a share of channels, and task the text that chooses them. Give both to load.")
+        return open_choosing(folder, active, task, device, dtype).sliced(()).model
     packing = packing_of(fast, packed)
     model = load_model(folder, dtype_of(dtype), resolve_device(device), packing, precision)
     tell_packing(packing, folder, on_event)

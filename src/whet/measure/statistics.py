@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+_SPREAD = 0.0025  # variance of values before any is seen
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
@@ -220,6 +221,34 @@ def upper_limit(count: int, of: int, confidence: float = 0.95) -> float:
         return 1.0
     # the share at which `count` or fewer are as rare as that: P[X <= count] = 1 - I_p(count + 1, of - count)
     return _bisect(lambda p: (1 - _incomplete_beta(count + 1, of - count, p)) - (1 - confidence), 0.0, 1.0)
+
+
+def surest_bet(mean: float) -> float:
+    """The most that `lower_mean` stakes against a mean."""
+    return 0.99 / mean
+
+
+def lower_mean(values: Sequence[float], confidence: float = 0.95) -> float:
+    """What the mean of independent values, each from 0 to 1, is not below, wrongly with a probability of at most
+    1 - confidence, whatever their distribution and however few there are.
+
+    Were the mean m, no bets on the next value being above m would make a fortune of 1 / (1 - confidence) of 1 with a
+    greater probability than that (Ville); the limit is the largest m that the values make such a fortune against, at
+    stakes that the values before decide (Waudby-Smith and Ramdas 2024, JRSS B 86, 1-27, arXiv 2010.09686, section 4).
+    Stakes begin as of values near 1. Where all are, the limit is about 3 over their number below 1.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    numbers = np.arange(1, len(x) + 1)
+    means = (1.0 + np.cumsum(x)) / (numbers + 1)
+    spread = (_SPREAD + np.cumsum((x - means) ** 2)) / (numbers + 1)
+    before = np.concatenate([[_SPREAD], spread[:-1]])
+    fortune = -math.log(1 - confidence)
+    stakes = np.sqrt(2 * fortune / (len(x) * before))
+
+    def short(m: float) -> float:
+        return fortune - float(np.log1p(np.minimum(stakes, surest_bet(m)) * (x - m)).sum())
+
+    return 0.0 if short(1e-9) > 0 else _bisect(lambda m: -short(m), 1e-9, 1.0)
 
 
 def paired_difference(lost: float, gained: float, of: float, confidence: float = 0.95) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from whet.events import OnEvent, ignore
 from whet.recipe.runner import resume_run
 from whet.steps.alone import leave_file
 from whet.steps.distill import resume_distill
+from whet.steps.dynamic import resume_dynamic
 from whet.steps.heal import resume_heal
 from whet.steps.masks import resume_masks
 from whet.steps.merge import resume_merge
@@ -31,6 +32,7 @@ _RESUMES = {
     "prune": resume_prune,
     "slice": resume_slice,
     "distill": resume_distill,
+    "dynamic": resume_dynamic,
     "heal": resume_heal,
     "tune": resume_tune,
 }

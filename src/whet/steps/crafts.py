@@ -6,7 +6,7 @@ options in `whet.steps.options`, and its row here (docs/adding.md).
 
 from __future__ import annotations
 
-from whet.steps import distill, export, heal, masks, prune, quantize, slice, transform, tune
+from whet.steps import distill, dynamic, export, heal, masks, prune, quantize, slice, transform, tune
 from whet.steps.prune_coded import after_codes
 from whet.steps.request import Craft
 
@@ -23,6 +23,7 @@ CRAFTS: dict[str, Craft] = {
     "slice": Craft(("dense",), "dense", slice.run, check=slice.check, after=slice.after),
     "masks": Craft(("dense",), "dense", masks.run, check=masks.check, halved=masks.halved),
     "distill": Craft(("dense", "rounded"), "dense", distill.run, check=distill.check, keeps=True),
+    "dynamic": Craft(("dense",), "dense", dynamic.run, check=dynamic.check),
     "tune": Craft(("dense",), "dense", tune.run, check=tune.check),
     "heal": Craft(("dense", "rounded"), "dense", heal.run, check=heal.check, keeps=True),
     "transform": Craft(("dense",), "dense", transform.run),

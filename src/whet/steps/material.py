@@ -30,7 +30,7 @@ from whet.engines.torch import open_model
 from whet.errors import UsageError
 from whet.events import OnEvent, note_event
 from whet.messages import Message
-from whet.steps.options import Distill, Masks, Prune, Quantize, Tune
+from whet.steps.options import Distill, Dynamic, Masks, Prune, Quantize, Tune
 from whet.text.calibration import Windows, read_windows, verify_count
 from whet.train import tokens_of
 
@@ -91,8 +91,11 @@ def read_material(
     return Material(solve, verify, about, notes=found.notes)
 
 
-def windows_of(asked: Calibrated | Tune, checkpoint: Checkpoint, seed: int) -> Windows:
-    """The windows of the text that a step was given."""
+def windows_of(
+    asked: Calibrated | Tune | Dynamic, checkpoint: Checkpoint, seed: int, verify: int | None = None
+) -> Windows:
+    """The windows of the text that a step was given. verify: how many verify, at the most, where that is not as
+    usual."""
     return read_windows(
         checkpoint,
         asked.text,
@@ -103,6 +106,7 @@ def windows_of(asked: Calibrated | Tune, checkpoint: Checkpoint, seed: int) -> W
         window=asked.window,
         seed=seed,
         skip_bad=asked.skip_bad,
+        verify=verify,
     )
 
 

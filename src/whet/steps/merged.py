@@ -100,11 +100,14 @@ def write_merged(
     notes: list[Message],
     verify: Mapping[str, float],
     adapter: Mapping[str, Factors] | None = None,
+    dynamic: Mapping[str, Any] | None = None,
+    prove: Callable[[], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
     """Write the whole folder, and prove it where the model is small. May be repeated.
 
     files: those that are copied, with their SHA-256. record: of the lineage. adapter: what base and adapter give beside
-    each other, to be compared with. Returns `sizes`, `difference` (`Merged.difference`) and `check`.
+    each other, to be compared with. dynamic: what whet.json says under that name. prove: what
+    else is checked of the written tensors. Returns `sizes`, `difference` (`Merged.difference`) and `check`.
     """
     parts = open_original(checkpoint.path, find_target("transformers")).parts
     _check(checkpoint, parts, merged.factors)
@@ -117,7 +120,7 @@ def write_merged(
             with atomic(out / file.name) as temporary:
                 shutil.copyfile(file, temporary)
     copy_beside(checkpoint.path, out, files)
-    check = _proved(out, checkpoint, merged, adapter)
+    check = _proved(out, checkpoint, merged, adapter) | dict(prove())
     if difference := merged.difference():
         dtype = str(checkpoint.dtype).removeprefix("torch.")
         notes.append(
@@ -129,16 +132,17 @@ def write_merged(
         )
     write_bytes(out / "README.md", card.encode())
     before = checkpoint.whet or {}
-    if before.get("masks"):
+    if before.get("masks") and (merged.factors or merged.model is not None):
         notes.append(Message("the model had masks, and what was added to it fills their zeros"))
     manifest = next_manifest(
         checkpoint,
-        {**record, "difference": difference},
+        {**record, "difference": difference} if dynamic is None else record,
         name=model_name(checkpoint.path.resolve()),
         sha256=digest,
         container="dense",
         target="transformers",
         transforms=before.get("transforms"),
+        dynamic=None if dynamic is None else dict(dynamic),
         copied=list(parts.unnamed),
         dropped=parts.dropped,
         verify=dict(verify),

@@ -12,6 +12,7 @@ from pydantic import Field
 from whet.errors import UsageError
 from whet.messages import with_and
 from whet.steps.distill_options import Distill as Distill
+from whet.steps.dynamic_options import Dynamic as Dynamic
 from whet.steps.heal_options import Heal as Heal
 from whet.steps.option_kinds import CHAT as CHAT
 from whet.steps.option_kinds import DEQUANTIZE as DEQUANTIZE
@@ -383,6 +384,7 @@ class Compare(Options):
 STEPS: dict[str, type[Options]] = {
     "prune": Prune,
     "slice": Slice,
+    "dynamic": Dynamic,
     "masks": Masks,
     "distill": Distill,
     "tune": Tune,

@@ -14,7 +14,7 @@ from whet.checkpoint import Checkpoint, context_length, load_tokenizer
 from whet.errors import UsageError
 from whet.messages import Message
 from whet.steps.material import Material, windows_of
-from whet.steps.options import Tune
+from whet.steps.options import Dynamic, Tune
 from whet.text import Amount, ChatTemplate, Conversation, encode, fingerprint, read_text, split, written_out
 from whet.text.calibration import verify_count
 from whet.train import PIECE, Batch
@@ -23,7 +23,7 @@ _LEAST = 2  # tokens of a window: one to read and one to predict
 AT_ONCE = 2048  # tokens that go through the model together, at the least one window
 
 
-def read_learnt(checkpoint: Checkpoint, asked: Tune, seed: int) -> Material:
+def read_learnt(checkpoint: Checkpoint, asked: Tune | Dynamic, seed: int) -> Material:
     """Windows int64 `[2, L]`: tokens, and 1 for each that is to be predicted.
 
     Of conversations those are the assistant's replies, unless all of it was asked for; each conversation is windows of
@@ -35,12 +35,12 @@ def read_learnt(checkpoint: Checkpoint, asked: Tune, seed: int) -> Material:
     if chats:
         return _masked(checkpoint, asked, chats, seed)
     found = windows_of(asked, checkpoint, seed)
-    solve, verify = ([_all_of(one) for one in some if len(one) >= _LEAST] for some in (found.solve, found.verify))
-    return _checked(Material(solve, verify, found.about, notes=found.notes))
+    return _checked(Material(marked(found.solve), marked(found.verify), found.about, notes=found.notes))
 
 
-def _all_of(tokens: Tensor) -> Tensor:
-    return torch.stack([tokens, torch.ones_like(tokens)])
+def marked(windows: Sequence[Tensor]) -> list[Tensor]:
+    """Windows of tokens, all of which are learnt."""
+    return [torch.stack([tokens, torch.ones_like(tokens)]) for tokens in windows if len(tokens) >= _LEAST]
 
 
 def _checked(material: Material) -> Material:
@@ -54,7 +54,7 @@ def _checked(material: Material) -> Material:
     return material
 
 
-def _conversations(checkpoint: Checkpoint, asked: Tune, text: Any) -> list[Conversation]:
+def _conversations(checkpoint: Checkpoint, asked: Tune | Dynamic, text: Any) -> list[Conversation]:
     """The conversations in a text; none where it is no such text."""
     tokenizer = load_tokenizer(checkpoint.path)
     if isinstance(text, str | Path):
@@ -79,7 +79,7 @@ def _conversations(checkpoint: Checkpoint, asked: Tune, text: Any) -> list[Conve
     return [one for one in every if isinstance(one, Conversation)]
 
 
-def _masked(checkpoint: Checkpoint, asked: Tune, chats: Sequence[Conversation], seed: int) -> Material:
+def _masked(checkpoint: Checkpoint, asked: Tune | Dynamic, chats: Sequence[Conversation], seed: int) -> Material:
     """Windows of conversations in which the replies are marked."""
     tokenizer = load_tokenizer(checkpoint.path)
     if not tokenizer.is_fast:
@@ -190,22 +190,27 @@ class Batches:
 
 
 def judge_of(windows: Sequence[Tensor], losses: Callable[[Batch], Tensor]) -> Callable[[Any], Tensor]:
-    """What a model loses on held-out text, a number for each piece of `PIECE` tokens; their mean is that of a token.
+    """What a model loses on held-out text, as `lost_on` has it.
 
     losses: of a batch, what every position loses.
     """
     some = in_batches(windows)
-    total = sum(float(batch["weights"].sum()) for batch in some)
 
     def judged(model: Any) -> Tensor:
-        sums: list[Tensor] = []
-        for batch in some:
-            on = {name: value.to(model.device) for name, value in batch.items()}
-            weights = on["weights"].double()
-            found = (losses(on).double() * weights).split(PIECE, 1)
-            counts = [part.sum(1) for part in weights.split(PIECE, 1)]
-            sums += [part.sum(1)[count > 0] for part, count in zip(found, counts, strict=True)]
-        every = torch.cat(sums)
-        return every * len(every) / total
+        return lost_on(some, losses, model.device)
 
     return judged
+
+
+def lost_on(some: Sequence[Batch], losses: Callable[[Batch], Tensor], device: Any) -> Tensor:
+    """What is lost on held-out batches, a number for each piece of `PIECE` tokens; their mean is that of a token."""
+    total = sum(float(batch["weights"].sum()) for batch in some)
+    sums: list[Tensor] = []
+    for batch in some:
+        on = {name: value.to(device) for name, value in batch.items()}
+        weights = on["weights"].double()
+        found = (losses(on).double() * weights).split(PIECE, 1)
+        counts = [part.sum(1) for part in weights.split(PIECE, 1)]
+        sums += [part.sum(1)[count > 0] for part, count in zip(found, counts, strict=True)]
+    every = torch.cat(sums)
+    return every * len(every) / total

@@ -15,6 +15,7 @@ from whet.steps.options import (
     SKIP_BAD,
     Budget,
     Distill,
+    Dynamic,
     Heal,
     Masks,
     Merge,
@@ -59,6 +60,10 @@ class DistillVerb(Machine, Distill):
 
 class SliceVerb(Device, Slice):
     """Options of `slice`."""
+
+
+class DynamicVerb(Machine, Dynamic):
+    """Options of `dynamic`."""
 
 
 class TuneVerb(Machine, Tune):

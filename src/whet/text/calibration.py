@@ -45,12 +45,14 @@ def read_windows(
     window: int,
     seed: int,
     skip_bad: bool = False,
+    verify: int | None = None,
 ) -> Windows:
     """Solving and verifying windows.
 
     text: a path or hub name, documents, or windows already cut (a list of int64 tensors, `[n, L]`, or a safetensors
     file that holds `windows [n, L]`), with which eval_text is windows too. Without `eval_text` the text is split
     80/10/10 and only the first two parts are used; with it, all of `text` solves and `eval_text` verifies.
+    verify: how many windows verify, at the most (None: a few, by `samples`).
     """
     ready = _ready_windows(text)
     if ready is not None:
@@ -80,13 +82,13 @@ def read_windows(
         about |= {"split": "eval given", "eval_fingerprint": fingerprint(verifying)}
     solve = windows(solving, tokenizer, samples, window, seed, source)
     try:
-        verify = _verifying(verifying, tokenizer, verify_count(samples), window, seed, source)
+        checking = _verifying(verifying, tokenizer, verify or verify_count(samples), window, seed, source)
     except UsageError:
         if eval_text is not None:
             raise
-        verify = []  # a tenth of a short text may be less than a window; the run goes on without a verifying stream
-    about |= {"windows": len(solve), "tokens": sum(len(w) for w in solve), "verify_windows": len(verify)}
-    return Windows(solve, verify, about, notes)
+        checking = []  # a tenth of a short text may be less than a window; the run goes on without a verifying stream
+    about |= {"windows": len(solve), "tokens": sum(len(w) for w in solve), "verify_windows": len(checking)}
+    return Windows(solve, checking, about, notes)
 
 
 def _verifying(
