@@ -149,10 +149,10 @@ class Manifest(BaseModel):
     linears: by address the grid and its parameters, and what rounding lost. masks: by address of linears that have one,
     how it was chosen and the share of weights that is 0; what they lost, where nothing was rounded. kept: what stays of
     a pruned model, by the numbers of the one it was made of. elastic: of a sorted one, the smaller models that can be
-    cut from it. dynamic: of one that decides at run time, what and how much is used. levels: by their bits, its several
-    precisions. gguf, graph: of the finished file in it, and whether the folder is for that `alone`. reading: how tensors
-    are read where it is not each by its address and name. kv: what keys and values are kept in. lineage: a record a
-    step, the oldest first. files: bytes and SHA-256 by name.
+    cut from it. dynamic: of one that decides at run time, what and how much is used. levels: by their bits, its
+    several precisions. gguf, graph: of the finished file in it, and whether the folder is for that `alone`. reading:
+    how tensors are read where it is not each by its address and name. kv: what keys and values are kept in. lineage: a
+    record a step, the oldest first. files: bytes and SHA-256 by name.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -79,8 +79,8 @@ def _options(
 
 
 for _verb in (
-    demo, inspect, hardware, plan, compress, prune, slice, masks, distill, tune, heal, merge, dynamic, curate, run, status,
-    export, pack, unpack, compare, choose, verify, generate, fit_context, serve, rollout, resume, schema,
+    demo, inspect, hardware, plan, compress, prune, slice, masks, distill, tune, heal, merge, dynamic, curate, run,
+    status, export, pack, unpack, compare, choose, verify, generate, fit_context, serve, rollout, resume, schema,
 ):  # fmt: skip
     app.command(_verb.__name__.rpartition(".")[2].replace("_", "-"), cls=Verb, epilog=_verb.EXAMPLE)(_verb.run)
 

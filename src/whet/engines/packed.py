@@ -45,9 +45,9 @@ def load(
 
     fast: linears of a lighter folder stay packed where PyTorch has a kernel for their codes; the model computes in
     bfloat16 unless `dtype` says otherwise. packed: linears without a kernel too, which are decoded whenever they are
-    used. Without either every weight is decoded, exactly as whet measures it. precision: of a
-    folder of several (`whet.compress(precisions="8,4,2")`) the bits to begin with, the most unless given;
-    `model.set_precision(4)` then changes it, without loading anything anew. active, task: of a folder of
+    used. Without either every weight is decoded, exactly as whet measures it. precision: of a folder of several
+    (`whet.compress(precisions="8,4,2")`) the bits to begin with, the most unless given; `model.set_precision(4)` then
+    changes it, without loading anything anew. active, task: of a folder of
     `whet.dynamic`, the model that has that share of the channels alone, those that the text `task` chooses. Raises
     UsageError for what is wrong with the folder; a `note` tells what no kernel takes.
     """
@@ -56,7 +56,7 @@ def load(
         raise UsageError("{path} runs in llama.cpp. Give a model folder, or use whet.generate.", path=folder)
     check_files(folder, on_event)
     if active is not None or task is not None:
-        check_asked(active, task, False, {"fast": fast, "packed": packed})
+        check_asked(active, task, False, {"fast": fast, "packed": packed, "precision": precision})
         if task is None or active is None:
             raise UsageError("active is a share of channels, and task the text that chooses them. Give both to load.")
         return open_choosing(folder, active, task, device, dtype).sliced(()).model

@@ -295,14 +295,11 @@ def _kept(asked: Asked, lighter: Any) -> str | None:
 
 def _opened(asked: Asked, scratch: Path) -> list[Any]:
     """Both models; of one whose blocks are to lie on disk these are there before the other is opened."""
-    about = {"device": asked.device, "dtype": asked.dtype}
+    device, dtype, bits = asked.device, asked.dtype, asked.precision
     if not asked.streamed:
-        return [
-            open_engine(asked.original, **about),
-            open_engine(asked.lighter, **about, precision=asked.precision),
-        ]
-    lighter = StreamedEngine(open_model(asked.lighter, **about, precision=asked.precision), scratch)
-    return [open_model(asked.original, **about), lighter]
+        return [open_engine(asked.original, device, dtype), open_engine(asked.lighter, device, dtype, precision=bits)]
+    lighter = StreamedEngine(open_model(asked.lighter, device, dtype, precision=bits), scratch)
+    return [open_model(asked.original, device, dtype), lighter]
 
 
 class _Divergence(NamedTuple):

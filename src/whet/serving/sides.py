@@ -134,11 +134,12 @@ class Served:
 
     @property
     def by(self) -> list[dict[str, str | int]]:
-        return [
-            {"model": share.side, "from": share.start, "to": share.end}
-            | ({} if share.precision is None else {"precision": share.precision})
-            for share in self.shares
-        ]
+        found: list[dict[str, str | int]] = []
+        for share in self.shares:
+            found.append({"model": share.side, "from": share.start, "to": share.end})
+            if share.precision is not None:
+                found[-1]["precision"] = share.precision
+        return found
 
 
 class GaveUp(Exception):

@@ -355,7 +355,7 @@ def opened(asked: Line) -> tuple[Any, Any, Any, Line]:
         model = model_file(model)
         device = "cpu" if is_finished(model) else asked["device"]
         packing = packing_of(fast and not is_finished(model), packed=False)
-        made = open_engine(model, device, asked["dtype"], asked["threads"], packing)
+        made: Any = open_engine(model, device, asked["dtype"], asked["threads"], packing)
         for bits in reversed(asked.get("precisions", ()) if fast else ()):  # packed now, so that no answer waits for it
             made.use(bits)
         return made

@@ -58,10 +58,11 @@ class PackedRows:
         return max(1, len(self._steps) // self._rounds)
 
     def packed(self) -> list[Tensor]:
-        """The rows of a round, `[length]` each: windows to be rows by themselves from then on."""
+        """The rows of a round, `[length]` each, of windows without weights of their own: windows to be rows by
+        themselves from then on."""
         while not self._steps:
             self._round()
-        return [self._row(row) for step in self._steps[: self.a_round] for row in step]
+        return [self._row(row)[0] for step in self._steps[: self.a_round] for row in step]
 
     def _round(self) -> None:
         order = torch.randperm(len(self.windows), generator=torch.Generator().manual_seed(self.seed + self._rounds))
