@@ -144,26 +144,23 @@ def run(
         share = None if escalate is None else _share(escalate)
         questions = skills or (_own_skills(Path(folder), state) if share is not None or replay else None)
         each = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
-        limits = Limits(waiting=queue, tokens=max_tokens, **each)
         console.line(sentence(Message("Opening both models.")))
         at: dict[str, Any] = {"host": host, "port": port, "name": name, "keys": keys, "slots": slots, "sample": sample}
         opened: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "fast": fast, "most": context}
+        live: dict[str, Any] = {"escalate": share, "skills": questions, "replay": replay, "compress": compress}
         asked = Serving(
             folder,
             lighter,
             state,
             **at,
             **opened,
+            **live,
             rules=Rules(steps_of(steps), hold, requests, pairs, min_agreement, margin),
-            limits=limits,
+            limits=Limits(waiting=queue, tokens=max_tokens, **each),
             pairs=keep_pairs,
             trust_remote_code=trust_remote_code,
             draft=draft,
-            escalate=share,
-            skills=questions,
-            replay=replay,
             worth=Worth(watts, hourly),
-            compress=compress,
             precisions=() if precisions is None else parse_precisions(precisions),
             allow_differences=allow_differences,
             drift=None if text is None else drift_from(text),

@@ -20,6 +20,7 @@ from whet.checkpoint import Checkpoint, answer_of, check_precision, load_model, 
 from whet.checkpoint.packing_whet import Packing
 from whet.engines.cache import GROUP, CacheShape, Scales, check_cache, find_cache, new_cache, stored_cache
 from whet.engines.engine import Timing
+from whet.engines.halves import halves_of
 from whet.engines.sampling import check_request, sample
 from whet.engines.texts import Texts
 from whet.errors import MachineError, NotFiniteError, UsageError
@@ -139,7 +140,7 @@ class TorchEngine(Texts):
         self._body: Any = None
         self._head: Any = None
         if self.task == "causal":
-            self._body, self._head = _halves(model)
+            self._body, self._head = halves_of(model)
         self.kv: tuple[str, ...] | None = None  # by layer, what keys and values are kept in
         self.own: str | None = None  # what the folder says they are kept in
         self.scales: Scales = {}  # and under which scales
@@ -378,28 +379,6 @@ class TorchEngine(Texts):
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def _halves(model: PreTrainedModel) -> tuple[Any, Any]:
-    """The model's body and output layer, if applying one after the other is all that the model does; else (None, None).
-
-    Not so for models that scale or cap their logits (Gemma 2, Granite, Cohere): found out by asking, not by a name.
-    """
-    get_body = getattr(model, "get_decoder", None)
-    body = get_body() if get_body else None
-    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if body is None or head is None or body is model:
-        return None, None
-    probe = torch.arange(4, device=model.device)[None]
-    with torch.inference_mode():
-        whole = model(input_ids=probe, use_cache=False).logits
-        hidden = getattr(body(input_ids=probe, use_cache=False), "last_hidden_state", None)
-        if hidden is None:  # a text model with a head inside a larger one
-            return None, None
-        parts = head(hidden)
-    # bit by bit, NaN included: a broken model is found later, with the window that shows it
-    same = whole.shape == parts.shape and torch.equal(whole.nan_to_num(0.5), parts.nan_to_num(0.5))
-    return (body, head) if same else (None, None)
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -43,10 +43,11 @@ from whet.steps.elastic import SORTED, Elastic, elastic_needs
 from whet.steps.elastic_card import elastic_card
 from whet.steps.free import Free, check_free, free_needs
 from whet.steps.material import Material, about_text, read_material, with_text
-from whet.steps.options import SIZES, Prune
+from whet.steps.options import Prune
 from whet.steps.original import Original, about_original, open_original
 from whet.steps.protect import about_protected, protected
 from whet.steps.prune_coded import carried_out_coded, check_codes, is_coded, open_codes, units_of_codes
+from whet.steps.prune_options import SIZES
 from whet.steps.prune_shapes import built, needs_of, offered_shapes, weights_of
 from whet.steps.prune_trials import Trials
 from whet.steps.pruned import carried_out

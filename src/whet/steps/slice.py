@@ -29,8 +29,9 @@ from whet.steps.driver import announce, dense_job, examined, job_of, planned, re
 from whet.steps.elastic import SORTED
 from whet.steps.elastic_card import slice_card
 from whet.steps.material import Material
-from whet.steps.options import SIZES, Options, Prune, Slice
+from whet.steps.options import Options, Prune, Slice
 from whet.steps.original import about_original, open_original
+from whet.steps.prune_options import SIZES
 from whet.steps.prune_shapes import WRITE, bytes_after, memory_of, weights_of, whole_of
 from whet.steps.prune_trials import Trials
 from whet.steps.pruned import carried_out
