@@ -23,7 +23,7 @@ def test_a_folder_is_made_and_used(command, tmp_path, text, monkeypatch):
     assert planned.code == 0 and "Nothing was written" in planned.out and not out.exists(), planned.err
     done = command(*asked)
     said = " ".join(done.out.split())
-    assert done.code == 0 and "50% of the channels" in said and f"whet generate {out} PROMPT --active 50%" in said
+    assert done.code == 0 and "50 % of the channels" in said and f"whet generate {out} PROMPT --active 50%" in said
     used = command("generate", out, "ab cd", "--active", "50%", "--max-new-tokens", "4", "--json")
     assert used.code == 0, used.err
     found = json.loads(used.out)["dynamic"]

@@ -167,9 +167,9 @@ def test_a_short_page_uses_its_width(browser: Browser, files: dict[str, Path]) -
 def test_every_picture_and_table_is_named(browser: Browser) -> None:
     named = """[...document.querySelectorAll("svg")].filter((e) =>
       e.firstElementChild?.tagName !== "title" || !e.firstElementChild.textContent.trim()).length"""
-    assert browser.evaluate("document.querySelectorAll('svg[role=img]').length") == 8  # four plots, two languages
+    assert browser.evaluate("document.querySelectorAll('svg[role=img]').length") == 10  # five plots, two languages
     assert browser.evaluate(named) == 0
-    assert browser.evaluate("document.querySelectorAll('svg[role=img] > desc').length") == 8
+    assert browser.evaluate("document.querySelectorAll('svg[role=img] > desc').length") == 10
     assert browser.evaluate("document.querySelectorAll('table').length") >= 24
     assert (
         browser.evaluate("[...document.querySelectorAll('table')].filter((t) => !t.caption?.textContent.trim()).length")

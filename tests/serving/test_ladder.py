@@ -44,11 +44,11 @@ def test_answers_say_their_precision():
         return [*found, plain]
 
     *found, plain = asyncio.run(answered())
-    # alone; three with others waiting behind them; the last with nobody
-    assert [served.shares[0].precision for served in found] == [8, 4, 4, 4, 8]
-    assert found[1].by == [{"model": "lighter", "from": 0, "to": found[1].count, "precision": 4}]
-    assert precisions([Choice(0, found[1], None)]) == {"x-whet-precision": "4"}
-    assert precisions([Choice(0, found[0], None), Choice(1, found[1], None)]) == {"x-whet-precision": "8, 4"}
+    # alone; one before the others are there; two with others waiting behind them; the last with nobody
+    assert [served.shares[0].precision for served in found] == [8, 8, 4, 4, 8]
+    assert found[2].by == [{"model": "lighter", "from": 0, "to": found[2].count, "precision": 4}]
+    assert precisions([Choice(0, found[2], None)]) == {"x-whet-precision": "4"}
+    assert precisions([Choice(0, found[0], None), Choice(1, found[2], None)]) == {"x-whet-precision": "8, 4"}
     assert precisions([Choice(0, plain, None)]) == {} and "precision" not in plain.by[0]
 
 

@@ -142,7 +142,8 @@ def make_all(
         for b, job in jobs.items():
             _made(folders[b], job, began, Way(way.part(_name(b)), _own(job)))
         shards = len(first.anatomy.blocks) + 2
-        adds = nest(folders, run.out, Stage(way.part("nest"), "nest", shards))
+        tell = way.part("nest")
+        adds = nest(folders, run.out, Stage(tell, "nest", shards))
         notes = [_finish(run, folders, jobs, adds)]
         on_event(note_event(notes[0]))
         manifest = json.loads((run.out / MANIFEST).read_text(encoding="utf-8"))
