@@ -35,7 +35,8 @@ def test_the_outcome_is_told_and_is_the_exit_code(command, folder, questions, tm
     ended = command("heal", folder, tmp_path / "out", "--original", folder, "--skills", questions)
     said = " ".join(ended.out.split())
     assert ended.code == EXIT_CODES[outcome] and "no skill is hurt" in said, ended.err
-    assert "99.0 % (97.0 – 101.0)" in said and "50 problems" in said and "sums (practised)" in said
+    # a narrow terminal breaks a cell of the table
+    assert "99.0 % (97.0 –" in said and "101.0)" in said and "50 problems" in said and "sums (practised)" in said
 
 
 def test_what_is_wrong_is_told_before_anything_is_read(command, folder, questions, tmp_path):
