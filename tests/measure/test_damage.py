@@ -259,7 +259,7 @@ def second_as(kind: type[TorchEngine], monkeypatch: pytest.MonkeyPatch) -> None:
     """`compare` opens the second model as a `kind`."""
     opened: list[Any] = []
 
-    def open_as(folder: Any, device: str = "auto", dtype: Any = None) -> Any:
+    def open_as(folder: Any, device: str = "auto", dtype: Any = None, **_: Any) -> Any:
         engine = open_model(folder, device, dtype)
         opened.append(engine)
         return engine if len(opened) == 1 else kind(engine.model, engine.tokenizer, engine.folder)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from whet.pruning.allocation import Allocation, by_unit, layers_left
+from whet.pruning.allocation import Allocation, Move, by_unit, layers_left
 
 WHOLE = [(64, 4)] * 4
 PRICES = [(8.0, 5.0), (1.0, 9.0), (4.0, 0.1), (2.0, 3.0)]  # of a block's channels and heads, each all of them
@@ -61,6 +63,20 @@ def test_least_and_most_bound_what_can_go():
     narrow = Allocation(WHOLE, ("channels",), 4, size, ("a",) * 4)
     assert narrow.finest == 24 and narrow.most == 4 * 48 * 6
     assert Allocation(WHOLE, ("attention", "ffn"), 4, size, ("a",) * 4).finest == 194
+
+
+def test_the_most_is_what_the_smallest_model_that_may_be_leaves():
+    """Against every model whose blocks have the fewest of one unit or the other."""
+    every = ("channels", "heads", "attention", "ffn", "layers")
+    for kinds in (("a",) * 4, ("a", "b", "a", "b"), ("a", "b", "b", "a")):
+        for units in (every, ("attention",), ("layers",), ("ffn", "attention"), ("channels", "attention")):
+            allocation = Allocation(WHOLE, units, 4, size, kinds)
+            smallest = []
+            for amounts in itertools.product(*(allocation._least(index) for index in range(4))):
+                allocation.amounts = list(amounts)
+                if allocation._may(Move(0, amounts[0], 0)):
+                    smallest.append(sum(size(0, one) for one in amounts))
+            assert allocation.most == allocation.total - min(smallest), (kinds, units)
 
 
 def test_blocks_that_lost_nothing_are_not_named():

@@ -404,6 +404,7 @@ QUANTIZE = [
     ({"scheme": "int4s-g32", "transform": "auto"}, ["auto", "turns weights"]),
     ({"scheme": "int4s-g32", "importance": "wanda"}, ["importance wanda", "--sparsity"]),
     ({"bits": 4.0, "sparsity": "2:4"}, ["bits", "whet masks"]),
+    ({"scheme": "Q4_0", "sparsity": "2:4", "target": "llama.cpp"}, ["llama.cpp has no kernel for 2:4", "transformers"]),
 ]
 
 

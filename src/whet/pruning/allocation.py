@@ -114,21 +114,32 @@ class Allocation:
 
     @property
     def most(self) -> int:
-        """Parameters that can go at the most."""
-        least = [
-            min((self.size(i, mine) for mine in self._ways(i, self.whole[i], self.step)), default=self.size(i, whole))
-            for i, whole in enumerate(self.whole)
-        ]
-        fewest = [self._fewest(i) for i in range(len(self.whole))]
-        return self.total - sum(min(pair) for pair in zip(least, fewest, strict=True))
+        """Parameters that can go at the most: the first of every kind that stays keeps its attention, and one stays."""
+        stays, gone = [], []  # of each kind: the least with one that stays, and with none
+        for kind in dict.fromkeys(self.kinds):
+            mine = [index for index, other in enumerate(self.kinds) if other == kind]
+            none = [self.size(index, (0, 0)) for index in mine]
+            least = [min(self.size(index, one) for one in self._least(index)) for index in mine]
+            read = [min(self.size(index, one) for one in self._least(index) if one[1]) for index in mine]
+            firsts = range(len(mine)) if "layers" in self.units else range(1)
+            stays.append(min(sum(none[:first]) + read[first] + sum(least[first + 1 :]) for first in firsts))
+            gone.append(sum(none) if "layers" in self.units else stays[-1])
+        fewest = sum(map(min, stays, gone))
+        if all(none < one for one, none in zip(stays, gone, strict=True)):
+            fewest += min(one - none for one, none in zip(stays, gone, strict=True))
+        return self.total - fewest
 
-    def _fewest(self, index: int) -> int:
+    def _least(self, index: int) -> list[Amounts]:
+        """What a block may have in the end that has the fewest of one unit or the other."""
         channels, heads = self.whole[index]
         if "channels" in self.units:
             channels = max(self.step, math.ceil(channels / _LEAST / self.step) * self.step)
         if "heads" in self.units:
             heads = math.ceil(heads / _LEAST)
-        return self.size(index, (channels, heads))
+        found = [(channels, heads)]
+        found += [(0, heads)] if "ffn" in self.units else []
+        found += [(channels, 0)] if "attention" in self.units else []
+        return [*found, (0, 0)] if "layers" in self.units else found
 
     def moves(self, about: float) -> list[Move]:
         """All that may go next. Channels go by as many as have `about` so many parameters, at least by a step."""

@@ -8,7 +8,7 @@ from whet.anatomy import Linear
 from whet.apply.job import Job
 from whet.errors import UsageError
 from whet.grids import parse_scheme
-from whet.pruning import Sparsity, find_importance, parse_pattern
+from whet.pruning import Grouped, Sparsity, find_importance, parse_pattern
 from whet.quantize import Effort, holds_zero
 from whet.steps.options import IMPORTANCE, Quantize
 from whet.steps.original import Original
@@ -70,12 +70,20 @@ def check_importance(rule: Sparsity, opened: Original) -> None:
 
 
 def check_sparsity(job: Job) -> None:
-    """Raises UsageError for rows that a pattern does not divide, for grids that hold no exact zero, and for transforms
-    that would fill zeros."""
+    """Raises UsageError for a pattern that a runtime makes nothing of, for rows that it does not divide, for grids that
+    hold no exact zero, and for transforms that would fill zeros."""
     rule = job.sparsity
     if rule is None:
         return
     masked = [x for x in job.chosen(job.anatomy.linears()) if rule.pattern is not None or x.address in rule.kept]
+    target = find_target(job.target)
+    if isinstance(rule.pattern, Grouped) and (target.gguf or target.graph):
+        raise UsageError(
+            "{target} has no kernel for {pattern}: a file for it would be as large and as slow as without zeros, and "
+            "worse. Leave --sparsity out, or use --for transformers, whose folders hold the zeros.",
+            target=target.name,
+            pattern=rule.pattern.name,
+        )
     if rule.pattern is not None:
         ragged = [(x, why) for x in masked if (why := rule.pattern.fault(x.shape[1])) is not None]
         if ragged:
