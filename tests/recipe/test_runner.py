@@ -180,11 +180,13 @@ def gone_on_with(original, out):
     return go(original, out, RUN) if not (out / "whet.json").exists() else None
 
 
-def finished(file):
-    """Die when a file of this name has just been written into the run's folder."""
+def finished(file, written=True):
+    """Die when a file of this name has just been written into the run's folder, or is about to be."""
     real = trial.write_json
 
     def wrapped(path, value):
+        if path.name.endswith(file) and not written:
+            die()
         real(path, value)
         if path.name.endswith(file):
             die()
@@ -195,6 +197,7 @@ def finished(file):
 def test_killed_between_a_gate_and_its_adoption_and_anywhere_else(original, undisturbed, tmp_path):
     names = ("made.json", "2.gate.json", "02-quantize.json", "01-transform.json")
     moments = [functools.partial(finished, name) for name in names]
+    moments += [functools.partial(finished, name, written=False) for name in some(("1.made.json", "2.made.json"), 2)]
     chance = random.Random(0)
     moments += some([functools.partial(Ticks, chance.randint(20, 260)) for _ in range(4)], 4)
     for number, moment in enumerate(moments):

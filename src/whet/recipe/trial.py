@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whet.checkpoint import size_on_disk, sync_folder, write_json
+from whet.checkpoint import RUN, size_on_disk, sync_folder, write_json
 from whet.events import OnEvent, note_event
 from whet.messages import Message
 from whet.recipe.schedule import Schedule
@@ -117,8 +117,11 @@ def try_step(
 
 
 def done(craft: str, request: Request) -> dict[str, Any]:
-    """Do a step once; what is told of it."""
+    """Do a step once, or what a killed run left of it; what is told of it."""
     started = time.monotonic()
+    if not (request.out / RUN).exists():
+        # what lies there was finished, and the run killed before it was told of: it is done again, to the same bytes
+        shutil.rmtree(request.out, ignore_errors=True)
     result = CRAFTS[craft].run(request)
     written = size_on_disk(request.out)["total"] if CRAFTS[craft].gives else _bytes(request.out)
     return {"result": _plain(result), "bytes": written, "seconds": time.monotonic() - started}
