@@ -99,9 +99,13 @@ _NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`' Did you mean X?'` for the nearest known name, or `''`.
 
-    Compared without regard to case, so that `w4a16` finds `W4A16`.
+    Compared without regard to case, so that `w4a16` finds `W4A16`. The first letter is seldom wrong: of two that are
+    about as near it is the one that begins alike.
     """
-    names = list(known)
-    lowered = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return Message(" Did you mean {name}?", name=lowered[close[0]]) if close else ""
+    said, lowered = name.lower(), {n.lower(): n for n in known}
+
+    def near(other: str) -> float:
+        return difflib.SequenceMatcher(a=other, b=said).ratio() + 0.1 * (other[:1] == said[:1])
+
+    close = difflib.get_close_matches(said, lowered, n=3, cutoff=0.5)
+    return Message(" Did you mean {name}?", name=lowered[max(close, key=near)]) if close else ""

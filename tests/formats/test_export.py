@@ -434,7 +434,7 @@ def test_compare_refuses_what_does_not_fit(folders, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"have different tokenizers \(3 tokens differ\)"):
         whet.compare(tmp_path / "other", file, text=TEXT)
     with pytest.raises(UsageError, match=r"Tasks are run on folders, and .*model\.gguf is a finished file"):
-        monkeypatch.setattr(importlib.import_module("whet.measure.compare"), "require_harness", lambda: None)
+        monkeypatch.setattr(importlib.import_module("whet.measure.compare"), "named_tasks", lambda tasks: tasks)
         whet.compare(folders / "original", file, text=TEXT, tasks=["arc"])
     monkeypatch.setattr("whet.measure.sides.available", lambda: False)
     with pytest.raises(MachineError, match=r"whet\[llamacpp\]"):
