@@ -74,7 +74,7 @@ def test_what_was_lost_comes_back_and_the_lineage_says_so(original, hurt, asked,
     assert all(entry["after"]["value"] > entry["before"]["value"] for entry in practised)
     assert not any(entry["fell"] for entry in result["skills"])
     record = Checkpoint(tmp_path / "out").whet["lineage"][-1]
-    assert record["step"] == "heal" and record["how"] == how and record["training"]
+    assert record["step"] == "heal" and record["how"] == how and record["trained"]
     assert {entry["skill"] for entry in record["skills"]} == {"same", "next"}
     assert whet.verify(tmp_path / "out")["verdict"] == "pass"
     assert "Skills given back" in (tmp_path / "out" / "README.md").read_text()

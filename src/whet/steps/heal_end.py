@@ -47,7 +47,7 @@ def adopt(
         "model_sha256": inner[0].get("model_sha256"),
         "problems": told["problems"],
         "skills": [{name: entry[name] for name in _FIGURES} for entry in told["skills"]],
-        "training": inner,
+        "trained": inner,
         "versions": inner[-1].get("versions"),
     }
     write_bytes(out / RECIPE, recipe_text(_recipe(asked), _AGAIN).encode())

@@ -87,7 +87,7 @@ def read_material(
     if "tokens" in about:  # cut here, in the order they were drawn
         solve = _first(solve, _helpful(asked, parts))
         about |= {"windows": len(solve), "tokens": sum(map(len, solve))}
-    _check_vocabulary(checkpoint, parts, (*solve, *verify))
+    _check_windows(checkpoint, parts, (*solve, *verify), weighted=isinstance(asked, Distill))
     return Material(solve, verify, about, notes=found.notes)
 
 
@@ -110,14 +110,18 @@ def windows_of(
     )
 
 
-def _check_vocabulary(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor, ...]) -> None:
+def _check_windows(checkpoint: Checkpoint, parts: Anatomy, cut: tuple[Tensor, ...], *, weighted: bool) -> None:
+    """Raises UsageError for windows that are none, and for tokens without an embedding. weighted: they may say what
+    each token counts."""
     shapes = [tuple(window.shape) for window in cut]
-    rows = all(len(shape) == 1 or (len(shape) == 2 and shape[0] == 2) for shape in shapes)
+    rows = all(len(shape) == 1 or (weighted and len(shape) == 2 and shape[0] == 2) for shape in shapes)
     if not rows or any(shape[-1] < 2 for shape in shapes) or any(int(window.min()) < 0 for window in cut):
-        raise UsageError(
-            "The windows given must be rows of at least two token numbers, none of them negative, or two such rows: "
-            "tokens, and what each counts."
-        )
+        if weighted:
+            raise UsageError(
+                "The windows given must be rows of at least two token numbers, none of them negative, or two such "
+                "rows: tokens, and what each counts."
+            )
+        raise UsageError("The windows given must be rows of at least two token numbers, none of them negative.")
     largest = max((int(tokens_of(window).max()) for window in cut), default=0)
     if largest >= parts.embedding.shape[0]:
         raise UsageError(
