@@ -22,7 +22,7 @@ from whet.pruning.removal import BY_UNIT, SHAPES
 from whet.recipe.compress import compress
 from whet.recipe.prune import prune
 from whet.recipe.resume import resume
-from whet.steps import options, pruned
+from whet.steps import prune_options, pruned
 from whet.steps.config import modelling_files
 
 TEXT = {"text": models.documents(40, 20), "samples": 8, "window": 20}
@@ -252,5 +252,5 @@ def test_a_dry_run_says_what_it_takes(tmp_path, originals):
 
 
 def test_options_name_what_there_is():
-    assert options.UNITS.split(", ") == [*BY_UNIT]
-    assert options.SHAPES.split(", ") == [*SHAPES]
+    assert prune_options.UNITS.split(", ") == [*BY_UNIT]
+    assert prune_options.SHAPES.split(", ") == [*SHAPES]
