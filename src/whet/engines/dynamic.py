@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from whet.anatomy import Anatomy, anatomy
 from whet.checkpoint import Checkpoint, read_dynamic
 from whet.engines.chooser import Chooser, chosen, read_prompts, sliced
 from whet.engines.exits import Exits, Staged, Used, stages
-from whet.engines.sampling import check_request, sample
+from whet.engines.sampling import check_request
 from whet.engines.texts import Texts
 from whet.engines.torch import TorchEngine, open_model
-from whet.errors import NotFiniteError, UsageError
+from whet.errors import UsageError
 from whet.events import OnEvent, Stage, ignore
 
 SLICES = 8  # sliced models that are kept, of tasks used last
@@ -190,7 +189,7 @@ class LeavingEngine(TorchEngine):
             self._must_know(ids)
             for _ in range(max_new_tokens):
                 logits = staged.next(ids)
-                token = int(self._taken(logits, temperature, top_p, samplers))
+                token = int(self._chosen(logits, temperature, top_p, samplers))
                 if token in self.ends and not past_ends:
                     break
                 answer.append(token)
@@ -206,15 +205,6 @@ class LeavingEngine(TorchEngine):
         many (`of`)."""
         read, computed = self.used.layers(self.ending)
         return {"read": read, "computed": computed, "of": self.ending[-1], "tokens": self.used.tokens}
-
-    def _taken(self, logits: Tensor, temperature: float, top_p: float, samplers: Sequence[Any]) -> Tensor:
-        if not torch.isfinite(logits).all():
-            raise NotFiniteError(
-                "{folder}: the model gives logits that are not finite while generating. Its weights are broken, or its "
-                "type overflows: try float32, or make it again.",
-                folder=self.folder,
-            )
-        return sample(logits, temperature, top_p, list(samplers)) if samplers else logits.argmax(-1)
 
 
 def open_choosing(

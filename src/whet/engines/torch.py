@@ -266,13 +266,7 @@ class TorchEngine(Texts):
             ids, given = self._begin(ids)
             for _ in range(max_new_tokens):
                 logits, cache = self._step(ids, cache, given)
-                if not torch.isfinite(logits).all():
-                    raise NotFiniteError(
-                        "{folder}: the model gives logits that are not finite while generating. Its weights are "
-                        "broken, or its type overflows: try float32, or make it again.",
-                        folder=self.folder,
-                    )
-                chosen = sample(logits, temperature, top_p, samplers) if samplers else logits.argmax(-1)
+                chosen = self._chosen(logits, temperature, top_p, samplers)
                 for row in list(open_rows):
                     token = int(chosen[row])
                     if token in self.ends and not past_ends:
@@ -375,6 +369,16 @@ class TorchEngine(Texts):
                 return out.logits[:, -1], out.past_key_values
             out = self._body(input_ids=ids, past_key_values=cache, use_cache=True)
             return self._head(out.last_hidden_state[:, -1]), out.past_key_values
+
+    def _chosen(self, logits: Tensor, temperature: float, top_p: float, samplers: Sequence[torch.Generator]) -> Tensor:
+        """The next token of each row, drawn where there are samplers. Raises NotFiniteError."""
+        if not torch.isfinite(logits).all():
+            raise NotFiniteError(
+                "{folder}: the model gives logits that are not finite while generating. Its weights are broken, or its "
+                "type overflows: try float32, or make it again.",
+                folder=self.folder,
+            )
+        return sample(logits, temperature, top_p, samplers) if samplers else logits.argmax(-1)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,22 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet import __version__
 from whet.anatomy import Anatomy, per_layer
 from whet.apply.job import compute_type, model_name
-from whet.checkpoint import Checkpoint, copied_files, empty_model, model_config, refuse_unfinished, sha256
+from whet.checkpoint import Checkpoint, empty_model, model_config, refuse_unfinished
 from whet.engines.chooser import INNER, why_not_chosen
 from whet.engines.exits import RANK, why_no_exits
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
 from whet.measure.exiting import fewest
 from whet.measure.sides import seconds_a_token
-from whet.messages import Message, to_json
+from whet.messages import Message
 from whet.pruning.patterns import SHARE
 from whet.report.numbers import written_size
 from whet.steps.dynamic_options import Dynamic
 from whet.steps.material import Material, windows_of
 from whet.steps.original import open_original
+from whet.steps.trained_run import options_of, recipe_of, record_of, request_of
 from whet.steps.tune_text import AT_ONCE, Batches, marked, read_learnt
 from whet.targets import find_target
 
@@ -100,51 +98,19 @@ class Plan:
         """What the lineage says of it."""
         channels = {"active": list(self.counts), "joint": self.asked.joint}
         exits = {"exits": list(self.after), "agreement": self.agreement}
-        return {
-            "step": STEP,
-            **(channels if self.kind == "channels" else exits),
-            "steps": self.steps,
-            "batch": self.asked.batch,
-            "learning_rate": self.rate,
-            "text": self.text,
-            "seed": self.seed,
-            "device": self.device,
-            "compute": str(self.dtype).removeprefix("torch."),
-            "threads": self.threads,
-            "model_sha256": self.digest,
-        }
+        return record_of(self, STEP, channels if self.kind == "channels" else exits)
 
     def options(self) -> Dynamic:
         """Those of the step alone."""
-        return Dynamic.model_construct(**self.asked.model_dump(include=set(Dynamic.model_fields)))
+        return options_of(self.asked, Dynamic)
 
     def recipe(self) -> dict[str, Any]:
         """What does the same again."""
-        top = {} if Path(self.base).is_absolute() else {"model": self.base}
-        return {
-            "version": 1,
-            **top,
-            "seed": self.seed,
-            "steps": [{STEP: self.options().document() | {"steps": self.steps}}],
-        }
+        return recipe_of(self, STEP, self.options())
 
     def request(self) -> dict[str, Any]:
         """What the run depends on, as it is kept beside it."""
-        files = {name: sha256(file) for name, file in copied_files(self.checkpoint.path).items()}
-        record = self.record()
-        texts = [hashlib.sha256(window.numpy().tobytes()).hexdigest() for window in (*self.solve, *self.verify)]
-        return {
-            "whet": __version__,
-            "step": STEP,
-            "model": str(self.checkpoint.path.resolve()),
-            "base": self.base,
-            "asked": self.options().document(),
-            "record": record,
-            "recipe": self.recipe(),
-            "notes": to_json(list(self.notes)),
-            "files": files,
-            "fingerprint": hashlib.sha256(json.dumps([record, files, texts], sort_keys=True).encode()).hexdigest(),
-        }
+        return request_of(self, STEP, self.options())
 
     def trained(self) -> int:
         """Parameters that are trained beside the model."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet import __version__
 from whet.adapt import FULL, FULL_RATE, Kind, adapted_modules, check_rank, find_kind, parse_targets
 from whet.anatomy import Anatomy, Module, anatomy
 from whet.apply.job import compute_type, model_name
-from whet.checkpoint import Checkpoint, copied_files, empty_model, model_config, refuse_unfinished, sha256
+from whet.checkpoint import Checkpoint, empty_model, model_config, refuse_unfinished
 from whet.engines.torch import resolve_device
 from whet.errors import UsageError
 from whet.measure.sides import seconds_a_token
-from whet.messages import Message, to_json
+from whet.messages import Message
 from whet.steps.coded import Coded, coded_modules
 from whet.steps.material import Material
 from whet.steps.options import Tune
 from whet.steps.original import open_original
+from whet.steps.trained_run import options_of, recipe_of, record_of, request_of
 from whet.steps.tune_text import AT_ONCE, Batches, read_learnt
 from whet.targets import find_target
 
@@ -101,51 +99,20 @@ class Tuning:
         """What the lineage says of it."""
         kind = {} if self.kind is None else {"rank": self.rank, "alpha": self.alpha, "targets": self.asked.targets}
         taught = {name: _named(getattr(self.asked, name)) for name in ("teacher", "original")}
-        return {
-            "step": STEP,
-            "adapter": self.asked.adapter,
-            **kind,
-            **{name: value for name, value in taught.items() if value is not None},
-            "steps": self.steps,
-            "batch": self.asked.batch,
-            "learning_rate": self.rate,
-            "text": self.text,
-            "seed": self.seed,
-            "device": self.device,
-            "compute": str(self.dtype).removeprefix("torch."),
-            "threads": self.threads,
-            "model_sha256": self.digest,
-        }
+        known = {name: value for name, value in taught.items() if value is not None}
+        return record_of(self, STEP, {"adapter": self.asked.adapter, **kind, **known})
 
     def options(self) -> Tune:
         """Those of the step alone."""
-        return Tune.model_construct(**self.asked.model_dump(include=set(Tune.model_fields)))
+        return options_of(self.asked, Tune)
 
     def recipe(self) -> dict[str, Any]:
         """What does the same again."""
-        options = self.options().document()
-        options.pop("minutes", None)
-        top = {} if Path(self.base).is_absolute() else {"model": self.base}
-        return {"version": 1, **top, "seed": self.seed, "steps": [{STEP: options | {"steps": self.steps}}]}
+        return recipe_of(self, STEP, self.options())
 
     def request(self) -> dict[str, Any]:
         """What the run depends on, as it is kept beside it."""
-        files = {name: sha256(file) for name, file in copied_files(self.checkpoint.path).items()}
-        record = self.record()
-        texts = [hashlib.sha256(window.numpy().tobytes()).hexdigest() for window in (*self.solve, *self.verify)]
-        whole = [record, self.asked.merge, self.asked.checkpointing, files, texts]
-        return {
-            "whet": __version__,
-            "step": STEP,
-            "model": str(self.checkpoint.path.resolve()),
-            "base": self.base,
-            "asked": self.options().document(),
-            "record": record,
-            "recipe": self.recipe(),
-            "notes": to_json(list(self.notes)),
-            "files": files,
-            "fingerprint": hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest(),
-        }
+        return request_of(self, STEP, self.options(), self.asked.merge, self.asked.checkpointing)
 
     def needs(self) -> dict[str, Any]:
         """Seconds, and bytes of memory and disk, that a run takes."""
