@@ -32,7 +32,6 @@ from whet.checkpoint import (
     read_header,
     read_tensor,
     reading_of,
-    size_on_disk,
     write_bytes,
     write_json,
     write_tensors,
@@ -50,7 +49,7 @@ from whet.steps.prune_card import prune_card
 from whet.steps.prune_proof import agree, streamed
 from whet.steps.prune_shapes import whole_of
 from whet.steps.prune_trials import Trials
-from whet.steps.pruned import measured, notes_of
+from whet.steps.pruned import measured, notes_of, told_of
 from whet.walk import Journal
 
 CODED = ("layers", "experts")  # what codes can be cut by
@@ -257,15 +256,8 @@ class _Codes:
         write_json(out / MANIFEST, manifest.document())
         Stage(self.way, "finish", 1).step()
         return {
-            "out": str(out),
-            **job.choices(),
-            "removed": shape["removed"],
-            "amounts": shape["amounts"],
-            "kept": self.kept.record(),
-            "trials": shape["trials"],
-            "importance": record["removal"]["importance"],
+            **told_of(out, job, shape, self.kept, record["removal"]["importance"]),
             "codes": "untouched",
-            "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
             "loads_in": "modelling file" if self.manifest["container"] == "whet" else "transformers",
             **found,
             "notes": notes,

@@ -205,21 +205,28 @@ class _Work:
         write_json(out / MANIFEST, manifest.document())
         Stage(self.way, "finish", 1).step()
         return {
-            "out": str(out),
-            **job.choices(),
-            "removed": shape["removed"],
-            "amounts": shape["amounts"],
-            "kept": kept.record(),
-            "trials": shape["trials"],
-            "importance": record["removal"]["importance"],
+            **told_of(out, job, shape, kept, record["removal"]["importance"]),
             **({"repaired": shape["repair"]} if "repair" in shape else {}),
             **({"merged": shape["merged"]} if "merged" in shape else {}),
             **({"elastic": shape["elastic"]} if "elastic" in shape else {}),
-            "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
             "loads_in": "modelling file" if per_layer(config) else "transformers",
             **found,
             "notes": notes,
         }
+
+
+def told_of(out: Path, job: Job, shape: Mapping[str, Any], kept: Kept, importance: Any) -> dict[str, Any]:
+    """What is told of every pruned folder: what went, by what it was chosen, and what both weigh."""
+    return {
+        "out": str(out),
+        **job.choices(),
+        "removed": shape["removed"],
+        "amounts": shape["amounts"],
+        "kept": kept.record(),
+        "trials": shape["trials"],
+        "importance": importance,
+        "sizes": {"original": size_on_disk(job.original.path), "lighter": size_on_disk(out)},
+    }
 
 
 def measured(trials: Trials, checkpoint: Checkpoint, parts: Anatomy, written: Checkpoint) -> dict[str, float]:
